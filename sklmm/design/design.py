@@ -1,0 +1,258 @@
+"""Columns to frozen arrays, and the same columns again at predict.
+
+`DesignSpec.learn` reads the grouping columns' levels from the training table; `DesignSpec.apply` turns
+any table into a `Design`: the fixed matrix X, and for each random-effect term the level index `refs`
+and the slopes `z`. The engine sees a flat list of `Block`s, each with one covariance matrix: a term of
+independent coefficients is several blocks that share their `refs`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from sklearn.utils import check_array
+
+from sklmm.design.terms import RandomEffect, independent_parts
+
+INTERCEPT = "Intercept"
+
+
+@dataclass(frozen=True)
+class Block:
+    """Coefficients with one covariance matrix: refs int32 [n_rows], z [n_rows, r] or None for ones."""
+
+    refs: np.ndarray
+    z: np.ndarray | None
+    n_levels: int
+    sd: float | None
+    term: int
+    first: int
+
+    @property
+    def r(self):
+        """Number of coefficients a level."""
+        return 1 if self.z is None else self.z.shape[1]
+
+
+@dataclass(frozen=True)
+class Design:
+    """X [n_rows, p], the intercept's column of ones first if there is one, and the blocks."""
+
+    X: np.ndarray
+    blocks: tuple
+
+    @property
+    def n_effects(self):
+        """Total number of random effects, Q."""
+        return sum(b.n_levels * b.r for b in self.blocks)
+
+
+@dataclass(frozen=True)
+class TermSpec:
+    """What a term keeps from training: its name, its levels and its coefficients' names."""
+
+    effect: RandomEffect
+    name: str
+    levels: pd.Index
+    cnames: tuple
+
+    def encode(self, table):
+        """Level index of each row, int32 [n_rows]; -1 where the level is unseen or missing."""
+        columns = [group_column(table, c) for c in self.effect.columns]
+        keys = columns[0] if len(columns) == 1 else pd.MultiIndex.from_arrays(columns)
+        refs = self.levels.get_indexer(keys)
+        if len(columns) == 1 and (missing := pd.isna(columns[0])).any():
+            refs[missing] = -1
+        return refs.astype(np.int32)
+
+
+def _is_frame(table):
+    return isinstance(table, pd.DataFrame)
+
+
+def _take(table, column):
+    return table[column] if _is_frame(table) else table[:, column]
+
+
+def group_column(table, column):
+    """Values of a grouping column as a pandas object that `factorize` and `get_indexer` take."""
+    values = _take(table, column)
+    return pd.Index(values.array if isinstance(values, pd.Series) else values)
+
+
+def numeric_columns(table, columns, role):
+    """Numeric columns as float64 [n_rows, n_columns]; the error names the columns that are not."""
+    if not _is_frame(table):
+        return np.asarray(table[:, list(columns)], dtype=np.float64)
+    frame = table[list(columns)]
+    bad = [c for c in columns if not pd.api.types.is_numeric_dtype(frame[c].dtype)]
+    for column in bad:
+        try:
+            frame = frame.assign(**{column: pd.to_numeric(frame[column])})
+        except (ValueError, TypeError) as error:
+            value = next(v for v in frame[column] if not _is_number(v))
+            raise ValueError(
+                f"The {role} column {column!r} holds {value!r}, which is not numeric: encode it "
+                "(OneHotEncoder, in a Pipeline), or make it a grouping factor in random_effects."
+            ) from error
+    values = frame.to_numpy(dtype=np.float64, na_value=np.nan)
+    finite = np.isfinite(values).all(axis=0)
+    if not finite.all():
+        names = [str(c) for c, ok in zip(columns, finite, strict=True) if not ok]
+        raise ValueError(
+            f"Input X contains NaN or infinity in the {role} column(s) {', '.join(map(repr, names))}:"
+            " impute them first, with a SimpleImputer in a Pipeline for example."
+        )
+    return check_array(values, dtype=np.float64, ensure_min_features=0)
+
+
+def _is_number(value):
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _learn_levels(table, effect, name):
+    columns = [group_column(table, c) for c in effect.columns]
+    for column, values in zip(effect.columns, columns, strict=True):
+        if (n := int(pd.isna(values).sum())) > 0:
+            raise ValueError(
+                f"The grouping column {column!r} has {n} missing value(s), the first in row "
+                f"{int(np.argmax(pd.isna(values)))}: drop those rows, or give them a level of their own."
+            )
+    keys = columns[0] if len(columns) == 1 else pd.MultiIndex.from_arrays(columns)
+    try:
+        refs, levels = pd.factorize(keys, sort=True)
+    except TypeError as error:
+        raise TypeError(
+            f"The grouping column {name!r} mixes labels that cannot be ordered ({error}): convert them "
+            "to one type, with astype(str) for example."
+        ) from error
+    if isinstance(levels, pd.CategoricalIndex):
+        levels = pd.Index(np.asarray(levels))
+    if isinstance(levels, pd.MultiIndex):
+        levels = levels.set_names([str(c) for c in effect.columns]).remove_unused_levels()
+    else:
+        levels = levels.rename(str(effect.columns[0]))
+    if len(levels) < 2:
+        rows = "n_samples = 1: " if len(keys) == 1 else ""
+        raise ValueError(
+            f"{rows}the grouping factor {name!r} has a single level ({levels[0]!r}): a variance between "
+            "levels needs at least two. Remove the term."
+        )
+    return refs.astype(np.int32), levels
+
+
+@dataclass(frozen=True)
+class DesignSpec:
+    """All that a fitted model needs to rebuild its design from a new table; plain Python and NumPy."""
+
+    fixed: tuple
+    fixed_names: tuple
+    fit_intercept: bool
+    terms: tuple
+
+    @classmethod
+    def learn(cls, table, effects, fixed_effects, fit_intercept, feature_names=None):
+        """Read the levels off a training table.
+
+        Parameters
+        ----------
+        table : DataFrame, or ndarray [n_rows, n_columns]
+        effects : list of RandomEffect
+        fixed_effects : None or list of columns
+            None: every column that is not a grouping column.
+        fit_intercept : bool
+        feature_names : sequence of str, optional
+            Names for the columns of an array.
+
+        Returns
+        -------
+        (DesignSpec, Design)
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming the column, the value and the remedy.
+        """
+        columns = list(table.columns) if _is_frame(table) else list(range(table.shape[1]))
+        effects = [_locate(e, columns, feature_names) for e in effects]
+        grouping = {c for e in effects for c in e.columns}
+        if fixed_effects is None:
+            fixed = tuple(c for c in columns if c not in grouping)
+        elif isinstance(fixed_effects, str):
+            raise ValueError(
+                f"fixed_effects={fixed_effects!r}: formulas are not supported yet; give a list of columns."
+            )
+        else:
+            fixed = tuple(_find(c, columns, "fixed_effects", feature_names) for c in fixed_effects)
+        repeated = [c for i, c in enumerate(fixed) if c in fixed[:i]]
+        if repeated:
+            raise ValueError(f"fixed_effects: column {repeated[0]!r} stands twice; keep one.")
+        labels = [e.label for e in effects]
+        terms, encoded = [], []
+        for effect, label in zip(effects, labels, strict=True):
+            name = label if labels.count(label) == 1 else str(effect)
+            refs, levels = _learn_levels(table, effect, name)
+            cnames = ((INTERCEPT,) if effect.intercept else ()) + tuple(map(str, effect.slopes))
+            terms.append(TermSpec(effect, name, levels, cnames))
+            encoded.append(refs)
+        names = tuple(str(c if feature_names is None else feature_names[c]) for c in fixed)
+        spec = cls(fixed, names, fit_intercept, tuple(terms))
+        return spec, spec._build(table, encoded)
+
+    def apply(self, table):
+        """Design of a new table; refs are -1 where a level is unseen or missing."""
+        return self._build(table, [t.encode(table) for t in self.terms])
+
+    @property
+    def coef_names(self):
+        """Names of X's columns."""
+        return ((INTERCEPT,) if self.fit_intercept else ()) + self.fixed_names
+
+    def _build(self, table, encoded):
+        X = numeric_columns(table, self.fixed, "fixed-effects")
+        if self.fit_intercept:
+            X = np.column_stack([np.ones(len(X)), X])
+        blocks = []
+        for k, (term, refs) in enumerate(zip(self.terms, encoded, strict=True)):
+            first = 0
+            for part in independent_parts(term.effect):
+                z = None
+                if part.slopes:
+                    z = numeric_columns(table, part.slopes, "slope")
+                    if part.intercept:
+                        z = np.column_stack([np.ones(len(z)), z])
+                block = Block(refs, z, len(term.levels), part.sd, k, first)
+                blocks.append(block)
+                first += block.r
+        return Design(X, tuple(blocks))
+
+
+def _find(column, columns, parameter, feature_names=None):
+    if feature_names is not None and isinstance(column, str) and column in feature_names:
+        return list(feature_names).index(column)
+    if column in columns:
+        return column
+    if isinstance(column, int | np.integer) and not isinstance(column, bool):
+        if -len(columns) <= column < len(columns):
+            return columns[column]
+        raise ValueError(
+            f"{parameter}: position {column} is out of range for a table of {len(columns)} columns."
+        )
+    known = ", ".join(map(repr, columns[:10])) + (", ..." if len(columns) > 10 else "")
+    raise ValueError(f"{parameter}: column {column!r} is not in X, which has {known}.")
+
+
+def _locate(effect, columns, feature_names):
+    group = tuple(_find(c, columns, "random_effects", feature_names) for c in effect.columns)
+    slopes = tuple(_find(c, columns, "random_effects", feature_names) for c in effect.slopes)
+    return RandomEffect(
+        group[0] if len(group) == 1 else group,
+        slopes,
+        effect.intercept,
+        effect.correlated,
+        effect.sd,
+    )

@@ -1,0 +1,224 @@
+"""Random-effect terms and the lme4 term grammar.
+
+A term gives every level j of a grouping factor its own coefficients b_j ~ N(0, Sigma) for the columns
+on its left-hand side::
+
+    term   := "(" lhs ("|" | "||") group ")"
+    lhs    := item ("+" item)*            item  := "1" | "0" | "-1" | column
+    group  := factor ("/" factor)*        factor := column (":" column)*
+
+``a/b`` stands for the two terms ``a`` and ``a:b``; ``||`` makes the coefficients independent. The
+notation is lme4's (Bates, Maechler, Bolker & Walker 2015, "Fitting linear mixed-effects models using
+lme4", J. Stat. Software 67(1), table 2).
+"""
+
+import re
+from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
+
+_TERM = re.compile(r"^\s*\(?(?P<lhs>[^|()]*)(?P<bar>\|\|?)(?P<group>[^|()]*)\)?\s*$")
+_NAME = re.compile(r"^(`[^`]+`|[^`+*/:|()^]+)$")
+
+
+@dataclass(frozen=True)
+class RandomEffect:
+    """One random-effect term: a grouping factor and the coefficients that vary over its levels.
+
+    Parameters
+    ----------
+    group : str, int or sequence of them
+        Column (name or position) of the grouping factor; several columns are their interaction
+        ``a:b``, one level for each combination.
+    slopes : sequence of str or int, default=()
+        Numeric columns whose coefficients vary over the levels.
+    intercept : bool, default=True
+        Whether the intercept varies.
+    correlated : bool, default=True
+        Whether the coefficients of a level are correlated (lme4's ``|``) or independent (``||``).
+    sd : float, optional
+        Pins the standard deviation of each coefficient (in units of y per unit of its column)
+        instead of estimating it; a pinned term is uncorrelated.
+
+    Raises
+    ------
+    ValueError
+        For a term without coefficients or an `sd` that is not positive.
+
+    Examples
+    --------
+    >>> from sklmm import RandomEffect
+    >>> RandomEffect("subject", slopes=["days"]).label
+    'subject'
+    >>> RandomEffect(("school", "class")).label
+    'school:class'
+    """
+
+    group: str | int | tuple
+    slopes: tuple = ()
+    intercept: bool = True
+    correlated: bool = True
+    sd: float | None = field(default=None)
+
+    def __post_init__(self):
+        if isinstance(self.slopes, str | Integral):
+            object.__setattr__(self, "slopes", (self.slopes,))
+        object.__setattr__(self, "slopes", tuple(self.slopes))
+        if isinstance(self.group, list):
+            object.__setattr__(self, "group", tuple(self.group))
+        if not self.columns:
+            raise ValueError("RandomEffect: 'group' names no column; give at least one.")
+        if not self.intercept and not self.slopes:
+            raise ValueError(
+                f"RandomEffect for group {self.label!r} has neither an intercept nor slopes; "
+                "keep intercept=True or name a slope column."
+            )
+        if self.sd is not None and not (isinstance(self.sd, Real) and self.sd > 0):
+            raise ValueError(
+                f"RandomEffect for group {self.label!r}: sd={self.sd!r} must be a positive number "
+                "(or None, to estimate it)."
+            )
+
+    @property
+    def columns(self):
+        """Grouping columns, a tuple: one for a factor, several for an interaction."""
+        return self.group if isinstance(self.group, tuple) else (self.group,)
+
+    @property
+    def label(self):
+        """The grouping factor's name, ``a`` or ``a:b``."""
+        return ":".join(str(c) for c in self.columns)
+
+    def __str__(self):
+        lhs = ["1" if self.intercept else "0", *map(str, self.slopes)]
+        bar = "|" if self.correlated else "||"
+        return f"({' + '.join(lhs)} {bar} {self.label})"
+
+
+def _error(term, why):
+    return ValueError(
+        f"random_effects: cannot read the term {term!r}: {why}. Write a column name, or an lme4 term "
+        "such as '(1 + days | subject)', '(1 + days || subject)', '(0 + x | g)', '(1 | a/b)' or "
+        "'(1 | a:b)'."
+    )
+
+
+def _name(text, term):
+    text = text.strip()
+    if not _NAME.match(text):
+        raise _error(term, f"{text!r} is not a column name" if text else "a column name is missing")
+    return text.strip("`")
+
+
+def parse_term(term):
+    """Parse an lme4 term string.
+
+    Parameters
+    ----------
+    term : str
+        Such as ``"(1 + days | subject)"``; the parentheses may be left out.
+
+    Returns
+    -------
+    list of RandomEffect
+        One per factor of the right-hand side: two for ``a/b``.
+
+    Raises
+    ------
+    ValueError
+        If the term does not follow the grammar.
+
+    Examples
+    --------
+    >>> from sklmm.design import parse_term
+    >>> [str(t) for t in parse_term("(1 | school/class)")]
+    ['(1 | school)', '(1 | school:class)']
+    """
+    match = _TERM.match(term)
+    if match is None or term.count("(") != term.count(")"):
+        raise _error(term, "it is not of the form '(coefficients | group)'")
+    intercept, slopes = True, []
+    for item in match["lhs"].replace("-1", "+0").strip().removeprefix("+").split("+"):
+        match item.strip():
+            case "1":
+                intercept = True
+            case "0":
+                intercept = False
+            case name:
+                slopes.append(_name(name, term))
+    if not intercept and not slopes:
+        raise _error(term, "no coefficient varies")
+    if len(set(slopes)) < len(slopes):
+        raise _error(term, "a slope is named twice")
+    terms, path = [], ()
+    for factor in match["group"].split("/"):
+        path += tuple(_name(column, term) for column in factor.split(":"))
+        terms.append(
+            RandomEffect(
+                path[0] if len(path) == 1 else path,
+                slopes=slopes,
+                intercept=intercept,
+                correlated=match["bar"] == "|",
+            )
+        )
+    return terms
+
+
+def resolve_terms(random_effects):
+    """Turn the estimator's `random_effects` into a list of `RandomEffect`, checked for repetitions.
+
+    Parameters
+    ----------
+    random_effects : None, or list of str, int, RandomEffect
+        Column names, positions, lme4 term strings or terms.
+
+    Returns
+    -------
+    list of RandomEffect
+
+    Raises
+    ------
+    TypeError
+        If it is not a list, or an entry is of another type.
+    ValueError
+        If a term cannot be read, or the same coefficient of a factor stands in two terms.
+    """
+    if random_effects is None:
+        return []
+    if isinstance(random_effects, str | Integral | RandomEffect):
+        raise TypeError(
+            f"random_effects={random_effects!r} must be a list of terms: write [{random_effects!r}]."
+        )
+    terms = []
+    for entry in random_effects:
+        if isinstance(entry, RandomEffect):
+            terms.append(entry)
+        elif isinstance(entry, str) and "|" in entry:
+            terms.extend(parse_term(entry))
+        elif isinstance(entry, str) or (
+            isinstance(entry, Integral) and not isinstance(entry, bool)
+        ):
+            terms.append(RandomEffect(entry if isinstance(entry, str) else int(entry)))
+        else:
+            raise TypeError(
+                f"random_effects: {entry!r} is of type {type(entry).__name__}; give a column name, "
+                "a position, an lme4 term string or a RandomEffect."
+            )
+    seen = set()
+    for term in terms:
+        for coefficient in ((1,) if term.intercept else ()) + term.slopes:
+            key = (frozenset(term.columns), coefficient)
+            if key in seen:
+                what = "intercept" if coefficient == 1 else f"slope {coefficient!r}"
+                raise ValueError(
+                    f"random_effects: the {what} of {term.label!r} stands in two terms; keep one."
+                )
+            seen.add(key)
+    return terms
+
+
+def independent_parts(term):
+    """Split a term into the parts whose coefficients are independent of one another."""
+    if (term.correlated and term.sd is None) or len(term.slopes) + term.intercept == 1:
+        return [term]
+    intercept = [replace(term, slopes=())] if term.intercept else []
+    return intercept + [replace(term, slopes=(s,), intercept=False) for s in term.slopes]

@@ -1,0 +1,127 @@
+r"""What an E-step kernel is, and what the M-step sees of it.
+
+In standard units, with spherical effects u (lme4's notation),
+
+    y = X beta + Z Lambda u + e,   u ~ N(0, I),   e ~ N(0, sigma^2 W^{-1}),
+    Lambda = blockdiag(I (x) L_k),   Sigma_k = L_k L_k^T,   V = Z Lambda Lambda^T Z^T + sigma^2 W^{-1}.
+
+A kernel returns the gradient of the (restricted) log-likelihood l as Fisher's identity gives it,
+
+    G_k = dl / dSigma_k,     g = dl / dlog(sigma),
+
+and the average information of theta = (vech L_1, ..., vech L_K, log sigma)
+(Gilmour, Thompson & Cullis 1995, Biometrics 51, 1440-1450). The EM step is a function of G_k:
+Sigma_k + (2 / J_k) Sigma_k G_k Sigma_k, so one `Moments` serves both M-steps.
+
+A kernel is ``init(problem) -> state`` and ``step(params, state, seed) -> (moments, state, info)``.
+"""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Params(NamedTuple):
+    """theta in standard units: factors, a tuple of lower triangles [r_k, r_k], and sigma."""
+
+    factors: tuple
+    sigma: float
+
+
+class Moments(NamedTuple):
+    """All that the M-step sees of the posterior.
+
+    beta [p]; score, a tuple of G_k [r_k, r_k]; score_sigma, the gradient in log sigma; information
+    [m, m] in theta; loglik or None where the kernel has none; noise [n_probes, m], independent
+    replicates of the gradient's Monte Carlo error, or None; loss, -log p(y, b | theta).
+    """
+
+    beta: np.ndarray
+    score: tuple
+    score_sigma: float
+    information: np.ndarray
+    loglik: float | None
+    noise: np.ndarray | None
+    loss: float
+
+
+class Posterior(NamedTuple):
+    """The posterior at the estimate, standard units.
+
+    beta [p]; effects, a tuple of [n_levels, r]; effects_std, conditional on beta, likewise;
+    beta_cov [p, p]; deviations of (beta, effects) about their means: root [p + Q, n_columns] with
+    root @ root.T (an estimate of) the posterior covariance; loglik or None.
+    """
+
+    beta: np.ndarray
+    effects: tuple
+    effects_std: tuple
+    beta_cov: np.ndarray
+    root: np.ndarray
+    loglik: float | None
+
+
+class Kernel(ABC):
+    """An E-step: stateless, given the problem's state."""
+
+    #: Whether its moments carry fresh Monte Carlo error at every step.
+    stochastic = False
+
+    @abstractmethod
+    def init(self, problem):
+        """State for a problem: what is computed once for all steps."""
+
+    @abstractmethod
+    def step(self, params, state, seed):
+        """(moments, state, info) at `params`; `info` is a dict for `history_`."""
+
+    @abstractmethod
+    def posterior(self, params, state, seed, n_draws):
+        """Posterior at the estimate."""
+
+
+def vech_indices(r):
+    """Rows and columns of a lower triangle, column by column."""
+    columns, rows = np.triu_indices(r)
+    return rows, columns
+
+
+def n_theta(factors):
+    """Length of theta, log sigma included."""
+    return sum(len(L) * (len(L) + 1) // 2 for L in factors) + 1
+
+
+def working_effects(factor, u, c):
+    """d(Z_k L u)-directions: a [n_levels, r, m_k] with Z_k a = dV/dL_ab P y for each (a, b).
+
+    For V = Z L L^T Z^T and c = Z^T P y:  dV/dL_ab P y = Z (E_ab L^T + L E_ba) c, L^T c = u.
+    """
+    rows, columns = vech_indices(len(factor))
+    out = np.empty((*u.shape, len(rows)))
+    for m, (a, b) in enumerate(zip(rows, columns, strict=True)):
+        out[:, :, m] = c[:, a, None] * factor[:, b]
+        out[:, a, m] += u[:, b]
+    return out
+
+
+def initial_params(problem):
+    """Half the variance to the residual and half to the terms, in equal parts."""
+    free = [b for b in problem.blocks if b.sd is None]
+    share = 0.5 / len(free) if free else 0.0
+    factors = tuple(
+        np.eye(b.r) * (np.sqrt(share / b.r) if b.sd is None else b.sd) for b in problem.blocks
+    )
+    sigma = problem.sigma if problem.sigma is not None else np.sqrt(0.5 if free else 1.0)
+    return Params(factors, float(sigma))
+
+
+def joint_loss(problem, params, weighted_sse, uu):
+    """-log p(y, b | theta) from the residual and effect sums of squares, up to y's scale."""
+    n, sigma = problem.n, params.sigma
+    loss = 0.5 * (n * np.log(2 * np.pi * sigma**2) + weighted_sse / sigma**2)
+    for block, factor, square in zip(problem.blocks, params.factors, uu, strict=True):
+        size = block.n_levels * block.r
+        log_det = np.log(np.maximum(np.abs(np.diag(factor)), 1e-150)).sum()
+        loss += 0.5 * (size * np.log(2 * np.pi) + square) + block.n_levels * log_det
+    return float(loss + n * np.log(problem.y_scale))

@@ -1,0 +1,191 @@
+"""The EM loop: a Python generator that yields one `EMStep` per iteration.
+
+Deterministic kernels climb by EM and then damped Newton until the step is below `tol` standard errors.
+Stochastic kernels take the same steps on noisy moments, then average (see `stochastic`).
+"""
+
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+from sklmm.engine.e_step.base import Moments, Params, initial_params
+from sklmm.engine.m_step import Step, em_step, free_mask, is_singular, move, newton_step
+from sklmm.result import EMResult, Status, natural
+
+N_EM_STEPS = 2
+MIN_GAIN = 1e-9
+
+
+class EMStep(NamedTuple):
+    """One iteration: the parameters it evaluated, what it saw, the step it takes, and a verdict."""
+
+    params: Params
+    moments: Moments
+    step: Step
+    info: dict
+    done: bool
+    estimate: Params
+
+
+def deterministic(problem, kernel, state, params, tol, seed):
+    """Ascend to the maximum; a step that lowers the log-likelihood is taken back and damped."""
+    best, damping, iteration = None, 0.0, 0
+    while True:
+        iteration += 1
+        moments, state, info = kernel.step(params, state, seed)
+        if best is not None and _worse(moments, best[1]):
+            damping = max(4 * damping, 0.05)
+            params, moments = best
+        else:
+            damping = damping / 4 if damping > 0.01 else 0.0
+            best = params, moments
+        step = newton_step(problem, params, moments, damping)
+        done = step.decrement < tol
+        following = move(params, step.delta)
+        if iteration <= N_EM_STEPS and not done and damping == 0:
+            following = em_step(problem, params, moments)
+        yield EMStep(params, moments, step, info, done, following)
+        params = following
+
+
+def _worse(new, old):
+    if new.loglik is None:
+        return False
+    return not new.loglik > old.loglik - MIN_GAIN * (1 + abs(old.loglik))
+
+
+def variance_error(problem, params, information, spread=None):
+    """Standard errors of `natural`'s entries by the delta method.
+
+    From the inverse information [m, m], or from inverse @ spread @ inverse for the Monte Carlo error.
+    """
+    free = free_mask(problem)
+    m = len(free)
+    inverse = np.zeros((m, m))
+    if free.any():
+        part = information[np.ix_(free, free)]
+        inverse[np.ix_(free, free)] = np.linalg.pinv((part + part.T) / 2, rcond=1e-10, hermitian=True)
+    cov = inverse if spread is None else inverse @ spread @ inverse
+
+    def at(delta):
+        factors, first = [], 0
+        for L in params.factors:
+            rows, columns = np.triu_indices(len(L))[::-1]
+            new = L.copy()
+            new[rows, columns] += delta[first : first + len(rows)]
+            first += len(rows)
+            factors.append(new)
+        return natural(
+            [problem.covariance(k, L) for k, L in enumerate(factors)],
+            params.sigma * np.exp(delta[-1]) * problem.y_scale,
+        )
+
+    h = 1e-6
+    jacobian = np.column_stack([(at(h * e) - at(-h * e)) / (2 * h) for e in np.eye(m)])
+    return np.sqrt(np.maximum(np.einsum("ia,ab,ib->i", jacobian, cov, jacobian), 0.0))
+
+
+def _record(problem, step, seconds):
+    natural_values = natural(
+        [problem.covariance(k, L) for k, L in enumerate(step.params.factors)],
+        step.params.sigma * problem.y_scale,
+    )
+    return {
+        "loss": step.moments.loss,
+        "loglik": np.nan if step.moments.loglik is None else step.moments.loglik,
+        "acceptance_rate": step.info.get("acceptance_rate", np.nan),
+        "step": step.step.decrement,
+        "seconds": seconds,
+        "coef": problem.coef(step.moments.beta),
+        "natural": natural_values,
+    }
+
+
+def fit(problem, kernel, *, max_iter, tol, seed, n_draws, start=None, on_step=None, path=deterministic):
+    """Run the loop and collect an `EMResult`.
+
+    Parameters
+    ----------
+    problem : Problem
+    kernel : Kernel
+    max_iter : int
+    tol : float
+        In standard errors.
+    seed : int
+    n_draws : int
+        Columns of the posterior root, at most.
+    start : Params, optional
+        In standard units; default `initial_params`.
+    on_step : callable, optional
+        Called with (iteration, record dict) after each iteration.
+    path : generator function
+        `deterministic`, `stochastic` or `adam`.
+
+    Returns
+    -------
+    EMResult
+    """
+    if problem.perfect:
+        return _perfect(problem)
+    params = initial_params(problem) if start is None else start
+    state = kernel.init(problem)
+    history, clock, last = [], time.perf_counter(), None
+    for last in path(problem, kernel, state, params, tol, seed):
+        now = time.perf_counter()
+        history.append(_record(problem, last, now - clock))
+        clock = now
+        if on_step is not None:
+            on_step(len(history), history[-1])
+        if last.done or len(history) == max_iter:
+            break
+    posterior = kernel.posterior(last.estimate, state, seed, n_draws)
+    return _collect(problem, last, posterior, history)
+
+
+def _collect(problem, last, posterior, history):
+    params = last.estimate
+    covariances = tuple(problem.covariance(k, L) for k, L in enumerate(params.factors))
+    information = last.step.information
+    p = problem.p
+    noise = last.moments.noise
+    mc_error = np.zeros(len(history[-1]["coef"]) + len(history[-1]["natural"]))
+    if noise is not None:
+        spread = np.cov(noise.T) / len(noise)
+        mc_error[len(history[-1]["coef"]) :] = variance_error(problem, params, information, spread)
+    moving = None
+    if not last.done:
+        status = Status.MAX_ITER
+    elif is_singular(params):
+        status = Status.SINGULAR
+    else:
+        status = Status.CONVERGED if noise is None else Status.CONVERGED_MC
+    root = posterior.root
+    coef_root = problem.coef_deviation(root[:p].T).T
+    roots, first = [], p
+    for k, b in enumerate(problem.blocks):
+        part = root[first : first + b.n_levels * b.r].reshape(b.n_levels, b.r, -1)
+        roots.append(problem.effects(k, part).astype(np.float32))
+        first += b.n_levels * b.r
+    beta_cov = problem.basis @ posterior.beta_cov @ problem.basis.T * problem.y_scale**2
+    return EMResult(
+        coef=problem.coef(posterior.beta),
+        coef_cov=beta_cov,
+        covariances=covariances,
+        sigma=params.sigma * problem.y_scale,
+        effects=tuple(problem.effects(k, e) for k, e in enumerate(posterior.effects)),
+        effects_std=tuple(problem.effects(k, e) for k, e in enumerate(posterior.effects_std)),
+        coef_root=coef_root,
+        effects_root=tuple(roots),
+        variance_se=variance_error(problem, params, information),
+        mc_error=mc_error,
+        loglik=posterior.loglik,
+        n_obs=problem.n,
+        rank=p,
+        n_variance_parameters=int(free_mask(problem).sum()),
+        reml=problem.reml,
+        history=history,
+        status=status,
+        moving=moving,
+        theta=params,
+    )

@@ -1,0 +1,202 @@
+"""The engine's input: a design in standard units, and the way back.
+
+Every length-like quantity is scaled so that tolerances mean the same whatever the units of the table:
+
+    y' = (y - m) / s,   X' = X B with X'^T w X' = n I,   z' = z / rms(z)
+
+B comes from the eigenvectors of the scaled cross-product of the centred columns; directions without
+variation are left out, so collinear columns get the minimum-norm solution and n_rows < p is no error.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+RANK_TOLERANCE = 1e-11
+PERFECT_FIT = 1e-20
+
+
+@dataclass(frozen=True)
+class BlockData:
+    """refs int32 [n_rows], z [n_rows, r], n_levels, the pinned SD or None, crossprod [n_levels, r, r]."""
+
+    refs: np.ndarray
+    z: np.ndarray
+    n_levels: int
+    sd: float | None
+    crossprod: np.ndarray
+
+    @property
+    def r(self):
+        """Number of coefficients a level."""
+        return self.z.shape[1]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """y [n_rows], X [n_rows, p], weights [n_rows], blocks; and the scales that lead back.
+
+    Weights count repetitions of a row: `n` is their sum. `reml` integrates the coefficients out,
+    `sigma` is the pinned residual SD (in standard units) or None.
+    """
+
+    y: np.ndarray
+    X: np.ndarray
+    weights: np.ndarray
+    blocks: tuple
+    n: float
+    reml: bool
+    sigma: float | None
+    y_centre: float
+    y_scale: float
+    basis: np.ndarray
+    z_scales: tuple
+    whitened: bool
+    log_det_basis: float
+    ols_variance: float = field(default=1.0)
+
+    @property
+    def p(self):
+        """Rank of the fixed part."""
+        return self.X.shape[1]
+
+    @property
+    def n_effects(self):
+        """Total number of random effects, Q."""
+        return sum(b.n_levels * b.r for b in self.blocks)
+
+    @property
+    def perfect(self):
+        """Whether the fixed part alone reproduces y."""
+        return self.ols_variance == 0.0
+
+    def coef(self, beta):
+        """Coefficients in the columns' own units, [..., p] -> [..., n_columns]."""
+        coef = np.asarray(beta) @ self.basis.T * self.y_scale
+        if self.whitened and self.basis.shape[0]:
+            coef = coef + self.y_centre * self._centre_direction
+        return coef
+
+    def coef_deviation(self, beta):
+        """The same for differences of coefficients, which no centre shifts."""
+        return np.asarray(beta) @ self.basis.T * self.y_scale
+
+    @property
+    def _centre_direction(self):
+        unit = np.zeros(self.basis.shape[0])
+        unit[0] = 1.0 if self.y_centre else 0.0
+        return unit
+
+    def covariance(self, block, factor):
+        """Covariance [r, r] of block number `block` from its factor in standard units."""
+        scaled = factor * (self.y_scale / self.z_scales[block])[:, None]
+        return scaled @ scaled.T
+
+    def effects(self, block, b):
+        """Random effects in y's units, [n_levels, r, ...]."""
+        scale = self.y_scale / self.z_scales[block]
+        return b * scale.reshape((1, -1) + (1,) * (b.ndim - 2))
+
+
+def _crossprod(refs, z, weights, n_levels):
+    r = z.shape[1]
+    out = np.empty((n_levels, r, r))
+    for a in range(r):
+        for b in range(a, r):
+            out[:, a, b] = out[:, b, a] = np.bincount(
+                refs, weights * z[:, a] * z[:, b], minlength=n_levels
+            )
+    return out
+
+
+def _whiten(X, weights, fit_intercept):
+    """X B with orthonormal columns up to n, B [n_columns, rank], and log|det| of the map."""
+    n = weights.sum()
+    centre = weights @ X / n if fit_intercept else np.zeros(X.shape[1])
+    if fit_intercept:
+        centre[0] = 0.0
+    # An overflow-free scale for columns as large as 1e300.
+    peak = np.maximum(np.abs(X).max(axis=0, initial=0.0), np.finfo(float).tiny)
+    centred = (X - centre) / peak
+    noise = np.finfo(float).eps * (np.abs(centre) / peak) * 8
+    rms = np.sqrt(weights @ centred**2 / n)
+    varies = rms > np.maximum(noise, np.finfo(float).tiny)
+    scale = np.where(varies, rms, 1.0)
+    centred = np.where(varies, centred / scale, 0.0)
+    gram = (centred * weights[:, None]).T @ centred / n
+    values, vectors = np.linalg.eigh(gram)
+    keep = values > RANK_TOLERANCE * max(values.max(initial=0.0), 1.0)
+    rotation = vectors[:, keep] / np.sqrt(values[keep])
+    whitened = centred @ rotation
+    basis = rotation / (scale * peak)[:, None]
+    if fit_intercept:
+        basis[0] -= centre @ basis
+    # log|X^T w X| = log|n I| + log_det_basis for a full-rank X.
+    log_det = float(np.sum(np.log(values[keep])) + 2 * np.sum(np.log((scale * peak)[varies])))
+    return whitened, basis, log_det
+
+
+def standardize(design, y, weights, *, fit_intercept, reml, sigma=None):
+    """Problem in standard units from a Design, y [n_rows] and weights [n_rows]."""
+    n = float(weights.sum())
+    X, basis, log_det = _whiten(design.X, weights, fit_intercept)
+    centre = float(weights @ y / n) if fit_intercept else 0.0
+    centred = y - centre
+    ols = X.T @ (weights * centred) / n
+    residual = centred - X @ ols
+    dof = max(n - X.shape[1], 1.0)
+    variance = float(weights @ residual**2) / dof
+    total = float(weights @ y**2) / n
+    if variance <= PERFECT_FIT * total or total == 0.0:
+        variance = 0.0
+    scale = np.sqrt(variance) if variance > 0 else 1.0
+    blocks, z_scales = [], []
+    for b in design.blocks:
+        z = np.ones((len(y), 1)) if b.z is None else b.z
+        rms = np.sqrt(weights @ z**2 / n)
+        rms = np.where(rms > 0, rms, 1.0)
+        z = z / rms
+        sd = None if b.sd is None else b.sd * float(rms[0]) / scale
+        blocks.append(BlockData(b.refs, z, b.n_levels, sd, _crossprod(b.refs, z, weights, b.n_levels)))
+        z_scales.append(rms)
+    return Problem(
+        y=centred / scale,
+        X=X,
+        weights=weights,
+        blocks=tuple(blocks),
+        n=n,
+        reml=reml,
+        sigma=None if sigma is None else sigma / scale,
+        y_centre=centre,
+        y_scale=scale,
+        basis=basis,
+        z_scales=tuple(z_scales),
+        whitened=True,
+        log_det_basis=log_det,
+        ols_variance=1.0 if variance > 0 else 0.0,
+    )
+
+
+def in_own_units(design, y, weights, *, reml, sigma=None):
+    """Problem in the table's own units, for the tutorial's loop whose settings are in those units."""
+    n = float(weights.sum())
+    blocks = tuple(
+        BlockData(b.refs, z, b.n_levels, b.sd, _crossprod(b.refs, z, weights, b.n_levels))
+        for b in design.blocks
+        for z in [np.ones((len(y), 1)) if b.z is None else b.z]
+    )
+    return Problem(
+        y=y,
+        X=design.X,
+        weights=weights,
+        blocks=blocks,
+        n=n,
+        reml=reml,
+        sigma=sigma,
+        y_centre=0.0,
+        y_scale=1.0,
+        basis=np.eye(design.X.shape[1]),
+        z_scales=tuple(np.ones(b.r) for b in blocks),
+        whitened=False,
+        log_det_basis=0.0,
+    )

@@ -1,0 +1,112 @@
+"""TensorFlow, imported quietly and once; the one compiler decorator; shape buckets and devices.
+
+Compiled steps are module-level functions that take their data as arguments, so one compilation serves
+every fit whose arrays have the same shapes; `bucket` makes the folds of a cross-validation share them.
+"""
+
+import contextlib
+import os
+import sys
+import tempfile
+
+import numpy as np
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Hold back what native code writes to stderr; give it back if the block fails."""
+    sys.stderr.flush()
+    try:
+        saved = os.dup(2)
+    except OSError:
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            os.dup2(saved, 2)
+            held.seek(0)
+            os.write(2, held.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+def _import():
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with _quiet():
+        import tensorflow
+
+        tensorflow.config.experimental.enable_tensor_float_32_execution(False)
+        gpus = tensorflow.config.list_physical_devices("GPU")
+        for gpu in gpus:
+            # Fails when the user's own code has already started the GPU: then it is theirs to set.
+            with contextlib.suppress(RuntimeError):
+                tensorflow.config.experimental.set_memory_growth(gpu, True)
+    return tensorflow
+
+
+tf = _import()
+
+#: Compilations so far, by function name.
+compilations: dict[str, int] = {}
+
+
+def compiled(function):
+    """`function` compiled by XLA, once per structure and shapes of its arguments."""
+    name = function.__name__
+
+    def counted(*args, **kwargs):
+        compilations[name] = compilations.get(name, 0) + 1
+        return function(*args, **kwargs)
+
+    counted.__name__ = name
+    jitted = tf.function(counted, jit_compile=True)
+
+    def call(*args, **kwargs):
+        before = compilations.get(name, 0)
+        # Only the first call of a process starts XLA's own log lines.
+        if before == 0:
+            with _quiet():
+                return jitted(*args, **kwargs)
+        return jitted(*args, **kwargs)
+
+    call.__doc__ = function.__doc__
+    return call
+
+
+def bucket(n):
+    """The next of a geometric row of sizes, at most an eighth above `n` (and at least 16)."""
+    step = max(16, 1 << max(int(n).bit_length() - 4, 0))
+    return -(-int(n) // step) * step
+
+
+def pad(array, length):
+    """`array` with zero rows up to `length`."""
+    missing = length - len(array)
+    return np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1)) if missing else array
+
+
+def check_device(device):
+    """Name of an available device; None is TensorFlow's own choice, the GPU when it sees one."""
+    if device is None:
+        return None
+    try:
+        spec = tf.DeviceSpec.from_string(device if ":" in device[:5] else f"/{device}")
+        spec = tf.DeviceSpec.from_string(f"/device:{device}") if spec.device_type is None else spec
+        names = [d.name for d in tf.config.list_logical_devices()]
+        if spec.device_type is None:
+            raise ValueError(device)
+    except (ValueError, TypeError, AttributeError):
+        raise ValueError(
+            f"device={device!r} is not a device: give None, 'CPU:0' or 'GPU:0'."
+        ) from None
+    wanted = f"{spec.device_type}:{spec.device_index or 0}".upper()
+    if not any(name.upper().endswith(wanted) for name in names):
+        raise ValueError(
+            f"device={device!r} is not available; TensorFlow sees {', '.join(names)}."
+        )
+    return f"/device:{wanted}"

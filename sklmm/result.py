@@ -1,0 +1,95 @@
+"""What a fit leaves behind: plain NumPy, frozen, in the units of the table."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+
+class Status(Enum):
+    """How a fit ended; the value is a sentence for the user."""
+
+    CONVERGED = "converged: the last step is below tol standard errors"
+    CONVERGED_MC = "converged: the last step and the Monte Carlo error are below tol standard errors"
+    SINGULAR = (
+        "converged to a singular fit: a variance is 0, or a correlation +-1, at the maximum; the data do "
+        "not support that random effect"
+    )
+    PERFECT = "perfect fit: the fixed effects alone reproduce y, so every variance is 0"
+    MAX_ITER = "stopped at max_iter before convergence"
+
+    @property
+    def converged(self):
+        """Whether the estimate can be used as one."""
+        return self is not Status.MAX_ITER
+
+
+@dataclass(frozen=True)
+class EMResult:
+    """Estimates of a mixed model.
+
+    Attributes
+    ----------
+    coef : ndarray [n_columns]
+        Fixed effects, the intercept first if there is one.
+    coef_cov : ndarray [n_columns, n_columns]
+        Their covariance (X^T V^-1 X)^-1.
+    covariances : tuple of ndarray [r, r]
+        One covariance matrix a block.
+    sigma : float
+        Residual SD.
+    effects, effects_std : tuple of ndarray [n_levels, r]
+        Posterior means, and posterior SDs given the coefficients (lme4's condVar).
+    coef_root, effects_root : ndarray [n_columns, m], tuple of ndarray [n_levels, r, m]
+        Joint root of the posterior covariance of coefficients and effects: Cov = root root^T.
+    variance_se, mc_error : ndarray
+        In the order of `natural_names`: standard errors of SDs, correlations and sigma; Monte Carlo
+        standard errors of the coefficients and of those.
+    history : list of dict
+        One per iteration.
+    """
+
+    coef: np.ndarray
+    coef_cov: np.ndarray
+    covariances: tuple
+    sigma: float
+    effects: tuple
+    effects_std: tuple
+    coef_root: np.ndarray
+    effects_root: tuple
+    variance_se: np.ndarray
+    mc_error: np.ndarray
+    loglik: float | None
+    n_obs: float
+    rank: int
+    n_variance_parameters: int
+    reml: bool
+    history: list
+    status: Status
+    moving: str | None
+    theta: tuple
+
+    @property
+    def n_parameters(self):
+        """Number of estimated parameters, for AIC and BIC."""
+        return self.rank + self.n_variance_parameters
+
+
+def natural(covariances, sigma):
+    """SDs and correlations of each block (lower triangle, by columns), then sigma: one flat array."""
+    out = []
+    for S in covariances:
+        sd = np.sqrt(np.maximum(np.diag(S), 0.0))
+        safe = np.where(sd > 0, sd, 1.0)
+        corr = S / np.outer(safe, safe)
+        out += [sd, corr[np.tril_indices(len(S), -1)]]
+    return np.concatenate([*out, [sigma]])
+
+
+def natural_names(blocks):
+    """Names matching `natural` for blocks given as (term name, coefficient names) pairs."""
+    names = []
+    for term, cnames in blocks:
+        names += [f"sd({term}, {c})" for c in cnames]
+        names += [f"corr({term}, {cnames[j]}, {cnames[i]})" for i in range(len(cnames)) for j in range(i)]
+    return [*names, "sigma"]
