@@ -47,6 +47,10 @@ class EMResult:
         standard errors of the coefficients and of those.
     history : list of dict
         One per iteration.
+    moving : int or None
+        Entry of `natural` that moved most in the last step of a fit that did not converge.
+    theta : Params or None
+        The estimate in standard units, where a warm start goes on.
     """
 
     coef: np.ndarray
@@ -66,7 +70,7 @@ class EMResult:
     reml: bool
     history: list
     status: Status
-    moving: str | None
+    moving: int | None
     theta: tuple
 
     @property

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from sklearn.utils import check_array
 
 from sklmm.design.terms import RandomEffect, independent_parts
 
@@ -83,7 +82,7 @@ def group_column(table, column):
 def numeric_columns(table, columns, role):
     """Numeric columns as float64 [n_rows, n_columns]; the error names the columns that are not."""
     if not _is_frame(table):
-        return np.asarray(table[:, list(columns)], dtype=np.float64)
+        return _check_finite(np.asarray(table[:, list(columns)], dtype=np.float64), columns, role)
     frame = table[list(columns)]
     bad = [c for c in columns if not pd.api.types.is_numeric_dtype(frame[c].dtype)]
     for column in bad:
@@ -95,7 +94,10 @@ def numeric_columns(table, columns, role):
                 f"The {role} column {column!r} holds {value!r}, which is not numeric: encode it "
                 "(OneHotEncoder, in a Pipeline), or make it a grouping factor in random_effects."
             ) from error
-    values = frame.to_numpy(dtype=np.float64, na_value=np.nan)
+    return _check_finite(frame.to_numpy(dtype=np.float64, na_value=np.nan), columns, role)
+
+
+def _check_finite(values, columns, role):
     finite = np.isfinite(values).all(axis=0)
     if not finite.all():
         names = [str(c) for c, ok in zip(columns, finite, strict=True) if not ok]
@@ -103,7 +105,7 @@ def numeric_columns(table, columns, role):
             f"Input X contains NaN or infinity in the {role} column(s) {', '.join(map(repr, names))}:"
             " impute them first, with a SimpleImputer in a Pipeline for example."
         )
-    return check_array(values, dtype=np.float64, ensure_min_features=0)
+    return values
 
 
 def _is_number(value):

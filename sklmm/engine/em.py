@@ -18,7 +18,10 @@ MIN_GAIN = 1e-9
 
 
 class EMStep(NamedTuple):
-    """One iteration: the parameters it evaluated, what it saw, the step it takes, and a verdict."""
+    """One iteration: the parameters it evaluated, what it saw, the step it takes, and a verdict.
+
+    spread is the Monte Carlo covariance of (beta, theta) [p + m, p + m], None for exact moments.
+    """
 
     params: Params
     moments: Moments
@@ -26,6 +29,7 @@ class EMStep(NamedTuple):
     info: dict
     done: bool
     estimate: Params
+    spread: np.ndarray | None
 
 
 def deterministic(problem, kernel, state, params, tol, seed):
@@ -45,8 +49,18 @@ def deterministic(problem, kernel, state, params, tol, seed):
         following = move(params, step.delta)
         if iteration <= N_EM_STEPS and not done and damping == 0:
             following = em_step(problem, params, moments)
-        yield EMStep(params, moments, step, info, done, following)
+        spread = _probe_spread(problem, step, moments)
+        yield EMStep(params, moments, step, info, done, following, spread)
         params = following
+
+
+def _probe_spread(problem, step, moments):
+    if moments.noise is None:
+        return None
+    # d theta = M^-1 dg, and beta follows theta.
+    inverse = theta_covariance(problem, step.information)
+    path = np.concatenate([moments.sensitivity, np.eye(len(inverse))]) @ inverse
+    return path @ (np.cov(moments.noise.T) / len(moments.noise)) @ path.T
 
 
 def _worse(new, old):
@@ -55,18 +69,21 @@ def _worse(new, old):
     return not new.loglik > old.loglik - MIN_GAIN * (1 + abs(old.loglik))
 
 
-def variance_error(problem, params, information, spread=None):
-    """Standard errors of `natural`'s entries by the delta method.
-
-    From the inverse information [m, m], or from inverse @ spread @ inverse for the Monte Carlo error.
-    """
+def theta_covariance(problem, information):
+    """Inverse information [m, m] of the free entries of theta, 0 for the pinned ones."""
     free = free_mask(problem)
-    m = len(free)
-    inverse = np.zeros((m, m))
+    inverse = np.zeros_like(information)
     if free.any():
         part = information[np.ix_(free, free)]
-        inverse[np.ix_(free, free)] = np.linalg.pinv((part + part.T) / 2, rcond=1e-10, hermitian=True)
-    cov = inverse if spread is None else inverse @ spread @ inverse
+        inverse[np.ix_(free, free)] = np.linalg.pinv(
+            (part + part.T) / 2, rcond=1e-10, hermitian=True
+        )
+    return inverse
+
+
+def variance_error(problem, params, cov):
+    """Standard errors of `natural`'s entries from the covariance [m, m] of theta (delta method)."""
+    m = len(cov)
 
     def at(delta):
         factors, first = [], 0
@@ -126,7 +143,7 @@ def fit(problem, kernel, *, max_iter, tol, seed, n_draws, start=None, on_step=No
     -------
     EMResult
     """
-    if problem.perfect:
+    if problem.perfect and problem.sigma is None:
         return _perfect(problem)
     params = initial_params(problem) if start is None else start
     state = kernel.init(problem)
@@ -143,23 +160,56 @@ def fit(problem, kernel, *, max_iter, tol, seed, n_draws, start=None, on_step=No
     return _collect(problem, last, posterior, history)
 
 
+def _perfect(problem):
+    """y is in the span of the fixed part: coefficients by least squares, every variance 0."""
+    beta = problem.X.T @ (problem.weights * problem.y) / problem.n
+    names = sum(b.r * (b.r + 1) // 2 for b in problem.blocks) + 1
+    n_columns = problem.basis.shape[0]
+    zeros = [np.zeros((b.n_levels, b.r)) for b in problem.blocks]
+    return EMResult(
+        coef=problem.coef(beta),
+        coef_cov=np.zeros((n_columns, n_columns)),
+        covariances=tuple(np.zeros((b.r, b.r)) for b in problem.blocks),
+        sigma=0.0,
+        effects=tuple(zeros),
+        effects_std=tuple(zeros),
+        coef_root=np.zeros((n_columns, 1)),
+        effects_root=tuple(z[:, :, None].astype(np.float32) for z in zeros),
+        variance_se=np.zeros(names),
+        mc_error=np.zeros(n_columns + names),
+        loglik=np.inf,
+        n_obs=problem.n,
+        rank=problem.p,
+        n_variance_parameters=names,
+        reml=problem.reml,
+        history=[],
+        status=Status.PERFECT,
+        moving=None,
+        theta=None,
+    )
+
+
 def _collect(problem, last, posterior, history):
     params = last.estimate
     covariances = tuple(problem.covariance(k, L) for k, L in enumerate(params.factors))
-    information = last.step.information
     p = problem.p
-    noise = last.moments.noise
-    mc_error = np.zeros(len(history[-1]["coef"]) + len(history[-1]["natural"]))
-    if noise is not None:
-        spread = np.cov(noise.T) / len(noise)
-        mc_error[len(history[-1]["coef"]) :] = variance_error(problem, params, information, spread)
+    covariance = theta_covariance(problem, last.step.information)
+    variance_se = variance_error(problem, params, covariance)
+    mc_error = np.zeros(len(problem.basis) + len(variance_se))
+    if last.spread is not None:
+        coef_spread = problem.basis @ last.spread[:p, :p] @ problem.basis.T
+        mc_error[: len(problem.basis)] = np.sqrt(np.diag(coef_spread)) * problem.y_scale
+        mc_error[len(problem.basis) :] = variance_error(problem, params, last.spread[p:, p:])
     moving = None
     if not last.done:
         status = Status.MAX_ITER
+        before = history[-2 if len(history) > 1 else -1]["natural"]
+        change = np.abs(history[-1]["natural"] - before)
+        moving = int(np.argmax(change / np.where(variance_se > 0, variance_se, np.inf)))
     elif is_singular(params):
         status = Status.SINGULAR
     else:
-        status = Status.CONVERGED if noise is None else Status.CONVERGED_MC
+        status = Status.CONVERGED if last.spread is None else Status.CONVERGED_MC
     root = posterior.root
     coef_root = problem.coef_deviation(root[:p].T).T
     roots, first = [], p
@@ -177,7 +227,7 @@ def _collect(problem, last, posterior, history):
         effects_std=tuple(problem.effects(k, e) for k, e in enumerate(posterior.effects_std)),
         coef_root=coef_root,
         effects_root=tuple(roots),
-        variance_se=variance_error(problem, params, information),
+        variance_se=variance_se,
         mc_error=mc_error,
         loglik=posterior.loglik,
         n_obs=problem.n,

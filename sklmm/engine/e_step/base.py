@@ -34,7 +34,8 @@ class Moments(NamedTuple):
 
     beta [p]; score, a tuple of G_k [r_k, r_k]; score_sigma, the gradient in log sigma; information
     [m, m] in theta; loglik or None where the kernel has none; noise [n_probes, m], independent
-    replicates of the gradient's Monte Carlo error, or None; loss, -log p(y, b | theta).
+    replicates of the gradient's Monte Carlo error, or None; loss, -log p(y, b | theta); sensitivity
+    [p, m], d beta / d theta, or None.
     """
 
     beta: np.ndarray
@@ -44,6 +45,7 @@ class Moments(NamedTuple):
     loglik: float | None
     noise: np.ndarray | None
     loss: float
+    sensitivity: np.ndarray | None = None
 
 
 class Posterior(NamedTuple):

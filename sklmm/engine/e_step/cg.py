@@ -23,31 +23,34 @@ from sklmm.engine.e_step.base import (
     vech_indices,
 )
 from sklmm.engine.operator import (
+    Border,
     Layout,
-    _split,
     apply_compiled,
     conjugate_gradients,
     from_rows,
     gather_rows,
-    lift,
     noise_right,
+    invert_blocks,
     precision_blocks,
     solve,
+    split,
     sum_levels,
-    system,
     tensors,
     to_rows,
 )
 from sklmm.engine.xla import check_device, compiled, tf
 
-EXACT_TRACE_COLUMNS = 32
+#: Columns of a batch of draws, and the accuracy they and the information need, relative.
 DRAWS_AT_ONCE = 16
+DRAW_TOL = 1e-4
+INFORMATION_TOL = 1e-2
 
 
 @dataclass
 class _State:
     problem: object
     layout: Layout
+    border: Border
     data: object
     probes: object
     probe_blocks: list
@@ -81,7 +84,7 @@ def information(data, system_, u, c, residual, start, tol, max_iter):
 def cg_step(data, system_, probes, reml, start, q_start, tol, max_iter):
     """One E-step: the data and the probes in one solve, then the working vectors in another."""
     p = data.X.shape[1]
-    _, v = _split(system_, p, probes)
+    _, v = split(system_, p, probes)
     rows = sum(gather_rows(data, k, part) for k, part in enumerate(v))
     rows = tf.concat([data.y[:, None], rows], axis=1)
     mask = tf.concat([tf.ones([1], rows.dtype), reml * tf.ones_like(rows[0, 1:])], axis=0)
@@ -96,14 +99,14 @@ def cg_step(data, system_, probes, reml, start, q_start, tol, max_iter):
     traces = tuple(
         tf.einsum("jac,jbc->abc", vk, bk[:, :, 1:]) for vk, bk in zip(v, back, strict=True)
     )
-    beta, u = _split(system_, p, x[:, :1])
+    beta, u = split(system_, p, x[:, :1])
     residual = left[:, :1]
     sse = tf.reduce_sum(data.w[:, None] * residual**2)
     c = [b[:, :, :1] for b in back]
     squares = tuple(tf.einsum("jac,jbc->ab", ck, ck) for ck in c)
     uu = tuple(tf.reduce_sum(part**2) for part in u)
     info, q_x, q_iterations = information(
-        data, system_, u, c, residual, q_start, tol, max_iter
+        data, system_, u, c, residual, q_start, INFORMATION_TOL, max_iter
     )
     return beta[:, 0], sse, squares, uu, traces, info, x, q_x, iterations + q_iterations
 
@@ -111,7 +114,7 @@ def cg_step(data, system_, probes, reml, start, q_start, tol, max_iter):
 class CGKernel(Kernel):
     """Matrix-free conjugate gradients, all right-hand sides in one batch."""
 
-    def __init__(self, n_probes=8, tol=1e-8, max_iter=2000, device=None):
+    def __init__(self, n_probes=8, tol=1e-6, max_iter=2000, device=None):
         self.n_probes = n_probes
         self.tol = tol
         self.max_iter = max_iter
@@ -122,7 +125,7 @@ class CGKernel(Kernel):
         device = check_device(self.device)
         layout = Layout(problem)
         rng = np.random.default_rng(seed)
-        few = [b.n_levels * b.r <= EXACT_TRACE_COLUMNS for b in problem.blocks]
+        few = [k in layout.small for k in range(len(problem.blocks))]
         n_units = sum(b.n_levels * b.r for b, f in zip(problem.blocks, few, strict=True) if f)
         probed = [k for k, f in enumerate(few) if not f]
         n_columns = n_units + (self.n_probes if probed else 0)
@@ -139,7 +142,7 @@ class CGKernel(Kernel):
         with tf.device(device):
             probes = tf.constant(layout.join(np.zeros((problem.p, n_columns)), parts))
             data = tensors(problem)
-        return _State(problem, layout, data, probes, probed, {}, device)
+        return _State(problem, layout, Border(problem, layout), data, probes, probed, {}, device)
 
     def step(self, params, state, seed):
         """Moments at `params`, each solve started from the previous one's solution."""
@@ -151,7 +154,7 @@ class CGKernel(Kernel):
             q_start = state.warm.get("q", tf.zeros([size, m], tf.float64))
             out = cg_step(
                 state.data,
-                system(problem, params),
+                state.border.system(problem, params),
                 state.probes,
                 tf.constant(float(problem.reml), tf.float64),
                 start,
@@ -161,9 +164,9 @@ class CGKernel(Kernel):
             )
         beta, sse, squares, uu, traces, info, x, q_x, iterations = out
         state.warm.update(x=x, q=q_x)
-        return self._moments(params, state, beta, sse, squares, uu, traces, info), state, {
-            "cg_iterations": int(iterations)
-        }
+        moments = self._moments(params, state, beta, sse, squares, uu, traces, info)
+        moments = moments._replace(sensitivity=-np.asarray(q_x)[: problem.p])
+        return moments, state, {"cg_iterations": int(iterations)}
 
     def _moments(self, params, state, beta, sse, squares, uu, traces, info):
         problem, s2 = state.problem, params.sigma**2
@@ -203,7 +206,7 @@ class CGKernel(Kernel):
         """Means by one solve, SDs and root from `n_draws` perturb-and-solve draws."""
         problem, layout, data = state.problem, state.layout, state.data
         with tf.device(state.device):
-            sys_ = system(problem, params)
+            sys_ = state.border.system(problem, params)
             units = np.zeros((layout.size, problem.p + 1))
             units[: problem.p, 1:] = np.eye(problem.p)
             weighted = (problem.weights * problem.y / params.sigma**2)[:, None]
@@ -216,7 +219,7 @@ class CGKernel(Kernel):
             state, sys_, params, solution[:, 0], solution[:, 1:], draws
         )
 
-    def _solve(self, state, sys_, right):
+    def _solve(self, state, sys_, right, tol=None):
         right = tf.constant(right)
         ones = tf.ones([right.shape[1]], tf.float64)
         x, _ = solve(
@@ -225,7 +228,7 @@ class CGKernel(Kernel):
             right,
             tf.zeros_like(right),
             ones,
-            tf.constant(self.tol, tf.float64),
+            tf.constant(self.tol if tol is None else tol, tf.float64),
             tf.constant(self.max_iter),
         )
         return np.asarray(x)
@@ -241,7 +244,7 @@ def perturb_and_solve(kernel, state, sys_, seed, n_draws):
         levels = rng.standard_normal((layout.size, DRAWS_AT_ONCE))
         levels[: layout.p] = 0.0
         right = noise_right(state.data, sys_, tf.constant(rows), tf.constant(levels))
-        out.append(kernel._solve(state, sys_, right))
+        out.append(kernel._solve(state, sys_, right, DRAW_TOL))
     return np.concatenate(out, axis=1)[:, :n_draws]
 
 
@@ -269,7 +272,7 @@ def posterior_from_draws(state, sys_, params, mean, beta_columns, draws):
     stds = []
     blocks = precision_blocks(problem, params)
     for L, H, u, Hu in zip(params.factors, blocks, own, pull, strict=True):
-        inverse = 1.0 / H if H.shape[1] == 1 else np.linalg.inv(H)
+        inverse = invert_blocks(H)
         rest = u - np.einsum("jab,jbm->jam", inverse, Hu)
         variance = inverse + np.einsum("jam,jbm->jab", rest, rest) / u.shape[2]
         stds.append(np.sqrt(np.einsum("ab,jbc,ac->ja", L, variance, L, optimize=True)))
@@ -287,5 +290,3 @@ def posterior_from_draws(state, sys_, params, mean, beta_columns, draws):
         beta[:, 0], effects, tuple(stds), beta_cov, root / np.sqrt(draws.shape[1]), None
     )
 
-
-__all__ = ["CGKernel", "information", "lift"]

@@ -122,19 +122,21 @@ class ExactKernel(Kernel):
             trace += np.trace(L.T @ K @ L)
         dof = problem.n - problem.p * problem.reml
         uu = [float(np.sum(part**2)) for part in u]
+        information, sensitivity = self._information(params, state, eq, u, c, sse)
         moments = Moments(
             beta=eq.beta,
             score=tuple(score),
             score_sigma=sse / s2 - (dof - trace),
-            information=self._information(params, state, eq, u, c, sse),
+            information=information,
             loglik=self._loglik(state, eq, sse, sum(uu)),
             noise=None,
             loss=joint_loss(problem, params, sse, uu),
+            sensitivity=sensitivity,
         )
         return moments, state, {}
 
     def _information(self, params, state, eq, u, c, sse):
-        """AI = q^T P q / 2 for the working vectors q = [Z a, 2 r] from cross-products alone."""
+        """AI = q^T P q / 2 and d beta / d theta = -(X^T V^-1 X)^-1 X^T V^-1 q for the working vectors q = [Z a, 2 r] from cross-products alone."""
         m = n_theta(params.factors)
         A = np.zeros((state.Q, m - 1))
         first = 0
@@ -150,7 +152,7 @@ class ExactKernel(Kernel):
         qq[-1, -1] = 4 * sse
         lq = state.lift(params.factors, zq, transpose=True)
         beta, v = eq.solve(xq / eq.s2, lq / eq.s2)
-        return 0.5 * (qq - xq.T @ beta - lq.T @ v) / eq.s2
+        return 0.5 * (qq - xq.T @ beta - lq.T @ v) / eq.s2, -beta
 
     @staticmethod
     def _loglik(state, eq, sse, uu):

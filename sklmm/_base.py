@@ -1,0 +1,319 @@
+"""Fit and predict plumbing shared by the estimators: validation, the engine's call, fitted attributes."""
+
+import warnings
+from numbers import Integral, Real
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, _fit_context
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import _check_y, check_consistent_length, check_is_fitted, validate_data
+
+from sklmm import inference
+from sklmm.design import DesignSpec, resolve_terms
+from sklmm.families import Family, resolve_family
+from sklmm.inspection.summary import summary_text
+from sklmm.result import natural_names
+from sklmm.steps import EStep, MStep, resolve_e_step, resolve_m_step
+
+
+class BaseMixedEffects(BaseEstimator):
+    """Shared machinery; the public estimators add the target's side."""
+
+    _parameter_constraints = {
+        "random_effects": ["array-like", None, str, Integral, object],
+        "fixed_effects": ["array-like", None, str],
+        "fit_intercept": ["boolean"],
+        "family": [str, Family, callable],
+        "method": [StrOptions({"auto", "reml", "ml"})],
+        "e_step": [str, EStep],
+        "m_step": [str, MStep],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
+        "handle_unknown": [StrOptions({"population", "error"})],
+        "warm_start": ["boolean"],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+        "device": [str, None],
+    }
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Fit the model.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like of shape (n_rows, n_columns)
+            Grouping, slope and fixed-effects columns.
+        y : array-like of shape (n_rows,)
+            Response.
+        sample_weight : array-like of shape (n_rows,), optional
+            Repetitions of each row: a row of weight 2 counts as that row twice. Rows of weight 0 are
+            dropped.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming the column or parameter, the value and the remedy; the estimator is left as it was.
+        """
+        before = self.__dict__.copy()
+        try:
+            return self._fit(X, y, sample_weight)
+        except BaseException:
+            self.__dict__ = before
+            raise
+
+    def _fit(self, X, y, sample_weight):
+        effects = resolve_terms(self.random_effects)
+        family = resolve_family(self.family)
+        table, y = self._validate_training(X, y)
+        weights = _check_weights(sample_weight, len(y))
+        if (weights == 0).any():
+            keep = weights > 0
+            table = table[keep] if not isinstance(table, pd.DataFrame) else table.loc[keep]
+            y, weights = y[keep], weights[keep]
+        names = getattr(self, "feature_names_in_", None)
+        spec, design = DesignSpec.learn(
+            table,
+            effects,
+            self.fixed_effects,
+            self.fit_intercept,
+            None if names is None or isinstance(table, pd.DataFrame) else list(names),
+        )
+        e_step = resolve_e_step(self.e_step, design.n_effects)
+        result = self._run(design, y, weights, family, e_step)
+        self._from_frame = isinstance(table, pd.DataFrame)
+        self._set_fitted(spec, design, result)
+        return self
+
+    def _validate_training(self, X, y):
+        if isinstance(X, pd.DataFrame):
+            X, y = validate_data(self, X, y, skip_check_array=True)
+            if len(X) == 0:
+                raise ValueError(
+                    "Found array with 0 sample(s): X is an empty table, and at least 1 is required."
+                )
+            if y is None:
+                raise ValueError("This estimator requires y to be passed, but the target y is None.")
+            y = _check_y(y, y_numeric=True, estimator=self)
+            check_consistent_length(X, y)
+            return X, y.astype(np.float64)
+        X, y = validate_data(
+            self, X, y, dtype=np.float64, ensure_all_finite="allow-nan", y_numeric=True
+        )
+        return X, y.astype(np.float64)
+
+    def _validate_new(self, X):
+        check_is_fitted(self)
+        if self._from_frame:
+            if not isinstance(X, pd.DataFrame):
+                X = validate_data(self, X, dtype=None, ensure_all_finite=False, reset=False)
+                return pd.DataFrame(X, columns=self.feature_names_in_).infer_objects()
+            return validate_data(self, X, skip_check_array=True, reset=False)
+        return validate_data(
+            self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=False
+        )
+
+    def _run(self, design, y, weights, family, e_step):
+        from sklmm.engine.fitting import run
+
+        m_step = resolve_m_step(self.m_step, e_step)
+        rng = check_random_state(self.random_state)
+        start = getattr(self, "result_", None) if self.warm_start else None
+        return run(
+            design,
+            y,
+            weights,
+            fit_intercept=self.fit_intercept,
+            # "auto" is REML, except that Adam trains the coefficients as parameters, by ML.
+            reml=self.method == "reml" or (self.method == "auto" and m_step is None),
+            sigma=family.sigma,
+            e_step=e_step,
+            m_step=m_step,
+            max_iter=self.max_iter,
+            tol=None if self.tol == "auto" else self.tol,
+            seed=int(rng.randint(2**31 - 1)),
+            start=None if start is None else start.theta,
+            device=self.device,
+            on_step=self._progress() if self.verbose else None,
+        )
+
+    def _progress(self):
+        every = max(10 // int(self.verbose), 1)
+
+        def report(iteration, record):
+            if iteration % every == 0 or iteration == 1:
+                rate = record["acceptance_rate"]
+                extra = "" if np.isnan(rate) else f"  acceptance {rate:.2f}"
+                print(
+                    f"iteration {iteration:4d}  loss {record['loss']:.6g}  step "
+                    f"{record['step']:.2g} SE{extra}  {record['seconds']:.2f} s"
+                )
+
+        return report
+
+    def _set_fitted(self, spec, design, result):
+        terms = spec.terms
+        labels = inference.block_labels(terms, design.blocks)
+        names = spec.coef_names
+        self._spec, self.result_ = spec, result
+        self._blocks = [(b.term, b.first, b.r) for b in design.blocks]
+        self._labels = labels
+        first = int(self.fit_intercept)
+        self.intercept_ = float(result.coef[0]) if first else 0.0
+        self.coef_ = result.coef[first:].copy()
+        self.fixed_effects_ = inference.fixed_effects_table(names, result)
+        self.random_effects_ = self._by_term(spec, result.effects)
+        self.random_effects_std_ = self._by_term(spec, result.effects_std)
+        self.cov_re_ = self._covariances(spec, result)
+        self.variance_components_ = inference.variance_components_table(labels, result)
+        self.sigma_ = result.sigma
+        self.family_params_ = {"sigma": result.sigma}
+        self.loglik_ = np.nan if result.loglik is None else result.loglik
+        self.aic_, self.bic_ = inference.information_criteria(result)
+        self.n_iter_ = max(len(result.history), 1)
+        self.converged_ = result.status.converged
+        self.history_ = _history(names, labels, result.history)
+        self.mc_error_ = pd.Series(result.mc_error, index=[*names, *natural_names(labels)])
+        if not self.converged_ and result.moving is not None and self._stops_by_rule():
+            warnings.warn(
+                f"The fit stopped at max_iter={self.max_iter} before convergence; "
+                f"{natural_names(labels)[result.moving]!r} still moves most. Increase max_iter, or "
+                "remove a term that the data do not support (see variance_components_).",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+
+    def _stops_by_rule(self):
+        return self.m_step == "auto"
+
+    def _by_term(self, spec, arrays):
+        out = {}
+        for k, term in enumerate(spec.terms):
+            parts = [
+                a for (t, _, _), a in zip(self._blocks, arrays, strict=True) if t == k
+            ]
+            out[term.name] = pd.DataFrame(
+                np.concatenate(parts, axis=1), index=term.levels, columns=list(term.cnames)
+            )
+        return out
+
+    def _covariances(self, spec, result):
+        out = {}
+        for k, term in enumerate(spec.terms):
+            cov = np.zeros((len(term.cnames), len(term.cnames)))
+            for (t, first, r), part in zip(self._blocks, result.covariances, strict=True):
+                if t == k:
+                    cov[first : first + r, first : first + r] = part
+            out[term.name] = pd.DataFrame(cov, index=term.cnames, columns=term.cnames)
+        return out
+
+    def _include(self, include_random):
+        names = [t.name for t in self._spec.terms]
+        if isinstance(include_random, bool | np.bool_):
+            return [bool(include_random)] * len(names)
+        wanted = [include_random] if isinstance(include_random, str) else list(include_random)
+        for name in wanted:
+            if name not in names:
+                raise ValueError(
+                    f"include_random: {name!r} is not a term of this model, which has "
+                    f"{', '.join(map(repr, names)) or 'none'}."
+                )
+        return [n in wanted for n in names]
+
+    def _new_design(self, X):
+        table = self._validate_new(X)
+        design = self._spec.apply(table)
+        if self.handle_unknown == "error":
+            for term, refs in self._refs_by_term(design):
+                if (refs < 0).any():
+                    row = int(np.argmax(refs < 0))
+                    columns = term.effect.columns
+                    frame = table if isinstance(table, pd.DataFrame) else pd.DataFrame(table)
+                    value = ":".join(str(frame[c].iloc[row]) for c in columns)
+                    raise ValueError(
+                        f"Grouping column {term.name!r} has the unknown or missing level {value!r} in "
+                        f"row {row}: fit on data that has it, or set handle_unknown='population'."
+                    )
+        return table, design
+
+    def _refs_by_term(self, design):
+        for k, term in enumerate(self._spec.terms):
+            yield term, next(b.refs for b in design.blocks if b.term == k)
+
+    def summary(self):
+        """Text report in the manner of lme4's `summary`.
+
+        Returns
+        -------
+        str
+        """
+        check_is_fitted(self)
+        return summary_text(self, self._spec)
+
+    def conf_int(self, level=0.95):
+        """Wald confidence intervals of the coefficients and the variance parameters.
+
+        Parameters
+        ----------
+        level : float, default=0.95
+
+        Returns
+        -------
+        DataFrame
+            Columns lower and upper, one row a parameter.
+        """
+        check_is_fitted(self)
+        return inference.wald_intervals(self._spec.coef_names, self._labels, self.result_, level)
+
+    def model_graph(self):
+        """Conditional structure of the fitted model, from its TFP joint distribution.
+
+        Returns
+        -------
+        tuple of (str, tuple of str)
+            Each random variable with those it depends on: TFP's ``resolve_graph()``.
+        """
+        check_is_fitted(self)
+        from sklmm.engine.model import graph
+
+        return graph(self._labels, self.result_)
+
+
+def _check_weights(sample_weight, n_rows):
+    if sample_weight is None:
+        return np.ones(n_rows)
+    if np.ndim(sample_weight) == 0:
+        weights = np.full(n_rows, float(sample_weight))
+    else:
+        weights = np.asarray(sample_weight, dtype=np.float64)
+    if weights.shape != (n_rows,):
+        raise ValueError(
+            f"sample_weight.shape == {weights.shape}, expected ({n_rows},): one weight a row."
+        )
+    bad = ~(np.isfinite(weights) & (weights >= 0))
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise ValueError(
+            f"sample_weight: {weights[row]} in row {row} is not a finite, nonnegative number. "
+            "Negative or missing weights have no meaning here."
+        )
+    if not weights.any():
+        raise ValueError("sample_weight: every weight is 0, so no row is left to fit.")
+    return weights
+
+
+def _history(names, labels, history):
+    columns = ["loss", "loglik", "acceptance_rate", "step", "seconds"]
+    parameters = [*names, *natural_names(labels)]
+    rows = [
+        [*(record[c] for c in columns), *record["coef"], *record["natural"]] for record in history
+    ]
+    index = pd.RangeIndex(1, len(rows) + 1, name="iteration")
+    return pd.DataFrame(rows, columns=[*columns, *parameters], index=index)

@@ -1,0 +1,1 @@
+"""Reports and displays of fitted models."""

@@ -1,0 +1,38 @@
+"""The text report."""
+
+import numpy as np
+
+
+def summary_text(model, spec):
+    """Report of a fitted estimator in the manner of lme4's `summary`, as one string."""
+    result = model.result_
+    method = "REML" if result.reml else "maximum likelihood"
+    fixed = " + ".join(["1" if spec.fit_intercept else "0", *spec.fixed_names])
+    formula = " + ".join([fixed, *(str(t.effect) for t in spec.terms)])
+    variances = model.variance_components_.drop(columns="variance").to_string(
+        index=False, na_rep="", float_format=lambda v: f"{v:.5g}"
+    )
+    lines = [
+        f"Linear mixed model fit by {method}",
+        f"y ~ {formula}",
+        f"{result.status.value} ({model.n_iter_} iterations)",
+        "",
+        "Random effects:",
+        variances,
+        _sizes(model, spec),
+        "",
+        "Fixed effects:",
+        model.fixed_effects_.to_string(float_format=lambda v: f"{v:.5g}"),
+    ]
+    if np.isfinite(model.loglik_):
+        criterion = "REML criterion" if result.reml else "deviance"
+        lines += [
+            "",
+            f"{criterion} {-2 * model.loglik_:.4f}  AIC {model.aic_:.2f}  BIC {model.bic_:.2f}",
+        ]
+    return "\n".join(lines)
+
+
+def _sizes(model, spec):
+    groups = "; ".join(f"{t.name}, {len(t.levels)}" for t in spec.terms) or "none"
+    return f"Number of obs: {model.result_.n_obs:g}, groups: {groups}"

@@ -1,0 +1,160 @@
+"""E-steps and M-steps as parameter holders; they import no TensorFlow.
+
+`clone`, `set_params(e_step__step_size=...)` and `GridSearchCV` reach their parameters; the engine turns
+them into kernels (`sklmm.engine.e_step.make_kernel`).
+"""
+
+from sklearn.base import BaseEstimator
+
+
+class EStep(BaseEstimator):
+    """Base class of E-steps."""
+
+
+class Exact(EStep):
+    """Exact E-step of a Gaussian model: dense Cholesky in float64, deterministic.
+
+    Memory is Q^2 and time Q^3 in the number of random effects Q: for up to a few thousand.
+
+    Examples
+    --------
+    >>> from sklmm import Exact
+    >>> Exact()
+    Exact()
+    """
+
+
+class ConjugateGradient(EStep):
+    """Matrix-free E-step of a Gaussian model, for any number of random effects.
+
+    Parameters
+    ----------
+    n_probes : int, default=8
+        Rademacher probes for the traces of terms with many levels; their Monte Carlo error, reported in
+        `mc_error_`, falls as 1 / sqrt(n_probes).
+    tol : float, default=1e-6
+        Relative residual of the solver.
+    max_iter : int, default=2000
+        Most iterations of one solve.
+
+    References
+    ----------
+    Hutchinson (1990), Commun. Stat. Simul. Comput. 19, 433-450 (the probes).
+
+    Examples
+    --------
+    >>> from sklmm import ConjugateGradient
+    >>> ConjugateGradient(n_probes=16)
+    ConjugateGradient(n_probes=16)
+    """
+
+    def __init__(self, n_probes=8, tol=1e-6, max_iter=2000):
+        self.n_probes = n_probes
+        self.tol = tol
+        self.max_iter = max_iter
+
+
+class HMC(EStep):
+    """Hamiltonian Monte Carlo E-step (`tfp.mcmc.HamiltonianMonteCarlo`).
+
+    By default several chains run in parallel in whitened coordinates (each level's effects scaled by
+    their conditional posterior covariance), the step size is adapted by dual averaging during warm-up,
+    and the trajectory covers about pi / 2. A `step_size` given as a number is used as it is, in the
+    effects' own units: the loop of TensorFlow's tutorial.
+
+    Parameters
+    ----------
+    step_size : float, optional
+        Leapfrog step in units of y; None adapts it.
+    num_leapfrog_steps : int, optional
+        Leapfrogs a transition; None chooses them from the adapted step size.
+    n_chains : int, default=12
+        Parallel chains.
+    n_warmup : int, default=60
+        Transitions at the starting values, before the first EM step.
+    n_steps : int, default=1
+        Transitions in every EM step.
+
+    References
+    ----------
+    Neal (2011), "MCMC using Hamiltonian dynamics", Handbook of MCMC, ch. 5.
+
+    Examples
+    --------
+    >>> from sklmm import HMC
+    >>> HMC(step_size=0.015, num_leapfrog_steps=3, n_chains=1, n_warmup=1000, n_steps=5)
+    HMC(n_chains=1, n_steps=5, n_warmup=1000, num_leapfrog_steps=3, step_size=0.015)
+    """
+
+    def __init__(
+        self, step_size=None, num_leapfrog_steps=None, n_chains=12, n_warmup=60, n_steps=1
+    ):
+        self.step_size = step_size
+        self.num_leapfrog_steps = num_leapfrog_steps
+        self.n_chains = n_chains
+        self.n_warmup = n_warmup
+        self.n_steps = n_steps
+
+
+class MStep(BaseEstimator):
+    """Base class of M-steps."""
+
+
+class Adam(MStep):
+    """Stochastic-gradient M-step: one Adam step on -log p(y, b | theta) at one posterior draw.
+
+    It trains the coefficients and the logarithms of the SDs from 0 and 1, in the table's own units, for
+    `max_iter` iterations; there is no stopping rule.
+
+    Parameters
+    ----------
+    learning_rate : float, default=0.01
+
+    References
+    ----------
+    Kingma & Ba (2015), "Adam: a method for stochastic optimization", ICLR.
+
+    Examples
+    --------
+    >>> from sklmm import Adam
+    >>> Adam(learning_rate=0.02)
+    Adam(learning_rate=0.02)
+    """
+
+    def __init__(self, learning_rate=0.01):
+        self.learning_rate = learning_rate
+
+
+MAX_EXACT_EFFECTS = 2000
+
+_E_STEPS = {"exact": Exact, "cg": ConjugateGradient, "hmc": HMC}
+
+
+def resolve_e_step(e_step, n_effects):
+    """An `EStep` from the estimator's parameter: a name, an instance, or "auto" by size."""
+    if isinstance(e_step, EStep):
+        return e_step
+    if e_step == "auto":
+        return Exact() if n_effects <= MAX_EXACT_EFFECTS else ConjugateGradient()
+    if isinstance(e_step, str) and e_step in _E_STEPS:
+        return _E_STEPS[e_step]()
+    raise ValueError(
+        f"e_step={e_step!r} is not available: use 'auto', {', '.join(map(repr, _E_STEPS))}, or a "
+        "configured instance such as HMC(n_chains=8)."
+    )
+
+
+def resolve_m_step(m_step, e_step):
+    """An `Adam`, or None for the closed-form and Newton M-step."""
+    if m_step == "auto":
+        return None
+    if m_step == "adam":
+        m_step = Adam()
+    if isinstance(m_step, Adam):
+        if not isinstance(e_step, HMC):
+            raise ValueError(
+                f"m_step={m_step!r} takes a step on posterior draws: it needs e_step='hmc', not "
+                f"{e_step!r}."
+            )
+        return m_step
+    raise ValueError(f"m_step={m_step!r} is not available: use 'auto', 'adam' or Adam(...).")
