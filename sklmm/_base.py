@@ -1,4 +1,4 @@
-"""Fit and predict plumbing shared by the estimators: validation, the engine's call, fitted attributes."""
+"""Fit and predict plumbing of the estimators: validation, the engine's call, fitted attributes."""
 
 import warnings
 from numbers import Integral, Real
@@ -9,7 +9,12 @@ from sklearn.base import BaseEstimator, _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_y, check_consistent_length, check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    _check_y,
+    check_consistent_length,
+    check_is_fitted,
+    validate_data,
+)
 
 from sklmm import inference
 from sklmm.design import DesignSpec, resolve_terms
@@ -50,8 +55,8 @@ class BaseMixedEffects(BaseEstimator):
         y : array-like of shape (n_rows,)
             Response.
         sample_weight : array-like of shape (n_rows,), optional
-            Repetitions of each row: a row of weight 2 counts as that row twice. Rows of weight 0 are
-            dropped.
+            Repetitions of each row: a row of weight 2 counts as that row twice. Rows of weight 0
+            are dropped.
 
         Returns
         -------
@@ -60,7 +65,8 @@ class BaseMixedEffects(BaseEstimator):
         Raises
         ------
         ValueError, TypeError
-            Naming the column or parameter, the value and the remedy; the estimator is left as it was.
+            Naming the column or parameter, the value and the remedy; the estimator is left as it
+            was.
         """
         before = self.__dict__.copy()
         try:
@@ -99,8 +105,15 @@ class BaseMixedEffects(BaseEstimator):
                 raise ValueError(
                     "Found array with 0 sample(s): X is an empty table, and at least 1 is required."
                 )
+            if X.shape[1] == 0:
+                raise ValueError(
+                    f"Found array with 0 feature(s) (shape={X.shape}): X has no columns, and at "
+                    "least 1 is required."
+                )
             if y is None:
-                raise ValueError("This estimator requires y to be passed, but the target y is None.")
+                raise ValueError(
+                    "This estimator requires y to be passed, but the target y is None."
+                )
             y = _check_y(y, y_numeric=True, estimator=self)
             check_consistent_length(X, y)
             return X, y.astype(np.float64)
@@ -116,9 +129,7 @@ class BaseMixedEffects(BaseEstimator):
                 X = validate_data(self, X, dtype=None, ensure_all_finite=False, reset=False)
                 return pd.DataFrame(X, columns=self.feature_names_in_).infer_objects()
             return validate_data(self, X, skip_check_array=True, reset=False)
-        return validate_data(
-            self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=False
-        )
+        return validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=False)
 
     def _run(self, design, y, weights, family, e_step):
         from sklmm.engine.fitting import run
@@ -196,9 +207,7 @@ class BaseMixedEffects(BaseEstimator):
     def _by_term(self, spec, arrays):
         out = {}
         for k, term in enumerate(spec.terms):
-            parts = [
-                a for (t, _, _), a in zip(self._blocks, arrays, strict=True) if t == k
-            ]
+            parts = [a for (t, _, _), a in zip(self._blocks, arrays, strict=True) if t == k]
             out[term.name] = pd.DataFrame(
                 np.concatenate(parts, axis=1), index=term.levels, columns=list(term.cnames)
             )
@@ -238,8 +247,8 @@ class BaseMixedEffects(BaseEstimator):
                     frame = table if isinstance(table, pd.DataFrame) else pd.DataFrame(table)
                     value = ":".join(str(frame[c].iloc[row]) for c in columns)
                     raise ValueError(
-                        f"Grouping column {term.name!r} has the unknown or missing level {value!r} in "
-                        f"row {row}: fit on data that has it, or set handle_unknown='population'."
+                        f"Grouping column {term.name!r} has the unknown or missing level {value!r} "
+                        f"in row {row}: fit on data that has it, or set handle_unknown='population'."
                     )
         return table, design
 

@@ -52,5 +52,6 @@ def resolve_family(family):
     if family == "gaussian":
         return Gaussian()
     raise ValueError(
-        f"family={family!r} is not available in this version: use 'gaussian' or Gaussian(sigma=...)."
+        f"family={family!r} is not available in this version: use 'gaussian' or "
+        "Gaussian(sigma=...)."
     )

@@ -32,7 +32,7 @@ def block_labels(terms, blocks):
 
 
 def variance_components_table(labels, result):
-    """One row a variance, covariance or residual: group, name, variance, sd, corr, std_error (of sd)."""
+    """One row an SD or correlation: group, name, variance, sd, corr, std_error."""
     rows, first = [], 0
     values = natural(result.covariances, result.sigma)
     for term, cnames in labels:
@@ -58,7 +58,8 @@ def wald_intervals(names, labels, result, level):
     std = np.concatenate([np.sqrt(np.diag(result.coef_cov)), result.variance_se])
     half = norm.ppf(0.5 + level / 2) * std
     return pd.DataFrame(
-        {"lower": estimate - half, "upper": estimate + half}, index=pd.Index(index, name="parameter")
+        {"lower": estimate - half, "upper": estimate + half},
+        index=pd.Index(index, name="parameter"),
     )
 
 

@@ -1,9 +1,10 @@
 """Predictions from a design and a fitted result; NumPy only.
 
-    mean = X beta + sum_k z_k^T b_k[j_k],     Var(y_new) = sigma^2 + |X R_beta + sum_k z_k^T R_k[j_k]|^2
+    mean = X beta + sum_k z_k^T b_k[j_k],     Var(y_new) = sigma^2 + |X R_beta + sum_k z_k^T
+    R_k[j_k]|^2
 
-with R R^T the posterior covariance. A level that is unseen, missing or left out has effect 0 and adds
-its prior variance z^T Sigma z instead.
+with R R^T the posterior covariance. A level that is unseen, missing or left out has effect 0 and
+adds its prior variance z^T Sigma z instead.
 """
 
 import numpy as np
@@ -57,8 +58,8 @@ def predict_variance(design, result, include):
 def sample(design, unseen, result, n_samples, rng):
     """Draws from the posterior predictive distribution, [n_rows, n_samples].
 
-    `unseen` holds for each term an index of its unseen levels [n_rows], -1 elsewhere: rows of one unseen
-    level share its effect.
+    `unseen` holds for each term an index of its unseen levels [n_rows], -1 elsewhere: rows of one
+    unseen level share its effect.
     """
     mean = predict_mean(design, result, [True] * len(unseen))
     out = np.repeat(mean[:, None], n_samples, axis=1)

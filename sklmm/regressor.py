@@ -22,8 +22,8 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
         One term each: a column name or position (random intercept), an lme4 term string such as
         ``"(1 + days | subject)"``, or a `RandomEffect`. None fits the fixed part alone.
     fixed_effects : list of str or int, optional
-        Columns of the fixed part; None takes every column that is not a grouping column. Slope columns
-        stay fixed effects too, as in lme4.
+        Columns of the fixed part; None takes every column that is not a grouping column. Slope
+        columns stay fixed effects too, as in lme4.
     fit_intercept : bool, default=True
     family : {"gaussian"} or Gaussian, default="gaussian"
         ``Gaussian(sigma=1.0)`` pins the residual SD.
@@ -36,11 +36,11 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
     max_iter : int, default=200
         EM iterations.
     tol : float or "auto", default="auto"
-        The fit stops when the last step, and for HMC the Monte Carlo error, are below `tol` standard
-        errors of every parameter. "auto" is 0.001 for exact and cg, 0.05 for HMC.
+        The fit stops when the last step, and for HMC the Monte Carlo error, are below `tol`
+        standard errors of every parameter. "auto" is 0.001 for exact and cg, 0.07 for HMC.
     handle_unknown : {"population", "error"}, default="population"
-        At predict, an unseen or missing level has effect 0 and its prior variance in `return_std`, or is
-        an error.
+        At predict, an unseen or missing level has effect 0 and its prior variance in `return_std`,
+        or is an error.
     warm_start : bool, default=False
         Start from the previous fit's estimate.
     random_state : int, RandomState or None, default=None
@@ -71,8 +71,8 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
     n_iter_ : int
     converged_ : bool
     history_ : DataFrame
-        One row per iteration: loss (-log p(y, b | theta)), loglik, acceptance_rate, step (in standard
-        errors), seconds, and every parameter.
+        One row per iteration: loss (-log p(y, b | theta)), loglik, acceptance_rate, step (in
+        standard errors), seconds, and every parameter.
     mc_error_ : Series
         Monte Carlo standard error of each parameter; 0 for the exact E-step.
     result_ : EMResult
@@ -138,8 +138,8 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
         X : DataFrame or array-like of shape (n_rows, n_columns)
             Unseen or missing levels get the population mean of their factor.
         return_std : bool, default=False
-            Also return the SD of a new observation: residual, effects and coefficients together. A term
-            that is left out, or a level that is unseen, adds its prior variance.
+            Also return the SD of a new observation: residual, effects and coefficients together. A
+            term that is left out, or a level that is unseen, adds its prior variance.
         include_random : bool or list of str, default=True
             False predicts at population level; a list names the terms whose effects count.
 
@@ -172,9 +172,7 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
         """
         table, design = self._new_design(X)
         rng = check_random_state(random_state)
-        unseen = [
-            _unseen_levels(table, term, refs) for term, refs in self._refs_by_term(design)
-        ]
+        unseen = [_unseen_levels(table, term, refs) for term, refs in self._refs_by_term(design)]
         return prediction.sample(design, unseen, self.result_, n_samples, rng)
 
 
@@ -184,7 +182,9 @@ def _unseen_levels(table, term, refs):
     rows = np.flatnonzero(refs < 0)
     if len(rows):
         columns = list(term.effect.columns)
-        part = table[columns] if isinstance(table, pd.DataFrame) else pd.DataFrame(table[:, columns])
+        part = (
+            table[columns] if isinstance(table, pd.DataFrame) else pd.DataFrame(table[:, columns])
+        )
         part = part.iloc[rows]
         index[rows] = part.groupby(list(part.columns), sort=False, dropna=False).ngroup()
         missing = rows[part.isna().any(axis=1).to_numpy()]

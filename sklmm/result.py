@@ -10,10 +10,12 @@ class Status(Enum):
     """How a fit ended; the value is a sentence for the user."""
 
     CONVERGED = "converged: the last step is below tol standard errors"
-    CONVERGED_MC = "converged: the last step and the Monte Carlo error are below tol standard errors"
+    CONVERGED_MC = (
+        "converged: the last step and the Monte Carlo error are below tol standard errors"
+    )
     SINGULAR = (
-        "converged to a singular fit: a variance is 0, or a correlation +-1, at the maximum; the data do "
-        "not support that random effect"
+        "converged to a singular fit: a variance is 0, or a correlation +-1, at the maximum; the data "
+        "do not support that random effect"
     )
     PERFECT = "perfect fit: the fixed effects alone reproduce y, so every variance is 0"
     MAX_ITER = "stopped at max_iter before convergence"
@@ -51,6 +53,8 @@ class EMResult:
         Entry of `natural` that moved most in the last step of a fit that did not converge.
     theta : Params or None
         The estimate in standard units, where a warm start goes on.
+    trace : (ndarray [t], tuple of ndarray [t, n_levels, r]) or None
+        Iterations, and one chain's effects there, where the E-step draws.
     """
 
     coef: np.ndarray
@@ -72,6 +76,7 @@ class EMResult:
     status: Status
     moving: int | None
     theta: tuple
+    trace: tuple | None
 
     @property
     def n_parameters(self):
@@ -80,7 +85,7 @@ class EMResult:
 
 
 def natural(covariances, sigma):
-    """SDs and correlations of each block (lower triangle, by columns), then sigma: one flat array."""
+    """SDs and correlations (lower triangle) of each block, then sigma: one flat array."""
     out = []
     for S in covariances:
         sd = np.sqrt(np.maximum(np.diag(S), 0.0))
@@ -95,5 +100,7 @@ def natural_names(blocks):
     names = []
     for term, cnames in blocks:
         names += [f"sd({term}, {c})" for c in cnames]
-        names += [f"corr({term}, {cnames[j]}, {cnames[i]})" for i in range(len(cnames)) for j in range(i)]
+        names += [
+            f"corr({term}, {cnames[j]}, {cnames[i]})" for i in range(len(cnames)) for j in range(i)
+        ]
     return [*names, "sigma"]

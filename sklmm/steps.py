@@ -1,10 +1,16 @@
 """E-steps and M-steps as parameter holders; they import no TensorFlow.
 
-`clone`, `set_params(e_step__step_size=...)` and `GridSearchCV` reach their parameters; the engine turns
-them into kernels (`sklmm.engine.e_step.make_kernel`).
+`clone`, `set_params(e_step__step_size=...)` and `GridSearchCV` reach their parameters; the engine
+turns them into kernels (`sklmm.engine.e_step.make_kernel`).
 """
 
+from numbers import Integral, Real
+
 from sklearn.base import BaseEstimator
+from sklearn.utils._param_validation import Interval
+
+_COUNT = [Interval(Integral, 1, None, closed="left")]
+_POSITIVE = [Interval(Real, 0, None, closed="neither")]
 
 
 class EStep(BaseEstimator):
@@ -23,6 +29,8 @@ class Exact(EStep):
     Exact()
     """
 
+    _parameter_constraints = {}
+
 
 class ConjugateGradient(EStep):
     """Matrix-free E-step of a Gaussian model, for any number of random effects.
@@ -30,8 +38,8 @@ class ConjugateGradient(EStep):
     Parameters
     ----------
     n_probes : int, default=8
-        Rademacher probes for the traces of terms with many levels; their Monte Carlo error, reported in
-        `mc_error_`, falls as 1 / sqrt(n_probes).
+        Rademacher probes for the traces of terms with many levels; their Monte Carlo error,
+        reported in `mc_error_`, falls as 1 / sqrt(n_probes).
     tol : float, default=1e-6
         Relative residual of the solver.
     max_iter : int, default=2000
@@ -48,6 +56,8 @@ class ConjugateGradient(EStep):
     ConjugateGradient(n_probes=16)
     """
 
+    _parameter_constraints = {"n_probes": _COUNT, "tol": _POSITIVE, "max_iter": _COUNT}
+
     def __init__(self, n_probes=8, tol=1e-6, max_iter=2000):
         self.n_probes = n_probes
         self.tol = tol
@@ -57,9 +67,9 @@ class ConjugateGradient(EStep):
 class HMC(EStep):
     """Hamiltonian Monte Carlo E-step (`tfp.mcmc.HamiltonianMonteCarlo`).
 
-    By default several chains run in parallel in whitened coordinates (each level's effects scaled by
-    their conditional posterior covariance), the step size is adapted by dual averaging during warm-up,
-    and the trajectory covers about pi / 2. A `step_size` given as a number is used as it is, in the
+    By default several chains run in parallel in coordinates whitened by the preconditioner of
+    `ConjugateGradient`, the step size is adapted by dual averaging during warm-up, and the
+    trajectory covers about a quarter turn. A `step_size` given as a number is used as it is, in the
     effects' own units: the loop of TensorFlow's tutorial.
 
     Parameters
@@ -68,7 +78,7 @@ class HMC(EStep):
         Leapfrog step in units of y; None adapts it.
     num_leapfrog_steps : int, optional
         Leapfrogs a transition; None chooses them from the adapted step size.
-    n_chains : int, default=12
+    n_chains : int, default=24
         Parallel chains.
     n_warmup : int, default=60
         Transitions at the starting values, before the first EM step.
@@ -86,8 +96,16 @@ class HMC(EStep):
     HMC(n_chains=1, n_steps=5, n_warmup=1000, num_leapfrog_steps=3, step_size=0.015)
     """
 
+    _parameter_constraints = {
+        "step_size": [*_POSITIVE, None],
+        "num_leapfrog_steps": [*_COUNT, None],
+        "n_chains": _COUNT,
+        "n_warmup": [Interval(Integral, 0, None, closed="left")],
+        "n_steps": _COUNT,
+    }
+
     def __init__(
-        self, step_size=None, num_leapfrog_steps=None, n_chains=12, n_warmup=60, n_steps=1
+        self, step_size=None, num_leapfrog_steps=None, n_chains=24, n_warmup=60, n_steps=1
     ):
         self.step_size = step_size
         self.num_leapfrog_steps = num_leapfrog_steps
@@ -103,8 +121,8 @@ class MStep(BaseEstimator):
 class Adam(MStep):
     """Stochastic-gradient M-step: one Adam step on -log p(y, b | theta) at one posterior draw.
 
-    It trains the coefficients and the logarithms of the SDs from 0 and 1, in the table's own units, for
-    `max_iter` iterations; there is no stopping rule.
+    It trains the coefficients and the logarithms of the SDs from 0 and 1, in the table's own units,
+    for `max_iter` iterations; there is no stopping rule.
 
     Parameters
     ----------
@@ -121,6 +139,8 @@ class Adam(MStep):
     Adam(learning_rate=0.02)
     """
 
+    _parameter_constraints = {"learning_rate": _POSITIVE}
+
     def __init__(self, learning_rate=0.01):
         self.learning_rate = learning_rate
 
@@ -133,6 +153,7 @@ _E_STEPS = {"exact": Exact, "cg": ConjugateGradient, "hmc": HMC}
 def resolve_e_step(e_step, n_effects):
     """An `EStep` from the estimator's parameter: a name, an instance, or "auto" by size."""
     if isinstance(e_step, EStep):
+        e_step._validate_params()
         return e_step
     if e_step == "auto":
         return Exact() if n_effects <= MAX_EXACT_EFFECTS else ConjugateGradient()
@@ -151,6 +172,7 @@ def resolve_m_step(m_step, e_step):
     if m_step == "adam":
         m_step = Adam()
     if isinstance(m_step, Adam):
+        m_step._validate_params()
         if not isinstance(e_step, HMC):
             raise ValueError(
                 f"m_step={m_step!r} takes a step on posterior draws: it needs e_step='hmc', not "

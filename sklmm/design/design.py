@@ -1,9 +1,9 @@
 """Columns to frozen arrays, and the same columns again at predict.
 
-`DesignSpec.learn` reads the grouping columns' levels from the training table; `DesignSpec.apply` turns
-any table into a `Design`: the fixed matrix X, and for each random-effect term the level index `refs`
-and the slopes `z`. The engine sees a flat list of `Block`s, each with one covariance matrix: a term of
-independent coefficients is several blocks that share their `refs`.
+`DesignSpec.learn` reads the grouping columns' levels from the training table; `DesignSpec.apply`
+turns any table into a `Design`: the fixed matrix X, and for each random-effect term the level index
+`refs` and the slopes `z`. The engine sees a flat list of `Block`s, each with one covariance matrix:
+a term of independent coefficients is several blocks that share their `refs`.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ INTERCEPT = "Intercept"
 
 @dataclass(frozen=True)
 class Block:
-    """Coefficients with one covariance matrix: refs int32 [n_rows], z [n_rows, r] or None for ones."""
+    """Coefficients of one covariance matrix: refs int32 [n_rows], z [n_rows, r] or None for ones."""
 
     refs: np.ndarray
     z: np.ndarray | None
@@ -102,8 +102,8 @@ def _check_finite(values, columns, role):
     if not finite.all():
         names = [str(c) for c, ok in zip(columns, finite, strict=True) if not ok]
         raise ValueError(
-            f"Input X contains NaN or infinity in the {role} column(s) {', '.join(map(repr, names))}:"
-            " impute them first, with a SimpleImputer in a Pipeline for example."
+            f"Input X contains NaN or infinity in the {role} column(s) "
+            f"{', '.join(map(repr, names))}: impute them first, with a SimpleImputer in a Pipeline for example."
         )
     return values
 
@@ -122,15 +122,16 @@ def _learn_levels(table, effect, name):
         if (n := int(pd.isna(values).sum())) > 0:
             raise ValueError(
                 f"The grouping column {column!r} has {n} missing value(s), the first in row "
-                f"{int(np.argmax(pd.isna(values)))}: drop those rows, or give them a level of their own."
+                f"{int(np.argmax(pd.isna(values)))}: drop those rows, or give them a level of their "
+                "own."
             )
     keys = columns[0] if len(columns) == 1 else pd.MultiIndex.from_arrays(columns)
     try:
         refs, levels = pd.factorize(keys, sort=True)
     except TypeError as error:
         raise TypeError(
-            f"The grouping column {name!r} mixes labels that cannot be ordered ({error}): convert them "
-            "to one type, with astype(str) for example."
+            f"The grouping column {name!r} mixes labels that cannot be ordered ({error}): convert "
+            "them to one type, with astype(str) for example."
         ) from error
     if isinstance(levels, pd.CategoricalIndex):
         levels = pd.Index(np.asarray(levels))
@@ -141,15 +142,15 @@ def _learn_levels(table, effect, name):
     if len(levels) < 2:
         rows = "n_samples = 1: " if len(keys) == 1 else ""
         raise ValueError(
-            f"{rows}the grouping factor {name!r} has a single level ({levels[0]!r}): a variance between "
-            "levels needs at least two. Remove the term."
+            f"{rows}the grouping factor {name!r} has a single level ({levels[0]!r}): a variance "
+            "between levels needs at least two. Remove the term."
         )
     return refs.astype(np.int32), levels
 
 
 @dataclass(frozen=True)
 class DesignSpec:
-    """All that a fitted model needs to rebuild its design from a new table; plain Python and NumPy."""
+    """All that a fitted model needs to rebuild its design from a new table: Python and NumPy."""
 
     fixed: tuple
     fixed_names: tuple
@@ -186,7 +187,8 @@ class DesignSpec:
             fixed = tuple(c for c in columns if c not in grouping)
         elif isinstance(fixed_effects, str):
             raise ValueError(
-                f"fixed_effects={fixed_effects!r}: formulas are not supported yet; give a list of columns."
+                f"fixed_effects={fixed_effects!r}: formulas are not supported yet; give a list "
+                "of columns."
             )
         else:
             fixed = tuple(_find(c, columns, "fixed_effects", feature_names) for c in fixed_effects)

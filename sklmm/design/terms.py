@@ -1,15 +1,15 @@
 """Random-effect terms and the lme4 term grammar.
 
-A term gives every level j of a grouping factor its own coefficients b_j ~ N(0, Sigma) for the columns
-on its left-hand side::
+A term gives every level j of a grouping factor its own coefficients b_j ~ N(0, Sigma) for the
+columns on its left-hand side::
 
     term   := "(" lhs ("|" | "||") group ")"
     lhs    := item ("+" item)*            item  := "1" | "0" | "-1" | column
     group  := factor ("/" factor)*        factor := column (":" column)*
 
 ``a/b`` stands for the two terms ``a`` and ``a:b``; ``||`` makes the coefficients independent. The
-notation is lme4's (Bates, Maechler, Bolker & Walker 2015, "Fitting linear mixed-effects models using
-lme4", J. Stat. Software 67(1), table 2).
+notation is lme4's (Bates, Maechler, Bolker & Walker 2015, "Fitting linear mixed-effects models
+using lme4", J. Stat. Software 67(1), table 2).
 """
 
 import re
@@ -96,8 +96,8 @@ class RandomEffect:
 
 def _error(term, why):
     return ValueError(
-        f"random_effects: cannot read the term {term!r}: {why}. Write a column name, or an lme4 term "
-        "such as '(1 + days | subject)', '(1 + days || subject)', '(0 + x | g)', '(1 | a/b)' or "
+        f"random_effects: cannot read the term {term!r}: {why}. Write a column name, or an lme4 "
+        "term such as '(1 + days | subject)', '(1 + days || subject)', '(0 + x | g)', '(1 | a/b)' or "
         "'(1 | a:b)'."
     )
 
@@ -186,7 +186,8 @@ def resolve_terms(random_effects):
         return []
     if isinstance(random_effects, str | Integral | RandomEffect):
         raise TypeError(
-            f"random_effects={random_effects!r} must be a list of terms: write [{random_effects!r}]."
+            f"random_effects={random_effects!r} must be a list of terms: write "
+            f"[{random_effects!r}]."
         )
     terms = []
     for entry in random_effects:

@@ -1,7 +1,7 @@
 """The EM loop: a Python generator that yields one `EMStep` per iteration.
 
-Deterministic kernels climb by EM and then damped Newton until the step is below `tol` standard errors.
-Stochastic kernels take the same steps on noisy moments, then average (see `stochastic`).
+Deterministic kernels climb by EM and then damped Newton until the step is below `tol` standard
+errors. Stochastic kernels take the same steps on noisy moments, then average (see `stochastic`).
 """
 
 import time
@@ -14,6 +14,8 @@ from sklmm.engine.m_step import Step, em_step, free_mask, is_singular, move, new
 from sklmm.result import EMResult, Status, natural
 
 N_EM_STEPS = 2
+MAX_TRACE = 512
+MAX_TRACE_NUMBERS = 4_000_000
 MIN_GAIN = 1e-9
 
 
@@ -119,7 +121,9 @@ def _record(problem, step, seconds):
     }
 
 
-def fit(problem, kernel, *, max_iter, tol, seed, n_draws, start=None, on_step=None, path=deterministic):
+def fit(
+    problem, kernel, *, max_iter, tol, seed, n_draws, start=None, on_step=None, path=deterministic
+):
     """Run the loop and collect an `EMResult`.
 
     Parameters
@@ -147,17 +151,18 @@ def fit(problem, kernel, *, max_iter, tol, seed, n_draws, start=None, on_step=No
         return _perfect(problem)
     params = initial_params(problem) if start is None else start
     state = kernel.init(problem)
-    history, clock, last = [], time.perf_counter(), None
+    history, clock, last, trace = [], time.perf_counter(), None, _Trace(problem)
     for last in path(problem, kernel, state, params, tol, seed):
         now = time.perf_counter()
         history.append(_record(problem, last, now - clock))
+        trace.add(len(history), last.info.get("draw"))
         clock = now
         if on_step is not None:
             on_step(len(history), history[-1])
         if last.done or len(history) == max_iter:
             break
     posterior = kernel.posterior(last.estimate, state, seed, n_draws)
-    return _collect(problem, last, posterior, history)
+    return _collect(problem, kernel, last, posterior, history, trace)
 
 
 def _perfect(problem):
@@ -186,10 +191,41 @@ def _perfect(problem):
         status=Status.PERFECT,
         moving=None,
         theta=None,
+        trace=None,
     )
 
 
-def _collect(problem, last, posterior, history):
+class _Trace:
+    """One chain's effects by iteration, thinned so that it stays small."""
+
+    def __init__(self, problem):
+        self.problem = problem
+        self.most = min(MAX_TRACE, max(MAX_TRACE_NUMBERS // max(problem.n_effects, 1), 1))
+        self.every, self.iterations, self.draws = 1, [], []
+
+    def add(self, iteration, draw):
+        if draw is None or iteration % self.every:
+            return
+        self.iterations.append(iteration)
+        self.draws.append(
+            tuple(self.problem.effects(k, b).astype(np.float32) for k, b in enumerate(draw))
+        )
+        if len(self.draws) > self.most:
+            self.every *= 2
+            keep = [i % self.every == 0 for i in self.iterations]
+            self.iterations = [i for i, k in zip(self.iterations, keep, strict=True) if k]
+            self.draws = [d for d, k in zip(self.draws, keep, strict=True) if k]
+
+    def collect(self):
+        """(iterations [t], one array [t, n_levels, r] a block), or None without draws."""
+        if not self.draws:
+            return None
+        return np.array(self.iterations), tuple(
+            np.stack(parts) for parts in zip(*self.draws, strict=True)
+        )
+
+
+def _collect(problem, kernel, last, posterior, history, trace):
     params = last.estimate
     covariances = tuple(problem.covariance(k, L) for k, L in enumerate(params.factors))
     p = problem.p
@@ -205,6 +241,8 @@ def _collect(problem, last, posterior, history):
         status = Status.MAX_ITER
         before = history[-2 if len(history) > 1 else -1]["natural"]
         change = np.abs(history[-1]["natural"] - before)
+        if last.spread is not None and kernel.stochastic:
+            change = mc_error[len(problem.basis) :]
         moving = int(np.argmax(change / np.where(variance_se > 0, variance_se, np.inf)))
     elif is_singular(params):
         status = Status.SINGULAR
@@ -238,4 +276,5 @@ def _collect(problem, last, posterior, history):
         status=status,
         moving=moving,
         theta=params,
+        trace=trace.collect(),
     )

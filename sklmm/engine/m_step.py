@@ -1,9 +1,10 @@
 """M-steps: parameters from moments.
 
-`newton_step` is a damped Newton step on theta = (vech L_k, log sigma). The observed information is the
-average information plus the curvature of Sigma = L L^T, -2 (I (x) G_k), which alone survives where a
-variance is 0 (there the gradient in L vanishes but G_k is negative): a singular fit is a regular
-maximum in L, reached quadratically. `em_step` is the closed-form EM step, never leaving the space.
+`newton_step` is a damped Newton step on theta = (vech L_k, log sigma). The observed information is
+the average information plus the curvature of Sigma = L L^T, -2 (I (x) G_k), which alone survives
+where a variance is 0 (there the gradient in L vanishes but G_k is negative): a singular fit is a
+regular maximum in L, reached quadratically. `em_step` is the closed-form EM step, never leaving the
+space.
 """
 
 from typing import NamedTuple

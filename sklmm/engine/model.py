@@ -1,9 +1,9 @@
 """The model as a TFP joint distribution.
 
-`joint_distribution` writes the generative model down once, in the order of DESIGN: every term's effects
-b_k[j] ~ N(0, Sigma_k), then y | b ~ N(X beta + sum_k z_k^T b_k[j_k], sigma^2). It is the target of the
-tutorial's loop and the source of `model_graph`; the whitened HMC kernel's own log density is tested
-against it.
+`joint_distribution` writes the generative model down once, in the order of DESIGN: every term's
+effects b_k[j] ~ N(0, Sigma_k), then y | b ~ N(X beta + sum_k z_k^T b_k[j_k], sigma^2). It is the
+target of the tutorial's loop and the source of `model_graph`; the whitened HMC kernel's own log
+density is tested against it.
 """
 
 import inspect
@@ -59,9 +59,7 @@ def joint_distribution(names, X, refs, z, n_levels, beta, factors, sigma):
 
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     response.__signature__ = inspect.Signature([inspect.Parameter(n, kind) for n in names])
-    model = {
-        name: effects(J, L) for name, J, L in zip(names, n_levels, factors, strict=True)
-    }
+    model = {name: effects(J, L) for name, J, L in zip(names, n_levels, factors, strict=True)}
 
     def y(*args, **kwargs):
         return response(**dict(zip(names, args, strict=False)), **kwargs)

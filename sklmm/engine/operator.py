@@ -4,16 +4,17 @@ Unknowns x = (beta, u_1, ..., u_K), flat [p + Q, n_columns], for
 
     C x = W^T w W x / sigma^2 + (0, u),     W = [X, Z_1 L_1, ..., Z_K L_K],
 
-applied row by row: gather the levels' effects, weigh, add them up again. All right-hand sides go in one
-batch. The preconditioner is a block arrow matrix M >= C: beta and the terms of few levels (the border F)
-enter with their own blocks of C, the K_L larger terms with one block per level,
+applied row by row: gather the levels' effects, weigh, add them up again. All right-hand sides go in
+one batch. The preconditioner is a block arrow matrix M >= C: beta and the terms of few levels (the
+border F) enter with their own blocks of C, the K_L larger terms with one block per level,
 
     M = [ C_FF  C_FL ]     D_j = K_L L^T Z_j^T w Z_j L / sigma^2 + I,
         [ C_LF    D  ]
 
-solved through the dense Schur complement of D. Block-Jacobi alone (Pandolfi, Papaspiliopoulos & Zanella
-2024) needs about three times the iterations on InstEval, where departments compete with the sum of
-their instructors; the factor K_L keeps M positive definite. With K_L = 1, M = C and one step solves.
+solved through the dense Schur complement of D. Block-Jacobi alone (Pandolfi, Papaspiliopoulos &
+Zanella 2024) needs about three times the iterations on InstEval, where departments compete with the
+sum of their instructors; the factor K_L keeps M positive definite. With K_L = 1, M = C and one step
+solves.
 """
 
 from typing import NamedTuple
@@ -21,7 +22,6 @@ from typing import NamedTuple
 import numpy as np
 
 from sklmm.engine.xla import bucket, compiled, pad, tf
-
 
 #: A term of at most this many effects belongs to the border, and has its trace exactly.
 FEW = 32
@@ -40,8 +40,8 @@ class Data(NamedTuple):
 class System(NamedTuple):
     """The equations at one theta: factors L_k and 1/sigma^2, and their preconditioner.
 
-    small, which terms are of the border; blocks, D^-1 per level [n_levels, r, r] (zero for terms of the border); border, C_LF [p + Q', f];
-    schur, the inverse Schur complement [f, f].
+    small, which terms are of the border; blocks, D^-1 per level [n_levels, r, r] (zero for terms of
+    the border); border, C_LF [p + Q', f]; schur, the inverse Schur complement [f, f].
     """
 
     factors: tuple
@@ -69,7 +69,7 @@ def tensors(problem, dtype=np.float64):
 
 
 def precision_blocks(problem, params, multiple=1):
-    """multiple * L_k^T Z_j^T w Z_j L_k / sigma^2 + I: diagonal blocks of C, [n_levels, r, r] each."""
+    """multiple * L_k^T Z_j^T w Z_j L_k / sigma^2 + I: C's diagonal blocks, [n_levels, r, r]."""
     scale = multiple / params.sigma**2
     return [
         np.einsum("ba,jbc,cd->jad", L, b.crossprod, L, optimize=True) * scale + np.eye(b.r)
@@ -83,12 +83,14 @@ def invert_blocks(blocks):
 
 
 class Border:
-    """Cross-products of the border F (beta and the terms of few levels) with everything, once a fit."""
+    """Cross-products of the border F, beta and the terms of few levels, once a fit."""
 
     def __init__(self, problem, layout):
         self.small = layout.small
-        starts = {k: start for k, start in zip(self.small, self._starts(problem), strict=True)}
-        self.f = problem.p + sum(problem.blocks[k].n_levels * problem.blocks[k].r for k in self.small)
+        starts = dict(zip(self.small, self._starts(problem), strict=True))
+        self.f = problem.p + sum(
+            problem.blocks[k].n_levels * problem.blocks[k].r for k in self.small
+        )
         rows = np.zeros((len(problem.y), self.f))
         rows[:, : problem.p] = problem.X
         everyone = np.arange(len(problem.y))
@@ -306,8 +308,8 @@ def precondition(system_, p, flat, beta_mask):
 def conjugate_gradients(data, system_, right, start, beta_mask, tol, max_iter):
     """Solve C x = right for every column, from `start`; (x, iterations).
 
-    Stops when each column's residual, in the preconditioner's norm, is below `tol` of its right-hand
-    side's.
+    Stops when each column's residual, in the preconditioner's norm, is below `tol` of its
+    right-hand side's.
     """
     p = data.X.shape[1]
 

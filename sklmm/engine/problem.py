@@ -1,11 +1,13 @@
 """The engine's input: a design in standard units, and the way back.
 
-Every length-like quantity is scaled so that tolerances mean the same whatever the units of the table:
+Every length-like quantity is scaled so that tolerances mean the same whatever the units of the
+table:
 
     y' = (y - m) / s,   X' = X B with X'^T w X' = n I,   z' = z / rms(z)
 
 B comes from the eigenvectors of the scaled cross-product of the centred columns; directions without
-variation are left out, so collinear columns get the minimum-norm solution and n_rows < p is no error.
+variation are left out, so collinear columns get the minimum-norm solution and n_rows < p is no
+error.
 """
 
 from dataclasses import dataclass, field
@@ -18,7 +20,7 @@ PERFECT_FIT = 1e-20
 
 @dataclass(frozen=True)
 class BlockData:
-    """refs int32 [n_rows], z [n_rows, r], n_levels, the pinned SD or None, crossprod [n_levels, r, r]."""
+    """refs int32 [n_rows], z [n_rows, r], the pinned SD or None, crossprod [n_levels, r, r]."""
 
     refs: np.ndarray
     z: np.ndarray
@@ -157,7 +159,9 @@ def standardize(design, y, weights, *, fit_intercept, reml, sigma=None):
         rms = np.where(rms > 0, rms, 1.0)
         z = z / rms
         sd = None if b.sd is None else b.sd * float(rms[0]) / scale
-        blocks.append(BlockData(b.refs, z, b.n_levels, sd, _crossprod(b.refs, z, weights, b.n_levels)))
+        blocks.append(
+            BlockData(b.refs, z, b.n_levels, sd, _crossprod(b.refs, z, weights, b.n_levels))
+        )
         z_scales.append(rms)
     return Problem(
         y=centred / scale,
@@ -178,7 +182,7 @@ def standardize(design, y, weights, *, fit_intercept, reml, sigma=None):
 
 
 def in_own_units(design, y, weights, *, reml, sigma=None):
-    """Problem in the table's own units, for the tutorial's loop whose settings are in those units."""
+    """Problem in the table's own units, those of the tutorial's settings."""
     n = float(weights.sum())
     blocks = tuple(
         BlockData(b.refs, z, b.n_levels, b.sd, _crossprod(b.refs, z, weights, b.n_levels))

@@ -1,19 +1,20 @@
 """The EM loop's schedule for Monte Carlo kernels.
 
-Burn-in takes EM steps and then Newton steps on the noisy gradient, until a step is within its own noise.
-From then on the steps shrink and the estimate is an average (Polyak & Juditsky 1992): with the averaged
-information M, each iteration gives a pseudo-value
+Burn-in takes EM steps and then Newton steps on the noisy gradient, until a step is within its own
+noise. From then on the steps shrink and the estimate is an average (Polyak & Juditsky 1992): with
+the averaged information M, each iteration gives a pseudo-value
 
     psi_t = theta_t + M^-1 g_t,    E[psi_t] = theta-hat to second order,
 
 whose mean is the estimate and whose batch means give its Monte Carlo error. The fit stops when that
-error is below `tol` standard errors for every parameter, coefficients included.
+error, and the step still to go from the mean of theta_t, are below `tol` standard errors for every
+parameter, coefficients included.
 """
 
 import numpy as np
 
-from sklmm.engine.em import N_EM_STEPS, EMStep, theta_covariance
 from sklmm.engine.e_step.base import Params
+from sklmm.engine.em import N_EM_STEPS, EMStep, theta_covariance
 from sklmm.engine.m_step import (
     Step,
     em_step,
@@ -24,8 +25,9 @@ from sklmm.engine.m_step import (
     observed_information,
 )
 
-QUIET_STEPS = 3
-MIN_WINDOW = 20
+QUIET_STEPS = 5
+MIN_WINDOW = 40
+PLATEAU = 10
 MAX_BURN_IN = 60
 GAIN_POWER = 0.7
 
@@ -37,11 +39,13 @@ def stochastic(problem, kernel, state, params, tol, seed):
         t += 1
         moments, state, info = kernel.step(params, state, seed)
         step = newton_step(problem, params, moments)
-        quiet = quiet + 1 if t > N_EM_STEPS and step.decrement < _own_noise(problem, step, moments) else 0
+        quiet = (
+            quiet + 1
+            if t > N_EM_STEPS and step.decrement < _own_noise(problem, step, moments)
+            else 0
+        )
         following = (
-            em_step(problem, params, moments)
-            if t <= N_EM_STEPS
-            else move(params, step.delta)
+            em_step(problem, params, moments) if t <= N_EM_STEPS else move(params, step.delta)
         )
         yield EMStep(params, moments, step, info, False, following, None)
         params = following
@@ -53,15 +57,16 @@ def stochastic(problem, kernel, state, params, tol, seed):
         step = newton_step(problem, params, moments)
         window.append((params, moments))
         used = window[len(window) // 3 :]
-        estimate, information, error = average(problem, used)
-        relative = _relative_error(problem, information, error, beta_std)
+        estimate, information, error, drift = average(problem, used)
+        std = _standard_errors(problem, information, beta_std)
+        relative = max(_longest(error, std), _longest(drift, std))
         done = len(used) >= MIN_WINDOW and relative < tol
         beta = np.mean([m.beta for _, m in used], axis=0)
         verdict = Step(step.delta, information, relative)
         averaged = moments._replace(beta=beta)
         spread = np.diag(error**2)
         yield EMStep(params, averaged, verdict, info, done, estimate, spread)
-        gain = len(window) ** -GAIN_POWER
+        gain = min(1.0, (PLATEAU / len(window)) ** GAIN_POWER)
         params = move(params, gain * step.delta)
 
 
@@ -74,7 +79,7 @@ def _own_noise(problem, step, moments):
 
 
 def average(problem, window):
-    """Estimate, averaged information, and the Monte Carlo errors of (beta, theta)."""
+    """Estimate, averaged information, Monte Carlo errors and remaining step of (beta, theta)."""
     information = np.mean([observed_information(p, m) for p, m in window], axis=0)
     inverse = theta_covariance(problem, information)
     first = window[0][0]
@@ -85,7 +90,8 @@ def average(problem, window):
     error = batch_error(np.column_stack([beta, pseudo]))
     mean = pseudo.mean(axis=0)
     estimate = move(first, mean - _flat(first))
-    return estimate, information, error
+    drift = np.concatenate([np.zeros(beta.shape[1]), gradients.mean(axis=0) @ inverse])
+    return estimate, information, error, drift
 
 
 def _flat(params: Params):
@@ -107,9 +113,12 @@ def batch_error(values):
     return means.std(axis=0, ddof=1) / np.sqrt(count)
 
 
-def _relative_error(problem, information, error, beta_std):
-    free = free_mask(problem)
+def _standard_errors(problem, information, beta_std):
     variance = np.diag(theta_covariance(problem, information))
-    std = np.concatenate([beta_std, np.sqrt(variance)])
-    kept = np.concatenate([np.ones(len(beta_std), bool), free])
-    return float(np.max(error[kept] / std[kept], initial=0.0))
+    return np.concatenate([beta_std, np.sqrt(variance)])
+
+
+def _longest(step, std):
+    """The largest entry of a step, in standard errors of the free parameters."""
+    free = std > 0
+    return float(np.max(np.abs(step[free]) / std[free], initial=0.0))

@@ -1,10 +1,12 @@
 """TensorFlow, imported quietly and once; the one compiler decorator; shape buckets and devices.
 
-Compiled steps are module-level functions that take their data as arguments, so one compilation serves
-every fit whose arrays have the same shapes; `bucket` makes the folds of a cross-validation share them.
+Compiled steps are module-level functions that take their data as arguments, so one compilation
+serves every fit whose arrays have the same shapes; `bucket` makes the folds of a cross-validation
+share them.
 """
 
 import contextlib
+import logging
 import os
 import sys
 import tempfile
@@ -46,7 +48,14 @@ def _import():
             # Fails when the user's own code has already started the GPU: then it is theirs to set.
             with contextlib.suppress(RuntimeError):
                 tensorflow.config.experimental.set_memory_growth(gpu, True)
+    tensorflow.get_logger().addFilter(_expected_compilation)
     return tensorflow
+
+
+def _expected_compilation(record: logging.LogRecord):
+    """Drop TensorFlow's advice on retracing when it is about a step compiled here, once a shape."""
+    message = record.getMessage()
+    return not ("retracing" in message and f"{compiled.__name__}.<locals>" in message)
 
 
 tf = _import()
@@ -64,7 +73,7 @@ def compiled(function):
         return function(*args, **kwargs)
 
     counted.__name__ = name
-    jitted = tf.function(counted, jit_compile=True)
+    jitted = tf.function(counted, jit_compile=True, autograph=False)
 
     def call(*args, **kwargs):
         before = compilations.get(name, 0)
@@ -106,7 +115,5 @@ def check_device(device):
         ) from None
     wanted = f"{spec.device_type}:{spec.device_index or 0}".upper()
     if not any(name.upper().endswith(wanted) for name in names):
-        raise ValueError(
-            f"device={device!r} is not available; TensorFlow sees {', '.join(names)}."
-        )
+        raise ValueError(f"device={device!r} is not available; TensorFlow sees {', '.join(names)}.")
     return f"/device:{wanted}"

@@ -2,8 +2,8 @@ r"""What an E-step kernel is, and what the M-step sees of it.
 
 In standard units, with spherical effects u (lme4's notation),
 
-    y = X beta + Z Lambda u + e,   u ~ N(0, I),   e ~ N(0, sigma^2 W^{-1}),
-    Lambda = blockdiag(I (x) L_k),   Sigma_k = L_k L_k^T,   V = Z Lambda Lambda^T Z^T + sigma^2 W^{-1}.
+    y = X beta + Z Lambda u + e,   u ~ N(0, I),   e ~ N(0, sigma^2 W^{-1}), Lambda = blockdiag(I (x)
+    L_k),   Sigma_k = L_k L_k^T,   V = Z Lambda Lambda^T Z^T + sigma^2 W^{-1}.
 
 A kernel returns the gradient of the (restricted) log-likelihood l as Fisher's identity gives it,
 

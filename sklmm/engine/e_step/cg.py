@@ -1,11 +1,13 @@
 r"""The matrix-free E-step for Gaussian responses: preconditioned conjugate gradients.
 
-With P = V^-1 - V^-1 X (X^T V^-1 X)^-1 X^T V^-1 (V^-1 alone in the traces of ML), every moment is
-P applied to something by one solve of the mixed-model equations, P q = w (q - W C^-1 W^T w q / s^2) / s^2:
+With P = V^-1 - V^-1 X (X^T V^-1 X)^-1 X^T V^-1 (V^-1 alone in the traces of ML), every moment is P
+applied to something by one solve of the mixed-model equations, P q = w (q - W C^-1 W^T w q / s^2) /
+s^2:
 
 - the data: beta, u, c = Z^T P y;
 - unit vectors for terms of few levels and Rademacher probes v for the others:
-  K_k = sum_j (Z^T P Z)_jj, exact or from v v^T on average 1 (Hutchinson 1990), G_k = (c c^T - K_k) / 2;
+  K_k = sum_j (Z^T P Z)_jj, exact or from v v^T on average 1 (Hutchinson 1990), G_k = (c c^T - K_k)
+  / 2;
 - the working vectors q of AI-REML (Gilmour, Thompson & Cullis 1995): AI = q^T P q / 2.
 
 The probes are fixed during a fit, so the map is deterministic and Newton's method converges.
@@ -29,8 +31,8 @@ from sklmm.engine.operator import (
     conjugate_gradients,
     from_rows,
     gather_rows,
-    noise_right,
     invert_blocks,
+    noise_right,
     precision_blocks,
     solve,
     split,
@@ -173,9 +175,7 @@ class CGKernel(Kernel):
         n_probes = self.n_probes if state.probe_blocks else 0
         score, noise, trace = [], [], 0.0
         trace_noise = np.zeros(max(n_probes, 1))
-        for k, (L, square, columns) in enumerate(
-            zip(params.factors, squares, traces, strict=True)
-        ):
+        for k, (L, square, columns) in enumerate(zip(params.factors, squares, traces, strict=True)):
             columns = np.asarray(columns)
             columns = (columns + columns.transpose(1, 0, 2)) / 2
             rows, cols = vech_indices(len(L))
@@ -212,12 +212,12 @@ class CGKernel(Kernel):
             weighted = (problem.weights * problem.y / params.sigma**2)[:, None]
             padded = np.zeros((data.y.shape[0], 1))
             padded[: len(weighted)] = weighted
-            units[:, :1] = np.asarray(from_rows(data, sys_, tf.constant(padded), tf.ones([1], tf.float64)))
+            units[:, :1] = np.asarray(
+                from_rows(data, sys_, tf.constant(padded), tf.ones([1], tf.float64))
+            )
             solution = self._solve(state, sys_, units)
             draws = perturb_and_solve(self, state, sys_, seed, n_draws)
-        return posterior_from_draws(
-            state, sys_, params, solution[:, 0], solution[:, 1:], draws
-        )
+        return posterior_from_draws(state, sys_, params, solution[:, 0], solution[:, 1:], draws)
 
     def _solve(self, state, sys_, right, tol=None):
         right = tf.constant(right)
@@ -277,9 +277,7 @@ def posterior_from_draws(state, sys_, params, mean, beta_columns, draws):
         variance = inverse + np.einsum("jam,jbm->jab", rest, rest) / u.shape[2]
         stds.append(np.sqrt(np.einsum("ab,jbc,ac->ja", L, variance, L, optimize=True)))
     _, u_draws = layout.split(draws)
-    lifted = [
-        np.einsum("ab,jbm->jam", L, u) for L, u in zip(params.factors, u_draws, strict=True)
-    ]
+    lifted = [np.einsum("ab,jbm->jam", L, u) for L, u in zip(params.factors, u_draws, strict=True)]
     root = np.concatenate([draws[:p], *(b.reshape(-1, b.shape[2]) for b in lifted)])
     beta, u_mean = layout.split(mean[:, None])
     effects = tuple(
@@ -289,4 +287,3 @@ def posterior_from_draws(state, sys_, params, mean, beta_columns, draws):
     return Posterior(
         beta[:, 0], effects, tuple(stds), beta_cov, root / np.sqrt(draws.shape[1]), None
     )
-

@@ -1,8 +1,11 @@
 """The exact E-step: one dense Cholesky factorisation in float64.
 
-With C = [X^T w X, X^T w Z Lambda; ., Lambda^T Z^T w Z Lambda + sigma^2 I] / sigma^2 (the mixed-model
-equations in spherical effects) every moment is closed form. Cost O(Q^3) a step, memory O(Q^2): for at
-most a few thousand effects, and the oracle every other kernel is tested against.
+With the mixed-model equations in spherical effects,
+
+    C = [X^T w X, X^T w Z Lambda; ., Lambda^T Z^T w Z Lambda + sigma^2 I] / sigma^2,
+
+every moment is closed form. Cost O(Q^3) a step, memory O(Q^2): for at most a few thousand effects,
+and the oracle every other kernel is tested against.
 """
 
 import numpy as np
@@ -136,7 +139,10 @@ class ExactKernel(Kernel):
         return moments, state, {}
 
     def _information(self, params, state, eq, u, c, sse):
-        """AI = q^T P q / 2 and d beta / d theta = -(X^T V^-1 X)^-1 X^T V^-1 q for the working vectors q = [Z a, 2 r] from cross-products alone."""
+        """AI = q^T P q / 2 and d beta / d theta = -(X^T V^-1 X)^-1 X^T V^-1 q.
+
+        The working vectors are q = [Z a, 2 r]; cross-products alone suffice.
+        """
         m = n_theta(params.factors)
         A = np.zeros((state.Q, m - 1))
         first = 0
@@ -156,7 +162,7 @@ class ExactKernel(Kernel):
 
     @staticmethod
     def _loglik(state, eq, sse, uu):
-        """Log-likelihood in y's units; REML's is lme4's, with log|X^T V^-1 X| in X's own columns."""
+        """Log-likelihood in y's units; REML's has log|X^T V^-1 X| in X's own columns, as lme4's."""
         problem = state.problem
         log_det = problem.n * np.log(eq.s2)
         if state.Q:
@@ -166,9 +172,7 @@ class ExactKernel(Kernel):
             dof -= problem.p
             log_det += 2 * np.log(np.diag(eq.S_factor)).sum() + problem.log_det_basis
         quadratic = sse / eq.s2 + uu
-        return float(
-            -0.5 * (dof * np.log(2 * np.pi * problem.y_scale**2) + log_det + quadratic)
-        )
+        return float(-0.5 * (dof * np.log(2 * np.pi * problem.y_scale**2) + log_det + quadratic))
 
     def posterior(self, params, state, seed, n_draws):
         """Exact root of the posterior covariance where p + Q <= n_draws, else `n_draws` draws."""
@@ -205,4 +209,3 @@ def _gram(columns, r):
     """Sum over levels of M_j^T M_j for M [k, n_levels * r]: the summed diagonal blocks of M^T M."""
     M = columns.reshape(len(columns), -1, r)
     return np.einsum("qja,qjb->ab", M, M, optimize=True)
-

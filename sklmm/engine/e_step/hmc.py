@@ -1,7 +1,7 @@
-r"""The Hamiltonian Monte Carlo E-step (`tfp.mcmc.HamiltonianMonteCarlo`), several chains in parallel.
+r"""The Hamiltonian Monte Carlo E-step: `tfp.mcmc.HamiltonianMonteCarlo`, chains in parallel.
 
-The chains draw x = (beta, u), beta flat a priori, in coordinates whitened by conjugate gradients' own
-preconditioner M: x = T v, T T^T = M^-1, with M's blocks D, border B and Schur complement S,
+The chains draw x = (beta, u), beta flat a priori, in coordinates whitened by conjugate gradients'
+own preconditioner M: x = T v, T T^T = M^-1, with M's blocks D, border B and Schur complement S,
 
     x_F = S^{-1/2} v_F,      x_L = D^{-1/2} v_L - D^-1 B x_F.
 
@@ -10,8 +10,8 @@ intercept down" is whitened away. The draws are of REML's posterior; for ML they
 beta-hat along the regression of u on beta, C^-1_{u beta} (C^-1_{beta beta})^-1.
 
 The gradient G_k comes from Fisher's identity in either of two unbiased forms, whichever is quieter:
-L^-T (sum_j E[u_j u_j^T] - J I) L^-1 / 2, or E[s_j s_j^T + d^2 log p / db_j^2] / 2 summed over levels, with
-s_j the score in b_j, which is finite where Sigma_k = 0.
+L^-T (sum_j E[u_j u_j^T] - J I) L^-1 / 2, or E[s_j s_j^T + d^2 log p / db_j^2] / 2 summed over
+levels, with s_j the score in b_j, which is finite where Sigma_k = 0.
 """
 
 from dataclasses import dataclass, field
@@ -39,7 +39,8 @@ from sklmm.engine.operator import (
 from sklmm.engine.xla import check_device, compiled, tf
 
 TARGET_ACCEPTANCE = 0.8
-TRAJECTORY = np.pi / 2
+#: In whitened units; M >= C leaves the posterior somewhat wider than 1, so a little over pi / 2.
+TRAJECTORY = 2.0
 JITTER = 0.2
 WARMUP_LEAPFROGS = 8
 MAX_LEAPFROGS = 64
@@ -48,7 +49,7 @@ KEPT_STEPS = 16
 
 
 class Frame(NamedTuple):
-    """Where the chains live at one theta: M's System and the roots of D^-1 [n_levels, r, r], S^-1."""
+    """Where the chains live at one theta: M's System, roots of D^-1 [n_levels, r, r] and S^-1."""
 
     system: object
     roots: tuple
@@ -108,9 +109,7 @@ def _target(data, frame):
         residual = data.y[:, None] - to_rows(data, frame.system, x)
         weighted = residual * (data.w * frame.system.precision)[:, None]
         u = tf.concat([tf.zeros_like(x[:p]), x[p:]], axis=0)
-        value = -0.5 * (
-            tf.reduce_sum(weighted * residual, axis=0) + tf.reduce_sum(u**2, axis=0)
-        )
+        value = -0.5 * (tf.reduce_sum(weighted * residual, axis=0) + tf.reduce_sum(u**2, axis=0))
         pull = from_rows(data, frame.system, weighted, tf.ones_like(value)) - u
         score = tf.transpose(pull_back(data, frame, pull))
         return value, lambda upstream: upstream[:, None] * score
@@ -171,9 +170,10 @@ def hmc_transitions(data, frame, v, step_size, leapfrogs, seed, n_steps):
 
 @compiled
 def hmc_moments(data, frame, v, slope, centre, ml, q_start, max_iter):
-    """Sufficient statistics of the draws v [C, p + Q'], chain by chain, and the average information.
+    """Sufficient statistics of the draws v [C, p + Q'] by chain, and the average information.
 
-    `slope` [p + Q', p] is the regression of x on beta; with `ml` = 1 the draws are moved to `centre`.
+    `slope` [p + Q', p] is the regression of x on beta; with `ml` = 1 the draws are moved to
+    `centre`.
     """
     p, system_ = data.X.shape[1], frame.system
     x = unwhiten(data, frame, tf.transpose(v))
@@ -201,7 +201,13 @@ class HMCKernel(Kernel):
     stochastic = True
 
     def __init__(
-        self, step_size=None, num_leapfrog_steps=None, n_chains=12, n_warmup=60, n_steps=1, device=None
+        self,
+        step_size=None,
+        num_leapfrog_steps=None,
+        n_chains=24,
+        n_warmup=60,
+        n_steps=1,
+        device=None,
     ):
         self.step_size = step_size
         self.num_leapfrog_steps = num_leapfrog_steps
@@ -224,9 +230,7 @@ class HMCKernel(Kernel):
         problem, layout = state.problem, state.layout
         system_ = state.border.system(problem, params)
         roots = []
-        for (J, r), levels, block in zip(
-            layout.shapes, layout.levels, system_.blocks, strict=True
-        ):
+        for (J, r), levels, block in zip(layout.shapes, layout.levels, system_.blocks, strict=True):
             # 0 for padding: its v moves freely, and u stays 0.
             root = np.zeros((J, r, r))
             inverse = block.numpy()[:levels]
@@ -260,8 +264,9 @@ class HMCKernel(Kernel):
                 _seed(rng),
                 tf.constant(self.n_steps),
             )
-            moments = self._moments(params, state, frame)
+            moments, draw = self._moments(params, state, frame)
         info = {
+            "draw": draw,
             "acceptance_rate": float(accepted),
             "step_size": state.step_size,
             "leapfrogs": state.leapfrogs,
@@ -315,15 +320,15 @@ class HMCKernel(Kernel):
         if state.collecting:
             self._keep(state, x)
         score, chains = [], []
-        for b, L, second, s in zip(
-            problem.blocks, params.factors, seconds, scores, strict=True
-        ):
+        for b, L, second, s in zip(problem.blocks, params.factors, seconds, scores, strict=True):
             G = _fisher(b, L, np.asarray(second), np.asarray(s), params.sigma)
             rows, columns = vech_indices(b.r)
             chains.append(2 * np.einsum("abc,bd->cad", G, L)[:, rows, columns])
             score.append(G.mean(axis=2))
         gradient_sigma = sse / params.sigma**2 - problem.n
-        return Moments(
+        _, first_chain = layout.split(x[:, :1])
+        draw = tuple(u[:, :, 0] @ L.T for u, L in zip(first_chain, params.factors, strict=True))
+        moments = Moments(
             beta=beta,
             score=tuple(score),
             score_sigma=float(gradient_sigma.mean()),
@@ -331,9 +336,13 @@ class HMCKernel(Kernel):
             loglik=None,
             noise=np.column_stack([*chains, gradient_sigma]),
             loss=joint_loss(
-                problem, params, float(sse[0]), [float(np.trace(S[:, :, 0])) for S in seconds]
+                problem,
+                params,
+                float(sse[0]),
+                [float(np.trace(np.asarray(S)[:, :, 0])) for S in seconds],
             ),
         )
+        return moments, draw
 
     def _keep(self, state, x):
         state.total = x.sum(axis=1) + (0 if state.total is None else state.total)
