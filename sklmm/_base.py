@@ -8,6 +8,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
+from sklearn.utils._dataframe import is_polars_df
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import (
     _check_y,
@@ -99,6 +100,7 @@ class BaseMixedEffects(BaseEstimator):
         return self
 
     def _validate_training(self, X, y):
+        X = _as_pandas(X)
         if isinstance(X, pd.DataFrame):
             X, y = validate_data(self, X, y, skip_check_array=True)
             if len(X) == 0:
@@ -124,12 +126,13 @@ class BaseMixedEffects(BaseEstimator):
 
     def _validate_new(self, X):
         check_is_fitted(self)
+        X = _as_pandas(X)
         if self._from_frame:
             if not isinstance(X, pd.DataFrame):
                 X = validate_data(self, X, dtype=None, ensure_all_finite=False, reset=False)
                 return pd.DataFrame(X, columns=self.feature_names_in_).infer_objects()
             return validate_data(self, X, skip_check_array=True, reset=False)
-        return validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=False)
+        return validate_data(self, X, dtype=np.float64, reset=False)
 
     def _run(self, design, y, weights, family, e_step):
         from sklmm.engine.fitting import run
@@ -247,8 +250,9 @@ class BaseMixedEffects(BaseEstimator):
                     frame = table if isinstance(table, pd.DataFrame) else pd.DataFrame(table)
                     value = ":".join(str(frame[c].iloc[row]) for c in columns)
                     raise ValueError(
-                        f"Grouping column {term.name!r} has the unknown or missing level {value!r} "
-                        f"in row {row}: fit on data that has it, or set handle_unknown='population'."
+                        f"Grouping column {term.name!r} has the unknown or missing level "
+                        f"{value!r} in row {row}: fit on data that has it, or set "
+                        "handle_unknown='population'."
                     )
         return table, design
 
@@ -295,13 +299,19 @@ class BaseMixedEffects(BaseEstimator):
         return graph(self._labels, self.result_)
 
 
+def _as_pandas(X):
+    """A polars frame as a pandas one, so that grouping columns keep their names and types."""
+    if is_polars_df(X):
+        return pd.DataFrame({name: X[name].to_numpy() for name in X.columns})
+    return X
+
+
 def _check_weights(sample_weight, n_rows):
     if sample_weight is None:
         return np.ones(n_rows)
-    if np.ndim(sample_weight) == 0:
-        weights = np.full(n_rows, float(sample_weight))
-    else:
-        weights = np.asarray(sample_weight, dtype=np.float64)
+    weights = np.asarray(sample_weight, dtype=np.float64)
+    if weights.ndim == 0:
+        weights = np.full(n_rows, float(weights))
     if weights.shape != (n_rows,):
         raise ValueError(
             f"sample_weight.shape == {weights.shape}, expected ({n_rows},): one weight a row."
@@ -314,7 +324,7 @@ def _check_weights(sample_weight, n_rows):
             "Negative or missing weights have no meaning here."
         )
     if not weights.any():
-        raise ValueError("sample_weight: every weight is 0, so no row is left to fit.")
+        raise ValueError("sample_weight: every weight is zero, so no row is left to fit.")
     return weights
 
 

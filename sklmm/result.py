@@ -14,8 +14,8 @@ class Status(Enum):
         "converged: the last step and the Monte Carlo error are below tol standard errors"
     )
     SINGULAR = (
-        "converged to a singular fit: a variance is 0, or a correlation +-1, at the maximum; the data "
-        "do not support that random effect"
+        "converged to a singular fit: a variance is 0, or a correlation +-1, at the maximum; the "
+        "data do not support that random effect"
     )
     PERFECT = "perfect fit: the fixed effects alone reproduce y, so every variance is 0"
     MAX_ITER = "stopped at max_iter before convergence"

@@ -74,8 +74,8 @@ def test_import_and_fits_of_many_shapes_print_nothing(e_step):
         from sklmm import MixedEffectsRegressor
         from sklmm.datasets import make_crossed
         for rows in (300, 500, 800, 1300, 2100, 3400):
-            X, y, _ = make_crossed(rows, (40, 5), random_state=0)
-            model = MixedEffectsRegressor(["g0", "g1"], e_step=sys.argv[1], random_state=0)
+            X, y, _ = make_crossed(rows, (5,), random_state=0)
+            model = MixedEffectsRegressor(["g0"], e_step=sys.argv[1], random_state=0)
             model.fit(X, y).predict(X)
     """
     assert run(code, e_step) == ("", "")

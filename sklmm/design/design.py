@@ -18,7 +18,7 @@ INTERCEPT = "Intercept"
 
 @dataclass(frozen=True)
 class Block:
-    """Coefficients of one covariance matrix: refs int32 [n_rows], z [n_rows, r] or None for ones."""
+    """Coefficients of one covariance: refs int32 [n_rows], z [n_rows, r] or None for ones."""
 
     refs: np.ndarray
     z: np.ndarray | None
@@ -103,7 +103,8 @@ def _check_finite(values, columns, role):
         names = [str(c) for c, ok in zip(columns, finite, strict=True) if not ok]
         raise ValueError(
             f"Input X contains NaN or infinity in the {role} column(s) "
-            f"{', '.join(map(repr, names))}: impute them first, with a SimpleImputer in a Pipeline for example."
+            f"{', '.join(map(repr, names))}: impute them first, with a SimpleImputer in a Pipeline "
+            "for example."
         )
     return values
 
@@ -121,9 +122,9 @@ def _learn_levels(table, effect, name):
     for column, values in zip(effect.columns, columns, strict=True):
         if (n := int(pd.isna(values).sum())) > 0:
             raise ValueError(
-                f"The grouping column {column!r} has {n} missing value(s), the first in row "
-                f"{int(np.argmax(pd.isna(values)))}: drop those rows, or give them a level of their "
-                "own."
+                f"The grouping column {column!r} has {n} missing value(s) (NaN or None), the first in row "
+                f"{int(np.argmax(pd.isna(values)))}: drop those rows, or give them a level of "
+                "their own."
             )
     keys = columns[0] if len(columns) == 1 else pd.MultiIndex.from_arrays(columns)
     try:

@@ -96,9 +96,9 @@ class RandomEffect:
 
 def _error(term, why):
     return ValueError(
-        f"random_effects: cannot read the term {term!r}: {why}. Write a column name, or an lme4 "
-        "term such as '(1 + days | subject)', '(1 + days || subject)', '(0 + x | g)', '(1 | a/b)' or "
-        "'(1 | a:b)'."
+        f"random_effects: cannot read the term {term!r}: {why}. Write a column name, or an "
+        "lme4 term such as '(1 + days | subject)', '(1 + days || subject)', '(0 + x | g)', "
+        "'(1 | a/b)' or '(1 | a:b)'."
     )
 
 
@@ -137,7 +137,7 @@ def parse_term(term):
     if match is None or term.count("(") != term.count(")"):
         raise _error(term, "it is not of the form '(coefficients | group)'")
     intercept, slopes = True, []
-    for item in match["lhs"].replace("-1", "+0").strip().removeprefix("+").split("+"):
+    for item in re.sub(r"-\s*1\b", "+0", match["lhs"]).strip().removeprefix("+").split("+"):
         match item.strip():
             case "1":
                 intercept = True

@@ -1,0 +1,126 @@
+"""The term grammar of lme4, and RandomEffect."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sklmm.design.terms import RandomEffect, independent_parts, parse_term, resolve_terms
+
+# string -> the terms it stands for, written out
+GRAMMAR = {
+    "(1 | g)": ["(1 | g)"],
+    "1|g": ["(1 | g)"],
+    "(x | g)": ["(1 + x | g)"],
+    "(1 + x | g)": ["(1 + x | g)"],
+    "(x + 1 | g)": ["(1 + x | g)"],
+    "(+ 1 + x | g)": ["(1 + x | g)"],
+    "(0 + x | g)": ["(0 + x | g)"],
+    "(-1 + x | g)": ["(0 + x | g)"],
+    "(x - 1 | g)": ["(0 + x | g)"],
+    "(1 + x + z | g)": ["(1 + x + z | g)"],
+    "(1 + x || g)": ["(1 + x || g)"],
+    "(1 | a:b)": ["(1 | a:b)"],
+    "(1 | a:b:c)": ["(1 | a:b:c)"],
+    "(1 | a/b)": ["(1 | a)", "(1 | a:b)"],
+    "(1 | a/b/c)": ["(1 | a)", "(1 | a:b)", "(1 | a:b:c)"],
+    "(1 | a:b/c)": ["(1 | a:b)", "(1 | a:b:c)"],
+    "(0 + x || a/b)": ["(0 + x || a)", "(0 + x || a:b)"],
+    "(1 + `x + cm` | `my/group`)": ["(1 + x + cm | my/group)"],
+    "  ( 1+x|g )  ": ["(1 + x | g)"],
+}
+
+BROKEN = [
+    "(1 | )",
+    "( | g)",
+    "(1 | g",
+    "1 | g)",
+    "(1 | g | h)",
+    "(1 ||| g)",
+    "(1 + | g)",
+    "(x + x | g)",
+    "(0 | g)",
+    "(x * z | g)",
+    "(1 | a +)",
+    "(1 | a + b)",
+    "(1 | a::b)",
+    "(1 | a/)",
+    "((1 | g))",
+    "|",
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), GRAMMAR.items(), ids=list(GRAMMAR))
+def test_a_term_stands_for(text, expected):
+    assert [str(t) for t in parse_term(text)] == expected
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_a_broken_term_is_quoted_in_the_error(text):
+    with pytest.raises(ValueError, match="cannot read the term") as error:
+        parse_term(text)
+    assert repr(text) in str(error.value)
+
+
+names = st.from_regex(r"[A-Za-z][A-Za-z0-9_.]{0,8}", fullmatch=True)
+
+
+@settings(deadline=None, max_examples=50, database=None)
+@given(
+    st.lists(names, min_size=1, max_size=3, unique=True),
+    st.lists(names, max_size=3, unique=True),
+    st.booleans(),
+    st.booleans(),
+)
+def test_a_term_reads_back_what_it_prints(columns, slopes, intercept, correlated):
+    intercept = intercept or not slopes
+    group = columns[0] if len(columns) == 1 else tuple(columns)
+    term = RandomEffect(group, tuple(slopes), intercept, correlated)
+    assert parse_term(str(term)) == [term]
+
+
+def test_terms_come_from_names_positions_strings_and_objects():
+    terms = resolve_terms(["a", 2, "(1 | b/c)", RandomEffect("d", slopes="x", intercept=False)])
+    assert [str(t) for t in terms] == ["(1 | a)", "(1 | 2)", "(1 | b)", "(1 | b:c)", "(0 + x | d)"]
+    assert resolve_terms(None) == []
+    assert resolve_terms([]) == []
+
+
+@pytest.mark.parametrize(
+    ("terms", "message"),
+    [
+        (["g", "g"], "intercept of 'g' stands in two terms"),
+        (["(0 + x | g)", "(1 + x | g)"], "slope 'x' of 'g' stands in two terms"),
+        (["(1 | a:b)", "(1 | b:a)"], "intercept of 'b:a' stands in two terms"),
+        (["(1 | a/b)", "a"], "intercept of 'a' stands in two terms"),
+    ],
+)
+def test_a_coefficient_stands_once(terms, message):
+    with pytest.raises(ValueError, match=message):
+        resolve_terms(terms)
+
+
+@pytest.mark.parametrize("entry", [True, 1.0, None, ("a", "b"), b"g"])
+def test_entries_of_another_type_are_named(entry):
+    with pytest.raises(TypeError, match=f"is of type {type(entry).__name__}"):
+        resolve_terms([entry])
+
+
+def test_independent_coefficients_are_parts_of_their_own():
+    assert independent_parts(RandomEffect("g", ("x", "z"))) == [RandomEffect("g", ("x", "z"))]
+    parts = independent_parts(RandomEffect("g", ("x", "z"), correlated=False))
+    assert [(p.intercept, p.slopes) for p in parts] == [(True, ()), (False, ("x",)), (False, ("z",))]
+    pinned = independent_parts(RandomEffect("g", ("x",), sd=2.0))
+    assert [(p.intercept, p.slopes, p.sd) for p in pinned] == [(True, (), 2.0), (False, ("x",), 2.0)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"group": ()}, "names no column"),
+        ({"group": "g", "intercept": False}, "'g' has neither an intercept nor slopes"),
+        ({"group": "g", "sd": -2}, "sd=-2 must be a positive number"),
+    ],
+)
+def test_impossible_random_effects_are_errors(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        RandomEffect(**arguments)

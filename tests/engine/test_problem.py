@@ -1,0 +1,97 @@
+"""Standard units, and the way back to the table's own."""
+
+import numpy as np
+import pytest
+
+from sklmm.design import DesignSpec, resolve_terms
+from sklmm.datasets import load_sleepstudy
+from sklmm.engine.problem import standardize
+
+
+@pytest.fixture
+def design_and_y():
+    X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+    _, design = DesignSpec.learn(X, resolve_terms(["(1 + Days | Subject)"]), None, True)
+    return design, y.to_numpy()
+
+
+@pytest.fixture(params=["equal", "repeats"])
+def weights(request):
+    rng = np.random.default_rng(0)
+    return np.ones(180) if request.param == "equal" else rng.integers(1, 4, 180).astype(float)
+
+
+def test_columns_are_orthonormal_and_y_has_unit_residual_variance(design_and_y, weights):
+    design, y = design_and_y
+    problem = standardize(design, y, weights, fit_intercept=True, reml=True)
+    n = weights.sum()
+    gram = problem.X.T @ (weights[:, None] * problem.X)
+    np.testing.assert_allclose(gram, n * np.eye(problem.p), atol=1e-9)
+    residual = problem.y - problem.X @ (problem.X.T @ (weights * problem.y)) / n
+    assert weights @ residual**2 / (n - problem.p) == pytest.approx(1.0)
+    z = problem.blocks[0].z
+    np.testing.assert_allclose(weights @ z**2 / n, 1.0)
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_coefficients_come_back_in_the_tables_units(design_and_y, weights, fit_intercept):
+    design, y = design_and_y
+    problem = standardize(design, y, weights, fit_intercept=fit_intercept, reml=True)
+    beta = problem.X.T @ (weights * problem.y) / weights.sum()
+    root = np.sqrt(weights)
+    expected = np.linalg.lstsq(root[:, None] * design.X, root * y, rcond=None)[0]
+    np.testing.assert_allclose(problem.coef(beta), expected, rtol=1e-9)
+
+
+def test_covariances_and_effects_come_back_in_the_tables_units(design_and_y, weights):
+    design, y = design_and_y
+    problem = standardize(design, y, weights, fit_intercept=True, reml=True)
+    factor = np.array([[0.7, 0.0], [0.2, 0.5]])
+    covariance = problem.covariance(0, factor)
+    b = np.random.default_rng(0).standard_normal((18, 2))
+    own = problem.effects(0, b)
+    scaled = np.einsum("na,na->n", problem.blocks[0].z, b[problem.blocks[0].refs])
+    table = np.einsum("na,na->n", design.blocks[0].z, own[design.blocks[0].refs])
+    np.testing.assert_allclose(table, scaled * problem.y_scale, rtol=1e-12)
+    ratio = own[0] / b[0]
+    np.testing.assert_allclose(covariance, factor @ factor.T * np.outer(ratio, ratio), rtol=1e-12)
+
+
+def test_cross_products_are_sums_over_a_levels_rows(design_and_y, weights):
+    design, y = design_and_y
+    problem = standardize(design, y, weights, fit_intercept=True, reml=True)
+    block = problem.blocks[0]
+    for level in range(18):
+        rows = block.refs == level
+        expected = block.z[rows].T @ (weights[rows, None] * block.z[rows])
+        np.testing.assert_allclose(block.crossprod[level], expected, rtol=1e-12)
+
+
+def test_log_determinant_of_the_basis_is_that_of_x(design_and_y, weights):
+    design, y = design_and_y
+    problem = standardize(design, y, weights, fit_intercept=True, reml=True)
+    gram = design.X.T @ (weights[:, None] * design.X)
+    n = weights.sum()
+    expected = np.linalg.slogdet(gram)[1] - problem.p * np.log(n)
+    assert problem.log_det_basis == pytest.approx(expected, rel=1e-9)
+
+
+def test_collinear_columns_are_left_out_and_a_perfect_fit_is_seen(design_and_y, weights):
+    design, y = design_and_y
+    twice = type(design)(np.column_stack([design.X, 3 * design.X[:, 1]]), design.blocks)
+    problem = standardize(twice, y, weights, fit_intercept=True, reml=True)
+    assert problem.p == 2
+    assert not problem.perfect
+    line = 2.0 + 3.0 * design.X[:, 1]
+    assert standardize(design, line, weights, fit_intercept=True, reml=True).perfect
+
+
+@pytest.mark.parametrize("scale", [1e-150, 1e-8, 1e8, 1e150])
+def test_extreme_units_change_nothing_in_standard_units(design_and_y, weights, scale):
+    design, y = design_and_y
+    usual = standardize(design, y, weights, fit_intercept=True, reml=True)
+    other = type(design)(design.X * [1.0, scale], design.blocks)
+    problem = standardize(other, y * scale, weights, fit_intercept=True, reml=True)
+    # X is unique up to a rotation.
+    np.testing.assert_allclose(problem.X @ problem.X.T, usual.X @ usual.X.T, atol=1e-8)
+    np.testing.assert_allclose(problem.y, usual.y, rtol=1e-8)
