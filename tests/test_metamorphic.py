@@ -88,9 +88,7 @@ def test_scaling_y_scales_everything(table, exponent, sign):
     np.testing.assert_allclose(scaled.sigma_, abs(c) * model.sigma_, rtol=1e-5)
     np.testing.assert_allclose(scaled.coef_ / c, model.coef_, rtol=1e-5, atol=1e-7)
     for name, covariance in model.cov_re_.items():
-        np.testing.assert_allclose(
-            scaled.cov_re_[name] / c**2, covariance, rtol=1e-4, atol=1e-5
-        )
+        np.testing.assert_allclose(scaled.cov_re_[name] / c**2, covariance, rtol=1e-4, atol=1e-5)
     mean, std = model.predict(X, return_std=True)
     other_mean, other_std = scaled.predict(X, return_std=True)
     np.testing.assert_allclose(other_mean / c, mean, atol=1e-4)

@@ -104,9 +104,10 @@ def test_a_new_table_is_read_by_the_levels_of_training(table):
 def test_levels_are_the_labels_of_any_string_type(table, convert):
     spec, _ = learn(table.assign(g=convert(table["g"])), ["g"])
     assert sorted(spec.terms[0].levels) == ["a", "b", "c"]
-    assert spec.apply(table).blocks[0].refs.tolist() == spec.apply(
-        table.assign(g=convert(table["g"]))
-    ).blocks[0].refs.tolist()
+    assert (
+        spec.apply(table).blocks[0].refs.tolist()
+        == spec.apply(table.assign(g=convert(table["g"]))).blocks[0].refs.tolist()
+    )
 
 
 def test_labels_of_mixed_types_are_levels_too(table):

@@ -25,7 +25,7 @@ GRAMMAR = {
     "(1 | a/b/c)": ["(1 | a)", "(1 | a:b)", "(1 | a:b:c)"],
     "(1 | a:b/c)": ["(1 | a:b)", "(1 | a:b:c)"],
     "(0 + x || a/b)": ["(0 + x || a)", "(0 + x || a:b)"],
-    "(1 + `x + cm` | `my/group`)": ["(1 + x + cm | my/group)"],
+    "(1 + `x cm` | `my group`)": ["(1 + x cm | my group)"],
     "  ( 1+x|g )  ": ["(1 + x | g)"],
 }
 
@@ -108,9 +108,16 @@ def test_entries_of_another_type_are_named(entry):
 def test_independent_coefficients_are_parts_of_their_own():
     assert independent_parts(RandomEffect("g", ("x", "z"))) == [RandomEffect("g", ("x", "z"))]
     parts = independent_parts(RandomEffect("g", ("x", "z"), correlated=False))
-    assert [(p.intercept, p.slopes) for p in parts] == [(True, ()), (False, ("x",)), (False, ("z",))]
+    assert [(p.intercept, p.slopes) for p in parts] == [
+        (True, ()),
+        (False, ("x",)),
+        (False, ("z",)),
+    ]
     pinned = independent_parts(RandomEffect("g", ("x",), sd=2.0))
-    assert [(p.intercept, p.slopes, p.sd) for p in pinned] == [(True, (), 2.0), (False, ("x",), 2.0)]
+    assert [(p.intercept, p.slopes, p.sd) for p in pinned] == [
+        (True, (), 2.0),
+        (False, ("x",), 2.0),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -39,9 +39,10 @@ from sklmm.engine.operator import (
 from sklmm.engine.xla import check_device, compiled, tf
 
 TARGET_ACCEPTANCE = 0.8
-#: In whitened units. M >= C leaves the posterior wider than 1 (departments most), so more than pi / 2:
-#: at 2 the department variance kept 57 % of its deviation from draw to draw, at 4 19 %.
-TRAJECTORY = 3.0
+#: Longest and shortest trajectory in whitened units, drawn uniformly: M >= C leaves some directions
+#: two to four times wider than 1, but pi turns a direction of width 1 onto itself, b^2 unmoved.
+TRAJECTORY = 4.5
+SHORTEST = 0.25
 JITTER = 0.2
 WARMUP_LEAPFROGS = 8
 MAX_LEAPFROGS = 64
@@ -152,13 +153,18 @@ def hmc_warmup(data, frame, v, step_size, seed, n_warmup):
 
 
 @compiled
-def hmc_transitions(data, frame, v, step_size, leapfrogs, seed, n_steps):
-    """`n_steps` transitions with jittered steps: (v, acceptance rate)."""
+def hmc_transitions(data, frame, v, step_size, fewest, most, seed, n_steps):
+    """`n_steps` transitions with jittered steps and lengths: (v, acceptance rate)."""
     target = _target(data, frame)
 
     def body(i, v, accepted):
-        here = tf.random.experimental.stateless_fold_in(seed, i)
+        here, also = tf.unstack(
+            tf.random.experimental.stateless_split(
+                tf.random.experimental.stateless_fold_in(seed, i)
+            )
+        )
         jitter = tf.random.stateless_uniform([], here, 1 - JITTER, 1 + JITTER, v.dtype)
+        leapfrogs = tf.random.stateless_uniform([], also, fewest, most + 1, tf.int32)
         kernel = tfp.mcmc.HamiltonianMonteCarlo(target, step_size * jitter, leapfrogs)
         v, results = kernel.one_step(v, kernel.bootstrap_results(v), seed=here)
         return i + 1, v, accepted + tf.reduce_mean(tf.cast(results.is_accepted, v.dtype))
@@ -261,6 +267,7 @@ class HMCKernel(Kernel):
                 frame,
                 v,
                 tf.constant(state.step_size, tf.float64),
+                tf.constant(self._fewest(state)),
                 tf.constant(state.leapfrogs),
                 _seed(rng),
                 tf.constant(self.n_steps),
@@ -273,6 +280,11 @@ class HMCKernel(Kernel):
             "leapfrogs": state.leapfrogs,
         }
         return moments, state, info
+
+    def _fewest(self, state):
+        if self.num_leapfrog_steps is not None:
+            return state.leapfrogs
+        return max(int(SHORTEST * state.leapfrogs), 1)
 
     def _warm_up(self, state, frame, v, rng):
         d = v.shape[1]

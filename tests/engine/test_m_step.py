@@ -1,0 +1,131 @@
+"""M-steps: where they lead on likelihoods whose maximum is known."""
+
+import numpy as np
+import pytest
+
+from sklmm.design import Block, Design
+from sklmm.engine.e_step.base import Params, initial_params
+from sklmm.engine.e_step.exact import ExactKernel
+from sklmm.engine.m_step import em_step, free_mask, gradient, is_singular, move, newton_step
+from sklmm.engine.problem import standardize
+
+
+def one_way(effects, n_each=8, sd=None, sigma=None, reml=True):
+    """A balanced one-way layout: y = effect + noise of mean 0 in every level."""
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((len(effects), n_each))
+    noise -= noise.mean(axis=1, keepdims=True)
+    y = (np.asarray(effects)[:, None] + noise).ravel()
+    refs = np.repeat(np.arange(len(effects), dtype=np.int32), n_each)
+    design = Design(np.ones((len(y), 1)), (Block(refs, None, len(effects), sd, 0, 0),))
+    problem = standardize(design, y, np.ones(len(y)), fit_intercept=True, reml=reml, sigma=sigma)
+    return problem, y.reshape(len(effects), n_each)
+
+
+def climb(problem, take, iterations, params=None):
+    kernel = ExactKernel()
+    state, path = kernel.init(problem), [params or initial_params(problem)]
+    for _ in range(iterations):
+        moments, state, _ = kernel.step(path[-1], state, 0)
+        path.append(take(path[-1], moments))
+    return path
+
+
+def newton(problem):
+    return lambda params, moments: move(params, newton_step(problem, params, moments).delta)
+
+
+def anova(y):
+    """REML of a balanced one-way layout, from its mean squares."""
+    levels, n = y.shape
+    within = ((y - y.mean(axis=1, keepdims=True)) ** 2).sum() / (levels * (n - 1))
+    between = n * y.mean(axis=1).var(ddof=1)
+    if between <= within:
+        return 0.0, np.sqrt(y.var(ddof=1))
+    return np.sqrt((between - within) / n), np.sqrt(within)
+
+
+def in_units(problem, params):
+    covariance = problem.covariance(0, params.factors[0])
+    return np.sqrt(covariance[0, 0]), params.sigma * problem.y_scale
+
+
+EFFECTS = np.random.default_rng(1).normal(0, 2.0, 12)
+
+
+def test_newton_reaches_the_anova_estimate_quadratically():
+    problem, y = one_way(EFFECTS)
+    path = climb(problem, newton(problem), 9)
+    np.testing.assert_allclose(in_units(problem, path[-1]), anova(y), rtol=1e-9)
+    gaps = [abs(in_units(problem, p)[0] - anova(y)[0]) for p in path]
+    close = next(i for i, gap in enumerate(gaps) if gap < 0.05)
+    assert gaps[close + 2] < 1e-5
+
+
+def test_em_reaches_the_anova_estimate_and_never_descends():
+    problem, y = one_way(EFFECTS)
+    kernel = ExactKernel()
+    state, logliks = kernel.init(problem), []
+
+    def take(params, moments):
+        logliks.append(moments.loglik)
+        return em_step(problem, params, moments)
+
+    path = climb(problem, take, 60)
+    assert (np.diff(logliks) > -1e-9).all()
+    np.testing.assert_allclose(in_units(problem, path[-1]), anova(y), rtol=1e-3)
+    assert kernel.step(path[-1], state, 0)[0].loglik <= climb_loglik(problem) + 1e-9
+
+
+def climb_loglik(problem):
+    kernel = ExactKernel()
+    best = climb(problem, newton(problem), 10)[-1]
+    return kernel.step(best, kernel.init(problem), 0)[0].loglik
+
+
+def test_newton_reaches_a_variance_of_zero_quadratically():
+    problem, y = one_way(np.random.default_rng(2).normal(0, 0.05, 12))
+    assert anova(y)[0] == 0.0
+    path = climb(problem, newton(problem), 10)
+    tau, sigma = in_units(problem, path[-1])
+    assert tau < 1e-6 * sigma
+    assert sigma == pytest.approx(anova(y)[1], rel=1e-6)
+    assert is_singular(path[-1])
+    assert not is_singular(path[0])
+
+
+@pytest.mark.parametrize("take", [newton, lambda p: lambda q, m: em_step(p, q, m)])
+def test_pinned_parameters_stay(take):
+    problem, _ = one_way(EFFECTS, sd=1.5)
+    path = climb(problem, take(problem), 4)
+    assert free_mask(problem).tolist() == [False, True]
+    for params in path:
+        assert in_units(problem, params)[0] == pytest.approx(1.5, rel=1e-12)
+    assert path[-1].sigma != path[0].sigma
+    problem, _ = one_way(EFFECTS, sigma=1.0)
+    path = climb(problem, take(problem), 4)
+    assert free_mask(problem).tolist() == [True, False]
+    for params in path:
+        assert in_units(problem, params)[1] == pytest.approx(1.0, rel=1e-12)
+    assert path[-1].factors[0] != path[0].factors[0]
+
+
+def test_newton_vanishes_at_the_maximum_and_nowhere_else():
+    problem, _ = one_way(EFFECTS)
+    best = climb(problem, newton(problem), 12)[-1]
+    kernel = ExactKernel()
+    moments = kernel.step(best, kernel.init(problem), 0)[0]
+    np.testing.assert_allclose(gradient(best, moments), 0.0, atol=1e-7)
+    assert newton_step(problem, best, moments).decrement < 1e-8
+    away = best._replace(sigma=best.sigma * 1.1)
+    moments = kernel.step(away, kernel.init(problem), 0)[0]
+    assert newton_step(problem, away, moments).decrement > 0.5
+
+
+def test_move_keeps_the_covariance_when_a_diagonal_turns_negative():
+    L = np.array([[1.0, 0.0], [0.5, 0.2]])
+    params = move(Params((L,), 1.0), np.array([-3.0, 0.1, -0.5, np.log(2.0)]))
+    raw = np.array([[-2.0, 0.0], [0.6, -0.3]])
+    np.testing.assert_allclose(params.factors[0] @ params.factors[0].T, raw @ raw.T)
+    assert (np.diag(params.factors[0]) >= 0).all()
+    assert params.sigma == pytest.approx(2.0)
