@@ -68,18 +68,18 @@ class HMC(EStep):
     """Hamiltonian Monte Carlo E-step (`tfp.mcmc.HamiltonianMonteCarlo`).
 
     By default several chains run in parallel in coordinates whitened by the preconditioner of
-    `ConjugateGradient`, the step size is adapted by dual averaging during warm-up, and the
-    trajectory covers about a quarter turn. A `step_size` given as a number is used as it is, in the
-    effects' own units: the loop of TensorFlow's tutorial.
+    `ConjugateGradient`, the step size is adapted by dual averaging during warm-up, and trajectories
+    have random lengths. With ``m_step="adam"`` the chains live in the effects' own units, as in the
+    loop of TensorFlow's tutorial.
 
     Parameters
     ----------
     step_size : float, optional
-        Leapfrog step in units of y; None adapts it.
+        Leapfrog step, in whitened units (in y's units with Adam); None adapts it (0.015 with Adam).
     num_leapfrog_steps : int, optional
-        Leapfrogs a transition; None chooses them from the adapted step size.
+        Leapfrogs a transition; None draws them at random up to 4.5 / step_size (3 with Adam).
     n_chains : int, default=24
-        Parallel chains.
+        Parallel chains; at least 2, whose spread gives the Monte Carlo error (1 with Adam will do).
     n_warmup : int, default=60
         Transitions at the starting values, before the first EM step.
     n_steps : int, default=1
@@ -152,13 +152,14 @@ _E_STEPS = {"exact": Exact, "cg": ConjugateGradient, "hmc": HMC}
 
 def resolve_e_step(e_step, n_effects):
     """An `EStep` from the estimator's parameter: a name, an instance, or "auto" by size."""
+    if isinstance(e_step, str) and e_step in _E_STEPS:
+        e_step = _E_STEPS[e_step]()
     if isinstance(e_step, EStep):
         e_step._validate_params()
-        return e_step
+        # Without random effects least squares is exact, whatever the E-step.
+        return e_step if n_effects else Exact()
     if e_step == "auto":
         return Exact() if n_effects <= MAX_EXACT_EFFECTS else ConjugateGradient()
-    if isinstance(e_step, str) and e_step in _E_STEPS:
-        return _E_STEPS[e_step]()
     raise ValueError(
         f"e_step={e_step!r} is not available: use 'auto', {', '.join(map(repr, _E_STEPS))}, or a "
         "configured instance such as HMC(n_chains=8)."
@@ -168,6 +169,11 @@ def resolve_e_step(e_step, n_effects):
 def resolve_m_step(m_step, e_step):
     """An `Adam`, or None for the closed-form and Newton M-step."""
     if m_step == "auto":
+        if isinstance(e_step, HMC) and e_step.n_chains < 2:
+            raise ValueError(
+                "HMC: n_chains=1 leaves the Monte Carlo error unknown; use at least 2 chains, or "
+                "m_step='adam'."
+            )
         return None
     if m_step == "adam":
         m_step = Adam()

@@ -15,7 +15,8 @@ from sklmm.datasets import load_insteval, load_sleepstudy
 class DenseModel:
     """A linear mixed model by its N x N covariance V, as the textbook writes it.
 
-    `terms` holds (refs [n_rows], z [n_rows, r], Sigma [r, r], n_levels); integer `weights` repeat rows.
+    `terms` holds (refs [n_rows], z [n_rows, r], Sigma [r, r], n_levels); integer `weights` repeat
+    rows.
     """
 
     def __init__(self, X, y, terms, sigma, weights=None):

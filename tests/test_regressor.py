@@ -1,4 +1,4 @@
-"""The estimator against lme4, ordinary least squares and the dense likelihood; its fitted attributes."""
+"""The estimator against lme4, least squares and the dense likelihood; its fitted attributes."""
 
 from pathlib import Path
 
@@ -414,7 +414,7 @@ def test_variance_standard_errors_are_the_curvature_of_the_likelihood(sleepstudy
         for i in range(2)
     ]
     expected = np.sqrt(np.diag(np.linalg.inv(-np.array(hessian))))
-    # The average information is the mean of observed and expected information: equal to first order.
+    # The average information is the mean of observed and expected information.
     np.testing.assert_allclose(model.variance_components_["std_error"], expected, rtol=0.05)
 
 

@@ -123,8 +123,8 @@ def _learn_levels(table, effect, name):
         if (n := int(pd.isna(values).sum())) > 0:
             raise ValueError(
                 f"The grouping column {column!r} has {n} missing value(s) (NaN or None), the first "
-                f"in row {int(np.argmax(pd.isna(values)))}: drop those rows, or give them a level of "
-                "their own."
+                f"in row {int(np.argmax(pd.isna(values)))}: drop those rows, or give them a level "
+                "of their own."
             )
     keys = columns[0] if len(columns) == 1 else pd.MultiIndex.from_arrays(columns)
     try:

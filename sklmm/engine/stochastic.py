@@ -57,7 +57,7 @@ def stochastic(problem, kernel, state, params, tol, seed):
         step = newton_step(problem, params, moments)
         window.append((params, moments))
         used = window[len(window) // 3 :]
-        estimate, information, error, drift = average(problem, used)
+        estimate, information, error, drift = average(problem, used, beta_std)
         std = _standard_errors(problem, information, beta_std)
         relative = max(_longest(error, std), _longest(drift, std))
         done = len(used) >= MIN_WINDOW and relative < tol
@@ -78,7 +78,7 @@ def _own_noise(problem, step, moments):
     return 2 * np.sqrt(max(np.trace(inverse @ cov), 0.0)) + 0.1
 
 
-def average(problem, window):
+def average(problem, window, beta_std):
     """Estimate, averaged information, Monte Carlo errors and remaining step of (beta, theta)."""
     information = np.mean([observed_information(p, m) for p, m in window], axis=0)
     inverse = theta_covariance(problem, information)
@@ -87,7 +87,10 @@ def average(problem, window):
     gradients = np.array([gradient(p, m) for p, m in window])
     pseudo = theta + gradients @ inverse
     beta = np.array([m.beta for _, m in window])
-    error = batch_error(np.column_stack([beta, pseudo]))
+    error = np.maximum(
+        batch_error(np.column_stack([beta, pseudo])),
+        _independent_error(window, inverse, beta_std),
+    )
     mean = pseudo.mean(axis=0)
     estimate = move(first, mean - _flat(first))
     drift = np.concatenate([np.zeros(beta.shape[1]), gradients.mean(axis=0) @ inverse])
@@ -100,6 +103,14 @@ def _flat(params: Params):
         columns, rows = np.triu_indices(len(L))
         parts.append(L[rows, columns])
     return np.concatenate([*parts, [np.log(params.sigma)]])
+
+
+def _independent_error(window, inverse, beta_std):
+    """The error if all draws were independent: short windows' batch means may understate it."""
+    n_draws = len(window) * len(window[0][1].noise)
+    per_draw = np.mean([np.atleast_2d(np.cov(m.noise.T)) for _, m in window], axis=0)
+    variance = np.diag(inverse @ per_draw @ inverse) / n_draws
+    return np.concatenate([beta_std / np.sqrt(n_draws), np.sqrt(variance)])
 
 
 def batch_error(values):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from sklmm.design import DesignSpec, resolve_terms
 from sklmm.datasets import load_sleepstudy
+from sklmm.design import DesignSpec, resolve_terms
 from sklmm.engine.problem import standardize
 
 
