@@ -71,7 +71,7 @@ def test_standard_errors_of_coefficients_are_lme4s(cg_fits, method, reference):
         for fitted in cg_fits:
             np.testing.assert_allclose(fitted.fixed_effects_["std_error"], expected, rtol=5e-3)
     else:
-        # The reference holds the ML fit's; REML's larger department variance widens the intercept's.
+        # The reference holds the ML fit's; REML's larger variances widen the intercept's.
         widths = cg_fits[0].fixed_effects_["std_error"]
         np.testing.assert_allclose(widths.iloc[1], 0.01338, rtol=5e-3)
         assert widths.iloc[0] > 0.02841

@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+
+from sklmm import MixedEffectsRegressor
+from sklmm.datasets import make_crossed
+from sklmm.engine.xla import bucket, check_device, compilations, pad
+
+
+@pytest.mark.parametrize("n", [1, 16, 17, 100, 1_000, 58_736, 73_421, 10**7])
+def test_a_bucket_holds_n_and_wastes_at_most_an_eighth(n):
+    assert n <= bucket(n) <= max(16, n + n / 8 + 16)
+    assert bucket(bucket(n)) == bucket(n)
+
+
+def test_padding_adds_zero_rows():
+    padded = pad(np.ones((3, 2)), 5)
+    assert padded.shape == (5, 2)
+    assert padded[3:].sum() == 0
+
+
+def test_fits_of_nearly_equal_size_share_one_compilation():
+    X, y, _ = make_crossed(3_000, (120, 60), random_state=0)
+    model = MixedEffectsRegressor(["g0", "g1"], e_step="cg", random_state=0)
+    model.fit(X, y)
+    before = dict(compilations)
+    model.fit(X.iloc[:-40], y[:-40])
+    model.fit(X.iloc[70:], y[70:])
+    assert compilations == before
+    model.fit(X.iloc[:2_000], y[:2_000])
+    assert compilations["cg_step"] == before["cg_step"] + 1
+
+
+@pytest.mark.parametrize("device", ["GPU:7", "TPU:0", "nonsense"])
+def test_an_unknown_device_is_named(device):
+    with pytest.raises(ValueError, match=device):
+        check_device(device)
+
+
+def test_the_cpu_is_a_device():
+    assert check_device("CPU:0") == "/device:CPU:0"
+    assert check_device(None) is None
