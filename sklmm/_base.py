@@ -130,7 +130,7 @@ class BaseMixedEffects(BaseEstimator):
         if self._from_frame:
             if not isinstance(X, pd.DataFrame):
                 X = validate_data(self, X, dtype=None, ensure_all_finite=False, reset=False)
-                return pd.DataFrame(X, columns=self.feature_names_in_).infer_objects()
+                return pd.DataFrame(X, columns=list(self._spec.columns)).infer_objects()
             return validate_data(self, X, skip_check_array=True, reset=False)
         return validate_data(self, X, dtype=np.float64, reset=False)
 
@@ -153,7 +153,7 @@ class BaseMixedEffects(BaseEstimator):
             max_iter=self.max_iter,
             tol=None if self.tol == "auto" else self.tol,
             seed=int(rng.randint(2**31 - 1)),
-            start=None if start is None else start.theta,
+            start=None if start is None else (start.covariances, start.sigma),
             device=self.device,
             on_step=self._progress() if self.verbose else None,
         )

@@ -40,7 +40,7 @@ def predict_variance(design, result, include):
     """Variance of a new observation [n_rows]."""
     n_rows, m = len(design.X), result.coef_root.shape[1]
     variance = np.full(n_rows, result.sigma**2)
-    size = max(CHUNK // m, 1)
+    size = max(CHUNK // max(m, 1), 1)
     for first in range(0, n_rows, size):
         rows = slice(first, first + size)
         root = design.X[rows] @ result.coef_root

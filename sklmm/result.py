@@ -51,8 +51,6 @@ class EMResult:
         One per iteration.
     moving : int or None
         Entry of `natural` that moved most in the last step of a fit that did not converge.
-    theta : Params or None
-        The estimate in standard units, where a warm start goes on.
     trace : (ndarray [t], tuple of ndarray [t, n_levels, r]) or None
         Iterations, and one chain's effects there, where the E-step draws.
     """
@@ -75,7 +73,6 @@ class EMResult:
     history: list
     status: Status
     moving: int | None
-    theta: tuple
     trace: tuple | None
 
     @property

@@ -38,6 +38,7 @@ class ConjugateGradient(EStep):
     Parameters
     ----------
     n_probes : int, default=8
+        At least 2.
         Rademacher probes for the traces of terms with many levels; their Monte Carlo error,
         reported in `mc_error_`, falls as 1 / sqrt(n_probes).
     tol : float, default=1e-6
@@ -56,7 +57,11 @@ class ConjugateGradient(EStep):
     ConjugateGradient(n_probes=16)
     """
 
-    _parameter_constraints = {"n_probes": _COUNT, "tol": _POSITIVE, "max_iter": _COUNT}
+    _parameter_constraints = {
+        "n_probes": [Interval(Integral, 2, None, closed="left")],
+        "tol": _POSITIVE,
+        "max_iter": _COUNT,
+    }
 
     def __init__(self, n_probes=8, tol=1e-6, max_iter=2000):
         self.n_probes = n_probes

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from sklmm.design.terms import RandomEffect, independent_parts
+from sklmm.design.terms import RandomEffect, check_repeated, independent_parts
 
 INTERCEPT = "Intercept"
 
@@ -153,6 +153,7 @@ def _learn_levels(table, effect, name):
 class DesignSpec:
     """All that a fitted model needs to rebuild its design from a new table: Python and NumPy."""
 
+    columns: tuple
     fixed: tuple
     fixed_names: tuple
     fit_intercept: bool
@@ -183,6 +184,7 @@ class DesignSpec:
         """
         columns = list(table.columns) if _is_frame(table) else list(range(table.shape[1]))
         effects = [_locate(e, columns, feature_names) for e in effects]
+        check_repeated(effects)
         grouping = {c for e in effects for c in e.columns}
         if fixed_effects is None:
             fixed = tuple(c for c in columns if c not in grouping)
@@ -205,7 +207,7 @@ class DesignSpec:
             terms.append(TermSpec(effect, name, levels, cnames))
             encoded.append(refs)
         names = tuple(str(c if feature_names is None else feature_names[c]) for c in fixed)
-        spec = cls(fixed, names, fit_intercept, tuple(terms))
+        spec = cls(tuple(columns), fixed, names, fit_intercept, tuple(terms))
         return spec, spec._build(table, encoded)
 
     def apply(self, table):

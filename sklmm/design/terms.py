@@ -164,7 +164,7 @@ def parse_term(term):
 
 
 def resolve_terms(random_effects):
-    """Turn the estimator's `random_effects` into a list of `RandomEffect`, checked for repetitions.
+    """Turn the estimator's `random_effects` into a list of `RandomEffect`.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ def resolve_terms(random_effects):
     TypeError
         If it is not a list, or an entry is of another type.
     ValueError
-        If a term cannot be read, or the same coefficient of a factor stands in two terms.
+        If a term cannot be read.
     """
     if random_effects is None:
         return []
@@ -204,17 +204,21 @@ def resolve_terms(random_effects):
                 f"random_effects: {entry!r} is of type {type(entry).__name__}; give a column name, "
                 "a position, an lme4 term string or a RandomEffect."
             )
+    return terms
+
+
+def check_repeated(terms):
+    """Raise ValueError where a coefficient of one factor stands in two terms (columns resolved)."""
     seen = set()
     for term in terms:
-        for coefficient in ((1,) if term.intercept else ()) + term.slopes:
-            key = (frozenset(term.columns), coefficient)
+        for slope in ((None,) if term.intercept else ()) + term.slopes:
+            key = (frozenset(term.columns), slope)
             if key in seen:
-                what = "intercept" if coefficient == 1 else f"slope {coefficient!r}"
+                what = "intercept" if slope is None else f"slope {slope!r}"
                 raise ValueError(
                     f"random_effects: the {what} of {term.label!r} stands in two terms; keep one."
                 )
             seen.add(key)
-    return terms
 
 
 def independent_parts(term):

@@ -86,13 +86,15 @@ class _State:
 class AdamLoop(Kernel):
     """The loop's chain and its variables; `path` is its schedule."""
 
+    stochastic = True
+
     def __init__(self, e_step, m_step, device, max_iter):
         self.e_step = e_step
         self.m_step = m_step
         self.device = device
         self.max_iter = max_iter
 
-    def init(self, problem):
+    def init(self, problem, seed):
         """Data on the device, in float32 as the tutorial has them."""
         device = check_device(self.device)
         with tf.device(device):
@@ -172,7 +174,7 @@ class AdamLoop(Kernel):
     def posterior(self, params, state, seed, n_draws):
         """Means over the second half's draws; SDs and root by conjugate gradients."""
         equations = CGKernel(device=self.device)
-        posterior = equations.posterior(params, equations.init(state.problem), seed, n_draws)
+        posterior = equations.posterior(params, equations.init(state.problem, seed), seed, n_draws)
         effects = tuple(t / state.n_total for t in state.total)
         return posterior._replace(beta=state.beta, effects=effects)
 

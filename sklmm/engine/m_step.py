@@ -15,6 +15,7 @@ from sklmm.engine.e_step.base import Params, n_theta, vech_indices
 
 MIN_SIGMA = 1e-5
 SINGULAR_SD = 1e-4
+RAISED_SD = 0.05
 MAX_STEP = 1.0
 
 
@@ -54,14 +55,18 @@ def observed_information(params, moments):
     return information
 
 
-def newton_step(problem, params, moments, damping=0.0):
-    """Newton step with absolute eigenvalues, so that it climbs from a saddle too."""
+def newton_step(problem, params, moments, damping=0.0, information=None):
+    """Newton step with absolute eigenvalues, so that it climbs from a saddle too.
+
+    `information` replaces the observed one where an average over iterations is at hand.
+    """
     free = free_mask(problem)
     if params.sigma <= MIN_SIGMA and moments.score_sigma < 0:
         free[-1] = False
     m = n_theta(params.factors)
     delta = np.zeros(m)
-    information = observed_information(params, moments)
+    if information is None:
+        information = observed_information(params, moments)
     if not free.any():
         return Step(delta, information, 0.0)
     g = gradient(params, moments)[free]
@@ -107,11 +112,29 @@ def em_step(problem, params, moments):
     return Params(tuple(factors), float(sigma))
 
 
-def is_singular(params):
-    """Whether a covariance (or the residual variance) is on the boundary of the parameter space."""
-    if params.sigma <= MIN_SIGMA:
-        return True
-    return any(
-        np.linalg.svd(L, compute_uv=False).min(initial=np.inf) < SINGULAR_SD * params.sigma
-        for L in params.factors
-    )
+def is_singular(factor, sigma):
+    """Whether a covariance is on the boundary: an SD at 0 or a correlation at +-1."""
+    return np.linalg.svd(factor, compute_uv=False).min() < SINGULAR_SD * sigma
+
+
+def leave_boundary(problem, params, moments):
+    """Params with a variance raised from 0 where the log-likelihood rises with it, else None.
+
+    At L = 0 the gradient in L vanishes whatever the sign of G, so Newton would stop at a saddle.
+    """
+    factors, moved = [], False
+    for block, L, G in zip(problem.blocks, params.factors, moments.score, strict=True):
+        vectors, sizes, _ = np.linalg.svd(L)
+        null = vectors[:, sizes < SINGULAR_SD * params.sigma]
+        if block.sd is None and null.shape[1]:
+            values, turned = np.linalg.eigh(null.T @ G @ null)
+            up = (null @ turned)[:, values > 1e-6 * block.n_levels]
+            if up.shape[1]:
+                moved = True
+                L = np.linalg.cholesky(
+                    L @ L.T
+                    + (RAISED_SD * params.sigma) ** 2 * (up @ up.T)
+                    + 1e-12 * np.eye(block.r)
+                )
+        factors.append(L)
+    return Params(tuple(factors), params.sigma) if moved else None

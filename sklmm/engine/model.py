@@ -11,9 +11,9 @@ import re
 
 import numpy as np
 
-from sklmm.engine.xla import _quiet, tf
+from sklmm.engine.xla import quiet, tf
 
-with _quiet():
+with quiet():
     import tensorflow_probability as tfp
 
 tfd = tfp.distributions

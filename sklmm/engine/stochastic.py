@@ -13,8 +13,9 @@ parameter, coefficients included.
 
 import numpy as np
 
+from sklmm.engine.collect import theta_covariance
 from sklmm.engine.e_step.base import Params
-from sklmm.engine.em import N_EM_STEPS, EMStep, theta_covariance
+from sklmm.engine.em import N_EM_STEPS, EMStep
 from sklmm.engine.m_step import (
     Step,
     em_step,
@@ -30,15 +31,17 @@ MIN_WINDOW = 40
 PLATEAU = 10
 MAX_BURN_IN = 60
 GAIN_POWER = 0.7
+SMOOTHING = 0.3
 
 
 def stochastic(problem, kernel, state, params, tol, seed):
     """Yield `EMStep`s; the last one's `estimate` is the average."""
-    quiet, t = 0, 0
+    quiet, t, information = 0, 0, None
     while quiet < QUIET_STEPS and t < MAX_BURN_IN:
         t += 1
         moments, state, info = kernel.step(params, state, seed)
-        step = newton_step(problem, params, moments)
+        information = _smoothed(information, observed_information(params, moments))
+        step = newton_step(problem, params, moments, information=information)
         quiet = (
             quiet + 1
             if t > N_EM_STEPS and step.decrement < _own_noise(problem, step, moments)
@@ -54,20 +57,26 @@ def stochastic(problem, kernel, state, params, tol, seed):
     window, done = [], False
     while not done:
         moments, state, info = kernel.step(params, state, seed)
-        step = newton_step(problem, params, moments)
+        information = _smoothed(information, observed_information(params, moments))
+        step = newton_step(problem, params, moments, information=information)
         window.append((params, moments))
         used = window[len(window) // 3 :]
-        estimate, information, error, drift = average(problem, used, beta_std)
-        std = _standard_errors(problem, information, beta_std)
+        estimate, mean_information, error, drift = average(problem, used, beta_std)
+        std = _standard_errors(problem, mean_information, beta_std)
         relative = max(_longest(error, std), _longest(drift, std))
         done = len(used) >= MIN_WINDOW and relative < tol
         beta = np.mean([m.beta for _, m in used], axis=0)
-        verdict = Step(step.delta, information, relative)
+        verdict = Step(step.delta, mean_information, relative)
         averaged = moments._replace(beta=beta)
         spread = np.diag(error**2)
         yield EMStep(params, averaged, verdict, info, done, estimate, spread)
         gain = min(1.0, (PLATEAU / len(window)) ** GAIN_POWER)
         params = move(params, gain * step.delta)
+
+
+def _smoothed(before, now):
+    """Running mean: the curvature of a single E-step is noisy, most of all near a boundary."""
+    return now if before is None else (1 - SMOOTHING) * before + SMOOTHING * now
 
 
 def _own_noise(problem, step, moments):
@@ -110,7 +119,7 @@ def _independent_error(window, inverse, beta_std):
     n_draws = len(window) * len(window[0][1].noise)
     per_draw = np.mean([np.atleast_2d(np.cov(m.noise.T)) for _, m in window], axis=0)
     variance = np.diag(inverse @ per_draw @ inverse) / n_draws
-    return np.concatenate([beta_std / np.sqrt(n_draws), np.sqrt(variance)])
+    return np.concatenate([beta_std / np.sqrt(n_draws), np.sqrt(np.maximum(variance, 0.0))])
 
 
 def batch_error(values):
@@ -126,7 +135,7 @@ def batch_error(values):
 
 def _standard_errors(problem, information, beta_std):
     variance = np.diag(theta_covariance(problem, information))
-    return np.concatenate([beta_std, np.sqrt(variance)])
+    return np.concatenate([beta_std, np.sqrt(np.maximum(variance, 0.0))])
 
 
 def _longest(step, std):

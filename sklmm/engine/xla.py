@@ -8,38 +8,42 @@ share them.
 import contextlib
 import logging
 import os
-import sys
+import re
 import tempfile
+import threading
 
 import numpy as np
 
+#: Start-up lines of TensorFlow and its libraries, which TF_CPP_MIN_LOG_LEVEL does not reach.
+_START_UP = re.compile(
+    rb"^(WARNING: All log messages before absl|[IWE]\d{4} [\d:.]+ +\d+ |To enable )"
+)
+_lock = threading.Lock()
+
 
 @contextlib.contextmanager
-def _quiet():
-    """Hold back what native code writes to stderr; give it back if the block fails."""
-    sys.stderr.flush()
-    try:
-        saved = os.dup(2)
-    except OSError:
-        yield
-        return
-    with tempfile.TemporaryFile() as held:
+def quiet():
+    """Hold back start-up lines that native code writes to stderr; everything else is passed on."""
+    with _lock, tempfile.TemporaryFile() as held:
+        try:
+            saved = os.dup(2)
+        except OSError:
+            yield
+            return
         os.dup2(held.fileno(), 2)
         try:
             yield
-        except BaseException:
-            os.dup2(saved, 2)
-            held.seek(0)
-            os.write(2, held.read())
-            raise
         finally:
             os.dup2(saved, 2)
             os.close(saved)
+            held.seek(0)
+            rest = [line for line in held if not _START_UP.match(line)]
+            os.write(2, b"".join(rest))
 
 
 def _import():
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _quiet():
+    with quiet():
         import tensorflow
 
         tensorflow.config.experimental.enable_tensor_float_32_execution(False)
@@ -75,16 +79,8 @@ def compiled(function):
     counted.__name__ = name
     jitted = tf.function(counted, jit_compile=True, autograph=False)
 
-    def call(*args, **kwargs):
-        before = compilations.get(name, 0)
-        # Only the first call of a process starts XLA's own log lines.
-        if before == 0:
-            with _quiet():
-                return jitted(*args, **kwargs)
-        return jitted(*args, **kwargs)
-
-    call.__doc__ = function.__doc__
-    return call
+    jitted.__doc__ = function.__doc__
+    return jitted
 
 
 def bucket(n):

@@ -13,7 +13,8 @@ and the average information of theta = (vech L_1, ..., vech L_K, log sigma)
 (Gilmour, Thompson & Cullis 1995, Biometrics 51, 1440-1450). The EM step is a function of G_k:
 Sigma_k + (2 / J_k) Sigma_k G_k Sigma_k, so one `Moments` serves both M-steps.
 
-A kernel is ``init(problem) -> state`` and ``step(params, state, seed) -> (moments, state, info)``.
+A kernel is ``init(problem, seed) -> state`` and
+``step(params, state, seed) -> (moments, state, info)``.
 """
 
 from abc import ABC, abstractmethod
@@ -71,8 +72,8 @@ class Kernel(ABC):
     stochastic = False
 
     @abstractmethod
-    def init(self, problem):
-        """State for a problem: what is computed once for all steps."""
+    def init(self, problem, seed):
+        """State for a problem: what is computed, and drawn, once for all steps."""
 
     @abstractmethod
     def step(self, params, state, seed):
@@ -119,11 +120,14 @@ def initial_params(problem):
 
 
 def joint_loss(problem, params, weighted_sse, uu):
-    """-log p(y, b | theta) from the residual and effect sums of squares, up to y's scale."""
+    """-log p(y, b | theta) in the table's units, from the sums of squares of residual and u."""
     n, sigma = problem.n, params.sigma
     loss = 0.5 * (n * np.log(2 * np.pi * sigma**2) + weighted_sse / sigma**2)
-    for block, factor, square in zip(problem.blocks, params.factors, uu, strict=True):
+    for block, factor, square, scales in zip(
+        problem.blocks, params.factors, uu, problem.z_scales, strict=True
+    ):
         size = block.n_levels * block.r
-        log_det = np.log(np.maximum(np.abs(np.diag(factor)), 1e-150)).sum()
+        own = np.abs(np.diag(factor)) * problem.y_scale / scales
+        log_det = np.log(np.maximum(own, 1e-150)).sum()
         loss += 0.5 * (size * np.log(2 * np.pi) + square) + block.n_levels * log_det
     return float(loss + n * np.log(problem.y_scale))

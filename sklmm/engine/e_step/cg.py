@@ -122,7 +122,7 @@ class CGKernel(Kernel):
         self.max_iter = max_iter
         self.device = device
 
-    def init(self, problem, seed=0):
+    def init(self, problem, seed):
         """Data on the device, and the probes."""
         device = check_device(self.device)
         layout = Layout(problem)
@@ -276,14 +276,38 @@ def posterior_from_draws(state, sys_, params, mean, beta_columns, draws):
         rest = u - np.einsum("jab,jbm->jam", inverse, Hu)
         variance = inverse + np.einsum("jam,jbm->jab", rest, rest) / u.shape[2]
         stds.append(np.sqrt(np.einsum("ab,jbc,ac->ja", L, variance, L, optimize=True)))
-    _, u_draws = layout.split(draws)
-    lifted = [np.einsum("ab,jbm->jam", L, u) for L, u in zip(params.factors, u_draws, strict=True)]
-    root = np.concatenate([draws[:p], *(b.reshape(-1, b.shape[2]) for b in lifted)])
+    root = _root(draws, given_beta, beta_cov, stds, params, layout)
     beta, u_mean = layout.split(mean[:, None])
     effects = tuple(
         (np.einsum("ab,jbm->jam", L, u))[:, :, 0]
         for L, u in zip(params.factors, u_mean, strict=True)
     )
-    return Posterior(
-        beta[:, 0], effects, tuple(stds), beta_cov, root / np.sqrt(draws.shape[1]), None
-    )
+    return Posterior(beta[:, 0], effects, tuple(stds), beta_cov, root, None)
+
+
+def _root(draws, given_beta, beta_cov, stds, params, layout):
+    """Root of the posterior covariance [p + Q, M] from draws, their known parts made exact.
+
+    The draws of beta get the covariance `beta_cov`, and each effect given beta the SD it is known
+    to have; what stays random is the correlation of effects.
+    """
+    p, n_draws = layout.p, draws.shape[1]
+    beta = draws[:p] / np.sqrt(n_draws)
+    follows = draws - given_beta
+    if 0 < p < n_draws:
+        sample, target = (np.linalg.cholesky(c) for c in (beta @ beta.T, beta_cov))
+        # follows = slope @ beta
+        slope = follows @ draws[:p].T @ np.linalg.inv(draws[:p] @ draws[:p].T)
+        beta = target @ np.linalg.solve(sample, beta)
+        follows = slope @ beta
+    else:
+        follows = follows / np.sqrt(n_draws)
+    _, own = layout.split(given_beta / np.sqrt(n_draws))
+    _, shared = layout.split(follows)
+    parts = [beta]
+    for L, u, s, std in zip(params.factors, own, shared, stds, strict=True):
+        b = np.einsum("ab,jbm->jam", L, u)
+        size = np.sqrt(np.sum(b**2, axis=2))
+        b *= np.divide(std, size, out=np.ones_like(std), where=size > 0)[:, :, None]
+        parts.append((b + np.einsum("ab,jbm->jam", L, s)).reshape(-1, n_draws))
+    return np.concatenate(parts)

@@ -98,7 +98,7 @@ class _Equations:
 class ExactKernel(Kernel):
     """Dense Cholesky of the mixed-model equations; deterministic."""
 
-    def init(self, problem):
+    def init(self, problem, seed):
         """Cross-products, computed once."""
         return _State(problem)
 

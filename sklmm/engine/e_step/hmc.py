@@ -224,7 +224,7 @@ class HMCKernel(Kernel):
         self.device = device
         self._equations = CGKernel(device=device)
 
-    def init(self, problem, seed=0):
+    def init(self, problem, seed):
         """Data on the device; chains start at 0."""
         device = check_device(self.device)
         layout = Layout(problem)
@@ -245,7 +245,8 @@ class HMCKernel(Kernel):
                 root[:levels] = np.sqrt(inverse) if r == 1 else np.linalg.cholesky(inverse)
             roots.append(tf.constant(root))
         values, vectors = np.linalg.eigh(system_.schur.numpy())
-        schur_root = vectors * np.sqrt(np.maximum(values, 0.0))
+        # The symmetric root: the chains keep v when theta changes, so T must be continuous in it.
+        schur_root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
         return Frame(system_, tuple(roots), tf.constant(schur_root))
 
     def step(self, params, state, seed):
@@ -396,11 +397,18 @@ def _seed(rng):
 
 
 def _fisher(block, L, second, score, sigma):
-    """G_k chain by chain [r, r, C], in the quieter of the two forms."""
-    curvature = block.crossprod.sum(axis=0) / sigma**2
-    # The prior's share of a level's information decides.
-    if np.trace(L.T @ curvature @ L) / (block.n_levels * block.r) < 1:
-        return 0.5 * (score - curvature[:, :, None])
-    inverse = np.linalg.inv(L)
+    """G_k chain by chain [r, r, C], each entry in the quieter of the two forms.
+
+    In the axes of L = U diag(s) V^T, the first form's noise exceeds the second's where the data say
+    less about a level than the prior, kappa < 1.
+    """
+    U, s, Vt = np.linalg.svd(L)
+    curvature = U.T @ block.crossprod.sum(axis=0) @ U / sigma**2
+    kappa = s**2 * np.diag(curvature) / block.n_levels
+    strong = np.outer(kappa, kappa) > 1
+    scale = np.where(strong, np.outer(s, s), 1.0)[:, :, None]
     centred = second - block.n_levels * np.eye(block.r)[:, :, None]
-    return 0.5 * np.einsum("ba,bcs,cd->ads", inverse, centred, inverse)
+    by_effects = np.einsum("ab,bcs,dc->ads", Vt, centred, Vt) / scale
+    by_scores = np.einsum("ba,bcs,cd->ads", U, score, U) - curvature[:, :, None]
+    G = 0.5 * np.where(strong[:, :, None], by_effects, by_scores)
+    return np.einsum("ab,bcs,dc->ads", U, G, U)
