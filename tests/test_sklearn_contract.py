@@ -23,7 +23,9 @@ def crossed():
 
 
 @parametrize_with_checks([MixedEffectsRegressor(), MixedEffectsRegressor(random_effects=[0])])
-def test_scikit_learns_checks(estimator, check):
+def test_scikit_learns_checks(estimator, check, monkeypatch):
+    # Without it the array API's check is skipped.
+    monkeypatch.setenv("SCIPY_ARRAY_API", "1")
     check(estimator)
 
 

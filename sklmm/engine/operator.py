@@ -24,7 +24,7 @@ import numpy as np
 from sklmm.engine.xla import bucket, compiled, pad, tf
 
 #: A term of at most this many effects belongs to the border, and has its trace exactly.
-FEW = 32
+FEW = 64
 
 
 class Data(NamedTuple):

@@ -69,7 +69,8 @@ def test_every_kernel_finds_the_maximum_within_its_monte_carlo_error(
     bound = 4 * fitted.mc_error_ + 1e-3 * standard_errors(oracle) + 1e-7 * estimates(oracle).abs()
     assert fitted.converged_
     assert (gap <= bound).all(), (gap / bound).to_string()
-    assert (fitted.mc_error_ < 0.2 * standard_errors(oracle)).all()
+    # The bound means something: 8 probes on 36 effects leave .35 SE in sleepstudy's correlation.
+    assert (fitted.mc_error_ < 0.5 * standard_errors(oracle)).all()
 
 
 # Step by step: a term with slopes, a crossed one, and weights.
@@ -138,7 +139,7 @@ def slope(problem, dense):
 
 def step(e_step, problem, params=PARAMS, seed=0):
     kernel = make_kernel(e_step)
-    return kernel.step(params, kernel.init(problem), seed)[0]
+    return kernel.step(params, kernel.init(problem, 0), seed)[0]
 
 
 def test_exact_log_likelihood_is_the_dense_one_in_the_units_of_y(problem, dense):
@@ -196,8 +197,8 @@ def test_beta_and_its_derivative_are_the_dense_ones(problem, dense, e_step):
     expected = np.column_stack(
         [(dense(moved(e, h)).beta - dense(moved(e, -h)).beta) / (2 * h) for e in THETA]
     )
-    # cg solves for the working vectors to 1e-2 only.
-    tolerance = 1e-7 if isinstance(e_step, Exact) else 2e-2
+    # cg stops these at 1e-2 of the whole solution's norm, of which beta is a part.
+    tolerance = 1e-7 if isinstance(e_step, Exact) else 0.05
     np.testing.assert_allclose(
         moments.sensitivity, expected, atol=tolerance * np.abs(expected).max()
     )
@@ -225,7 +226,7 @@ def test_cg_information_is_the_exact_one_to_its_tolerance(problem):
 @pytest.mark.slow
 def test_hmc_gradient_is_the_slope_of_the_dense_likelihood(problem, slope):
     kernel = make_kernel(HMC(n_chains=16, n_warmup=100))
-    state, noise, beta = kernel.init(problem), [], []
+    state, noise, beta = kernel.init(problem, 0), [], []
     for _ in range(150):
         moments, state, info = kernel.step(PARAMS, state, 0)
         noise.append(moments.noise)
@@ -241,7 +242,7 @@ def test_hmc_gradient_is_the_slope_of_the_dense_likelihood(problem, slope):
 @pytest.mark.parametrize("e_step", [Exact(), ConjugateGradient(tol=1e-9)], ids=["exact", "cg"])
 def test_posterior_is_the_dense_blup(problem, dense, e_step):
     oracle, kernel = dense(PARAMS), make_kernel(e_step)
-    posterior = kernel.posterior(PARAMS, kernel.init(problem), 0, 400)
+    posterior = kernel.posterior(PARAMS, kernel.init(problem, 0), 0, 400)
     effects = np.concatenate([e.ravel() for e in posterior.effects])
     stds = np.concatenate([s.ravel() for s in posterior.effects_std])
     given_beta = oracle.D - oracle.D @ oracle.Z.T @ oracle.Vi @ oracle.Z @ oracle.D

@@ -31,7 +31,7 @@ def test_whitened_target_is_the_joint_distribution_up_to_a_constant(problem):
     factor = np.array([[0.9, 0.0], [0.2, 0.4]])
     params = Params((factor,), 0.8)
     kernel = HMCKernel(n_chains=5)
-    state = kernel.init(problem)
+    state = kernel.init(problem, 0)
     frame = kernel._frame(params, state)
     v = np.random.default_rng(0).standard_normal((5, state.layout.size))
     # Padding is outside the model: the same in every chain.
@@ -64,7 +64,7 @@ def test_whitened_target_is_the_joint_distribution_up_to_a_constant(problem):
 def test_whitened_score_is_the_gradient_of_the_target(problem):
     params = Params((np.array([[0.9, 0.0], [0.2, 0.4]]),), 0.8)
     kernel = HMCKernel(n_chains=2)
-    state = kernel.init(problem)
+    state = kernel.init(problem, 0)
     frame = kernel._frame(params, state)
     v = np.random.default_rng(1).standard_normal((2, state.layout.size))
     with tf.GradientTape() as tape:

@@ -45,7 +45,7 @@ from sklmm.engine.xla import check_device, compiled, tf
 #: Columns of a batch of draws, and the accuracy they and the information need, relative.
 DRAWS_AT_ONCE = 16
 DRAW_TOL = 1e-4
-INFORMATION_TOL = 1e-2
+INFORMATION_TOL = 1e-3
 
 
 @dataclass
