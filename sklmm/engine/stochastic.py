@@ -71,7 +71,8 @@ def stochastic(problem, kernel, state, params, tol, seed):
         spread = np.diag(error**2)
         yield EMStep(params, averaged, verdict, info, done, estimate, spread)
         gain = min(1.0, (PLATEAU / len(window)) ** GAIN_POWER)
-        params = move(params, gain * step.delta)
+        # What is left to go is noise: no step longer than a standard error.
+        params = move(params, gain / max(step.decrement, 1.0) * step.delta)
 
 
 def _smoothed(before, now):

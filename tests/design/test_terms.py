@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sklmm.design.terms import RandomEffect, independent_parts, parse_term, resolve_terms
+from sklmm.design.terms import (
+    RandomEffect,
+    check_repeated,
+    independent_parts,
+    parse_term,
+    resolve_terms,
+)
 
 # string -> the terms it stands for, written out
 GRAMMAR = {
@@ -96,7 +102,11 @@ def test_terms_come_from_names_positions_strings_and_objects():
 )
 def test_a_coefficient_stands_once(terms, message):
     with pytest.raises(ValueError, match=message):
-        resolve_terms(terms)
+        check_repeated(resolve_terms(terms))
+
+
+def test_an_intercept_is_not_the_slope_of_column_1():
+    check_repeated([RandomEffect(0, slopes=[1])])
 
 
 @pytest.mark.parametrize("entry", [True, 1.0, None, ("a", "b"), b"g"])

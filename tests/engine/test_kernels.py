@@ -1,10 +1,11 @@
 """E-step kernels against the dense likelihood and against one another."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from sklmm import HMC, ConjugateGradient, Exact, MixedEffectsRegressor
-from sklmm.datasets import load_dyestuff, load_pastes, load_sleepstudy, make_crossed
+from sklmm.datasets import load_dyestuff, load_sleepstudy, make_crossed
 from sklmm.design import Block, Design
 from sklmm.engine.e_step import make_kernel
 from sklmm.engine.e_step.base import Params, vech_indices
@@ -13,13 +14,17 @@ from sklmm.engine.problem import standardize
 
 
 def crossed():
-    X, y, _ = make_crossed(1200, (50, 20), sds=(0.7, 0.4), random_state=4)
+    X, y, _ = make_crossed(1200, (150, 80), sds=(0.7, 0.4), random_state=4)
     return X, y
 
 
 def nested():
-    X, y = load_pastes(return_X_y=True, as_frame=True)
-    return X[["batch", "cask"]], y
+    """40 batches of 4 casks; Pastes' 10 leave too little for hmc (docs/limitations.md)."""
+    rng = np.random.default_rng(0)
+    batch, cask = np.divmod(np.repeat(np.arange(160), 3), 4)
+    y = rng.normal(0, 1.0, 40)[batch] + rng.normal(0, 0.8, 160)[4 * batch + cask]
+    y = y + rng.normal(0, 0.6, 480)
+    return pd.DataFrame({"batch": batch, "cask": cask}), y
 
 
 def sleepstudy():
@@ -69,13 +74,13 @@ def test_every_kernel_finds_the_maximum_within_its_monte_carlo_error(
     bound = 4 * fitted.mc_error_ + 1e-3 * standard_errors(oracle) + 1e-7 * estimates(oracle).abs()
     assert fitted.converged_
     assert (gap <= bound).all(), (gap / bound).to_string()
-    # The bound means something: 8 probes on 36 effects leave .35 SE in sleepstudy's correlation.
-    assert (fitted.mc_error_ < 0.5 * standard_errors(oracle)).all()
+    # The bound means something: 8 probes leave .23 SE in the SD of the 160 casks.
+    assert (fitted.mc_error_ < 0.3 * standard_errors(oracle)).all()
 
 
 # Step by step: a term with slopes, a crossed one, and weights.
 
-SIZES = {"few levels": (7, 5), "many levels": (40, 36)}
+SIZES = {"few levels": (7, 5), "many levels": (40, 70)}
 
 
 @pytest.fixture(params=SIZES, scope="module")
@@ -197,8 +202,8 @@ def test_beta_and_its_derivative_are_the_dense_ones(problem, dense, e_step):
     expected = np.column_stack(
         [(dense(moved(e, h)).beta - dense(moved(e, -h)).beta) / (2 * h) for e in THETA]
     )
-    # cg stops these at 1e-2 of the whole solution's norm, of which beta is a part.
-    tolerance = 1e-7 if isinstance(e_step, Exact) else 0.05
+    # cg stops these at 1e-3 of the whole solution's norm, of which beta is a part.
+    tolerance = 1e-7 if isinstance(e_step, Exact) else 0.02
     np.testing.assert_allclose(
         moments.sensitivity, expected, atol=tolerance * np.abs(expected).max()
     )
