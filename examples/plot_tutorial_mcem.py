@@ -120,7 +120,8 @@ instructors = models["tutorial, SDs trained"].random_effects_["instructors"].ind
 for j in np.linspace(0, len(instructors) - 1, 7).astype(int):
     axes[2].plot(iterations, draws[1][:, j, 0], lw=0.8, label=str(instructors[j]))
 axes[2].set(xlabel="EM iteration", title="draws of seven instructors' effects")
-for ax in axes:
+for ax in axes[:2]:
     ax.legend(frameon=False, fontsize="x-small")
+axes[2].legend(frameon=False, fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))
 fig.savefig(figures / "tutorial_mcem.png", dpi=120)
 print(f"\nfigure in {figures}")

@@ -28,7 +28,7 @@ def test_with_standard_deviations_at_1_the_loop_gives_the_published_trace():
     model = tutorial(sd=1.0)
     loss = model.history_["loss"]
     assert 0.60 < model.history_["acceptance_rate"].mean() < 0.75
-    # A draw's loss has a standard deviation of 44 about its mean of 98,214: 97.5 % of them are inside.
+    # A draw's loss has an SD of 44 about its mean of 98,214: 97.5 % of them are inside.
     assert 98_000 < loss.iloc[100:].mean() < 98_300
     assert loss.iloc[100:].between(98_000, 98_300).mean() > 0.95
     assert model.variance_components_["sd"].tolist() == pytest.approx([1, 1, 1, 1])
