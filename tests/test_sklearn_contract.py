@@ -63,7 +63,7 @@ def test_grid_search_chooses_the_terms_and_reaches_inside_the_e_step(crossed):
     X = X.drop(columns="kind")
     search = GridSearchCV(
         MixedEffectsRegressor(fixed_effects=["x0"], e_step=ConjugateGradient(), random_state=0),
-        {"random_effects": [["g1"], ["g0", "g1"]], "e_step__tol": [1e-3, 1e-8]},
+        {"random_effects": [["g1"], ["g0", "g1"]], "e_step__tol": [1e-5, 1e-8]},
         cv=KFold(3, shuffle=True, random_state=0),
     ).fit(X, y)
     assert search.best_params_["random_effects"] == ["g0", "g1"]

@@ -70,7 +70,7 @@ def test_a_broken_term_is_quoted_in_the_error(text):
 names = st.from_regex(r"[A-Za-z][A-Za-z0-9_.]{0,8}", fullmatch=True)
 
 
-@settings(deadline=None, max_examples=50, database=None)
+@settings(deadline=None, max_examples=50, derandomize=True, database=None)
 @given(
     st.lists(names, min_size=1, max_size=3, unique=True),
     st.lists(names, max_size=3, unique=True),
