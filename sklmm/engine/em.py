@@ -47,11 +47,14 @@ def deterministic(problem, kernel, state, params, tol, seed):
             best = params, moments
         step = newton_step(problem, params, moments, damping)
         done = step.decrement < tol
-        following = move(params, step.delta)
-        if done and (raised := leave_boundary(problem, params, moments)) is not None:
-            done, following = False, raised
-        if iteration <= N_EM_STEPS and not done and damping == 0:
+        raised = leave_boundary(problem, params, moments) if done else None
+        done = done and raised is None
+        if raised is not None:
+            following = raised
+        elif iteration <= N_EM_STEPS and not done and damping == 0:
             following = em_step(problem, params, moments)
+        else:
+            following = move(params, step.delta)
         spread = _probe_spread(problem, step, moments)
         yield EMStep(params, moments, step, info, done, following, spread)
         params = following

@@ -53,7 +53,6 @@ class Problem:
     y_scale: float
     basis: np.ndarray
     z_scales: tuple
-    whitened: bool
     log_det_basis: float
     ols_variance: float = field(default=1.0)
 
@@ -74,20 +73,15 @@ class Problem:
 
     def coef(self, beta):
         """Coefficients in the columns' own units, [..., p] -> [..., n_columns]."""
-        coef = np.asarray(beta) @ self.basis.T * self.y_scale
-        if self.whitened and self.basis.shape[0]:
-            coef = coef + self.y_centre * self._centre_direction
+        coef = self.coef_deviation(beta)
+        # Only a model with an intercept, its first column, is centred.
+        if self.y_centre:
+            coef[..., 0] += self.y_centre
         return coef
 
     def coef_deviation(self, beta):
         """The same for differences of coefficients, which no centre shifts."""
         return np.asarray(beta) @ self.basis.T * self.y_scale
-
-    @property
-    def _centre_direction(self):
-        unit = np.zeros(self.basis.shape[0])
-        unit[0] = 1.0 if self.y_centre else 0.0
-        return unit
 
     def covariance(self, block, factor):
         """Covariance [r, r] of block number `block` from its factor in standard units."""
@@ -175,7 +169,6 @@ def standardize(design, y, weights, *, fit_intercept, reml, sigma=None):
         y_scale=scale,
         basis=basis,
         z_scales=tuple(z_scales),
-        whitened=True,
         log_det_basis=log_det,
         ols_variance=1.0 if variance > 0 else 0.0,
     )
@@ -201,6 +194,5 @@ def in_own_units(design, y, weights, *, reml, sigma=None):
         y_scale=1.0,
         basis=np.eye(design.X.shape[1]),
         z_scales=tuple(np.ones(b.r) for b in blocks),
-        whitened=False,
         log_det_basis=0.0,
     )

@@ -296,7 +296,7 @@ def _root(draws, given_beta, beta_cov, stds, params, layout):
     follows = draws - given_beta
     if 0 < p < n_draws:
         sample, target = (np.linalg.cholesky(c) for c in (beta @ beta.T, beta_cov))
-        # follows = slope @ beta
+        # The effects follow beta along its regression.
         slope = follows @ draws[:p].T @ np.linalg.inv(draws[:p] @ draws[:p].T)
         beta = target @ np.linalg.solve(sample, beta)
         follows = slope @ beta
