@@ -1,23 +1,24 @@
 """Fit and predict plumbing of the estimators: validation, the engine's call, fitted attributes."""
 
 import warnings
+from dataclasses import replace
 from numbers import Integral, Real
 
 import numpy as np
 import pandas as pd
+from scipy.linalg import block_diag
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._dataframe import is_polars_df
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import (
-    _check_y,
     check_consistent_length,
     check_is_fitted,
     validate_data,
 )
 
-from sklmm import inference
+from sklmm import inference, prediction
 from sklmm.design import DesignSpec, resolve_terms
 from sklmm.families import Family, resolve_family
 from sklmm.inspection.summary import summary_text
@@ -78,26 +79,32 @@ class BaseMixedEffects(BaseEstimator):
 
     def _fit(self, X, y, sample_weight):
         effects = resolve_terms(self.random_effects)
-        family = resolve_family(self.family)
         table, y = self._validate_training(X, y)
+        family = self._resolve_family(y)
         weights = _check_weights(sample_weight, len(y))
         if (weights == 0).any():
             keep = weights > 0
             table = table[keep] if not isinstance(table, pd.DataFrame) else table.loc[keep]
             y, weights = y[keep], weights[keep]
+        response = family.bind(y, weights)
+        if response.keep is not None and not response.keep.all():
+            table, response = _keep(table, response)
         names = getattr(self, "feature_names_in_", None)
         spec, design = DesignSpec.learn(
             table,
             effects,
             self.fixed_effects,
-            self.fit_intercept,
+            self.fit_intercept or family.name == "ordinal",
             None if names is None or isinstance(table, pd.DataFrame) else list(names),
         )
-        e_step = resolve_e_step(self.e_step, design.n_effects)
-        result = self._run(design, y, weights, family, e_step)
+        e_step = resolve_e_step(self.e_step, family, design.n_effects)
+        result = self._run(design, response, spec.fit_intercept, e_step)
         self._from_frame = isinstance(table, pd.DataFrame)
-        self._set_fitted(spec, design, result)
+        self._set_fitted(spec, design, response, result)
         return self
+
+    def _resolve_family(self, y):
+        return resolve_family(self.family)
 
     def _validate_training(self, X, y):
         X = _as_pandas(X)
@@ -116,13 +123,15 @@ class BaseMixedEffects(BaseEstimator):
                 raise ValueError(
                     "This estimator requires y to be passed, but the target y is None."
                 )
-            y = _check_y(y, y_numeric=True, estimator=self)
+            y = self._check_target(y)
             check_consistent_length(X, y)
-            return X, y.astype(np.float64)
-        X, y = validate_data(
-            self, X, y, dtype=np.float64, ensure_all_finite="allow-nan", y_numeric=True
-        )
-        return X, y.astype(np.float64)
+            return X, y
+        if y is None:
+            validate_data(self, X, y, dtype=np.float64, ensure_all_finite="allow-nan")
+        X = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan")
+        y = self._check_target(y)
+        check_consistent_length(X, y)
+        return X, y
 
     def _validate_new(self, X):
         check_is_fitted(self)
@@ -134,26 +143,27 @@ class BaseMixedEffects(BaseEstimator):
             return validate_data(self, X, skip_check_array=True, reset=False)
         return validate_data(self, X, dtype=np.float64, reset=False)
 
-    def _run(self, design, y, weights, family, e_step):
+    def _run(self, design, response, fit_intercept, e_step):
         from sklmm.engine.fitting import run
 
-        m_step = resolve_m_step(self.m_step, e_step)
+        m_step = resolve_m_step(self.m_step, e_step, response.family)
+        # "auto" is REML for the Gaussian family, except that Adam trains the coefficients as
+        # parameters, by ML.
+        gaussian = response.family.name == "gaussian"
+        reml = self.method == "reml" or (self.method == "auto" and gaussian and m_step is None)
         rng = check_random_state(self.random_state)
         start = getattr(self, "result_", None) if self.warm_start else None
         return run(
             design,
-            y,
-            weights,
-            fit_intercept=self.fit_intercept,
-            # "auto" is REML, except that Adam trains the coefficients as parameters, by ML.
-            reml=self.method == "reml" or (self.method == "auto" and m_step is None),
-            sigma=family.sigma,
+            response,
+            fit_intercept=fit_intercept,
+            reml=reml,
             e_step=e_step,
             m_step=m_step,
             max_iter=self.max_iter,
             tol=None if self.tol == "auto" else self.tol,
             seed=int(rng.randint(2**31 - 1)),
-            start=None if start is None else (start.covariances, start.sigma),
+            start=start,
             device=self.device,
             on_step=self._progress() if self.verbose else None,
         )
@@ -172,58 +182,69 @@ class BaseMixedEffects(BaseEstimator):
 
         return report
 
-    def _set_fitted(self, spec, design, result):
-        terms = spec.terms
-        labels = inference.block_labels(terms, design.blocks)
-        names = spec.coef_names
-        self._spec, self.result_ = spec, result
-        self._blocks = [(b.term, b.first, b.r) for b in design.blocks]
-        self._labels = labels
-        first = int(self.fit_intercept)
-        self.intercept_ = float(result.coef[0]) if first else 0.0
-        self.coef_ = result.coef[first:].copy()
-        self.fixed_effects_ = inference.fixed_effects_table(names, result)
-        self.random_effects_ = self._by_term(spec, result.effects)
-        self.random_effects_std_ = self._by_term(spec, result.effects_std)
-        self.cov_re_ = self._covariances(spec, result)
+    def _set_fitted(self, spec, design, response, result):
+        labels = inference.Labels.of(spec, design.blocks, response)
+        self._spec, self.result_, self._labels = spec, result, labels
+        self._family, self._n_predictors = response.family, response.n_predictors
+        self._set_classes(response)
+        self._set_coefficients(spec, labels, result)
+        self.fixed_effects_ = inference.fixed_effects_table(labels, result)
+        self.random_effects_ = self._by_term(result.effects)
+        self.random_effects_std_ = self._by_term(result.effects_std)
+        self.cov_re_ = self._covariances(result)
         self.variance_components_ = inference.variance_components_table(labels, result)
         self.sigma_ = result.sigma
-        self.family_params_ = {"sigma": result.sigma}
         self.loglik_ = np.nan if result.loglik is None else result.loglik
         self.aic_, self.bic_ = inference.information_criteria(result)
         self.n_iter_ = max(len(result.history), 1)
         self.converged_ = result.status.converged
-        self.history_ = _history(names, labels, result.history)
-        self.mc_error_ = pd.Series(result.mc_error, index=[*names, *natural_names(labels)])
+        self.history_ = _history(labels, result.history)
+        self.mc_error_ = pd.Series(labels.std_errors(result.mc_error**2), index=labels.names)
         if not self.converged_ and result.moving is not None and self._stops_by_rule():
+            moving = natural_names(labels.blocks, labels.family)[result.moving]
             warnings.warn(
                 f"The fit stopped at max_iter={self.max_iter} before convergence; "
-                f"{natural_names(labels)[result.moving]!r} still moves most. Increase max_iter, or "
+                f"{moving!r} still moves most. Increase max_iter, or "
                 "remove a term that the data do not support (see variance_components_).",
                 ConvergenceWarning,
                 stacklevel=4,
             )
 
+    def _set_coefficients(self, spec, labels, result):
+        """`coef_`, `intercept_` and `family_params_`."""
+        first = int(spec.fit_intercept)
+        coef = result.coef.reshape(self._n_predictors, -1)
+        intercept = coef[:, 0] if first else np.zeros(len(coef))
+        self.coef_ = coef[:, first:].copy()
+        self.intercept_ = intercept.copy()
+        if self._n_predictors == 1:
+            self.coef_, self.intercept_ = self.coef_[0], float(intercept[0])
+        self.family_params_ = dict(result.family)
+        if labels.cutpoints:
+            self.intercept_ = 0.0
+            self.family_params_ = {"cutpoints": inference.cutpoints(result)}
+
     def _stops_by_rule(self):
         return self.m_step == "auto"
 
-    def _by_term(self, spec, arrays):
+    def _by_term(self, arrays):
         out = {}
-        for k, term in enumerate(spec.terms):
-            parts = [a for (t, _, _), a in zip(self._blocks, arrays, strict=True) if t == k]
+        for term in self._spec.terms:
+            mine = [k for k, (name, _) in enumerate(self._labels.blocks) if name == term.name]
             out[term.name] = pd.DataFrame(
-                np.concatenate(parts, axis=1), index=term.levels, columns=list(term.cnames)
+                np.concatenate([arrays[k] for k in mine], axis=1),
+                index=term.levels,
+                columns=[c for k in mine for c in self._labels.blocks[k][1]],
             )
         return out
 
-    def _covariances(self, spec, result):
+    def _covariances(self, result):
         out = {}
-        for k, term in enumerate(spec.terms):
-            cov = np.zeros((len(term.cnames), len(term.cnames)))
-            for (t, first, r), part in zip(self._blocks, result.covariances, strict=True):
-                if t == k:
-                    cov[first : first + r, first : first + r] = part
-            out[term.name] = pd.DataFrame(cov, index=term.cnames, columns=term.cnames)
+        for term in self._spec.terms:
+            mine = [k for k, (name, _) in enumerate(self._labels.blocks) if name == term.name]
+            names = [c for k in mine for c in self._labels.blocks[k][1]]
+            cov = block_diag(*[result.covariances[k] for k in mine])
+            out[term.name] = pd.DataFrame(cov, index=names, columns=names)
         return out
 
     def _include(self, include_random):
@@ -260,6 +281,13 @@ class BaseMixedEffects(BaseEstimator):
         for k, term in enumerate(self._spec.terms):
             yield term, next(b.refs for b in design.blocks if b.term == k)
 
+    def _sample(self, X, n_samples, rng, family):
+        table, design = self._new_design(X)
+        unseen = [_unseen_levels(table, term, refs) for term, refs in self._refs_by_term(design)]
+        return prediction.sample(
+            design, unseen, self.result_, family, n_samples, rng, self._n_predictors
+        )
+
     def summary(self):
         """Text report in the manner of lme4's `summary`.
 
@@ -283,7 +311,7 @@ class BaseMixedEffects(BaseEstimator):
             Columns lower and upper, one row a parameter.
         """
         check_is_fitted(self)
-        return inference.wald_intervals(self._spec.coef_names, self._labels, self.result_, level)
+        return inference.wald_intervals(self._labels, self.result_, level)
 
     def model_graph(self):
         """Conditional structure of the fitted model, from its TFP joint distribution.
@@ -296,7 +324,23 @@ class BaseMixedEffects(BaseEstimator):
         check_is_fitted(self)
         from sklmm.engine.model import graph
 
-        return graph(self._labels, self.result_)
+        return graph(self._labels.blocks, self.result_)
+
+
+def _unseen_levels(table, term, refs):
+    """Index of each row's unseen level, -1 for known ones; a missing level is one of its own."""
+    index = np.full(len(refs), -1)
+    rows = np.flatnonzero(refs < 0)
+    if len(rows):
+        columns = list(term.effect.columns)
+        part = (
+            table[columns] if isinstance(table, pd.DataFrame) else pd.DataFrame(table[:, columns])
+        )
+        part = part.iloc[rows]
+        index[rows] = part.groupby(list(part.columns), sort=False, dropna=False).ngroup()
+        missing = rows[part.isna().any(axis=1).to_numpy()]
+        index[missing] = index.max() + 1 + np.arange(len(missing))
+    return index
 
 
 def _as_pandas(X):
@@ -328,11 +372,18 @@ def _check_weights(sample_weight, n_rows):
     return weights
 
 
-def _history(names, labels, history):
+def _history(labels, history):
     columns = ["loss", "loglik", "acceptance_rate", "step", "seconds"]
-    parameters = [*names, *natural_names(labels)]
     rows = [
-        [*(record[c] for c in columns), *record["coef"], *record["natural"]] for record in history
+        [*(record[c] for c in columns), *labels.estimates(record["coef"], record["natural"])]
+        for record in history
     ]
     index = pd.RangeIndex(1, len(rows) + 1, name="iteration")
-    return pd.DataFrame(rows, columns=[*columns, *parameters], index=index)
+    return pd.DataFrame(rows, columns=[*columns, *labels.names], index=index)
+
+
+def _keep(table, response):
+    """Table and response without the rows that say nothing."""
+    keep = response.keep
+    table = table.loc[keep] if isinstance(table, pd.DataFrame) else table[keep]
+    return table, replace(response, y=response.y[keep], weights=response.weights[keep], keep=None)

@@ -1,5 +1,8 @@
 """Tables of a fitted model: fixed effects, variance components, intervals, information criteria."""
 
+from dataclasses import dataclass
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 from scipy.stats import norm
@@ -7,23 +10,76 @@ from scipy.stats import norm
 from sklmm.result import natural, natural_names
 
 
-def fixed_effects_table(names, result, level=0.95):
-    """Estimate, std_error, z, p and Wald interval, one row a coefficient."""
-    std = np.sqrt(np.maximum(np.diag(result.coef_cov), 0.0))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        z = result.coef / std
-    half = norm.ppf(0.5 + level / 2) * std
-    return pd.DataFrame(
-        {
-            "estimate": result.coef,
-            "std_error": std,
-            "z": z,
-            "p": 2 * norm.sf(np.abs(z)),
-            "ci_lower": result.coef - half,
-            "ci_upper": result.coef + half,
-        },
-        index=pd.Index(names, name="coefficient"),
-    )
+@dataclass(frozen=True)
+class Labels:
+    """Names of an `EMResult`'s entries.
+
+    coef; blocks, (term, coefficient names) a covariance; family, the family's parameters; classes
+    of an ordinal response, else None.
+    """
+
+    coef: list
+    blocks: list
+    family: list
+    cutpoints: list | None = None
+
+    @classmethod
+    def of(cls, spec, blocks, response):
+        """Labels of a fit; with several predictors a row, each name is prefixed by its class."""
+        coef, pairs = list(spec.coef_names), block_labels(spec.terms, blocks)
+        classes = response.classes
+        if response.family.name == "categorical":
+            coef = [f"{c}: {name}" for c in classes[1:] for name in coef]
+            pairs = [
+                (term, tuple(f"{c}: {name}" for name in names))
+                for term, names in pairs
+                for c in classes[1:]
+            ]
+        cutpoints = None
+        if response.family.name == "ordinal":
+            cutpoints = [f"{a}|{b}" for a, b in pairwise(classes)]
+        return cls(coef, pairs, list(response.parameters), cutpoints)
+
+    @property
+    def n_fixed(self):
+        """Rows of the table of fixed effects: cutpoints and coefficients."""
+        return len(self.coef) - 1 + len(self.cutpoints) if self.cutpoints else len(self.coef)
+
+    @property
+    def names(self):
+        """Names of all reported parameters."""
+        if not self.cutpoints:
+            return [*self.coef, *natural_names(self.blocks, self.family)]
+        return [*self.cutpoints, *self.coef[1:], *natural_names(self.blocks, [])]
+
+    @property
+    def matrix(self):
+        """From (coef, natural) to the reported parameters: cutpoints for intercept and spacings."""
+        size = len(self.coef) + len(natural_names(self.blocks, self.family))
+        out = np.eye(size)
+        if not self.cutpoints:
+            return out
+        n = len(self.cutpoints)
+        cuts = np.zeros((n, size))
+        cuts[:, 0] = -1.0
+        cuts[1:, size - (n - 1) :] = np.tri(n - 1)
+        return np.concatenate([cuts, out[1 : size - (n - 1)]])
+
+    def estimates(self, coef, natural_values):
+        """Reported parameters [m]."""
+        return self.matrix @ np.concatenate([coef, natural_values])
+
+    def std_errors(self, variance):
+        """Standard errors from a covariance [m, m] or, for independent entries, a variance [m]."""
+        A, known = self.matrix, np.nan_to_num(variance)
+        if variance.ndim == 1:
+            out, unknown = A**2 @ known, np.isnan(variance)
+        else:
+            out = np.einsum("ia,ab,ib->i", A, known, A)
+            unknown = np.isnan(np.diag(variance))
+        out = np.sqrt(np.maximum(out, 0.0))
+        out[(A != 0) @ unknown] = np.nan
+        return out
 
 
 def block_labels(terms, blocks):
@@ -31,11 +87,32 @@ def block_labels(terms, blocks):
     return [(terms[b.term].name, terms[b.term].cnames[b.first : b.first + b.r]) for b in blocks]
 
 
+def fixed_effects_table(labels, result, level=0.95):
+    """Estimate, std_error, z, p and Wald interval, one row a coefficient or cutpoint."""
+    n = labels.n_fixed
+    estimate = labels.estimates(result.coef, result.natural)[:n]
+    std = labels.std_errors(result.natural_cov)[:n]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = estimate / std
+    half = norm.ppf(0.5 + level / 2) * std
+    return pd.DataFrame(
+        {
+            "estimate": estimate,
+            "std_error": std,
+            "z": z,
+            "p": 2 * norm.sf(np.abs(z)),
+            "ci_lower": estimate - half,
+            "ci_upper": estimate + half,
+        },
+        index=pd.Index(labels.names[:n], name="coefficient"),
+    )
+
+
 def variance_components_table(labels, result):
     """One row an SD or correlation: group, name, variance, sd, corr, std_error."""
     rows, first = [], 0
-    values = natural(result.covariances, result.sigma)
-    for term, cnames in labels:
+    values = natural(result.covariances, list(result.family.values()))
+    for term, cnames in labels.blocks:
         r = len(cnames)
         for a, name in enumerate(cnames):
             sd, se = values[first + a], result.variance_se[first + a]
@@ -47,20 +124,25 @@ def variance_components_table(labels, result):
                 rows.append((term, f"{cnames[j]}, {cnames[i]}", np.nan, np.nan, values[at], se))
                 at += 1
         first = at
-    rows.append(("Residual", "", values[-1] ** 2, values[-1], np.nan, result.variance_se[-1]))
+    if "sigma" in result.family:
+        at = first + list(result.family).index("sigma")
+        rows.append(("Residual", "", values[at] ** 2, values[at], np.nan, result.variance_se[at]))
     return pd.DataFrame(rows, columns=["group", "name", "variance", "sd", "corr", "std_error"])
 
 
-def wald_intervals(names, labels, result, level):
-    """Wald intervals of the coefficients and of SDs, correlations and sigma."""
-    index = [*names, *natural_names(labels)]
-    estimate = np.concatenate([result.coef, natural(result.covariances, result.sigma)])
-    std = np.concatenate([np.sqrt(np.diag(result.coef_cov)), result.variance_se])
-    half = norm.ppf(0.5 + level / 2) * std
+def wald_intervals(labels, result, level):
+    """Wald intervals of the coefficients and of SDs, correlations and family parameters."""
+    estimate = labels.estimates(result.coef, result.natural)
+    half = norm.ppf(0.5 + level / 2) * labels.std_errors(result.natural_cov)
     return pd.DataFrame(
         {"lower": estimate - half, "upper": estimate + half},
-        index=pd.Index(index, name="parameter"),
+        index=pd.Index(labels.names, name="parameter"),
     )
+
+
+def cutpoints(result):
+    """Cutpoints of an ordinal model from its intercept and spacings."""
+    return -result.coef[0] + np.cumsum([0.0, *result.family.values()])
 
 
 def information_criteria(result):

@@ -1,10 +1,13 @@
 """Predictions from a design and a fitted result; NumPy only.
 
-    mean = X beta + sum_k z_k^T b_k[j_k],     Var(y_new) = sigma^2 + |X R_beta + sum_k z_k^T
+Gaussian and Student t models are linear in the effects:
+
+    mean = X beta + sum_k z_k^T b_k[j_k],     Var(y_new) = Var(y | eta) + |X R_beta + sum_k z_k^T
     R_k[j_k]|^2
 
-with R R^T the posterior covariance. A level that is unseen, missing or left out has effect 0 and
-adds its prior variance z^T Sigma z instead.
+with R R^T the posterior covariance. For the other families the columns of R sqrt(m) are posterior
+draws, and the response's mean, its probabilities and its variance are averages over them. A level
+that is unseen, missing or left out has effect 0, and adds its prior variance to `variance`.
 """
 
 import numpy as np
@@ -12,13 +15,23 @@ import numpy as np
 CHUNK = 1 << 22
 
 
-def predict_mean(design, result, include):
-    """Mean response [n_rows]; `include` says for each term whether its effects count."""
-    mean = design.X @ result.coef
-    for block, effects in zip(design.blocks, result.effects, strict=True):
+def _is_linear(family):
+    return family.scale_equivariant
+
+
+def linear_predictor(design, result, include, d=1):
+    """Posterior mean of eta: [n_rows], or [n_rows, d] for several predictors a row."""
+    columns = [_predictor(design, result, include, c, d) for c in range(d)]
+    return columns[0] if d == 1 else np.stack(columns, axis=1)
+
+
+def _predictor(design, result, include, c, d):
+    p = design.X.shape[1]
+    eta = design.X @ result.coef[c * p : (c + 1) * p]
+    for k, block in enumerate(design.blocks):
         if include[block.term]:
-            mean += _lookup(block, effects)
-    return mean
+            eta += _lookup(block, result.effects[k * d + c])
+    return eta
 
 
 def _lookup(block, effects, rows=slice(None)):
@@ -36,44 +49,111 @@ def _lookup(block, effects, rows=slice(None)):
     return out
 
 
-def predict_variance(design, result, include):
-    """Variance of a new observation [n_rows]."""
-    n_rows, m = len(design.X), result.coef_root.shape[1]
-    variance = np.full(n_rows, result.sigma**2)
-    size = max(CHUNK // max(m, 1), 1)
-    for first in range(0, n_rows, size):
-        rows = slice(first, first + size)
-        root = design.X[rows] @ result.coef_root
-        for block, effects in zip(design.blocks, result.effects_root, strict=True):
+def _deviations(design, result, include, rows, d):
+    """R's rows of eta: [n, d, m] for a slice of rows."""
+    p = design.X.shape[1]
+    out = []
+    for c in range(d):
+        root = design.X[rows] @ result.coef_root[c * p : (c + 1) * p]
+        for k, block in enumerate(design.blocks):
             if include[block.term]:
-                root += _lookup(block, effects, rows)
+                root += _lookup(block, result.effects_root[k * d + c], rows)
+        out.append(root)
+    return np.stack(out, axis=1)
+
+
+def _chunks(design, result, d):
+    size = max(CHUNK // max(result.coef_root.shape[1] * d, 1), 1)
+    return [slice(first, first + size) for first in range(0, len(design.X), size)]
+
+
+def _draws(design, result, include, d):
+    """Pairs of rows and draws of their eta, [n, d, m] ([n, m] for one predictor)."""
+    scale = np.sqrt(result.coef_root.shape[1])
+    eta = linear_predictor(design, result, include, d)
+    for rows in _chunks(design, result, d):
+        deviations = scale * _deviations(design, result, include, rows, d)
+        draws = eta[rows].reshape(-1, d, 1) + deviations
+        yield rows, draws[:, 0] if d == 1 else draws
+
+
+def predict_mean(design, result, family, include):
+    """Mean response [n_rows]; `include` says for each term whether its effects count."""
+    if _is_linear(family):
+        return linear_predictor(design, result, include)
+    out = np.empty(len(design.X))
+    for rows, eta in _draws(design, result, include, 1):
+        out[rows] = family.mean(eta, result.family).mean(axis=1)
+    return out
+
+
+def predict_probabilities(design, result, family, include, d):
+    """Probabilities of the classes [n_rows, K]."""
+    out = []
+    for _, eta in _draws(design, result, include, d):
+        out.append(family.probabilities(eta, result.family).mean(axis=1))
+    return np.concatenate(out) if out else np.zeros((0, d + 1))
+
+
+def predict_variance(design, result, family, include, rng=None):
+    """Variance of a new observation [n_rows]."""
+    if not _is_linear(family):
+        return _variance_by_draws(design, result, family, include, rng)
+    variance = np.array(family.variance(np.zeros(len(design.X)), result.family))
+    for rows in _chunks(design, result, 1):
+        root = _deviations(design, result, include, rows, 1)[:, 0]
         variance[rows] += np.einsum("nm,nm->n", root, root)
     for block, cov in zip(design.blocks, result.covariances, strict=True):
-        z = np.ones((n_rows, 1)) if block.z is None else block.z
-        new = (block.refs < 0) if include[block.term] else np.ones(n_rows, bool)
+        z = np.ones((len(design.X), 1)) if block.z is None else block.z
+        new = _new(block, include)
         variance[new] += np.einsum("na,ab,nb->n", z[new], cov, z[new])
     return variance
 
 
-def sample(design, unseen, result, n_samples, rng):
+def _new(block, include):
+    """Rows whose effect of this block is not known."""
+    return block.refs < 0 if include[block.term] else np.ones(len(block.refs), bool)
+
+
+def _variance_by_draws(design, result, family, include, rng):
+    variance = np.empty(len(design.X))
+    for rows, eta in _draws(design, result, include, 1):
+        eta = eta.copy()
+        for block, cov in zip(design.blocks, result.covariances, strict=True):
+            new = _new(block, include)[rows]
+            z = np.ones((len(new), 1)) if block.z is None else block.z[rows]
+            sd = np.sqrt(np.einsum("na,ab,nb->n", z[new], cov, z[new]))
+            eta[new] += sd[:, None] * rng.standard_normal((len(sd), eta.shape[1]))
+        mean = family.mean(eta, result.family)
+        within = family.variance(eta, result.family).mean(axis=1)
+        variance[rows] = within + mean.var(axis=1)
+    return variance
+
+
+def sample(design, unseen, result, family, n_samples, rng, d=1):
     """Draws from the posterior predictive distribution, [n_rows, n_samples].
 
     `unseen` holds for each term an index of its unseen levels [n_rows], -1 elsewhere: rows of one
     unseen level share its effect.
     """
-    mean = predict_mean(design, result, [True] * len(unseen))
-    out = np.repeat(mean[:, None], n_samples, axis=1)
-    xi = rng.standard_normal((result.coef_root.shape[1], n_samples))
-    out += design.X @ (result.coef_root @ xi)
-    for block, roots, cov in zip(
-        design.blocks, result.effects_root, result.covariances, strict=True
-    ):
-        out += _lookup(block, roots @ xi)
+    include = [True] * len(unseen)
+    mean = linear_predictor(design, result, include, d).reshape(-1, d, 1)
+    m = result.coef_root.shape[1]
+    if _is_linear(family):
+        xi = rng.standard_normal((m, n_samples))
+    else:
+        xi = np.sqrt(m) * np.eye(m)[:, rng.integers(m, size=n_samples)]
+    out = np.empty((len(mean), d, n_samples))
+    for rows in _chunks(design, result, d):
+        out[rows] = mean[rows] + _deviations(design, result, include, rows, d) @ xi
+    for k, block in enumerate(design.blocks):
         index = unseen[block.term]
-        if (new := index >= 0).any():
-            values, vectors = np.linalg.eigh(cov)
+        if not (new := index >= 0).any():
+            continue
+        z = np.ones((len(index), 1)) if block.z is None else block.z
+        for c in range(d):
+            values, vectors = np.linalg.eigh(result.covariances[k * d + c])
             factor = vectors * np.sqrt(np.maximum(values, 0.0))
             draws = rng.standard_normal((index.max() + 1, block.r, n_samples))
-            z = np.ones((len(index), 1)) if block.z is None else block.z
-            out[new] += np.einsum("na,nam->nm", z[new] @ factor, draws[index[new]])
-    return out + result.sigma * rng.standard_normal(out.shape)
+            out[new, c] += np.einsum("na,nam->nm", z[new] @ factor, draws[index[new]])
+    return family.sample(out[:, 0] if d == 1 else out, result.family, rng)

@@ -1,12 +1,13 @@
 """`MixedEffectsRegressor`: the public estimator for numeric responses."""
 
 import numpy as np
-import pandas as pd
 from sklearn.base import RegressorMixin
 from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_y
 
 from sklmm import prediction
 from sklmm._base import BaseMixedEffects
+from sklmm.families import Binomial, resolve_family
 
 
 class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
@@ -151,10 +152,13 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
         """
         _, design = self._new_design(X)
         include = self._include(include_random)
-        mean = prediction.predict_mean(design, self.result_, include)
+        family, result = self._response_family(), self.result_
+        mean = prediction.predict_mean(design, result, family, include)
         if not return_std:
             return mean
-        return mean, np.sqrt(prediction.predict_variance(design, self.result_, include))
+        # The draws of unseen levels' effects are the same at every call.
+        rng = np.random.default_rng(0)
+        return mean, np.sqrt(prediction.predict_variance(design, result, family, include, rng))
 
     def sample_y(self, X, n_samples=1, random_state=None):
         """Draw responses from the posterior predictive distribution.
@@ -170,23 +174,44 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
         ndarray of shape (n_rows, n_samples)
             Coefficients and effects are drawn once a sample, so rows of one level share its effect.
         """
-        table, design = self._new_design(X)
         rng = check_random_state(random_state)
-        unseen = [_unseen_levels(table, term, refs) for term, refs in self._refs_by_term(design)]
-        return prediction.sample(design, unseen, self.result_, n_samples, rng)
+        return self._sample(X, n_samples, rng, self._response_family())
+
+    def _check_target(self, y):
+        multi_output = self.family == "binomial" or isinstance(self.family, Binomial)
+        y = _check_y(y, multi_output=multi_output, y_numeric=True, estimator=self)
+        return y.astype(np.float64)
+
+    def _resolve_family(self, y):
+        family = resolve_family(self.family)
+        if family.name == "categorical":
+            raise ValueError(
+                "family='categorical': classes without an order have no mean to predict; use "
+                "MixedEffectsClassifier."
+            )
+        return family
+
+    def _set_classes(self, response):
+        self._classes = response.classes if response.family.name == "ordinal" else None
+
+    def _response_family(self):
+        return self._family if self._classes is None else _Ratings(self._family, self._classes)
 
 
-def _unseen_levels(table, term, refs):
-    """Index of each row's unseen level, -1 for known ones; a missing level is one of its own."""
-    index = np.full(len(refs), -1)
-    rows = np.flatnonzero(refs < 0)
-    if len(rows):
-        columns = list(term.effect.columns)
-        part = (
-            table[columns] if isinstance(table, pd.DataFrame) else pd.DataFrame(table[:, columns])
-        )
-        part = part.iloc[rows]
-        index[rows] = part.groupby(list(part.columns), sort=False, dropna=False).ngroup()
-        missing = rows[part.isna().any(axis=1).to_numpy()]
-        index[missing] = index.max() + 1 + np.arange(len(missing))
-    return index
+class _Ratings:
+    """An ordinal family in the units of its ratings."""
+
+    scale_equivariant = False
+
+    def __init__(self, family, ratings):
+        self.family = family
+        self.ratings = ratings
+
+    def mean(self, eta, params):
+        return self.family.mean(eta, params, self.ratings)
+
+    def variance(self, eta, params):
+        return self.family.variance(eta, params, self.ratings)
+
+    def sample(self, eta, params, rng):
+        return self.ratings[self.family.sample(eta, params, rng).astype(int)]

@@ -38,15 +38,17 @@ class EMResult:
         Their covariance (X^T V^-1 X)^-1.
     covariances : tuple of ndarray [r, r]
         One covariance matrix a block.
-    sigma : float
-        Residual SD.
+    family : dict
+        The family's parameters by name, in their own units; ``sigma`` is the residual SD.
     effects, effects_std : tuple of ndarray [n_levels, r]
         Posterior means, and posterior SDs given the coefficients (lme4's condVar).
     coef_root, effects_root : ndarray [n_columns, m], tuple of ndarray [n_levels, r, m]
         Joint root of the posterior covariance of coefficients and effects: Cov = root root^T.
-    variance_se, mc_error : ndarray
-        In the order of `natural_names`: standard errors of SDs, correlations and sigma; Monte Carlo
-        standard errors of the coefficients and of those.
+    natural_cov : ndarray [n_columns + m, n_columns + m]
+        Covariance of the coefficients and of the m SDs, correlations and family parameters, in the
+        order of `natural_names`; nan where there is none.
+    mc_error : ndarray
+        Monte Carlo standard errors of the same.
     history : list of dict
         One per iteration.
     moving : int or None
@@ -58,12 +60,12 @@ class EMResult:
     coef: np.ndarray
     coef_cov: np.ndarray
     covariances: tuple
-    sigma: float
+    family: dict
     effects: tuple
     effects_std: tuple
     coef_root: np.ndarray
     effects_root: tuple
-    variance_se: np.ndarray
+    natural_cov: np.ndarray
     mc_error: np.ndarray
     loglik: float | None
     n_obs: float
@@ -76,23 +78,38 @@ class EMResult:
     trace: tuple | None
 
     @property
+    def sigma(self):
+        """Residual SD, nan for families without one."""
+        return self.family.get("sigma", np.nan)
+
+    @property
+    def variance_se(self):
+        """Standard errors of SDs, correlations and family parameters, by the delta method."""
+        return np.sqrt(np.maximum(np.diag(self.natural_cov)[len(self.coef) :], 0.0))
+
+    @property
+    def natural(self):
+        """Those SDs, correlations and family parameters."""
+        return natural(self.covariances, list(self.family.values()))
+
+    @property
     def n_parameters(self):
         """Number of estimated parameters, for AIC and BIC."""
         return self.rank + self.n_variance_parameters
 
 
-def natural(covariances, sigma):
-    """SDs and correlations (lower triangle) of each block, then sigma: one flat array."""
+def natural(covariances, family):
+    """SDs and correlations (lower triangle) of each block, then the family's parameters: flat."""
     out = []
     for S in covariances:
         sd = np.sqrt(np.maximum(np.diag(S), 0.0))
         safe = np.where(sd > 0, sd, 1.0)
         corr = S / np.outer(safe, safe)
         out += [sd, corr[np.tril_indices(len(S), -1)]]
-    return np.concatenate([*out, [sigma]])
+    return np.concatenate([*out, np.atleast_1d(family)])
 
 
-def natural_names(blocks):
+def natural_names(blocks, family=("sigma",)):
     """Names matching `natural` for blocks given as (term name, coefficient names) pairs."""
     names = []
     for term, cnames in blocks:
@@ -100,4 +117,4 @@ def natural_names(blocks):
         names += [
             f"corr({term}, {cnames[j]}, {cnames[i]})" for i in range(len(cnames)) for j in range(i)
         ]
-    return [*names, "sigma"]
+    return [*names, *family]

@@ -69,13 +69,38 @@ class ConjugateGradient(EStep):
         self.max_iter = max_iter
 
 
+class Laplace(EStep):
+    """Laplace approximation: a quick answer for any family, biased for sparse binary data.
+
+    Parameters
+    ----------
+    n_probes : int, default=32
+        At least 2. Draws that stand for log |C| where the model is too large for an exact one.
+
+    References
+    ----------
+    Bates (2011), "Computational methods for mixed models", lme4 vignette.
+
+    Examples
+    --------
+    >>> from sklmm import Laplace
+    >>> Laplace()
+    Laplace()
+    """
+
+    _parameter_constraints = {"n_probes": [Interval(Integral, 2, None, closed="left")]}
+
+    def __init__(self, n_probes=32):
+        self.n_probes = n_probes
+
+
 class HMC(EStep):
-    """Hamiltonian Monte Carlo E-step (`tfp.mcmc.HamiltonianMonteCarlo`).
+    """Monte Carlo EM with Hamiltonian Monte Carlo (`tfp.mcmc.HamiltonianMonteCarlo`).
 
     By default several chains run in parallel in coordinates whitened by the preconditioner of
-    `ConjugateGradient`, the step size is adapted by dual averaging during warm-up, and trajectories
-    have random lengths. With ``m_step="adam"`` the chains live in the effects' own units, as in the
-    loop of TensorFlow's tutorial.
+    `ConjugateGradient`, the step size is adapted during burn-in, and trajectories have random
+    lengths. With ``m_step="adam"`` the chains live in the effects' own units, as in the loop of
+    TensorFlow's tutorial.
 
     Parameters
     ----------
@@ -83,9 +108,10 @@ class HMC(EStep):
         Leapfrog step, in whitened units (in y's units with Adam); None adapts it (0.015 with Adam).
     num_leapfrog_steps : int, optional
         Leapfrogs a transition; None draws them at random up to 4.5 / step_size (3 with Adam).
-    n_chains : int, default=24
-        Parallel chains; at least 2, whose spread gives the Monte Carlo error (1 with Adam will do).
-    n_warmup : int, default=60
+    n_chains : int, optional
+        Parallel chains; at least 2, whose spread gives the Monte Carlo error. None: 16, and up to
+        64 for small tables (1 with Adam).
+    n_warmup : int, default=12
         Transitions at the starting values, before the first EM step.
     n_steps : int, default=1
         Transitions in every EM step.
@@ -104,16 +130,61 @@ class HMC(EStep):
     _parameter_constraints = {
         "step_size": [*_POSITIVE, None],
         "num_leapfrog_steps": [*_COUNT, None],
-        "n_chains": _COUNT,
+        "n_chains": [*_COUNT, None],
         "n_warmup": [Interval(Integral, 0, None, closed="left")],
         "n_steps": _COUNT,
     }
 
     def __init__(
-        self, step_size=None, num_leapfrog_steps=None, n_chains=24, n_warmup=60, n_steps=1
+        self, step_size=None, num_leapfrog_steps=None, n_chains=None, n_warmup=12, n_steps=1
     ):
         self.step_size = step_size
         self.num_leapfrog_steps = num_leapfrog_steps
+        self.n_chains = n_chains
+        self.n_warmup = n_warmup
+        self.n_steps = n_steps
+
+
+class NUTS(EStep):
+    """Monte Carlo EM with the No-U-Turn sampler (`tfp.mcmc.NoUTurnSampler`).
+
+    It chooses its trajectories' lengths itself, and costs more a transition than `HMC`.
+
+    Parameters
+    ----------
+    step_size : float, optional
+        Leapfrog step, in whitened units; None adapts it.
+    max_tree_depth : int, default=6
+        At most 2^max_tree_depth leapfrogs a transition.
+    n_chains : int, optional
+        As in `HMC`.
+    n_warmup : int, default=12
+        Transitions at the starting values, before the first EM step.
+    n_steps : int, default=1
+        Transitions in every EM step.
+
+    References
+    ----------
+    Hoffman & Gelman (2014), J. Mach. Learn. Res. 15, 1593-1623.
+
+    Examples
+    --------
+    >>> from sklmm import NUTS
+    >>> NUTS(max_tree_depth=5)
+    NUTS(max_tree_depth=5)
+    """
+
+    _parameter_constraints = {
+        "step_size": [*_POSITIVE, None],
+        "max_tree_depth": _COUNT,
+        "n_chains": [Interval(Integral, 2, None, closed="left"), None],
+        "n_warmup": [Interval(Integral, 0, None, closed="left")],
+        "n_steps": _COUNT,
+    }
+
+    def __init__(self, step_size=None, max_tree_depth=6, n_chains=None, n_warmup=12, n_steps=1):
+        self.step_size = step_size
+        self.max_tree_depth = max_tree_depth
         self.n_chains = n_chains
         self.n_warmup = n_warmup
         self.n_steps = n_steps
@@ -152,18 +223,43 @@ class Adam(MStep):
 
 MAX_EXACT_EFFECTS = 2000
 
-_E_STEPS = {"exact": Exact, "cg": ConjugateGradient, "hmc": HMC}
+_E_STEPS = {
+    "exact": Exact,
+    "cg": ConjugateGradient,
+    "laplace": Laplace,
+    "hmc": HMC,
+    "nuts": NUTS,
+}
+_GAUSSIAN_ONLY = (Exact, ConjugateGradient)
 
 
-def resolve_e_step(e_step, n_effects):
-    """An `EStep` from the estimator's parameter: a name, an instance, or "auto" by size."""
+def resolve_e_step(e_step, family, n_effects):
+    """An `EStep` from the estimator's parameter: a name, an instance, or "auto" by family and size.
+
+    Without random effects the Laplace approximation is the maximum likelihood of any family, and
+    least squares that of the Gaussian, whatever the E-step.
+    """
+    gaussian = family.name == "gaussian"
     if isinstance(e_step, str) and e_step in _E_STEPS:
         e_step = _E_STEPS[e_step]()
     if isinstance(e_step, EStep):
         e_step._validate_params()
-        # Without random effects least squares is exact, whatever the E-step.
-        return e_step if n_effects else Exact()
+        if isinstance(e_step, _GAUSSIAN_ONLY) and not gaussian:
+            raise ValueError(
+                f"e_step={e_step!r} is for family='gaussian', not {family.name!r}: use 'auto', "
+                "'hmc', 'nuts' or 'laplace'."
+            )
+        if isinstance(e_step, Laplace) and family.name == "categorical" and n_effects:
+            raise ValueError(
+                "e_step='laplace' is for one linear predictor, and family='categorical' has one "
+                "for each class but the first: use 'auto', 'hmc' or 'nuts'."
+            )
+        if n_effects:
+            return e_step
+        return Exact() if gaussian else Laplace()
     if e_step == "auto":
+        if not gaussian:
+            return HMC() if n_effects else Laplace()
         return Exact() if n_effects <= MAX_EXACT_EFFECTS else ConjugateGradient()
     raise ValueError(
         f"e_step={e_step!r} is not available: use 'auto', {', '.join(map(repr, _E_STEPS))}, or a "
@@ -171,10 +267,10 @@ def resolve_e_step(e_step, n_effects):
     )
 
 
-def resolve_m_step(m_step, e_step):
+def resolve_m_step(m_step, e_step, family):
     """An `Adam`, or None for the closed-form and Newton M-step."""
     if m_step == "auto":
-        if isinstance(e_step, HMC) and e_step.n_chains < 2:
+        if isinstance(e_step, HMC) and e_step.n_chains == 1:
             raise ValueError(
                 "HMC: n_chains=1 leaves the Monte Carlo error unknown; use at least 2 chains, or "
                 "m_step='adam'."
@@ -184,6 +280,10 @@ def resolve_m_step(m_step, e_step):
         m_step = Adam()
     if isinstance(m_step, Adam):
         m_step._validate_params()
+        if family.name != "gaussian":
+            raise ValueError(
+                f"m_step={m_step!r} is for family='gaussian', not {family.name!r}: use 'auto'."
+            )
         if not isinstance(e_step, HMC):
             raise ValueError(
                 f"m_step={m_step!r} takes a step on posterior draws: it needs e_step='hmc', not "

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sklmm.engine.e_step.base import Kernel, Moments, Params, n_theta
+from sklmm.engine.e_step.base import Params
 from sklmm.engine.e_step.cg import CGKernel
-from sklmm.engine.em import EMStep, fit
-from sklmm.engine.m_step import Step
+from sklmm.engine.em import EMStep, fit, gaussian_space, gaussian_theta
 from sklmm.engine.model import joint_distribution, tfp
 from sklmm.engine.xla import check_device, compiled, tf
 
@@ -83,19 +82,24 @@ class _State:
     device: str | None = None
 
 
-class AdamLoop(Kernel):
-    """The loop's chain and its variables; `path` is its schedule."""
+class AdamLoop:
+    """The loop's chain and its variables."""
 
     stochastic = True
 
-    def __init__(self, e_step, m_step, device, max_iter):
+    def __init__(self, problem, e_step, m_step, device, max_iter, seed):
+        self.problem = problem
+        self.space = gaussian_space(problem)
         self.e_step = e_step
+        self.n_chains = e_step.n_chains or 1
         self.m_step = m_step
         self.device = device
         self.max_iter = max_iter
+        self.seed = seed
 
-    def init(self, problem, seed):
+    def _init(self):
         """Data on the device, in float32 as the tutorial has them."""
+        problem = self.problem
         device = check_device(self.device)
         with tf.device(device):
             data = (
@@ -115,16 +119,12 @@ class AdamLoop(Kernel):
         total = [np.zeros((b.n_levels, b.r)) for b in problem.blocks]
         return _State(problem, data, pinned, total, device=device)
 
-    def step(self, params, state, seed):
-        """Not used: the loop's state is its chain, see `path`."""
-        raise TypeError("AdamLoop runs through `path`.")
-
-    def path(self, problem, kernel, state, params, tol, seed):
+    def steps(self):
         """Yield one `EMStep` per iteration; it never stops by itself."""
-        rng = np.random.default_rng(seed)
+        problem = self.problem
+        self.state = state = self._init()
+        rng = np.random.default_rng(self.seed)
         e = self.e_step
-        m = n_theta(params.factors)
-        nothing = Step(np.zeros(m), np.zeros((m, m)), np.nan)
         settings = (
             tf.constant(0.015 if e.step_size is None else e.step_size, DTYPE),
             tf.constant(e.num_leapfrog_steps or 3),
@@ -138,7 +138,7 @@ class AdamLoop(Kernel):
             )
             variables = tf.nest.flatten(raw)
             optimizer.build(variables)
-            b = [tf.zeros([e.n_chains, k.n_levels, k.r], DTYPE) for k in problem.blocks]
+            b = [tf.zeros([self.n_chains, k.n_levels, k.r], DTYPE) for k in problem.blocks]
             if e.n_warmup:
                 b, _ = self._transitions(state, raw, b, settings, rng, e.n_warmup)
             for iteration in range(1, self.max_iter + 1):
@@ -147,12 +147,20 @@ class AdamLoop(Kernel):
                 params, beta = self._params(raw, state)
                 draw = tuple(part.numpy()[0].astype(np.float64) for part in b)
                 self._keep(state, iteration, b)
-                moments = Moments(beta, (), 0.0, None, None, None, float(loss))
-                info = {"acceptance_rate": float(accepted), "draw": draw}
                 optimizer.apply_gradients(zip(gradient, variables, strict=True))
-                estimate, _ = self._params(raw, state)
+                self.params, _ = self._params(raw, state)
                 state.beta = raw[0].numpy().astype(np.float64)
-                yield EMStep(params, moments, nothing, info, False, estimate, None)
+                yield EMStep(
+                    theta=gaussian_theta(self.space, params, beta),
+                    loss=float(loss),
+                    loglik=np.nan,
+                    decrement=np.nan,
+                    info={"acceptance_rate": float(accepted), "draw": draw},
+                    done=False,
+                    estimate=gaussian_theta(self.space, self.params, state.beta),
+                    covariance=None,
+                    spread=None,
+                )
 
     def _transitions(self, state, raw, b, settings, rng, n_steps):
         seed = tf.constant(rng.integers(0, 2**31 - 1, 2), tf.int32)
@@ -169,12 +177,15 @@ class AdamLoop(Kernel):
         """Sum the draws of the second half, for the posterior means."""
         if 2 * iteration > self.max_iter:
             state.total = [t + p.numpy().sum(axis=0) for t, p in zip(state.total, b, strict=True)]
-            state.n_total += self.e_step.n_chains
+            state.n_total += self.n_chains
 
-    def posterior(self, params, state, seed, n_draws):
+    def posterior(self, last, n_draws):
         """Means over the second half's draws; SDs and root by conjugate gradients."""
+        state, seed = self.state, self.seed
         equations = CGKernel(device=self.device)
-        posterior = equations.posterior(params, equations.init(state.problem, seed), seed, n_draws)
+        posterior = equations.posterior(
+            self.params, equations.init(state.problem, seed), seed, n_draws
+        )
         effects = tuple(t / state.n_total for t in state.total)
         return posterior._replace(beta=state.beta, effects=effects)
 
@@ -187,14 +198,5 @@ def fit_by_adam(problem, e_step, m_step, max_iter, seed, n_draws, device, on_ste
     """Run the loop for `max_iter` iterations: `EMResult`."""
     if not np.all(problem.weights == 1):
         raise ValueError("m_step='adam' takes no sample_weight: use m_step='auto'.")
-    loop = AdamLoop(e_step, m_step, device, max_iter)
-    return fit(
-        problem,
-        loop,
-        max_iter=max_iter,
-        tol=np.nan,
-        seed=seed,
-        n_draws=n_draws,
-        on_step=on_step,
-        path=loop.path,
-    )
+    loop = AdamLoop(problem, e_step, m_step, device, max_iter, seed)
+    return fit(loop, max_iter=max_iter, n_draws=n_draws, on_step=on_step)

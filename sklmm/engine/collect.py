@@ -3,7 +3,7 @@
 import numpy as np
 
 from sklmm.engine.m_step import MIN_SIGMA, free_mask, is_singular
-from sklmm.result import EMResult, Status, natural
+from sklmm.result import EMResult, Status
 
 MAX_TRACE = 512
 MAX_TRACE_NUMBERS = 4_000_000
@@ -19,28 +19,6 @@ def theta_covariance(problem, information):
             (part + part.T) / 2, rcond=1e-10, hermitian=True
         )
     return inverse
-
-
-def variance_error(problem, params, cov):
-    """Standard errors of `natural`'s entries from the covariance [m, m] of theta (delta method)."""
-    m = len(cov)
-
-    def at(delta):
-        factors, first = [], 0
-        for L in params.factors:
-            rows, columns = np.triu_indices(len(L))[::-1]
-            new = L.copy()
-            new[rows, columns] += delta[first : first + len(rows)]
-            first += len(rows)
-            factors.append(new)
-        return natural(
-            [problem.covariance(k, L) for k, L in enumerate(factors)],
-            params.sigma * np.exp(delta[-1]) * problem.y_scale,
-        )
-
-    h = 1e-6
-    jacobian = np.column_stack([(at(h * e) - at(-h * e)) / (2 * h) for e in np.eye(m)])
-    return np.sqrt(np.maximum(np.einsum("ia,ab,ib->i", jacobian, cov, jacobian), 0.0))
 
 
 class Trace:
@@ -77,7 +55,7 @@ class Trace:
 def perfect(problem):
     """y is in the span of the fixed part: coefficients by least squares, every variance 0."""
     beta = problem.X.T @ (problem.weights * problem.y) / problem.n
-    names = n_natural(problem)
+    names = sum(b.r * (b.r + 1) // 2 for b in problem.blocks) + 1
     n_columns = problem.basis.shape[0]
     zeros = [np.zeros((b.n_levels, b.r)) for b in problem.blocks]
     return EMResult(
@@ -86,12 +64,12 @@ def perfect(problem):
         covariances=tuple(
             problem.covariance(k, np.eye(b.r) * (b.sd or 0.0)) for k, b in enumerate(problem.blocks)
         ),
-        sigma=0.0,
+        family={"sigma": 0.0},
         effects=tuple(zeros),
         effects_std=tuple(zeros),
         coef_root=np.zeros((n_columns, 1)),
         effects_root=tuple(z[:, :, None].astype(np.float32) for z in zeros),
-        variance_se=np.zeros(names),
+        natural_cov=np.zeros((n_columns + names, n_columns + names)),
         mc_error=np.zeros(n_columns + names),
         loglik=np.inf,
         n_obs=problem.n,
@@ -105,55 +83,47 @@ def perfect(problem):
     )
 
 
-def collect(problem, kernel, last, posterior, history, trace):
+def collect(algorithm, last, posterior, history, trace):
     """EMResult in the table's units."""
-    params = last.estimate
-    covariances = tuple(problem.covariance(k, L) for k, L in enumerate(params.factors))
-    p = problem.p
-    covariance = theta_covariance(problem, last.step.information)
-    variance_se = variance_error(problem, params, covariance)
-    variance_se[_unidentified(problem, params, last.step.information)] = np.nan
-    # A noisy kernel stopped before it could estimate its error does not know it.
-    mc_error = np.full(len(problem.basis) + len(variance_se), np.nan if kernel.stochastic else 0.0)
+    space, theta = algorithm.space, last.estimate
+    problem = space.problem
+    p, q = problem.p, len(problem.basis)
+    jacobian = np.zeros((q + len(space.natural(theta)), p + space.size - space.p))
+    jacobian[:q, :p] = problem.basis * problem.y_scale
+    jacobian[q:, p:] = space.jacobian(theta)[:, space.p :]
+    cov = _joint(last.covariance, p, jacobian.shape[1])
+    if posterior.beta_cov is not None:
+        cov[:p, :p] = posterior.beta_cov
+    natural_cov = jacobian @ cov @ jacobian.T
+    unknown = q + np.flatnonzero(_unidentified(space, theta, last.covariance))
+    natural_cov[unknown] = natural_cov[:, unknown] = np.nan
+    # A noisy algorithm stopped before it could estimate its error does not know it.
+    mc_error = np.full(len(jacobian), np.nan if algorithm.stochastic else 0.0)
     if last.spread is not None:
-        coef_spread = problem.basis @ last.spread[:p, :p] @ problem.basis.T
-        mc_error[: len(problem.basis)] = np.sqrt(np.diag(coef_spread)) * problem.y_scale
-        mc_error[len(problem.basis) :] = variance_error(problem, params, last.spread[p:, p:])
-    moving = None
-    if not last.done:
-        status = Status.MAX_ITER
-        before = history[-2 if len(history) > 1 else -1]["natural"]
-        change = np.abs(history[-1]["natural"] - before)
-        if last.spread is not None and kernel.stochastic:
-            change = mc_error[len(problem.basis) :]
-        moving = int(np.argmax(change / np.where(variance_se > 0, variance_se, np.inf)))
-    elif params.sigma <= MIN_SIGMA or any(is_singular(L, params.sigma) for L in params.factors):
-        status = Status.SINGULAR
-    else:
-        status = Status.CONVERGED if last.spread is None else Status.CONVERGED_MC
+        spread = jacobian @ _joint(last.spread, p, jacobian.shape[1]) @ jacobian.T
+        mc_error = np.sqrt(np.maximum(np.diag(spread), 0.0))
+    status, moving = _verdict(algorithm, last, history, natural_cov, mc_error)
     root = posterior.root
-    coef_root = problem.coef_deviation(root[:p].T).T
     roots, first = [], p
     for k, b in enumerate(problem.blocks):
         part = root[first : first + b.n_levels * b.r].reshape(b.n_levels, b.r, -1)
         roots.append(problem.effects(k, part).astype(np.float32))
         first += b.n_levels * b.r
-    beta_cov = problem.basis @ posterior.beta_cov @ problem.basis.T * problem.y_scale**2
     return EMResult(
         coef=problem.coef(posterior.beta),
-        coef_cov=beta_cov,
-        covariances=covariances,
-        sigma=params.sigma * problem.y_scale,
+        coef_cov=natural_cov[:q, :q],
+        covariances=tuple(problem.covariance(k, L) for k, L in enumerate(theta.factors)),
+        family=space.family(theta.raw),
         effects=tuple(problem.effects(k, e) for k, e in enumerate(posterior.effects)),
         effects_std=tuple(problem.effects(k, e) for k, e in enumerate(posterior.effects_std)),
-        coef_root=coef_root,
+        coef_root=problem.coef_deviation(root[:p].T).T,
         effects_root=tuple(roots),
-        variance_se=variance_se,
+        natural_cov=natural_cov,
         mc_error=mc_error,
         loglik=posterior.loglik,
         n_obs=problem.n,
         rank=p,
-        n_variance_parameters=int(free_mask(problem).sum()),
+        n_variance_parameters=int(space.free[space.p :].sum()),
         reml=problem.reml,
         history=history,
         status=status,
@@ -162,17 +132,49 @@ def collect(problem, kernel, last, posterior, history, trace):
     )
 
 
-def _unidentified(problem, params, information):
-    """Entries of `natural` without a standard error: singular blocks; all after Adam."""
-    if not information.any():
-        return np.ones(n_natural(problem), bool)
-    mask = [
-        np.full(b.r * (b.r + 1) // 2, b.sd is None and is_singular(L, params.sigma))
-        for b, L in zip(problem.blocks, params.factors, strict=True)
+def _joint(cov, p, size):
+    """[p + m, p + m] from a covariance of all of (beta, theta) or of its last entries."""
+    out = np.zeros((size, size))
+    if cov is not None:
+        first = size - len(cov)
+        out[first:, first:] = cov
+    return out
+
+
+def _verdict(algorithm, last, history, natural_cov, mc_error):
+    """How the fit ended, and the entry of `natural` that moves most if it did not converge."""
+    if last.done:
+        if _singular(algorithm.space, last.estimate).any():
+            return Status.SINGULAR, None
+        exact = last.spread is None
+        return (Status.CONVERGED if exact else Status.CONVERGED_MC), None
+    n = len(history[-1]["natural"])
+    before = history[-2 if len(history) > 1 else -1]["natural"]
+    change = np.abs(history[-1]["natural"] - before)
+    if last.spread is not None and algorithm.stochastic:
+        change = mc_error[-n:]
+    std = np.sqrt(np.diag(natural_cov)[-n:])
+    with np.errstate(invalid="ignore"):
+        relative = np.where(std > 0, change / np.where(std > 0, std, 1.0), 0.0)
+    return Status.MAX_ITER, int(np.argmax(relative)) if n else None
+
+
+def _singular(space, theta):
+    """Which of `natural` belong to a covariance on its boundary, or are a sigma of 0."""
+    sigma = space.family(theta.raw).get("sigma", 1.0) / space.problem.y_scale
+    blocks = [
+        np.full(b.r * (b.r + 1) // 2, b.sd is None and is_singular(L, sigma))
+        for b, L in zip(space.problem.blocks, theta.factors, strict=True)
     ]
-    return np.concatenate([*mask, [False]])
+    family = np.zeros(len(space.parameters), bool)
+    family[:] = sigma <= MIN_SIGMA
+    return np.concatenate([*blocks, family])
 
 
-def n_natural(problem):
-    """Number of SDs, correlations and sigma."""
-    return sum(b.r * (b.r + 1) // 2 for b in problem.blocks) + 1
+def _unidentified(space, theta, covariance):
+    """Entries of `natural` without a standard error: singular blocks; all after Adam."""
+    singular = _singular(space, theta)
+    if covariance is None:
+        return np.ones_like(singular)
+    singular[len(singular) - len(space.parameters) :] = False
+    return singular

@@ -1,7 +1,8 @@
-"""The EM loop: a Python generator that yields one `EMStep` per iteration.
+"""The EM loop. An algorithm is a generator of `EMStep`s, one per iteration, and a posterior.
 
-Deterministic kernels climb by EM and then damped Newton until the step is below `tol` standard
-errors. Stochastic kernels take the same steps on noisy moments, then average (see `stochastic`).
+`Newton`, here, is for deterministic kernels of Gaussian models: EM and then damped Newton steps
+until one is below `tol` standard errors. `stochastic.MonteCarlo`, `laplace.Laplace` and
+`adam.AdamLoop` are the others.
 """
 
 import time
@@ -9,55 +10,107 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sklmm.engine.collect import Trace, collect, perfect, theta_covariance
-from sklmm.engine.e_step.base import Moments, Params, initial_params
-from sklmm.engine.m_step import Step, em_step, leave_boundary, move, newton_step
-from sklmm.result import natural
+from sklmm.engine.collect import Trace, collect, theta_covariance
+from sklmm.engine.e_step.base import initial_params
+from sklmm.engine.m_step import em_step, leave_boundary, move, newton_step
+from sklmm.engine.theta import Space, Theta
 
 N_EM_STEPS = 2
 MIN_GAIN = 1e-9
 
 
 class EMStep(NamedTuple):
-    """One iteration: the parameters it evaluated, what it saw, the step it takes, and a verdict.
+    """One iteration: the theta it evaluated, what it saw, its step in standard errors, a verdict.
 
-    spread is the Monte Carlo covariance of (beta, theta) [p + m, p + m], None for exact moments.
+    `estimate` is where a fit that stops here ends; covariance [m, m] that of theta and spread its
+    Monte Carlo covariance, with beta's entries first or without them, or None.
     """
 
-    params: Params
-    moments: Moments
-    step: Step
+    theta: Theta
+    loss: float
+    loglik: float
+    decrement: float
     info: dict
     done: bool
-    estimate: Params
+    estimate: Theta
+    covariance: np.ndarray | None
     spread: np.ndarray | None
 
 
-def deterministic(problem, kernel, state, params, tol, seed):
+class Newton:
     """Ascend to the maximum; a step that lowers the log-likelihood is taken back and damped."""
-    best, damping, iteration = None, 0.0, 0
-    while True:
-        iteration += 1
-        moments, state, info = kernel.step(params, state, seed)
-        if best is not None and _worse(moments, best[1]):
-            damping = max(4 * damping, 0.05)
-            params, moments = best
-        else:
-            damping = damping / 4 if damping > 0.01 else 0.0
-            best = params, moments
-        step = newton_step(problem, params, moments, damping)
-        done = step.decrement < tol
-        raised = leave_boundary(problem, params, moments) if done else None
-        done = done and raised is None
-        if raised is not None:
-            following = raised
-        elif iteration <= N_EM_STEPS and not done and damping == 0:
-            following = em_step(problem, params, moments)
-        else:
-            following = move(params, step.delta)
-        spread = _probe_spread(problem, step, moments)
-        yield EMStep(params, moments, step, info, done, following, spread)
-        params = following
+
+    stochastic = False
+
+    def __init__(self, problem, kernel, tol, seed, start=None):
+        self.problem = problem
+        self.kernel = kernel
+        self.tol = tol
+        self.seed = seed
+        self.params = initial_params(problem) if start is None else start
+        self.space = gaussian_space(problem)
+
+    def steps(self):
+        """Yield `EMStep`s."""
+        problem, params = self.problem, self.params
+        self.state = self.kernel.init(problem, self.seed)
+        best, damping, iteration = None, 0.0, 0
+        while True:
+            iteration += 1
+            moments, self.state, info = self.kernel.step(params, self.state, self.seed)
+            if best is not None and _worse(moments, best[1]):
+                damping = max(4 * damping, 0.05)
+                params, moments = best
+            else:
+                damping = damping / 4 if damping > 0.01 else 0.0
+                best = params, moments
+            step = newton_step(problem, params, moments, damping)
+            done = step.decrement < self.tol
+            raised = leave_boundary(problem, params, moments) if done else None
+            done = done and raised is None
+            if raised is not None:
+                following = raised
+            elif iteration <= N_EM_STEPS and not done and damping == 0:
+                following = em_step(problem, params, moments)
+            else:
+                following = move(params, step.delta)
+            self.params = following
+            yield EMStep(
+                theta=self._theta(params, moments.beta),
+                loss=moments.loss,
+                loglik=np.nan if moments.loglik is None else moments.loglik,
+                decrement=step.decrement,
+                info=info,
+                done=done,
+                estimate=self._theta(following, moments.beta),
+                covariance=self._trim(theta_covariance(problem, step.information)),
+                spread=self._trim(_probe_spread(problem, step, moments), problem.p),
+            )
+            params = following
+
+    def posterior(self, last, n_draws):
+        """Posterior at the estimate."""
+        return self.kernel.posterior(self.params, self.state, self.seed, n_draws)
+
+    def _theta(self, params, beta):
+        return gaussian_theta(self.space, params, beta)
+
+    def _trim(self, cov, first=0):
+        """Without the row of a pinned sigma."""
+        if cov is None or self.space.estimated:
+            return cov
+        return cov[:-1, :-1]
+
+
+def gaussian_space(problem):
+    """Space of a Gaussian problem."""
+    return Space(problem, {"sigma": "positive" if problem.sigma is None else problem.sigma})
+
+
+def gaussian_theta(space, params, beta):
+    """Theta of a Gaussian model's Params."""
+    raw = [np.log(params.sigma)] if space.estimated else []
+    return Theta(beta, params.factors, np.array(raw))
 
 
 def _probe_spread(problem, step, moments):
@@ -75,61 +128,43 @@ def _worse(new, old):
     return not new.loglik > old.loglik - MIN_GAIN * (1 + abs(old.loglik))
 
 
-def _record(problem, step, seconds):
-    natural_values = natural(
-        [problem.covariance(k, L) for k, L in enumerate(step.params.factors)],
-        step.params.sigma * problem.y_scale,
-    )
+def _record(problem, space, step, seconds):
     return {
-        "loss": step.moments.loss,
-        "loglik": np.nan if step.moments.loglik is None else step.moments.loglik,
+        "loss": step.loss,
+        "loglik": step.loglik,
         "acceptance_rate": step.info.get("acceptance_rate", np.nan),
-        "step": step.step.decrement,
+        "step": step.decrement,
         "seconds": seconds,
-        "coef": problem.coef(step.moments.beta),
-        "natural": natural_values,
+        "coef": problem.coef(step.theta.beta),
+        "natural": space.natural(step.theta),
     }
 
 
-def fit(
-    problem, kernel, *, max_iter, tol, seed, n_draws, start=None, on_step=None, path=deterministic
-):
-    """Run the loop and collect an `EMResult`.
+def fit(algorithm, *, max_iter, n_draws, on_step=None):
+    """Run an algorithm and collect an `EMResult`.
 
     Parameters
     ----------
-    problem : Problem
-    kernel : Kernel
+    algorithm : Newton, MonteCarlo, Laplace or AdamLoop
     max_iter : int
-    tol : float
-        In standard errors.
-    seed : int
     n_draws : int
         Columns of the posterior root, at most.
-    start : Params, optional
-        In standard units; default `initial_params`.
     on_step : callable, optional
         Called with (iteration, record dict) after each iteration.
-    path : generator function
-        `deterministic`, `stochastic` or `adam`.
 
     Returns
     -------
     EMResult
     """
-    if problem.perfect and problem.sigma is None:
-        return perfect(problem)
-    params = initial_params(problem) if start is None else start
-    state = kernel.init(problem, seed)
+    problem = algorithm.space.problem
     history, clock, last, trace = [], time.perf_counter(), None, Trace(problem)
-    for last in path(problem, kernel, state, params, tol, seed):
+    for last in algorithm.steps():
         now = time.perf_counter()
-        history.append(_record(problem, last, now - clock))
+        history.append(_record(problem, algorithm.space, last, now - clock))
         trace.add(len(history), last.info.get("draw"))
         clock = now
         if on_step is not None:
             on_step(len(history), history[-1])
         if last.done or len(history) == max_iter:
             break
-    posterior = kernel.posterior(last.estimate, state, seed, n_draws)
-    return collect(problem, kernel, last, posterior, history, trace)
+    return collect(algorithm, last, algorithm.posterior(last, n_draws), history, trace)

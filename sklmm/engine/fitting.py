@@ -1,28 +1,34 @@
-"""One entry point for the estimators: problem, kernel and schedule from plain parameters."""
+"""One entry point for the estimators: problem and algorithm from plain parameters."""
+
+from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 
+from sklmm.engine.collect import perfect
 from sklmm.engine.e_step import make_kernel
 from sklmm.engine.e_step.base import Params, initial_params
-from sklmm.engine.em import deterministic, fit
+from sklmm.engine.em import Newton, fit
 from sklmm.engine.m_step import RAISED_SD
-from sklmm.engine.problem import in_own_units, standardize
+from sklmm.engine.problem import in_own_units, stacked, standardize
+from sklmm.steps import ConjugateGradient, Exact, Laplace
 
 #: Posterior draws kept by Monte Carlo kernels; an exact root is kept up to this many unknowns.
 N_DRAWS = 64
 EXACT_ROOT = 2048
 DETERMINISTIC_TOL = 1e-3
-MONTE_CARLO_TOL = 0.07
+MONTE_CARLO_TOL = 0.05
+#: Draws kept for the predictions of nonlinear families: as many as fit, within bounds.
+MOST_DRAWS = 512
+KEPT_NUMBERS = 1 << 20
 
 
 def run(
     design,
-    y,
-    weights,
+    response,
     *,
     fit_intercept,
     reml,
-    sigma,
     e_step,
     m_step,
     max_iter,
@@ -32,53 +38,97 @@ def run(
     device,
     on_step,
 ):
-    """Fit a Design: `EMResult`. See `MixedEffectsRegressor` for the parameters."""
+    """Fit a Design to a Response: `EMResult`. See `MixedEffectsRegressor` for the parameters."""
+    family, y, weights = response.family, response.y, response.weights
+    gaussian = family.name == "gaussian"
     if m_step is not None:
         from sklmm.engine.adam import fit_by_adam
 
-        problem = in_own_units(design, y, weights, reml=reml, sigma=sigma)
+        problem = in_own_units(design, y, weights, reml=reml, sigma=family.sigma)
         return fit_by_adam(problem, e_step, m_step, max_iter, seed, N_DRAWS, device, on_step)
-    problem = standardize(design, y, weights, fit_intercept=fit_intercept, reml=reml, sigma=sigma)
-    if problem.n <= problem.p and not problem.perfect:
+    problem = standardize(
+        design,
+        y,
+        weights,
+        fit_intercept=fit_intercept,
+        reml=reml,
+        sigma=family.sigma if gaussian else None,
+        scale_y=family.scale_equivariant,
+    )
+    if gaussian and problem.n <= problem.p and not problem.perfect:
         raise ValueError(
             f"sample_weight: the weights sum to {problem.n:.4g}, no more than the {problem.p} "
             "fixed coefficients. A weight counts repetitions of its row: do not normalise the "
             "weights."
         )
-    kernel = make_kernel(e_step, device)
-    path, default_tol, n_draws = deterministic, DETERMINISTIC_TOL, N_DRAWS
-    if kernel.stochastic:
-        from sklmm.engine.stochastic import stochastic
+    if family.scale_equivariant and problem.perfect and family.sigma is None:
+        return perfect(problem)
+    problem = stacked(problem, response.n_predictors)
+    n_draws, scope = N_DRAWS, nullcontext()
+    if isinstance(e_step, Exact | ConjugateGradient):
+        if isinstance(e_step, Exact) and problem.p + problem.n_effects <= EXACT_ROOT:
+            n_draws = EXACT_ROOT
+        kernel = make_kernel(e_step, device)
+        tol = DETERMINISTIC_TOL if tol is None else tol
+        algorithm = Newton(problem, kernel, tol, seed, _warm(problem, start))
+    else:
+        algorithm = _for_any_family(problem, response, e_step, tol, seed)
+        scope = _on(device)
+        if not gaussian:
+            n_draws = int(np.clip(KEPT_NUMBERS // max(problem.n_effects, 1), N_DRAWS, MOST_DRAWS))
+        algorithm.n_draws = n_draws
+    with scope:
+        return fit(algorithm, max_iter=max_iter, n_draws=n_draws, on_step=on_step)
 
-        path, default_tol = stochastic, MONTE_CARLO_TOL
-    elif problem.p + problem.n_effects <= EXACT_ROOT:
-        n_draws = EXACT_ROOT
-    return fit(
-        problem,
-        kernel,
-        max_iter=max_iter,
-        tol=default_tol if tol is None else tol,
-        seed=seed,
-        n_draws=n_draws,
-        start=_warm(problem, start),
-        on_step=on_step,
-        path=path,
-    )
+
+def _on(device):
+    from sklmm.engine.xla import check_device, tf
+
+    return tf.device(check_device(device))
+
+
+_LIKELIHOODS = {}
+
+
+def _for_any_family(problem, response, e_step, tol, seed):
+    from sklmm.engine.e_step.laplace import Laplace as LaplaceAlgorithm
+    from sklmm.engine.latent import Latent
+    from sklmm.engine.likelihood import Likelihood
+    from sklmm.engine.stochastic import MonteCarlo
+
+    parameters = {
+        name: kind / problem.y_scale if name == "sigma" and not isinstance(kind, str) else kind
+        for name, kind in response.parameters.items()
+    }
+    like = Likelihood.of(response.family, response.n_classes)
+    like = replace(like, pinned=tuple((k, parameters[k]) for k, _ in like.pinned))
+    # Compiled steps know a likelihood by identity: equal ones must be one.
+    like = _LIKELIHOODS.setdefault(like, like)
+    latent = Latent(problem, like, parameters)
+    if isinstance(e_step, Laplace):
+        tol = DETERMINISTIC_TOL if tol is None else tol
+        return LaplaceAlgorithm(latent, tol, seed, n_probes=e_step.n_probes)
+    tol = MONTE_CARLO_TOL if tol is None else tol
+    return MonteCarlo(latent, make_kernel(e_step), tol, seed)
 
 
 def _warm(problem, start):
-    """Params from a previous fit's (covariances, sigma), off the boundary; pins stay pinned."""
+    """Params from a previous fit's result, off the boundary; pins stay pinned."""
     params = initial_params(problem)
-    if start is None or start[1] == 0 or len(start[0]) != len(problem.blocks):
+    if start is None or not start.sigma > 0 or len(start.covariances) != len(problem.blocks):
         return params
-    sigma = start[1] / problem.y_scale if problem.sigma is None else problem.sigma
-    factors = []
-    for k, (block, covariance) in enumerate(zip(problem.blocks, start[0], strict=True)):
+    sigma = start.sigma / problem.y_scale if problem.sigma is None else problem.sigma
+    return Params(_warm_factors(problem, start, params.factors, sigma), sigma)
+
+
+def _warm_factors(problem, start, factors, sigma):
+    out = []
+    for k, (block, covariance) in enumerate(zip(problem.blocks, start.covariances, strict=True)):
         if block.sd is not None or covariance.shape != (block.r, block.r):
-            factors.append(params.factors[k])
+            out.append(factors[k])
             continue
         scale = problem.z_scales[k] / problem.y_scale
         values, vectors = np.linalg.eigh(covariance * np.outer(scale, scale))
         values = np.maximum(values, (RAISED_SD * sigma) ** 2)
-        factors.append(np.linalg.cholesky((vectors * values) @ vectors.T))
-    return Params(tuple(factors), sigma)
+        out.append(np.linalg.cholesky((vectors * values) @ vectors.T))
+    return tuple(out)

@@ -52,16 +52,18 @@ class System(NamedTuple):
     schur: object
 
 
-def tensors(problem, dtype=np.float64):
-    """Data of a problem in its shape bucket."""
-    n = bucket(len(problem.y))
+def tensors(problem, dtype=np.float64, multiple=1):
+    """Data of a problem in its shape bucket, a multiple of `multiple` rows."""
+    n = multiple * bucket(-(-len(problem.y) // multiple))
 
     def rows(array, kind=dtype):
         return tf.constant(pad(np.asarray(array, kind), n))
 
+    y = np.pad(problem.y, (0, n - len(problem.y)), mode="edge")
     return Data(
         rows(problem.X),
-        rows(problem.y),
+        # A row of weight 0 repeats a true y: it is in the support of any family.
+        tf.constant(y, dtype),
         rows(problem.weights),
         tuple(rows(b.refs, np.int32) for b in problem.blocks),
         tuple(rows(b.z) for b in problem.blocks),
@@ -180,6 +182,15 @@ class Layout:
         ]
         self.levels = [b.n_levels for b in problem.blocks]
         self.size = self.p + sum(J * r for J, r in self.shapes)
+
+    @property
+    def real(self):
+        """Which unknowns are not padding."""
+        parts = [
+            np.arange(J * r) < levels * r
+            for (J, r), levels in zip(self.shapes, self.levels, strict=True)
+        ]
+        return np.concatenate([np.ones(self.p, bool), *parts])
 
     def split(self, flat):
         """[p + Q', c] -> [p, c] and a list of [n_levels, r, c], without the padding."""

@@ -10,7 +10,7 @@ variation are left out, so collinear columns get the minimum-norm solution and n
 error.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -132,10 +132,45 @@ def _whiten(X, weights, fit_intercept):
     return whitened, basis, log_det
 
 
-def standardize(design, y, weights, *, fit_intercept, reml, sigma=None):
-    """Problem in standard units from a Design, y [n_rows] and weights [n_rows]."""
+def _scaled_blocks(design, weights, n, y_scale):
+    """The blocks with z / rms(z), and those rms."""
+    blocks, z_scales = [], []
+    for b in design.blocks:
+        z = np.ones((len(weights), 1)) if b.z is None else b.z
+        rms = np.sqrt(weights @ z**2 / n)
+        rms = np.where(rms > 0, rms, 1.0)
+        z = z / rms
+        sd = None if b.sd is None else b.sd * float(rms[0]) / y_scale
+        blocks.append(
+            BlockData(b.refs, z, b.n_levels, sd, _crossprod(b.refs, z, weights, b.n_levels))
+        )
+        z_scales.append(rms)
+    return tuple(blocks), tuple(z_scales)
+
+
+def standardize(design, y, weights, *, fit_intercept, reml, sigma=None, scale_y=True):
+    """Problem in standard units from a Design, y [n_rows] and weights [n_rows].
+
+    `scale_y` is for families whose y may be shifted and scaled; others keep y as it is.
+    """
     n = float(weights.sum())
     X, basis, log_det = _whiten(design.X, weights, fit_intercept)
+    if not scale_y:
+        blocks, z_scales = _scaled_blocks(design, weights, n, 1.0)
+        return Problem(
+            y=y,
+            X=X,
+            weights=weights,
+            blocks=blocks,
+            n=n,
+            reml=reml,
+            sigma=None,
+            y_centre=0.0,
+            y_scale=1.0,
+            basis=basis,
+            z_scales=z_scales,
+            log_det_basis=log_det,
+        )
     centre = float(weights @ y / n) if fit_intercept else 0.0
     centred = y - centre
     ols = X.T @ (weights * centred) / n
@@ -146,29 +181,19 @@ def standardize(design, y, weights, *, fit_intercept, reml, sigma=None):
     if variance <= PERFECT_FIT * total or total == 0.0:
         variance = 0.0
     scale = np.sqrt(variance) if variance > 0 else 1.0
-    blocks, z_scales = [], []
-    for b in design.blocks:
-        z = np.ones((len(y), 1)) if b.z is None else b.z
-        rms = np.sqrt(weights @ z**2 / n)
-        rms = np.where(rms > 0, rms, 1.0)
-        z = z / rms
-        sd = None if b.sd is None else b.sd * float(rms[0]) / scale
-        blocks.append(
-            BlockData(b.refs, z, b.n_levels, sd, _crossprod(b.refs, z, weights, b.n_levels))
-        )
-        z_scales.append(rms)
+    blocks, z_scales = _scaled_blocks(design, weights, n, scale)
     return Problem(
         y=centred / scale,
         X=X,
         weights=weights,
-        blocks=tuple(blocks),
+        blocks=blocks,
         n=n,
         reml=reml,
         sigma=None if sigma is None else sigma / scale,
         y_centre=centre,
         y_scale=scale,
         basis=basis,
-        z_scales=tuple(z_scales),
+        z_scales=z_scales,
         log_det_basis=log_det,
         ols_variance=1.0 if variance > 0 else 0.0,
     )
@@ -195,4 +220,46 @@ def in_own_units(design, y, weights, *, reml, sigma=None):
         basis=np.eye(design.X.shape[1]),
         z_scales=tuple(np.ones(b.r) for b in blocks),
         log_det_basis=0.0,
+    )
+
+
+def reweighted(problem, weights):
+    """The problem with other weights [n_rows], its cross-products with them."""
+    blocks = tuple(
+        replace(b, crossprod=_crossprod(b.refs, b.z, weights, b.n_levels)) for b in problem.blocks
+    )
+    return replace(problem, weights=weights, blocks=blocks)
+
+
+def stacked(problem, d):
+    """The problem of `d` linear predictors a row, each with coefficients and effects of its own.
+
+    The rows of one observation are adjacent, i * d + c; the coefficients of one predictor too, and
+    block k becomes the blocks k * d + c, whose z is 0 on the rows of the other predictors.
+    """
+    if d == 1:
+        return problem
+    n_rows = len(problem.y)
+    weights = np.repeat(problem.weights, d)
+    blocks = []
+    for b in problem.blocks:
+        refs = np.repeat(b.refs, d)
+        for c in range(d):
+            z = np.zeros((n_rows * d, b.r))
+            z[c::d] = b.z
+            blocks.append(
+                BlockData(refs, z, b.n_levels, b.sd, _crossprod(refs, z, weights, b.n_levels))
+            )
+    return replace(
+        problem,
+        y=np.repeat(problem.y, d),
+        X=np.kron(problem.X, np.eye(d))
+        .reshape(n_rows * d, -1, d)
+        .swapaxes(1, 2)
+        .reshape(n_rows * d, -1),
+        weights=weights,
+        blocks=tuple(blocks),
+        basis=np.kron(np.eye(d), problem.basis),
+        z_scales=tuple(s for s in problem.z_scales for _ in range(d)),
+        log_det_basis=d * problem.log_det_basis,
     )

@@ -1,126 +1,262 @@
-"""The EM loop's schedule for Monte Carlo kernels.
+"""Monte Carlo EM: the schedule for kernels that draw the latent variables.
 
-Burn-in takes EM steps and then Newton steps on the noisy gradient, until a step is within its own
-noise. From then on the steps shrink and the estimate is an average (Polyak & Juditsky 1992): with
-the averaged information M, each iteration gives a pseudo-value
+Burn-in takes Newton steps on the noisy score with the complete-data information, until a step is
+within its own noise; the metric and the motion of x follow theta. Then both are frozen, the steps
+shrink, and the estimate is an average (Polyak & Juditsky 1992): with M the information by Louis'
+formula (1982, JRSS B 44, 226-233), complete-data information less the scores' covariance, each
+iteration gives a pseudo-value
 
     psi_t = theta_t + M^-1 g_t,    E[psi_t] = theta-hat to second order,
 
 whose mean is the estimate and whose batch means give its Monte Carlo error. The fit stops when that
 error, and the step still to go from the mean of theta_t, are below `tol` standard errors for every
-parameter, coefficients included.
+parameter.
 """
 
 import numpy as np
 
-from sklmm.engine.collect import theta_covariance
-from sklmm.engine.e_step.base import Params
-from sklmm.engine.em import N_EM_STEPS, EMStep
-from sklmm.engine.m_step import (
-    Step,
-    em_step,
-    free_mask,
-    gradient,
-    move,
-    newton_step,
-    observed_information,
-)
+from sklmm.engine.e_step.base import Posterior, vech_indices
+from sklmm.engine.em import EMStep
+from sklmm.engine.start import start_theta
 
-QUIET_STEPS = 5
-MIN_WINDOW = 40
-PLATEAU = 10
+QUIET_STEPS = 3
 MAX_BURN_IN = 60
+#: Decrement above which the metric, the motion and the information follow theta.
+FAR = 0.5
+MIN_WINDOW = 24
+PLATEAU = 10
 GAIN_POWER = 0.7
-SMOOTHING = 0.3
+INFORMATION_EVERY = 12
+INFORMATION_DRAWS = 8
+#: Share of the complete-data information that the missing data leave at least.
+LEAST_OBSERVED = 0.1
+NOISE_STEPS = 2.0
+MAX_STEP = 2.0
+MAX_RAW_STEP = 1.0
+MIN_MOVE = 0.05
 
 
-def stochastic(problem, kernel, state, params, tol, seed):
-    """Yield `EMStep`s; the last one's `estimate` is the average."""
-    quiet, t, information = 0, 0, None
-    while quiet < QUIET_STEPS and t < MAX_BURN_IN:
-        t += 1
-        moments, state, info = kernel.step(params, state, seed)
-        information = _smoothed(information, observed_information(params, moments))
-        step = newton_step(problem, params, moments, information=information)
-        quiet = (
-            quiet + 1
-            if t > N_EM_STEPS and step.decrement < _own_noise(problem, step, moments)
-            else 0
+class MonteCarlo:
+    """One fit: the sampler's state, the draws kept, and the generator of `EMStep`s."""
+
+    stochastic = True
+
+    def __init__(self, latent, sampler, tol, seed, start=None, n_draws=64):
+        self.latent = latent
+        self.space = latent.space
+        self.sampler = sampler
+        self.tol = tol
+        self.rng = np.random.default_rng(seed)
+        self.start = start
+        self.n_draws = n_draws
+        self.kept, self.sums, self.squares, self.n_total = [], None, None, 0
+
+    def steps(self):
+        """Yield `EMStep`s; the last one's `estimate` is the average."""
+        space, latent = self.space, self.latent
+        theta, mode = start_theta(latent) if self.start is None else self.start
+        flat = space.join(theta)
+        quiet, t, decrement, moved = 0, 0, np.inf, np.zeros(space.size)
+        while quiet < QUIET_STEPS and t < MAX_BURN_IN:
+            t += 1
+            theta = space.split(flat)
+            if decrement > FAR or t == MAX_BURN_IN:
+                mode, equations = latent.mode(theta, mode)
+                field = self.field = latent.field(theta, equations, mode)
+                self.sampler.place(latent, theta, equations, mode, self.rng)
+                information = None
+            x, info, value, scores = self._draw(theta, field, moved)
+            if information is None:
+                information = latent.information(theta, field, x[:, :INFORMATION_DRAWS])
+            step, decrement = newton(space, information, scores.mean(axis=1))
+            quiet = quiet + 1 if decrement < own_noise(space, information, scores) else 0
+            covariance = invert(space, information)
+            yield self._step(theta, x, value, info, decrement, cov=covariance)
+            moved = cap(space, flat, step)
+            flat = flat + moved
+            if decrement > FAR:
+                mode, moved = mode + np.asarray(field.shift) @ moved, np.zeros(space.size)
+        self.sampler.adapting = False
+        window, informations, done = [], [information], False
+        while not done:
+            theta = space.split(flat)
+            x, info, value, scores = self._draw(theta, field, moved)
+            if (len(window) + 1) % INFORMATION_EVERY == 0:
+                part = x[:, :INFORMATION_DRAWS]
+                informations = [*informations[-3:], latent.information(theta, field, part)]
+            window.append((flat, scores))
+            self._keep(theta, x)
+            complete = np.mean(informations, axis=0)
+            estimate, observed, error, drift = average(space, window[len(window) // 4 :], complete)
+            covariance = invert(space, observed)
+            std = np.sqrt(np.diag(covariance))
+            relative = max(longest(error, std), longest(drift, std))
+            done = len(window) * 3 // 4 >= MIN_WINDOW and relative < self.tol
+            yield self._step(
+                theta,
+                x,
+                value,
+                info,
+                relative,
+                done,
+                space.split(estimate),
+                covariance,
+                np.diag(error**2),
+            )
+            step, decrement = newton(space, complete, scores.mean(axis=1))
+            gain = min(1.0, (PLATEAU / len(window)) ** GAIN_POWER)
+            moved = gain / max(decrement, 1.0) * step
+            flat = flat + moved
+
+    def _draw(self, theta, field, moved):
+        """Draws at theta, the chains moved along with it: (x, info, log p(y, x), scores)."""
+        self.sampler.shift(np.asarray(field.shift) @ moved)
+        x, info = self.sampler.draw(theta, self.rng)
+        value, scores = self.latent.scores(theta, field, x)
+        return x, info, value, scores
+
+    def _step(
+        self, theta, x, value, info, decrement, done=False, estimate=None, cov=None, spread=None
+    ):
+        estimate = theta if estimate is None else estimate
+        p = self.latent.problem.p
+        beta = x[:p].mean(axis=1) if self.latent.full.reml else theta.beta
+        return EMStep(
+            theta=theta._replace(beta=beta),
+            loss=-float(value.mean()),
+            loglik=np.nan,
+            decrement=decrement,
+            info={**info, "draw": self._effects(theta, x[:, :1])},
+            done=done,
+            estimate=estimate,
+            covariance=cov,
+            spread=spread,
         )
-        following = (
-            em_step(problem, params, moments) if t <= N_EM_STEPS else move(params, step.delta)
+
+    def _effects(self, theta, x):
+        _, parts = self.latent.layout.split(x)
+        return tuple(
+            np.einsum("ab,jbc->jac", L, u)[:, :, 0]
+            for L, u in zip(theta.factors, parts, strict=True)
         )
-        yield EMStep(params, moments, step, info, False, following, None)
-        params = following
-    beta_std = kernel.beta_std(params, state)
-    state.collecting = True
-    window, done = [], False
-    while not done:
-        moments, state, info = kernel.step(params, state, seed)
-        information = _smoothed(information, observed_information(params, moments))
-        step = newton_step(problem, params, moments, information=information)
-        window.append((params, moments))
-        used = window[len(window) // 3 :]
-        estimate, mean_information, error, drift = average(problem, used, beta_std)
-        std = _standard_errors(problem, mean_information, beta_std)
-        relative = max(_longest(error, std), _longest(drift, std))
-        done = len(used) >= MIN_WINDOW and relative < tol
-        beta = np.mean([m.beta for _, m in used], axis=0)
-        verdict = Step(step.delta, mean_information, relative)
-        averaged = moments._replace(beta=beta)
-        spread = np.diag(error**2)
-        yield EMStep(params, averaged, verdict, info, done, estimate, spread)
-        gain = min(1.0, (PLATEAU / len(window)) ** GAIN_POWER)
-        # What is left to go is noise: no step longer than a standard error.
-        params = move(params, gain / max(step.decrement, 1.0) * step.delta)
+
+    def _keep(self, theta, x):
+        beta, parts = self.latent.layout.split(x)
+        effects = [
+            np.einsum("ab,jbc->jac", L, u) for L, u in zip(theta.factors, parts, strict=True)
+        ]
+        flat = np.concatenate([beta, *(e.reshape(-1, x.shape[1]) for e in effects)])
+        if self.sums is None:
+            self.sums, self.squares = np.zeros(len(flat)), np.zeros(len(flat))
+        self.sums += flat.sum(axis=1)
+        self.squares += (flat**2).sum(axis=1)
+        self.n_total += x.shape[1]
+        most = -(-self.n_draws // x.shape[1])
+        self.kept = [*self.kept, flat.astype(np.float32)][-most:]
+
+    def posterior(self, last, n_draws):
+        """Means and SDs over the draws since burn-in; root from the latest."""
+        latent = self.latent
+        if not self.kept:
+            theta = last.estimate
+            x, _ = self.sampler.draw(theta._replace(beta=theta.beta[: self.space.p]), self.rng)
+            self._keep(theta, x)
+        p = latent.problem.p
+        draws = np.concatenate(self.kept, axis=1).astype(float)[:, -n_draws:]
+        mean = self.sums / self.n_total
+        draws -= draws.mean(axis=1, keepdims=True)
+        n_draws = draws.shape[1]
+        root = draws / np.sqrt(max(n_draws - 1, 1))
+        variance = np.maximum(self.squares / self.n_total - mean**2, 0.0)
+        beta, beta_cov = last.estimate.beta, None
+        if latent.full.reml:
+            beta, beta_cov = mean[:p], root[:p] @ root[:p].T
+            slope = root[p:] @ root[:p].T @ np.linalg.pinv(beta_cov, hermitian=True)
+            variance[p:] -= np.einsum("qp,pr,qr->q", slope, beta_cov, slope)
+        else:
+            root = self.latent.with_coefficients(last, self.field, root, self.rng)
+        first = p
+        effects, stds = [], []
+        for b in latent.full.blocks:
+            part = slice(first, first + b.n_levels * b.r)
+            effects.append(mean[part].reshape(b.n_levels, b.r))
+            stds.append(np.sqrt(np.maximum(variance[part], 0.0)).reshape(b.n_levels, b.r))
+            first = part.stop
+        return Posterior(beta, tuple(effects), tuple(stds), beta_cov, root, None)
 
 
-def _smoothed(before, now):
-    """Running mean: the curvature of a single E-step is noisy, most of all near a boundary."""
-    return now if before is None else (1 - SMOOTHING) * before + SMOOTHING * now
+def newton(space, information, score):
+    """Step in theta [m] by absolute eigenvalues, and its length in standard errors."""
+    free = space.free
+    delta = np.zeros(space.size)
+    if not free.any():
+        return delta, 0.0
+    part = information[np.ix_(free, free)]
+    scale = np.sqrt(np.maximum(np.abs(np.diag(part)), 1e-300))
+    values, vectors = np.linalg.eigh(part / np.outer(scale, scale))
+    size = np.maximum(np.abs(values), 1e-4 * np.abs(values).max())
+    projected = vectors.T @ (score[free] / scale)
+    delta[free] = vectors @ (projected / size) / scale
+    return delta, float(np.sqrt(np.sum(projected**2 / size)))
 
 
-def _own_noise(problem, step, moments):
-    """Twice the length that Monte Carlo noise alone gives a Newton step."""
-    free = free_mask(problem)
-    cov = np.atleast_2d(np.cov(moments.noise[:, free].T)) / len(moments.noise)
-    inverse = np.linalg.pinv(step.information[np.ix_(free, free)], hermitian=True)
-    return 2 * np.sqrt(max(np.trace(inverse @ cov), 0.0)) + 0.1
+def cap(space, flat, step):
+    """The step, shortened so that no SD is more than halved or doubled and nothing else leaps."""
+    theta = space.split(flat)
+    limits = [np.full(space.p, MAX_STEP)]
+    for L in theta.factors:
+        rows, _ = vech_indices(len(L))
+        limits.append(0.5 * np.linalg.norm(L, axis=1)[rows] + MIN_MOVE)
+    limits.append(np.full(len(theta.raw), MAX_RAW_STEP))
+    return step * min(1.0, float(np.min(np.concatenate(limits) / np.maximum(abs(step), 1e-300))))
 
 
-def average(problem, window, beta_std):
-    """Estimate, averaged information, Monte Carlo errors and remaining step of (beta, theta)."""
-    information = np.mean([observed_information(p, m) for p, m in window], axis=0)
-    inverse = theta_covariance(problem, information)
-    first = window[0][0]
-    theta = np.array([_flat(p) for p, _ in window])
-    gradients = np.array([gradient(p, m) for p, m in window])
-    pseudo = theta + gradients @ inverse
-    beta = np.array([m.beta for _, m in window])
-    error = np.maximum(
-        batch_error(np.column_stack([beta, pseudo])),
-        _independent_error(window, inverse, beta_std),
+def invert(space, information):
+    """Covariance [m, m] of the free entries of theta, 0 for pinned ones."""
+    free = space.free
+    out = np.zeros_like(information)
+    if free.any():
+        part = information[np.ix_(free, free)]
+        out[np.ix_(free, free)] = np.linalg.pinv(part, rcond=1e-10, hermitian=True)
+    return out
+
+
+def own_noise(space, information, scores):
+    """The length that Monte Carlo noise alone gives a Newton step, with some margin."""
+    free = space.free
+    covariance = np.atleast_2d(np.cov(scores[free])) / scores.shape[1]
+    inverse = invert(space, information)[np.ix_(free, free)]
+    return NOISE_STEPS * np.sqrt(max(np.trace(inverse @ covariance), 0.0)) + 0.1
+
+
+def observed_information(space, complete, covariance):
+    """Louis' formula, kept positive: at least `LEAST_OBSERVED` of the complete-data information."""
+    free = np.ix_(space.free, space.free)
+    values, vectors = np.linalg.eigh(complete[free])
+    root = vectors * np.sqrt(np.maximum(values, 1e-9 * max(values.max(initial=0.0), 1e-300)))
+    inverse = np.linalg.inv(root) if len(root) else root
+    left, turned = np.linalg.eigh(np.eye(len(root)) - inverse @ covariance[free] @ inverse.T)
+    out = np.zeros_like(complete)
+    out[free] = root @ (turned * np.maximum(left, LEAST_OBSERVED)) @ turned.T @ root.T
+    return out
+
+
+def average(space, window, complete):
+    """Estimate, observed information, Monte Carlo errors and remaining step."""
+    n_draws = sum(s.shape[1] for _, s in window)
+    within = np.mean([np.atleast_2d(np.cov(s)) for _, s in window], axis=0)
+    observed = observed_information(space, complete, within)
+    inverse = invert(space, observed)
+    theta = np.array([flat for flat, _ in window])
+    scores = np.array([s.mean(axis=1) for _, s in window])
+    pseudo = theta + scores @ inverse
+    floor = np.sqrt(np.maximum(np.diag(inverse @ within @ inverse), 0.0) / n_draws)
+    return (
+        pseudo.mean(axis=0),
+        observed,
+        np.maximum(batch_error(pseudo), floor),
+        (scores.mean(axis=0) @ inverse),
     )
-    mean = pseudo.mean(axis=0)
-    estimate = move(first, mean - _flat(first))
-    drift = np.concatenate([np.zeros(beta.shape[1]), gradients.mean(axis=0) @ inverse])
-    return estimate, information, error, drift
-
-
-def _flat(params: Params):
-    parts = []
-    for L in params.factors:
-        columns, rows = np.triu_indices(len(L))
-        parts.append(L[rows, columns])
-    return np.concatenate([*parts, [np.log(params.sigma)]])
-
-
-def _independent_error(window, inverse, beta_std):
-    """The error if all draws were independent: short windows' batch means may understate it."""
-    n_draws = len(window) * len(window[0][1].noise)
-    per_draw = np.mean([np.atleast_2d(np.cov(m.noise.T)) for _, m in window], axis=0)
-    variance = np.diag(inverse @ per_draw @ inverse) / n_draws
-    return np.concatenate([beta_std / np.sqrt(n_draws), np.sqrt(np.maximum(variance, 0.0))])
 
 
 def batch_error(values):
@@ -134,12 +270,7 @@ def batch_error(values):
     return means.std(axis=0, ddof=1) / np.sqrt(count)
 
 
-def _standard_errors(problem, information, beta_std):
-    variance = np.diag(theta_covariance(problem, information))
-    return np.concatenate([beta_std, np.sqrt(np.maximum(variance, 0.0))])
-
-
-def _longest(step, std):
+def longest(step, std):
     """The largest entry of a step, in standard errors of the free parameters."""
     free = std > 0
     return float(np.max(np.abs(step[free]) / std[free], initial=0.0))

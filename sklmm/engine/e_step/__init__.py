@@ -5,7 +5,8 @@ from importlib import import_module
 _KERNELS = {
     "Exact": ("exact", "ExactKernel"),
     "ConjugateGradient": ("cg", "CGKernel"),
-    "HMC": ("hmc", "HMCKernel"),
+    "HMC": ("hmc", "HMCSampler"),
+    "NUTS": ("nuts", "NUTSSampler"),
 }
 
 
@@ -14,4 +15,4 @@ def make_kernel(e_step, device=None):
     module, name = _KERNELS[type(e_step).__name__]
     kernel = getattr(import_module(f"sklmm.engine.e_step.{module}"), name)
     parameters = e_step.get_params(deep=False)
-    return kernel(**parameters) if module == "exact" else kernel(**parameters, device=device)
+    return kernel(**parameters, device=device) if module == "cg" else kernel(**parameters)

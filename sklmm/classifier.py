@@ -1,0 +1,221 @@
+"""`MixedEffectsClassifier`: the public estimator for binary, unordered and ordered classes."""
+
+import numpy as np
+import pandas as pd
+from scipy.special import logit
+from scipy.stats import norm
+from sklearn.base import ClassifierMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d
+
+from sklmm import prediction
+from sklmm._base import BaseMixedEffects
+from sklmm.families import resolve_family
+
+_FAMILIES = ("bernoulli", "categorical", "ordinal")
+
+
+def _is_binary(estimator):
+    check_is_fitted(estimator)
+    if len(estimator.classes_) != 2:
+        raise AttributeError("decision_function is for two classes: use predict_proba.")
+    return True
+
+
+class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
+    r"""Classification with crossed or nested random effects, at the true maximum likelihood.
+
+    .. math::
+        \eta_i = x_i^T \beta + \alpha + \sum_k z_{ik}^T b_k[j_k(i)], \quad
+        b_k[j] \sim N(0, \Sigma_k), \quad y_i \sim \mathrm{Family}(\eta_i)
+
+    Two classes: P(second class) = logistic(eta). More: multinomial logit, with coefficients and
+    effects for each class but the first. ``family="ordinal"``: P(y <= c) = logistic(theta_c - eta).
+
+    Parameters
+    ----------
+    random_effects : list of str, int or RandomEffect, optional
+        As in `MixedEffectsRegressor`.
+    fixed_effects : list of str or int, optional
+        Columns of the fixed part; None takes every column that is not a grouping column.
+    fit_intercept : bool, default=True
+        An ordinal model always has its cutpoints.
+    family : {"auto", "bernoulli", "categorical", "ordinal"} or Family, default="auto"
+        "auto" is "bernoulli" for two classes and "categorical" for more. ``Bernoulli("probit")``
+        and ``Ordinal("probit")`` change the link.
+    method : {"auto", "reml", "ml"}, default="auto"
+        "auto" is maximum likelihood; "reml" integrates the coefficients out with a flat prior.
+    e_step : {"auto", "hmc", "nuts", "laplace"} or a configured E-step, default="auto"
+        "auto" is "hmc".
+    m_step : {"auto"}, default="auto"
+    max_iter : int, default=200
+        EM iterations.
+    tol : float or "auto", default="auto"
+        The fit stops when the last step and the Monte Carlo error are below `tol` standard errors
+        of every parameter. "auto" is 0.05 (0.001 for laplace).
+    handle_unknown : {"population", "error"}, default="population"
+        At predict, an unseen or missing level has effect 0, or is an error.
+    warm_start : bool, default=False
+        Start from the previous fit's estimate.
+    random_state : int, RandomState or None, default=None
+        Seeds the chains.
+    verbose : int, default=0
+        Print progress lines; higher prints more of them.
+    device : str, optional
+        TensorFlow device such as "CPU:0" or "GPU:0".
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+    coef_ : ndarray of shape (n_fixed,), or (n_classes - 1, n_fixed) for "categorical"
+    intercept_ : float, or ndarray of shape (n_classes - 1,) for "categorical"
+        0 for "ordinal", whose ``family_params_["cutpoints"]`` stand in its place.
+    fixed_effects_, random_effects_, random_effects_std_, cov_re_, variance_components_
+        As in `MixedEffectsRegressor`.
+    family_params_ : dict
+    loglik_, aic_, bic_ : float
+        Of the Laplace approximation for ``e_step="laplace"``, otherwise nan.
+    n_iter_, converged_, history_, mc_error_, result_
+        As in `MixedEffectsRegressor`.
+    feature_names_in_ : ndarray of str
+    n_features_in_ : int
+
+    References
+    ----------
+    McCulloch (1997), "Maximum likelihood algorithms for generalized linear mixed models", JASA 92,
+    162-170.
+
+    Examples
+    --------
+    >>> from sklmm import MixedEffectsClassifier
+    >>> from sklmm.datasets import load_toenail
+    >>> X, y = load_toenail(return_X_y=True, as_frame=True)
+    >>> model = MixedEffectsClassifier(["patientID"], fixed_effects=["time"], e_step="laplace")
+    >>> model.fit(X, y == "moderate or severe").coef_.round(2)
+    array([-0.46])
+    """
+
+    def __init__(
+        self,
+        random_effects=None,
+        *,
+        fixed_effects=None,
+        fit_intercept=True,
+        family="auto",
+        method="auto",
+        e_step="auto",
+        m_step="auto",
+        max_iter=200,
+        tol="auto",
+        handle_unknown="population",
+        warm_start=False,
+        random_state=None,
+        verbose=0,
+        device=None,
+    ):
+        self.random_effects = random_effects
+        self.fixed_effects = fixed_effects
+        self.fit_intercept = fit_intercept
+        self.family = family
+        self.method = method
+        self.e_step = e_step
+        self.m_step = m_step
+        self.max_iter = max_iter
+        self.tol = tol
+        self.handle_unknown = handle_unknown
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+        self.device = device
+
+    def predict_proba(self, X, include_random=True):
+        """Probabilities of the classes, averaged over posterior draws.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like of shape (n_rows, n_columns)
+        include_random : bool or list of str, default=True
+            False predicts at population level; a list names the terms whose effects count.
+
+        Returns
+        -------
+        ndarray of shape (n_rows, n_classes)
+        """
+        _, design = self._new_design(X)
+        include = self._include(include_random)
+        return prediction.predict_probabilities(
+            design, self.result_, self._family, include, self._n_predictors
+        )
+
+    def predict(self, X, include_random=True):
+        """The most probable class of each row.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like of shape (n_rows, n_columns)
+        include_random : bool or list of str, default=True
+
+        Returns
+        -------
+        ndarray of shape (n_rows,)
+        """
+        best = np.argmax(self.predict_proba(X, include_random), axis=1)
+        return self.classes_[best]
+
+    @available_if(_is_binary)
+    def decision_function(self, X, include_random=True):
+        """Link of the second class's averaged probability: positive where it is predicted.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like of shape (n_rows, n_columns)
+        include_random : bool or list of str, default=True
+
+        Returns
+        -------
+        ndarray of shape (n_rows,)
+        """
+        second = self.predict_proba(X, include_random)[:, 1]
+        return norm.ppf(second) if self._family.link == "probit" else logit(second)
+
+    def sample_y(self, X, n_samples=1, random_state=None):
+        """Draw labels from the posterior predictive distribution.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like of shape (n_rows, n_columns)
+        n_samples : int, default=1
+        random_state : int, RandomState or None
+
+        Returns
+        -------
+        ndarray of shape (n_rows, n_samples)
+            Coefficients and effects are drawn once a sample, so rows of one level share its effect.
+        """
+        codes = self._sample(X, n_samples, check_random_state(random_state), self._family)
+        return self.classes_[codes.astype(int)]
+
+    def _check_target(self, y):
+        if y is None:
+            raise ValueError("requires y to be passed, but the target y is None.")
+        check_classification_targets(y)
+        if isinstance(getattr(y, "dtype", None), pd.CategoricalDtype) and y.dtype.ordered:
+            return pd.Categorical(y)
+        return column_or_1d(y, warn=True)
+
+    def _resolve_family(self, y):
+        if isinstance(self.family, str) and self.family == "auto":
+            n_classes = len(np.unique(y))
+            return resolve_family("categorical" if n_classes > 2 else "bernoulli")
+        family = resolve_family(self.family)
+        if family.name not in _FAMILIES:
+            raise ValueError(
+                f"family={self.family!r} is not a family of classes: use 'auto', "
+                f"{', '.join(map(repr, _FAMILIES))}, or MixedEffectsRegressor."
+            )
+        return family
+
+    def _set_classes(self, response):
+        self.classes_ = response.classes

@@ -1,0 +1,153 @@
+r"""The Laplace approximation: the posterior of x is taken as N(m, C^-1) about its mode.
+
+    l(theta) = log p(y, m; theta) - log |C| / 2,    C = Z^T W(eta_hat) Z + I.
+
+The gradient has the term of the motion of W with the mode (as lme4's and TMB's). log |C| enters
+through deviations d with mean d d^T = C^-1: an exact root for few unknowns, otherwise draws with a
+noise fixed for the fit, so that Newton's method converges; what they leave of error is reported.
+"""
+
+import numpy as np
+
+from sklmm.engine.complete import laplace_scores
+from sklmm.engine.e_step.cg import posterior_from_draws
+from sklmm.engine.em import EMStep
+from sklmm.engine.latent import STEP
+from sklmm.engine.start import start_theta
+from sklmm.engine.stochastic import FAR, cap, invert, newton
+
+#: Unknowns, and numbers in a [n_rows, n_columns] array, up to which the root is exact.
+EXACT_UNKNOWNS = 512
+EXACT_NUMBERS = 1 << 23
+N_PROBES = 32
+
+
+class Laplace:
+    """Quasi-Newton ascent of the Laplace approximation, from the complete-data information."""
+
+    stochastic = False
+
+    def __init__(self, latent, tol, seed, start=None, n_probes=N_PROBES):
+        self.latent = latent
+        self.space = latent.space
+        self.tol = tol
+        self.seed = seed
+        self.start = start
+        self.n_probes = n_probes
+        unknowns = latent.layout.real.sum()
+        self.exact = bool(unknowns <= EXACT_UNKNOWNS and unknowns * latent.n_rows <= EXACT_NUMBERS)
+
+    def steps(self):
+        """Yield `EMStep`s."""
+        space = self.space
+        theta, self.mode = start_theta(self.latent) if self.start is None else self.start
+        flat, information, best, decrement = space.join(theta), None, None, np.inf
+        while True:
+            theta = space.split(flat)
+            value, scores, loglik = self.evaluate(theta)
+            score = scores.mean(axis=1)
+            if best is not None and self.exact and loglik < best[3] - 1e-9 * abs(best[3]):
+                flat = best[0] + 0.25 * (flat - best[0])
+                if np.abs(flat - best[0]).max() > 1e-12:
+                    continue
+                flat, score, scores, loglik = best
+            if information is None or decrement > FAR:
+                information = self._information(theta)
+            else:
+                information = secant(information, flat - best[0], best[1] - score)
+            step, decrement = newton(space, information, score)
+            best = flat, score, scores, loglik
+            done = decrement < self.tol
+            covariance = self._covariance(theta, information) if done else None
+            spread = None
+            if done and not self.exact:
+                spread = covariance @ np.cov(scores) @ covariance / scores.shape[1]
+            following = flat + cap(space, flat, step)
+            yield EMStep(
+                theta=self._shown(theta),
+                loss=-value,
+                loglik=np.nan if loglik is None else loglik,
+                decrement=decrement,
+                info={},
+                done=done,
+                estimate=self._shown(theta if done else space.split(following)),
+                covariance=covariance if done else invert(space, information),
+                spread=spread,
+            )
+            flat = following
+
+    def evaluate(self, theta):
+        """(log p(y, m), scores [m, C], log-likelihood or None) at theta."""
+        latent = self.latent
+        self.mode, self.equations = latent.mode(theta, self.mode)
+        log_det = None
+        if self.exact:
+            real = latent.layout.real
+            inverse = self.equations.inverse()
+            n = len(inverse)
+            log_det = -np.linalg.slogdet(inverse)[1] if n else 0.0
+            self.deviations = np.zeros((latent.layout.size, max(n, 1)))
+            self.deviations[real, :n] = np.linalg.cholesky(inverse) * np.sqrt(n)
+        else:
+            rng = np.random.default_rng(self.seed)
+            self.deviations = self.equations.draws(rng, self.n_probes)
+        self.field = latent.field(theta, self.equations, self.mode)
+        _, scores = latent.scores(theta, self.field, self.deviations, function=laplace_scores)
+        joint = float(latent.gradient(theta, self.mode[:, None])[0][0])
+        loglik = None if log_det is None else joint - 0.5 * log_det
+        return joint, scores, loglik
+
+    def _information(self, theta):
+        return self.latent.information(theta, self.field, self.deviations, function=laplace_scores)
+
+    def _covariance(self, theta, information):
+        """From differences of the gradient, the mode following, where that is cheap."""
+        space = self.space
+        if self.exact:
+            flat = space.join(theta)
+            columns = []
+            for e in np.eye(space.size):
+                up = self.evaluate(space.split(flat + STEP * e))[1].mean(axis=1)
+                down = self.evaluate(space.split(flat - STEP * e))[1].mean(axis=1)
+                columns.append((down - up) / (2 * STEP))
+            observed = np.column_stack(columns) if columns else np.zeros((0, 0))
+            self.evaluate(theta)
+            information = (observed + observed.T) / 2
+        return invert(space, information)
+
+    def _shown(self, theta):
+        if not self.latent.full.reml:
+            return theta
+        return theta._replace(beta=self.mode[: self.latent.problem.p])
+
+    def posterior(self, last, n_draws):
+        """The Gaussian posterior at the estimate, by draws."""
+        theta = last.estimate._replace(beta=last.estimate.beta[: self.space.p])
+        _, _, loglik = self.evaluate(theta)
+        rng = np.random.default_rng([self.seed, 1])
+        equations, p = self.equations, self.latent.problem.p
+        draws = equations.draws(rng, n_draws)
+        columns = equations.solve(np.eye(len(draws))[:, :p]) if p else draws[:, :0]
+        posterior = posterior_from_draws(
+            equations, equations.system, equations.params, self.mode, columns, draws
+        )
+        if loglik is not None:
+            loglik += self.latent.log_constant
+        posterior = posterior._replace(loglik=loglik)
+        if p:
+            return posterior
+        root = self.latent.with_coefficients(last, self.field, posterior.root, rng)
+        return posterior._replace(beta=last.estimate.beta, beta_cov=None, root=root)
+
+
+def secant(information, step, change):
+    """BFGS update of the information [m, m] with the score's fall `change` along `step`."""
+    along = step @ change
+    image = information @ step
+    if not along > 1e-10 * np.linalg.norm(step) * np.linalg.norm(change):
+        return information
+    return (
+        information
+        + np.outer(change, change) / along
+        - np.outer(image, image) / max(step @ image, 1e-300)
+    )

@@ -1,0 +1,233 @@
+"""The latent part of a model at a given theta: its mode, its metric, its motion with theta.
+
+Every solve is one of the mixed-model equations with W's weights in the place of w / sigma^2, so the
+operator, border and preconditioner of the Gaussian case serve all families.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from sklmm.engine.complete import (
+    Arrays,
+    Field,
+    Point,
+    complete_scores,
+    latent_gradient,
+)
+from sklmm.engine.e_step.base import Params
+from sklmm.engine.operator import (
+    Border,
+    Layout,
+    invert_blocks,
+    noise_right,
+    precision_blocks,
+    solve,
+    tensors,
+)
+from sklmm.engine.problem import reweighted
+from sklmm.engine.theta import Space
+from sklmm.engine.xla import tf
+
+#: Finite-difference step in theta, of gradients in float64.
+STEP = 1e-4
+SOLVE_TOL = 1e-6
+DRAW_TOL = 1e-4
+MAX_SOLVE = 2000
+NEWTON_STEPS = 50
+NEWTON_TOL = 1e-8
+
+
+class Equations:
+    """C = W^T diag(weights) W + (0, I) at one theta and one vector of weights."""
+
+    def __init__(self, latent, theta, weights):
+        self.latent = latent
+        self.layout = latent.layout
+        self.params = Params(theta.factors, 1.0)
+        self.problem = reweighted(latent.problem, weights)
+        self.border = Border(self.problem, latent.layout)
+        self.system = self.border.system(self.problem, self.params)
+        data = latent.arrays.data
+        padded = np.zeros(data.w.shape[0])
+        padded[: len(weights)] = weights
+        self.data = data._replace(w=tf.constant(padded))
+
+    def solve(self, right, tol=SOLVE_TOL, start=None):
+        """C^-1 right, [P, c]."""
+        right = tf.constant(np.asarray(right))
+        ones = tf.ones([right.shape[1]], tf.float64)
+        x, _ = solve(
+            self.data,
+            self.system,
+            right,
+            tf.zeros_like(right) if start is None else tf.constant(start),
+            ones,
+            tf.constant(tol, tf.float64),
+            tf.constant(MAX_SOLVE),
+        )
+        return np.asarray(x)
+
+    def draws(self, rng, n_draws):
+        """Draws from N(0, C^-1), [P, n_draws]."""
+        layout = self.latent.layout
+        rows = rng.standard_normal((self.data.w.shape[0], n_draws))
+        levels = rng.standard_normal((layout.size, n_draws))
+        levels[: layout.p] = 0.0
+        right = noise_right(self.data, self.system, tf.constant(rows), tf.constant(levels))
+        return self.solve(right, DRAW_TOL)
+
+    def inverse(self):
+        """C^-1 [P, P] without the padding, dense: for few unknowns."""
+        layout = self.latent.layout
+        real = layout.real
+        units = np.eye(layout.size)[:, real]
+        inverse = self.solve(units)[real]
+        return (inverse + inverse.T) / 2
+
+
+class Latent:
+    """Arrays and compiled steps of a problem under a likelihood."""
+
+    def __init__(self, problem, likelihood, parameters, reml=None):
+        reml = problem.reml if reml is None else reml
+        self.like = likelihood
+        self.full = replace(problem, reml=reml)
+        self.space = Space(self.full, parameters)
+        inner = problem.X if reml else problem.X[:, :0]
+        fixed = problem.X[:, :0] if reml else problem.X
+        self.problem = replace(problem, X=inner)
+        self.layout = Layout(self.problem)
+        d = likelihood.n_predictors
+        self.arrays = self._arrays(fixed, np.float64, d)
+        self.fixed = fixed
+        self.n_rows = len(problem.y)
+
+    def _arrays(self, fixed, dtype, d):
+        data = tensors(self.problem, dtype, d)
+        padded = np.zeros((data.w.shape[0], fixed.shape[1]))
+        padded[: len(fixed)] = fixed
+        return Arrays(data, tf.constant(padded, dtype))
+
+    def observations(self):
+        """y and the weights of the observations, one each for all their predictors."""
+        d = self.like.n_predictors
+        return self.full.y[::d], self.full.weights[::d]
+
+    def arrays32(self):
+        """The same in float32, for the sampler."""
+        return self._arrays(self.fixed, np.float32, self.like.n_predictors)
+
+    def point(self, theta, dtype=np.float64):
+        """theta as tensors."""
+        return Point(
+            tf.constant(theta.beta, dtype),
+            tuple(tf.constant(L, dtype) for L in theta.factors),
+            tf.constant(theta.raw, dtype),
+        )
+
+    def gradient(self, theta, x, delta=None):
+        """(log p(y, x) [C], gradient in x [P, C], weights [n_rows, C]) at x [P, C]."""
+        if delta is None:
+            delta = np.zeros((self.space.size, x.shape[1]))
+        value, gradient, weights = latent_gradient(
+            self.like,
+            self.arrays,
+            self.point(theta),
+            self._shapes(),
+            tf.constant(x),
+            tf.constant(delta),
+        )
+        return np.asarray(value), np.asarray(gradient), np.asarray(weights)[: self.n_rows]
+
+    def _shapes(self):
+        return tuple(tf.zeros([J, r, r], tf.float64) for J, r in self.layout.shapes)
+
+    def mode(self, theta, x):
+        """argmax_x log p(y, x) from x [P], by Newton steps and halving: (x, Equations)."""
+        x = np.asarray(x, float)
+        value, gradient, weights = (a[..., 0] for a in self.gradient(theta, x[:, None]))
+        for _ in range(NEWTON_STEPS):
+            equations = Equations(self, theta, weights)
+            step = equations.solve(gradient[:, None])[:, 0]
+            decrement = step @ gradient
+            if not decrement > NEWTON_TOL:
+                break
+            length = 1.0
+            while length > 1e-3:
+                trial = x + length * step
+                new = [a[..., 0] for a in self.gradient(theta, trial[:, None])]
+                if new[0] >= value - 1e-9 * abs(value):
+                    break
+                length /= 2
+            else:
+                break
+            x = trial
+            value, gradient, weights = new
+        return x, Equations(self, theta, weights)
+
+    def field(self, theta, equations, centre):
+        """How x moves with theta about `centre` [P]."""
+        m = self.space.size
+        both = np.concatenate([STEP * np.eye(m), -STEP * np.eye(m)], axis=1)
+        tiled = np.repeat(centre[:, None], 2 * m, axis=1)
+        _, gradient, _ = self.gradient(theta, tiled, both)
+        shift = equations.solve((gradient[:, :m] - gradient[:, m:]) / (2 * STEP), DRAW_TOL)
+        shift = shift * self.layout.real[:, None]
+        bend = []
+        blocks = precision_blocks(equations.problem, equations.params)
+        for (J, r), b, L, H in zip(
+            self.layout.shapes, equations.problem.blocks, theta.factors, blocks, strict=True
+        ):
+            B = np.zeros((J, r, r))
+            B[: len(H)] = invert_blocks(H) @ (L.T @ b.crossprod)
+            bend.append(tf.constant(B))
+        return Field(tf.constant(shift), tuple(bend), tf.constant(centre))
+
+    def scores(self, theta, field, x, delta=None, function=complete_scores):
+        """log p(y, x) [C] and scores in theta [m, C] at draws x [P, C]."""
+        if delta is None:
+            delta = np.zeros((self.space.size, x.shape[1]))
+        value, score = function(
+            self.like,
+            self.arrays,
+            self.point(theta),
+            field,
+            tf.constant(x),
+            tf.constant(delta),
+        )
+        return np.asarray(value), np.asarray(score)
+
+    def information(self, theta, field, x, function=complete_scores):
+        """Complete-data information [m, m], averaged over draws x [P, C]."""
+        m, C = self.space.size, x.shape[1]
+        columns = []
+        for e in np.eye(m):
+            delta = np.repeat(STEP * e[:, None], C, axis=1)
+            _, up = self.scores(theta, field, x, delta, function)
+            _, down = self.scores(theta, field, x, -delta, function)
+            columns.append((down - up).mean(axis=1) / (2 * STEP))
+        out = np.column_stack(columns) if columns else np.zeros((0, 0))
+        return (out + out.T) / 2
+
+    def with_coefficients(self, last, field, root, rng):
+        """Root of (beta, effects) from one of the effects given beta, which follow beta along F."""
+        q, n_draws = self.space.p, root.shape[1]
+        values, vectors = np.linalg.eigh(last.covariance[:q, :q])
+        noise = rng.standard_normal((q, n_draws)) / np.sqrt(n_draws)
+        beta = (vectors * np.sqrt(np.maximum(values, 0.0))) @ noise
+        _, follow = self.layout.split(np.asarray(field.shift)[:, :q] @ beta)
+        parts = [
+            np.einsum("ab,jbc->jac", L, u).reshape(-1, n_draws)
+            for L, u in zip(last.estimate.factors, follow, strict=True)
+        ]
+        return np.concatenate([beta, root + np.concatenate(parts) if parts else root])
+
+    @property
+    def log_constant(self):
+        """What log p(y, x) lacks for the table's own units of y and of the coefficients."""
+        full = self.full
+        out = -full.n * np.log(full.y_scale)
+        if full.reml:
+            out += full.p * np.log(np.sqrt(2 * np.pi) * full.y_scale) - 0.5 * full.log_det_basis
+        return out

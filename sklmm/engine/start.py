@@ -1,0 +1,68 @@
+"""Starting values: a model of the mean alone, then the joint mode of coefficients and effects."""
+
+import numpy as np
+from scipy.optimize import minimize
+
+from sklmm.engine.latent import Latent
+from sklmm.engine.theta import Theta
+from sklmm.engine.xla import tf
+
+#: SD of the effects over that of the working response: their spread is found by EM.
+RELATIVE_SD = 0.5
+MAX_ROWS = 20_000
+
+
+def start_theta(latent):
+    """(Theta, mode [P]) to start from."""
+    problem, like, space = latent.full, latent.like, latent.space
+    y, w = latent.observations()
+    constant, raw = _constant(like, y, w, len(space.estimated))
+    eta = tf.constant(np.tile(constant, len(y))[:, None])
+    W = like.curvature(tf.constant(y), eta, tf.constant(raw[:, None])).numpy()[:, 0]
+    weight = np.repeat(w, like.n_predictors)
+    working = 1 / np.sqrt(max(weight @ W / weight.sum(), 1e-12))
+    factors = tuple(
+        np.eye(b.r) * (RELATIVE_SD * working / np.sqrt(b.r) if b.sd is None else b.sd)
+        for b in problem.blocks
+    )
+    # Least squares of the constant predictor: exact where there is an intercept.
+    rows = np.repeat(w, like.n_predictors)
+    target = np.tile(constant, len(y))
+    beta = problem.X.T @ (rows * target) / problem.n
+    joint = Latent(problem, like, space.parameters, reml=True)
+    x = np.zeros(joint.layout.size)
+    x[: problem.p] = beta
+    theta = Theta(np.zeros(0), factors, raw)
+    x, _ = joint.mode(theta, x)
+    if problem.reml:
+        return theta, x
+    return Theta(x[: problem.p], factors, raw), x[problem.p :]
+
+
+def _constant(like, y, w, n_raw):
+    """Linear predictors [d] and raw parameters of independent, identically distributed y."""
+    if len(y) > MAX_ROWS:
+        rows = np.linspace(0, len(y) - 1, MAX_ROWS).astype(int)
+        y, w = y[rows], w[rows]
+    d, total = like.n_predictors, w.sum()
+    y_, w_ = tf.constant(y), tf.constant(w[:, None] / total)
+
+    def loss(values):
+        variable = tf.constant(values)
+        with tf.GradientTape() as tape:
+            tape.watch(variable)
+            eta = tf.tile(variable[:d, None], [len(y), 1])
+            out = -tf.reduce_sum(w_ * like.log_prob(y_, eta, variable[d:, None]))
+        gradient = tape.gradient(out, variable)
+        value = out.numpy()
+        if not np.isfinite(value):
+            return 1e10, np.zeros_like(values)
+        return value, np.nan_to_num(gradient.numpy())
+
+    mean = float(w @ y / total)
+    guesses = {0.0, mean, np.log(mean) if mean > 0 else 0.0}
+    starts = [np.concatenate([np.full(d, g), np.zeros(n_raw)]) for g in sorted(guesses)]
+    best = min(starts, key=lambda s: loss(s)[0])
+    found = minimize(loss, best, jac=True, method="L-BFGS-B")
+    values = found.x if np.isfinite(found.fun) else best
+    return values[:d], np.clip(values[d:], -10, 10)

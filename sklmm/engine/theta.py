@@ -1,0 +1,101 @@
+"""theta = (beta, vech L_1, ..., vech L_K, raw phi): its layout, its bounds, and its natural units.
+
+`raw` holds the family's estimated parameters on the whole line: log for positive ones, logit for
+those in (0, 1). Under REML beta is integrated out and is no part of theta.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import expit, logit
+
+from sklmm.engine.e_step.base import vech_indices
+from sklmm.result import natural
+
+CONSTRAINTS = {
+    "positive": (np.exp, np.log),
+    "real": (lambda raw: raw, lambda value: value),
+    "unit": (expit, logit),
+}
+#: A raw parameter beyond this is at the edge of its range: a dispersion of 0, a shape of infinity.
+MAX_RAW = 15.0
+
+
+class Theta(NamedTuple):
+    """Parameters in standard units: beta [p], factors L_k [r_k, r_k], raw [m]."""
+
+    beta: np.ndarray
+    factors: tuple
+    raw: np.ndarray
+
+
+@dataclass(frozen=True)
+class Space:
+    """Layout of theta for a problem; `parameters` maps names to constraints or pinned numbers."""
+
+    problem: object
+    parameters: dict
+
+    @property
+    def p(self):
+        """Coefficients in theta: none under REML."""
+        return 0 if self.problem.reml else self.problem.p
+
+    @property
+    def estimated(self):
+        """Names of the family's estimated parameters."""
+        return [name for name, kind in self.parameters.items() if isinstance(kind, str)]
+
+    @property
+    def size(self):
+        """Length of theta."""
+        sizes = [b.r * (b.r + 1) // 2 for b in self.problem.blocks]
+        return self.p + sum(sizes) + len(self.estimated)
+
+    @property
+    def free(self):
+        """Which entries are estimated: not those of a pinned SD."""
+        parts = [np.full(b.r * (b.r + 1) // 2, b.sd is None) for b in self.problem.blocks]
+        ones = np.ones(len(self.estimated), bool)
+        return np.concatenate([np.ones(self.p, bool), *parts, ones])
+
+    def join(self, theta):
+        """Flat theta."""
+        parts = [L[vech_indices(len(L))] for L in theta.factors]
+        return np.concatenate([theta.beta, *parts, theta.raw])
+
+    def split(self, flat):
+        """The inverse of `join`."""
+        factors, first = [], self.p
+        for b in self.problem.blocks:
+            L = np.zeros((b.r, b.r))
+            rows, columns = vech_indices(b.r)
+            L[rows, columns] = flat[first : first + len(rows)]
+            factors.append(L)
+            first += len(rows)
+        return Theta(flat[: self.p], tuple(factors), flat[first:])
+
+    def family(self, raw):
+        """All family parameters by name, in the table's units."""
+        values = dict(zip(self.estimated, raw, strict=True))
+        out = {}
+        for name, kind in self.parameters.items():
+            value = CONSTRAINTS[kind][0](values[name]) if name in values else kind
+            out[name] = float(value) * (self.problem.y_scale if name == "sigma" else 1.0)
+        return out
+
+    def natural(self, theta):
+        """SDs, correlations and family parameters in the table's units."""
+        covariances = [self.problem.covariance(k, L) for k, L in enumerate(theta.factors)]
+        return natural(covariances, list(self.family(theta.raw).values()))
+
+    def jacobian(self, theta):
+        """D natural / d theta [n_natural, size], by central differences."""
+        flat, h = self.join(theta), 1e-6
+        columns = [
+            (self.natural(self.split(flat + h * e)) - self.natural(self.split(flat - h * e)))
+            / (2 * h)
+            for e in np.eye(self.size)
+        ]
+        return np.column_stack(columns) if columns else np.zeros((len(self.natural(theta)), 0))
