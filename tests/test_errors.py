@@ -240,7 +240,7 @@ BAD = {
         Y,
         None,
         ValueError,
-        r"e_step='gibbs' is not available: use 'auto', 'exact', 'cg', 'hmc'",
+        r"e_step='gibbs' is not available: use 'auto', 'exact', 'cg', 'laplace', 'hmc', 'nuts'",
     ),
     "unknown m_step": (
         {"m_step": "sgd"},

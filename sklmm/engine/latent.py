@@ -31,11 +31,15 @@ from sklmm.engine.xla import tf
 
 #: Finite-difference step in theta, of gradients in float64.
 STEP = 1e-4
+FEW_DRAWS = 4
+#: Tables up to this size run the steps that a fit calls a few times without compiling them.
+EAGER_ROWS = 512
 SOLVE_TOL = 1e-6
+EXACT_TOL = 1e-10
 DRAW_TOL = 1e-4
 MAX_SOLVE = 2000
 NEWTON_STEPS = 50
-NEWTON_TOL = 1e-8
+NEWTON_TOL = 1e-10
 
 
 class Equations:
@@ -57,7 +61,7 @@ class Equations:
         """C^-1 right, [P, c]."""
         right = tf.constant(np.asarray(right))
         ones = tf.ones([right.shape[1]], tf.float64)
-        x, _ = solve(
+        x, _ = self.latent.run(solve)(
             self.data,
             self.system,
             right,
@@ -74,7 +78,9 @@ class Equations:
         rows = rng.standard_normal((self.data.w.shape[0], n_draws))
         levels = rng.standard_normal((layout.size, n_draws))
         levels[: layout.p] = 0.0
-        right = noise_right(self.data, self.system, tf.constant(rows), tf.constant(levels))
+        right = self.latent.run(noise_right)(
+            self.data, self.system, tf.constant(rows), tf.constant(levels)
+        )
         return self.solve(right, DRAW_TOL)
 
     def inverse(self):
@@ -82,7 +88,7 @@ class Equations:
         layout = self.latent.layout
         real = layout.real
         units = np.eye(layout.size)[:, real]
-        inverse = self.solve(units)[real]
+        inverse = self.solve(units, EXACT_TOL)[real]
         return (inverse + inverse.T) / 2
 
 
@@ -102,6 +108,10 @@ class Latent:
         self.arrays = self._arrays(fixed, np.float64, d)
         self.fixed = fixed
         self.n_rows = len(problem.y)
+
+    def run(self, function):
+        """A compiled step, or its plain function where compiling would take longer than running."""
+        return function.python_function if self.n_rows <= EAGER_ROWS else function
 
     def _arrays(self, fixed, dtype, d):
         data = tensors(self.problem, dtype, d)
@@ -130,7 +140,7 @@ class Latent:
         """(log p(y, x) [C], gradient in x [P, C], weights [n_rows, C]) at x [P, C]."""
         if delta is None:
             delta = np.zeros((self.space.size, x.shape[1]))
-        value, gradient, weights = latent_gradient(
+        value, gradient, weights = self.run(latent_gradient)(
             self.like,
             self.arrays,
             self.point(theta),
@@ -166,29 +176,32 @@ class Latent:
             value, gradient, weights = new
         return x, Equations(self, theta, weights)
 
-    def field(self, theta, equations, centre):
+    def field(self, theta, equations, centre, tol=DRAW_TOL):
         """How x moves with theta about `centre` [P]."""
         m = self.space.size
         both = np.concatenate([STEP * np.eye(m), -STEP * np.eye(m)], axis=1)
         tiled = np.repeat(centre[:, None], 2 * m, axis=1)
         _, gradient, _ = self.gradient(theta, tiled, both)
-        shift = equations.solve((gradient[:, :m] - gradient[:, m:]) / (2 * STEP), DRAW_TOL)
+        shift = equations.solve((gradient[:, :m] - gradient[:, m:]) / (2 * STEP), tol)
         shift = shift * self.layout.real[:, None]
-        bend = []
+        bend = [tf.constant(B) for B in self._bend(theta, equations)]
+        return Field(tf.constant(shift), tuple(bend), tf.constant(centre))
+
+    def _bend(self, theta, equations):
+        """B_j = (I + L^T H_j L)^-1 L^T H_j for every level of every block."""
         blocks = precision_blocks(equations.problem, equations.params)
         for (J, r), b, L, H in zip(
             self.layout.shapes, equations.problem.blocks, theta.factors, blocks, strict=True
         ):
             B = np.zeros((J, r, r))
             B[: len(H)] = invert_blocks(H) @ (L.T @ b.crossprod)
-            bend.append(tf.constant(B))
-        return Field(tf.constant(shift), tuple(bend), tf.constant(centre))
+            yield B
 
     def scores(self, theta, field, x, delta=None, function=complete_scores):
         """log p(y, x) [C] and scores in theta [m, C] at draws x [P, C]."""
         if delta is None:
             delta = np.zeros((self.space.size, x.shape[1]))
-        value, score = function(
+        value, score = (function if function is complete_scores else self.run(function))(
             self.like,
             self.arrays,
             self.point(theta),
@@ -199,15 +212,29 @@ class Latent:
         return np.asarray(value), np.asarray(score)
 
     def information(self, theta, field, x, function=complete_scores):
-        """Complete-data information [m, m], averaged over draws x [P, C]."""
+        """Complete-data information [m, m], averaged over draws x [P, C].
+
+        By central differences of the score. What beta's entries miss is so little that few draws
+        do; a Laplace approximation's columns are not draws, and all count.
+        """
         m, C = self.space.size, x.shape[1]
-        columns = []
-        for e in np.eye(m):
-            delta = np.repeat(STEP * e[:, None], C, axis=1)
-            _, up = self.scores(theta, field, x, delta, function)
-            _, down = self.scores(theta, field, x, -delta, function)
-            columns.append((down - up).mean(axis=1) / (2 * STEP))
-        out = np.column_stack(columns) if columns else np.zeros((0, 0))
+        few = min(C, FEW_DRAWS) if function is complete_scores else C
+        pairs = [(i, c) for i in range(m) for c in range(few if i < self.space.p else C)]
+        out, count = np.zeros((m, m)), np.zeros(m)
+        for first in range(0, len(pairs), C):
+            # A batch is as wide as the draws, whose shape is compiled already.
+            batch = pairs[first : first + C]
+            i, c = np.array(batch + batch[:1] * (C - len(batch))).T
+            delta = np.zeros((m, C))
+            delta[i, np.arange(C)] = STEP
+            _, up = self.scores(theta, field, x[:, c], delta, function)
+            _, down = self.scores(theta, field, x[:, c], -delta, function)
+            for k in range(len(batch)):
+                out[:, i[k]] += (down[:, k] - up[:, k]) / (2 * STEP)
+                count[i[k]] += 1
+        out /= np.maximum(count, 1)
+        p = self.space.p
+        out[p:, :p] = out[:p, p:].T
         return (out + out.T) / 2
 
     def with_coefficients(self, last, field, root, rng):

@@ -26,8 +26,8 @@ FAR = 0.5
 MIN_WINDOW = 24
 PLATEAU = 10
 GAIN_POWER = 0.7
-INFORMATION_EVERY = 12
-INFORMATION_DRAWS = 8
+INFORMATION_EVERY = 6
+MOST_INFORMATIONS = 12
 #: Share of the complete-data information that the missing data leave at least.
 LEAST_OBSERVED = 0.1
 NOISE_STEPS = 2.0
@@ -53,45 +53,55 @@ class MonteCarlo:
 
     def steps(self):
         """Yield `EMStep`s; the last one's `estimate` is the average."""
+        theta, mode = start_theta(self.latent) if self.start is None else self.start
+        self.flat, self.moved = self.space.join(theta), np.zeros(self.space.size)
+        yield from self._burn_in(mode)
+        self.sampler.adapting = False
+        yield from self._average()
+
+    def _burn_in(self, mode):
         space, latent = self.space, self.latent
-        theta, mode = start_theta(latent) if self.start is None else self.start
-        flat = space.join(theta)
-        quiet, t, decrement, moved = 0, 0, np.inf, np.zeros(space.size)
+        quiet, t, decrement = 0, 0, np.inf
         while quiet < QUIET_STEPS and t < MAX_BURN_IN:
             t += 1
-            theta = space.split(flat)
-            if decrement > FAR or t == MAX_BURN_IN:
+            theta = space.split(self.flat)
+            follow = decrement > FAR
+            if follow:
+                mode = mode + np.asarray(self.field.shift) @ self.moved if t > 1 else mode
+                self.moved = np.zeros(space.size)
                 mode, equations = latent.mode(theta, mode)
-                field = self.field = latent.field(theta, equations, mode)
+                self.field = latent.field(theta, equations, mode)
                 self.sampler.place(latent, theta, equations, mode, self.rng)
-                information = None
-            x, info, value, scores = self._draw(theta, field, moved)
-            if information is None:
-                information = latent.information(theta, field, x[:, :INFORMATION_DRAWS])
-            step, decrement = newton(space, information, scores.mean(axis=1))
-            quiet = quiet + 1 if decrement < own_noise(space, information, scores) else 0
-            covariance = invert(space, information)
-            yield self._step(theta, x, value, info, decrement, cov=covariance)
-            moved = cap(space, flat, step)
-            flat = flat + moved
-            if decrement > FAR:
-                mode, moved = mode + np.asarray(field.shift) @ moved, np.zeros(space.size)
-        self.sampler.adapting = False
-        window, informations, done = [], [information], False
-        while not done:
-            theta = space.split(flat)
-            x, info, value, scores = self._draw(theta, field, moved)
-            if (len(window) + 1) % INFORMATION_EVERY == 0:
-                part = x[:, :INFORMATION_DRAWS]
-                informations = [*informations[-3:], latent.information(theta, field, part)]
-            window.append((flat, scores))
+            x, info, value, scores = self._draw(theta)
+            covariance = np.atleast_2d(np.cov(scores))
+            if follow:
+                self.complete = latent.information(theta, self.field, x)
+            step, decrement = newton(space, self.complete + covariance, scores.mean(axis=1))
+            noise = own_noise(space, self.complete, covariance / scores.shape[1])
+            quiet = quiet + 1 if decrement < noise else 0
+            yield self._step(theta, x, value, info, decrement, cov=invert(space, self.complete))
+            self.moved = cap(space, self.flat, step)
+            self.flat = self.flat + self.moved
+
+    def _average(self):
+        space = self.space
+        window, informations = [], [self.complete]
+        while True:
+            theta = space.split(self.flat)
+            x, info, value, scores = self._draw(theta)
+            window.append((self.flat, scores))
             self._keep(theta, x)
+            if len(window) % INFORMATION_EVERY == 0 and len(informations) < MOST_INFORMATIONS:
+                informations.append(self.latent.information(theta, self.field, x))
             complete = np.mean(informations, axis=0)
-            estimate, observed, error, drift = average(space, window[len(window) // 4 :], complete)
+            used = window[len(window) // 4 :]
+            missing = np.mean([np.atleast_2d(np.cov(s)) for _, s in used], axis=0)
+            observed = observed_information(space, complete, missing)
+            estimate, error, drift = average(space, used, observed, missing)
             covariance = invert(space, observed)
             std = np.sqrt(np.diag(covariance))
             relative = max(longest(error, std), longest(drift, std))
-            done = len(window) * 3 // 4 >= MIN_WINDOW and relative < self.tol
+            done = len(used) >= MIN_WINDOW and relative < self.tol
             yield self._step(
                 theta,
                 x,
@@ -103,16 +113,17 @@ class MonteCarlo:
                 covariance,
                 np.diag(error**2),
             )
-            step, decrement = newton(space, complete, scores.mean(axis=1))
+            # More than the information, so that its own noise makes no step too long.
+            step, decrement = newton(space, complete + missing, scores.mean(axis=1))
             gain = min(1.0, (PLATEAU / len(window)) ** GAIN_POWER)
-            moved = gain / max(decrement, 1.0) * step
-            flat = flat + moved
+            self.moved = gain / max(decrement, 1.0) * step
+            self.flat = self.flat + self.moved
 
-    def _draw(self, theta, field, moved):
+    def _draw(self, theta):
         """Draws at theta, the chains moved along with it: (x, info, log p(y, x), scores)."""
-        self.sampler.shift(np.asarray(field.shift) @ moved)
+        self.sampler.shift(np.asarray(self.field.shift) @ self.moved)
         x, info = self.sampler.draw(theta, self.rng)
-        value, scores = self.latent.scores(theta, field, x)
+        value, scores = self.latent.scores(theta, self.field, x)
         return x, info, value, scores
 
     def _step(
@@ -221,12 +232,12 @@ def invert(space, information):
     return out
 
 
-def own_noise(space, information, scores):
-    """The length that Monte Carlo noise alone gives a Newton step, with some margin."""
-    free = space.free
-    covariance = np.atleast_2d(np.cov(scores[free])) / scores.shape[1]
-    inverse = invert(space, information)[np.ix_(free, free)]
-    return NOISE_STEPS * np.sqrt(max(np.trace(inverse @ covariance), 0.0)) + 0.1
+def own_noise(space, information, noise):
+    """The length that Monte Carlo noise [m, m] alone gives a Newton step, with some margin."""
+    free = np.ix_(space.free, space.free)
+    return (
+        NOISE_STEPS * np.sqrt(max(np.sum(invert(space, information)[free] * noise[free]), 0)) + 0.1
+    )
 
 
 def observed_information(space, complete, covariance):
@@ -241,22 +252,17 @@ def observed_information(space, complete, covariance):
     return out
 
 
-def average(space, window, complete):
-    """Estimate, observed information, Monte Carlo errors and remaining step."""
+def average(space, window, information, missing):
+    """Estimate, its Monte Carlo errors and the remaining step, each [m]."""
     n_draws = sum(s.shape[1] for _, s in window)
-    within = np.mean([np.atleast_2d(np.cov(s)) for _, s in window], axis=0)
-    observed = observed_information(space, complete, within)
-    inverse = invert(space, observed)
+    inverse = invert(space, information)
     theta = np.array([flat for flat, _ in window])
     scores = np.array([s.mean(axis=1) for _, s in window])
     pseudo = theta + scores @ inverse
-    floor = np.sqrt(np.maximum(np.diag(inverse @ within @ inverse), 0.0) / n_draws)
-    return (
-        pseudo.mean(axis=0),
-        observed,
-        np.maximum(batch_error(pseudo), floor),
-        (scores.mean(axis=0) @ inverse),
-    )
+    # The error if all draws were independent: batch means of a short window may understate it.
+    floor = np.sqrt(np.maximum(np.diag(inverse @ missing @ inverse), 0.0) / n_draws)
+    error = np.maximum(batch_error(pseudo), floor)
+    return pseudo.mean(axis=0), error, scores.mean(axis=0) @ inverse
 
 
 def batch_error(values):

@@ -61,9 +61,9 @@ class Space:
         return np.concatenate([np.ones(self.p, bool), *parts, ones])
 
     def join(self, theta):
-        """Flat theta."""
+        """Flat theta; under REML without the beta that an estimate shows."""
         parts = [L[vech_indices(len(L))] for L in theta.factors]
-        return np.concatenate([theta.beta, *parts, theta.raw])
+        return np.concatenate([theta.beta[: self.p], *parts, theta.raw])
 
     def split(self, flat):
         """The inverse of `join`."""

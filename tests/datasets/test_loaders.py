@@ -21,6 +21,24 @@ CATALOGUE = {
     "load_sleepstudy": (180, ["Days", "Subject"], "Reaction"),
     "load_toenail": (1_908, ["patientID", "treatment", "time", "visit"], "outcome"),
     "load_cbpp": (56, ["herd", "size", "period"], "incidence"),
+    "load_epil2": (
+        236,
+        [
+            "subject",
+            "period",
+            "trt",
+            "base",
+            "age",
+            "V4",
+            "lbase",
+            "lage",
+            "Visit",
+            "Base",
+            "Age",
+        ],
+        "y",
+    ),
+    "load_wine": (72, ["judge", "temp", "contact", "bottle"], "rating"),
     "load_pastes": (60, ["batch", "cask", "sample"], "strength"),
     "load_dyestuff": (30, ["Batch"], "Yield"),
 }
@@ -134,6 +152,57 @@ def test_cbpp_counts_cases_among_animals():
     assert (frame["herd"].nunique(), frame["period"].nunique()) == (15, 4)
     # R: colSums(lme4::cbpp[c("incidence", "size")])
     assert frame[["incidence", "size"]].sum().tolist() == [99, 842]
+
+
+def test_epil2_is_the_trial_of_thall_and_vail():
+    frame = datasets.load_epil2(as_frame=True).frame
+    assert frame.groupby("subject")["period"].apply(list).tolist() == [[1, 2, 3, 4]] * 59
+    patients = frame.drop_duplicates("subject")
+    assert patients["trt"].value_counts().to_dict() == {"progabide": 31, "placebo": 28}
+    assert is_integer_dtype(frame["y"])
+    # As Thall & Vail (1990) print them: the patient with 151 seizures before the treatment.
+    assert frame.loc[frame["base"] == 151, "y"].tolist() == [102, 65, 72, 63]
+
+
+def test_epil2_has_baseline_age_and_time_as_its_docstring_says():
+    frame = datasets.load_epil2(as_frame=True).frame
+    log_base, log_age = np.log(frame["base"]), np.log(frame["age"])
+    for name, expected in {
+        "Base": log_base - np.log(4),
+        "lbase": log_base - log_base.mean(),
+        "Age": log_age,
+        "lage": log_age - log_age.mean(),
+        "Visit": (frame["period"] - 2.5) / 5,
+        "V4": frame["period"] == 4,
+    }.items():
+        np.testing.assert_allclose(frame[name], expected, rtol=0, atol=1e-13)
+
+
+def test_wine_has_two_bottles_of_each_condition_for_every_judge():
+    frame = datasets.load_wine(as_frame=True).frame
+    assert frame.groupby("judge")["bottle"].apply(list).tolist() == [list(range(1, 9))] * 9
+    assert frame.groupby(["temp", "contact"])["bottle"].unique().map(list).to_dict() == {
+        ("cold", "no"): [1, 2],
+        ("cold", "yes"): [3, 4],
+        ("warm", "no"): [5, 6],
+        ("warm", "yes"): [7, 8],
+    }
+
+
+def test_wine_ratings_are_integers_in_the_published_order():
+    X, rating = datasets.load_wine(return_X_y=True, as_frame=True)
+    assert is_integer_dtype(rating)
+    # R: with(ordinal::wine, table(bottle, rating)), as in Randall (1989), table 6
+    assert pd.crosstab(X["bottle"], rating).to_numpy().tolist() == [
+        [3, 4, 2, 0, 0],
+        [1, 5, 3, 0, 0],
+        [1, 2, 5, 1, 0],
+        [0, 5, 3, 1, 0],
+        [0, 3, 4, 1, 1],
+        [0, 2, 4, 2, 1],
+        [0, 1, 2, 2, 4],
+        [0, 0, 3, 5, 1],
+    ]
 
 
 def test_pastes_samples_are_the_casks_within_batches():

@@ -1,21 +1,50 @@
 import numpy as np
 import pytest
 
-from sklmm import MixedEffectsRegressor
+from sklmm import Gaussian, MixedEffectsRegressor
 from sklmm.datasets import load_sleepstudy
 from sklmm.design import DesignSpec, resolve_terms
-from sklmm.engine.e_step.base import Params
-from sklmm.engine.e_step.hmc import HMCKernel, log_density, unwhiten
+from sklmm.engine.e_step.hmc import log_density
+from sklmm.engine.frame import make_frame, unwhiten
+from sklmm.engine.latent import Latent
+from sklmm.engine.likelihood import Likelihood
 from sklmm.engine.model import joint_distribution
 from sklmm.engine.problem import standardize
+from sklmm.engine.theta import Theta
 from sklmm.engine.xla import tf
+
+FACTOR = np.array([[0.9, 0.0], [0.2, 0.4]])
+SIGMA = 0.8
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["reml", "ml"])
+def latent(request):
+    """sleepstudy's latent variables: (beta, u) under REML, u alone otherwise."""
+    X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+    _, design = DesignSpec.learn(X, resolve_terms(["(1 + Days | Subject)"]), ["Days"], True)
+    problem = standardize(
+        design, y.to_numpy(float), np.ones(len(y)), fit_intercept=True, reml=request.param
+    )
+    return Latent(problem, Likelihood.of(Gaussian()), {"sigma": "positive"})
 
 
 @pytest.fixture(scope="module")
-def problem():
-    X, y = load_sleepstudy(return_X_y=True, as_frame=True)
-    _, design = DesignSpec.learn(X, resolve_terms(["(1 + Days | Subject)"]), ["Days"], True)
-    return standardize(design, y.to_numpy(float), np.ones(len(y)), fit_intercept=True, reml=True)
+def theta(latent):
+    return Theta(np.array([0.3, -0.2])[: latent.space.p], (FACTOR,), np.log([SIGMA]))
+
+
+@pytest.fixture(scope="module")
+def target(latent, theta):
+    """The chains' log density as a function of v [C, P], and their frame."""
+    mode, equations = latent.mode(theta, np.zeros(latent.layout.size))
+    frame = make_frame(equations, mode)
+    offset = tf.constant(0.0, tf.float64)
+
+    def at(v):
+        arguments = latent.like, latent.arrays, latent.point(theta), frame, offset
+        return log_density(*arguments, tf.constant(v))
+
+    return at, frame
 
 
 def test_model_graph_says_that_y_depends_on_every_term():
@@ -27,22 +56,17 @@ def test_model_graph_says_that_y_depends_on_every_term():
     assert graph["Subject"] == ()
 
 
-def test_whitened_target_is_the_joint_distribution_up_to_a_constant(problem):
-    factor = np.array([[0.9, 0.0], [0.2, 0.4]])
-    params = Params((factor,), 0.8)
-    kernel = HMCKernel(n_chains=5)
-    state = kernel.init(problem, 0)
-    frame = kernel._frame(params, state)
-    v = np.random.default_rng(0).standard_normal((5, state.layout.size))
+def test_whitened_target_is_the_joint_distribution_up_to_a_constant(latent, theta, target):
+    at, frame = target
+    problem, layout, p = latent.full, latent.layout, latent.problem.p
+    v = np.random.default_rng(0).standard_normal((5, layout.size))
     # Padding is outside the model: the same in every chain.
-    _, real = state.layout.split(np.arange(state.layout.size, dtype=float)[:, None])
-    padded = np.setdiff1d(
-        np.arange(problem.p, v.shape[1]), np.concatenate([r.ravel() for r in real])
-    )
-    v[:, padded] = 0.0
-    target = log_density(state.data, frame, tf.constant(v)).numpy()
+    v[:, ~layout.real] = 0.0
+    value = at(v).numpy()
 
-    beta, (u,) = state.layout.split(unwhiten(state.data, frame, tf.constant(v.T)))
+    beta, (u,) = layout.split(unwhiten(frame, p, tf.constant(v.T)))
+    if not problem.reml:
+        beta = np.tile(theta.beta[:, None], 5)
     block = problem.blocks[0]
     joint = []
     for chain in range(5):
@@ -53,28 +77,24 @@ def test_whitened_target_is_the_joint_distribution_up_to_a_constant(problem):
             [tf.constant(block.z)],
             [block.n_levels],
             tf.constant(beta[:, chain]),
-            [tf.constant(factor)],
-            tf.constant(params.sigma, tf.float64),
+            [tf.constant(FACTOR)],
+            tf.constant(SIGMA, tf.float64),
         )
-        b = u[:, :, chain] @ factor.T
+        b = u[:, :, chain] @ FACTOR.T
         joint.append(float(distribution.log_prob({"b": b, "y": problem.y})))
-    np.testing.assert_allclose(target - target[0], np.array(joint) - joint[0], rtol=1e-9)
+    np.testing.assert_allclose(value - value[0], np.array(joint) - joint[0], rtol=1e-9)
 
 
-def test_whitened_score_is_the_gradient_of_the_target(problem):
-    params = Params((np.array([[0.9, 0.0], [0.2, 0.4]]),), 0.8)
-    kernel = HMCKernel(n_chains=2)
-    state = kernel.init(problem, 0)
-    frame = kernel._frame(params, state)
-    v = np.random.default_rng(1).standard_normal((2, state.layout.size))
+def test_whitened_score_is_the_gradient_of_the_target(latent, target):
+    at, _ = target
+    v = np.random.default_rng(1).standard_normal((2, latent.layout.size))
     with tf.GradientTape() as tape:
         x = tf.constant(v)
         tape.watch(x)
-        value = log_density(state.data, frame, x)
+        value = at(x)
     score = tape.gradient(value, x).numpy()
     for j in range(0, v.shape[1], 7):
         step = np.zeros_like(v)
         step[:, j] = 1e-4
-        up = log_density(state.data, frame, tf.constant(v + step)).numpy()
-        down = log_density(state.data, frame, tf.constant(v - step)).numpy()
-        np.testing.assert_allclose(score[:, j], (up - down) / 2e-4, rtol=1e-5, atol=1e-6)
+        difference = at(v + step).numpy() - at(v - step).numpy()
+        np.testing.assert_allclose(score[:, j], difference / 2e-4, rtol=1e-5, atol=1e-6)

@@ -20,7 +20,7 @@ SHORTEST = 0.25
 JITTER = 0.2
 MAX_LEAPFROGS = 64
 BLOCK = 4096
-ADAPTATION = 0.6
+ADAPTATION = 1.0
 WARM_UPS = 4
 #: Chains, by default: as many as rows times chains allow, within bounds.
 CHAINS = (16, 64)
@@ -111,7 +111,7 @@ class HMCSampler:
         if self.v is None:
             P = latent.layout.size
             self.arrays = latent.arrays32()
-            self.like, self.latent = latent.like, latent
+            self.latent = latent
             chains = self.n_chains or int(np.clip(CHAIN_ROWS // latent.n_rows, *CHAINS))
             self.v = tf.constant(rng.standard_normal((chains, P)), tf.float32)
             self.step = self.step_size or 1.6 * max(latent.layout.real.sum(), 1) ** -0.25
@@ -129,27 +129,31 @@ class HMCSampler:
 
     def draw(self, theta, rng, n_steps=None):
         """Draws x [P, C] after `n_steps` transitions, and what to report of them."""
+        self.v, x, rate, leapfrogs = self.transitions(theta, rng, n_steps or self.n_steps)
+        info = {"acceptance_rate": rate, "step_size": self.step, "leapfrogs": leapfrogs}
+        if self.adapting:
+            self.updates += 1
+            gain = ADAPTATION / np.sqrt(self.updates)
+            self.step *= float(np.exp(gain * (rate - TARGET_ACCEPTANCE)))
+        return x.numpy(), info
+
+    def arguments(self, theta):
+        """What the chains' target and state are."""
+        offset, _, _ = self.latent.gradient(theta, self.centre[:, None])
+        point = self.latent.point(theta, np.float32)
+        return self.latent.like, self.arrays, point, self.frame, tf.constant(offset), self.v
+
+    def transitions(self, theta, rng, n_steps):
+        """(v, x, acceptance rate, most leapfrogs) after `n_steps` transitions."""
         most = self.num_leapfrog_steps or int(np.ceil(TRAJECTORY / self.step))
         most = int(np.clip(most, 1, MAX_LEAPFROGS))
         fewest = most if self.num_leapfrog_steps else max(int(SHORTEST * most), 1)
-        offset, _, _ = self.latent.gradient(theta, self.centre[:, None])
-        self.v, x, accepted = hmc_transitions(
-            self.like,
-            self.arrays,
-            self.latent.point(theta, np.float32),
-            self.frame,
-            tf.constant(offset),
-            self.v,
+        v, x, accepted = hmc_transitions(
+            *self.arguments(theta),
             tf.constant(self.step, tf.float32),
             tf.constant(fewest),
             tf.constant(most),
             tf.constant(rng.integers(0, 2**31 - 1, 2), tf.int32),
-            tf.constant(n_steps or self.n_steps),
+            tf.constant(n_steps),
         )
-        rate = float(accepted)
-        info = {"acceptance_rate": rate, "step_size": self.step, "leapfrogs": most}
-        if self.adapting:
-            self.updates += 1
-            gain = ADAPTATION * max(self.updates, 4) ** -0.5 * 2
-            self.step *= float(np.exp(gain * (rate - TARGET_ACCEPTANCE)))
-        return x.numpy(), info
+        return v, x, float(accepted), most

@@ -12,14 +12,16 @@ import numpy as np
 from sklmm.engine.complete import laplace_scores
 from sklmm.engine.e_step.cg import posterior_from_draws
 from sklmm.engine.em import EMStep
-from sklmm.engine.latent import STEP
+from sklmm.engine.latent import EXACT_TOL, STEP
 from sklmm.engine.start import start_theta
-from sklmm.engine.stochastic import FAR, cap, invert, newton
+from sklmm.engine.stochastic import cap, invert, newton
 
 #: Unknowns, and numbers in a [n_rows, n_columns] array, up to which the root is exact.
 EXACT_UNKNOWNS = 512
 EXACT_NUMBERS = 1 << 23
 N_PROBES = 32
+#: Decrement above which the information is computed afresh; below it is updated.
+FAR_STEP = 2.0
 
 
 class Laplace:
@@ -51,7 +53,7 @@ class Laplace:
                 if np.abs(flat - best[0]).max() > 1e-12:
                     continue
                 flat, score, scores, loglik = best
-            if information is None or decrement > FAR:
+            if information is None or decrement > FAR_STEP:
                 information = self._information(theta)
             else:
                 information = secant(information, flat - best[0], best[1] - score)
@@ -91,7 +93,7 @@ class Laplace:
         else:
             rng = np.random.default_rng(self.seed)
             self.deviations = self.equations.draws(rng, self.n_probes)
-        self.field = latent.field(theta, self.equations, self.mode)
+        self.field = latent.field(theta, self.equations, self.mode, EXACT_TOL)
         _, scores = latent.scores(theta, self.field, self.deviations, function=laplace_scores)
         joint = float(latent.gradient(theta, self.mode[:, None])[0][0])
         loglik = None if log_det is None else joint - 0.5 * log_det

@@ -1,0 +1,260 @@
+"""What every response family is: the distribution of y given the linear predictor eta.
+
+A `Family` validates y into a `Response` and gives the mean, variance, probabilities and draws of y,
+in NumPy; its density is the engine's (`sklmm.engine.likelihood`). With link g, mu = g^-1(eta).
+"""
+
+import inspect
+from dataclasses import dataclass
+from numbers import Real
+
+import numpy as np
+from scipy.special import expit, ndtr
+from sklearn.base import BaseEstimator
+
+#: Constraints of an estimated parameter.
+CONSTRAINTS = ("positive", "real", "unit")
+
+# Beyond this, exp's square overflows.
+_LARGEST_LOG = 300.0
+# 1 / eta is a mean only for positive eta.
+_SMALLEST_INVERSE = 1e-6
+
+
+def _exp(eta):
+    return np.exp(np.minimum(eta, _LARGEST_LOG))
+
+
+#: g^-1 by the link's name.
+INVERSE_LINKS = {
+    "identity": np.asarray,
+    "log": _exp,
+    "sqrt": np.square,
+    "inverse": lambda eta: 1 / np.maximum(eta, _SMALLEST_INVERSE),
+    "logit": expit,
+    "probit": ndtr,
+    "cloglog": lambda eta: -np.expm1(-_exp(eta)),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Response:
+    """y in the numbers that the engine works on.
+
+    Parameters
+    ----------
+    family : Family
+    y : ndarray of float64 [n]
+        Codes 0..K-1 for a family of classes, proportions for a binomial one.
+    weights : ndarray of float64 [n]
+        Including the trials of a binomial response.
+    classes : ndarray [K] or None
+        Sorted labels.
+    keep : ndarray of bool [n] or None
+        False for rows that say nothing (binomial without trials); None keeps all.
+    """
+
+    family: "Family"
+    y: np.ndarray
+    weights: np.ndarray
+    classes: np.ndarray | None = None
+    keep: np.ndarray | None = None
+
+    @property
+    def n_classes(self):
+        """Number of classes, or None."""
+        return None if self.classes is None else len(self.classes)
+
+    @property
+    def n_predictors(self):
+        """Linear predictors a row."""
+        return self.family.n_predictors(self.n_classes)
+
+    @property
+    def parameters(self):
+        """Constraint, or pinned value, of each of the family's scalar parameters."""
+        return self.family.parameters(self.n_classes)
+
+
+class Family(BaseEstimator):
+    """Base class of response families.
+
+    A family is a small `BaseEstimator`, so that `clone` and `set_params` reach its parameters.
+
+    A family of your own overrides `distribution` and, when it has scalar parameters, `parameters`
+    (`CustomFamily` does so from a function). Its mean, variance and draws are those of the TFP
+    distribution; override them as well for predictions that need no TensorFlow.
+
+    Examples
+    --------
+    >>> from sklmm.families import Family
+    >>> class Logistic(Family):
+    ...     def parameters(self, n_classes=None):
+    ...         return {"scale": "positive"}
+    ...
+    ...     def distribution(self, eta, scale):
+    ...         import tensorflow_probability as tfp
+    ...
+    ...         return tfp.distributions.Logistic(eta, scale)
+    >>> Logistic().check()
+    """
+
+    name = "custom"
+    links = ()
+    #: y may be standardised: eta and sigma then scale with y.
+    scale_equivariant = False
+
+    def check(self):
+        """Raise ValueError for parameters that make no family."""
+        if self.links and self.link not in self.links:
+            raise self._error(f"link={self.link!r} is not available: use {listed(self.links)}.")
+        if type(self).distribution is not Family.distribution:
+            self._check_parameters(self.distribution, self.parameters())
+
+    def parameters(self, n_classes=None):
+        """Scalar parameters in order: name -> "positive", "real", "unit", or a pinned number."""
+        return {}
+
+    def n_predictors(self, n_classes=None):
+        """Linear predictors a row."""
+        return 1
+
+    def distribution(self, eta, **parameters):
+        """TFP distribution of y given the linear predictor."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has no TFP distribution of its own: override `distribution`."
+        )
+
+    def mean(self, eta, params):
+        """E[y | eta], of eta's shape."""
+        return self._moment("mean", eta, params)
+
+    def variance(self, eta, params):
+        """Var[y | eta], of eta's shape."""
+        return self._moment("variance", eta, params)
+
+    def sample(self, eta, params, rng):
+        """Draws of y given eta, of eta's shape; codes for a family of classes."""
+        seed = rng.integers(2**31 - 1, size=2, dtype=np.int32)
+        return np.asarray(self._at(eta, params).sample(seed=seed))
+
+    def bind(self, y, weights=None):
+        """The `Response` of this family in y; ValueError where y is outside its support."""
+        return Response(self, *numeric(self, y, weights))
+
+    def _at(self, eta, params):
+        eta = np.asarray(eta, float)
+        return self.distribution(eta, **{k: np.float64(v) for k, v in params.items()})
+
+    def _moment(self, which, eta, params):
+        eta = np.asarray(eta, float)
+        try:
+            value = getattr(self._at(eta, params), which)()
+        except NotImplementedError:
+            raise self._error(
+                f"its distribution has no {which}: override `{which}(self, eta, params)` in a "
+                "subclass of Family, or use a distribution that has one."
+            ) from None
+        return np.broadcast_to(np.asarray(value), eta.shape)
+
+    def _inverse_link(self, eta):
+        return INVERSE_LINKS[getattr(self, "link", "identity")](np.asarray(eta, float))
+
+    def _error(self, message):
+        return ValueError(f"{type(self).__name__}: {message}")
+
+    def _check_pins(self, **pins):
+        for name, value in pins.items():
+            if value is not None and not (isinstance(value, Real) and value > 0):
+                raise self._error(
+                    f"{name}={value!r} must be a positive number, or None to estimate it."
+                )
+
+    def _require(self, y, good, want, remedy):
+        """Raise ValueError for the first value of y that is not `good`."""
+        if not np.all(good):
+            row = int(np.argmin(good))
+            raise self._error(f"y must be {want}, not {y[row]!s} (row {row}): {remedy}")
+
+    def _check_parameters(self, function, constraints):
+        """The constraints and the function's parameters after eta must be the same."""
+        required, optional = signature(function)
+        for name, value in constraints.items():
+            if isinstance(value, str) and value in CONSTRAINTS:
+                good = True
+            else:
+                good = isinstance(value, Real) and not isinstance(value, bool)
+                good = good and np.isfinite(value)
+            if not good:
+                raise self._error(
+                    f"{name}={value!r} is not a constraint: use {listed(CONSTRAINTS)}, or a "
+                    "number to pin it."
+                )
+            if optional is not None and name not in required and name not in optional:
+                raise self._error(
+                    f"{name}={value!r} constrains a parameter that the function lacks; it has "
+                    f"{listed([*required, *optional]) or 'none after eta'}: remove the constraint "
+                    "or rename the parameter."
+                )
+        for name in required:
+            if name not in constraints:
+                raise self._error(
+                    f"the function's parameter {name!r} has no constraint: add {name}='positive' "
+                    f"(or 'real', 'unit', or a number to pin it)."
+                )
+
+
+def listed(names):
+    """Names as an error message shows them."""
+    return ", ".join(map(repr, names))
+
+
+def signature(function):
+    """Parameters after eta without and with a default; the latter None where any name goes."""
+    try:
+        found = list(inspect.signature(function).parameters.values())[1:]
+    except (TypeError, ValueError):
+        return [], None
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    named = [p for p in found if p.kind in kinds]
+    required = [p.name for p in named if p.default is p.empty]
+    optional = [p.name for p in named if p.default is not p.empty]
+    return required, None if any(p.kind is p.VAR_KEYWORD for p in found) else optional
+
+
+def row_weights(weights, n):
+    """Weights as float64 [n], 1 where none are given."""
+    return np.ones(n) if weights is None else np.asarray(weights, float)
+
+
+def numeric(family, y, weights):
+    """y [n] (or a column) and its weights as float64."""
+    raw = np.asarray(y)
+    if raw.ndim == 2 and raw.shape[1] == 1:
+        raw = raw[:, 0]
+    if raw.ndim != 1:
+        raise family._error(f"y must have one column, not shape {raw.shape}: fit one at a time.")
+    values = floats(family, raw)
+    family._require(raw, np.isfinite(values), "finite", "drop or impute the row.")
+    return values, row_weights(weights, len(values))
+
+
+def floats(family, raw):
+    """Values of y as float64; ValueError names the first that is no number."""
+    try:
+        return raw.astype(float)
+    except (TypeError, ValueError):
+        for row in np.ndindex(raw.shape):
+            try:
+                float(raw[row])
+            except (TypeError, ValueError):
+                raise family._error(
+                    f"y must be numeric, not {raw[row]!r} (row {row[0]}): convert it, or use "
+                    "'bernoulli', 'ordinal' or 'categorical' for labels."
+                ) from None
+        raise
+
+
+def pin(value):
+    """Constraint of a positive parameter: its pinned value, or "positive" to estimate it."""
+    return "positive" if value is None else float(value)

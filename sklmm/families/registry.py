@@ -1,0 +1,60 @@
+"""The built-in families by name, and the one entry from an estimator's parameter to a `Family`."""
+
+from sklmm.families.base import Family, listed, signature
+from sklmm.families.classes import Bernoulli, Binomial, Categorical, Ordinal
+from sklmm.families.continuous import Beta, Gamma, Gaussian, StudentT
+from sklmm.families.counts import NegativeBinomial, Poisson
+from sklmm.families.custom import CustomFamily
+
+#: Families whose densities the engine has.
+FAMILIES = {
+    family.name: family
+    for family in (
+        Gaussian,
+        StudentT,
+        Poisson,
+        NegativeBinomial,
+        Gamma,
+        Beta,
+        Bernoulli,
+        Binomial,
+        Ordinal,
+        Categorical,
+    )
+}
+
+
+def resolve_family(family):
+    """A checked `Family` from the estimator's parameter: a name, an instance, or a function.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, or a family whose parameters are wrong.
+    """
+    if isinstance(family, str) and family in FAMILIES:
+        family = FAMILIES[family]()
+    elif isinstance(family, type) and issubclass(family, Family):
+        raise ValueError(f"family={family.__name__} is a class: give {family.__name__}().")
+    elif callable(family):
+        required, _ = signature(family)
+        if required:
+            name = getattr(family, "__name__", "f")
+            pins = ", ".join(f"{p}='positive'" for p in required)
+            raise ValueError(
+                f"family={name} has parameters besides eta: write CustomFamily({name}, {pins}), "
+                "with 'positive', 'real', 'unit' or a number for each."
+            )
+        family = CustomFamily(family)
+    if isinstance(family, Family):
+        family.check()
+        if type(family).distribution is Family.distribution and family.name not in FAMILIES:
+            raise ValueError(
+                f"{type(family).__name__}: it has no distribution: override "
+                "`distribution(self, eta, ...)`."
+            )
+        return family
+    raise ValueError(
+        f"family={family!r} is not available: use {listed(FAMILIES)}, an instance such as "
+        "Gaussian(sigma=1.0), or CustomFamily(function, ...)."
+    )

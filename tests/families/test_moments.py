@@ -1,0 +1,195 @@
+"""Mean, variance, probabilities and draws of every family, against SciPy and by z-tests."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy import stats
+from scipy.special import expit, ndtr, softmax
+
+from sklmm import families as fam
+from sklmm.families.registry import FAMILIES
+
+ETA = np.array([[-1.0, 0.2], [0.5, 1.1]])
+P = expit(ETA)
+MU = np.exp(ETA)
+BETA = {"a": P * 6.0, "b": (1 - P) * 6.0}
+
+# family, parameters, frozen scipy distribution at ETA
+DISTRIBUTIONS = {
+    "gaussian": (fam.Gaussian(), {"sigma": 0.7}, stats.norm(ETA, 0.7)),
+    "student_t": (fam.StudentT(), {"sigma": 0.7, "df": 7.0}, stats.t(7.0, ETA, 0.7)),
+    "poisson": (fam.Poisson(), {}, stats.poisson(MU)),
+    "poisson sqrt": (fam.Poisson("sqrt"), {}, stats.poisson(ETA**2)),
+    "negative_binomial": (
+        fam.NegativeBinomial(),
+        {"dispersion": 0.4},
+        stats.nbinom(2.5, 1 / (1 + 0.4 * MU)),
+    ),
+    "gamma": (fam.Gamma(), {"shape": 2.5}, stats.gamma(2.5, scale=MU / 2.5)),
+    "beta": (fam.Beta(), {"precision": 6.0}, stats.beta(**BETA)),
+    "bernoulli": (fam.Bernoulli(), {}, stats.bernoulli(P)),
+    "bernoulli probit": (fam.Bernoulli("probit"), {}, stats.bernoulli(ndtr(ETA))),
+    "binomial cloglog": (fam.Binomial("cloglog"), {}, stats.bernoulli(1 - np.exp(-MU))),
+}
+
+
+def laplace(eta, scale):
+    import tensorflow_probability as tfp
+
+    return tfp.distributions.Laplace(eta, scale)
+
+
+def cauchy(eta):
+    from sklmm.engine.model import tfd
+
+    class NoMoments(tfd.Cauchy):
+        def _mean(self):
+            raise NotImplementedError
+
+    return NoMoments(eta, np.float64(1.0))
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_mean_and_variance_are_scipys(name):
+    family, params, truth = DISTRIBUTIONS[name]
+    family.check()
+    for found, expected in [
+        (family.mean(ETA, params), truth.mean()),
+        (family.variance(ETA, params), truth.var()),
+    ]:
+        assert found.shape == ETA.shape
+        np.testing.assert_allclose(found, expected)
+
+
+def check_draws(draws, mean, variance):
+    """z-tests of the first two moments of draws [n, ...]."""
+    n = len(draws)
+    gap = (draws.mean(axis=0) - mean) / np.sqrt(variance / n)
+    assert np.abs(gap).max() < 4
+    squares = (draws - mean) ** 2
+    gap = (squares.mean(axis=0) - variance) / (squares.std(axis=0) / np.sqrt(n))
+    assert np.abs(gap).max() < 4
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_draws_have_the_mean_and_variance(name):
+    family, params, truth = DISTRIBUTIONS[name]
+    eta = np.broadcast_to(ETA, (40_000, 2, 2))
+    check_draws(family.sample(eta, params, np.random.default_rng(1)), truth.mean(), truth.var())
+
+
+def test_gamma_inverse():
+    eta = np.array([0.5, 2.0])
+    family = fam.Gamma("inverse")
+    np.testing.assert_allclose(family.mean(eta, {}), [2, 0.5])
+    np.testing.assert_allclose(family.variance(eta, {"shape": 4.0}), [1, 1 / 16])
+
+
+def test_student_t_without_a_variance():
+    assert np.isinf(fam.StudentT().variance(ETA, {"sigma": 1.0, "df": 1.5})).all()
+
+
+@pytest.mark.parametrize("link", ["logit", "probit"])
+def test_ordinal(link):
+    family, params = fam.Ordinal(link), {"spacing_1": 0.8, "spacing_2": 1.3}
+    cut = np.array([0, 0.8, 2.1])
+    F = stats.logistic.cdf if link == "logit" else stats.norm.cdf
+    upper = F(cut - ETA[..., None])
+    expected = np.diff(upper, axis=-1, prepend=0, append=1)
+    p = family.probabilities(ETA, params)
+    np.testing.assert_allclose(p, expected)
+    codes = np.arange(4)
+    mean, variance = p @ codes, p @ codes**2 - (p @ codes) ** 2
+    np.testing.assert_allclose(family.mean(ETA, params), mean)
+    np.testing.assert_allclose(family.variance(ETA, params), variance)
+    scores = np.array([1, 2, 4, 8])
+    np.testing.assert_allclose(family.mean(ETA, params, scores=scores), p @ scores)
+    np.testing.assert_allclose(
+        family.variance(ETA, params, scores=scores), p @ scores**2 - (p @ scores) ** 2
+    )
+    eta = np.broadcast_to(ETA, (40_000, 2, 2))
+    draws = family.sample(eta, params, np.random.default_rng(2))
+    for code in codes:
+        check_draws(draws == code, p[..., code], p[..., code] * (1 - p[..., code]))
+
+
+def test_ordinal_probabilities_keep_their_digits_in_both_tails():
+    p = fam.Ordinal().probabilities([-80.0, 80.0], {"spacing_1": 1.0})
+    np.testing.assert_allclose(p.sum(axis=1), 1)
+    np.testing.assert_allclose(p[0, 2], np.exp(-81), rtol=1e-12)
+    np.testing.assert_allclose(p[1, 0], np.exp(-80), rtol=1e-12)
+
+
+def test_categorical():
+    family = fam.Categorical()
+    eta = np.random.default_rng(0).normal(size=(3, 2, 4))
+    p = family.probabilities(eta, {})
+    assert p.shape == (3, 4, 3)
+    np.testing.assert_allclose(p[1, 2], softmax([0, *eta[1, :, 2]]))
+    draws = family.sample(np.repeat(eta[:1], 40_000, axis=0), {}, np.random.default_rng(3))
+    assert draws.shape == (40_000, 4)
+    for code in range(3):
+        check_draws(draws == code, p[0, :, code], p[0, :, code] * (1 - p[0, :, code]))
+    for moment in (family.mean, family.variance):
+        with pytest.raises(ValueError, match="use `probabilities`"):
+            moment(eta, {})
+
+
+def test_two_classes_have_probabilities():
+    p = fam.Bernoulli("cloglog").probabilities(ETA, {})
+    assert p.shape == (2, 2, 2)
+    np.testing.assert_allclose(p.sum(axis=-1), 1)
+    np.testing.assert_allclose(p[..., 0], np.exp(-MU))
+
+
+def test_custom_family_takes_its_moments_from_tfp():
+    family = fam.CustomFamily(laplace, scale="positive")
+    np.testing.assert_allclose(family.mean(ETA, {"scale": 0.5}), ETA)
+    np.testing.assert_allclose(family.variance(ETA, {"scale": 0.5}), np.full((2, 2), 0.5))
+    eta = np.broadcast_to(ETA, (40_000, 2, 2))
+    draws = family.sample(eta, {"scale": 0.5}, np.random.default_rng(4))
+    check_draws(draws, ETA, 0.5)
+    again = family.sample(eta, {"scale": 0.5}, np.random.default_rng(4))
+    np.testing.assert_array_equal(draws, again)
+    with pytest.raises(ValueError, match=r"CustomFamily: its distribution has no mean: override"):
+        fam.CustomFamily(cauchy).mean(ETA, {})
+
+
+# Every family that has a mean at any eta without classes to be told, with every link.
+LINKED = [
+    kind(link) if link else kind()
+    for name, kind in FAMILIES.items()
+    if name not in ("ordinal", "categorical")
+    for link in kind.links or [None]
+]
+
+
+@pytest.mark.parametrize("family", LINKED, ids=repr)
+def test_extreme_predictors_raise_no_warning(family):
+    eta = np.array([-1e3, 1e3])
+    params = {"sigma": 1.0, "df": 5.0, "dispersion": 0.5, "shape": 2.0, "precision": 3.0}
+    for value in (
+        family.mean(eta, params),
+        family.variance(eta, params),
+        family.sample(eta, params, np.random.default_rng(0)),
+    ):
+        assert np.isfinite(value).all()
+
+
+def test_built_in_families_need_no_tensorflow():
+    code = """
+import sys
+import numpy as np
+from sklmm.families.registry import FAMILIES, resolve_family
+params = {"sigma": 1.0, "df": 5.0, "dispersion": 0.5, "shape": 2.0, "precision": 3.0}
+for name in FAMILIES:
+    family = resolve_family(name)
+    values = {"spacing_1": 1.0} if name == "ordinal" else params
+    family.sample(np.zeros((2, 2)), values, np.random.default_rng(0))
+    if name != "categorical":
+        family.mean(np.zeros((2, 2)), values), family.variance(np.zeros((2, 2)), values)
+assert "tensorflow" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
