@@ -110,7 +110,7 @@ class HMC(EStep):
         Leapfrogs a transition; None draws them at random up to 4.5 / step_size (3 with Adam).
     n_chains : int, optional
         Parallel chains; at least 2, whose spread gives the Monte Carlo error. None: 16, and up to
-        64 for small tables (1 with Adam).
+        128 for small tables (1 with Adam).
     n_warmup : int, default=12
         Transitions at the starting values, before the first EM step.
     n_steps : int, default=1

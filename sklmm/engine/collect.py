@@ -99,7 +99,7 @@ def collect(algorithm, last, posterior, history, trace):
     natural_cov[unknown] = natural_cov[:, unknown] = np.nan
     # A noisy algorithm stopped before it could estimate its error does not know it.
     mc_error = np.full(len(jacobian), np.nan if algorithm.stochastic else 0.0)
-    if last.spread is not None:
+    if last.spread is not None and np.isfinite(last.spread).all():
         spread = jacobian @ _joint(last.spread, p, jacobian.shape[1]) @ jacobian.T
         mc_error = np.sqrt(np.maximum(np.diag(spread), 0.0))
     status, moving = _verdict(algorithm, last, history, natural_cov, mc_error)
@@ -151,7 +151,7 @@ def _verdict(algorithm, last, history, natural_cov, mc_error):
     n = len(history[-1]["natural"])
     before = history[-2 if len(history) > 1 else -1]["natural"]
     change = np.abs(history[-1]["natural"] - before)
-    if last.spread is not None and algorithm.stochastic:
+    if algorithm.stochastic and np.isfinite(mc_error[-n:]).all():
         change = mc_error[-n:]
     std = np.sqrt(np.diag(natural_cov)[-n:])
     with np.errstate(invalid="ignore"):

@@ -99,6 +99,11 @@ def _eta(arrays, beta, factors, x, shapes):
     return rows
 
 
+def _undisplaced(arrays, point, x, delta, shapes):
+    beta, factors, raw, _ = _changes(point, tf.zeros_like(delta))
+    return _eta(arrays, beta, factors, x, shapes), raw
+
+
 def _shapes(field):
     return [(B.shape[0], B.shape[1]) for B in field.bend]
 
@@ -107,8 +112,17 @@ def _log_prior(x, p):
     return -0.5 * tf.reduce_sum(x[p:] ** 2, axis=0)
 
 
-def _log_likelihood(like, arrays, eta, raw):
+def _log_likelihood(like, arrays, eta, raw, still=None):
     d = like.n_predictors
+    if still is not None and like.distribution is not None:
+        # A custom density may have kinks, where differences of the score mean nothing: to second
+        # order about eta_0, with the curvature's W.
+        y, eta_0 = arrays.data.y, tf.stop_gradient(still[0])
+        rows, score = like.log_prob_and_score(y, eta_0, raw)
+        W = tf.stop_gradient(like.curvature(y, eta_0, still[1]))
+        away = eta - eta_0
+        rows += away * (score - 0.5 * W * away)
+        return tf.reduce_sum(arrays.data.w[:, None] * rows, axis=0)
     rows = like.log_prob(arrays.data.y[::d], eta, raw)
     return tf.reduce_sum(arrays.data.w[::d, None] * rows, axis=0)
 
@@ -125,12 +139,13 @@ def _gradient(function, variable):
 def complete_scores(like, arrays, point, field, x, delta):
     """log p(y, x) [C] and its score in theta [m, C], at draws x [P, C] moved by delta [m, C]."""
     p, shapes = arrays.data.X.shape[1], _shapes(field)
+    still = _undisplaced(arrays, point, x, delta, shapes)
 
     def value(delta):
         beta, factors, raw, changes = _changes(point, delta)
         moved, log_det = _move(point, field, x, delta, changes, p, shapes)
         eta = _eta(arrays, beta, factors, moved, shapes)
-        return _log_likelihood(like, arrays, eta, raw) + _log_prior(moved, p) + log_det
+        return _log_likelihood(like, arrays, eta, raw, still) + _log_prior(moved, p) + log_det
 
     return _gradient(value, delta)
 
@@ -172,10 +187,11 @@ def latent_gradient(like, arrays, point, bend, x, delta):
     p = arrays.data.X.shape[1]
     shapes = [(B.shape[0], B.shape[1]) for B in bend]
     beta, factors, raw, _ = _changes(point, delta)
+    still = _undisplaced(arrays, point, x, delta, shapes)
 
     def value(x):
         eta = _eta(arrays, beta, factors, x, shapes)
-        return _log_likelihood(like, arrays, eta, raw) + _log_prior(x, p)
+        return _log_likelihood(like, arrays, eta, raw, still) + _log_prior(x, p)
 
     total, gradient = _gradient(value, x)
     eta = _eta(arrays, beta, factors, x, shapes)

@@ -249,9 +249,9 @@ def test_hmc_gradient_is_the_slope_of_the_dense_likelihood(problem, dense, slope
     chains = np.mean(scores[20:], axis=0)
     error = chains.std(axis=1, ddof=1) / np.sqrt(16)
     gap = chains.mean(axis=1) - np.concatenate([np.zeros(p), slope])
-    print(gap / error, gap, error, info)
-    # 16 independent chains: a t distribution with 15 degrees of freedom.
-    assert (np.abs(gap) < 4.5 * error).all()
+    # 16 independent chains: a t distribution with 15 degrees of freedom. x moves with beta, so that
+    # rounding alone is left of beta's score.
+    assert (np.abs(gap) < 4.5 * error + 1e-9).all()
     assert 0.5 < info["acceptance_rate"] <= 1.0
     if problem.reml:
         np.testing.assert_allclose(np.mean(beta[20:], axis=0), estimate, atol=0.05)

@@ -23,8 +23,8 @@ BLOCK = 4096
 ADAPTATION = 1.0
 WARM_UPS = 4
 #: Chains, by default: as many as rows times chains allow, within bounds.
-CHAINS = (16, 64)
-CHAIN_ROWS = 1 << 17
+CHAINS = (16, 128)
+CHAIN_ROWS = 1 << 18
 
 
 def _total(rows):
@@ -118,6 +118,8 @@ class HMCSampler:
         first = self.frame is None
         self.centre = mode
         self.frame = make_frame(equations, mode, np.float32)
+        # So that float32 keeps the differences.
+        self.offset = tf.constant(latent.gradient(theta, mode[:, None])[0])
         if first:
             for _ in range(WARM_UPS if self.n_warmup else 0):
                 self.draw(theta, rng, max(self.n_warmup // WARM_UPS, 1))
@@ -139,9 +141,8 @@ class HMCSampler:
 
     def arguments(self, theta):
         """What the chains' target and state are."""
-        offset, _, _ = self.latent.gradient(theta, self.centre[:, None])
         point = self.latent.point(theta, np.float32)
-        return self.latent.like, self.arrays, point, self.frame, tf.constant(offset), self.v
+        return self.latent.like, self.arrays, point, self.frame, self.offset, self.v
 
     def transitions(self, theta, rng, n_steps):
         """(v, x, acceptance rate, most leapfrogs) after `n_steps` transitions."""

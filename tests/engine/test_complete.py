@@ -1,0 +1,206 @@
+"""The complete-data score: unbiased by Stein's identity, and exact where theory says so."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sklmm import families
+from sklmm.design import DesignSpec, resolve_terms
+from sklmm.engine import complete
+from sklmm.engine import latent as latent_module
+from sklmm.engine.latent import STEP, Equations, Latent
+from sklmm.engine.likelihood import Likelihood
+from sklmm.engine.problem import stacked, standardize
+from sklmm.engine.theta import Theta
+from sklmm.engine.xla import tf
+
+
+def make_latent(family, table, y, terms, weights=None, reml=False):
+    family = families.resolve_family(family)
+    response = family.bind(y, np.ones(len(y)) if weights is None else weights)
+    _, design = DesignSpec.learn(table, resolve_terms(terms), None, True)
+    problem = standardize(
+        design, response.y, response.weights, fit_intercept=True, reml=reml, scale_y=False
+    )
+    problem = stacked(problem, response.n_predictors)
+    likelihood = Likelihood.of(family, response.n_classes)
+    return Latent(problem, likelihood, response.parameters)
+
+
+@pytest.fixture(autouse=True)
+def eager(monkeypatch):
+    """Without compiling: every test has shapes of its own."""
+    plain = complete.complete_scores.python_function
+    monkeypatch.setattr(latent_module, "complete_scores", plain)
+    monkeypatch.setattr(Latent.scores, "__defaults__", (None, plain))
+    monkeypatch.setattr(Latent.information, "__defaults__", (plain,))
+
+
+@pytest.fixture(scope="module")
+def table():
+    rng = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "g": rng.permutation(np.arange(96) % 12),
+            "h": rng.permutation(np.arange(96) % 7),
+            "x": rng.normal(size=96),
+            "s": rng.normal(size=96),
+        }
+    )
+
+
+THETA = {
+    "gaussian": [np.log(0.8)],
+    "student_t": [np.log(0.8), np.log(6.0)],
+    "negative_binomial": [np.log(0.4)],
+    "gamma": [np.log(2.0)],
+    "beta": [np.log(8.0)],
+    "ordinal": np.log([0.9, 1.2]),
+}
+
+
+def response(name, rng, n=96):
+    return {
+        "gaussian": lambda: rng.normal(size=n),
+        "student_t": lambda: rng.standard_t(4, size=n),
+        "poisson": lambda: rng.poisson(2.0, n),
+        "negative_binomial": lambda: rng.poisson(rng.gamma(1.0, 2.0, n)),
+        "gamma": lambda: rng.gamma(2.0, 1.0, n),
+        "beta": lambda: rng.beta(2.0, 3.0, n),
+        "bernoulli": lambda: rng.integers(2, size=n),
+        "binomial": lambda: rng.integers(5, size=n) / 4,
+        "ordinal": lambda: rng.integers(4, size=n),
+        "categorical": lambda: rng.integers(3, size=n),
+    }[name]()
+
+
+def theta_for(latent, name):
+    factors = [np.array([[0.6]]), np.array([[0.5, 0.0], [0.2, 0.4]])]
+    sizes = [b.r for b in latent.full.blocks]
+    beta = np.zeros(0) if latent.full.reml else np.linspace(-0.3, 0.3, latent.full.p)
+    return Theta(beta, tuple(factors[r - 1] for r in sizes), np.asarray(THETA.get(name, [])))
+
+
+FAMILIES = [
+    "gaussian",
+    "student_t",
+    "poisson",
+    "negative_binomial",
+    "gamma",
+    "beta",
+    "bernoulli",
+    "binomial",
+    "ordinal",
+    "categorical",
+]
+
+
+@pytest.mark.parametrize("reml", [False, True])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_score_is_the_derivative_of_the_moved_log_density(table, name, reml):
+    """The tape's score in theta at fixed v against differences of log p(y, u_theta(v)) + log|J|."""
+    rng = np.random.default_rng(1)
+    terms = ["(1 | h)", "(1 + s | g)"]
+    latent = make_latent(name, table, response(name, rng), terms, reml=reml)
+    theta = theta_for(latent, name)
+    mode, equations = latent.mode(theta, np.zeros(latent.layout.size))
+    field = latent.field(theta, equations, mode)
+    x = mode[:, None] + equations.draws(rng, 3)
+    _, score = latent.scores(theta, field, x)
+    for i, e in enumerate(np.eye(latent.space.size)):
+        h = 1e-5 * np.repeat(e[:, None], 3, axis=1)
+        up, _ = latent.scores(theta, field, x, h)
+        down, _ = latent.scores(theta, field, x, -h)
+        np.testing.assert_allclose((up - down) / 2e-5, score[i], rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_control_variate_has_mean_zero(table, name):
+    """Moved and unmoved scores differ by E[div f + f . grad log p] = 0, here under the prior.
+
+    With weights near 0 the posterior is the prior, from which exact draws are free.
+    """
+    rng = np.random.default_rng(2)
+    y = response(name, rng)
+    latent = make_latent(name, table, y, ["(1 | h)", "(1 + s | g)"], weights=np.full(96, 1e-9))
+    theta = theta_for(latent, name)
+    fake = Equations(latent, theta, np.repeat(0.3, latent.n_rows))
+    field = latent.field(theta, fake, rng.normal(size=latent.layout.size) * latent.layout.real)
+    n = 4000
+    x = rng.standard_normal((latent.layout.size, n)) * latent.layout.real[:, None]
+    _, moved = latent.scores(theta, field, x)
+    still = field._replace(
+        shift=tf.zeros_like(field.shift), bend=tuple(tf.zeros_like(B) for B in field.bend)
+    )
+    _, unmoved = latent.scores(theta, still, x)
+    difference = moved - unmoved
+    error = difference.std(axis=1) / np.sqrt(n)
+    assert difference.std(axis=1).max() > 0.1
+    assert np.all(np.abs(difference.mean(axis=1)) < 4.5 * error + 1e-7)
+
+
+def test_gaussian_scores_have_no_noise(table, dense_model):
+    """One grouping factor: every draw gives the marginal log-likelihood's gradient."""
+    rng = np.random.default_rng(3)
+    y = rng.normal(size=96) + 0.8 * rng.normal(size=12)[table["g"]]
+    latent = make_latent("gaussian", table[["g", "x"]], y, ["g"])
+    theta = theta_for(latent, "gaussian")
+    mode, equations = latent.mode(theta, np.zeros(latent.layout.size))
+    field = latent.field(theta, equations, mode)
+    x = mode[:, None] + rng.normal(size=(latent.layout.size, 5)) * latent.layout.real[:, None]
+    _, score = latent.scores(theta, field, x)
+    block = latent.full.blocks[0]
+
+    def loglik(flat):
+        beta, (L,), raw = latent.space.split(flat)
+        term = (block.refs, block.z, L @ L.T, block.n_levels)
+        model = dense_model(latent.full.X, y, [term], np.exp(raw[0]))
+        residual = y - latent.full.X @ beta
+        return -0.5 * (np.linalg.slogdet(model.V)[1] + residual @ model.Vi @ residual)
+
+    flat = latent.space.join(theta)
+    expected = [(loglik(flat + h) - loglik(flat - h)) / 2e-5 for h in 1e-5 * np.eye(len(flat))]
+    # sigma moves the effects' spread too, which the field leaves out: noise, and no bias.
+    np.testing.assert_allclose(score[:-1], np.repeat(expected[:-1], 5).reshape(-1, 5), rtol=1e-5)
+
+
+def test_moved_scores_are_less_noisy(table):
+    rng = np.random.default_rng(4)
+    latent = make_latent("poisson", table[["g", "h", "x"]], response("poisson", rng), ["g", "h"])
+    theta = theta_for(latent, "poisson")
+    mode, equations = latent.mode(theta, np.zeros(latent.layout.size))
+    field = latent.field(theta, equations, mode)
+    x = mode[:, None] + equations.draws(rng, 400)
+    _, moved = latent.scores(theta, field, x)
+    still = field._replace(
+        shift=tf.zeros_like(field.shift), bend=tuple(tf.zeros_like(B) for B in field.bend)
+    )
+    _, unmoved = latent.scores(theta, still, x)
+    assert np.all(moved.var(axis=1) < 0.6 * unmoved.var(axis=1))
+    assert np.all(moved.var(axis=1)[:2] < 0.1 * unmoved.var(axis=1)[:2])
+
+
+def test_information_is_minus_the_scores_derivative(table):
+    rng = np.random.default_rng(5)
+    latent = make_latent("ordinal", table[["g", "x"]], response("ordinal", rng), ["g"])
+    theta = theta_for(latent, "ordinal")
+    mode, equations = latent.mode(theta, np.zeros(latent.layout.size))
+    field = latent.field(theta, equations, mode)
+    x = mode[:, None] + equations.draws(rng, 6)
+    found = latent.information(theta, field, x)
+    m = latent.space.size
+    expected = np.zeros((m, m))
+    for i, e in enumerate(np.eye(m)):
+        h = STEP * np.repeat(e[:, None], 6, axis=1)
+        up = complete_scores_mean(latent, theta, field, x, h)
+        down = complete_scores_mean(latent, theta, field, x, -h)
+        expected[:, i] = (down - up) / (2 * STEP)
+    p = latent.space.p
+    np.testing.assert_allclose(
+        found[p:, p:], (expected[p:, p:] + expected[p:, p:].T) / 2, rtol=1e-6
+    )
+    np.testing.assert_allclose(found[:p, :p], expected[:p, :p], rtol=0.2, atol=0.5)
+
+
+def complete_scores_mean(latent, theta, field, x, delta):
+    return latent.scores(theta, field, x, delta)[1].mean(axis=1)

@@ -1,0 +1,222 @@
+"""Families beyond the Gaussian: quadrature, Laplace, simulations, and data that make trouble."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow_probability as tfp
+from scipy.stats import norm
+from sklearn.linear_model import LogisticRegression, PoissonRegressor
+
+from sklmm import (
+    CustomFamily,
+    MixedEffectsClassifier,
+    MixedEffectsRegressor,
+    NegativeBinomial,
+    StudentT,
+)
+from sklmm.datasets import load_cbpp, load_epil2, load_toenail, load_wine
+from tests.simulate import simulate
+
+
+def toenail():
+    X, y = load_toenail(return_X_y=True, as_frame=True)
+    table = pd.DataFrame(
+        {"patientID": X["patientID"], "time": X["time"], "treatmentterbinafine": 0.0}
+    )
+    table.loc[X["treatment"] == "terbinafine", "treatmentterbinafine"] = 1.0
+    table["treatmentterbinafine:time"] = table["treatmentterbinafine"] * table["time"]
+    return MixedEffectsClassifier(["patientID"]), table, y == "moderate or severe", None
+
+
+def cbpp():
+    frame = load_cbpp(as_frame=True).frame
+    table = frame[["herd"]].assign(
+        **{f"period{k}": (frame["period"] == k).astype(float) for k in (2, 3, 4)}
+    )
+    model = MixedEffectsRegressor(["herd"], family="binomial")
+    return model, table, frame["incidence"] / frame["size"], frame["size"]
+
+
+def epil2():
+    frame = load_epil2(as_frame=True).frame
+    table = frame[["subject", "Base", "Age", "Visit"]].assign(
+        trtprogabide=(frame["trt"] == "progabide").astype(float)
+    )
+    table["Base:trtprogabide"] = table["Base"] * table["trtprogabide"]
+    return MixedEffectsRegressor(["subject"], family="poisson"), table, frame["y"], None
+
+
+def wine():
+    X, y = load_wine(return_X_y=True, as_frame=True)
+    table = pd.DataFrame(
+        {
+            "judge": X["judge"],
+            "tempwarm": (X["temp"] == "warm").astype(float),
+            "contactyes": (X["contact"] == "yes").astype(float),
+        }
+    )
+    return MixedEffectsClassifier(["judge"], family="ordinal"), table, y, None
+
+
+DATA = {"toenail": toenail, "cbpp": cbpp, "epil2": epil2, "wine": wine}
+
+
+def fixed(entry):
+    """Coefficients, standard errors and SD of an entry of reference.json, named as ours are."""
+    if "fixef" in entry:
+        names = {"(Intercept)": "Intercept"}
+        coef = pd.Series(entry["fixef"]).rename(names)
+        std = pd.Series(entry["fixef_se"]).rename(names)
+        (group,) = entry["varcorr"].values()
+        return coef, std, group["sd"][0]
+    coef = pd.Series({**entry["thresholds"], **entry["beta"]})
+    return coef, pd.Series(entry["se"]).reindex(coef.index), entry["sd"]
+
+
+def fitted(name, **parameters):
+    model, X, y, weights = DATA[name]()
+    return model.set_params(**parameters).fit(X, y, sample_weight=weights)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("toenail", "toenail_agq50"),
+        ("cbpp", "cbpp_agq25"),
+        ("epil2", "epil2_poisson_agq25"),
+        ("wine", "wine_clmm_agq25"),
+    ],
+)
+def test_quadrature(reference, name, key, seed):
+    """Coefficients within 0.1 standard error of the true maximum likelihood's, SDs 1.5 %."""
+    model = fitted(name, random_state=seed)
+    assert model.converged_
+    coef, std, sd = fixed(reference[key])
+    ours = model.fixed_effects_.loc[coef.index]
+    assert np.all(np.abs(ours["estimate"] - coef) < 0.1 * std)
+    np.testing.assert_allclose(ours["std_error"], std, rtol=0.1)
+    tolerance = 0.06 if name == "toenail" else 0.015 * sd
+    assert model.variance_components_["sd"][0] == pytest.approx(sd, abs=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("toenail", "toenail_agq1"),
+        ("cbpp", "cbpp_agq1"),
+        ("epil2", "epil2_poisson_agq1"),
+        ("wine", "wine_clmm_agq1"),
+    ],
+)
+def test_laplace(reference, name, key):
+    """lme4's and clmm's own approximation, to what their optimisers leave; and its likelihood."""
+    model = fitted(name, e_step="laplace")
+    coef, std, sd = fixed(reference[key])
+    ours = model.fixed_effects_.loc[coef.index]
+    assert np.all(np.abs(ours["estimate"] - coef) < 0.03 * std)
+    np.testing.assert_allclose(ours["std_error"], std, rtol=0.05)
+    assert model.variance_components_["sd"][0] == pytest.approx(sd, rel=5e-3)
+    if name != "cbpp":
+        assert model.loglik_ == pytest.approx(reference[key]["logLik"], abs=0.01)
+        assert model.loglik_ > reference[key]["logLik"] - 1e-4
+
+
+def test_laplace_is_biased_where_hmc_is_not(reference):
+    """The bounds of `test_quadrature` tell the two apart."""
+    model = fitted("toenail", e_step="laplace")
+    coef, std, sd = fixed(reference["toenail_agq50"])
+    gap = np.abs(model.fixed_effects_.loc[coef.index, "estimate"] - coef) / std
+    assert gap["Intercept"] > 1
+    assert model.variance_components_["sd"][0] > sd + 0.4
+
+
+@pytest.mark.parametrize("name", ["cbpp", "wine"])
+def test_nuts_agrees(reference, name):
+    key = {"cbpp": "cbpp_agq25", "wine": "wine_clmm_agq25"}[name]
+    model = fitted(name, e_step="nuts", random_state=0)
+    coef, std, sd = fixed(reference[key])
+    assert np.all(np.abs(model.fixed_effects_.loc[coef.index, "estimate"] - coef) < 0.1 * std)
+    assert model.variance_components_["sd"][0] == pytest.approx(sd, rel=0.015)
+
+
+def test_reml_integrates_the_coefficients_out():
+    """With a flat prior and few groups, the SD rises above the ML one, as in a Gaussian model."""
+    ml, reml = (fitted("cbpp", random_state=0, method=m) for m in ("ml", "reml"))
+    laplace = fitted("cbpp", e_step="laplace", method="reml")
+    sd = [m.variance_components_["sd"][0] for m in (ml, reml, laplace)]
+    assert sd[1] > 1.03 * sd[0]
+    assert sd[1] == pytest.approx(sd[2], rel=0.03)
+    gap = reml.fixed_effects_["estimate"] - laplace.fixed_effects_["estimate"]
+    # A posterior mean and a mode.
+    assert np.all(np.abs(gap) < 0.3 * reml.fixed_effects_["std_error"])
+
+
+def test_binomial_counts_equal_proportions_with_trials():
+    frame = load_cbpp(as_frame=True).frame
+    model, X, y, weights = cbpp()
+    counts = np.column_stack([frame["incidence"], frame["size"] - frame["incidence"]])
+    one = model.set_params(e_step="laplace").fit(X, y, sample_weight=weights)
+    expected = one.fixed_effects_["estimate"]
+    two = MixedEffectsRegressor(["herd"], family="binomial", e_step="laplace").fit(X, counts)
+    np.testing.assert_allclose(two.fixed_effects_["estimate"], expected, rtol=1e-6)
+    expanded = X.loc[X.index.repeat(2)].reset_index(drop=True)
+    outcome = np.tile([1, 0], len(X))
+    bernoulli = MixedEffectsRegressor(["herd"], family="bernoulli", e_step="laplace").fit(
+        expanded, outcome, sample_weight=counts.ravel()
+    )
+    np.testing.assert_allclose(bernoulli.fixed_effects_["estimate"], expected, rtol=1e-4)
+
+
+def test_plain_glm_is_maximum_likelihood():
+    X, y, _, _ = simulate("poisson", 0)
+    ours = MixedEffectsRegressor(fixed_effects=["x"], family="poisson").fit(X, y)
+    theirs = PoissonRegressor(alpha=0, tol=1e-10, max_iter=1000).fit(X[["x"]], y)
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, rtol=1e-5)
+    assert ours.intercept_ == pytest.approx(theirs.intercept_, rel=1e-5)
+    X, y, _, _ = simulate("bernoulli", 0)
+    ours = MixedEffectsClassifier(fixed_effects=["x"]).fit(X, y)
+    theirs = LogisticRegression(C=np.inf, tol=1e-10).fit(X[["x"]], y)
+    np.testing.assert_allclose(ours.coef_, theirs.coef_[0], rtol=1e-4)
+
+
+SIMULATED = [
+    "gaussian",
+    "student_t",
+    "poisson",
+    "negative_binomial",
+    "gamma",
+    "beta",
+    "bernoulli",
+    "binomial",
+    "ordinal",
+    "categorical",
+]
+N_SETS = 40
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SIMULATED)
+def test_coverage_and_bias(name):
+    """95 % intervals cover 90 to 99 %; the bias is within two Monte Carlo standard errors.
+
+    SDs are compared on the log scale after the ML estimate's own shrinkage, 1 / (4 J) a coefficient
+    of the J groups' level: REML is not what is tested.
+    """
+    estimator = MixedEffectsClassifier if name in ("ordinal", "categorical") else None
+    covered, errors = [], []
+    for seed in range(N_SETS):
+        X, y, weights, truth = simulate(name, seed)
+        if estimator is None:
+            model = MixedEffectsRegressor(["g"], family=name, method="ml", e_step="hmc")
+        else:
+            model = estimator(["g"], family=name)
+        model.set_params(random_state=seed).fit(X, y, sample_weight=weights)
+        interval = model.conf_int().loc[list(truth)]
+        values = pd.Series(truth)
+        covered.append((interval["lower"] <= values) & (values <= interval["upper"]))
+        errors.append((interval["lower"] + interval["upper"]) / 2 - values)
+    covered, errors = np.array(covered), np.array(errors)
+    assert 0.90 <= covered.mean() <= 0.99, covered.mean(axis=0)
+    bias = errors.mean(axis=0) / (errors.std(axis=0, ddof=1) / np.sqrt(N_SETS))
+    assert np.all(np.abs(bias) < 2), dict(zip(truth, bias.round(2), strict=True))
