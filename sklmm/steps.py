@@ -107,11 +107,11 @@ class HMC(EStep):
     step_size : float, optional
         Leapfrog step, in whitened units (in y's units with Adam); None adapts it (0.015 with Adam).
     num_leapfrog_steps : int, optional
-        Leapfrogs a transition; None draws them at random up to 4.5 / step_size (3 with Adam).
+        Leapfrogs a transition; None draws them at random up to 4 / step_size (3 with Adam).
     n_chains : int, optional
         Parallel chains; at least 2, whose spread gives the Monte Carlo error. None: 16, and up to
         128 for small tables (1 with Adam).
-    n_warmup : int, default=12
+    n_warmup : int, default=4
         Transitions at the starting values, before the first EM step.
     n_steps : int, default=1
         Transitions in every EM step.
@@ -136,7 +136,7 @@ class HMC(EStep):
     }
 
     def __init__(
-        self, step_size=None, num_leapfrog_steps=None, n_chains=None, n_warmup=12, n_steps=1
+        self, step_size=None, num_leapfrog_steps=None, n_chains=None, n_warmup=4, n_steps=1
     ):
         self.step_size = step_size
         self.num_leapfrog_steps = num_leapfrog_steps
@@ -158,7 +158,7 @@ class NUTS(EStep):
         At most 2^max_tree_depth leapfrogs a transition.
     n_chains : int, optional
         As in `HMC`.
-    n_warmup : int, default=12
+    n_warmup : int, default=4
         Transitions at the starting values, before the first EM step.
     n_steps : int, default=1
         Transitions in every EM step.
@@ -182,7 +182,7 @@ class NUTS(EStep):
         "n_steps": _COUNT,
     }
 
-    def __init__(self, step_size=None, max_tree_depth=6, n_chains=None, n_warmup=12, n_steps=1):
+    def __init__(self, step_size=None, max_tree_depth=6, n_chains=None, n_warmup=4, n_steps=1):
         self.step_size = step_size
         self.max_tree_depth = max_tree_depth
         self.n_chains = n_chains

@@ -11,13 +11,14 @@ from sklmm.engine.e_step.base import Params, initial_params
 from sklmm.engine.em import Newton, fit
 from sklmm.engine.m_step import RAISED_SD
 from sklmm.engine.problem import in_own_units, stacked, standardize
+from sklmm.engine.theta import CONSTRAINTS, Theta
 from sklmm.steps import ConjugateGradient, Exact, Laplace
 
 #: Posterior draws kept by Monte Carlo kernels; an exact root is kept up to this many unknowns.
 N_DRAWS = 64
 EXACT_ROOT = 2048
 DETERMINISTIC_TOL = 1e-3
-MONTE_CARLO_TOL = 0.05
+MONTE_CARLO_TOL = 0.07
 #: Draws kept for the predictions of nonlinear families: as many as fit, within bounds.
 MOST_DRAWS = 512
 KEPT_NUMBERS = 1 << 20
@@ -72,7 +73,7 @@ def run(
         tol = DETERMINISTIC_TOL if tol is None else tol
         algorithm = Newton(problem, kernel, tol, seed, _warm(problem, start))
     else:
-        algorithm = _for_any_family(problem, response, e_step, tol, seed)
+        algorithm = _for_any_family(problem, response, e_step, tol, seed, start)
         scope = _on(device)
         if not gaussian:
             n_draws = int(np.clip(KEPT_NUMBERS // max(problem.n_effects, 1), N_DRAWS, MOST_DRAWS))
@@ -90,7 +91,7 @@ def _on(device):
 _LIKELIHOODS = {}
 
 
-def _for_any_family(problem, response, e_step, tol, seed):
+def _for_any_family(problem, response, e_step, tol, seed, start):
     from sklmm.engine.e_step.laplace import Laplace as LaplaceAlgorithm
     from sklmm.engine.latent import Latent
     from sklmm.engine.likelihood import Likelihood
@@ -105,11 +106,12 @@ def _for_any_family(problem, response, e_step, tol, seed):
     # Compiled steps know a likelihood by identity: equal ones must be one.
     like = _LIKELIHOODS.setdefault(like, like)
     latent = Latent(problem, like, parameters)
+    warm = _warm_theta(latent, start)
     if isinstance(e_step, Laplace):
         tol = DETERMINISTIC_TOL if tol is None else tol
-        return LaplaceAlgorithm(latent, tol, seed, n_probes=e_step.n_probes)
+        return LaplaceAlgorithm(latent, tol, seed, warm, e_step.n_probes)
     tol = MONTE_CARLO_TOL if tol is None else tol
-    return MonteCarlo(latent, make_kernel(e_step), tol, seed)
+    return MonteCarlo(latent, make_kernel(e_step), tol, seed, warm)
 
 
 def _warm(problem, start):
@@ -119,6 +121,30 @@ def _warm(problem, start):
         return params
     sigma = start.sigma / problem.y_scale if problem.sigma is None else problem.sigma
     return Params(_warm_factors(problem, start, params.factors, sigma), sigma)
+
+
+def _warm_theta(latent, start):
+    """(Theta, mode) from a previous fit of the same shape, or None."""
+    problem, space = latent.full, latent.space
+    if start is None or len(start.covariances) != len(problem.blocks):
+        return None
+    if list(start.family) != list(space.parameters) or len(start.coef) != len(problem.basis):
+        return None
+    family = {**start.family}
+    if "sigma" in family:
+        family["sigma"] /= problem.y_scale
+    if not all(np.isfinite(v) for v in family.values()) or family.get("sigma") == 0:
+        return None
+    raw = [CONSTRAINTS[space.parameters[n]][1](family[n]) for n in space.estimated]
+    coef = start.coef.copy()
+    if problem.y_centre:
+        coef[0] -= problem.y_centre
+    beta = np.linalg.lstsq(problem.basis, coef / problem.y_scale, rcond=None)[0]
+    start_factors = [np.eye(b.r) * (b.sd or 1.0) for b in problem.blocks]
+    factors = _warm_factors(problem, start, start_factors, family.get("sigma", 1.0))
+    x = np.zeros(latent.layout.size)
+    x[: latent.problem.p] = beta[: latent.problem.p]
+    return Theta(beta[: space.p], factors, np.array(raw, float)), x
 
 
 def _warm_factors(problem, start, factors, sigma):

@@ -36,12 +36,20 @@ def make_frame(equations, centre, dtype=np.float64):
         if inverse.any():
             root[:levels] = np.sqrt(inverse) if r == 1 else np.linalg.cholesky(inverse)
         roots.append(root)
-    values, vectors = np.linalg.eigh(system_.schur.numpy())
-    schur_root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    schur_root = _root(system_.schur.numpy())
     frame = Frame(system_, tuple(roots), schur_root, centre)
     return tf.nest.map_structure(
         lambda a: a if isinstance(a, bool) else tf.constant(np.asarray(a), dtype), frame
     )
+
+
+def _root(square):
+    """R with R R^T = square, a continuous function of it as the chains keep v when theta moves."""
+    try:
+        return np.linalg.cholesky(square)
+    except np.linalg.LinAlgError:
+        values, vectors = np.linalg.eigh(square)
+        return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
 
 
 def unwhiten(frame, p, v):

@@ -39,7 +39,10 @@ EXACT_TOL = 1e-10
 DRAW_TOL = 1e-4
 MAX_SOLVE = 2000
 NEWTON_STEPS = 50
+#: Decrement, in units of log p(y, x), at which Newton's method ends: for a likelihood, and for a
+#: centre of the chains.
 NEWTON_TOL = 1e-10
+CENTRE_TOL = 1e-2
 
 
 class Equations:
@@ -153,15 +156,15 @@ class Latent:
     def _shapes(self):
         return tuple(tf.zeros([J, r, r], tf.float64) for J, r in self.layout.shapes)
 
-    def mode(self, theta, x):
+    def mode(self, theta, x, tol=NEWTON_TOL):
         """argmax_x log p(y, x) from x [P], by Newton steps and halving: (x, Equations)."""
         x = np.asarray(x, float)
         value, gradient, weights = (a[..., 0] for a in self.gradient(theta, x[:, None]))
+        equations = Equations(self, theta, weights)
         for _ in range(NEWTON_STEPS):
-            equations = Equations(self, theta, weights)
             step = equations.solve(gradient[:, None])[:, 0]
             decrement = step @ gradient
-            if not decrement > NEWTON_TOL:
+            if not decrement > tol:
                 break
             length = 1.0
             while length > 1e-3:
@@ -174,7 +177,8 @@ class Latent:
                 break
             x = trial
             value, gradient, weights = new
-        return x, Equations(self, theta, weights)
+            equations = Equations(self, theta, weights)
+        return x, equations
 
     def field(self, theta, equations, centre, tol=DRAW_TOL):
         """How x moves with theta about `centre` [P]."""

@@ -20,6 +20,7 @@ solves.
 from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from sklmm.engine.xla import bucket, compiled, pad, tf
 
@@ -77,6 +78,15 @@ def precision_blocks(problem, params, multiple=1):
         np.einsum("ba,jbc,cd->jad", L, b.crossprod, L, optimize=True) * scale + np.eye(b.r)
         for b, L in zip(problem.blocks, params.factors, strict=True)
     ]
+
+
+def _inverse(square):
+    """Inverse of a positive matrix, its pseudo-inverse where it is singular."""
+    try:
+        factor = cho_factor(square)
+    except LinAlgError:
+        return np.linalg.pinv(square, hermitian=True)
+    return cho_solve(factor, np.eye(len(square)))
 
 
 def invert_blocks(blocks):
@@ -166,7 +176,7 @@ class Border:
             tuple(k in self.small for k in range(len(blocks))),
             tuple(blocks),
             tf.constant(border, dtype),
-            tf.constant(np.linalg.pinv(square, hermitian=True), dtype),
+            tf.constant(_inverse(square), dtype),
         )
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.optimize import minimize
 
-from sklmm.engine.latent import Latent
+from sklmm.engine.latent import CENTRE_TOL, Latent
 from sklmm.engine.theta import Theta
 from sklmm.engine.xla import tf
 
@@ -33,7 +33,7 @@ def start_theta(latent):
     x = np.zeros(joint.layout.size)
     x[: problem.p] = beta
     theta = Theta(np.zeros(0), factors, raw)
-    x, _ = joint.mode(theta, x)
+    x, _ = joint.mode(theta, x, CENTRE_TOL)
     if problem.reml:
         return theta, x
     return Theta(x[: problem.p], factors, raw), x[problem.p :]

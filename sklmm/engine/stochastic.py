@@ -17,6 +17,7 @@ import numpy as np
 
 from sklmm.engine.e_step.base import Posterior, vech_indices
 from sklmm.engine.em import EMStep
+from sklmm.engine.latent import CENTRE_TOL
 from sklmm.engine.start import start_theta
 
 QUIET_STEPS = 3
@@ -50,13 +51,13 @@ class MonteCarlo:
         self.start = start
         self.n_draws = n_draws
         self.kept, self.sums, self.squares, self.n_total = [], None, None, 0
+        self.integrated = None
 
     def steps(self):
         """Yield `EMStep`s; the last one's `estimate` is the average."""
         theta, mode = start_theta(self.latent) if self.start is None else self.start
         self.flat, self.moved = self.space.join(theta), np.zeros(self.space.size)
         yield from self._burn_in(mode)
-        self.sampler.adapting = False
         yield from self._average()
 
     def _burn_in(self, mode):
@@ -69,7 +70,7 @@ class MonteCarlo:
             if follow:
                 mode = mode + np.asarray(self.field.shift) @ self.moved if t > 1 else mode
                 self.moved = np.zeros(space.size)
-                mode, equations = latent.mode(theta, mode)
+                mode, equations = latent.mode(theta, mode, CENTRE_TOL)
                 self.field = latent.field(theta, equations, mode)
                 self.sampler.place(latent, theta, equations, mode, self.rng)
             x, info, value, scores = self._draw(theta)
@@ -81,15 +82,17 @@ class MonteCarlo:
             quiet = quiet + 1 if decrement < noise else 0
             yield self._step(theta, x, value, info, decrement, cov=invert(space, self.complete))
             self.moved = cap(space, self.flat, step)
-            self.flat = self.flat + self.moved
+            self.flat, self.moved = space.bounded(self.flat, self.moved)
 
     def _average(self):
         space = self.space
         window, informations = [], [self.complete]
+        self.integrated = _Integrated(np.asarray(self.field.shift)[: self.latent.problem.p])
         while True:
             theta = space.split(self.flat)
             x, info, value, scores = self._draw(theta)
             window.append((self.flat, scores))
+            self.integrated.add(self.flat, x)
             self._keep(theta, x)
             if len(window) % INFORMATION_EVERY == 0 and len(informations) < MOST_INFORMATIONS:
                 informations.append(self.latent.information(theta, self.field, x))
@@ -100,7 +103,8 @@ class MonteCarlo:
             estimate, error, drift = average(space, used, observed, missing)
             covariance = invert(space, observed)
             std = np.sqrt(np.diag(covariance))
-            relative = max(longest(error, std), longest(drift, std))
+            beta_error, beta_std = self.integrated.summarize(estimate, len(used))
+            relative = max(longest(error, std), longest(drift, std), longest(beta_error, beta_std))
             done = len(used) >= MIN_WINDOW and relative < self.tol
             yield self._step(
                 theta,
@@ -111,13 +115,13 @@ class MonteCarlo:
                 done,
                 space.split(estimate),
                 covariance,
-                np.diag(error**2),
+                np.diag(np.concatenate([beta_error, error]) ** 2),
             )
             # More than the information, so that its own noise makes no step too long.
             step, decrement = newton(space, complete + missing, scores.mean(axis=1))
             gain = min(1.0, (PLATEAU / len(window)) ** GAIN_POWER)
             self.moved = gain / max(decrement, 1.0) * step
-            self.flat = self.flat + self.moved
+            self.flat, self.moved = space.bounded(self.flat, self.moved)
 
     def _draw(self, theta):
         """Draws at theta, the chains moved along with it: (x, info, log p(y, x), scores)."""
@@ -181,8 +185,11 @@ class MonteCarlo:
         variance = np.maximum(self.squares / self.n_total - mean**2, 0.0)
         beta, beta_cov = last.estimate.beta, None
         if latent.full.reml:
-            beta, beta_cov = mean[:p], root[:p] @ root[:p].T
-            slope = root[p:] @ root[:p].T @ np.linalg.pinv(beta_cov, hermitian=True)
+            own = root[:p] @ root[:p].T
+            slope = root[p:] @ root[:p].T @ np.linalg.pinv(own, hermitian=True)
+            beta, beta_cov = mean[:p], own
+            if self.integrated is not None:
+                beta, beta_cov = self.integrated.mean, self.integrated.covariance
             variance[p:] -= np.einsum("qp,pr,qr->q", slope, beta_cov, slope)
         else:
             root = self.latent.with_coefficients(last, self.field, root, self.rng)
@@ -194,6 +201,34 @@ class MonteCarlo:
             stds.append(np.sqrt(np.maximum(variance[part], 0.0)).reshape(b.n_levels, b.r))
             first = part.stop
         return Posterior(beta, tuple(effects), tuple(stds), beta_cov, root, None)
+
+
+class _Integrated:
+    """Mean and covariance of coefficients that REML integrates out, over the averaged iterations.
+
+    The means are moved from each theta_t to the estimate along `shift`, d beta / d theta [p, m].
+    """
+
+    def __init__(self, shift):
+        self.shift = shift
+        self.thetas, self.means, self.within, self.n_chains = [], [], 0.0, 0
+
+    def add(self, flat, x):
+        """Record the draws x [P, C] at theta."""
+        p = len(self.shift)
+        self.thetas.append(flat)
+        self.means.append(x[:p].mean(axis=1))
+        self.within = self.within + np.cov(x[:p]).reshape(p, p)
+        self.n_chains = x.shape[1]
+
+    def summarize(self, estimate, n_used):
+        """Monte Carlo and standard errors [p] from the last `n_used` iterations."""
+        away = estimate - np.array(self.thetas[-n_used:])
+        pseudo = np.array(self.means[-n_used:]) + away @ self.shift.T
+        self.mean, self.covariance = pseudo.mean(axis=0), self.within / len(self.means)
+        variance = np.diag(self.covariance)
+        floor = np.sqrt(variance / (n_used * self.n_chains))
+        return np.maximum(batch_error(pseudo), floor), np.sqrt(variance)
 
 
 def newton(space, information, score):

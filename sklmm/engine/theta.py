@@ -19,7 +19,7 @@ CONSTRAINTS = {
     "unit": (expit, logit),
 }
 #: A raw parameter beyond this is at the edge of its range: a dispersion of 0, a shape of infinity.
-MAX_RAW = 15.0
+MAX_RAW = 10.0
 
 
 class Theta(NamedTuple):
@@ -75,6 +75,13 @@ class Space:
             factors.append(L)
             first += len(rows)
         return Theta(flat[: self.p], tuple(factors), flat[first:])
+
+    def bounded(self, flat, step):
+        """(flat + step, step) with the raw parameters kept within `MAX_RAW` of 0."""
+        new = flat + step
+        first = self.size - len(self.estimated)
+        new[first:] = np.clip(new[first:], -MAX_RAW, MAX_RAW)
+        return new, new - flat
 
     def family(self, raw):
         """All family parameters by name, in the table's units."""

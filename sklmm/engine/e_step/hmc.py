@@ -12,16 +12,19 @@ from sklmm.engine.model import tfp
 from sklmm.engine.operator import from_rows, to_rows
 from sklmm.engine.xla import compiled, tf
 
-TARGET_ACCEPTANCE = 0.8
+TARGET_ACCEPTANCE = 0.7
 #: Longest and shortest trajectory in whitened units, drawn uniformly: M >= C leaves some directions
 #: two to four times wider than 1.
-TRAJECTORY = 4.5
+TRAJECTORY = 4.0
 SHORTEST = 0.25
 JITTER = 0.2
+FIRST_STEP = 2.0
 MAX_LEAPFROGS = 64
 BLOCK = 4096
-ADAPTATION = 1.0
-WARM_UPS = 4
+#: Steps of the adaptation, which fade.
+ADAPTATION = 0.5
+ADAPTATION_POWER = 0.6
+WARM_UPS = 2
 #: Chains, by default: as many as rows times chains allow, within bounds.
 CHAINS = (16, 128)
 CHAIN_ROWS = 1 << 18
@@ -93,17 +96,16 @@ def hmc_transitions(like, arrays, point, frame, offset, v, step_size, fewest, mo
 
 
 class HMCSampler:
-    """Chains in a frame; the step size is adapted until the burn-in ends."""
+    """Chains in a frame; the adaptation of the step size fades."""
 
     def __init__(
-        self, step_size=None, num_leapfrog_steps=None, n_chains=None, n_warmup=12, n_steps=1
+        self, step_size=None, num_leapfrog_steps=None, n_chains=None, n_warmup=4, n_steps=1
     ):
         self.step_size = step_size
         self.num_leapfrog_steps = num_leapfrog_steps
         self.n_chains = n_chains
         self.n_warmup = n_warmup
         self.n_steps = n_steps
-        self.adapting = step_size is None
         self.v, self.frame, self.updates = None, None, 0
 
     def place(self, latent, theta, equations, mode, rng):
@@ -114,7 +116,7 @@ class HMCSampler:
             self.latent = latent
             chains = self.n_chains or int(np.clip(CHAIN_ROWS // latent.n_rows, *CHAINS))
             self.v = tf.constant(rng.standard_normal((chains, P)), tf.float32)
-            self.step = self.step_size or 1.6 * max(latent.layout.real.sum(), 1) ** -0.25
+            self.step = self.step_size or FIRST_STEP * max(latent.layout.real.sum(), 1) ** -0.25
         first = self.frame is None
         self.centre = mode
         self.frame = make_frame(equations, mode, np.float32)
@@ -133,9 +135,9 @@ class HMCSampler:
         """Draws x [P, C] after `n_steps` transitions, and what to report of them."""
         self.v, x, rate, leapfrogs = self.transitions(theta, rng, n_steps or self.n_steps)
         info = {"acceptance_rate": rate, "step_size": self.step, "leapfrogs": leapfrogs}
-        if self.adapting:
+        if self.step_size is None:
             self.updates += 1
-            gain = ADAPTATION / np.sqrt(self.updates)
+            gain = ADAPTATION * self.updates**-ADAPTATION_POWER
             self.step *= float(np.exp(gain * (rate - TARGET_ACCEPTANCE)))
         return x.numpy(), info
 

@@ -64,7 +64,7 @@ class Laplace:
             spread = None
             if done and not self.exact:
                 spread = covariance @ np.cov(scores) @ covariance / scores.shape[1]
-            following = flat + cap(space, flat, step)
+            following, _ = space.bounded(flat, cap(space, flat, step))
             yield EMStep(
                 theta=self._shown(theta),
                 loss=-value,

@@ -35,7 +35,7 @@ def nuts_transitions(like, arrays, point, frame, offset, v, step_size, depth, se
 class NUTSSampler(HMCSampler):
     """As `HMCSampler`, with trajectories that end where they turn."""
 
-    def __init__(self, step_size=None, max_tree_depth=6, n_chains=None, n_warmup=12, n_steps=1):
+    def __init__(self, step_size=None, max_tree_depth=6, n_chains=None, n_warmup=4, n_steps=1):
         super().__init__(step_size, None, n_chains, n_warmup, n_steps)
         self.max_tree_depth = max_tree_depth
 
