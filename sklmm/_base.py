@@ -7,7 +7,7 @@ from numbers import Integral, Real
 import numpy as np
 import pandas as pd
 from scipy.linalg import block_diag
-from sklearn.base import BaseEstimator, _fit_context
+from sklearn.base import BaseEstimator, _fit_context, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._dataframe import is_polars_df
@@ -24,6 +24,11 @@ from sklmm.families import Family, resolve_family
 from sklmm.inspection.summary import summary_text
 from sklmm.result import natural_names
 from sklmm.steps import EStep, MStep, resolve_e_step, resolve_m_step
+
+#: Families whose coefficients can run to infinity, and the standard error of a column's
+#: contribution to eta beyond which one has.
+SEPARABLE = ("bernoulli", "binomial", "ordinal", "categorical", "poisson", "negative_binomial")
+SEPARATED = 30.0
 
 
 class BaseMixedEffects(BaseEstimator):
@@ -80,13 +85,13 @@ class BaseMixedEffects(BaseEstimator):
     def _fit(self, X, y, sample_weight):
         effects = resolve_terms(self.random_effects)
         table, y = self._validate_training(X, y)
-        family = self._resolve_family(y)
         weights = _check_weights(sample_weight, len(y))
         if (weights == 0).any():
             keep = weights > 0
             table = table[keep] if not isinstance(table, pd.DataFrame) else table.loc[keep]
             y, weights = y[keep], weights[keep]
-        response = family.bind(y, weights)
+        response = self._resolve_family(y).bind(y, weights)
+        family = response.family
         if response.keep is not None and not response.keep.all():
             table, response = _keep(table, response)
         names = getattr(self, "feature_names_in_", None)
@@ -185,7 +190,7 @@ class BaseMixedEffects(BaseEstimator):
     def _set_fitted(self, spec, design, response, result):
         labels = inference.Labels.of(spec, design.blocks, response)
         self._spec, self.result_, self._labels = spec, result, labels
-        self._family, self._n_predictors = response.family, response.n_predictors
+        self._family, self._n_predictors = clone(response.family), response.n_predictors
         self._set_classes(response)
         self._set_coefficients(spec, labels, result)
         self.fixed_effects_ = inference.fixed_effects_table(labels, result)
@@ -201,7 +206,8 @@ class BaseMixedEffects(BaseEstimator):
         self.history_ = _history(labels, result.history)
         self.mc_error_ = pd.Series(labels.std_errors(result.mc_error**2), index=labels.names)
         if not self.converged_ and result.moving is not None and self._stops_by_rule():
-            moving = natural_names(labels.blocks, labels.family)[result.moving]
+            names = [*labels.coef, *natural_names(labels.blocks, labels.family)]
+            moving = names[result.moving]
             warnings.warn(
                 f"The fit stopped at max_iter={self.max_iter} before convergence; "
                 f"{moving!r} still moves most. Increase max_iter, or "
@@ -209,6 +215,8 @@ class BaseMixedEffects(BaseEstimator):
                 ConvergenceWarning,
                 stacklevel=4,
             )
+
+        self._warn_of_separation(design, labels, result)
 
     def _set_coefficients(self, spec, labels, result):
         """`coef_`, `intercept_` and `family_params_`."""
@@ -223,6 +231,25 @@ class BaseMixedEffects(BaseEstimator):
         if labels.cutpoints:
             self.intercept_ = 0.0
             self.family_params_ = {"cutpoints": inference.cutpoints(result)}
+
+    def _warn_of_separation(self, design, labels, result):
+        """Warn of a coefficient that runs to infinity: its standard error in eta says so."""
+        if self._family.name not in SEPARABLE or not np.isfinite(result.coef_cov).all():
+            return
+        scale = design.X.std(axis=0)
+        scale = np.tile(
+            np.where(scale > 0, scale, np.abs(design.X).max(axis=0)), self._n_predictors
+        )
+        wide = scale * np.sqrt(np.maximum(np.diag(result.coef_cov), 0.0))
+        if wide.max(initial=0.0) > SEPARATED:
+            warnings.warn(
+                f"The coefficient {labels.coef[int(np.argmax(wide))]!r} has no finite maximum "
+                "likelihood estimate, or one that the data hardly bound: it separates the classes "
+                "perfectly, or a class or count never occurs. Remove the column, merge levels, or "
+                "collect rows of the other kind.",
+                ConvergenceWarning,
+                stacklevel=5,
+            )
 
     def _stops_by_rule(self):
         return self.m_step == "auto"
@@ -281,7 +308,8 @@ class BaseMixedEffects(BaseEstimator):
         for k, term in enumerate(self._spec.terms):
             yield term, next(b.refs for b in design.blocks if b.term == k)
 
-    def _sample(self, X, n_samples, rng, family):
+    def _sample(self, X, n_samples, random_state, family):
+        rng = np.random.default_rng(random_state.randint(2**31 - 1, size=4))
         table, design = self._new_design(X)
         unseen = [_unseen_levels(table, term, refs) for term, refs in self._refs_by_term(design)]
         return prediction.sample(

@@ -8,7 +8,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d
+from sklearn.utils.validation import assert_all_finite, check_is_fitted, column_or_1d
 
 from sklmm import prediction
 from sklmm._base import BaseMixedEffects
@@ -200,10 +200,13 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
     def _check_target(self, y):
         if y is None:
             raise ValueError("requires y to be passed, but the target y is None.")
-        check_classification_targets(y)
         if isinstance(getattr(y, "dtype", None), pd.CategoricalDtype) and y.dtype.ordered:
             return pd.Categorical(y)
-        return column_or_1d(y, warn=True)
+        y = column_or_1d(y, warn=True)
+        if y.dtype.kind == "f":
+            assert_all_finite(y, input_name="y")
+        check_classification_targets(y)
+        return y
 
     def _resolve_family(self, y):
         if isinstance(self.family, str) and self.family == "auto":

@@ -6,7 +6,8 @@ Gaussian and Student t models are linear in the effects:
     R_k[j_k]|^2
 
 with R R^T the posterior covariance. For the other families the columns of R sqrt(m) are posterior
-draws, and the response's mean, its probabilities and its variance are averages over them. A level
+draws, and the response's mean, its probabilities and its variance are averages over them (a model
+without random effects has none, and its mean is that at the estimate). A level
 that is unseen, missing or left out has effect 0, and adds its prior variance to `variance`.
 """
 
@@ -81,6 +82,8 @@ def predict_mean(design, result, family, include):
     """Mean response [n_rows]; `include` says for each term whether its effects count."""
     if _is_linear(family):
         return linear_predictor(design, result, include)
+    if not design.blocks:
+        return np.asarray(family.mean(linear_predictor(design, result, include), result.family))
     out = np.empty(len(design.X))
     for rows, eta in _draws(design, result, include, 1):
         out[rows] = family.mean(eta, result.family).mean(axis=1)
@@ -89,6 +92,9 @@ def predict_mean(design, result, family, include):
 
 def predict_probabilities(design, result, family, include, d):
     """Probabilities of the classes [n_rows, K]."""
+    if not design.blocks:
+        eta = linear_predictor(design, result, include, d)
+        return family.probabilities(eta, result.family)
     out = []
     for _, eta in _draws(design, result, include, d):
         out.append(family.probabilities(eta, result.family).mean(axis=1))

@@ -189,7 +189,30 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
                 "family='categorical': classes without an order have no mean to predict; use "
                 "MixedEffectsClassifier."
             )
+        if family.name == "bernoulli" and not np.isin(y, (0, 1)).all():
+            raise ValueError(
+                f"family='bernoulli': y must be 0 or 1 in a regressor, not "
+                f"{y[~np.isin(y, (0, 1))][0]:g}: recode it, or use MixedEffectsClassifier."
+            )
         return family
+
+    def score(self, X, y, sample_weight=None):
+        """R^2 of the predicted mean; two columns of counts are proportions weighted by trials.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like of shape (n_rows, n_columns)
+        y : array-like of shape (n_rows,), or (n_rows, 2) of counts for family="binomial"
+        sample_weight : array-like of shape (n_rows,), optional
+
+        Returns
+        -------
+        float
+        """
+        if np.ndim(y) == 2 and np.shape(y)[1] == 2:
+            response = self._family.bind(y, sample_weight)
+            y, sample_weight = response.y, response.weights
+        return super().score(X, y, sample_weight)
 
     def _set_classes(self, response):
         self._classes = response.classes if response.family.name == "ordinal" else None

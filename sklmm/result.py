@@ -52,7 +52,7 @@ class EMResult:
     history : list of dict
         One per iteration.
     moving : int or None
-        Entry of `natural` that moved most in the last step of a fit that did not converge.
+        Entry of (coef, natural) that moved most in the last step of a fit that did not converge.
     trace : (ndarray [t], tuple of ndarray [t, n_levels, r]) or None
         Iterations, and one chain's effects there, where the E-step draws.
     """

@@ -21,7 +21,7 @@ PARAMETERS = {
 TRIALS = 5
 
 
-def simulate(name, seed, n_groups=40, n_rows=15, sd=0.7, intercept=0.3, coef=-0.5):
+def simulate(name, seed, n_groups=40, n_rows=13, sd=0.7, intercept=0.3, coef=-0.5):
     """(X, y, weights, truth): one grouping factor g, one column x.
 
     truth names the parameters as `conf_int` does.

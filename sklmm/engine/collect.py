@@ -52,10 +52,10 @@ class Trace:
         )
 
 
-def perfect(problem):
+def perfect(problem, parameters):
     """y is in the span of the fixed part: coefficients by least squares, every variance 0."""
     beta = problem.X.T @ (problem.weights * problem.y) / problem.n
-    names = sum(b.r * (b.r + 1) // 2 for b in problem.blocks) + 1
+    names = sum(b.r * (b.r + 1) // 2 for b in problem.blocks) + len(parameters)
     n_columns = problem.basis.shape[0]
     zeros = [np.zeros((b.n_levels, b.r)) for b in problem.blocks]
     return EMResult(
@@ -64,7 +64,11 @@ def perfect(problem):
         covariances=tuple(
             problem.covariance(k, np.eye(b.r) * (b.sd or 0.0)) for k, b in enumerate(problem.blocks)
         ),
-        family={"sigma": 0.0},
+        # A Student t without scale is a point, whatever its df.
+        family={
+            name: 0.0 if name == "sigma" else 3.0 if isinstance(kind, str) else kind
+            for name, kind in parameters.items()
+        },
         effects=tuple(zeros),
         effects_std=tuple(zeros),
         coef_root=np.zeros((n_columns, 1)),
@@ -142,21 +146,23 @@ def _joint(cov, p, size):
 
 
 def _verdict(algorithm, last, history, natural_cov, mc_error):
-    """How the fit ended, and the entry of `natural` that moves most if it did not converge."""
+    """How the fit ended, and which estimate moves most if it did not converge."""
     if last.done:
         if _singular(algorithm.space, last.estimate).any():
             return Status.SINGULAR, None
         exact = last.spread is None
         return (Status.CONVERGED if exact else Status.CONVERGED_MC), None
-    n = len(history[-1]["natural"])
-    before = history[-2 if len(history) > 1 else -1]["natural"]
-    change = np.abs(history[-1]["natural"] - before)
-    if algorithm.stochastic and np.isfinite(mc_error[-n:]).all():
-        change = mc_error[-n:]
-    std = np.sqrt(np.diag(natural_cov)[-n:])
+    now, before = (
+        np.concatenate([record["coef"], record["natural"]])
+        for record in (history[-1], history[-2 if len(history) > 1 else -1])
+    )
+    change = np.abs(now - before)
+    if algorithm.stochastic and np.isfinite(mc_error).all():
+        change = mc_error
+    std = np.sqrt(np.diag(natural_cov))
     with np.errstate(invalid="ignore"):
         relative = np.where(std > 0, change / np.where(std > 0, std, 1.0), 0.0)
-    return Status.MAX_ITER, int(np.argmax(relative)) if n else None
+    return Status.MAX_ITER, int(np.argmax(relative))
 
 
 def _singular(space, theta):

@@ -160,6 +160,8 @@ def laplace_scores(like, arrays, point, field, deviations, delta):
     gradient, the motion of W with theta included.
     """
     p, shapes = arrays.data.X.shape[1], _shapes(field)
+    tiled = tf.repeat(field.centre[:, None], tf.shape(delta)[1], axis=1)
+    undisplaced = _undisplaced(arrays, point, tiled, delta, shapes)
 
     def value(delta):
         beta, factors, raw, changes = _changes(point, delta)
@@ -171,7 +173,7 @@ def laplace_scores(like, arrays, point, field, deviations, delta):
         W = like.curvature(arrays.data.y[:: like.n_predictors], eta, raw)
         quadratic = tf.reduce_sum(arrays.data.w[:, None] * W * rows**2, axis=0)
         return (
-            _log_likelihood(like, arrays, eta, raw)
+            _log_likelihood(like, arrays, eta, raw, undisplaced)
             + _log_prior(mode, p)
             + _log_prior(d, p)
             - 0.5 * quadratic

@@ -18,6 +18,7 @@ from sklmm.steps import ConjugateGradient, Exact, Laplace
 N_DRAWS = 64
 EXACT_ROOT = 2048
 DETERMINISTIC_TOL = 1e-3
+GLM_TOL = 1e-8
 MONTE_CARLO_TOL = 0.07
 #: Draws kept for the predictions of nonlinear families: as many as fit, within bounds.
 MOST_DRAWS = 512
@@ -63,7 +64,7 @@ def run(
             "weights."
         )
     if family.scale_equivariant and problem.perfect and family.sigma is None:
-        return perfect(problem)
+        return perfect(problem, response.parameters)
     problem = stacked(problem, response.n_predictors)
     n_draws, scope = N_DRAWS, nullcontext()
     if isinstance(e_step, Exact | ConjugateGradient):
@@ -79,7 +80,12 @@ def run(
             n_draws = int(np.clip(KEPT_NUMBERS // max(problem.n_effects, 1), N_DRAWS, MOST_DRAWS))
         algorithm.n_draws = n_draws
     with scope:
-        return fit(algorithm, max_iter=max_iter, n_draws=n_draws, on_step=on_step)
+        result = fit(algorithm, max_iter=max_iter, n_draws=n_draws, on_step=on_step)
+    if family.name == "binomial":
+        # Trials are weights to the engine, and no observations to BIC.
+        loglik = None if result.loglik is None else result.loglik + response.log_constant
+        return replace(result, loglik=loglik, n_obs=len(y))
+    return result
 
 
 def _on(device):
@@ -108,7 +114,7 @@ def _for_any_family(problem, response, e_step, tol, seed, start):
     latent = Latent(problem, like, parameters)
     warm = _warm_theta(latent, start)
     if isinstance(e_step, Laplace):
-        tol = DETERMINISTIC_TOL if tol is None else tol
+        tol = (DETERMINISTIC_TOL if problem.blocks else GLM_TOL) if tol is None else tol
         return LaplaceAlgorithm(latent, tol, seed, warm, e_step.n_probes)
     tol = MONTE_CARLO_TOL if tol is None else tol
     return MonteCarlo(latent, make_kernel(e_step), tol, seed, warm)

@@ -52,6 +52,8 @@ class Response:
         Sorted labels.
     keep : ndarray of bool [n] or None
         False for rows that say nothing (binomial without trials); None keeps all.
+    log_constant : float
+        What the engine's log-likelihood lacks: the binomial coefficients.
     """
 
     family: "Family"
@@ -59,6 +61,7 @@ class Response:
     weights: np.ndarray
     classes: np.ndarray | None = None
     keep: np.ndarray | None = None
+    log_constant: float = 0.0
 
     @property
     def n_classes(self):

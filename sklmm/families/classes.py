@@ -7,7 +7,7 @@ eta_{K-1}) when they are not.
 
 import numpy as np
 import pandas as pd
-from scipy.special import softmax
+from scipy.special import gammaln, softmax
 
 from sklmm.families.base import (
     INVERSE_LINKS,
@@ -112,12 +112,21 @@ class Binomial(_Binary):
             trials = counts.sum(axis=1)
             keep = trials > 0
             share = counts[:, 0] / np.where(keep, trials, 1)
-            return Response(self, share, row_weights(weights, len(share)) * trials, None, keep)
+            times = row_weights(weights, len(share))
+            constant = float(times @ _log_binomial(counts[:, 0], trials))
+            return Response(self, share, times * trials, None, keep, constant)
         y, weights = numeric(self, y, weights)
         remedy = "divide by the trials and give these as sample_weight, or give two columns of "
         remedy += "counts (successes, failures)."
         self._require(y, (y >= 0) & (y <= 1), "a proportion in [0, 1]", remedy)
-        return Response(self, y, weights)
+        successes = y * weights
+        whole = np.allclose(successes, successes.round()) and np.allclose(weights, weights.round())
+        constant = float(_log_binomial(successes, weights).sum()) if whole else 0.0
+        return Response(self, y, weights, log_constant=constant)
+
+
+def _log_binomial(successes, trials):
+    return gammaln(trials + 1) - gammaln(successes + 1) - gammaln(trials - successes + 1)
 
 
 class Ordinal(Family):
@@ -220,7 +229,9 @@ class Categorical(Family):
     def bind(self, y, weights=None):
         """The `Response` in y, labels of at least two classes."""
         _, classes, codes = _classes(self, y)
-        return Response(self, codes, row_weights(weights, len(codes)), classes)
+        # Two classes are one logit.
+        family = Bernoulli() if len(classes) == 2 else self
+        return Response(family, codes, row_weights(weights, len(codes)), classes)
 
     def probabilities(self, eta, params):
         """Probabilities [n, ..., K] of the classes for predictors eta [n, K-1, ...]."""
@@ -281,7 +292,7 @@ def _classes(family, y):
             raise
     if len(classes) == 1:
         raise family._error(
-            f"y has a single class ({_shown(classes)}): at least two are needed to fit; check the "
+            f"y has one class only ({_shown(classes)}): at least two are needed to fit; check the "
             "rows selected for this fit."
         )
     return labels, classes, codes.astype(float)

@@ -7,18 +7,20 @@ def summary_text(model, spec):
     """Report of a fitted estimator in the manner of lme4's `summary`, as one string."""
     result = model.result_
     method = "REML" if result.reml else "maximum likelihood"
+    family = model._family
+    kind = "Linear mixed model" if family.name == "gaussian" else "Generalized linear mixed model"
     fixed = " + ".join(["1" if spec.fit_intercept else "0", *spec.fixed_names])
     formula = " + ".join([fixed, *(str(t.effect) for t in spec.terms)])
     variances = model.variance_components_.drop(columns="variance").to_string(
         index=False, na_rep="", float_format=lambda v: f"{v:.5g}"
     )
     lines = [
-        f"Linear mixed model fit by {method}",
+        f"{kind} fit by {method}",
+        *_family_lines(model, family),
         f"y ~ {formula}",
         f"{result.status.value} ({model.n_iter_} iterations)",
         "",
-        "Random effects:",
-        variances,
+        *(["Random effects:", variances] if len(model.variance_components_) else []),
         _sizes(model, spec),
         "",
         "Fixed effects:",
@@ -31,6 +33,18 @@ def summary_text(model, spec):
             f"{criterion} {-2 * model.loglik_:.4f}  AIC {model.aic_:.2f}  BIC {model.bic_:.2f}",
         ]
     return "\n".join(lines)
+
+
+def _family_lines(model, family):
+    """Family, link and parameters of a generalized model."""
+    if family.name == "gaussian":
+        return []
+    link = f", {family.link} link" if hasattr(family, "link") else ""
+    parameters = ", ".join(
+        f"{name} {np.array2string(np.asarray(value), precision=4)}"
+        for name, value in model.family_params_.items()
+    )
+    return [f"Family {family.name}{link}{': ' + parameters if parameters else ''}"]
 
 
 def _sizes(model, spec):

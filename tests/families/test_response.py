@@ -108,9 +108,9 @@ BAD_Y = {
         ["a", "b", "c"],
         r"Bernoulli: y must have two classes, not 3; a third is c \(row 2\): use 'categorical'",
     ),
-    "bernoulli one": (fam.Bernoulli(), ["a", "a"], r"y has a single class \('a'\): at least two"),
-    "categorical one": (fam.Categorical(), [1, 1], r"y has a single class \(1\): at least two"),
-    "ordinal one": (fam.Ordinal(), [1, 1], r"y has a single class \(1\): at least two"),
+    "bernoulli one": (fam.Bernoulli(), ["a", "a"], r"y has one class only \('a'\): at least two"),
+    "categorical one": (fam.Categorical(), [1, 1], r"y has one class only \(1\): at least two"),
+    "ordinal one": (fam.Ordinal(), [1, 1], r"y has one class only \(1\): at least two"),
     "ordinal two": (fam.Ordinal(), [1, 2], r"at least three classes, not 2 \(1, 2\): use 'bern"),
     "missing label": (
         fam.Categorical(),

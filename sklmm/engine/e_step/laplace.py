@@ -22,6 +22,10 @@ EXACT_NUMBERS = 1 << 23
 N_PROBES = 32
 #: Decrement above which the information is computed afresh; below it is updated.
 FAR_STEP = 2.0
+MAX_HALVINGS = 8
+#: Of steps shorter than SMALL standard errors, the share of the last one that is no progress.
+SMALL = 0.1
+CREEP = 0.5
 
 
 class Laplace:
@@ -36,6 +40,8 @@ class Laplace:
         self.seed = seed
         self.start = start
         self.n_probes = n_probes
+        #: Without latent variables the information is exact, and Newton's method quadratic.
+        self.plain = not latent.layout.size
         unknowns = latent.layout.real.sum()
         self.exact = bool(unknowns <= EXACT_UNKNOWNS and unknowns * latent.n_rows <= EXACT_NUMBERS)
 
@@ -43,40 +49,58 @@ class Laplace:
         """Yield `EMStep`s."""
         space = self.space
         theta, self.mode = start_theta(self.latent) if self.start is None else self.start
-        flat, information, best, decrement = space.join(theta), None, None, np.inf
+        flat, information, before, decrement = space.join(theta), None, None, np.inf
         while True:
-            theta = space.split(flat)
-            value, scores, loglik = self.evaluate(theta)
+            flat, found, stalled = self._climb(flat, before)
+            theta, (value, scores, loglik) = space.split(flat), found
             score = scores.mean(axis=1)
-            if best is not None and self.exact and loglik < best[3] - 1e-9 * abs(best[3]):
-                flat = best[0] + 0.25 * (flat - best[0])
-                if np.abs(flat - best[0]).max() > 1e-12:
-                    continue
-                flat, score, scores, loglik = best
-            if information is None or decrement > FAR_STEP:
+            if information is None or decrement > FAR_STEP or self.plain:
                 information = self._information(theta)
-            else:
-                information = secant(information, flat - best[0], best[1] - score)
+            elif not stalled:
+                information = secant(information, flat - before[0], before[1] - score)
+            last = decrement
             step, decrement = newton(space, information, score)
-            best = flat, score, scores, loglik
-            done = decrement < self.tol
-            covariance = self._covariance(theta, information) if done else None
+            before = flat, score, found
+            following, _ = space.bounded(flat, cap(space, flat, step))
+            # Newton's method only creeps where the maximum is at infinity: separated data.
+            creeping = CREEP * last < decrement < SMALL
+            done = stalled or decrement < self.tol or (self.plain and creeping)
+            covariance = invert(space, information)
+            if done:
+                covariance = self._covariance(theta, information)
+                # Newton's last step is worth taking where its information is exact.
+                theta = space.split(following) if self.plain and not stalled else theta
             spread = None
             if done and not self.exact:
                 spread = covariance @ np.cov(scores) @ covariance / scores.shape[1]
-            following, _ = space.bounded(flat, cap(space, flat, step))
             yield EMStep(
-                theta=self._shown(theta),
+                theta=self._shown(space.split(flat)),
                 loss=-value,
                 loglik=np.nan if loglik is None else loglik,
                 decrement=decrement,
                 info={},
                 done=done,
                 estimate=self._shown(theta if done else space.split(following)),
-                covariance=covariance if done else invert(space, information),
+                covariance=covariance,
                 spread=spread,
             )
             flat = following
+
+    def _climb(self, flat, before):
+        """(theta, its evaluation, False), the step to theta shortened until the likelihood rises.
+
+        Where no length of it does, rounding is all that is left: (theta before, ..., True).
+        """
+        for _ in range(MAX_HALVINGS):
+            found = self.evaluate(self.space.split(flat))
+            if before is None or not self.exact:
+                return flat, found, False
+            last = before[2][2]
+            if found[2] >= last - 1e-10 * abs(last):
+                return flat, found, False
+            flat = before[0] + 0.25 * (flat - before[0])
+        self.evaluate(self.space.split(before[0]))
+        return before[0], before[2], True
 
     def evaluate(self, theta):
         """(log p(y, m), scores [m, C], log-likelihood or None) at theta."""
@@ -105,7 +129,7 @@ class Laplace:
     def _covariance(self, theta, information):
         """From differences of the gradient, the mode following, where that is cheap."""
         space = self.space
-        if self.exact:
+        if self.exact and not self.plain:
             flat = space.join(theta)
             columns = []
             for e in np.eye(space.size):

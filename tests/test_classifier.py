@@ -1,0 +1,199 @@
+"""`MixedEffectsClassifier`: scikit-learn's checks, labels, probabilities, and tools around it."""
+
+import io
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.metrics import log_loss
+from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import estimator_checks_generator
+
+from sklmm import Bernoulli, MixedEffectsClassifier, Ordinal
+from tests.simulate import simulate
+
+#: Its 15 rows of 30 columns are separable: the estimate is where Newton's method stops on its way to
+#: infinity, which rounding moves by some 1e-6. `test_weights_repeat_rows` stands in.
+WEIGHTS = "check_sample_weight_equivalence_on_dense_data"
+#: Checks that look at what random effects may change; each compiles shapes of its own.
+QUICK = {
+    "check_classifiers_classes",
+    "check_classifiers_train",
+    "check_dict_unchanged",
+    "check_estimators_nan_inf",
+    "check_estimators_pickle",
+    "check_fit2d_1sample",
+    "check_fit_idempotent",
+    "check_methods_subset_invariance",
+    "check_n_features_in",
+    "check_sample_weights_invariance",
+}
+
+
+def checks(model, quick=None):
+    for estimator, check in estimator_checks_generator(model):
+        name = check.func.__name__ if hasattr(check, "func") else check.__name__
+        marks = [] if quick is None else [pytest.mark.slow if name in quick else pytest.mark.scale]
+        if name != WEIGHTS:
+            yield pytest.param(estimator, check, id=name, marks=marks)
+
+
+# Some of the checks' data are separable, which we warn of.
+@pytest.mark.filterwarnings("ignore:The coefficient .* no finite maximum:UserWarning")
+@pytest.mark.parametrize(("estimator", "check"), list(checks(MixedEffectsClassifier())))
+def test_scikit_learns_checks(estimator, check, monkeypatch):
+    # Without it the array API's check is skipped.
+    monkeypatch.setenv("SCIPY_ARRAY_API", "1")
+    check(estimator)
+
+
+@pytest.mark.filterwarnings("ignore:The coefficient .* no finite maximum:UserWarning")
+@pytest.mark.filterwarnings("ignore:The fit stopped at max_iter:UserWarning")
+@pytest.mark.parametrize(
+    ("estimator", "check"),
+    list(checks(MixedEffectsClassifier(random_effects=[0], random_state=0), QUICK)),
+)
+def test_scikit_learns_checks_with_random_effects(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize("terms", [None, ["g"]])
+def test_weights_repeat_rows(terms):
+    X, y, _, _ = simulate("bernoulli", 8)
+    weights = np.random.default_rng(0).integers(0, 4, len(y))
+    model = MixedEffectsClassifier(terms, fixed_effects=["x"], e_step="laplace", tol=1e-6)
+    one = clone(model).fit(X, y, sample_weight=weights)
+    two = clone(model).fit(X.loc[X.index.repeat(weights)], np.repeat(y, weights))
+    np.testing.assert_allclose(one.coef_, two.coef_, rtol=1e-6)
+    assert one.loglik_ == pytest.approx(two.loglik_, rel=1e-8)
+
+
+@pytest.fixture(scope="module")
+def binary():
+    X, y, _, _ = simulate("bernoulli", 0)
+    return X, np.where(y == 1, "yes", "no")
+
+
+@pytest.fixture(scope="module")
+def model(binary):
+    return MixedEffectsClassifier(["g"], random_state=0).fit(*binary)
+
+
+def test_labels_probabilities_and_decisions_agree(model, binary):
+    X, y = binary
+    probability = model.predict_proba(X)
+    assert model.classes_.tolist() == ["no", "yes"]
+    np.testing.assert_allclose(probability.sum(axis=1), 1, rtol=1e-12)
+    np.testing.assert_array_equal(model.predict(X), model.classes_[probability.argmax(axis=1)])
+    decision = model.decision_function(X)
+    np.testing.assert_array_equal(decision > 0, model.predict(X) == "yes")
+    np.testing.assert_allclose(1 / (1 + np.exp(-decision)), probability[:, 1], rtol=1e-10)
+    assert model.score(X, y) == np.mean(model.predict(X) == y)
+    assert log_loss(y, probability) < log_loss(y, model.predict_proba(X, include_random=False))
+    assert set(np.unique(model.sample_y(X, 2, random_state=0))) == {"no", "yes"}
+
+
+def test_predictions_average_over_the_posterior(model, binary):
+    """The mean over draws of the effects lies nearer to 1/2 than at their mean."""
+    X, _ = binary
+    b = model.random_effects_["g"]["Intercept"].to_numpy()
+    eta = model.intercept_ + X[["x"]].to_numpy() @ model.coef_ + b[X["g"]]
+    plug_in = 1 / (1 + np.exp(-eta))
+    averaged = model.predict_proba(X)[:, 1]
+    clear = np.abs(eta) > 0.8
+    assert np.mean(np.abs(averaged - 0.5)[clear] < np.abs(plug_in - 0.5)[clear]) > 0.9
+    np.testing.assert_allclose(averaged, plug_in, atol=0.06)
+
+
+def test_the_label_order_only_changes_signs(binary):
+    X, y = binary
+    flipped = np.where(y == "yes", "a", "b")
+    one = MixedEffectsClassifier(["g"], e_step="laplace").fit(X, y)
+    two = MixedEffectsClassifier(["g"], e_step="laplace").fit(X, flipped)
+    np.testing.assert_allclose(two.coef_, -one.coef_, rtol=1e-4)
+    np.testing.assert_allclose(two.intercept_, -one.intercept_, rtol=1e-3)
+
+
+def test_three_classes():
+    X, y, _, _ = simulate("categorical", 1)
+    labels = np.array(["b", "c", "a"])[y.astype(int)]
+    model = MixedEffectsClassifier(["g"], random_state=0).fit(X, labels)
+    assert model.coef_.shape == (2, 1)
+    assert model.intercept_.shape == (2,)
+    assert list(model.random_effects_["g"].columns) == ["b: Intercept", "c: Intercept"]
+    probability = model.predict_proba(X)
+    assert probability.shape == (len(X), 3)
+    np.testing.assert_allclose(probability.sum(axis=1), 1, rtol=1e-12)
+    assert model.score(X, labels) > np.mean(labels == pd.Series(labels).mode()[0])
+    assert not hasattr(model, "decision_function")
+
+
+def test_ordinal_follows_an_ordered_categorical():
+    X, y, _, _ = simulate("ordinal", 2)
+    names = ["poor", "fair", "good", "superb"]
+    ratings = pd.Categorical(np.array(names)[y.astype(int)], categories=names, ordered=True)
+    model = MixedEffectsClassifier(["g"], family="ordinal", e_step="laplace").fit(X, ratings)
+    assert model.classes_.tolist() == names
+    assert model.fixed_effects_.index.tolist() == ["poor|fair", "fair|good", "good|superb", "x"]
+    assert np.all(np.diff(model.family_params_["cutpoints"]) > 0)
+    assert model.intercept_ == 0
+    numeric = MixedEffectsClassifier(["g"], family="ordinal", e_step="laplace").fit(X, y)
+    np.testing.assert_allclose(numeric.coef_, model.coef_, rtol=1e-6)
+    probit = MixedEffectsClassifier(["g"], family=Ordinal("probit"), e_step="laplace").fit(X, y)
+    assert probit.coef_[0] / numeric.coef_[0] == pytest.approx(0.6, abs=0.08)
+
+
+def test_unseen_levels_get_the_population(model, binary):
+    X, _ = binary
+    new = X.head(3).assign(g=999)
+    np.testing.assert_allclose(
+        model.predict_proba(new), model.predict_proba(new, include_random=False), rtol=1e-12
+    )
+    with pytest.raises(ValueError, match="unknown or missing level '999'"):
+        clone(model).set_params(handle_unknown="error", e_step="laplace").fit(*binary).predict(new)
+
+
+def test_in_a_pipeline_with_cross_validation_and_a_grid(binary):
+    X, y = binary
+    pipe = make_pipeline(
+        StandardScaler().set_output(transform="pandas"),
+        MixedEffectsClassifier(fixed_effects=["x"], e_step="laplace"),
+    )
+    scores = cross_val_score(pipe, X, y, cv=GroupKFold(3), groups=X["g"])
+    assert (scores > 0.5).all()
+    grid = GridSearchCV(
+        MixedEffectsClassifier(["g"], family=Bernoulli(), e_step="laplace"),
+        {"family__link": ["logit", "probit"]},
+        cv=2,
+        scoring="neg_log_loss",
+    ).fit(X, y)
+    assert grid.best_score_ > -0.7
+
+
+def test_saved_and_loaded_to_the_bit(model, binary):
+    file = io.BytesIO()
+    joblib.dump(model, file)
+    file.seek(0)
+    loaded = joblib.load(file)
+    np.testing.assert_array_equal(loaded.predict_proba(binary[0]), model.predict_proba(binary[0]))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"family": "poisson"}, "not a family of classes"),
+        ({"e_step": "cg"}, "is for family='gaussian'"),
+        ({"m_step": "adam", "random_effects": ["g"]}, "is for family='gaussian'"),
+        ({"family": "ordinal"}, "at least three classes"),
+        ({"family": Bernoulli("log")}, "link='log' is not available"),
+    ],
+)
+def test_wrong_parameters(binary, parameters, message):
+    estimator = MixedEffectsClassifier(**parameters)
+    with pytest.raises(ValueError, match=message):
+        estimator.fit(*binary)
+    assert not hasattr(estimator, "classes_")
