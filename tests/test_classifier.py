@@ -16,8 +16,8 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 from sklmm import Bernoulli, MixedEffectsClassifier, Ordinal
 from tests.simulate import simulate
 
-#: Its 15 rows of 30 columns are separable: the estimate is where Newton's method stops on its way to
-#: infinity, which rounding moves by some 1e-6. `test_weights_repeat_rows` stands in.
+#: Its 15 rows of 30 columns are separable: the estimate is where Newton's method stops on its way
+#: to infinity, which rounding moves by some 1e-6. `test_weights_repeat_rows` stands in.
 WEIGHTS = "check_sample_weight_equivalence_on_dense_data"
 #: Checks that look at what random effects may change; each compiles shapes of its own.
 QUICK = {
