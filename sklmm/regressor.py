@@ -11,11 +11,14 @@ from sklmm.families import Binomial, resolve_family
 
 
 class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
-    r"""Linear mixed-effects regression with crossed or nested random effects.
+    r"""Mixed-effects regression with crossed or nested random effects, for any response family.
 
     .. math::
-        y_i = x_i^T \beta + \alpha + \sum_k z_{ik}^T b_k[j_k(i)] + e_i, \quad
-        b_k[j] \sim N(0, \Sigma_k), \quad e_i \sim N(0, \sigma^2)
+        \eta_i = x_i^T \beta + \alpha + \sum_k z_{ik}^T b_k[j_k(i)], \quad
+        b_k[j] \sim N(0, \Sigma_k), \quad y_i \sim \mathrm{Family}(\eta_i, \phi)
+
+    Gaussian models are fitted exactly or by conjugate gradients, the others by Monte Carlo EM, at
+    the true maximum likelihood.
 
     Parameters
     ----------
@@ -26,19 +29,25 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
         Columns of the fixed part; None takes every column that is not a grouping column. Slope
         columns stay fixed effects too, as in lme4.
     fit_intercept : bool, default=True
-    family : {"gaussian"} or Gaussian, default="gaussian"
-        ``Gaussian(sigma=1.0)`` pins the residual SD.
+    family : str, Family or callable, default="gaussian"
+        "gaussian", "student_t", "poisson", "negative_binomial", "gamma", "beta", "bernoulli",
+        "binomial" (proportions with the trials as `sample_weight`, or two columns of counts) or
+        "ordinal"; an instance sets the link or pins a parameter, ``Gaussian(sigma=1.0)``; a
+        function from eta to a TFP distribution is a family too, see `CustomFamily` for parameters.
     method : {"auto", "reml", "ml"}, default="auto"
-        Restricted or full maximum likelihood; "auto" is REML.
-    e_step : {"auto", "exact", "cg", "hmc"} or a configured E-step, default="auto"
-        "auto" is "exact" for at most 2,000 random effects and "cg" beyond.
+        Restricted or full maximum likelihood; "auto" is REML for "gaussian", else ML. REML of
+        other families integrates the coefficients out with a flat prior.
+    e_step : {"auto", "exact", "cg", "laplace", "hmc", "nuts"} or EStep, default="auto"
+        "exact" and "cg" are for "gaussian": "auto" takes "exact" for at most 2,000 random effects
+        and "cg" beyond. For other families "auto" is "hmc".
     m_step : {"auto", "adam"} or Adam, default="auto"
         "auto" is EM steps followed by damped Newton steps.
     max_iter : int, default=200
         EM iterations.
     tol : float or "auto", default="auto"
         The fit stops when the last step, and for HMC the Monte Carlo error, are below `tol`
-        standard errors of every parameter. "auto" is 0.001 for exact and cg, 0.07 for HMC.
+        standard errors of every parameter. "auto" is 0.001 for exact, cg and laplace, 0.07 for hmc
+        and nuts.
     handle_unknown : {"population", "error"}, default="population"
         At predict, an unseen or missing level has effect 0 and its prior variance in `return_std`,
         or is an error.
@@ -65,10 +74,11 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
     variance_components_ : DataFrame
         group, name, variance, sd, corr, std_error (of the sd or corr).
     sigma_ : float
-        Residual SD, in units of y.
+        Residual SD, in units of y; nan for families without one.
     family_params_ : dict
+        Dispersion, shape or scale by name; ``"cutpoints"`` of an ordinal model.
     loglik_, aic_, bic_ : float
-        As lme4 defines them; nan where the E-step gives no log-likelihood (cg, hmc).
+        As lme4 defines them; nan where the E-step gives no log-likelihood (cg, hmc, nuts).
     n_iter_ : int
     converged_ : bool
     history_ : DataFrame
@@ -85,6 +95,7 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
     ----------
     Bates, Maechler, Bolker & Walker (2015), J. Stat. Software 67(1).
     Gilmour, Thompson & Cullis (1995), Biometrics 51, 1440-1450.
+    McCulloch (1997), J. Am. Stat. Assoc. 92, 162-170.
 
     Examples
     --------
