@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import expit, logit
 
 from sklmm.engine import densities
 from sklmm.engine.xla import tf
@@ -88,26 +87,6 @@ class Likelihood:
         for j, (name, constraint) in enumerate(zip(self.names, self.constraints, strict=True)):
             values[name] = to[constraint](raw[j])
         return values
-
-    def natural(self, raw):
-        """Estimated parameters in their own units (NumPy)."""
-        to = {"positive": np.exp, "unit": expit, "real": np.asarray}
-        return self._map(to, raw)
-
-    def natural_slope(self, raw):
-        """d natural / d raw (NumPy)."""
-        to = {"positive": np.exp, "unit": lambda x: expit(x) * expit(-x), "real": np.ones_like}
-        return self._map(to, raw)
-
-    def unconstrain(self, values):
-        """Inverse of `natural` (NumPy)."""
-        return self._map({"positive": np.log, "unit": logit, "real": np.asarray}, values)
-
-    def _map(self, to, values):
-        values = np.asarray(values, float)
-        return np.array(
-            [to[c](v) for c, v in zip(self.constraints, values, strict=True)], float
-        ).reshape(values.shape)
 
     def log_prob(self, y, eta, raw):
         """log p(y | eta) [n, C], differentiable twice in eta and raw by autodiff.
