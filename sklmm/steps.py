@@ -107,7 +107,7 @@ class HMC(EStep):
     step_size : float, optional
         Leapfrog step, in whitened units (in y's units with Adam); None adapts it (0.015 with Adam).
     num_leapfrog_steps : int, optional
-        Leapfrogs a transition; None draws them at random up to 4 / step_size (3 with Adam).
+        Leapfrogs a transition; None draws them at random up to 4.5 / step_size (3 with Adam).
     n_chains : int, optional
         Parallel chains; at least 2, whose spread gives the Monte Carlo error. None: 16, and up to
         128 for small tables (1 with Adam).

@@ -31,6 +31,7 @@ INFORMATION_EVERY = 6
 MOST_INFORMATIONS = 12
 #: Share of the complete-data information that the missing data leave at least.
 LEAST_OBSERVED = 0.1
+MAX_MEMORY = 0.95
 NOISE_STEPS = 2.0
 MAX_STEP = 2.0
 MAX_RAW_STEP = 1.0
@@ -100,7 +101,7 @@ class MonteCarlo:
             used = window[len(window) // 4 :]
             missing = np.mean([np.atleast_2d(np.cov(s)) for _, s in used], axis=0)
             observed = observed_information(space, complete, missing)
-            estimate, error, drift = average(space, used, observed, missing)
+            estimate, error, drift = average(space, used, observed)
             covariance = invert(space, observed)
             std = np.sqrt(np.diag(covariance))
             beta_error, beta_std = self.integrated.summarize(estimate, len(used))
@@ -287,17 +288,28 @@ def observed_information(space, complete, covariance):
     return out
 
 
-def average(space, window, information, missing):
+def average(space, window, information):
     """Estimate, its Monte Carlo errors and the remaining step, each [m]."""
-    n_draws = sum(s.shape[1] for _, s in window)
     inverse = invert(space, information)
     theta = np.array([flat for flat, _ in window])
     scores = np.array([s.mean(axis=1) for _, s in window])
     pseudo = theta + scores @ inverse
-    # The error if all draws were independent: batch means of a short window may understate it.
-    floor = np.sqrt(np.maximum(np.diag(inverse @ missing @ inverse), 0.0) / n_draws)
-    error = np.maximum(batch_error(pseudo), floor)
+    away = np.array([inverse @ (s - s.mean(axis=1, keepdims=True)) for _, s in window])
+    error = np.maximum(batch_error(pseudo), chain_error(away))
     return pseudo.mean(axis=0), error, scores.mean(axis=0) @ inverse
+
+
+def chain_error(away):
+    """Standard error of the mean of draws, deviations [n, m, C], from the chains' own memory.
+
+    The chains' autocorrelation at lag 1 is known well, from all of them, where batch means of a
+    short window are not: Var / (n C) (1 + rho) / (1 - rho).
+    """
+    n, _, C = away.shape
+    variance = (away**2).sum(axis=(0, 2)) / max(n * (C - 1), 1)
+    lag = (away[1:] * away[:-1]).sum(axis=(0, 2)) / max((n - 1) * (C - 1), 1)
+    rho = np.clip(lag / np.where(variance > 0, variance, 1.0), 0.0, MAX_MEMORY)
+    return np.sqrt(variance / (n * C) * (1 + rho) / (1 - rho))
 
 
 def batch_error(values):

@@ -15,7 +15,7 @@ from sklmm.engine.xla import compiled, tf
 TARGET_ACCEPTANCE = 0.7
 #: Longest and shortest trajectory in whitened units, drawn uniformly: M >= C leaves some directions
 #: two to four times wider than 1.
-TRAJECTORY = 4.0
+TRAJECTORY = 4.5
 SHORTEST = 0.25
 JITTER = 0.2
 FIRST_STEP = 2.0
