@@ -199,15 +199,20 @@ N_SETS = 40
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SIMULATED)
 def test_coverage_and_bias(name):
-    """95 % intervals cover 90 to 99 %; the bias is within two Monte Carlo standard errors."""
+    """95 % intervals cover 90 to 99 %; the bias is within two Monte Carlo standard errors.
+
+    By REML: the SD of ML is biased by some -1 / (2 J) in theory, about one of these errors.
+    Families have seeds of their own, so that an unlucky set of effects is not everyone's.
+    """
     estimator = MixedEffectsClassifier if name in ("ordinal", "categorical") else None
     covered, errors = [], []
-    for seed in range(N_SETS):
+    first = N_SETS * SIMULATED.index(name)
+    for seed in range(first, first + N_SETS):
         X, y, weights, truth = simulate(name, seed)
         if estimator is None:
-            model = MixedEffectsRegressor(["g"], family=name, method="ml")
+            model = MixedEffectsRegressor(["g"], family=name, method="reml")
         else:
-            model = estimator(["g"], family=name)
+            model = estimator(["g"], family=name, method="reml")
         model.set_params(e_step=HMC(n_chains=32), random_state=seed).fit(
             X, y, sample_weight=weights
         )
