@@ -20,7 +20,7 @@ from sklearn.utils.validation import (
 
 from sklmm import inference, prediction
 from sklmm.design import DesignSpec, resolve_terms
-from sklmm.families import Family, resolve_family
+from sklmm.families import Family
 from sklmm.inspection.summary import summary_text
 from sklmm.result import natural_names
 from sklmm.steps import EStep, MStep, resolve_e_step, resolve_m_step
@@ -88,12 +88,13 @@ class BaseMixedEffects(BaseEstimator):
         weights = _check_weights(sample_weight, len(y))
         if (weights == 0).any():
             keep = weights > 0
-            table = table[keep] if not isinstance(table, pd.DataFrame) else table.loc[keep]
-            y, weights = y[keep], weights[keep]
+            table, y, weights = _rows(table, keep), y[keep], weights[keep]
         response = self._resolve_family(y).bind(y, weights)
         family = response.family
-        if response.keep is not None and not response.keep.all():
-            table, response = _keep(table, response)
+        if (keep := response.keep) is not None and not keep.all():
+            table = _rows(table, keep)
+            y, weights = response.y[keep], response.weights[keep]
+            response = replace(response, y=y, weights=weights, keep=None)
         names = getattr(self, "feature_names_in_", None)
         spec, design = DesignSpec.learn(
             table,
@@ -107,9 +108,6 @@ class BaseMixedEffects(BaseEstimator):
         self._from_frame = isinstance(table, pd.DataFrame)
         self._set_fitted(spec, design, response, result)
         return self
-
-    def _resolve_family(self, y):
-        return resolve_family(self.family)
 
     def _validate_training(self, X, y):
         X = _as_pandas(X)
@@ -254,25 +252,27 @@ class BaseMixedEffects(BaseEstimator):
     def _stops_by_rule(self):
         return self.m_step == "auto"
 
-    def _by_term(self, arrays):
-        out = {}
+    def _term_blocks(self):
+        """Each term with the numbers of its blocks and the names of their coefficients."""
         for term in self._spec.terms:
             mine = [k for k, (name, _) in enumerate(self._labels.blocks) if name == term.name]
-            out[term.name] = pd.DataFrame(
-                np.concatenate([arrays[k] for k in mine], axis=1),
-                index=term.levels,
-                columns=[c for k in mine for c in self._labels.blocks[k][1]],
+            yield term, mine, [c for k in mine for c in self._labels.blocks[k][1]]
+
+    def _by_term(self, arrays):
+        return {
+            term.name: pd.DataFrame(
+                np.concatenate([arrays[k] for k in mine], axis=1), index=term.levels, columns=names
             )
-        return out
+            for term, mine, names in self._term_blocks()
+        }
 
     def _covariances(self, result):
-        out = {}
-        for term in self._spec.terms:
-            mine = [k for k, (name, _) in enumerate(self._labels.blocks) if name == term.name]
-            names = [c for k in mine for c in self._labels.blocks[k][1]]
-            cov = block_diag(*[result.covariances[k] for k in mine])
-            out[term.name] = pd.DataFrame(cov, index=names, columns=names)
-        return out
+        return {
+            term.name: pd.DataFrame(
+                block_diag(*[result.covariances[k] for k in mine]), index=names, columns=names
+            )
+            for term, mine, names in self._term_blocks()
+        }
 
     def _include(self, include_random):
         names = [t.name for t in self._spec.terms]
@@ -410,8 +410,6 @@ def _history(labels, history):
     return pd.DataFrame(rows, columns=[*columns, *labels.names], index=index)
 
 
-def _keep(table, response):
-    """Table and response without the rows that say nothing."""
-    keep = response.keep
-    table = table.loc[keep] if isinstance(table, pd.DataFrame) else table[keep]
-    return table, replace(response, y=response.y[keep], weights=response.weights[keep], keep=None)
+def _rows(table, keep):
+    """Rows of a DataFrame or an array that a mask keeps."""
+    return table.loc[keep] if isinstance(table, pd.DataFrame) else table[keep]

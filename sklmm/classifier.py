@@ -198,8 +198,6 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
         return self.classes_[codes.astype(int)]
 
     def _check_target(self, y):
-        if y is None:
-            raise ValueError("requires y to be passed, but the target y is None.")
         if isinstance(getattr(y, "dtype", None), pd.CategoricalDtype) and y.dtype.ordered:
             return pd.Categorical(y)
         y = column_or_1d(y, warn=True)

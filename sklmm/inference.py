@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from sklmm.result import natural, natural_names
+from sklmm.result import natural_names
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def fixed_effects_table(labels, result, level=0.95):
 def variance_components_table(labels, result):
     """One row an SD or correlation: group, name, variance, sd, corr, std_error."""
     rows, first = [], 0
-    values = natural(result.covariances, list(result.family.values()))
+    values = result.natural
     for term, cnames in labels.blocks:
         r = len(cnames)
         for a, name in enumerate(cnames):

@@ -78,25 +78,28 @@ def _draws(design, result, include, d):
         yield rows, draws[:, 0] if d == 1 else draws
 
 
+def _effect_draws(design, result, include, d):
+    """As `_draws`; one, at the estimate, where there are no effects to average over."""
+    if design.blocks:
+        yield from _draws(design, result, include, d)
+    else:
+        yield slice(None), linear_predictor(design, result, include, d)[..., None]
+
+
 def predict_mean(design, result, family, include):
     """Mean response [n_rows]; `include` says for each term whether its effects count."""
     if _is_linear(family):
         return linear_predictor(design, result, include)
-    if not design.blocks:
-        return np.asarray(family.mean(linear_predictor(design, result, include), result.family))
     out = np.empty(len(design.X))
-    for rows, eta in _draws(design, result, include, 1):
+    for rows, eta in _effect_draws(design, result, include, 1):
         out[rows] = family.mean(eta, result.family).mean(axis=1)
     return out
 
 
 def predict_probabilities(design, result, family, include, d):
     """Probabilities of the classes [n_rows, K]."""
-    if not design.blocks:
-        eta = linear_predictor(design, result, include, d)
-        return family.probabilities(eta, result.family)
     out = []
-    for _, eta in _draws(design, result, include, d):
+    for _, eta in _effect_draws(design, result, include, d):
         out.append(family.probabilities(eta, result.family).mean(axis=1))
     return np.concatenate(out) if out else np.zeros((0, d + 1))
 

@@ -14,7 +14,7 @@ from sklmm import (
     StudentT,
 )
 from sklmm.datasets import load_cbpp, load_epil2, load_toenail, load_wine
-from tests.simulate import simulate
+from tests.simulate import PARAMETERS, simulate
 
 
 def toenail():
@@ -181,18 +181,7 @@ def test_plain_glm_is_maximum_likelihood():
     np.testing.assert_allclose(ours.coef_, theirs.coef_[0], rtol=1e-4)
 
 
-SIMULATED = [
-    "gaussian",
-    "student_t",
-    "poisson",
-    "negative_binomial",
-    "gamma",
-    "beta",
-    "bernoulli",
-    "binomial",
-    "ordinal",
-    "categorical",
-]
+SIMULATED = list(PARAMETERS)
 N_SETS = 40
 
 

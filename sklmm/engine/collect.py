@@ -11,7 +11,11 @@ MAX_TRACE_NUMBERS = 4_000_000
 
 def theta_covariance(problem, information):
     """Inverse information [m, m] of the free entries of theta, 0 for the pinned ones."""
-    free = free_mask(problem)
+    return inverse_of_free(free_mask(problem), information)
+
+
+def inverse_of_free(free, information):
+    """Inverse information [m, m] of the entries that `free` [m] marks, 0 for the others."""
     inverse = np.zeros_like(information)
     if free.any():
         part = information[np.ix_(free, free)]

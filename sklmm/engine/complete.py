@@ -99,7 +99,10 @@ def _eta(arrays, beta, factors, x, shapes):
     return rows
 
 
-def _undisplaced(arrays, point, x, delta, shapes):
+def _undisplaced(like, arrays, point, x, delta, shapes):
+    """(eta, raw) at delta = 0 for custom densities, which are expanded about it, else None."""
+    if like.distribution is None:
+        return None
     beta, factors, raw, _ = _changes(point, tf.zeros_like(delta))
     return _eta(arrays, beta, factors, x, shapes), raw
 
@@ -112,14 +115,14 @@ def _log_prior(x, p):
     return -0.5 * tf.reduce_sum(x[p:] ** 2, axis=0)
 
 
-def _log_likelihood(like, arrays, eta, raw, still=None):
+def _log_likelihood(like, arrays, eta, raw, undisplaced):
     d = like.n_predictors
-    if still is not None and like.distribution is not None:
+    if undisplaced is not None:
         # A custom density may have kinks, where differences of the score mean nothing: to second
         # order about eta_0, with the curvature's W.
-        y, eta_0 = arrays.data.y, tf.stop_gradient(still[0])
+        y, eta_0 = arrays.data.y, tf.stop_gradient(undisplaced[0])
         rows, score = like.log_prob_and_score(y, eta_0, raw)
-        W = tf.stop_gradient(like.curvature(y, eta_0, still[1]))
+        W = tf.stop_gradient(like.curvature(y, eta_0, undisplaced[1]))
         away = eta - eta_0
         rows += away * (score - 0.5 * W * away)
         return tf.reduce_sum(arrays.data.w[:, None] * rows, axis=0)
@@ -139,13 +142,14 @@ def _gradient(function, variable):
 def complete_scores(like, arrays, point, field, x, delta):
     """log p(y, x) [C] and its score in theta [m, C], at draws x [P, C] moved by delta [m, C]."""
     p, shapes = arrays.data.X.shape[1], _shapes(field)
-    still = _undisplaced(arrays, point, x, delta, shapes)
+    undisplaced = _undisplaced(like, arrays, point, x, delta, shapes)
 
     def value(delta):
         beta, factors, raw, changes = _changes(point, delta)
         moved, log_det = _move(point, field, x, delta, changes, p, shapes)
         eta = _eta(arrays, beta, factors, moved, shapes)
-        return _log_likelihood(like, arrays, eta, raw, still) + _log_prior(moved, p) + log_det
+        likelihood = _log_likelihood(like, arrays, eta, raw, undisplaced)
+        return likelihood + _log_prior(moved, p) + log_det
 
     return _gradient(value, delta)
 
@@ -161,7 +165,7 @@ def laplace_scores(like, arrays, point, field, deviations, delta):
     """
     p, shapes = arrays.data.X.shape[1], _shapes(field)
     tiled = tf.repeat(field.centre[:, None], tf.shape(delta)[1], axis=1)
-    undisplaced = _undisplaced(arrays, point, tiled, delta, shapes)
+    undisplaced = _undisplaced(like, arrays, point, tiled, delta, shapes)
 
     def value(delta):
         beta, factors, raw, changes = _changes(point, delta)
@@ -189,11 +193,11 @@ def latent_gradient(like, arrays, point, bend, x, delta):
     p = arrays.data.X.shape[1]
     shapes = [(B.shape[0], B.shape[1]) for B in bend]
     beta, factors, raw, _ = _changes(point, delta)
-    still = _undisplaced(arrays, point, x, delta, shapes)
+    undisplaced = _undisplaced(like, arrays, point, x, delta, shapes)
 
     def value(x):
         eta = _eta(arrays, beta, factors, x, shapes)
-        return _log_likelihood(like, arrays, eta, raw, still) + _log_prior(x, p)
+        return _log_likelihood(like, arrays, eta, raw, undisplaced) + _log_prior(x, p)
 
     total, gradient = _gradient(value, x)
     eta = _eta(arrays, beta, factors, x, shapes)

@@ -74,11 +74,10 @@ def run(
         tol = DETERMINISTIC_TOL if tol is None else tol
         algorithm = Newton(problem, kernel, tol, seed, _warm(problem, start))
     else:
-        algorithm = _for_any_family(problem, response, e_step, tol, seed, start)
-        scope = _on(device)
         if not gaussian:
             n_draws = int(np.clip(KEPT_NUMBERS // max(problem.n_effects, 1), N_DRAWS, MOST_DRAWS))
-        algorithm.n_draws = n_draws
+        algorithm = _for_any_family(problem, response, e_step, tol, seed, start, n_draws)
+        scope = _on(device)
     with scope:
         result = fit(algorithm, max_iter=max_iter, n_draws=n_draws, on_step=on_step)
     if family.name == "binomial":
@@ -97,7 +96,7 @@ def _on(device):
 _LIKELIHOODS = {}
 
 
-def _for_any_family(problem, response, e_step, tol, seed, start):
+def _for_any_family(problem, response, e_step, tol, seed, start, n_draws):
     from sklmm.engine.e_step.laplace import Laplace as LaplaceAlgorithm
     from sklmm.engine.latent import Latent
     from sklmm.engine.likelihood import Likelihood
@@ -117,7 +116,7 @@ def _for_any_family(problem, response, e_step, tol, seed, start):
         tol = (DETERMINISTIC_TOL if problem.blocks else GLM_TOL) if tol is None else tol
         return LaplaceAlgorithm(latent, tol, seed, warm, e_step.n_probes)
     tol = MONTE_CARLO_TOL if tol is None else tol
-    return MonteCarlo(latent, make_kernel(e_step), tol, seed, warm)
+    return MonteCarlo(latent, make_kernel(e_step), tol, seed, warm, n_draws)
 
 
 def _warm(problem, start):

@@ -53,14 +53,13 @@ class Equations:
         self.layout = latent.layout
         self.params = Params(theta.factors, 1.0)
         self.problem = reweighted(latent.problem, weights)
-        self.border = Border(self.problem, latent.layout)
-        self.system = self.border.system(self.problem, self.params)
+        self.system = Border(self.problem, latent.layout).system(self.problem, self.params)
         data = latent.arrays.data
         padded = np.zeros(data.w.shape[0])
         padded[: len(weights)] = weights
         self.data = data._replace(w=tf.constant(padded))
 
-    def solve(self, right, tol=SOLVE_TOL, start=None):
+    def solve(self, right, tol=SOLVE_TOL):
         """C^-1 right, [P, c]."""
         right = tf.constant(np.asarray(right))
         ones = tf.ones([right.shape[1]], tf.float64)
@@ -68,7 +67,7 @@ class Equations:
             self.data,
             self.system,
             right,
-            tf.zeros_like(right) if start is None else tf.constant(start),
+            tf.zeros_like(right),
             ones,
             tf.constant(tol, tf.float64),
             tf.constant(MAX_SOLVE),
@@ -247,11 +246,8 @@ class Latent:
         values, vectors = np.linalg.eigh(last.covariance[:q, :q])
         noise = rng.standard_normal((q, n_draws)) / np.sqrt(n_draws)
         beta = (vectors * np.sqrt(np.maximum(values, 0.0))) @ noise
-        _, follow = self.layout.split(np.asarray(field.shift)[:, :q] @ beta)
-        parts = [
-            np.einsum("ab,jbc->jac", L, u).reshape(-1, n_draws)
-            for L, u in zip(last.estimate.factors, follow, strict=True)
-        ]
+        follow = self.layout.effects(last.estimate.factors, np.asarray(field.shift)[:, :q] @ beta)
+        parts = [b.reshape(-1, n_draws) for b in follow]
         return np.concatenate([beta, root + np.concatenate(parts) if parts else root])
 
     @property

@@ -212,6 +212,11 @@ class Layout:
             first += J * r
         return flat[: self.p], parts
 
+    def effects(self, factors, flat):
+        """b = L u of each block [n_levels, r, c], from unknowns flat [p + Q', c]."""
+        _, parts = self.split(flat)
+        return [np.einsum("ab,jbc->jac", L, u) for L, u in zip(factors, parts, strict=True)]
+
     def join(self, beta, parts):
         """The inverse of `split`, padding with zeros."""
         columns = [beta]

@@ -155,35 +155,12 @@ def standardize(design, y, weights, *, fit_intercept, reml, sigma=None, scale_y=
     """
     n = float(weights.sum())
     X, basis, log_det = _whiten(design.X, weights, fit_intercept)
-    if not scale_y:
-        blocks, z_scales = _scaled_blocks(design, weights, n, 1.0)
-        return Problem(
-            y=y,
-            X=X,
-            weights=weights,
-            blocks=blocks,
-            n=n,
-            reml=reml,
-            sigma=None,
-            y_centre=0.0,
-            y_scale=1.0,
-            basis=basis,
-            z_scales=z_scales,
-            log_det_basis=log_det,
-        )
-    centre = float(weights @ y / n) if fit_intercept else 0.0
-    centred = y - centre
-    ols = X.T @ (weights * centred) / n
-    residual = centred - X @ ols
-    dof = max(n - X.shape[1], 1.0)
-    variance = float(weights @ residual**2) / dof
-    total = float(weights @ y**2) / n
-    if variance <= PERFECT_FIT * total or total == 0.0:
-        variance = 0.0
-    scale = np.sqrt(variance) if variance > 0 else 1.0
+    centre, scale, perfect = 0.0, 1.0, False
+    if scale_y:
+        centre, scale, perfect = _units(X, y, weights, fit_intercept)
     blocks, z_scales = _scaled_blocks(design, weights, n, scale)
     return Problem(
-        y=centred / scale,
+        y=(y - centre) / scale,
         X=X,
         weights=weights,
         blocks=blocks,
@@ -195,8 +172,21 @@ def standardize(design, y, weights, *, fit_intercept, reml, sigma=None, scale_y=
         basis=basis,
         z_scales=z_scales,
         log_det_basis=log_det,
-        ols_variance=1.0 if variance > 0 else 0.0,
+        ols_variance=0.0 if perfect else 1.0,
     )
+
+
+def _units(X, y, weights, fit_intercept):
+    """Centre of y, its residual SD by least squares on X, and whether X reproduces it."""
+    n = float(weights.sum())
+    centre = float(weights @ y / n) if fit_intercept else 0.0
+    centred = y - centre
+    residual = centred - X @ (X.T @ (weights * centred) / n)
+    variance = float(weights @ residual**2) / max(n - X.shape[1], 1.0)
+    total = float(weights @ y**2) / n
+    if variance <= PERFECT_FIT * total or total == 0.0:
+        variance = 0.0
+    return centre, np.sqrt(variance) if variance > 0 else 1.0, variance == 0.0
 
 
 def in_own_units(design, y, weights, *, reml, sigma=None):

@@ -4,7 +4,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from sklmm.engine.latent import CENTRE_TOL, Latent
-from sklmm.engine.theta import Theta
+from sklmm.engine.theta import MAX_RAW, Theta
 from sklmm.engine.xla import tf
 
 #: SD of the effects over that of the working response: their spread is found by EM.
@@ -65,4 +65,4 @@ def _constant(like, y, w, n_raw):
     best = min(starts, key=lambda s: loss(s)[0])
     found = minimize(loss, best, jac=True, method="L-BFGS-B")
     values = found.x if np.isfinite(found.fun) else best
-    return values[:d], np.clip(values[d:], -10, 10)
+    return values[:d], np.clip(values[d:], -MAX_RAW, MAX_RAW)

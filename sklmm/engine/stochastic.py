@@ -8,13 +8,14 @@ iteration gives a pseudo-value
 
     psi_t = theta_t + M^-1 g_t,    E[psi_t] = theta-hat to second order,
 
-whose mean is the estimate and whose batch means give its Monte Carlo error. The fit stops when that
-error, and the step still to go from the mean of theta_t, are below `tol` standard errors for every
-parameter.
+whose mean is the estimate. Its Monte Carlo error comes from batch means and from the chains'
+autocorrelation, whichever is larger. The fit stops when that error, and the step still to go from
+the mean of theta_t, are below `tol` standard errors for every parameter.
 """
 
 import numpy as np
 
+from sklmm.engine.collect import inverse_of_free
 from sklmm.engine.e_step.base import Posterior, vech_indices
 from sklmm.engine.em import EMStep
 from sklmm.engine.latent import CENTRE_TOL
@@ -87,19 +88,20 @@ class MonteCarlo:
 
     def _average(self):
         space = self.space
-        window, informations = [], [self.complete]
+        window, covariances, informations = [], [], [self.complete]
         self.integrated = _Integrated(np.asarray(self.field.shift)[: self.latent.problem.p])
         while True:
             theta = space.split(self.flat)
             x, info, value, scores = self._draw(theta)
             window.append((self.flat, scores))
+            covariances.append(np.atleast_2d(np.cov(scores)))
             self.integrated.add(self.flat, x)
             self._keep(theta, x)
             if len(window) % INFORMATION_EVERY == 0 and len(informations) < MOST_INFORMATIONS:
                 informations.append(self.latent.information(theta, self.field, x))
             complete = np.mean(informations, axis=0)
             used = window[len(window) // 4 :]
-            missing = np.mean([np.atleast_2d(np.cov(s)) for _, s in used], axis=0)
+            missing = np.mean(covariances[len(window) // 4 :], axis=0)
             observed = observed_information(space, complete, missing)
             estimate, error, drift = average(space, used, observed)
             covariance = invert(space, observed)
@@ -142,26 +144,21 @@ class MonteCarlo:
             loss=-float(value.mean()),
             loglik=np.nan,
             decrement=decrement,
-            info={**info, "draw": self._effects(theta, x[:, :1])},
+            info={**info, "draw": self._one_draw(theta, x)},
             done=done,
             estimate=estimate,
             covariance=cov,
             spread=spread,
         )
 
-    def _effects(self, theta, x):
-        _, parts = self.latent.layout.split(x)
-        return tuple(
-            np.einsum("ab,jbc->jac", L, u)[:, :, 0]
-            for L, u in zip(theta.factors, parts, strict=True)
-        )
+    def _one_draw(self, theta, x):
+        effects = self.latent.layout.effects(theta.factors, x[:, :1])
+        return tuple(b[:, :, 0] for b in effects)
 
     def _keep(self, theta, x):
-        beta, parts = self.latent.layout.split(x)
-        effects = [
-            np.einsum("ab,jbc->jac", L, u) for L, u in zip(theta.factors, parts, strict=True)
-        ]
-        flat = np.concatenate([beta, *(e.reshape(-1, x.shape[1]) for e in effects)])
+        effects = self.latent.layout.effects(theta.factors, x)
+        beta = x[: self.latent.problem.p]
+        flat = np.concatenate([beta, *(b.reshape(-1, x.shape[1]) for b in effects)])
         if self.sums is None:
             self.sums, self.squares = np.zeros(len(flat)), np.zeros(len(flat))
         self.sums += flat.sum(axis=1)
@@ -260,12 +257,7 @@ def cap(space, flat, step):
 
 def invert(space, information):
     """Covariance [m, m] of the free entries of theta, 0 for pinned ones."""
-    free = space.free
-    out = np.zeros_like(information)
-    if free.any():
-        part = information[np.ix_(free, free)]
-        out[np.ix_(free, free)] = np.linalg.pinv(part, rcond=1e-10, hermitian=True)
-    return out
+    return inverse_of_free(space.free, information)
 
 
 def own_noise(space, information, noise):

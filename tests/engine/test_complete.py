@@ -13,6 +13,7 @@ from sklmm.engine.likelihood import Likelihood
 from sklmm.engine.problem import stacked, standardize
 from sklmm.engine.theta import Theta
 from sklmm.engine.xla import tf
+from tests.simulate import PARAMETERS
 
 
 def make_latent(family, table, y, terms, weights=None, reml=False):
@@ -81,18 +82,7 @@ def theta_for(latent, name):
     return Theta(beta, tuple(factors[r - 1] for r in sizes), np.asarray(THETA.get(name, [])))
 
 
-FAMILIES = [
-    "gaussian",
-    "student_t",
-    "poisson",
-    "negative_binomial",
-    "gamma",
-    "beta",
-    "bernoulli",
-    "binomial",
-    "ordinal",
-    "categorical",
-]
+FAMILIES = list(PARAMETERS)
 
 
 @pytest.mark.parametrize("reml", [False, True])

@@ -4,7 +4,7 @@ import pytest
 from sklmm import Gaussian, MixedEffectsRegressor
 from sklmm.datasets import load_sleepstudy
 from sklmm.design import DesignSpec, resolve_terms
-from sklmm.engine.e_step.hmc import log_density
+from sklmm.engine.e_step import hmc
 from sklmm.engine.frame import make_frame, unwhiten
 from sklmm.engine.latent import Latent
 from sklmm.engine.likelihood import Likelihood
@@ -42,7 +42,7 @@ def target(latent, theta):
 
     def at(v):
         arguments = latent.like, latent.arrays, latent.point(theta), frame, offset
-        return log_density(*arguments, tf.constant(v))
+        return hmc.target(*arguments)(tf.constant(v))
 
     return at, frame
 

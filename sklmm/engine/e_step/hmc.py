@@ -63,10 +63,10 @@ def target(like, arrays, point, frame, offset):
     return log_prob
 
 
-@compiled
-def log_density(like, arrays, point, frame, offset, v):
-    """The chains' target, for tests."""
-    return target(like, arrays, point, frame, offset)(v)
+def acceptance(results):
+    """Mean acceptance probability of a transition, 0 for a divergent chain."""
+    chance = tf.exp(tf.minimum(results.log_accept_ratio, 0.0))
+    return tf.reduce_mean(tf.where(tf.math.is_finite(chance), chance, tf.zeros_like(chance)))
 
 
 @compiled
@@ -84,9 +84,7 @@ def hmc_transitions(like, arrays, point, frame, offset, v, step_size, fewest, mo
         leapfrogs = tf.random.stateless_uniform([], also, fewest, most + 1, tf.int32)
         kernel = tfp.mcmc.HamiltonianMonteCarlo(function, step_size * jitter, leapfrogs)
         v, results = kernel.one_step(v, kernel.bootstrap_results(v), seed=here)
-        chance = tf.exp(tf.minimum(results.log_accept_ratio, 0.0))
-        chance = tf.where(tf.math.is_finite(chance), chance, tf.zeros_like(chance))
-        return i + 1, v, accepted + tf.reduce_mean(chance)
+        return i + 1, v, accepted + acceptance(results)
 
     _, v, accepted = tf.while_loop(
         lambda i, *_: i < n_steps, body, (tf.constant(0), v, tf.zeros([], v.dtype))

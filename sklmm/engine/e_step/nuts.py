@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sklmm.engine.e_step.hmc import HMCSampler, target
+from sklmm.engine.e_step.hmc import HMCSampler, acceptance, target
 from sklmm.engine.frame import unwhiten
 from sklmm.engine.model import tfp
 from sklmm.engine.xla import compiled, tf
@@ -18,10 +18,8 @@ def nuts_transitions(like, arrays, point, frame, offset, v, step_size, depth, se
     def body(i, v, accepted, longest):
         here = tf.random.experimental.stateless_fold_in(seed, i)
         v, results = kernel.one_step(v, kernel.bootstrap_results(v), seed=here)
-        chance = tf.exp(tf.minimum(results.log_accept_ratio, 0.0))
-        chance = tf.where(tf.math.is_finite(chance), chance, tf.zeros_like(chance))
         most = tf.reduce_max(results.leapfrogs_taken)
-        return i + 1, v, accepted + tf.reduce_mean(chance), tf.maximum(longest, most)
+        return i + 1, v, accepted + acceptance(results), tf.maximum(longest, most)
 
     _, v, accepted, longest = tf.while_loop(
         lambda i, *_: i < n_steps,
