@@ -22,6 +22,7 @@ import numpy as np
 
 from sklmm.engine.e_step.base import vech_indices
 from sklmm.engine.operator import gather_rows
+from sklmm.engine.transport import lift_columns, move
 from sklmm.engine.xla import compiled, tf
 
 
@@ -40,19 +41,11 @@ class Point(NamedTuple):
     raw: object
 
 
-class Field(NamedTuple):
-    """The motion of x with theta: shift F [P, m], bend B_j [n_levels, r, r] a block, centre [P]."""
-
-    shift: object
-    bend: tuple
-    centre: object
-
-
 def _changes(point, delta):
-    """beta, factors and raw [..., C] at theta + delta [m, C], and the factors' changes."""
+    """beta, factors and raw [..., C] at theta + delta [m, C]."""
     p = point.beta.shape[0]
     beta, first = point.beta[:, None] + delta[:p], p
-    factors, changes = [], []
+    factors = []
     for L in point.factors:
         r = L.shape[0]
         rows, columns = vech_indices(r)
@@ -60,31 +53,9 @@ def _changes(point, delta):
         place[rows * r + columns, np.arange(len(rows))] = 1.0
         part = delta[first : first + len(rows)]
         change = tf.reshape(tf.constant(place, delta.dtype) @ part, [r, r, -1])
-        changes.append(change)
         factors.append(L[:, :, None] + change)
         first += len(rows)
-    return beta, factors, point.raw[:, None] + delta[first:], changes
-
-
-def _lift(L, u):
-    """L_c u for every level and column, L [r, r, C]."""
-    return L[0] * u if L.shape[0] == 1 else tf.einsum("abc,jbc->jac", L, u)
-
-
-def _move(point, field, x, delta, changes, p, shapes):
-    """x at theta + delta and log |dx / dv|, to second order in delta."""
-    moved = x + field.shift @ delta
-    away = x - field.centre[:, None]
-    parts, first, log_det = [moved[:p]], p, 0.0
-    for (J, r), B, change in zip(shapes, field.bend, changes, strict=True):
-        own = tf.reshape(away[first : first + J * r], [J, r, -1])
-        bent = tf.einsum("jab,bdc->jadc", B, change)
-        part = tf.reshape(tf.einsum("jabc,jbc->jac", bent, own), [J * r, -1])
-        parts.append(moved[first : first + J * r] - part)
-        first += J * r
-        trace = tf.einsum("jaac->c", bent)
-        log_det -= trace + 0.5 * tf.einsum("jabc,jbac->c", bent, bent)
-    return tf.concat(parts, axis=0), log_det
+    return beta, factors, point.raw[:, None] + delta[first:]
 
 
 def _eta(arrays, beta, factors, x, shapes):
@@ -94,7 +65,7 @@ def _eta(arrays, beta, factors, x, shapes):
     first = p
     for k, ((J, r), L) in enumerate(zip(shapes, factors, strict=True)):
         u = tf.reshape(x[first : first + J * r], [J, r, -1])
-        rows += gather_rows(data, k, _lift(L, u))
+        rows += gather_rows(data, k, lift_columns(L, u))
         first += J * r
     return rows
 
@@ -103,12 +74,8 @@ def _undisplaced(like, arrays, point, x, delta, shapes):
     """(eta, raw) at delta = 0 for custom densities, which are expanded about it, else None."""
     if like.distribution is None:
         return None
-    beta, factors, raw, _ = _changes(point, tf.zeros_like(delta))
+    beta, factors, raw = _changes(point, tf.zeros_like(delta))
     return _eta(arrays, beta, factors, x, shapes), raw
-
-
-def _shapes(field):
-    return [(B.shape[0], B.shape[1]) for B in field.bend]
 
 
 def _log_prior(x, p):
@@ -141,12 +108,12 @@ def _gradient(function, variable):
 @compiled
 def complete_scores(like, arrays, point, field, x, delta):
     """log p(y, x) [C] and its score in theta [m, C], at draws x [P, C] moved by delta [m, C]."""
-    p, shapes = arrays.data.X.shape[1], _shapes(field)
+    p, shapes = arrays.data.X.shape[1], field.shapes
     undisplaced = _undisplaced(like, arrays, point, x, delta, shapes)
 
     def value(delta):
-        beta, factors, raw, changes = _changes(point, delta)
-        moved, log_det = _move(point, field, x, delta, changes, p, shapes)
+        beta, factors, raw = _changes(point, delta)
+        moved, log_det = move(point, field, factors, x, delta, p)
         eta = _eta(arrays, beta, factors, moved, shapes)
         likelihood = _log_likelihood(like, arrays, eta, raw, undisplaced)
         return likelihood + _log_prior(moved, p) + log_det
@@ -163,15 +130,15 @@ def laplace_scores(like, arrays, point, field, deviations, delta):
     at deviations d [P, C] that stand for N(0, C^-1): their mean is the Laplace approximation's
     gradient, the motion of W with theta included.
     """
-    p, shapes = arrays.data.X.shape[1], _shapes(field)
+    p, shapes = arrays.data.X.shape[1], field.shapes
     tiled = tf.repeat(field.centre[:, None], tf.shape(delta)[1], axis=1)
     undisplaced = _undisplaced(like, arrays, point, tiled, delta, shapes)
 
     def value(delta):
-        beta, factors, raw, changes = _changes(point, delta)
+        beta, factors, raw = _changes(point, delta)
         mode = field.centre[:, None] + field.shift @ delta
         still = field._replace(shift=tf.zeros_like(field.shift), centre=0 * field.centre)
-        d, log_det = _move(point, still, deviations, delta, changes, p, shapes)
+        d, log_det = move(point, still, factors, deviations, delta, p)
         eta = _eta(arrays, beta, factors, mode, shapes)
         rows = _eta(arrays, tf.zeros_like(beta), factors, d, shapes)
         W = like.curvature(arrays.data.y[:: like.n_predictors], eta, raw)
@@ -188,11 +155,10 @@ def laplace_scores(like, arrays, point, field, deviations, delta):
 
 
 @compiled
-def latent_gradient(like, arrays, point, bend, x, delta):
+def latent_gradient(like, arrays, point, shapes, x, delta):
     """log p(y, x) [C], its gradient in x [P, C], and W's weights [n_rows, C], at theta + delta."""
     p = arrays.data.X.shape[1]
-    shapes = [(B.shape[0], B.shape[1]) for B in bend]
-    beta, factors, raw, _ = _changes(point, delta)
+    beta, factors, raw = _changes(point, delta)
     undisplaced = _undisplaced(like, arrays, point, x, delta, shapes)
 
     def value(x):

@@ -4,13 +4,15 @@ Every solve is one of the mixed-model equations with W's weights in the place of
 operator, border and preconditioner of the Gaussian case serve all families.
 """
 
+from copy import copy
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
+from sklmm.engine.border import marginal
 from sklmm.engine.complete import (
     Arrays,
-    Field,
     Point,
     complete_scores,
     latent_gradient,
@@ -19,14 +21,13 @@ from sklmm.engine.e_step.base import Params
 from sklmm.engine.operator import (
     Border,
     Layout,
-    invert_blocks,
     noise_right,
-    precision_blocks,
     solve,
     tensors,
 )
 from sklmm.engine.problem import reweighted
 from sklmm.engine.theta import Space
+from sklmm.engine.transport import make_field
 from sklmm.engine.xla import tf
 
 #: Finite-difference step in theta, of gradients in float64.
@@ -53,11 +54,24 @@ class Equations:
         self.layout = latent.layout
         self.params = Params(theta.factors, 1.0)
         self.problem = reweighted(latent.problem, weights)
-        self.system = Border(self.problem, latent.layout).system(self.problem, self.params)
+        self.border = Border(self.problem, latent.layout)
+        self.system = self.border.system(self.problem, self.params)
         data = latent.arrays.data
         padded = np.zeros(data.w.shape[0])
         padded[: len(weights)] = weights
         self.data = data._replace(w=tf.constant(padded))
+
+    def with_factors(self, factors):
+        """The equations at other factors, with the same weights."""
+        out = copy(self)
+        out.params = Params(tuple(factors), 1.0)
+        out.system = self.border.system(self.problem, out.params)
+        return out
+
+    @cached_property
+    def marginal(self):
+        """The border's posterior."""
+        return marginal(self)
 
     def solve(self, right, tol=SOLVE_TOL):
         """C^-1 right, [P, c]."""
@@ -146,14 +160,11 @@ class Latent:
             self.like,
             self.arrays,
             self.point(theta),
-            self._shapes(),
+            tuple(self.layout.shapes),
             tf.constant(x),
             tf.constant(delta),
         )
         return np.asarray(value), np.asarray(gradient), np.asarray(weights)[: self.n_rows]
-
-    def _shapes(self):
-        return tuple(tf.zeros([J, r, r], tf.float64) for J, r in self.layout.shapes)
 
     def mode(self, theta, x, tol=NEWTON_TOL):
         """argmax_x log p(y, x) from x [P], by Newton steps and halving: (x, Equations)."""
@@ -187,18 +198,7 @@ class Latent:
         _, gradient, _ = self.gradient(theta, tiled, both)
         shift = equations.solve((gradient[:, :m] - gradient[:, m:]) / (2 * STEP), tol)
         shift = shift * self.layout.real[:, None]
-        bend = [tf.constant(B) for B in self._bend(theta, equations)]
-        return Field(tf.constant(shift), tuple(bend), tf.constant(centre))
-
-    def _bend(self, theta, equations):
-        """B_j = (I + L^T H_j L)^-1 L^T H_j for every level of every block."""
-        blocks = precision_blocks(equations.problem, equations.params)
-        for (J, r), b, L, H in zip(
-            self.layout.shapes, equations.problem.blocks, theta.factors, blocks, strict=True
-        ):
-            B = np.zeros((J, r, r))
-            B[: len(H)] = invert_blocks(H) @ (L.T @ b.crossprod)
-            yield B
+        return make_field(equations, self.space, shift, centre)
 
     def scores(self, theta, field, x, delta=None, function=complete_scores):
         """log p(y, x) [C] and scores in theta [m, C] at draws x [P, C]."""
@@ -214,29 +214,32 @@ class Latent:
         )
         return np.asarray(value), np.asarray(score)
 
-    def information(self, theta, field, x, function=complete_scores):
-        """Complete-data information [m, m], averaged over draws x [P, C].
+    def information(self, theta, field, x, few=False, function=complete_scores):
+        """Complete-data information [m, m], averaged over draws x [P, C], or over a few of them.
 
         By central differences of the score. What beta's entries miss is so little that few draws
         do; a Laplace approximation's columns are not draws, and all count.
         """
-        m, C = self.space.size, x.shape[1]
-        few = min(C, FEW_DRAWS) if function is complete_scores else C
-        pairs = [(i, c) for i in range(m) for c in range(few if i < self.space.p else C)]
+        m, width = self.space.size, x.shape[1]
+        all_draws, p = np.arange(width), self.space.p
+        # The halves are mirror images of each other: some of both.
+        halves = np.array_split(all_draws, 2)
+        some = np.concatenate([half[: max(FEW_DRAWS, width // 4) // 2] for half in halves])
+        least = some if function is complete_scores else all_draws
+        most = some if few else all_draws
+        pairs = [(i, c) for i in range(m) for c in (least if i < p else most)]
         out, count = np.zeros((m, m)), np.zeros(m)
-        for first in range(0, len(pairs), C):
-            # A batch is as wide as the draws, whose shape is compiled already.
-            batch = pairs[first : first + C]
-            i, c = np.array(batch + batch[:1] * (C - len(batch))).T
-            delta = np.zeros((m, C))
-            delta[i, np.arange(C)] = STEP
+        for first in range(0, len(pairs), width):
+            batch = pairs[first : first + width]
+            i, c = np.array(batch + batch[:1] * (width - len(batch))).T
+            delta = np.zeros((m, width))
+            delta[i, np.arange(width)] = STEP
             _, up = self.scores(theta, field, x[:, c], delta, function)
             _, down = self.scores(theta, field, x[:, c], -delta, function)
             for k in range(len(batch)):
                 out[:, i[k]] += (down[:, k] - up[:, k]) / (2 * STEP)
                 count[i[k]] += 1
         out /= np.maximum(count, 1)
-        p = self.space.p
         out[p:, :p] = out[:p, p:].T
         return (out + out.T) / 2
 

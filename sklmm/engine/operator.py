@@ -202,6 +202,18 @@ class Layout:
         ]
         return np.concatenate([np.ones(self.p, bool), *parts])
 
+    @property
+    def border(self):
+        """Which unknowns are beta or of a term of few levels."""
+        parts = [np.full(J * r, k in self.small) for k, (J, r) in enumerate(self.shapes)]
+        return np.concatenate([np.ones(self.p, bool), *parts])
+
+    @property
+    def starts(self):
+        """Where the terms of few levels begin among the border's entries."""
+        sizes = [self.shapes[k][0] * self.shapes[k][1] for k in self.small]
+        return [self.p + sum(sizes[:i]) for i in range(len(sizes))]
+
     def split(self, flat):
         """[p + Q', c] -> [p, c] and a list of [n_levels, r, c], without the padding."""
         flat = np.asarray(flat)

@@ -25,18 +25,18 @@ QUIET_STEPS = 3
 MAX_BURN_IN = 60
 #: Decrement above which the metric, the motion and the information follow theta.
 FAR = 0.5
-MIN_WINDOW = 24
+MIN_WINDOW = 12
 PLATEAU = 10
 GAIN_POWER = 0.7
-INFORMATION_EVERY = 6
-MOST_INFORMATIONS = 12
+#: Iterations of the average at which the information is computed.
+INFORMATIONS = (1, 7, 19, 43, 91)
 #: Share of the complete-data information that the missing data leave at least.
 LEAST_OBSERVED = 0.1
 MAX_MEMORY = 0.95
 NOISE_STEPS = 2.0
 MAX_STEP = 2.0
 MAX_RAW_STEP = 1.0
-MIN_MOVE = 0.05
+MIN_MOVE = 0.01
 
 
 class MonteCarlo:
@@ -78,7 +78,7 @@ class MonteCarlo:
             x, info, value, scores = self._draw(theta)
             covariance = np.atleast_2d(np.cov(scores))
             if follow:
-                self.complete = latent.information(theta, self.field, x)
+                self.complete = latent.information(theta, self.field, x, few=True)
             step, decrement = newton(space, self.complete + covariance, scores.mean(axis=1))
             noise = own_noise(space, self.complete, covariance / scores.shape[1])
             quiet = quiet + 1 if decrement < noise else 0
@@ -88,7 +88,7 @@ class MonteCarlo:
 
     def _average(self):
         space = self.space
-        window, covariances, informations = [], [], [self.complete]
+        window, covariances, informations = [], [], []
         self.integrated = _Integrated(np.asarray(self.field.shift)[: self.latent.problem.p])
         while True:
             theta = space.split(self.flat)
@@ -97,7 +97,7 @@ class MonteCarlo:
             covariances.append(np.atleast_2d(np.cov(scores)))
             self.integrated.add(self.flat, x)
             self._keep(theta, x)
-            if len(window) % INFORMATION_EVERY == 0 and len(informations) < MOST_INFORMATIONS:
+            if len(window) in INFORMATIONS:
                 informations.append(self.latent.information(theta, self.field, x))
             complete = np.mean(informations, axis=0)
             used = window[len(window) // 4 :]
@@ -287,6 +287,7 @@ def average(space, window, information):
     scores = np.array([s.mean(axis=1) for _, s in window])
     pseudo = theta + scores @ inverse
     away = np.array([inverse @ (s - s.mean(axis=1, keepdims=True)) for _, s in window])
+    away = paired(away)
     error = np.maximum(batch_error(pseudo), chain_error(away))
     return pseudo.mean(axis=0), error, scores.mean(axis=0) @ inverse
 
@@ -302,6 +303,12 @@ def chain_error(away):
     lag = (away[1:] * away[:-1]).sum(axis=(0, 2)) / max((n - 1) * (C - 1), 1)
     rho = np.clip(lag / np.where(variance > 0, variance, 1.0), 0.0, MAX_MEMORY)
     return np.sqrt(variance / (n * C) * (1 + rho) / (1 - rho))
+
+
+def paired(draws):
+    """Means of mirrored chains c and c + C / 2, which are not independent: [..., C / 2]."""
+    C = draws.shape[-1]
+    return draws if C % 2 else (draws[..., : C // 2] + draws[..., C // 2 :]) / 2
 
 
 def batch_error(values):

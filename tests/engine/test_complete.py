@@ -12,7 +12,7 @@ from sklmm.engine.latent import STEP, Equations, Latent
 from sklmm.engine.likelihood import Likelihood
 from sklmm.engine.problem import stacked, standardize
 from sklmm.engine.theta import Theta
-from sklmm.engine.xla import tf
+from sklmm.engine.transport import still
 from tests.simulate import PARAMETERS
 
 
@@ -34,7 +34,7 @@ def eager(monkeypatch):
     plain = complete.complete_scores.python_function
     monkeypatch.setattr(latent_module, "complete_scores", plain)
     monkeypatch.setattr(Latent.scores, "__defaults__", (None, plain))
-    monkeypatch.setattr(Latent.information, "__defaults__", (plain,))
+    monkeypatch.setattr(Latent.information, "__defaults__", (False, plain))
 
 
 @pytest.fixture(scope="module")
@@ -119,10 +119,7 @@ def test_control_variate_has_mean_zero(table, name):
     n = 4000
     x = rng.standard_normal((latent.layout.size, n)) * latent.layout.real[:, None]
     _, moved = latent.scores(theta, field, x)
-    still = field._replace(
-        shift=tf.zeros_like(field.shift), bend=tuple(tf.zeros_like(B) for B in field.bend)
-    )
-    _, unmoved = latent.scores(theta, still, x)
+    _, unmoved = latent.scores(theta, still(field), x)
     difference = moved - unmoved
     error = difference.std(axis=1) / np.sqrt(n)
     assert difference.std(axis=1).max() > 0.1
@@ -162,10 +159,7 @@ def test_moved_scores_are_less_noisy(table):
     field = latent.field(theta, equations, mode)
     x = mode[:, None] + equations.draws(rng, 400)
     _, moved = latent.scores(theta, field, x)
-    still = field._replace(
-        shift=tf.zeros_like(field.shift), bend=tuple(tf.zeros_like(B) for B in field.bend)
-    )
-    _, unmoved = latent.scores(theta, still, x)
+    _, unmoved = latent.scores(theta, still(field), x)
     assert np.all(moved.var(axis=1) < 0.6 * unmoved.var(axis=1))
     assert np.all(moved.var(axis=1)[:2] < 0.1 * unmoved.var(axis=1)[:2])
 

@@ -1,0 +1,59 @@
+r"""The border's posterior: beta and the terms of few levels, everything else integrated out.
+
+With b_F = Lambda_F u_F the border's effects, H = [X, Z_F] and L the larger terms, one solve at
+Lambda_F = I gives, for all Lambda_F,
+
+    K = H^T w (H - W_L G),     G = C_LL^{-1} W_L^T w H:
+
+the precision that the data give b_F, and how u_L gives way to it. Then S = Lambda_F^T K Lambda_F + I
+(without the I for beta) is the precision of u_F, and u_L follows by -G Lambda_F u_F. The solve may
+be rough: what K and G serve is right for any, only slower.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+#: Relative tolerance of the solve.
+BORDER_TOL = 1e-2
+
+
+class Marginal(NamedTuple):
+    """Posterior of the border, at a place [f] among the unknowns, beta first.
+
+    precision K [f, f]; inverse S^-1 [f, f]; follow G [P, f], 0 on the border; lift Lambda_F [f, f].
+    """
+
+    place: np.ndarray
+    precision: np.ndarray
+    inverse: np.ndarray
+    follow: np.ndarray
+    lift: np.ndarray
+
+
+def marginal(equations):
+    """`Marginal` of `latent.Equations`."""
+    layout, factors = equations.layout, equations.params.factors
+    place, p = np.flatnonzero(layout.border), layout.p
+    f = len(place)
+    units = np.zeros((layout.size, f))
+    if not f:
+        return Marginal(place, np.zeros((0, 0)), np.zeros((0, 0)), units, np.zeros((0, 0)))
+    units[place, np.arange(f)] = 1.0
+    plain = [np.eye(len(L)) if k in layout.small else L for k, L in enumerate(factors)]
+    columns = equations.with_factors(plain).solve(units, BORDER_TOL)
+    S = _inverse(columns[place])
+    follow = -columns @ S
+    follow[place] = 0.0
+    prior = np.diag(np.arange(f) >= p).astype(float)
+    K = S - prior
+    lift = np.eye(f)
+    for k, start in zip(layout.small, layout.starts, strict=True):
+        J, r = layout.shapes[k]
+        part = slice(start, start + J * r)
+        lift[part, part] = np.kron(np.eye(J), factors[k])
+    return Marginal(place, K, _inverse(lift.T @ K @ lift + prior), follow, lift)
+
+
+def _inverse(square):
+    return np.linalg.pinv((square + square.T) / 2, hermitian=True)
