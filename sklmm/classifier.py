@@ -54,7 +54,7 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
         EM iterations.
     tol : float or "auto", default="auto"
         The fit stops when the last step and the Monte Carlo error are below `tol` standard errors
-        of every parameter. "auto" is 0.07 (0.001 for laplace).
+        of every parameter. "auto" is 0.03 (0.001 for laplace).
     handle_unknown : {"population", "error"}, default="population"
         At predict, an unseen or missing level has effect 0, or is an error.
     warm_start : bool, default=False

@@ -46,7 +46,7 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
         EM iterations.
     tol : float or "auto", default="auto"
         The fit stops when the last step, and for HMC the Monte Carlo error, are below `tol`
-        standard errors of every parameter. "auto" is 0.001 for exact, cg and laplace, 0.07 for hmc
+        standard errors of every parameter. "auto" is 0.001 for exact, cg and laplace, 0.03 for hmc
         and nuts.
     handle_unknown : {"population", "error"}, default="population"
         At predict, an unseen or missing level has effect 0 and its prior variance in `return_std`,

@@ -42,10 +42,10 @@ class Point(NamedTuple):
 
 
 def _changes(point, delta):
-    """beta, factors and raw [..., C] at theta + delta [m, C]."""
+    """beta, factors and raw [..., C] at theta + delta [m, C], and the factors' changes."""
     p = point.beta.shape[0]
     beta, first = point.beta[:, None] + delta[:p], p
-    factors = []
+    factors, changes = [], []
     for L in point.factors:
         r = L.shape[0]
         rows, columns = vech_indices(r)
@@ -53,9 +53,10 @@ def _changes(point, delta):
         place[rows * r + columns, np.arange(len(rows))] = 1.0
         part = delta[first : first + len(rows)]
         change = tf.reshape(tf.constant(place, delta.dtype) @ part, [r, r, -1])
+        changes.append(change)
         factors.append(L[:, :, None] + change)
         first += len(rows)
-    return beta, factors, point.raw[:, None] + delta[first:]
+    return beta, factors, point.raw[:, None] + delta[first:], changes
 
 
 def _eta(arrays, beta, factors, x, shapes):
@@ -74,7 +75,7 @@ def _undisplaced(like, arrays, point, x, delta, shapes):
     """(eta, raw) at delta = 0 for custom densities, which are expanded about it, else None."""
     if like.distribution is None:
         return None
-    beta, factors, raw = _changes(point, tf.zeros_like(delta))
+    beta, factors, raw, changes = _changes(point, tf.zeros_like(delta))
     return _eta(arrays, beta, factors, x, shapes), raw
 
 
@@ -112,8 +113,8 @@ def complete_scores(like, arrays, point, field, x, delta):
     undisplaced = _undisplaced(like, arrays, point, x, delta, shapes)
 
     def value(delta):
-        beta, factors, raw = _changes(point, delta)
-        moved, log_det = move(point, field, factors, x, delta, p)
+        beta, factors, raw, changes = _changes(point, delta)
+        moved, log_det = move(field, changes, x, delta, p)
         eta = _eta(arrays, beta, factors, moved, shapes)
         likelihood = _log_likelihood(like, arrays, eta, raw, undisplaced)
         return likelihood + _log_prior(moved, p) + log_det
@@ -135,10 +136,10 @@ def laplace_scores(like, arrays, point, field, deviations, delta):
     undisplaced = _undisplaced(like, arrays, point, tiled, delta, shapes)
 
     def value(delta):
-        beta, factors, raw = _changes(point, delta)
+        beta, factors, raw, changes = _changes(point, delta)
         mode = field.centre[:, None] + field.shift @ delta
         still = field._replace(shift=tf.zeros_like(field.shift), centre=0 * field.centre)
-        d, log_det = move(point, still, factors, deviations, delta, p)
+        d, log_det = move(still, changes, deviations, delta, p)
         eta = _eta(arrays, beta, factors, mode, shapes)
         rows = _eta(arrays, tf.zeros_like(beta), factors, d, shapes)
         W = like.curvature(arrays.data.y[:: like.n_predictors], eta, raw)
@@ -158,7 +159,7 @@ def laplace_scores(like, arrays, point, field, deviations, delta):
 def latent_gradient(like, arrays, point, shapes, x, delta):
     """log p(y, x) [C], its gradient in x [P, C], and W's weights [n_rows, C], at theta + delta."""
     p = arrays.data.X.shape[1]
-    beta, factors, raw = _changes(point, delta)
+    beta, factors, raw, changes = _changes(point, delta)
     undisplaced = _undisplaced(like, arrays, point, x, delta, shapes)
 
     def value(x):

@@ -19,7 +19,7 @@ N_DRAWS = 64
 EXACT_ROOT = 2048
 DETERMINISTIC_TOL = 1e-3
 GLM_TOL = 1e-8
-MONTE_CARLO_TOL = 0.07
+MONTE_CARLO_TOL = 0.03
 #: Draws kept for the predictions of nonlinear families: as many as fit, within bounds.
 MOST_DRAWS = 512
 KEPT_NUMBERS = 1 << 20

@@ -28,7 +28,7 @@ class Field(NamedTuple):
 
     shift F [P, m]; levels, (H_j, S_j^-1) [n_levels, r, r] a block, empty for the border's; edge,
     (K, S^-1) [f, f] of the border; follow G [P, f]; slope [m] and curve [m, m], log |A| to second
-    order; small, which blocks are the border's; shapes, levels and size of each block; centre m [P].
+    order; factors L_k at theta_0; small, which blocks are the border's; shapes, levels and size of each block; centre m [P].
     """
 
     shift: object
@@ -37,6 +37,7 @@ class Field(NamedTuple):
     follow: object
     slope: object
     curve: object
+    factors: tuple
     small: tuple
     shapes: tuple
     centre: object
@@ -74,6 +75,7 @@ def make_field(equations, space, shift, centre):
         border.follow,
         slope,
         curve,
+        factors,
         tuple(k in layout.small for k in range(len(blocks))),
         tuple(layout.shapes),
         centre,
@@ -128,18 +130,19 @@ def lift_columns(L, u, transpose=False):
     return tf.einsum("bac,jbc->jac" if transpose else "abc,jbc->jac", L, u)
 
 
-def move(point, field, factors, x, delta, p):
-    """x [P, C] at theta + delta [m, C], where the factors are L_k [r, r, C], and log |dx / dv|."""
+def move(field, changes, x, delta, p):
+    """x [P, C] moved by delta [m, C], `changes` of the factors [r, r, C] in it, and log |dx / dv|."""
     shifted = field.shift @ delta
     away = x - field.centre[:, None]
     parts, starts, first = [], [], p
     before = [
-        tf.broadcast_to(L0[:, :, None], tf.shape(L))
-        for L0, L in zip(point.factors, factors, strict=True)
+        tf.broadcast_to(L[:, :, None], tf.shape(change))
+        for L, change in zip(field.factors, changes, strict=True)
     ]
+    after = [L + change for L, change in zip(before, changes, strict=True)]
     edge, old, new = [away[:p]], [], []
     for (J, r), levels, small, L0, L in zip(
-        field.shapes, field.levels, field.small, before, factors, strict=True
+        field.shapes, field.levels, field.small, before, after, strict=True
     ):
         own = tf.reshape(away[first : first + J * r], [J, r, -1])
         starts.append(first)

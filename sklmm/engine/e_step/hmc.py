@@ -14,7 +14,7 @@ from sklmm.engine.model import tfp
 from sklmm.engine.operator import from_rows, to_rows
 from sklmm.engine.xla import compiled, tf
 
-TARGET_ACCEPTANCE = 0.7
+TARGET_ACCEPTANCE = 0.85
 #: Longest and shortest trajectory in whitened units, drawn uniformly: M >= C leaves some directions
 #: two to four times wider than 1.
 TRAJECTORY = 2.8
