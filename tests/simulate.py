@@ -2,13 +2,13 @@
 
 import numpy as np
 import pandas as pd
-
-from sklmm import families
+from scipy import stats
+from scipy.special import expit, softmax
 
 #: Family parameters of the truth.
 PARAMETERS = {
     "gaussian": {"sigma": 0.8},
-    "student_t": {"sigma": 0.6, "df": 5.0},
+    "student_t": {"sigma": 0.6, "df": 3.0},
     "poisson": {},
     "negative_binomial": {"dispersion": 0.4},
     "gamma": {"shape": 3.0},
@@ -19,40 +19,91 @@ PARAMETERS = {
     "categorical": {},
 }
 TRIALS = 5
+INTERCEPT, COEF, SD = 0.3, -0.5, 0.7
+CUTS = np.cumsum([0.0, *PARAMETERS["ordinal"].values()])
 
 
-def simulate(name, seed, n_groups=40, n_rows=13, sd=0.7, intercept=0.3, coef=-0.5):
+def _quantile(name, u, eta):
+    """The response at which the family's distribution function, by SciPy, first reaches u."""
+    p = PARAMETERS[name]
+    if name == "gaussian":
+        return stats.norm.ppf(u, eta, p["sigma"])
+    if name == "student_t":
+        return stats.t.ppf(u, p["df"], eta, p["sigma"])
+    if name == "poisson":
+        return stats.poisson.ppf(u, np.exp(eta))
+    if name == "negative_binomial":
+        size = 1 / p["dispersion"]
+        return stats.nbinom.ppf(u, size, size / (size + np.exp(eta)))
+    if name == "gamma":
+        return stats.gamma.ppf(u, p["shape"], scale=np.exp(eta) / p["shape"])
+    if name == "beta":
+        mu = expit(eta)
+        return stats.beta.ppf(u, mu * p["precision"], (1 - mu) * p["precision"])
+    if name == "bernoulli":
+        return stats.bernoulli.ppf(u, expit(eta))
+    if name == "binomial":
+        return stats.binom.ppf(u, TRIALS, expit(eta)) / TRIALS
+    if name == "ordinal":
+        return np.sum(u[:, None] > expit(CUTS - eta[:, None]), axis=1).astype(float)
+    shares = softmax(np.column_stack([np.zeros(len(u)), *eta]), axis=1)
+    return np.sum(u[:, None] > np.cumsum(shares, axis=1)[:, :-1], axis=1).astype(float)
+
+
+def _truth(name):
+    """Parameters by their names in `conf_int`."""
+    if name == "categorical":
+        return {
+            "1.0: Intercept": INTERCEPT,
+            "1.0: x": COEF,
+            "2.0: Intercept": -INTERCEPT,
+            "2.0: x": -COEF,
+            "sd(g, 1.0: Intercept)": SD,
+            "sd(g, 2.0: Intercept)": SD,
+        }
+    coef = {"x": COEF, "sd(g, Intercept)": SD}
+    if name == "ordinal":
+        return dict(zip(["0.0|1.0", "1.0|2.0", "2.0|3.0"], CUTS - INTERCEPT, strict=True)) | coef
+    return {"Intercept": INTERCEPT} | coef | PARAMETERS[name]
+
+
+def _data(name, x, z, u):
+    """(X, y, weights, truth): columns g and x, effects z [2, n_groups] in SDs, uniforms u."""
+    n_groups = z.shape[1]
+    X = pd.DataFrame({"g": np.repeat(np.arange(n_groups), len(x) // n_groups), "x": x})
+    first, second = SD * z[:, X["g"]]
+    eta = INTERCEPT + COEF * x + first
+    if name == "categorical":
+        eta = eta, second - INTERCEPT - COEF * x
+    weights = np.full(len(x), TRIALS) if name == "binomial" else None
+    return X, _quantile(name, u, eta), weights, _truth(name)
+
+
+def simulate(name, seed, n_groups=40, n_rows=13):
     """(X, y, weights, truth): one grouping factor g, one column x.
 
     truth names the parameters as `conf_int` does.
     """
     rng = np.random.default_rng(seed)
-    family = families.resolve_family(name)
     n = n_groups * n_rows
-    X = pd.DataFrame({"g": np.repeat(np.arange(n_groups), n_rows), "x": rng.normal(size=n)})
-    truth = {"Intercept": intercept, "x": coef, "sd(g, Intercept)": sd} | PARAMETERS[name]
-    b = sd * rng.standard_normal(n_groups)
-    eta = intercept + coef * X["x"].to_numpy() + b[X["g"]]
-    weights = None
-    if name == "binomial":
-        weights = np.full(n, TRIALS)
-        y = rng.binomial(TRIALS, 1 / (1 + np.exp(-eta))) / TRIALS
-    elif name == "categorical":
-        c = sd * rng.standard_normal(n_groups)
-        eta = np.stack([eta, -intercept - coef * X["x"].to_numpy() + c[X["g"]]], axis=1)
-        y = family.sample(eta, {}, rng)
-        truth = {
-            "1.0: Intercept": intercept,
-            "1.0: x": coef,
-            "2.0: Intercept": -intercept,
-            "2.0: x": -coef,
-            "sd(g, 1.0: Intercept)": sd,
-            "sd(g, 2.0: Intercept)": sd,
-        }
-    else:
-        y = family.sample(eta, PARAMETERS[name], rng)
-    if name == "ordinal":
-        cuts = -intercept + np.cumsum([0.0, 1.0, 1.2])
-        truth = dict(zip(["0.0|1.0", "1.0|2.0", "2.0|3.0"], cuts, strict=True))
-        truth |= {"x": coef, "sd(g, Intercept)": sd}
-    return X, y, weights, truth
+    return _data(name, rng.normal(size=n), rng.normal(size=(2, n_groups)), rng.uniform(size=n))
+
+
+def study(name, n_sets=40, n_groups=40, n_rows=13, seed=0):
+    """Data sets as `simulate`'s, each a plain draw, that balance each other.
+
+    They come in antithetic pairs (effects and noise of opposite sign), and their effects' sums of
+    squares from one stratum of their distribution each: the mean of an estimate over them has less
+    Monte Carlo error than over independent ones, and a bias shows that chance would hide.
+    """
+    rng = np.random.default_rng(seed)
+    strata = [rng.permutation(n_sets) for _ in range(2)]
+    for pair in range(n_sets // 2):
+        x, u = rng.normal(size=(2, n_groups * n_rows))
+        z = rng.normal(size=(2, n_groups))
+        mean = z.mean(axis=1, keepdims=True)
+        direction = (z - mean) / np.linalg.norm(z - mean, axis=1, keepdims=True)
+        for k, sign in ((2 * pair, 1), (2 * pair + 1, -1)):
+            share = np.array([[(own[k] + rng.uniform()) / n_sets] for own in strata])
+            radius = np.sqrt(stats.chi2.ppf(share, n_groups - 1))
+            yield _data(name, x, sign * (mean + radius * direction), stats.norm.cdf(sign * u))

@@ -5,8 +5,8 @@ Lambda_F = I gives, for all Lambda_F,
 
     K = H^T w (H - W_L G),     G = C_LL^{-1} W_L^T w H:
 
-the precision that the data give b_F, and how u_L gives way to it. Then S = Lambda_F^T K Lambda_F + I
-(without the I for beta) is the precision of u_F, and u_L follows by -G Lambda_F u_F. The solve may
+the precision that the data give b_F, and how u_L gives way to it. The precision of u_F is then
+S = Lambda_F^T K Lambda_F + I, the I not for beta, and u_L follows by -G Lambda_F u_F. The solve may
 be rough: what K and G serve is right for any, only slower.
 """
 

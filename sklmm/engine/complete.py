@@ -4,16 +4,9 @@ r"""The latent variables x = (beta under REML, u) of any family, and complete da
 
 The score of theta averages d log p(y, u) / d theta over the posterior (Fisher's identity), and so
 it does for any other parametrisation of the missing data, u = u_theta(v), with the Jacobian added.
-Here v is what stays put when theta moves, to first order,
-
-    u_theta = v + F (theta - theta_0) - B_j (L_k - L_k0) (v_j - m_j),
-
-F = dm / dtheta, the motion of the posterior's centre m (one solve of the mixed-model equations),
-and B_j = (I + L^T H_j L)^-1 L^T H_j, H_j = Z_j^T w Z_j, the motion of its spread about it. For an
-unobserved level it is the non-centred parametrisation, for a well-observed one the centred, and in
-between what Papaspiliopoulos, Roberts & Skold (2007, Stat. Sci. 22, 59-73) call partially
-non-centred. The information that v misses is small, so few draws give a precise score, and the
-complete-data information nearly equals the observed one.
+Here v is what stays put when theta moves (`engine.transport`). The information that v misses is
+small, so few draws give a precise score, and the complete-data information nearly equals the
+observed one.
 """
 
 from typing import NamedTuple
@@ -75,8 +68,12 @@ def _undisplaced(like, arrays, point, x, delta, shapes):
     """(eta, raw) at delta = 0 for custom densities, which are expanded about it, else None."""
     if like.distribution is None:
         return None
-    beta, factors, raw, changes = _changes(point, tf.zeros_like(delta))
+    beta, factors, raw, _ = _changes(point, tf.zeros_like(delta))
     return _eta(arrays, beta, factors, x, shapes), raw
+
+
+def _shapes(field):
+    return [(B.shape[0], B.shape[1]) for B in field.system.blocks]
 
 
 def _log_prior(x, p):
@@ -109,7 +106,7 @@ def _gradient(function, variable):
 @compiled
 def complete_scores(like, arrays, point, field, x, delta):
     """log p(y, x) [C] and its score in theta [m, C], at draws x [P, C] moved by delta [m, C]."""
-    p, shapes = arrays.data.X.shape[1], field.shapes
+    p, shapes = arrays.data.X.shape[1], _shapes(field)
     undisplaced = _undisplaced(like, arrays, point, x, delta, shapes)
 
     def value(delta):
@@ -131,7 +128,7 @@ def laplace_scores(like, arrays, point, field, deviations, delta):
     at deviations d [P, C] that stand for N(0, C^-1): their mean is the Laplace approximation's
     gradient, the motion of W with theta included.
     """
-    p, shapes = arrays.data.X.shape[1], field.shapes
+    p, shapes = arrays.data.X.shape[1], _shapes(field)
     tiled = tf.repeat(field.centre[:, None], tf.shape(delta)[1], axis=1)
     undisplaced = _undisplaced(like, arrays, point, tiled, delta, shapes)
 
@@ -159,7 +156,7 @@ def laplace_scores(like, arrays, point, field, deviations, delta):
 def latent_gradient(like, arrays, point, shapes, x, delta):
     """log p(y, x) [C], its gradient in x [P, C], and W's weights [n_rows, C], at theta + delta."""
     p = arrays.data.X.shape[1]
-    beta, factors, raw, changes = _changes(point, delta)
+    beta, factors, raw, _ = _changes(point, delta)
     undisplaced = _undisplaced(like, arrays, point, x, delta, shapes)
 
     def value(x):

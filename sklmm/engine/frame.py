@@ -26,30 +26,33 @@ from sklmm.engine.xla import tf
 
 
 class Frame(NamedTuple):
-    """M's System, roots of D^-1 [n_levels, r, r], G [P, f], S^{-1/2} [f, f], padding [P, 1], and the centre [P]."""
+    """The centre [P] and T.
+
+    system, whose terms are of the border; roots of D^-1 [n_levels, r, r], 0 for padding; follow
+    G [P, f]; edge_root S^{-1/2} [f, f]; padding [P, 1], 1 where an unknown is none of the model's.
+    """
 
     system: object
     roots: tuple
     follow: object
-    schur_root: object
+    edge_root: object
     padding: object
     centre: object
 
 
 def make_frame(equations, centre, dtype=np.float64):
     """Frame of `latent.Equations` about `centre`."""
-    layout, system_ = equations.latent.layout, equations.system
-    roots = []
+    layout, edge, roots = equations.layout, equations.marginal, []
     for k, H in enumerate(precision_blocks(equations.problem, equations.params)):
         J, r = layout.shapes[k]
-        # 0 for padding: u stays 0.
         root = np.zeros((J, r, r))
         if k not in layout.small:
             inverse = invert_blocks(H)
-            root[:len(H)] = np.sqrt(inverse) if r == 1 else np.linalg.cholesky(inverse)
+            root[: len(H)] = np.sqrt(inverse) if r == 1 else np.linalg.cholesky(inverse)
         roots.append(root)
-    edge = equations.marginal
-    frame = Frame(system_, tuple(roots), edge.follow @ edge.lift, _root(edge.inverse), (~layout.real)[:, None].astype(float), centre)
+    padding = np.where(layout.real, 0.0, 1.0)[:, None]
+    follow = edge.follow @ edge.lift
+    frame = Frame(equations.system, tuple(roots), follow, _root(edge.inverse), padding, centre)
     return tf.nest.map_structure(
         lambda a: a if isinstance(a, bool) else tf.constant(np.asarray(a), dtype), frame
     )
@@ -69,7 +72,7 @@ def unwhiten(frame, p, v):
     system_ = frame.system
     beta, parts = split(system_, p, v)
     turned = [flatten(turn(R, part)) for R, part in zip(frame.roots, parts, strict=True)]
-    edge = frame.schur_root @ border_of(system_, beta, parts)
+    edge = frame.edge_root @ border_of(system_, beta, parts)
     inner = tf.concat([tf.zeros_like(beta), *turned], axis=0) - frame.follow @ edge
     return frame.centre[:, None] + with_border(system_, p, inner, edge)
 
@@ -79,7 +82,9 @@ def pull_back(frame, p, g):
     system_ = frame.system
     beta, parts = split(system_, p, g)
     edge = border_of(system_, beta, parts) - tf.matmul(frame.follow, g, transpose_a=True)
-    edge = tf.matmul(frame.schur_root, edge, transpose_a=True)
-    turned = [flatten(turn(R, part, transpose=True)) for R, part in zip(frame.roots, parts, strict=True)]
+    edge = tf.matmul(frame.edge_root, edge, transpose_a=True)
+    turned = [
+        flatten(turn(R, part, transpose=True)) for R, part in zip(frame.roots, parts, strict=True)
+    ]
     inner = tf.concat([tf.zeros_like(beta), *turned], axis=0)
     return with_border(system_, p, inner, edge)

@@ -39,6 +39,8 @@ SOLVE_TOL = 1e-6
 EXACT_TOL = 1e-10
 DRAW_TOL = 1e-4
 MAX_SOLVE = 2000
+#: Rows times right-hand sides of one solve.
+MOST_CELLS = 1 << 25
 NEWTON_STEPS = 50
 #: Decrement, in units of log p(y, x), at which Newton's method ends: for a likelihood, and for a
 #: centre of the chains.
@@ -75,6 +77,10 @@ class Equations:
 
     def solve(self, right, tol=SOLVE_TOL):
         """C^-1 right, [P, c]."""
+        most = max(MOST_CELLS // self.latent.n_rows, 1)
+        if right.shape[1] > most:
+            parts = range(0, right.shape[1], most)
+            return np.concatenate([self.solve(right[:, i : i + most], tol) for i in parts], axis=1)
         right = tf.constant(np.asarray(right))
         ones = tf.ones([right.shape[1]], tf.float64)
         x, _ = self.latent.run(solve)(

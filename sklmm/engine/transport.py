@@ -19,27 +19,33 @@ from typing import NamedTuple
 import numpy as np
 
 from sklmm.engine.e_step.base import vech_indices
-from sklmm.engine.operator import invert_blocks, precision_blocks, turn
+from sklmm.engine.operator import (
+    border_of,
+    flatten,
+    invert_blocks,
+    precision_blocks,
+    split,
+    turn,
+    with_border,
+)
 from sklmm.engine.xla import tf
 
 
 class Field(NamedTuple):
     """The motion of x with theta.
 
-    shift F [P, m]; levels, (H_j, S_j^-1) [n_levels, r, r] a block, empty for the border's; edge,
-    (K, S^-1) [f, f] of the border; follow G [P, f]; slope [m] and curve [m, m], log |A| to second
-    order; factors L_k at theta_0; small, which blocks are the border's; shapes, levels and size of each block; centre m [P].
+    shift F [P, m]; system, with L_k at theta_0 and S_j^-1 [n_levels, r, r] for blocks, 0 for those
+    of the border; crossprod, H_j likewise; edge, K and S^-1 [f, f] of the border; follow G [P, f];
+    slope [m] and curve [m, m] of log |A|; centre m [P].
     """
 
     shift: object
-    levels: tuple
+    system: object
+    crossprod: tuple
     edge: tuple
     follow: object
     slope: object
     curve: object
-    factors: tuple
-    small: tuple
-    shapes: tuple
     centre: object
 
 
@@ -48,47 +54,38 @@ def make_field(equations, space, shift, centre):
     layout, factors = equations.layout, equations.params.factors
     border = equations.marginal
     slope, curve = np.zeros(space.size), np.zeros((space.size, space.size))
-    blocks = precision_blocks(equations.problem, equations.params)
-    levels, lifted, first = [], {}, space.p
-    for k, (block, S) in enumerate(zip(equations.problem.blocks, blocks, strict=True)):
+    precision = precision_blocks(equations.problem, equations.params)
+    crossprod, inverses, of_border, first = [], [], {}, space.p
+    for k, (block, S) in enumerate(zip(equations.problem.blocks, precision, strict=True)):
         J, r = layout.shapes[k]
-        part = slice(first, first + r * (r + 1) // 2)
         units = _units(r)
+        part = slice(first, first + len(units))
         first = part.stop
-        if k in layout.small:
-            levels.append(())
-            lifted |= dict(zip(range(part.start, part.stop), _lifted(layout, k, units), strict=True))
-            continue
         H, inverse = np.zeros((2, J, r, r))
-        H[: len(S)], inverse[: len(S)] = block.crossprod, invert_blocks(S)
-        levels.append((H, inverse))
-        slope[part], curve[part, part] = _log_det(H, inverse, factors[k], units)
-    if lifted:
-        part = list(lifted)
+        if k in layout.small:
+            lifted = _lifted(layout, k, units)
+            of_border |= dict(zip(range(part.start, part.stop), lifted, strict=True))
+        else:
+            H[: len(S)], inverse[: len(S)] = block.crossprod, invert_blocks(S)
+            slope[part], curve[part, part] = _log_det(H, inverse, factors[k], units)
+        crossprod.append(H)
+        inverses.append(inverse)
+    if of_border:
+        part = list(of_border)
         slope[part], curve[np.ix_(part, part)] = _log_det(
-            border.precision[None], border.inverse[None], border.lift, list(lifted.values())
+            border.precision[None], border.inverse[None], border.lift, list(of_border.values())
         )
     field = Field(
         shift,
-        tuple(levels),
+        equations.system._replace(blocks=tuple(inverses)),
+        tuple(crossprod),
         (border.precision, border.inverse),
         border.follow,
         slope,
         curve,
-        factors,
-        tuple(k in layout.small for k in range(len(blocks))),
-        tuple(layout.shapes),
         centre,
     )
-    return tf.nest.map_structure(lambda a: a if isinstance(a, int) else tf.constant(a), field)
-
-
-def still(field):
-    """The field that moves nothing."""
-    zero = tf.nest.map_structure(
-        lambda a: a if isinstance(a, int) else tf.zeros_like(a), field
-    )
-    return zero._replace(centre=field.centre)
+    return tf.nest.map_structure(lambda a: a if isinstance(a, bool) else tf.constant(a), field)
 
 
 def _units(r):
@@ -131,72 +128,61 @@ def lift_columns(L, u, transpose=False):
 
 
 def move(field, changes, x, delta, p):
-    """x [P, C] moved by delta [m, C], `changes` of the factors [r, r, C] in it, and log |dx / dv|."""
-    shifted = field.shift @ delta
-    away = x - field.centre[:, None]
-    parts, starts, first = [], [], p
+    """x [P, C] moved by delta [m, C], and log |dx / dv|; the factors' `changes` are [r, r, C]."""
+    system_ = field.system
     before = [
         tf.broadcast_to(L[:, :, None], tf.shape(change))
-        for L, change in zip(field.factors, changes, strict=True)
+        for L, change in zip(system_.factors, changes, strict=True)
     ]
     after = [L + change for L, change in zip(before, changes, strict=True)]
-    edge, old, new = [away[:p]], [], []
-    for (J, r), levels, small, L0, L in zip(
-        field.shapes, field.levels, field.small, before, after, strict=True
+    away = x - field.centre[:, None]
+    beta, parts = split(system_, p, away)
+    inner = [beta]
+    for H, inverse, old, new, part in zip(
+        field.crossprod, system_.blocks, before, after, parts, strict=True
     ):
-        own = tf.reshape(away[first : first + J * r], [J, r, -1])
-        starts.append(first)
-        first += J * r
-        if small:
-            edge.append(tf.reshape(own, [J * r, -1]))
-            old.append((L0, J)), new.append((L, J))
-            parts.append(None)
-            continue
-        H, inverse = levels
 
-        def precision(L, u, H=H, inverse=inverse):
+        def data(L, u, H=H, inverse=inverse):
             return turn(inverse, lift_columns(L, turn(H, lift_columns(L, u)), transpose=True))
 
-        parts.append(tf.reshape(_reshaped(precision, L0, L, own), [J * r, -1]))
-    edge = tf.concat(edge, axis=0)
-    bent = edge
-    if old:
-        K, inverse = field.edge
+        inner.append(flatten(_reshaped(data, old, new, part)))
+    old, new = (_of_border(system_, factors) for factors in (before, after))
+    K, inverse = field.edge
 
-        def precision(blocks, u):
-            return inverse @ _lift_edge(blocks, p, K @ _lift_edge(blocks, p, u), transpose=True)
+    def data(blocks, u):
+        return inverse @ _lift_edge(blocks, p, K @ _lift_edge(blocks, p, u), transpose=True)
 
-        bent = _reshaped(precision, old, new, edge)
-    out, place = [bent[:p]], p
-    for k, part in enumerate(parts):
-        if part is None:
-            J, r = field.shapes[k]
-            part = bent[place : place + J * r]
-            place += J * r
-        out.append(part)
-    moved = field.centre[:, None] + shifted + tf.concat(out, axis=0)
-    if old:
-        moved -= field.follow @ (_lift_edge(new, p, bent) - _lift_edge(old, p, edge))
-    quadratic = tf.reduce_sum(delta * (field.curve @ delta), axis=0)
-    return moved, tf.linalg.matvec(delta, field.slope, transpose_a=True) + 0.5 * quadratic
+    edge = border_of(system_, beta, parts)
+    bent = _reshaped(data, old, new, edge)
+    moved = x - away + field.shift @ delta
+    moved += with_border(system_, p, tf.concat(inner, axis=0), bent)
+    moved -= field.follow @ (_lift_edge(new, p, bent) - _lift_edge(old, p, edge))
+    log_det = tf.linalg.matvec(delta, field.slope, transpose_a=True)
+    return moved, log_det + 0.5 * tf.reduce_sum(delta * (field.curve @ delta), axis=0)
 
 
-def _reshaped(precision, before, after, u):
-    """A u."""
+def _reshaped(data, before, after, u):
+    """A u, from S^-1 times the data's part of the precision at the factors before and after."""
 
     def change(u):
-        return precision(after, u) - precision(before, u)
+        return data(after, u) - data(before, u)
 
     first = change(u)
     return u - 0.5 * first + 0.375 * change(first)
+
+
+def _of_border(system_, factors):
+    """(L, number of levels) of the border's blocks."""
+    blocks = zip(factors, system_.blocks, system_.small, strict=True)
+    return [(L, block.shape[0]) for L, block, small in blocks if small]
 
 
 def _lift_edge(blocks, p, u, transpose=False):
     """Lambda_F u, or its transpose's, [f, C]."""
     out, first = [u[:p]], p
     for L, J in blocks:
-        r = L.shape[0]
-        part = tf.reshape(u[first : first + J * r], [J, r, -1])
-        out.append(tf.reshape(lift_columns(L, part, transpose), [J * r, -1]))
-        first += J * r
+        size = J * L.shape[0]
+        part = tf.reshape(u[first : first + size], [J, L.shape[0], -1])
+        out.append(flatten(lift_columns(L, part, transpose)))
+        first += size
     return tf.concat(out, axis=0)

@@ -6,13 +6,13 @@ import pytest
 
 from sklmm import families
 from sklmm.design import DesignSpec, resolve_terms
-from sklmm.engine import complete
+from sklmm.engine import complete, operator
 from sklmm.engine import latent as latent_module
 from sklmm.engine.latent import STEP, Equations, Latent
 from sklmm.engine.likelihood import Likelihood
 from sklmm.engine.problem import stacked, standardize
 from sklmm.engine.theta import Theta
-from sklmm.engine.transport import still
+from sklmm.engine.xla import tf
 from tests.simulate import PARAMETERS
 
 
@@ -35,6 +35,12 @@ def eager(monkeypatch):
     monkeypatch.setattr(latent_module, "complete_scores", plain)
     monkeypatch.setattr(Latent.scores, "__defaults__", (None, plain))
     monkeypatch.setattr(Latent.information, "__defaults__", (False, plain))
+
+
+def still(field):
+    """The field that moves nothing."""
+    zero = tf.nest.map_structure(tf.zeros_like, field._replace(system=(), centre=()))
+    return zero._replace(system=field.system, centre=field.centre)
 
 
 @pytest.fixture(scope="module")
@@ -104,30 +110,36 @@ def test_score_is_the_derivative_of_the_moved_log_density(table, name, reml):
         np.testing.assert_allclose((up - down) / 2e-5, score[i], rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize("few", [operator.FEW, 8])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_control_variate_has_mean_zero(table, name):
+def test_control_variate_has_mean_zero(table, name, few, monkeypatch):
     """Moved and unmoved scores differ by E[div f + f . grad log p] = 0, here under the prior.
 
-    With weights near 0 the posterior is the prior, from which exact draws are free.
+    With weights near 0 the posterior is the prior, from which exact draws are free. The field is
+    of another theta and about another centre; g is of the border, or has too many levels for it.
     """
+    monkeypatch.setattr(operator, "FEW", few)
     rng = np.random.default_rng(2)
     y = response(name, rng)
     latent = make_latent(name, table, y, ["(1 | h)", "(1 + s | g)"], weights=np.full(96, 1e-9))
     theta = theta_for(latent, name)
     fake = Equations(latent, theta, np.repeat(0.3, latent.n_rows))
     field = latent.field(theta, fake, rng.normal(size=latent.layout.size) * latent.layout.real)
+    away = theta._replace(factors=tuple(1.3 * L for L in theta.factors))
     n = 4000
     x = rng.standard_normal((latent.layout.size, n)) * latent.layout.real[:, None]
-    _, moved = latent.scores(theta, field, x)
-    _, unmoved = latent.scores(theta, still(field), x)
+    _, moved = latent.scores(away, field, x)
+    _, unmoved = latent.scores(away, still(field), x)
     difference = moved - unmoved
     error = difference.std(axis=1) / np.sqrt(n)
     assert difference.std(axis=1).max() > 0.1
     assert np.all(np.abs(difference.mean(axis=1)) < 4.5 * error + 1e-7)
 
 
-def test_gaussian_scores_have_no_noise(table, dense_model):
+@pytest.mark.parametrize("few", [operator.FEW, 8])
+def test_gaussian_scores_have_no_noise(table, dense_model, few, monkeypatch):
     """One grouping factor: every draw gives the marginal log-likelihood's gradient."""
+    monkeypatch.setattr(operator, "FEW", few)
     rng = np.random.default_rng(3)
     y = rng.normal(size=96) + 0.8 * rng.normal(size=12)[table["g"]]
     latent = make_latent("gaussian", table[["g", "x"]], y, ["g"])
@@ -149,6 +161,10 @@ def test_gaussian_scores_have_no_noise(table, dense_model):
     expected = [(loglik(flat + h) - loglik(flat - h)) / 2e-5 for h in 1e-5 * np.eye(len(flat))]
     # sigma moves the effects' spread too, which the field leaves out: noise, and no bias.
     np.testing.assert_allclose(score[:-1], np.repeat(expected[:-1], 5).reshape(-1, 5), rtol=1e-5)
+    draws = mode[:, None] + equations.draws(rng, 4000)
+    h = np.array([0.0, 0.0, 1e-3, 0.0])
+    curvature = (2 * loglik(flat) - loglik(flat + h) - loglik(flat - h)) / 1e-6
+    assert latent.information(theta, field, draws)[2, 2] == pytest.approx(curvature, rel=0.03)
 
 
 def test_moved_scores_are_less_noisy(table):

@@ -1,8 +1,9 @@
-"""The Hamiltonian Monte Carlo E-step: `tfp.mcmc.HamiltonianMonteCarlo`, chains in parallel.
+"""The Hamiltonian Monte Carlo E-step: `SplitHMC` under `tfp.mcmc.MetropolisHastings`.
 
-The chains live in the whitened coordinates of `engine.frame`, in float32; likelihoods are summed in
-blocks and the blocks in float64. Trajectories have random lengths: at a fixed length of pi or so
-b^2 does not mix.
+Chains in parallel live in the whitened coordinates of `engine.frame`, in float32; likelihoods are
+summed in blocks and the blocks in float64. Trajectories are about a quarter turn long, after which
+neither x nor x^2 remembers where it began, and of random lengths: not all directions turn at the
+same rate.
 """
 
 import numpy as np
@@ -15,8 +16,7 @@ from sklmm.engine.operator import from_rows, to_rows
 from sklmm.engine.xla import compiled, tf
 
 TARGET_ACCEPTANCE = 0.85
-#: Longest and shortest trajectory in whitened units, drawn uniformly: M >= C leaves some directions
-#: two to four times wider than 1.
+#: The longest trajectory in whitened units, and the shortest's share of it.
 TRAJECTORY = 2.8
 SHORTEST = 0.5
 JITTER = 0.2
@@ -54,12 +54,13 @@ def target(like, arrays, point, frame, offset):
 
     @tf.custom_gradient
     def log_prob(v):
-        x_v = tf.transpose(v)
-        x = unwhiten(frame, p, x_v)
+        whitened = tf.transpose(v)
+        x = unwhiten(frame, p, whitened)
         eta = to_rows(data, system_, x) + fixed
         rows, score = like.log_prob_and_score(y, eta, raw)
         u = tf.concat([tf.zeros_like(x[:p]), x[p:]], axis=0)
-        spare = frame.padding * x_v
+        # Of padding x is 0: its v, which the model leaves free, is N(0, 1).
+        spare = frame.padding * whitened
         value = _total(w * rows) - 0.5 * _total(u**2 + spare**2) - offset
         score = tf.repeat(w, d, axis=0) * score if d > 1 else w * score
         pull = from_rows(data, system_, score, tf.ones_like(x[0])) - u

@@ -87,5 +87,5 @@ def antithetic(normal):
     Chains that start so, and move by such momenta, stay near each other's mirror images: what is
     odd about the posterior's centre has no error.
     """
-    half = normal.shape[0] // 2
-    return tf.concat([normal[:half], -normal[:half]], axis=0) if normal.shape[0] % 2 == 0 else normal
+    half, odd = divmod(normal.shape[0], 2)
+    return normal if odd else tf.concat([normal[:half], -normal[:half]], axis=0)
