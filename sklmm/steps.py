@@ -95,22 +95,25 @@ class Laplace(EStep):
 
 
 class HMC(EStep):
-    """Monte Carlo EM with Hamiltonian Monte Carlo (`tfp.mcmc.HamiltonianMonteCarlo`).
+    """Monte Carlo EM with Hamiltonian Monte Carlo (under `tfp.mcmc.MetropolisHastings`).
 
-    By default several chains run in parallel in coordinates whitened by the preconditioner of
-    `ConjugateGradient`, the step size is adapted during burn-in, and trajectories have random
-    lengths. With ``m_step="adam"`` the chains live in the effects' own units, as in the loop of
-    TensorFlow's tutorial.
+    By default several chains run in parallel, in antithetic pairs, about the posterior's mode and
+    in coordinates in which its spread is nearly N(0, I). That Gaussian part of the motion is
+    integrated exactly (split HMC), so steps are long. The step size is adapted during burn-in, and
+    trajectories have random lengths. With ``m_step="adam"`` the chains are those of
+    `tfp.mcmc.HamiltonianMonteCarlo` in the effects' own units, as in the loop of TensorFlow's
+    tutorial.
 
     Parameters
     ----------
     step_size : float, optional
-        Leapfrog step, in whitened units (in y's units with Adam); None adapts it (0.015 with Adam).
+        Step, in radians of the Gaussian part's turn (leapfrog step in y's units with Adam); None
+        adapts it (0.015 with Adam).
     num_leapfrog_steps : int, optional
-        Leapfrogs a transition; None draws them at random up to 4.5 / step_size (3 with Adam).
+        Steps a transition; None draws them at random up to 2.8 / step_size (3 with Adam).
     n_chains : int, optional
-        Parallel chains; at least 2, whose spread gives the Monte Carlo error. None: 16, and up to
-        128 for small tables (1 with Adam).
+        Parallel chains; at least 2, whose spread gives the Monte Carlo error, and an even number
+        for pairs. None: 16, and up to 128 for small tables (1 with Adam).
     n_warmup : int, default=4
         Transitions at the starting values, before the first EM step.
     n_steps : int, default=1
@@ -119,6 +122,7 @@ class HMC(EStep):
     References
     ----------
     Neal (2011), "MCMC using Hamiltonian dynamics", Handbook of MCMC, ch. 5.
+    Shahbaba, Lan, Johnson & Neal (2014), Stat. Comput. 24, 339-349.
 
     Examples
     --------

@@ -192,7 +192,7 @@ def test_coverage_and_bias(name):
 
     By REML: the SD of ML is biased by some -1 / (2 J) in theory, about one of these errors. The
     maximum likelihood of a t's degrees of freedom is biased by a multiple of 1 / n, which twice the
-    rows make small.
+    rows make small. The errors are those of as many independent data sets.
     """
     estimator = MixedEffectsRegressor
     if name in ("ordinal", "categorical"):
@@ -200,15 +200,11 @@ def test_coverage_and_bias(name):
     n_rows = 26 if name == "student_t" else 13
     covered, errors = [], []
     for seed, (X, y, weights, truth) in enumerate(study(name, N_SETS, n_rows=n_rows)):
-        # A class's variance near 0 takes many draws.
-        model = estimator(
-            ["g"],
-            family=name,
-            method="reml",
-            e_step=HMC(n_chains=64),
-            max_iter=1000,
-            random_state=seed,
-        ).fit(X, y, sample_weight=weights)
+        # .07 standard errors are nothing beside 1 / sqrt(40). A variance near 0 takes many draws.
+        model = estimator(["g"], family=name, method="reml", e_step=HMC(n_chains=64))
+        model.set_params(tol=0.07, max_iter=1000, random_state=seed).fit(
+            X, y, sample_weight=weights
+        )
         interval = model.conf_int().loc[list(truth)]
         values = pd.Series(truth)
         covered.append((interval["lower"] <= values) & (values <= interval["upper"]))

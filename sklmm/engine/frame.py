@@ -24,6 +24,9 @@ from sklmm.engine.operator import (
 )
 from sklmm.engine.xla import tf
 
+#: Smallest eigenvalue of S^-1, of its largest, where its solve was too rough.
+LEAST_SHARE = 1e-6
+
 
 class Frame(NamedTuple):
     """The centre [P] and T.
@@ -52,7 +55,8 @@ def make_frame(equations, centre, dtype=np.float64):
         roots.append(root)
     padding = np.where(layout.real, 0.0, 1.0)[:, None]
     follow = edge.follow @ edge.lift
-    frame = Frame(equations.system, tuple(roots), follow, _root(edge.inverse), padding, centre)
+    system_ = equations.system._replace(border=(), schur=())
+    frame = Frame(system_, tuple(roots), follow, _root(edge.inverse), padding, centre)
     return tf.nest.map_structure(
         lambda a: a if isinstance(a, bool) else tf.constant(np.asarray(a), dtype), frame
     )
@@ -64,7 +68,7 @@ def _root(square):
         return np.linalg.cholesky(square)
     except np.linalg.LinAlgError:
         values, vectors = np.linalg.eigh(square)
-        return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+        return (vectors * np.sqrt(np.maximum(values, LEAST_SHARE * values[-1]))) @ vectors.T
 
 
 def unwhiten(frame, p, v):

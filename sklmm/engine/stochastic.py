@@ -17,6 +17,7 @@ import numpy as np
 
 from sklmm.engine.collect import inverse_of_free
 from sklmm.engine.e_step.base import Posterior, vech_indices
+from sklmm.engine.e_step.split import mirrored
 from sklmm.engine.em import EMStep
 from sklmm.engine.latent import CENTRE_TOL
 from sklmm.engine.start import start_theta
@@ -76,7 +77,7 @@ class MonteCarlo:
                 self.field = latent.field(theta, equations, mode)
                 self.sampler.place(latent, theta, equations, mode, self.rng)
             x, info, value, scores = self._draw(theta)
-            covariance = np.atleast_2d(np.cov(scores))
+            covariance = chain_covariance(scores)
             if follow:
                 self.complete = latent.information(theta, self.field, x, few=True)
             step, decrement = newton(space, self.complete + covariance, scores.mean(axis=1))
@@ -94,7 +95,7 @@ class MonteCarlo:
             theta = space.split(self.flat)
             x, info, value, scores = self._draw(theta)
             window.append((self.flat, scores))
-            covariances.append(np.atleast_2d(np.cov(scores)))
+            covariances.append(chain_covariance(scores))
             self.integrated.add(self.flat, x)
             self._keep(theta, x)
             if len(window) in INFORMATIONS:
@@ -209,24 +210,24 @@ class _Integrated:
 
     def __init__(self, shift):
         self.shift = shift
-        self.thetas, self.means, self.within, self.n_chains = [], [], 0.0, 0
+        self.thetas, self.draws, self.within = [], [], 0.0
 
     def add(self, flat, x):
         """Record the draws x [P, C] at theta."""
-        p = len(self.shift)
+        beta = x[: len(self.shift)]
         self.thetas.append(flat)
-        self.means.append(x[:p].mean(axis=1))
-        self.within = self.within + np.cov(x[:p]).reshape(p, p)
-        self.n_chains = x.shape[1]
+        self.draws.append(beta)
+        self.within = self.within + chain_covariance(beta)
 
     def summarize(self, estimate, n_used):
         """Monte Carlo and standard errors [p] from the last `n_used` iterations."""
         away = estimate - np.array(self.thetas[-n_used:])
-        pseudo = np.array(self.means[-n_used:]) + away @ self.shift.T
-        self.mean, self.covariance = pseudo.mean(axis=0), self.within / len(self.means)
-        variance = np.diag(self.covariance)
-        floor = np.sqrt(variance / (n_used * self.n_chains))
-        return np.maximum(batch_error(pseudo), floor), np.sqrt(variance)
+        draws = np.array(self.draws[-n_used:])
+        means = draws.mean(axis=2)
+        pseudo = means + away @ self.shift.T
+        self.mean, self.covariance = pseudo.mean(axis=0), self.within / len(self.draws)
+        error = np.maximum(batch_error(pseudo), chain_error(draws - means[:, :, None]))
+        return error, np.sqrt(np.diag(self.covariance))
 
 
 def newton(space, information, score):
@@ -287,28 +288,31 @@ def average(space, window, information):
     scores = np.array([s.mean(axis=1) for _, s in window])
     pseudo = theta + scores @ inverse
     away = np.array([inverse @ (s - s.mean(axis=1, keepdims=True)) for _, s in window])
-    away = paired(away)
     error = np.maximum(batch_error(pseudo), chain_error(away))
     return pseudo.mean(axis=0), error, scores.mean(axis=0) @ inverse
+
+
+def chain_covariance(draws):
+    """Covariance [m, m] of draws [m, C], from chains that are not each other's mirror images."""
+    C = draws.shape[1]
+    halves = (draws[:, : C // 2], draws[:, C // 2 :]) if mirrored(C) else (draws,)
+    return np.mean([np.atleast_2d(np.cov(half)) for half in halves], axis=0)
 
 
 def chain_error(away):
     """Standard error of the mean of draws, deviations [n, m, C], from the chains' own memory.
 
     The chains' autocorrelation at lag 1 is known well, from all of them, where batch means of a
-    short window are not: Var / (n C) (1 + rho) / (1 - rho).
+    short window are not: Var / (n C) (1 + rho) / (1 - rho), of pairs where chains are mirrored.
     """
+    C = away.shape[2]
+    if mirrored(C):
+        away = (away[..., : C // 2] + away[..., C // 2 :]) / 2
     n, _, C = away.shape
     variance = (away**2).sum(axis=(0, 2)) / max(n * (C - 1), 1)
     lag = (away[1:] * away[:-1]).sum(axis=(0, 2)) / max((n - 1) * (C - 1), 1)
     rho = np.clip(lag / np.where(variance > 0, variance, 1.0), 0.0, MAX_MEMORY)
     return np.sqrt(variance / (n * C) * (1 + rho) / (1 - rho))
-
-
-def paired(draws):
-    """Means of mirrored chains c and c + C / 2, which are not independent: [..., C / 2]."""
-    C = draws.shape[-1]
-    return draws if C % 2 else (draws[..., : C // 2] + draws[..., C // 2 :]) / 2
 
 
 def batch_error(values):

@@ -77,7 +77,7 @@ def make_field(equations, space, shift, centre):
         )
     field = Field(
         shift,
-        equations.system._replace(blocks=tuple(inverses)),
+        equations.system._replace(blocks=tuple(inverses), border=(), schur=()),
         tuple(crossprod),
         (border.precision, border.inverse),
         border.follow,

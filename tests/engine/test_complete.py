@@ -12,6 +12,7 @@ from sklmm.engine.latent import STEP, Equations, Latent
 from sklmm.engine.likelihood import Likelihood
 from sklmm.engine.problem import stacked, standardize
 from sklmm.engine.theta import Theta
+from sklmm.engine.transport import move
 from sklmm.engine.xla import tf
 from tests.simulate import PARAMETERS
 
@@ -165,6 +166,31 @@ def test_gaussian_scores_have_no_noise(table, dense_model, few, monkeypatch):
     h = np.array([0.0, 0.0, 1e-3, 0.0])
     curvature = (2 * loglik(flat) - loglik(flat + h) - loglik(flat - h)) / 1e-6
     assert latent.information(theta, field, draws)[2, 2] == pytest.approx(curvature, rel=0.03)
+
+
+@pytest.mark.parametrize("few", [operator.FEW, 8, 0])
+def test_jacobian_of_the_motion(table, few, monkeypatch):
+    """The determinant of x(v), to second order in delta, against the dense one."""
+    monkeypatch.setattr(operator, "FEW", few)
+    latent = make_latent("poisson", table, np.ones(96), ["(1 | h)", "(1 + s | g)"], reml=True)
+    theta = theta_for(latent, "poisson")
+    mode, equations = latent.mode(theta, np.zeros(latent.layout.size))
+    field = latent.field(theta, equations, mode)
+    P, rng = latent.layout.size, np.random.default_rng(6)
+    columns = mode[:, None] + np.concatenate([np.eye(P), np.zeros((P, 1))], axis=1)
+
+    def error(delta):
+        delta = tf.constant(np.repeat(delta[:, None], P + 1, axis=1))
+        _, _, _, changes = complete._changes(latent.point(theta), delta)
+        moved, log_det = move(field, changes, tf.constant(columns), delta, latent.problem.p)
+        sign, expected = np.linalg.slogdet((moved[:, :-1] - moved[:, -1:]).numpy())
+        assert sign == 1
+        return abs(log_det[0].numpy() - expected)
+
+    for _ in range(3):
+        delta = 0.01 * rng.standard_normal(latent.space.size)
+        # Of third order: an eighth at half the distance.
+        assert error(delta / 2) == pytest.approx(error(delta) / 8, rel=0.25)
 
 
 def test_moved_scores_are_less_noisy(table):

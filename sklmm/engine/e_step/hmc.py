@@ -26,8 +26,9 @@ BLOCK = 4096
 #: The adaptation fades.
 ADAPTATION_POWER = 0.6
 LEAST_RATE = 0.05
-#: Less than where a direction half as wide as N(0, 1) makes a split step unstable.
-LONGEST_STEP = 1.5
+#: With jitter less than 1.72, from where a direction of precision 2 makes split steps unstable: two
+#: crossed terms make such ones.
+LONGEST_STEP = 1.4
 WARM_UPS = 2
 #: Chains, by default: as many as rows times chains allow, within bounds.
 CHAINS = (16, 128)
@@ -100,6 +101,11 @@ def hmc_transitions(like, arrays, point, frame, offset, v, step_size, fewest, mo
     return v, tf.cast(x, tf.float64), accepted / tf.cast(n_steps, v.dtype)
 
 
+def default_chains(n_rows):
+    """An even number of chains for a table of `n_rows`."""
+    return 2 * int(np.clip(CHAIN_ROWS // n_rows, *CHAINS) // 2)
+
+
 def adapted(step, rate, gain):
     """The step at which the acceptance rate is on target, as 2 Phi(-c step^2) says, or near it.
 
@@ -128,9 +134,10 @@ class HMCSampler:
             P = latent.layout.size
             self.arrays = latent.arrays32()
             self.latent = latent
-            chains = self.n_chains or int(np.clip(CHAIN_ROWS // latent.n_rows, *CHAINS))
+            chains = self.n_chains or default_chains(latent.n_rows)
             self.v = antithetic(tf.constant(rng.standard_normal((chains, P)), tf.float32))
-            self.step = self.step_size or FIRST_STEP * max(latent.layout.real.sum(), 1) ** -0.25
+            first = FIRST_STEP * max(latent.layout.real.sum(), 1) ** -0.25
+            self.step = self.step_size or min(first, LONGEST_STEP)
         first = self.frame is None
         self.centre = mode
         self.frame = make_frame(equations, mode, np.float32)

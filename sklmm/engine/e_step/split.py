@@ -82,10 +82,17 @@ class SplitHMC(tfp.mcmc.TransitionKernel):
 
 
 def antithetic(normal):
-    """Standard normal rows [C, P], the second half the negative of the first; C odd: as they are.
+    """Standard normal rows [C, P], the second half the negative of the first, if `mirrored(C)`.
 
     Chains that start so, and move by such momenta, stay near each other's mirror images: what is
     odd about the posterior's centre has no error.
     """
-    half, odd = divmod(normal.shape[0], 2)
-    return normal if odd else tf.concat([normal[:half], -normal[:half]], axis=0)
+    half = normal.shape[0] // 2
+    if not mirrored(normal.shape[0]):
+        return normal
+    return tf.concat([normal[:half], -normal[:half]], axis=0)
+
+
+def mirrored(n_chains):
+    """Whether chains come in pairs: an even number of them, of two pairs at least."""
+    return n_chains % 2 == 0 and n_chains >= 4

@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+from scipy.integrate import quad
+
+from sklmm.engine.e_step.split import SplitHMC, antithetic
+from sklmm.engine.model import tfp
+from sklmm.engine.xla import tf
+
+
+def log_density(v):
+    """Skewed and with light tails."""
+    return -0.5 * v**2 - 0.1 * v**4 + 0.5 * tf.sin(v)
+
+
+def run(target, v, step, n_leapfrogs, n_transitions):
+    """States after each of the transitions, and the acceptance rate."""
+    inner = SplitHMC(target, tf.constant(step), tf.constant(n_leapfrogs))
+    kernel = tfp.mcmc.MetropolisHastings(inner)
+
+    @tf.function(jit_compile=True)
+    def transition(v, seed):
+        v, results = kernel.one_step(v, kernel.bootstrap_results(v), seed=seed)
+        return v, results.is_accepted
+
+    states, accepted = [], []
+    for t in range(n_transitions):
+        v, here = transition(v, tf.constant([7, t]))
+        states.append(v.numpy())
+        accepted.append(here.numpy().mean())
+    return np.array(states), np.mean(accepted)
+
+
+@pytest.mark.parametrize(("step", "n_leapfrogs"), [(0.4, 4), (0.9, 2), (1.4, 1)])
+def test_moments_by_quadrature(step, n_leapfrogs):
+    rng = np.random.default_rng(0)
+    start = antithetic(tf.constant(rng.standard_normal((200, 5)), tf.float32))
+    target = lambda v: tf.reduce_sum(log_density(v), axis=1)  # noqa: E731
+    states, rate = run(target, start, step, n_leapfrogs, 150)
+    assert 0.3 < rate < 0.999
+    states = states[10:].reshape(140, 2, 100, 5)
+
+    def density(v):
+        return np.exp(-0.5 * v**2 - 0.1 * v**4 + 0.5 * np.sin(v))
+
+    total = quad(density, -8, 8)[0]
+    for power in (1, 2, 3, 4):
+        expected = quad(lambda v, k=power: v**k * density(v), -8, 8)[0] / total
+        pairs = (states**power).mean(axis=(0, 1)).ravel()
+        assert abs(pairs.mean() - expected) < 4.5 * pairs.std() / np.sqrt(pairs.size)
+
+
+def test_a_normal_target_is_followed_exactly():
+    rng = np.random.default_rng(1)
+    start = tf.constant(rng.standard_normal((64, 3)), tf.float32)
+    target = lambda v: -0.5 * tf.reduce_sum(v**2, axis=1)  # noqa: E731
+    states, rate = run(target, start, np.pi / 4, 2, 1)
+    assert rate == 1
+    # A quarter turn: nothing of where it began, and pairs of opposite sign.
+    assert abs(np.corrcoef(states[0].ravel(), start.numpy().ravel())[0, 1]) < 0.25
+    np.testing.assert_allclose(states[0, 32:], -states[0, :32], atol=1e-5)
+
+
+def test_an_odd_number_of_chains_has_no_pairs():
+    normal = tf.constant([[1.0], [2.0], [3.0]])
+    assert antithetic(normal) is normal

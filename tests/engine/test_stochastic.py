@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from sklmm import HMC, MixedEffectsRegressor
+from sklmm.engine.e_step.hmc import LONGEST_STEP, TARGET_ACCEPTANCE, adapted, default_chains
+from sklmm.engine.e_step.split import mirrored
+from sklmm.engine.stochastic import chain_covariance, chain_error
+from tests.simulate import simulate
+
+
+def chains(rng, n, C, rho, mirror):
+    """A parameter's autoregressive chains [n, 1, C] of variance 1, the second half mirrored."""
+    states = [rng.standard_normal(C)]
+    for _ in range(n - 1):
+        states.append(rho * states[-1] + np.sqrt(1 - rho**2) * rng.standard_normal(C))
+    states = np.array(states)
+    if mirror:
+        states[:, C // 2 :] = mirror * states[:, : C // 2]
+    return states[:, None, :]
+
+
+@pytest.mark.parametrize(("C", "mirror"), [(2, 0), (3, 0), (4, 1), (16, 0), (16, 1), (16, -1)])
+@pytest.mark.parametrize("rho", [0.0, 0.5])
+def test_error_of_the_mean_of_chains(C, mirror, rho):
+    """Against the SD of the mean over repetitions; mirrored chains are one, or cancel out."""
+    rng = np.random.default_rng(0)
+    runs = [chains(rng, 200, C, rho, mirror) for _ in range(200)]
+    truth = np.std([run.mean() for run in runs])
+    errors = [chain_error(run - run.mean(axis=2, keepdims=True))[0] for run in runs]
+    assert np.mean(errors) == pytest.approx(truth, rel=0.2, abs=1e-12)
+
+
+@pytest.mark.parametrize("mirror", [0, -1])
+def test_covariance_of_mirrored_chains(mirror):
+    rng = np.random.default_rng(1)
+    draws = [chains(rng, 3, 6, 0.0, mirror)[:, 0] for _ in range(4000)]
+    mean = np.mean([chain_covariance(x) for x in draws], axis=0)
+    np.testing.assert_allclose(mean, np.eye(3), atol=0.05)
+
+
+def test_step_is_adapted_to_the_target():
+    assert adapted(0.5, TARGET_ACCEPTANCE, 1.0) == pytest.approx(0.5)
+    assert adapted(0.5, 0.6, 1.0) < adapted(0.5, 0.6, 0.5) < 0.5
+    assert adapted(0.5, 0.99, 0.1) > 0.5
+    assert adapted(1.3, 1.0, 1.0) == LONGEST_STEP
+
+
+def test_few_chains_give_the_standard_errors_of_many():
+    """REML's covariance of the coefficients is the draws': mirrored chains do not inflate it.
+
+    Four chains taken for independent ones would give 15 % too much.
+    """
+    X, y, _, _ = simulate("gaussian", 0)
+    exact = MixedEffectsRegressor(["g"]).fit(X, y).fixed_effects_["std_error"]
+    e_step = HMC(n_chains=4)
+    few = [
+        MixedEffectsRegressor(["g"], e_step=e_step, tol=0.03, random_state=seed).fit(X, y)
+        for seed in range(4)
+    ]
+    ratio = np.mean([model.fixed_effects_["std_error"] / exact for model in few], axis=0)
+    np.testing.assert_allclose(ratio, 1, atol=0.07)
+
+
+def test_default_chains_come_in_pairs():
+    assert all(mirrored(default_chains(n)) for n in range(1, 20_000, 7))
+    assert default_chains(1) == 128
+    assert default_chains(10**7) == 16
