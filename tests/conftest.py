@@ -1,6 +1,7 @@
 """What several test modules share: lme4's answers, InstEval, and a dense-matrix oracle."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,13 @@ from scipy.linalg import block_diag
 
 from sklmm import MixedEffectsRegressor
 from sklmm.datasets import load_insteval, load_sleepstudy
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # The processes share the cores: a pool of threads in each would only make them wait.
+    from threadpoolctl import threadpool_limits
+
+    os.environ["OMP_NUM_THREADS"] = "1"
+    threadpool_limits(1)
 
 
 class DenseModel:

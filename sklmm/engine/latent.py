@@ -37,6 +37,8 @@ FEW_DRAWS = 4
 EAGER_ROWS = 512
 SOLVE_TOL = 1e-6
 EXACT_TOL = 1e-10
+#: Rounds of refinement of dm / dtheta, at most.
+REFINEMENTS = 20
 DRAW_TOL = 1e-4
 MAX_SOLVE = 2000
 #: Rows times right-hand sides of one solve.
@@ -199,12 +201,31 @@ class Latent:
     def field(self, theta, equations, centre, tol=DRAW_TOL):
         """How x moves with theta about `centre` [P]."""
         m = self.space.size
-        both = np.concatenate([STEP * np.eye(m), -STEP * np.eye(m)], axis=1)
-        tiled = np.repeat(centre[:, None], 2 * m, axis=1)
-        _, gradient, _ = self.gradient(theta, tiled, both)
-        shift = equations.solve((gradient[:, :m] - gradient[:, m:]) / (2 * STEP), tol)
+        push = self._slope(theta, centre, np.zeros((len(centre), m)), np.eye(m))
+        shift = equations.solve(push, tol)
+        if tol <= EXACT_TOL:
+            shift = self._refined(theta, equations, centre, push, shift)
         shift = shift * self.layout.real[:, None]
         return make_field(equations, self.space, shift, centre)
+
+    def _slope(self, theta, x, along, delta):
+        """Derivative of the gradient in x [P, m] in the directions (along [P, m], delta [m, m])."""
+        both = np.concatenate([STEP * along, -STEP * along], axis=1)
+        deltas = np.concatenate([STEP * delta, -STEP * delta], axis=1)
+        _, gradient, _ = self.gradient(theta, x[:, None] + both, deltas)
+        m = along.shape[1]
+        return (gradient[:, :m] - gradient[:, m:]) / (2 * STEP)
+
+    def _refined(self, theta, equations, centre, push, shift):
+        """dm / dtheta by the observed curvature, where the equations have the expected one."""
+        still = np.zeros((self.space.size, shift.shape[1]))
+        for _ in range(REFINEMENTS):
+            residual = push + self._slope(theta, centre, shift, still)
+            step = equations.solve(residual, EXACT_TOL)
+            shift = shift + step
+            if not np.abs(step).max(initial=0.0) > SOLVE_TOL * np.abs(shift).max(initial=0.0):
+                break
+        return shift
 
     def scores(self, theta, field, x, delta=None, function=complete_scores):
         """log p(y, x) [C] and scores in theta [m, C] at draws x [P, C]."""

@@ -43,6 +43,10 @@ def quiet():
 
 def _import():
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "OMP_NUM_THREADS" in os.environ:
+        # joblib's share of the cores for a worker; TensorFlow would start a thread for every core.
+        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", os.environ["OMP_NUM_THREADS"])
+        os.environ.setdefault("TF_NUM_INTEROP_THREADS", os.environ["OMP_NUM_THREADS"])
     with quiet():
         import tensorflow
 
