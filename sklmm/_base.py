@@ -103,7 +103,7 @@ class BaseMixedEffects(BaseEstimator):
             self.fit_intercept or family.name == "ordinal",
             None if names is None or isinstance(table, pd.DataFrame) else list(names),
         )
-        e_step = resolve_e_step(self.e_step, family, design.n_effects)
+        e_step = resolve_e_step(self.e_step, family, design.sizes)
         result = self._run(design, response, spec.fit_intercept, e_step)
         self._from_frame = isinstance(table, pd.DataFrame)
         self._set_fitted(spec, design, response, result)

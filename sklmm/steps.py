@@ -18,9 +18,11 @@ class EStep(BaseEstimator):
 
 
 class Exact(EStep):
-    """Exact E-step of a Gaussian model: dense Cholesky in float64, deterministic.
+    """Exact E-step of a Gaussian model: a Cholesky factorisation in float64, deterministic.
 
-    Memory is Q^2 and time Q^3 in the number of random effects Q: for up to a few thousand.
+    The largest term is eliminated level by level, so its number of levels hardly counts; the others'
+    R effects are factorised densely, in memory R^2 and time R^2 Q of Q effects: for R up to a few
+    thousand. It needs no TensorFlow.
 
     Examples
     --------
@@ -225,7 +227,10 @@ class Adam(MStep):
         self.learning_rate = learning_rate
 
 
+#: The exact E-step's effects beside the largest term, and its multiplications, up to which it is as
+#: fast as conjugate gradients.
 MAX_EXACT_EFFECTS = 2000
+MAX_EXACT_WORK = 2e10
 
 _E_STEPS = {
     "exact": Exact,
@@ -237,13 +242,15 @@ _E_STEPS = {
 _GAUSSIAN_ONLY = (Exact, ConjugateGradient)
 
 
-def resolve_e_step(e_step, family, n_effects):
+def resolve_e_step(e_step, family, sizes):
     """An `EStep` from the estimator's parameter: a name, an instance, or "auto" by family and size.
+
+    `sizes` are the blocks' numbers of effects.
 
     Without random effects the Laplace approximation is the maximum likelihood of any family, and
     least squares that of the Gaussian, whatever the E-step.
     """
-    gaussian = family.name == "gaussian"
+    gaussian, n_effects = family.name == "gaussian", sum(sizes)
     if isinstance(e_step, str) and e_step in _E_STEPS:
         e_step = _E_STEPS[e_step]()
     if isinstance(e_step, EStep):
@@ -264,7 +271,9 @@ def resolve_e_step(e_step, family, n_effects):
     if e_step == "auto":
         if not gaussian:
             return HMC() if n_effects else Laplace()
-        return Exact() if n_effects <= MAX_EXACT_EFFECTS else ConjugateGradient()
+        dense = n_effects - max(sizes, default=0)
+        small = dense <= MAX_EXACT_EFFECTS and dense**2 * n_effects <= MAX_EXACT_WORK
+        return Exact() if small else ConjugateGradient()
     raise ValueError(
         f"e_step={e_step!r} is not available: use 'auto', {', '.join(map(repr, _E_STEPS))}, or a "
         "configured instance such as HMC(n_chains=8)."

@@ -37,7 +37,14 @@ def method(request):
 
 @pytest.fixture(scope="module")
 def cg_fits(method, insteval):
-    return [model(method=method, random_state=seed).fit(*insteval) for seed in range(3)]
+    return [
+        model(method=method, e_step="cg", random_state=seed).fit(*insteval) for seed in range(3)
+    ]
+
+
+@pytest.fixture(scope="module")
+def exact_fit(method, insteval):
+    return model(method=method).fit(*insteval)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +52,33 @@ def hmc_fit(insteval):
     return model(e_step="hmc", random_state=0).fit(*insteval)
 
 
-def test_default_engine_agrees_with_lme4_for_every_seed(cg_fits, method, reference):
+def test_default_engine_is_exact_and_agrees_with_lme4(exact_fit, method, reference):
+    answer = reference[f"insteval_{method}"]
+    expected, coef = lme4(answer)
+    np.testing.assert_allclose(sds(exact_fit), expected, rtol=1e-3)
+    std_error = np.array(list(answer["fixef_se"].values()))
+    gap = np.abs([exact_fit.intercept_, exact_fit.coef_[0]] - coef)
+    assert (gap < 0.01 * std_error).all()
+    # lme4's optimiser stops a little short of the maximum.
+    assert exact_fit.loglik_ == pytest.approx(answer["logLik"], abs=0.01)
+    assert exact_fit.loglik_ > answer["logLik"] - 1e-6
+    assert exact_fit.result_.status is Status.CONVERGED
+
+
+def test_cg_agrees_with_the_exact_fit_within_its_monte_carlo_error(
+    cg_fits, exact_fit, estimates, standard_errors
+):
+    expected, widths = estimates(exact_fit), standard_errors(exact_fit)
+    for fitted in cg_fits:
+        gap = np.abs(estimates(fitted) - expected)
+        assert (gap < 4 * fitted.mc_error_ + 2e-3 * widths).all()
+        np.testing.assert_allclose(standard_errors(fitted), widths, rtol=0.02)
+        np.testing.assert_allclose(
+            fitted.random_effects_["students"], exact_fit.random_effects_["students"], atol=2e-3
+        )
+
+
+def test_cg_agrees_with_lme4_for_every_seed(cg_fits, method, reference):
     expected, coef = lme4(reference[f"insteval_{method}"])
     std_error = np.array(list(reference[f"insteval_{method}"]["fixef_se"].values()))
     for fitted in cg_fits:

@@ -41,9 +41,9 @@ class Design:
     blocks: tuple
 
     @property
-    def n_effects(self):
-        """Total number of random effects, Q."""
-        return sum(b.n_levels * b.r for b in self.blocks)
+    def sizes(self):
+        """Number of random effects of each block."""
+        return [b.n_levels * b.r for b in self.blocks]
 
 
 @dataclass(frozen=True)

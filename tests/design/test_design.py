@@ -55,7 +55,7 @@ def test_interaction_has_a_level_for_each_combination_there_is(table):
 def test_nested_terms_are_the_factor_and_the_interaction(table):
     spec, design = learn(table, ["(1 | h/g)"])
     assert [t.name for t in spec.terms] == ["h", "h:g"]
-    assert design.n_effects == 2 + 4
+    assert design.sizes == [2, 4]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_slopes_of_a_block(table, term, expected):
             assert block.z is None
         else:
             np.testing.assert_array_equal(block.z[:3], z)
-    assert design.n_effects == sum(3 * b.r for b in design.blocks)
+    assert design.sizes == [3 * b.r for b in design.blocks]
 
 
 def test_a_new_table_is_read_by_the_levels_of_training(table):
