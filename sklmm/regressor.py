@@ -38,9 +38,9 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
         Restricted or full maximum likelihood; "auto" is REML for "gaussian", else ML. REML of
         other families integrates the coefficients out with a flat prior.
     e_step : {"auto", "exact", "cg", "laplace", "hmc", "nuts"} or EStep, default="auto"
-        "exact" and "cg" are for "gaussian": "auto" takes "exact" for up to 2,000 random effects beside
-        the largest term's (fewer if that one is huge), and "cg" beyond. For other families "auto" is
-        "hmc".
+        "exact" and "cg" are for "gaussian": "auto" takes "exact" for up to 2,000 random effects
+        beside the largest term's (fewer if that one is huge), and "cg" beyond. For other families
+        "auto" is "hmc".
     m_step : {"auto", "adam"} or Adam, default="auto"
         "auto" is EM steps followed by damped Newton steps.
     max_iter : int, default=200

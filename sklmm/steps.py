@@ -20,9 +20,9 @@ class EStep(BaseEstimator):
 class Exact(EStep):
     """Exact E-step of a Gaussian model: a Cholesky factorisation in float64, deterministic.
 
-    The largest term is eliminated level by level, so its number of levels hardly counts; the others'
-    R effects are factorised densely, in memory R^2 and time R^2 Q of Q effects: for R up to a few
-    thousand. It needs no TensorFlow.
+    The largest term is eliminated level by level, so its number of levels hardly counts; the
+    others' R effects are factorised densely, in memory R^2 and time R^2 Q of Q effects: for R up to
+    a few thousand. It needs no TensorFlow.
 
     Examples
     --------

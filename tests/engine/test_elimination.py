@@ -17,7 +17,13 @@ TINY = {1: np.array([[1e-6]]), 2: np.array([[1e-6, 0.0], [2e-7, 3e-7]])}
 @pytest.mark.parametrize("factors", [REGULAR, SINGULAR, TINY], ids=["regular", "singular", "tiny"])
 @pytest.mark.parametrize(
     "terms",
-    [["g"], ["g", "h"], ["(1 + s | g)", "h"], ["h", "(1 + s | g)", "(1 + x | k)"], ["k", "k:h"]],
+    [
+        ["g"],
+        ["g", "h"],
+        ["(1 + s | g)", "h"],
+        ["h", "(1 + s | g)", "(1 + x | k)"],
+        ["k", "(1 | k:h)"],
+    ],
     ids=" ".join,
 )
 def test_against_dense_matrices(terms, factors):

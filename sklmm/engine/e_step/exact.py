@@ -127,7 +127,7 @@ class ExactKernel(Kernel):
 
     def posterior(self, params, state, seed, n_draws):
         """Exact root of the posterior covariance where p + Q <= n_draws, else `n_draws` draws."""
-        problem, p = state.problem, state.problem.p
+        p = state.problem.p
         eq = _Equations(params, state)
         variances = eq.H.variances()
         stds = [
