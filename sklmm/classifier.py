@@ -64,7 +64,7 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
     verbose : int, default=0
         Print progress lines; higher prints more of them.
     device : str, optional
-        TensorFlow device such as "CPU:0" or "GPU:0".
+        TensorFlow device such as "CPU:0" or "GPU:0", for "hmc", "nuts" and "laplace".
 
     Attributes
     ----------

@@ -293,7 +293,7 @@ BAD = {
     "no iterations": ({"max_iter": 0}, table(), Y, None, ValueError, r"'max_iter' .* Got 0"),
     "negative tol": ({"tol": -1.0}, table(), Y, None, ValueError, r"'tol' .* Got -1.0"),
     "device that is none": (
-        {"device": "TPU-9", "e_step": "cg"},
+        {"device": "TPU-9", "e_step": "hmc"},
         table(),
         Y,
         None,

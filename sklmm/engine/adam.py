@@ -182,7 +182,7 @@ class AdamLoop:
     def posterior(self, last, n_draws):
         """Means over the second half's draws; SDs and root by conjugate gradients."""
         state, seed = self.state, self.seed
-        equations = CGKernel(device=self.device)
+        equations = CGKernel()
         posterior = equations.posterior(
             self.params, equations.init(state.problem, seed), seed, n_draws
         )

@@ -70,7 +70,7 @@ def run(
     if isinstance(e_step, Exact | ConjugateGradient):
         if isinstance(e_step, Exact) and problem.p + problem.n_effects <= EXACT_ROOT:
             n_draws = EXACT_ROOT
-        kernel = make_kernel(e_step, device)
+        kernel = make_kernel(e_step)
         tol = DETERMINISTIC_TOL if tol is None else tol
         algorithm = Newton(problem, kernel, tol, seed, _warm(problem, start))
     else:

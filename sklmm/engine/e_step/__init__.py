@@ -10,9 +10,8 @@ _KERNELS = {
 }
 
 
-def make_kernel(e_step, device=None):
+def make_kernel(e_step):
     """The kernel for a parameter holder of `sklmm.steps`."""
     module, name = _KERNELS[type(e_step).__name__]
     kernel = getattr(import_module(f"sklmm.engine.e_step.{module}"), name)
-    parameters = e_step.get_params(deep=False)
-    return kernel(**parameters, device=device) if module == "cg" else kernel(**parameters)
+    return kernel(**e_step.get_params(deep=False))

@@ -10,7 +10,7 @@ noise fixed for the fit, so that Newton's method converges; what they leave of e
 import numpy as np
 
 from sklmm.engine.complete import laplace_scores
-from sklmm.engine.e_step.cg import posterior_from_draws
+from sklmm.engine.draws import posterior_from_draws
 from sklmm.engine.em import EMStep
 from sklmm.engine.latent import EXACT_TOL, STEP
 from sklmm.engine.start import start_theta

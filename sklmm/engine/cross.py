@@ -1,0 +1,120 @@
+"""Cross-products of a Gaussian problem, once a fit: all that its likelihood knows of the rows.
+
+The effects are flat, [Q, ...]: those of the largest term, E, first, then the others, R, terms of few
+effects before the rest. With G = Z^T w Z,
+
+    G_EE block diagonal, C = Z_E^T w Z_R sparse, G_RR sparse, F = Z^T w X, Z^T w y, X^T w X, ...
+"""
+
+import numpy as np
+from scipy import sparse
+
+#: A term of at most this many effects counts as one of few.
+FEW = 64
+
+
+class Cross:
+    """Cross-products of `problem`; `slices` has the place of each of its blocks."""
+
+    def __init__(self, problem):
+        self.problem = problem
+        blocks, w = problem.blocks, problem.weights
+        sizes = [b.n_levels * b.r for b in blocks]
+        self.eliminated = int(np.argmax(sizes)) if sizes else None
+        self.rest = sorted(
+            (k for k in range(len(sizes)) if k != self.eliminated), key=lambda k: sizes[k] > FEW
+        )
+        order = [self.eliminated, *self.rest] if sizes else []
+        ends = np.cumsum([0] + [sizes[k] for k in order])
+        place = {k: slice(ends[i], ends[i + 1]) for i, k in enumerate(order)}
+        self.slices = [place[k] for k in range(len(sizes))]
+        self.Q, self.n_eliminated = int(ends[-1]), int(ends[1]) if sizes else 0
+        self.n_few = sum(sizes[k] for k in self.rest if sizes[k] <= FEW)
+        self.G_EE = blocks[self.eliminated].crossprod if sizes else np.zeros((0, 1, 1))
+        self.C = sparse.csr_array((self.n_eliminated, 0))
+        self.G_RR = sparse.csr_array((0, 0))
+        if self.rest:
+            pairs = [_pair(blocks[self.eliminated], blocks[k], w) for k in self.rest]
+            self.C = sparse.hstack(pairs, "csr") if len(pairs) > 1 else pairs[0]
+            self.G_RR = self._remaining(blocks, w)
+        self.F, self.zy = np.zeros((self.Q, problem.p)), np.zeros(self.Q)
+        for b, s in zip(blocks, self.slices, strict=True):
+            for a in range(b.r):
+                wz = w * b.z[:, a]
+                for column in range(problem.p):
+                    self.F[s, column][a :: b.r] = np.bincount(
+                        b.refs, wz * problem.X[:, column], b.n_levels
+                    )
+                self.zy[s][a :: b.r] = np.bincount(b.refs, wz * problem.y, b.n_levels)
+        self.xx = (problem.X * w[:, None]).T @ problem.X
+        self.xy = problem.X.T @ (w * problem.y)
+        self.yy = float(w @ problem.y**2)
+
+    def _remaining(self, blocks, w):
+        parts = [[None] * len(self.rest) for _ in self.rest]
+        for i, k in enumerate(self.rest):
+            parts[i][i] = block_diagonal(blocks[k].crossprod)
+            for j in range(i):
+                parts[i][j] = _pair(blocks[k], blocks[self.rest[j]], w)
+                parts[j][i] = parts[i][j].T
+        return sparse.block_array(parts, format="csr")
+
+    def blocks(self, flat):
+        """Split [Q, ...] into [n_levels, r, ...] per block of the problem."""
+        return [
+            flat[s].reshape(b.n_levels, b.r, *flat.shape[1:])
+            for s, b in zip(self.slices, self.problem.blocks, strict=True)
+        ]
+
+    def lift(self, factors, flat, transpose=False):
+        """Lambda or Lambda^T applied to [Q, ...]."""
+        out = np.empty_like(flat)
+        for s, L in zip(self.slices, factors, strict=True):
+            out[s] = turn_all(L.T if transpose else L, flat[s])
+        return out
+
+    def product(self, flat):
+        """G applied to [Q, ...]."""
+        e, r = flat[: self.n_eliminated], flat[self.n_eliminated :]
+        own = turn(self.G_EE, e)
+        return np.concatenate([own + self.C @ r, self.C.T @ e + self.G_RR @ r])
+
+
+def _pair(one, other, w):
+    """Z_1^T w Z_2 of two blocks, sparse [J_1 r_1, J_2 r_2]."""
+    r, q = one.r, other.r
+    shape = (one.n_levels * r, other.n_levels * q)
+    out = None
+    for a in range(r):
+        for b in range(q):
+            values = w * one.z[:, a] * other.z[:, b]
+            rows = one.refs if r == 1 else one.refs * r + a
+            columns = other.refs if q == 1 else other.refs * q + b
+            # By columns and then by rows: two passes sort the pairs, and equal ones are added up.
+            part = sparse.coo_array((values, (rows, columns)), shape).tocsc().tocsr()
+            part.sum_duplicates()
+            out = part if out is None else out + part
+    return out
+
+
+def turn(blocks, flat):
+    """Each level's own block [J, r, r] times its part of flat [J * r, ...]."""
+    J, r, _ = blocks.shape
+    if r == 1:
+        return blocks.reshape(J, *[1] * (flat.ndim - 1)) * flat
+    shaped = flat.reshape(J, r, *flat.shape[1:])
+    return np.einsum("jab,jb...->ja...", blocks, shaped).reshape(flat.shape)
+
+
+def turn_all(L, flat):
+    """L applied to every level's part of flat [J * r, ...]."""
+    if len(L) == 1:
+        return L[0, 0] * flat
+    shaped = flat.reshape(len(flat) // len(L), len(L), *flat.shape[1:])
+    return np.einsum("ab,jb...->ja...", L, shaped).reshape(flat.shape)
+
+
+def block_diagonal(blocks):
+    """Sparse [J * r, J * r] from [J, r, r]."""
+    J, r, _ = blocks.shape
+    return sparse.bsr_array((blocks, np.arange(J), np.arange(J + 1)), shape=(J * r, J * r)).tocsr()

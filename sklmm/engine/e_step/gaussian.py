@@ -1,0 +1,186 @@
+"""What the E-steps of Gaussian models share: moments from cross-products and an elimination.
+
+With the mixed-model equations in spherical effects,
+
+    C = [X^T w X, X^T w Z Lambda; ., Lambda^T Z^T w Z Lambda + sigma^2 I] / sigma^2,
+
+every moment but the traces of Z^T P Z is a solve of them, and no step goes back to the rows.
+"""
+
+from abc import abstractmethod
+
+import numpy as np
+from scipy.linalg import cho_solve, cholesky, solve_triangular
+
+from sklmm.engine.e_step.base import (
+    Kernel,
+    Moments,
+    Posterior,
+    joint_loss,
+    n_theta,
+    working_effects,
+)
+
+
+class Equations:
+    """The mixed-model equations at one value of theta, H eliminated; beta, u and the residual."""
+
+    def __init__(self, params, cross, H):
+        problem, s2 = cross.problem, params.sigma**2
+        self.params, self.cross, self.H, self.s2 = params, cross, H, s2
+        self.R = cross.lift(params.factors, cross.F, transpose=True) / s2  # H_uX
+        ly = cross.lift(params.factors, cross.zy, transpose=True) / s2
+        solved = H.solve(np.column_stack([self.R, ly]), "data")
+        self.HR, Hy = solved[:, :-1], solved[:, -1]
+        S = cross.xx / s2 - self.R.T @ self.HR  # X^T V^-1 X
+        self.S = (S + S.T) / 2
+        self.S_factor = cholesky(self.S, lower=True) if problem.p else self.S
+        self.beta = self.solve_s(cross.xy / s2 - self.R.T @ Hy)
+        self.u = Hy - self.HR @ self.beta
+        b = cross.lift(params.factors, self.u)
+        zwr = cross.zy - cross.F @ self.beta - cross.product(b)
+        xwr = cross.xy - cross.xx @ self.beta - cross.F.T @ b
+        self.c = zwr / s2  # Z^T P y
+        fitted = self.beta @ (cross.xy + xwr) + b @ (cross.zy + zwr)
+        self.sse = max(float(cross.yy - fitted), 0.0)
+
+    def solve_s(self, right):
+        """(X^T V^-1 X)^-1 right."""
+        return cho_solve((self.S_factor, True), right) if len(self.S) else right
+
+    def solve(self, right_beta, right_u, name):
+        """C^-1 applied to a right-hand side in (beta, u)."""
+        Hu = self.H.solve(right_u, name)
+        beta = self.solve_s(right_beta - self.R.T @ Hu)
+        return beta, Hu - self.HR @ beta
+
+    def information(self, u, c):
+        """AI = q^T P q / 2 and d beta / d theta = -(X^T V^-1 X)^-1 X^T V^-1 q.
+
+        The working vectors of AI-REML (Gilmour, Thompson & Cullis 1995) are q = [Z a, 2 r].
+        """
+        cross, factors = self.cross, self.params.factors
+        m = n_theta(factors)
+        A = np.zeros((cross.Q, m - 1))
+        first = 0
+        for s, L, uj, cj in zip(cross.slices, factors, u, c, strict=True):
+            a = working_effects(L, uj, cj)
+            A[s, first : first + a.shape[2]] = a.reshape(-1, a.shape[2])
+            first += a.shape[2]
+        zq = np.column_stack([cross.product(A), 2 * self.s2 * self.c])
+        xq = np.column_stack([cross.F.T @ A, np.zeros(cross.problem.p)])
+        qq = np.empty((m, m))
+        qq[:-1, :-1] = A.T @ zq[:, :-1]
+        qq[-1, :-1] = qq[:-1, -1] = A.T @ zq[:, -1]
+        qq[-1, -1] = 4 * self.sse
+        lq = cross.lift(factors, zq, transpose=True)
+        beta, v = self.solve(xq / self.s2, lq / self.s2, "information")
+        information = 0.5 * (qq - xq.T @ beta - lq.T @ v) / self.s2
+        return (information + information.T) / 2, -beta
+
+    def projected_columns(self):
+        """(X^T V^-1 X)^-1/2 X^T V^-1 Z by block, [n_levels, r, p]: REML's part of the traces."""
+        cross = self.cross
+        ZVX = (cross.F - cross.product(cross.lift(self.params.factors, self.HR))) / self.s2
+        return cross.blocks(solve_triangular(self.S_factor, ZVX.T, lower=True).T)
+
+
+class GaussianKernel(Kernel):
+    """Moments and posterior; subclasses eliminate, and find the traces."""
+
+    @abstractmethod
+    def eliminate(self, params, state):
+        """The `Elimination` at `params`."""
+
+    @abstractmethod
+    def traces(self, state, equations):
+        """Summed blocks of Z^T V^-1 Z by block, and their deviations [S, r, r] by probe or None."""
+
+    def loglik(self, equations, uu):
+        """Log-likelihood, or None."""
+        return None
+
+    def step(self, params, state, seed):
+        """Moments at `params`."""
+        problem = state.cross.problem
+        eq = Equations(params, state.cross, self.eliminate(params, state))
+        u, c = state.cross.blocks(eq.u), state.cross.blocks(eq.c)
+        traces, deviations = self.traces(state, eq)
+        if problem.reml and problem.p:
+            own = [np.einsum("jaq,jbq->ab", D, D) for D in eq.projected_columns()]
+            traces = [K - D for K, D in zip(traces, own, strict=True)]
+        score, trace = [], 0.0
+        for K, L, cj in zip(traces, params.factors, c, strict=True):
+            score.append(0.5 * (np.einsum("ja,jb->ab", cj, cj) - K))
+            trace += np.trace(L.T @ K @ L)
+        dof = problem.n - problem.p * problem.reml
+        uu = [float(np.sum(part**2)) for part in u]
+        information, sensitivity = eq.information(u, c)
+        moments = Moments(
+            beta=eq.beta,
+            score=tuple(score),
+            score_sigma=eq.sse / eq.s2 - (dof - trace),
+            information=information,
+            loglik=self.loglik(eq, sum(uu)),
+            noise=None if deviations is None else noise(params, deviations),
+            loss=joint_loss(problem, params, eq.sse, uu),
+            sensitivity=sensitivity,
+        )
+        return moments, state, self.info(eq)
+
+    def info(self, equations):
+        """What `history_` tells of a step."""
+        return {}
+
+    def posterior(self, params, state, seed, n_draws):
+        """Exact root of the posterior covariance where p + Q <= n_draws, else from draws.
+
+        The draws' covariance of the coefficients, and each effect's variance given them, are made
+        exact; what stays random is the correlation of effects.
+        """
+        cross = state.cross
+        p, Q, factors = cross.problem.p, cross.Q, params.factors
+        eq = Equations(params, cross, self.eliminate(params, state))
+        if few := p + Q <= n_draws:
+            x, e = np.split(np.eye(p + Q), [p])
+        else:
+            rng = np.random.default_rng(seed)
+            x, e = (rng.standard_normal((k, n_draws)) / np.sqrt(n_draws) for k in (p, Q))
+            if p <= n_draws:
+                x = np.linalg.qr(x.T)[0].T
+        root = eq.H.root(e)
+        stds = [
+            np.sqrt(np.einsum("ab,jbc,ac->ja", L, V, L, optimize=True))
+            for L, V in zip(factors, eq.H.variances(root), strict=True)
+        ]
+        s_root = solve_triangular(eq.S_factor, np.eye(p), lower=True).T if p else eq.S
+        beta = s_root @ x
+        given = cross.blocks(cross.lift(factors, root))
+        if not few:
+            given = [_rescaled(b, std) for b, std in zip(given, stds, strict=True)]
+        follow = cross.blocks(cross.lift(factors, eq.HR @ beta))
+        effects = [(b - f).reshape(-1, beta.shape[1]) for b, f in zip(given, follow, strict=True)]
+        return Posterior(
+            eq.beta,
+            tuple(cross.blocks(cross.lift(factors, eq.u))),
+            tuple(stds),
+            eq.solve_s(np.eye(p)),
+            np.concatenate([beta, *effects]),
+            self.loglik(eq, float(eq.u @ eq.u)),
+        )
+
+
+def _rescaled(b, std):
+    """Deviations b [n_levels, r, m] with the root mean squares `std` [n_levels, r]."""
+    size = np.sqrt(np.einsum("jam,jam->ja", b, b))
+    return b * np.divide(std, size, out=np.ones_like(std), where=size > 0)[:, :, None]
+
+
+def noise(params, deviations):
+    """Errors [S, m] of the gradient in theta from those of the traces."""
+    out, total = [], 0.0
+    for L, deviation in zip(params.factors, deviations, strict=True):
+        columns, rows = np.triu_indices(len(L))
+        out.append(-np.einsum("sab,bd->sad", deviation, L)[:, rows, columns])
+        total = total + np.einsum("ba,sbc,ca->s", L, deviation, L)
+    return np.column_stack([*out, total])

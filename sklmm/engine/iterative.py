@@ -1,0 +1,297 @@
+r"""The equations that elimination leaves, S x = b, by conjugate gradients without their matrix.
+
+    S = Lambda_R^T (G_RR - C^T inner C) Lambda_R / s^2 + I,
+
+one product with C and one with its transpose an iteration, all right-hand sides in one batch. The
+terms of few effects, F, are eliminated too; the preconditioner is the block diagonal of what is
+left, T = S_LL - S_LF S_FF^{-1} S_FL. Its draws S^{-1/2} xi are Lanczos' (Chow & Saad 2014, SIAM J.
+Sci. Comput. 36, A588-A608).
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import joblib
+import numpy as np
+from scipy.linalg import cho_solve, solve_triangular
+
+from sklmm.engine.cross import block_diagonal, turn
+from sklmm.engine.elimination import Elimination
+
+#: C is worked on in this many parts, from as many numbers on; threads take them as they are free.
+PARTS = 4
+PARTED = 100_000
+DRAWS_AT_ONCE = 16
+DRAW_TOL = 1e-3
+MAX_LANCZOS = 100
+CHECK_EVERY = 4
+
+
+@cache
+def _threads():
+    n = int(os.environ.get("OMP_NUM_THREADS") or joblib.cpu_count())
+    return ThreadPoolExecutor(max(n, 1))
+
+
+class Products:
+    """C in parts of whole levels, and the squares that the diagonal of S needs."""
+
+    def __init__(self, cross):
+        C, r = cross.C, cross.G_EE.shape[1]
+        ends = [0, C.shape[0]]
+        if C.nnz > PARTED:
+            cuts = np.searchsorted(C.indptr, C.nnz * np.arange(1, PARTS) / PARTS) // r * r
+            ends = np.unique([0, *cuts, C.shape[0]])
+        self.parts = [
+            (C[a:b], slice(a // r, b // r)) for a, b in zip(ends[:-1], ends[1:], strict=True)
+        ]
+        self.shape = C.shape
+
+    def around(self, blocks, flat):
+        """C^T blocks C flat [Q_R, c], for blocks [J, r, r]."""
+
+        def one(part):
+            C, levels = part
+            return C.T @ turn(blocks[levels], C @ flat)
+
+        if len(self.parts) == 1:
+            return one(self.parts[0])
+        return sum(_threads().map(one, self.parts))
+
+
+class Iterative(Elimination):
+    """S by products; `warm` keeps the last solution of each name."""
+
+    def __init__(self, cross, factors, s2, products, warm, tol, max_iter):
+        super().__init__(cross, factors, s2)
+        self.products, self.warm, self.tol, self.max_iter = products, warm, tol, max_iter
+        self.iterations = 0
+        self.f = f = cross.n_few
+        units = np.zeros((cross.Q - self.n, f))
+        units[:f] = np.eye(f)
+        self.S_F = self.apply(units)  # S's columns of F
+        self.root_F = np.linalg.cholesky(self.S_F[:f])
+        self.own = self._own_blocks()
+        self.factors_own = [np.linalg.cholesky(b) for b in self.own]
+
+    def apply_data(self, flat):
+        """N = (G_RR - C^T inner C) / s^2 applied to [Q_R, c]."""
+        pulled = self.products.around(self.inner, flat)
+        return (self.cross.G_RR @ flat - pulled) / self.s2
+
+    def apply(self, flat):
+        """S applied to [Q_R, c]."""
+        return flat + self.lift(self.apply_data(self.lift(flat)), transpose=True)
+
+    def _large(self):
+        """(block, factor, its place among T's effects) of the terms of many levels."""
+        for k, L, part in self.parts():
+            if part.start >= self.f:
+                yield k, L, slice(part.start - self.f, part.stop - self.f)
+
+    def _own_blocks(self):
+        """T's diagonal blocks, [n_levels, r, r] for each term of many levels."""
+        out = []
+        if self.f:
+            half = solve_triangular(self.root_F, self.S_F[self.f :].T, lower=True)
+        for k, L, part in self._large():
+            r = len(L)
+            block = self.cross.problem.blocks[k]
+            inside = block.crossprod - self._pulled(part, r)
+            own = L.T @ inside @ L / self.s2 + np.eye(r)
+            if self.f:
+                h = half[:, part].reshape(self.f, -1, r)
+                own -= np.einsum("fja,fjb->jab", h, h)
+            out.append(own)
+        return out
+
+    def _solve_few(self, right):
+        """S_FF^-1 right."""
+        return cho_solve((self.root_F, True), right)
+
+    def _pulled(self, part, r):
+        """Diagonal blocks of C^T inner C, [n_levels, r, r]."""
+        place = slice(part.start + self.f, part.stop + self.f)
+        out = np.zeros(((part.stop - part.start) // r, r, r))
+        for C, levels in self.products.parts:
+            mine = C if C.shape[1] == part.stop - part.start else C[:, place]
+            inner = self.inner[levels]
+            if r == 1 and inner.shape[1] == 1:
+                squares = mine.data**2 * np.repeat(inner.ravel(), np.diff(mine.indptr))
+                out[:, 0, 0] += np.bincount(mine.indices, squares, len(out))
+                continue
+            scaled = (block_diagonal(inner) @ mine).tocsr()
+            for a in range(r):
+                for b in range(r):
+                    product = mine[:, a::r].multiply(scaled[:, b::r])
+                    out[:, a, b] += np.asarray(product.sum(axis=0)).ravel()
+        return out
+
+    def _apply_left(self, flat):
+        """T applied to [Q_L, c]."""
+        full = np.concatenate([np.zeros((self.f, flat.shape[1])), flat])
+        image = self.apply(full)
+        if not self.f:
+            return image
+        S_FL = self.S_F[self.f :].T
+        return image[self.f :] - S_FL.T @ self._solve_few(S_FL @ flat)
+
+    def _scale(self, flat, inverse=False, transpose=False):
+        """R^T or R^-1 ... of the preconditioner R R^T, applied to [Q_L, c]."""
+        out, first = np.empty_like(flat), 0
+        for R in self.factors_own:
+            part = slice(first, first + R.shape[0] * R.shape[1])
+            blocks = np.linalg.inv(R) if inverse else R
+            out[part] = turn(blocks.transpose(0, 2, 1) if transpose else blocks, flat[part])
+            first = part.stop
+        return out
+
+    def solve_rest(self, right, name=None):
+        """S^-1 applied to [Q_R, ...]."""
+        if right.ndim == 1:
+            return self.solve_rest(right[:, None], name)[:, 0]
+        f = self.f
+        if f:
+            S_FL = self.S_F[f:].T
+            x_F = self._solve_few(right[:f])
+            left = right[f:] - S_FL.T @ x_F
+        else:
+            left = right
+        start = self.warm.get(name)
+        if start is None or start.shape != left.shape:
+            start = np.zeros_like(left)
+        x = self._conjugate_gradients(left, start)
+        if name is not None:
+            self.warm[name] = x
+        if not f:
+            return x
+        return np.concatenate([x_F - self._solve_few(S_FL @ x), x])
+
+    def _conjugate_gradients(self, right, x):
+        if not len(right):
+            return x
+        inverses = [np.linalg.inv(b) for b in self.own]
+
+        def precondition(flat):
+            out, first = np.empty_like(flat), 0
+            for b in inverses:
+                part = slice(first, first + b.shape[0] * b.shape[1])
+                out[part] = turn(b, flat[part])
+                first = part.stop
+            return out
+
+        target = self.tol**2 * inner(right, precondition(right))
+        residual = right - self._apply_left(x) if x.any() else right.copy()
+        x = x.copy()
+        ahead = precondition(residual)
+        direction, size = ahead, inner(residual, ahead)
+        for _ in range(self.max_iter):
+            if not (size > target).any():
+                break
+            self.iterations += 1
+            image = self._apply_left(direction)
+            curvature = inner(direction, image)
+            running = (size > target) & (curvature > 0)
+            alpha = np.where(running, size / np.where(running, curvature, 1.0), 0.0)
+            x += alpha * direction
+            residual -= alpha * image
+            ahead = precondition(residual)
+            new = inner(residual, ahead)
+            direction = ahead + new / np.where(size > 0, size, 1.0) * direction
+            size = new
+        return x
+
+    def root_rest(self, noise):
+        """A root of S^-1 applied to [Q_R, m]."""
+        f = self.f
+        batches = range(0, noise.shape[1], DRAWS_AT_ONCE)
+        x = np.concatenate(
+            [self._lanczos(noise[f:, i : i + DRAWS_AT_ONCE]) for i in batches], axis=1
+        )
+        if not f:
+            return x
+        own = solve_triangular(self.root_F, noise[:f], lower=True, trans="T")
+        return np.concatenate([own - self._solve_few(self.S_F[f:].T @ x), x])
+
+    def _lanczos(self, noise):
+        """R^-T (R^-1 T R^-T)^(-1/2) noise, with the preconditioner R R^T."""
+        if not len(noise):
+            return noise
+        length = np.sqrt(inner(noise, noise))
+        q = noise / np.where(length > 0, length, 1.0)
+        basis, alphas, betas, weights = [q], [], [], None
+        before, beta = np.zeros_like(q), np.zeros(q.shape[1])
+        for i in range(min(MAX_LANCZOS, len(noise))):
+            image = self._apply_left(self._scale(q, inverse=True, transpose=True))
+            image = self._scale(image, inverse=True) - beta * before
+            alpha = inner(q, image)
+            image -= alpha * q
+            beta = np.sqrt(inner(image, image))
+            alphas.append(alpha)
+            last = i + 1 == min(MAX_LANCZOS, len(noise)) or (beta < 1e-10).all()
+            if last or i % CHECK_EVERY == CHECK_EVERY - 1:
+                weights = _inverse_root(alphas, betas)
+                if last or (np.abs(weights[:, -1]) < DRAW_TOL * np.abs(weights[:, 0])).all():
+                    break
+            betas.append(beta)
+            before, q = q, image / np.where(beta > 1e-10, beta, 1.0)
+            basis.append(q)
+        x = sum(w * v for w, v in zip((weights * length[:, None]).T, basis, strict=True))
+        return self._scale(x, inverse=True, transpose=True)
+
+    def variances(self, root):
+        """Each level's block of H^-1, from its own block of H and the draws in `root` [Q, m].
+
+        Var(u_j) = H_jj^-1 + Var(E[u_j | the rest]), the first exact and the second small (Siden,
+        Lindgren, Bolin & Villani 2018, J. Comput. Graph. Stat. 27, 359-376).
+        """
+        cross = self.cross
+        out = [None] * len(cross.slices)
+        rest = root[self.n :]
+        J, r = self.inverse.shape[:2]
+        follow = self._pull(rest).reshape(J, r, -1)
+        out[cross.eliminated] = self.inverse + np.einsum("jam,jbm->jab", follow, follow)
+        if self.f:
+            # Exact: the few effects' block of S^-1.
+            follow = self._solve_few(self.S_F[self.f :].T).T
+            solved = self._conjugate_gradients(follow, np.zeros_like(follow))
+            few = self._solve_few(np.eye(self.f)) + follow.T @ solved
+        image = self.apply(rest) if self.own else None
+        own = iter(self.own_of_s())
+        for k, L, part in self.parts():
+            width = len(L)
+            if part.start < self.f:
+                size = (part.stop - part.start) // width
+                levels = np.arange(size)
+                out[k] = few[part, part].reshape(size, width, size, width)[levels, :, levels]
+                continue
+            inverse = np.linalg.inv(next(own))
+            away = (rest[part] - turn(inverse, image[part])).reshape(-1, width, rest.shape[1])
+            out[k] = inverse + np.einsum("jam,jbm->jab", away, away)
+        return out
+
+    def own_of_s(self):
+        """S's diagonal blocks of the terms of many levels."""
+        for k, L, part in self._large():
+            r = len(L)
+            inside = self.cross.problem.blocks[k].crossprod - self._pulled(part, r)
+            yield L.T @ inside @ L / self.s2 + np.eye(r)
+
+
+def inner(a, b):
+    """Column by column."""
+    return np.einsum("ij,ij->j", a, b)
+
+
+def _inverse_root(alphas, betas):
+    """First columns [c, k] of T^(-1/2) for the columns' tridiagonal matrices."""
+    k = len(alphas)
+    T = np.zeros((len(alphas[0]), k, k))
+    T[:, np.arange(k), np.arange(k)] = np.transpose(alphas)
+    if k > 1:
+        rows = np.arange(k - 1)
+        T[:, rows, rows + 1] = T[:, rows + 1, rows] = np.transpose(betas[: k - 1])
+    values, vectors = np.linalg.eigh(T)
+    values = np.maximum(values, 1e-12)
+    return np.einsum("cik,ck,ck->ci", vectors, values**-0.5, vectors[:, 0])

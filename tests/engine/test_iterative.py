@@ -1,0 +1,114 @@
+"""Conjugate gradients on what elimination leaves, against the factorisation."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sklmm.design import DesignSpec, resolve_terms
+from sklmm.engine.cross import Cross
+from sklmm.engine.e_step.base import Params
+from sklmm.engine.e_step.cg import CGKernel
+from sklmm.engine.e_step.exact import ExactKernel
+from sklmm.engine.elimination import Dense
+from sklmm.engine.iterative import Iterative, Products
+from sklmm.engine.problem import standardize
+
+REGULAR = {1: np.array([[0.7]]), 2: np.array([[0.6, 0.0], [0.3, 0.5]])}
+SINGULAR = {1: np.array([[0.0]]), 2: np.array([[0.6, 0.0], [0.3, 0.0]])}
+TERMS = [
+    ["a"],
+    ["a", "b"],
+    ["a", "few"],
+    ["(1 + s | a)", "b", "few"],
+    ["b", "(1 + s | a)", "(1 + x | c)"],
+    ["(1 | few/c)"],
+]
+
+
+def make_problem(terms):
+    rng = np.random.default_rng(0)
+    n = 900
+    table = pd.DataFrame(
+        {"a": np.arange(n) % 150, "b": rng.permutation(n) % 90, "c": rng.permutation(n) % 80}
+        | {"few": np.arange(n) % 7, "s": rng.normal(size=n), "x": rng.normal(size=n)}
+    )
+    _, design = DesignSpec.learn(table, resolve_terms(terms), ["x"], True)
+    weights = rng.integers(1, 4, n).astype(float)
+    return standardize(design, rng.normal(size=n), weights, fit_intercept=True, reml=True)
+
+
+@pytest.fixture(scope="module", params=TERMS, ids=" ".join)
+def problem(request):
+    return make_problem(request.param)
+
+
+@pytest.fixture(params=[REGULAR, SINGULAR], ids=["regular", "singular"])
+def factors(problem, request):
+    return tuple(request.param[b.r] for b in problem.blocks)
+
+
+@pytest.fixture(params=[1, 3], ids=["whole", "in parts"])
+def pair(problem, factors, request, monkeypatch):
+    monkeypatch.setattr("sklmm.engine.iterative.PARTED", 0 if request.param > 1 else 10**9)
+    cross = Cross(problem)
+    ours = Iterative(cross, factors, 0.6, Products(cross), {}, 1e-10, 1000)
+    return ours, Dense(cross, factors, 0.6)
+
+
+def test_solutions_and_their_warm_starts(pair):
+    ours, dense = pair
+    rng = np.random.default_rng(1)
+    right = rng.normal(size=(dense.cross.Q, 3))
+    np.testing.assert_allclose(ours.solve(right, "name"), dense.solve(right), atol=1e-8)
+    before = ours.iterations
+    np.testing.assert_allclose(ours.solve(right, "name"), dense.solve(right), atol=1e-8)
+    assert ours.iterations - before <= 1
+    np.testing.assert_allclose(ours.solve(right[:, 0]), dense.solve(right[:, 0]), atol=1e-8)
+
+
+def test_the_root_is_one(pair):
+    ours, dense = pair
+    Q = dense.cross.Q
+    root = ours.root(np.eye(Q))
+    # Lanczos' S^(-1/2) is a function of S, and symmetric but for the preconditioner.
+    np.testing.assert_allclose(root @ root.T, dense.solve(np.eye(Q)), atol=5e-3)
+
+
+def test_variances_by_draws_are_nearly_exact(pair):
+    ours, dense = pair
+    rng = np.random.default_rng(2)
+    root = ours.root(rng.standard_normal((dense.cross.Q, 64)) / 8)
+    for found, exact in zip(ours.variances(root), dense.variances(None), strict=True):
+        # 64 draws know a variance to 18 %, and theirs is a part of it.
+        np.testing.assert_allclose(found, exact, atol=0.12 * np.abs(exact).max())
+        assert np.abs(found - exact).mean() < 0.03 * np.abs(exact).max()
+        if len(found) == 7:
+            np.testing.assert_allclose(found, exact, rtol=1e-6)
+
+
+def test_traces_with_all_units_as_probes_are_exact(problem, factors):
+    kernel, params = CGKernel(tol=1e-10), Params(factors, 0.8)
+    state = kernel.init(problem, 0)
+    state.probes = np.eye(len(state.probes))
+    state.weights = np.ones(len(state.probes))
+    exact = ExactKernel()
+    expected, _, _ = exact.step(params, exact.init(problem, 0), 0)
+    found, _, _ = kernel.step(params, state, 0)
+    for ours, theirs in zip(found.score, expected.score, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(found.information, expected.information, rtol=1e-6, atol=1e-6)
+    assert found.score_sigma == pytest.approx(expected.score_sigma, rel=1e-6, abs=1e-6)
+    assert found.loss == pytest.approx(expected.loss, rel=1e-9)
+
+
+def test_noise_is_that_of_the_probes():
+    """Gradients of many seeds scatter as the replicates of one say."""
+    problem = make_problem(["(1 + s | a)", "b", "few"])
+    factors = tuple(REGULAR[b.r] for b in problem.blocks)
+    kernel, params = CGKernel(n_probes=16), Params(factors, 0.8)
+    scores, errors = [], []
+    for seed in range(60):
+        moments, _, _ = kernel.step(params, kernel.init(problem, seed), seed)
+        scores.append(moments.score_sigma)
+        errors.append(moments.noise[:, -1].var(ddof=1) / len(moments.noise))
+    assert np.std(scores, ddof=1) == pytest.approx(np.sqrt(np.mean(errors)), rel=0.35)
