@@ -1,7 +1,7 @@
 """Cross-products of a Gaussian problem, once a fit: all that its likelihood knows of the rows.
 
-The effects are flat, [Q, ...]: those of the largest term, E, first, then the others, R, terms of few
-effects before the rest. With G = Z^T w Z,
+The effects are flat, [Q, ...]: those of the largest term, E, first, then the others, R, terms of
+few effects before the rest. With G = Z^T w Z,
 
     G_EE block diagonal, C = Z_E^T w Z_R sparse, G_RR sparse, F = Z^T w X, Z^T w y, X^T w X, ...
 """

@@ -11,6 +11,7 @@ Sci. Comput. 36, A588-A608).
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 
 import joblib
 import numpy as np
@@ -44,9 +45,8 @@ class Products:
             cuts = np.searchsorted(C.indptr, C.nnz * np.arange(1, PARTS) / PARTS) // r * r
             ends = np.unique([0, *cuts, C.shape[0]])
         self.parts = [
-            (C[a:b], slice(a // r, b // r)) for a, b in zip(ends[:-1], ends[1:], strict=True)
+            (C[a:b], slice(a // r, b // r)) for a, b in pairwise(ends)
         ]
-        self.shape = C.shape
 
     def around(self, blocks, flat):
         """C^T blocks C flat [Q_R, c], for blocks [J, r, r]."""

@@ -13,7 +13,7 @@ from sklmm.engine.e_step.split import SplitHMC, antithetic
 from sklmm.engine.frame import make_frame, pull_back, unwhiten
 from sklmm.engine.model import tfp
 from sklmm.engine.operator import from_rows, to_rows
-from sklmm.engine.xla import compiled, tf
+from sklmm.engine.xla import bucket, compiled, tf
 
 TARGET_ACCEPTANCE = 0.85
 #: The longest trajectory in whitened units, and the shortest's share of it.
@@ -102,8 +102,8 @@ def hmc_transitions(like, arrays, point, frame, offset, v, step_size, fewest, mo
 
 
 def default_chains(n_rows):
-    """An even number of chains for a table of `n_rows`."""
-    return 2 * int(np.clip(CHAIN_ROWS // n_rows, *CHAINS) // 2)
+    """An even number of chains for a table of `n_rows`, one for all of a shape bucket."""
+    return 2 * int(np.clip(CHAIN_ROWS // bucket(n_rows), *CHAINS) // 2)
 
 
 def adapted(step, rate, gain):
