@@ -39,12 +39,12 @@ class ConjugateGradient(EStep):
 
     Parameters
     ----------
-    n_probes : int, default=8
-        At least 2.
-        Rademacher probes for the traces of terms with many levels; their Monte Carlo error,
-        reported in `mc_error_`, falls as 1 / sqrt(n_probes).
-    tol : float, default=1e-6
-        Relative residual of the solver.
+    n_probes : int, optional
+        Rademacher probes for the traces of terms with many levels, at least 2; their Monte Carlo
+        error, reported in `mc_error_`, falls as 1 / sqrt(n_probes). None takes 2 to 8, fewer the
+        more rows an effect has.
+    tol : float, default=1e-8
+        Relative residual of the solver in the last steps; the first ones are solved less tightly.
     max_iter : int, default=2000
         Most iterations of one solve.
 
@@ -60,12 +60,12 @@ class ConjugateGradient(EStep):
     """
 
     _parameter_constraints = {
-        "n_probes": [Interval(Integral, 2, None, closed="left")],
+        "n_probes": [Interval(Integral, 2, None, closed="left"), None],
         "tol": _POSITIVE,
         "max_iter": _COUNT,
     }
 
-    def __init__(self, n_probes=8, tol=1e-6, max_iter=2000):
+    def __init__(self, n_probes=None, tol=1e-8, max_iter=2000):
         self.n_probes = n_probes
         self.tol = tol
         self.max_iter = max_iter

@@ -9,6 +9,8 @@ few effects before the rest. With G = Z^T w Z,
 import numpy as np
 from scipy import sparse
 
+from sklmm.engine.parted import Parted
+
 #: A term of at most this many effects counts as one of few.
 FEW = 64
 
@@ -37,6 +39,7 @@ class Cross:
             pairs = [_pair(blocks[self.eliminated], blocks[k], w) for k in self.rest]
             self.C = sparse.hstack(pairs, "csr") if len(pairs) > 1 else pairs[0]
             self.G_RR = self._remaining(blocks, w)
+        self.parted = Parted(self.C, self.G_EE.shape[1])
         self.F, self.zy = np.zeros((self.Q, problem.p)), np.zeros(self.Q)
         for b, s in zip(blocks, self.slices, strict=True):
             for a in range(b.r):
@@ -77,7 +80,7 @@ class Cross:
         """G applied to [Q, ...]."""
         e, r = flat[: self.n_eliminated], flat[self.n_eliminated :]
         own = turn(self.G_EE, e)
-        return np.concatenate([own + self.C @ r, self.C.T @ e + self.G_RR @ r])
+        return np.concatenate([own + self.parted.down(r), self.parted.up(e) + self.G_RR @ r])
 
 
 def _pair(one, other, w):
@@ -118,3 +121,13 @@ def block_diagonal(blocks):
     """Sparse [J * r, J * r] from [J, r, r]."""
     J, r, _ = blocks.shape
     return sparse.bsr_array((blocks, np.arange(J), np.arange(J + 1)), shape=(J * r, J * r)).tocsr()
+
+
+def invert(blocks):
+    """Inverse of each level's block [J, r, r]."""
+    return 1.0 / blocks if blocks.shape[1] == 1 else np.linalg.inv(blocks)
+
+
+def roots(blocks):
+    """Lower factor of each level's block [J, r, r]."""
+    return np.sqrt(blocks) if blocks.shape[1] == 1 else np.linalg.cholesky(blocks)

@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from sklmm.engine.cross import invert
 from sklmm.engine.e_step.base import Posterior
-from sklmm.engine.operator import apply_compiled, invert_blocks, precision_blocks
+from sklmm.engine.operator import apply_compiled, precision_blocks
 from sklmm.engine.xla import tf
 
 
@@ -31,7 +32,7 @@ def posterior_from_draws(state, sys_, params, mean, beta_columns, draws):
     stds = []
     blocks = precision_blocks(problem, params)
     for L, H, u, Hu in zip(params.factors, blocks, own, pull, strict=True):
-        inverse = invert_blocks(H)
+        inverse = invert(H)
         rest = u - np.einsum("jab,jbm->jam", inverse, Hu)
         variance = inverse + np.einsum("jam,jbm->jab", rest, rest) / u.shape[2]
         stds.append(np.sqrt(np.einsum("ab,jbc,ac->ja", L, variance, L, optimize=True)))

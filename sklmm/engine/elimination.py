@@ -18,7 +18,7 @@ from scipy import sparse
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.linalg.lapack import dpotri
 
-from sklmm.engine.cross import block_diagonal, turn, turn_all
+from sklmm.engine.cross import block_diagonal, invert, roots, turn, turn_all
 
 #: Numbers in a dense slab of C^T.
 SLAB = 1 << 22
@@ -34,7 +34,7 @@ class Elimination:
         self.factors = factors
         self.L = factors[cross.eliminated] if cross.slices else np.eye(1)
         self.D = self.L.T @ cross.G_EE @ self.L / s2 + np.eye(len(self.L))
-        self.inverse = np.linalg.inv(self.D)
+        self.inverse = invert(self.D)
         self.inner = self.L @ self.inverse @ self.L.T / s2
 
     def parts(self):
@@ -52,24 +52,33 @@ class Elimination:
 
     def _push(self, e):
         """B D^-1 e."""
-        lowered = self.cross.C.T @ turn_all(self.L, turn(self.inverse, e))
+        lowered = self.cross.parted.up(turn_all(self.L, turn(self.inverse, e)))
         return self.lift(lowered, transpose=True) / self.s2
 
     def _pull(self, r):
         """D^-1 B^T r."""
-        raised = turn_all(self.L.T, self.cross.C @ self.lift(r))
+        raised = turn_all(self.L.T, self.cross.parted.down(self.lift(r)))
         return turn(self.inverse, raised) / self.s2
 
-    def solve(self, right, name=None):
-        """H^-1 applied to [Q, ...]; a `name` is that of a series of similar right-hand sides."""
+    def solve(self, right, name=None, also=None):
+        """H^-1 applied to [Q, c], and S^-1 to `also` [Q_R, c'] if there is such.
+
+        A `name` is that of a series of similar right-hand sides.
+        """
         e, r = right[: self.n], right[self.n :]
-        r = self.solve_rest(r - self._push(e), name)
-        return np.concatenate([turn(self.inverse, e) - self._pull(r), r])
+        r = r - self._push(e)
+        if also is not None:
+            both = self.solve_rest(np.column_stack([r, also]), name)
+            r, also = np.split(both, [r.shape[1]], axis=1)
+        else:
+            r = self.solve_rest(r, name)
+        x = np.concatenate([turn(self.inverse, e) - self._pull(r), r])
+        return x if also is None else (x, also)
 
     def root(self, noise):
         """A root of H^-1 applied to [Q, m]: of N(0, I), draws from N(0, H^-1)."""
         e, r = noise[: self.n], self.root_rest(noise[self.n :])
-        return np.concatenate([turn(np.linalg.cholesky(self.inverse), e) - self._pull(r), r])
+        return np.concatenate([turn(roots(self.inverse), e) - self._pull(r), r])
 
 
 class Dense(Elimination):
@@ -85,8 +94,8 @@ class Dense(Elimination):
         S[np.diag_indices(len(S))] += 1.0
         # Symmetric: its transpose is in LAPACK's order, and needs no copy.
         self.U = cholesky(S.T, lower=True, overwrite_a=True, check_finite=False) if len(S) else S
-        self.log_det = float(np.linalg.slogdet(self.D)[1].sum())
-        self.log_det += 2 * float(np.log(np.diag(self.U)).sum())
+        own = np.einsum("jaa->ja", roots(self.D))
+        self.log_det = 2 * float(np.log(own).sum() + np.log(np.diag(self.U)).sum())
 
     def _lifted(self):
         """C Lambda_R, sparse."""

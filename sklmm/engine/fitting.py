@@ -16,6 +16,7 @@ from sklmm.steps import ConjugateGradient, Exact, Laplace
 
 #: Posterior draws kept by Monte Carlo kernels; an exact root is kept up to this many unknowns.
 N_DRAWS = 64
+FEWEST_DRAWS = 16
 EXACT_ROOT = 2048
 DETERMINISTIC_TOL = 1e-3
 GLM_TOL = 1e-8
@@ -70,6 +71,9 @@ def run(
     if isinstance(e_step, Exact | ConjugateGradient):
         if isinstance(e_step, Exact) and problem.p + problem.n_effects <= EXACT_ROOT:
             n_draws = EXACT_ROOT
+        else:
+            few = KEPT_NUMBERS // (2 * max(problem.n_effects, 1))
+            n_draws = int(np.clip(few, FEWEST_DRAWS, N_DRAWS))
         kernel = make_kernel(e_step)
         tol = DETERMINISTIC_TOL if tol is None else tol
         algorithm = Newton(problem, kernel, tol, seed, _warm(problem, start))

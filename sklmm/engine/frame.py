@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sklmm.engine.cross import invert
 from sklmm.engine.operator import (
     border_of,
     flatten,
-    invert_blocks,
     precision_blocks,
     split,
     turn,
@@ -50,7 +50,7 @@ def make_frame(equations, centre, dtype=np.float64):
         J, r = layout.shapes[k]
         root = np.zeros((J, r, r))
         if k not in layout.small:
-            inverse = invert_blocks(H)
+            inverse = invert(H)
             root[: len(H)] = np.sqrt(inverse) if r == 1 else np.linalg.cholesky(inverse)
         roots.append(root)
     padding = np.where(layout.real, 0.0, 1.0)[:, None]

@@ -8,64 +8,26 @@ left, T = S_LL - S_LF S_FF^{-1} S_FL. Its draws S^{-1/2} xi are Lanczos' (Chow &
 Sci. Comput. 36, A588-A608).
 """
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from itertools import pairwise
-
-import joblib
 import numpy as np
 from scipy.linalg import cho_solve, solve_triangular
 
-from sklmm.engine.cross import block_diagonal, turn
+from sklmm.engine.cross import block_diagonal, invert, roots, turn
 from sklmm.engine.elimination import Elimination
 
-#: C is worked on in this many parts, from as many numbers on; threads take them as they are free.
-PARTS = 4
-PARTED = 100_000
-DRAWS_AT_ONCE = 16
+DRAWS_AT_ONCE = 32
 DRAW_TOL = 1e-3
+#: The information needs no more: it is a metric, and standard errors.
+INFORMATION_TOL = 1e-4
 MAX_LANCZOS = 100
 CHECK_EVERY = 4
-
-
-@cache
-def _threads():
-    n = int(os.environ.get("OMP_NUM_THREADS") or joblib.cpu_count())
-    return ThreadPoolExecutor(max(n, 1))
-
-
-class Products:
-    """C in parts of whole levels, and the squares that the diagonal of S needs."""
-
-    def __init__(self, cross):
-        C, r = cross.C, cross.G_EE.shape[1]
-        ends = [0, C.shape[0]]
-        if C.nnz > PARTED:
-            cuts = np.searchsorted(C.indptr, C.nnz * np.arange(1, PARTS) / PARTS) // r * r
-            ends = np.unique([0, *cuts, C.shape[0]])
-        self.parts = [
-            (C[a:b], slice(a // r, b // r)) for a, b in pairwise(ends)
-        ]
-
-    def around(self, blocks, flat):
-        """C^T blocks C flat [Q_R, c], for blocks [J, r, r]."""
-
-        def one(part):
-            C, levels = part
-            return C.T @ turn(blocks[levels], C @ flat)
-
-        if len(self.parts) == 1:
-            return one(self.parts[0])
-        return sum(_threads().map(one, self.parts))
 
 
 class Iterative(Elimination):
     """S by products; `warm` keeps the last solution of each name."""
 
-    def __init__(self, cross, factors, s2, products, warm, tol, max_iter):
+    def __init__(self, cross, factors, s2, warm, tol, max_iter):
         super().__init__(cross, factors, s2)
-        self.products, self.warm, self.tol, self.max_iter = products, warm, tol, max_iter
+        self.warm, self.tol, self.max_iter = warm, tol, max_iter
         self.iterations = 0
         self.f = f = cross.n_few
         units = np.zeros((cross.Q - self.n, f))
@@ -73,11 +35,12 @@ class Iterative(Elimination):
         self.S_F = self.apply(units)  # S's columns of F
         self.root_F = np.linalg.cholesky(self.S_F[:f])
         self.own = self._own_blocks()
-        self.factors_own = [np.linalg.cholesky(b) for b in self.own]
+        self.roots_own = [roots(b) for b in self.own]
+        self.inverses_own = [invert(b) for b in self.own]
 
     def apply_data(self, flat):
         """N = (G_RR - C^T inner C) / s^2 applied to [Q_R, c]."""
-        pulled = self.products.around(self.inner, flat)
+        pulled = self.cross.parted.around(turn, self.inner, flat)
         return (self.cross.G_RR @ flat - pulled) / self.s2
 
     def apply(self, flat):
@@ -114,7 +77,7 @@ class Iterative(Elimination):
         """Diagonal blocks of C^T inner C, [n_levels, r, r]."""
         place = slice(part.start + self.f, part.stop + self.f)
         out = np.zeros(((part.stop - part.start) // r, r, r))
-        for C, levels in self.products.parts:
+        for C, levels in self.cross.parted.parts:
             mine = C if C.shape[1] == part.stop - part.start else C[:, place]
             inner = self.inner[levels]
             if r == 1 and inner.shape[1] == 1:
@@ -140,9 +103,9 @@ class Iterative(Elimination):
     def _scale(self, flat, inverse=False, transpose=False):
         """R^T or R^-1 ... of the preconditioner R R^T, applied to [Q_L, c]."""
         out, first = np.empty_like(flat), 0
-        for R in self.factors_own:
+        for R in self.roots_own:
             part = slice(first, first + R.shape[0] * R.shape[1])
-            blocks = np.linalg.inv(R) if inverse else R
+            blocks = invert(R) if inverse else R
             out[part] = turn(blocks.transpose(0, 2, 1) if transpose else blocks, flat[part])
             first = part.stop
         return out
@@ -161,27 +124,27 @@ class Iterative(Elimination):
         start = self.warm.get(name)
         if start is None or start.shape != left.shape:
             start = np.zeros_like(left)
-        x = self._conjugate_gradients(left, start)
+        tol = max(self.tol, INFORMATION_TOL) if name == "information" else self.tol
+        x = self._conjugate_gradients(left, start, tol)
         if name is not None:
             self.warm[name] = x
         if not f:
             return x
         return np.concatenate([x_F - self._solve_few(S_FL @ x), x])
 
-    def _conjugate_gradients(self, right, x):
+    def _conjugate_gradients(self, right, x, tol):
         if not len(right):
             return x
-        inverses = [np.linalg.inv(b) for b in self.own]
 
         def precondition(flat):
             out, first = np.empty_like(flat), 0
-            for b in inverses:
+            for b in self.inverses_own:
                 part = slice(first, first + b.shape[0] * b.shape[1])
                 out[part] = turn(b, flat[part])
                 first = part.stop
             return out
 
-        target = self.tol**2 * inner(right, precondition(right))
+        target = tol**2 * inner(right, precondition(right))
         residual = right - self._apply_left(x) if x.any() else right.copy()
         x = x.copy()
         ahead = precondition(residual)
@@ -255,7 +218,7 @@ class Iterative(Elimination):
         if self.f:
             # Exact: the few effects' block of S^-1.
             follow = self._solve_few(self.S_F[self.f :].T).T
-            solved = self._conjugate_gradients(follow, np.zeros_like(follow))
+            solved = self._conjugate_gradients(follow, np.zeros_like(follow), self.tol)
             few = self._solve_few(np.eye(self.f)) + follow.T @ solved
         image = self.apply(rest) if self.own else None
         own = iter(self.own_of_s())
@@ -266,7 +229,7 @@ class Iterative(Elimination):
                 levels = np.arange(size)
                 out[k] = few[part, part].reshape(size, width, size, width)[levels, :, levels]
                 continue
-            inverse = np.linalg.inv(next(own))
+            inverse = invert(next(own))
             away = (rest[part] - turn(inverse, image[part])).reshape(-1, width, rest.shape[1])
             out[k] = inverse + np.einsum("jam,jbm->jab", away, away)
         return out

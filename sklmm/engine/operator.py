@@ -22,10 +22,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
+from sklmm.engine.cross import FEW, invert
 from sklmm.engine.xla import bucket, compiled, pad, tf
-
-#: A term of at most this many effects belongs to the border, and has its trace exactly.
-FEW = 64
 
 
 class Data(NamedTuple):
@@ -87,11 +85,6 @@ def _inverse(square):
     except LinAlgError:
         return np.linalg.pinv(square, hermitian=True)
     return cho_solve(factor, np.eye(len(square)))
-
-
-def invert_blocks(blocks):
-    """Inverse of each level's block."""
-    return 1.0 / blocks if blocks.shape[1] == 1 else np.linalg.inv(blocks)
 
 
 class Border:
@@ -159,7 +152,7 @@ class Border:
             padded = np.zeros((J, r, r))
             edge = np.zeros((J, r, self.f))
             if k not in self.small:
-                inverse = invert_blocks(H)
+                inverse = invert(H)
                 padded[:] = np.eye(r)
                 padded[: len(H)] = inverse
                 cross = self.lift(problem, params, self.cross[k]) * precision

@@ -112,13 +112,17 @@ def _whiten(X, weights, fit_intercept):
     if fit_intercept:
         centre[0] = 0.0
     # An overflow-free scale for columns as large as 1e300.
-    peak = np.maximum(np.abs(X).max(axis=0, initial=0.0), np.finfo(float).tiny)
-    centred = (X - centre) / peak
+    peak = np.maximum(X.max(axis=0, initial=0.0), -X.min(axis=0, initial=0.0))
+    peak = np.maximum(peak, np.finfo(float).tiny)
+    # In place: a table may have 10^8 rows.
+    centred = X - centre
+    centred /= peak
     noise = np.finfo(float).eps * (np.abs(centre) / peak) * 8
-    rms = np.sqrt(weights @ centred**2 / n)
+    rms = np.sqrt(np.einsum("n,np,np->p", weights, centred, centred) / n)
     varies = rms > np.maximum(noise, np.finfo(float).tiny)
     scale = np.where(varies, rms, 1.0)
-    centred = np.where(varies, centred / scale, 0.0)
+    centred /= scale
+    centred[:, ~varies] = 0.0
     gram = (centred * weights[:, None]).T @ centred / n
     values, vectors = np.linalg.eigh(gram)
     keep = values > RANK_TOLERANCE * max(values.max(initial=0.0), 1.0)

@@ -18,11 +18,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sklmm.engine.cross import invert
 from sklmm.engine.e_step.base import vech_indices
 from sklmm.engine.operator import (
     border_of,
     flatten,
-    invert_blocks,
     precision_blocks,
     split,
     turn,
@@ -66,7 +66,7 @@ def make_field(equations, space, shift, centre):
             lifted = _lifted(layout, k, units)
             of_border |= dict(zip(range(part.start, part.stop), lifted, strict=True))
         else:
-            H[: len(S)], inverse[: len(S)] = block.crossprod, invert_blocks(S)
+            H[: len(S)], inverse[: len(S)] = block.crossprod, invert(S)
             slope[part], curve[part, part] = _log_det(H, inverse, factors[k], units)
         crossprod.append(H)
         inverses.append(inverse)

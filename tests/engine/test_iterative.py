@@ -10,7 +10,7 @@ from sklmm.engine.e_step.base import Params
 from sklmm.engine.e_step.cg import CGKernel
 from sklmm.engine.e_step.exact import ExactKernel
 from sklmm.engine.elimination import Dense
-from sklmm.engine.iterative import Iterative, Products
+from sklmm.engine.iterative import Iterative
 from sklmm.engine.problem import standardize
 
 REGULAR = {1: np.array([[0.7]]), 2: np.array([[0.6, 0.0], [0.3, 0.5]])}
@@ -49,9 +49,9 @@ def factors(problem, request):
 
 @pytest.fixture(params=[1, 3], ids=["whole", "in parts"])
 def pair(problem, factors, request, monkeypatch):
-    monkeypatch.setattr("sklmm.engine.iterative.PARTED", 0 if request.param > 1 else 10**9)
+    monkeypatch.setattr("sklmm.engine.parted.PARTED", 0 if request.param > 1 else 10**9)
     cross = Cross(problem)
-    ours = Iterative(cross, factors, 0.6, Products(cross), {}, 1e-10, 1000)
+    ours = Iterative(cross, factors, 0.6, {}, 1e-10, 1000)
     return ours, Dense(cross, factors, 0.6)
 
 

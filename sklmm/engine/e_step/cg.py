@@ -17,7 +17,21 @@ import numpy as np
 
 from sklmm.engine.cross import Cross, turn
 from sklmm.engine.e_step.gaussian import GaussianKernel
-from sklmm.engine.iterative import Iterative, Products
+from sklmm.engine.iterative import Iterative
+
+#: Relative residual of the first steps' solves.
+LOOSEST = 1e-4
+#: Fewest and most probes by default, and the rows an effect that one probe makes up for.
+PROBES = (2, 8)
+PROBED_ROWS = 200
+
+
+def default_probes(problem, size):
+    """As many as leave an error of a few per cent of the standard errors.
+
+    What the probes miss is off S's diagonal, and falls with the number of rows an effect.
+    """
+    return int(np.clip(np.ceil(PROBED_ROWS * size / len(problem.y)), *PROBES))
 
 
 @dataclass
@@ -25,16 +39,16 @@ class _State:
     """Probes [Q_R, f + S]: the units of the few, then the Rademacher ones; their weights."""
 
     cross: Cross
-    products: Products
     probes: np.ndarray
     weights: np.ndarray
     warm: dict = field(default_factory=dict)
+    theta: np.ndarray | None = None
 
 
 class CGKernel(GaussianKernel):
     """Conjugate gradients, all right-hand sides in one batch."""
 
-    def __init__(self, n_probes=8, tol=1e-6, max_iter=2000):
+    def __init__(self, n_probes=None, tol=1e-8, max_iter=2000):
         self.n_probes = n_probes
         self.tol = tol
         self.max_iter = max_iter
@@ -43,13 +57,13 @@ class CGKernel(GaussianKernel):
         """Cross-products and probes."""
         cross = Cross(problem)
         size, f = cross.Q - cross.n_eliminated, cross.n_few
-        n_probes = self.n_probes if size > f else 0
+        n_probes = (self.n_probes or default_probes(problem, size)) if size > f else 0
         probes = np.zeros((size, f + n_probes))
         probes[:f, :f] = np.eye(f)
         rng = np.random.default_rng(seed)
         probes[f:, f:] = rng.choice([-1.0, 1.0], (size - f, n_probes))
         weights = np.r_[np.ones(f), np.full(n_probes, 1 / max(n_probes, 1))]
-        return _State(cross, Products(cross), probes, weights)
+        return _State(cross, probes, weights)
 
     def eliminate(self, params, state):
         """S by products."""
@@ -57,11 +71,19 @@ class CGKernel(GaussianKernel):
             state.cross,
             params.factors,
             params.sigma**2,
-            state.products,
             state.warm,
-            self.tol,
+            self._tolerance(params, state),
             self.max_iter,
         )
+
+    def _tolerance(self, params, state):
+        """Of a step: far above the last one's square, Newton's next, there is nothing to gain."""
+        theta = np.concatenate([*(L.ravel() for L in params.factors), [params.sigma]])
+        before, state.theta = state.theta, theta
+        if before is None:
+            return max(self.tol, LOOSEST)
+        moved = np.abs(theta - before).max() / params.sigma
+        return float(np.clip(moved**2 / 100, self.tol, max(self.tol, LOOSEST)))
 
     def traces(self, state, equations):
         """Estimates, and their deviations by probe."""
@@ -71,12 +93,11 @@ class CGKernel(GaussianKernel):
         f = cross.n_few
         if not cross.rest:
             return [exact], None
-        u = H.lift(H.solve_rest(H.lift(v, transpose=True), "probes"))
-        Nv, Nu = H.apply_data(v), H.apply_data(u)
+        vu = np.column_stack([v, H.lift(equations.probed)])
+        Nv, Nu = np.split(H.apply_data(vu), 2, axis=1)
         samples = [None] * len(cross.slices)
-        ahead, behind = (
-            turn(T, cross.C @ a).reshape(len(T), -1, v.shape[1]) / H.s2 for a in (v, u)
-        )
+        turned = turn(T, cross.parted.down(vu)).reshape(len(T), -1, vu.shape[1]) / H.s2
+        ahead, behind = np.split(turned, 2, axis=2)
         samples[cross.eliminated] = -np.einsum("jac,jbc->cab", ahead, behind, optimize=True)
         for k, L, part in H.parts():
             shape = (-1, len(L), v.shape[1])

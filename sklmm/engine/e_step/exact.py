@@ -15,6 +15,7 @@ from sklmm.engine.elimination import Dense
 
 class _State(NamedTuple):
     cross: Cross
+    probes: None = None
 
 
 class ExactKernel(GaussianKernel):

@@ -23,14 +23,21 @@ from sklmm.engine.e_step.base import (
 
 
 class Equations:
-    """The mixed-model equations at one value of theta, H eliminated; beta, u and the residual."""
+    """The mixed-model equations at one value of theta, H eliminated; beta, u and the residual.
 
-    def __init__(self, params, cross, H):
+    `probed` is S^-1 Lambda_R^T applied to `probes` [Q_R, c].
+    """
+
+    def __init__(self, params, cross, H, probes=None):
         problem, s2 = cross.problem, params.sigma**2
         self.params, self.cross, self.H, self.s2 = params, cross, H, s2
         self.R = cross.lift(params.factors, cross.F, transpose=True) / s2  # H_uX
         ly = cross.lift(params.factors, cross.zy, transpose=True) / s2
-        solved = H.solve(np.column_stack([self.R, ly]), "data")
+        right = np.column_stack([self.R, ly])
+        if probes is None:
+            solved = H.solve(right, "data")
+        else:
+            solved, self.probed = H.solve(right, "data", H.lift(probes, transpose=True))
         self.HR, Hy = solved[:, :-1], solved[:, -1]
         S = cross.xx / s2 - self.R.T @ self.HR  # X^T V^-1 X
         self.S = (S + S.T) / 2
@@ -103,7 +110,7 @@ class GaussianKernel(Kernel):
     def step(self, params, state, seed):
         """Moments at `params`."""
         problem = state.cross.problem
-        eq = Equations(params, state.cross, self.eliminate(params, state))
+        eq = Equations(params, state.cross, self.eliminate(params, state), state.probes)
         u, c = state.cross.blocks(eq.u), state.cross.blocks(eq.c)
         traces, deviations = self.traces(state, eq)
         if problem.reml and problem.p:
