@@ -10,6 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from sklmm.engine.parted import Parted
+from sklmm.engine.problem import weighed
 
 #: A term of at most this many effects counts as one of few.
 FEW = 64
@@ -42,16 +43,19 @@ class Cross:
         self.parted = Parted(self.C, self.G_EE.shape[1])
         self.F, self.zy = np.zeros((self.Q, problem.p)), np.zeros(self.Q)
         for b, s in zip(blocks, self.slices, strict=True):
+            # bincount would convert the references anew each time.
+            refs = b.refs.astype(np.intp)
             for a in range(b.r):
-                wz = w * b.z[:, a]
+                wz = weighed(b.z[:, a], w)
                 for column in range(problem.p):
                     self.F[s, column][a :: b.r] = np.bincount(
-                        b.refs, wz * problem.X[:, column], b.n_levels
+                        refs, wz * problem.X[:, column], b.n_levels
                     )
-                self.zy[s][a :: b.r] = np.bincount(b.refs, wz * problem.y, b.n_levels)
-        self.xx = (problem.X * w[:, None]).T @ problem.X
-        self.xy = problem.X.T @ (w * problem.y)
-        self.yy = float(w @ problem.y**2)
+                self.zy[s][a :: b.r] = np.bincount(refs, wz * problem.y, b.n_levels)
+        wy = weighed(problem.y, w)
+        self.xx = weighed(problem.X.T, w) @ problem.X
+        self.xy = problem.X.T @ wy
+        self.yy = float(wy @ problem.y)
 
     def _remaining(self, blocks, w):
         parts = [[None] * len(self.rest) for _ in self.rest]
@@ -90,7 +94,7 @@ def _pair(one, other, w):
     out = None
     for a in range(r):
         for b in range(q):
-            values = w * one.z[:, a] * other.z[:, b]
+            values = weighed(one.z[:, a] * other.z[:, b], w)
             rows = one.refs if r == 1 else one.refs * r + a
             columns = other.refs if q == 1 else other.refs * q + b
             # By columns and then by rows: two passes sort the pairs, and equal ones are added up.

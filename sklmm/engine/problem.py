@@ -100,13 +100,21 @@ def _crossprod(refs, z, weights, n_levels):
     for a in range(r):
         for b in range(a, r):
             out[:, a, b] = out[:, b, a] = np.bincount(
-                refs, weights * z[:, a] * z[:, b], minlength=n_levels
+                refs, weighed(z[:, a] * z[:, b], weights), minlength=n_levels
             )
     return out
 
 
+def weighed(array, weights):
+    """Array [..., n_rows] times the weights; itself, without a copy, where they are all 1."""
+    return array if (weights == 1).all() else array * weights
+
+
 def _whiten(X, weights, fit_intercept):
-    """X B with orthonormal columns up to n, B [n_columns, rank], and log|det| of the map."""
+    """X B with orthonormal columns up to n, B [n_columns, rank], and log|det| of the map.
+
+    Column by column, in place: a table may have 10^8 rows.
+    """
     n = weights.sum()
     centre = weights @ X / n if fit_intercept else np.zeros(X.shape[1])
     if fit_intercept:
@@ -114,21 +122,21 @@ def _whiten(X, weights, fit_intercept):
     # An overflow-free scale for columns as large as 1e300.
     peak = np.maximum(X.max(axis=0, initial=0.0), -X.min(axis=0, initial=0.0))
     peak = np.maximum(peak, np.finfo(float).tiny)
-    # In place: a table may have 10^8 rows.
-    centred = X - centre
-    centred /= peak
+    columns = np.empty(X.shape[::-1])
+    for column, values, middle, size in zip(columns, X.T, centre, peak, strict=True):
+        np.subtract(values, middle, out=column)
+        column /= size
     noise = np.finfo(float).eps * (np.abs(centre) / peak) * 8
-    rms = np.sqrt(np.einsum("n,np,np->p", weights, centred, centred) / n)
+    rms = np.sqrt([weighed(column, weights) @ column / n for column in columns])
     varies = rms > np.maximum(noise, np.finfo(float).tiny)
     scale = np.where(varies, rms, 1.0)
-    centred /= scale
-    centred[:, ~varies] = 0.0
-    gram = (centred * weights[:, None]).T @ centred / n
+    columns[~varies] = 0.0
+    gram = weighed(columns, weights) @ columns.T / n / np.outer(scale, scale)
     values, vectors = np.linalg.eigh(gram)
     keep = values > RANK_TOLERANCE * max(values.max(initial=0.0), 1.0)
-    rotation = vectors[:, keep] / np.sqrt(values[keep])
-    whitened = centred @ rotation
-    basis = rotation / (scale * peak)[:, None]
+    rotation = vectors[:, keep] / np.sqrt(values[keep]) / scale[:, None]
+    whitened = (rotation.T @ columns).T
+    basis = rotation / peak[:, None]
     if fit_intercept:
         basis[0] -= centre @ basis
     # log|X^T w X| = log|n I| + log_det_basis for a full-rank X.

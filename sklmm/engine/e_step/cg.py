@@ -19,7 +19,7 @@ from sklmm.engine.cross import Cross, turn
 from sklmm.engine.e_step.gaussian import GaussianKernel
 from sklmm.engine.iterative import Iterative
 
-#: Relative residual of the first steps' solves.
+#: Relative residual of the solves while theta still moves far.
 LOOSEST = 1e-4
 #: Fewest and most probes by default, and the rows an effect that one probe makes up for.
 PROBES = (2, 8)
@@ -81,7 +81,7 @@ class CGKernel(GaussianKernel):
         theta = np.concatenate([*(L.ravel() for L in params.factors), [params.sigma]])
         before, state.theta = state.theta, theta
         if before is None:
-            return max(self.tol, LOOSEST)
+            return self.tol
         moved = np.abs(theta - before).max() / params.sigma
         return float(np.clip(moved**2 / 100, self.tol, max(self.tol, LOOSEST)))
 
