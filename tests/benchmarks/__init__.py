@@ -1,0 +1,1 @@
+"""Time and memory beside other systems: `python -m tests.benchmarks --help`."""
