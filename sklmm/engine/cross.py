@@ -4,6 +4,8 @@ The effects are flat, [Q, ...]: those of the largest term, E, first, then the ot
 few effects before the rest. With G = Z^T w Z,
 
     G_EE block diagonal, C = Z_E^T w Z_R sparse, G_RR sparse, F = Z^T w X, Z^T w y, X^T w X, ...
+
+y is what least squares on X, with coefficients `ols`, leave.
 """
 
 import numpy as np
@@ -41,6 +43,10 @@ class Cross:
             self.C = sparse.hstack(pairs, "csr") if len(pairs) > 1 else pairs[0]
             self.G_RR = self._remaining(blocks, w)
         self.parted = Parted(self.C, self.G_EE.shape[1])
+        self.xx = weighed(problem.X.T, w) @ problem.X
+        # Sums of squares of y itself would lose the residuals' digits where X explains most of it.
+        self.ols = np.linalg.lstsq(self.xx, problem.X.T @ weighed(problem.y, w), rcond=None)[0]
+        y = problem.y - problem.X @ self.ols
         self.F, self.zy = np.zeros((self.Q, problem.p)), np.zeros(self.Q)
         for b, s in zip(blocks, self.slices, strict=True):
             # bincount would convert the references anew each time.
@@ -51,11 +57,10 @@ class Cross:
                     self.F[s, column][a :: b.r] = np.bincount(
                         refs, wz * problem.X[:, column], b.n_levels
                     )
-                self.zy[s][a :: b.r] = np.bincount(refs, wz * problem.y, b.n_levels)
-        wy = weighed(problem.y, w)
-        self.xx = weighed(problem.X.T, w) @ problem.X
+                self.zy[s][a :: b.r] = np.bincount(refs, wz * y, b.n_levels)
+        wy = weighed(y, w)
         self.xy = problem.X.T @ wy
-        self.yy = float(wy @ problem.y)
+        self.yy = float(wy @ y)
 
     def _remaining(self, blocks, w):
         parts = [[None] * len(self.rest) for _ in self.rest]

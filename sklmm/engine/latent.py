@@ -217,14 +217,34 @@ class Latent:
         return (gradient[:, :m] - gradient[:, m:]) / (2 * STEP)
 
     def _refined(self, theta, equations, centre, push, shift):
-        """dm / dtheta by the observed curvature, where the equations have the expected one."""
+        """dm / dtheta by the observed curvature, where the equations have the expected one.
+
+        By conjugate gradients, the equations for a preconditioner.
+        """
         still = np.zeros((self.space.size, shift.shape[1]))
+
+        def curved(along):
+            # Differences want directions of one size.
+            size = np.maximum(np.abs(along).max(axis=0, initial=0.0), 1e-300)
+            return -self._slope(theta, centre, along / size, still) * size
+
+        target = SOLVE_TOL**2 * np.einsum("ij,ij->j", push, shift)
+        residual = push - curved(shift)
+        direction = ahead = equations.solve(residual, EXACT_TOL)
+        size = np.einsum("ij,ij->j", residual, ahead)
         for _ in range(REFINEMENTS):
-            residual = push + self._slope(theta, centre, shift, still)
-            step = equations.solve(residual, EXACT_TOL)
-            shift = shift + step
-            if not np.abs(step).max(initial=0.0) > SOLVE_TOL * np.abs(shift).max(initial=0.0):
+            if not (size > target).any():
                 break
+            image = curved(direction)
+            bend = np.einsum("ij,ij->j", direction, image)
+            running = (size > target) & (bend > 0)
+            length = np.where(running, size / np.where(running, bend, 1.0), 0.0)
+            shift = shift + length * direction
+            residual = residual - length * image
+            ahead = equations.solve(residual, EXACT_TOL)
+            new = np.einsum("ij,ij->j", residual, ahead)
+            direction = ahead + new / np.where(size > 0, size, 1.0) * direction
+            size = new
         return shift
 
     def scores(self, theta, field, x, delta=None, function=complete_scores):

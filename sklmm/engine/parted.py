@@ -14,9 +14,16 @@ PARTED = 100_000
 PARTS = 4
 
 
+def n_threads():
+    """Cores, or the share that joblib or the user leaves to this process."""
+    share = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(share) if share.isdigit() and int(share) > 0 else joblib.cpu_count()
+
+
 @cache
-def _threads():
-    return ThreadPoolExecutor(max(int(os.environ.get("OMP_NUM_THREADS") or joblib.cpu_count()), 1))
+def _threads(pid):
+    """The pool of a process: a forked one cannot use its parent's."""
+    return ThreadPoolExecutor(n_threads())
 
 
 class Parted:
@@ -31,9 +38,9 @@ class Parted:
         self.rows = [slice(a, b) for a, b in pairwise(ends)]
 
     def _map(self, function, *arguments):
-        if len(self.parts) == 1:
-            return [function(*(a[0] for a in arguments))]
-        return list(_threads().map(function, *arguments))
+        if len(self.parts) == 1 or n_threads() == 1:
+            return list(map(function, *arguments))
+        return list(_threads(os.getpid()).map(function, *arguments))
 
     def down(self, flat):
         """C flat."""

@@ -14,6 +14,8 @@ import threading
 
 import numpy as np
 
+from sklmm.engine.parted import n_threads
+
 #: Start-up lines of TensorFlow and its libraries, which TF_CPP_MIN_LOG_LEVEL does not reach.
 _START_UP = re.compile(
     rb"^(WARNING: All log messages before absl|[IWE]\d{4} [\d:.]+ +\d+ |To enable )"
@@ -45,8 +47,8 @@ def _import():
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "OMP_NUM_THREADS" in os.environ:
         # joblib's share of the cores for a worker; TensorFlow would start a thread for every core.
-        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", os.environ["OMP_NUM_THREADS"])
-        os.environ.setdefault("TF_NUM_INTEROP_THREADS", os.environ["OMP_NUM_THREADS"])
+        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(n_threads()))
+        os.environ.setdefault("TF_NUM_INTEROP_THREADS", str(n_threads()))
     with quiet():
         import tensorflow
 

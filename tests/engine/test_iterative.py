@@ -1,9 +1,15 @@
 """Conjugate gradients on what elimination leaves, against the factorisation."""
 
+import multiprocessing
+import warnings
+
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
 
+from sklmm import MixedEffectsRegressor
+from sklmm.datasets import make_crossed
 from sklmm.design import DesignSpec, resolve_terms
 from sklmm.engine.cross import Cross
 from sklmm.engine.e_step.base import Params
@@ -11,6 +17,7 @@ from sklmm.engine.e_step.cg import CGKernel
 from sklmm.engine.e_step.exact import ExactKernel
 from sklmm.engine.elimination import Dense
 from sklmm.engine.iterative import Iterative
+from sklmm.engine.parted import n_threads
 from sklmm.engine.problem import standardize
 
 REGULAR = {1: np.array([[0.7]]), 2: np.array([[0.6, 0.0], [0.3, 0.5]])}
@@ -113,3 +120,60 @@ def test_noise_is_that_of_the_probes():
         scores.append(moments.score_sigma)
         errors.append(moments.noise[:, -1].var(ddof=1) / len(moments.noise))
     assert np.std(scores, ddof=1) == pytest.approx(np.sqrt(np.mean(errors)), rel=0.35)
+
+
+@pytest.fixture(scope="module")
+def two_factors():
+    rng = np.random.default_rng(0)
+    n = 5000
+    table = pd.DataFrame({"a": rng.integers(0, 300, n), "b": rng.integers(0, 120, n)})
+    table["x"] = rng.normal(size=n)
+    mean = rng.normal(size=300)[table["a"]] + rng.normal(size=120)[table["b"]]
+    return table, mean, rng.normal(size=n)
+
+
+@pytest.mark.parametrize("sd", [0.1, 0.01])
+def test_little_noise_is_no_trouble(two_factors, sd):
+    X, mean, noise = two_factors
+    y = mean + 0.5 * X["x"] + sd * noise
+    ours = MixedEffectsRegressor(["a", "b"], e_step="cg", random_state=0).fit(X, y)
+    exact = MixedEffectsRegressor(["a", "b"], e_step="exact").fit(X, y)
+    assert ours.converged_
+    ours, exact = ours.variance_components_, exact.variance_components_
+    assert (np.abs(ours["sd"] - exact["sd"]) < 0.05 * exact["std_error"]).all()
+
+
+@pytest.mark.parametrize("e_step", ["exact", "cg"])
+def test_a_slope_that_explains_nearly_everything_costs_no_digits(two_factors, e_step):
+    X, mean, noise = two_factors
+    y = mean + 0.1 * noise
+    model = MixedEffectsRegressor(["a", "b"], e_step=e_step, random_state=0)
+    plain = model.fit(X, y).variance_components_["sd"].to_numpy()
+    slope = model.coef_[0]
+    steep = model.fit(X, y + 1e5 * X["x"]).variance_components_["sd"].to_numpy()
+    np.testing.assert_allclose(steep, plain, rtol=1e-5)
+    assert model.coef_[0] == pytest.approx(1e5 + slope, abs=1e-6)
+
+
+def _child():
+    X, y, _ = make_crossed(150_000, (5_000, 1_000), random_state=0)
+    MixedEffectsRegressor(["g0", "g1"]).fit(X, y)
+
+
+@pytest.mark.slow
+def test_a_forked_process_has_threads_of_its_own():
+    _child()
+    child = multiprocessing.get_context("fork").Process(target=_child)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child.start()
+    child.join(60)
+    done = child.exitcode
+    child.kill()
+    assert done == 0
+
+
+@pytest.mark.parametrize(("value", "expected"), [("2,1", 2), ("1", 1), ("many", None), ("", None)])
+def test_the_share_of_the_cores(monkeypatch, value, expected):
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    assert n_threads() == (expected or joblib.cpu_count())

@@ -1,14 +1,15 @@
 r"""The matrix-free E-step for Gaussian responses: conjugate gradients on what elimination leaves.
 
-The traces of Z^T V^-1 Z need the inverse of S. For a vector v of the remaining effects that is 1 on
-average in v v^T, and u = M v, M = Lambda_R S^-1 Lambda_R^T,
+The traces of Z^T V^-1 Z need the inverse of S. With vectors v of the remaining effects that are I
+on average in v v^T (Hutchinson 1990), and y = S^-1 v,
 
-    sum_j (N - N M N)_jj = E sum_j (v - N u)_j (N v)_j^T,     N = Z_R^T V_E^-1 Z_R,
+    L^T K L = E sum_j v_j (v - y)_j^T
 
-and the part of the eliminated term likewise (Hutchinson 1990): unit vectors for the terms of few
-effects, whose trace is then exact, and Rademacher probes for the others. The probes are fixed
-during a fit, so the map is deterministic and Newton's method converges. Probing S and not all of Z
-leaves out the noise that the eliminated term would add.
+for a term of factor L, K = sum_j (Z^T V^-1 Z)_jj, and the eliminated term's K likewise: unit
+vectors for the terms of few effects, whose traces are then exact, and Rademacher probes for the
+others. Where L is nearly singular, K is found by its definition. The probes are fixed during a fit,
+so the map is deterministic and Newton's method converges. Probing S and not all of Z leaves out the
+noise that the eliminated term would add.
 """
 
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from sklmm.engine.iterative import Iterative
 
 #: Relative residual of the solves while theta still moves far.
 LOOSEST = 1e-4
+#: Share of a block's information in 1 below which its trace is found by definition.
+WELL_SCALED = 1e-2
 #: Fewest and most probes by default, and the rows an effect that one probe makes up for.
 PROBES = (2, 8)
 PROBED_ROWS = 200
@@ -65,25 +68,29 @@ class CGKernel(GaussianKernel):
         weights = np.r_[np.ones(f), np.full(n_probes, 1 / max(n_probes, 1))]
         return _State(cross, probes, weights)
 
-    def eliminate(self, params, state):
+    def eliminate(self, params, state, tol=None):
         """S by products."""
-        return Iterative(
-            state.cross,
-            params.factors,
-            params.sigma**2,
-            state.warm,
-            self._tolerance(params, state),
-            self.max_iter,
-        )
+        tol = self.tol if tol is None else tol
+        s2 = params.sigma**2
+        return Iterative(state.cross, params.factors, s2, state.warm, tol, self.max_iter)
 
-    def _tolerance(self, params, state):
-        """Of a step: far above the last one's square, Newton's next, there is nothing to gain."""
+    def tolerance(self, params, state):
+        """Of a step's solves: below the square of the last one, which Newton's next will be.
+
+        An error of the solution counts for more in Z^T P y and in the traces where the rows know
+        the effects well.
+        """
         theta = np.concatenate([*(L.ravel() for L in params.factors), [params.sigma]])
         before, state.theta = state.theta, theta
         if before is None:
             return self.tol
         moved = np.abs(theta - before).max() / params.sigma
-        return float(np.clip(moved**2 / 100, self.tol, max(self.tol, LOOSEST)))
+        known = [
+            np.einsum("ba,jbc,ca->", L, b.crossprod, L) / b.n_levels
+            for L, b in zip(params.factors, state.cross.problem.blocks, strict=True)
+        ]
+        loose = min(moved**2 / 100, LOOSEST) / (1 + max(known, default=0.0) / params.sigma**2)
+        return max(float(loose), self.tol)
 
     def traces(self, state, equations):
         """Estimates, and their deviations by probe."""
@@ -93,16 +100,22 @@ class CGKernel(GaussianKernel):
         f = cross.n_few
         if not cross.rest:
             return [exact], None
-        vu = np.column_stack([v, H.lift(equations.probed)])
-        Nv, Nu = np.split(H.apply_data(vu), 2, axis=1)
+        y = equations.probed
         samples = [None] * len(cross.slices)
-        turned = turn(T, cross.parted.down(vu)).reshape(len(T), -1, vu.shape[1]) / H.s2
+        lifted = cross.parted.down(H.lift(np.column_stack([v, y])))
+        turned = turn(T, lifted).reshape(len(T), -1, lifted.shape[1]) / H.s2
         ahead, behind = np.split(turned, 2, axis=2)
         samples[cross.eliminated] = -np.einsum("jac,jbc->cab", ahead, behind, optimize=True)
         for k, L, part in H.parts():
             shape = (-1, len(L), v.shape[1])
-            away = (v - Nu)[part].reshape(shape)
-            samples[k] = np.einsum("jac,jbc->cab", away, Nv[part].reshape(shape), optimize=True)
+            left = (v - y)[part].reshape(shape)
+            sample = np.einsum("jac,jbc->cab", v[part].reshape(shape), left, optimize=True)
+            gain = np.einsum("c,cab->ab", state.weights, sample)
+            if np.linalg.eigvalsh((gain + gain.T) / 2).min() > WELL_SCALED * left.shape[0]:
+                back = np.linalg.inv(L)
+                samples[k] = back.T @ sample @ back
+            else:
+                samples[k] = self._direct(H, v, part, len(L))
         out, deviations = [], []
         for k, sample in enumerate(samples):
             sample = (sample + sample.transpose(0, 2, 1)) / 2
@@ -110,6 +123,19 @@ class CGKernel(GaussianKernel):
             out.append(K + exact if k == cross.eliminated else K)
             deviations.append(sample[f:] - sample[f:].mean(axis=0) if len(sample) > f else None)
         return out, deviations if v.shape[1] > f + 1 else None
+
+    @staticmethod
+    def _direct(H, v, part, r):
+        """v_j z_j^T summed over the levels of a block, z = (N - N M N) v of it alone."""
+        own = np.zeros_like(v)
+        own[part] = v[part]
+        image = H.apply_data(own)
+        solved = H.solve_rest(H.lift(image, transpose=True))
+        z = image - H.apply_data(H.lift(solved))
+        shape = (-1, r, v.shape[1])
+        return np.einsum(
+            "jac,jbc->cab", v[part].reshape(shape), z[part].reshape(shape), optimize=True
+        )
 
     def info(self, equations):
         """Iterations of the solver."""

@@ -25,7 +25,7 @@ class ExactKernel(GaussianKernel):
         """Cross-products, computed once."""
         return _State(Cross(problem))
 
-    def eliminate(self, params, state):
+    def eliminate(self, params, state, tol=None):
         """S factorised."""
         return Dense(state.cross, params.factors, params.sigma**2)
 

@@ -25,7 +25,7 @@ from sklmm.engine.e_step.base import (
 class Equations:
     """The mixed-model equations at one value of theta, H eliminated; beta, u and the residual.
 
-    `probed` is S^-1 Lambda_R^T applied to `probes` [Q_R, c].
+    beta is that of y less its least-squares fit. `probed` is S^-1 applied to `probes` [Q_R, c].
     """
 
     def __init__(self, params, cross, H, probes=None):
@@ -37,9 +37,12 @@ class Equations:
         if probes is None:
             solved = H.solve(right, "data")
         else:
-            solved, self.probed = H.solve(right, "data", H.lift(probes, transpose=True))
+            solved, self.probed = H.solve(right, "data", probes)
         self.HR, Hy = solved[:, :-1], solved[:, -1]
-        S = cross.xx / s2 - self.R.T @ self.HR  # X^T V^-1 X
+        b = cross.lift(params.factors, self.HR)
+        self.GHR = cross.product(b)
+        # X^T V^-1 X, in a form that is positive whatever the solver's error.
+        S = (cross.xx - 2 * cross.F.T @ b + b.T @ self.GHR) / s2 + self.HR.T @ self.HR
         self.S = (S + S.T) / 2
         self.S_factor = cholesky(self.S, lower=True) if problem.p else self.S
         self.beta = self.solve_s(cross.xy / s2 - self.R.T @ Hy)
@@ -88,7 +91,7 @@ class Equations:
     def projected_columns(self):
         """(X^T V^-1 X)^-1/2 X^T V^-1 Z by block, [n_levels, r, p]: REML's part of the traces."""
         cross = self.cross
-        ZVX = (cross.F - cross.product(cross.lift(self.params.factors, self.HR))) / self.s2
+        ZVX = (cross.F - self.GHR) / self.s2
         return cross.blocks(solve_triangular(self.S_factor, ZVX.T, lower=True).T)
 
 
@@ -96,8 +99,12 @@ class GaussianKernel(Kernel):
     """Moments and posterior; subclasses eliminate, and find the traces."""
 
     @abstractmethod
-    def eliminate(self, params, state):
-        """The `Elimination` at `params`."""
+    def eliminate(self, params, state, tol=None):
+        """The `Elimination` at `params`, its solves to `tol` or as accurate as they are."""
+
+    def tolerance(self, params, state):
+        """That of a step."""
+        return None
 
     @abstractmethod
     def traces(self, state, equations):
@@ -110,7 +117,8 @@ class GaussianKernel(Kernel):
     def step(self, params, state, seed):
         """Moments at `params`."""
         problem = state.cross.problem
-        eq = Equations(params, state.cross, self.eliminate(params, state), state.probes)
+        H = self.eliminate(params, state, self.tolerance(params, state))
+        eq = Equations(params, state.cross, H, state.probes)
         u, c = state.cross.blocks(eq.u), state.cross.blocks(eq.c)
         traces, deviations = self.traces(state, eq)
         if problem.reml and problem.p:
@@ -124,7 +132,7 @@ class GaussianKernel(Kernel):
         uu = [float(np.sum(part**2)) for part in u]
         information, sensitivity = eq.information(u, c)
         moments = Moments(
-            beta=eq.beta,
+            beta=eq.beta + state.cross.ols,
             score=tuple(score),
             score_sigma=eq.sse / eq.s2 - (dof - trace),
             information=information,
@@ -168,7 +176,7 @@ class GaussianKernel(Kernel):
         follow = cross.blocks(cross.lift(factors, eq.HR @ beta))
         effects = [(b - f).reshape(-1, beta.shape[1]) for b, f in zip(given, follow, strict=True)]
         return Posterior(
-            eq.beta,
+            eq.beta + cross.ols,
             tuple(cross.blocks(cross.lift(factors, eq.u))),
             tuple(stds),
             eq.solve_s(np.eye(p)),
