@@ -222,7 +222,8 @@ class DesignSpec:
     def _build(self, table, encoded):
         X = numeric_columns(table, self.fixed, "fixed-effects")
         if self.fit_intercept:
-            X = np.column_stack([np.ones(len(X)), X])
+            # By columns: the engine works on whole ones.
+            X = np.concatenate([np.ones((1, len(X))), X.T]).T
         blocks = []
         for k, (term, refs) in enumerate(zip(self.terms, encoded, strict=True)):
             first = 0

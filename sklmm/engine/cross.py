@@ -91,6 +91,20 @@ class Cross:
         own = turn(self.G_EE, e)
         return np.concatenate([own + self.parted.down(r), self.parted.up(e) + self.G_RR @ r])
 
+    def squares(self, member):
+        """G's squared entries times member [Q, c]."""
+        e, r = member[: self.n_eliminated], member[self.n_eliminated :]
+        down, up = turn(self.G_EE**2, e), self.G_RR.power(2) @ r
+        for (C, _), rows in zip(self.parted.parts, self.parted.rows, strict=True):
+            C2 = C.power(2)
+            down[rows] += C2 @ r
+            up += C2.T @ e[rows]
+        return np.concatenate([down, up])
+
+    def diagonal(self):
+        """G's diagonal, [Q]."""
+        return np.concatenate([np.einsum("jaa->ja", self.G_EE).ravel(), self.G_RR.diagonal()])
+
 
 def _pair(one, other, w):
     """Z_1^T w Z_2 of two blocks, sparse [J_1 r_1, J_2 r_2]."""
@@ -102,8 +116,11 @@ def _pair(one, other, w):
             values = weighed(one.z[:, a] * other.z[:, b], w)
             rows = one.refs if r == 1 else one.refs * r + a
             columns = other.refs if q == 1 else other.refs * q + b
-            # By columns and then by rows: two passes sort the pairs, and equal ones are added up.
-            part = sparse.coo_array((values, (rows, columns)), shape).tocsc().tocsr()
+            # By columns and then by rows: two passes sort the pairs, and equal ones are added up
+            # once, at the end.
+            part = sparse.coo_array((values, (rows, columns)), shape)
+            part.has_canonical_format = True
+            part = part.tocsc().tocsr()
             part.sum_duplicates()
             out = part if out is None else out + part
     return out

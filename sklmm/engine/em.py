@@ -11,11 +11,13 @@ from typing import NamedTuple
 import numpy as np
 
 from sklmm.engine.collect import Trace, collect, theta_covariance
-from sklmm.engine.e_step.base import initial_params
 from sklmm.engine.m_step import em_step, leave_boundary, move, newton_step
+from sklmm.engine.moment_start import moment_start
 from sklmm.engine.theta import Space, Theta
 
 N_EM_STEPS = 2
+#: Newton steps longer than this, in y's residual SD or log sigma, are EM's to take at first.
+FAR = 0.3
 MIN_GAIN = 1e-9
 
 
@@ -47,17 +49,24 @@ class Newton:
         self.kernel = kernel
         self.tol = tol
         self.seed = seed
-        self.params = initial_params(problem) if start is None else start
+        self.params = start
         self.space = gaussian_space(problem)
 
     def steps(self):
         """Yield `EMStep`s."""
-        problem, params = self.problem, self.params
+        problem = self.problem
         self.state = self.kernel.init(problem, self.seed)
+        params = moment_start(self.state.cross) if self.params is None else self.params
         best, damping, iteration = None, 0.0, 0
         while True:
             iteration += 1
-            moments, self.state, info = self.kernel.step(params, self.state, self.seed)
+            try:
+                moments, self.state, info = self.kernel.step(params, self.state, self.seed)
+            except np.linalg.LinAlgError:
+                # Singular to working precision: the step before was too long.
+                if best is None:
+                    raise
+                moments, info = None, {}
             if best is not None and _worse(moments, best[1]):
                 damping = max(4 * damping, 0.05)
                 params, moments = best
@@ -70,7 +79,7 @@ class Newton:
             done = done and raised is None
             if raised is not None:
                 following = raised
-            elif iteration <= N_EM_STEPS and not done and damping == 0:
+            elif iteration <= N_EM_STEPS and np.abs(step.delta).max() > FAR and damping == 0:
                 following = em_step(problem, params, moments)
             else:
                 following = move(params, step.delta)
@@ -123,6 +132,8 @@ def _probe_spread(problem, step, moments):
 
 
 def _worse(new, old):
+    if new is None:
+        return True
     if new.loglik is None:
         return False
     return not new.loglik > old.loglik - MIN_GAIN * (1 + abs(old.loglik))

@@ -83,7 +83,14 @@ def run(
         algorithm = _for_any_family(problem, response, e_step, tol, seed, start, n_draws)
         scope = _on(device)
     with scope:
-        result = fit(algorithm, max_iter=max_iter, n_draws=n_draws, on_step=on_step)
+        try:
+            result = fit(algorithm, max_iter=max_iter, n_draws=n_draws, on_step=on_step)
+        except np.linalg.LinAlgError as error:
+            raise ValueError(
+                "random_effects: the terms explain y to the last digit, and the model's equations "
+                "are singular: leave out a term (are there as many levels as rows?), or pin the "
+                "residual SD, family=Gaussian(sigma=...)."
+            ) from error
     if family.name == "binomial":
         # Trials are weights to the engine, and no observations to BIC.
         loglik = None if result.loglik is None else result.loglik + response.log_constant
@@ -124,12 +131,11 @@ def _for_any_family(problem, response, e_step, tol, seed, start, n_draws):
 
 
 def _warm(problem, start):
-    """Params from a previous fit's result, off the boundary; pins stay pinned."""
-    params = initial_params(problem)
+    """Params from a previous fit's result, off the boundary, or None; pins stay pinned."""
     if start is None or not start.sigma > 0 or len(start.covariances) != len(problem.blocks):
-        return params
+        return None
     sigma = start.sigma / problem.y_scale if problem.sigma is None else problem.sigma
-    return Params(_warm_factors(problem, start, params.factors, sigma), sigma)
+    return Params(_warm_factors(problem, start, initial_params(problem).factors, sigma), sigma)
 
 
 def _warm_theta(latent, start):

@@ -121,9 +121,11 @@ class Iterative(Elimination):
             left = right[f:] - S_FL.T @ x_F
         else:
             left = right
-        start = self.warm.get(name)
-        if start is None or start.shape != left.shape:
-            start = np.zeros_like(left)
+        start = np.zeros_like(left)
+        if name in self.warm:
+            # The posterior's series has the data's columns and no probes.
+            before = self.warm[name][:, : left.shape[1]]
+            start[:, : before.shape[1]] = before
         tol = max(self.tol, INFORMATION_TOL) if name == "information" else self.tol
         x = self._conjugate_gradients(left, start, tol)
         if name is not None:

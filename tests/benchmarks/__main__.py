@@ -7,7 +7,7 @@
 Each run is a process of its own: "process" is its whole time, "first" and "second" those of two
 fits (or cross-validations, or predictions) in it, "memory" its peak. The systems of a workload take
 turns; the table has medians and ratios to sklmm's. The rows of 10^7 and more take minutes and
-gigabytes. Leave the machine alone meanwhile.
+gigabytes; with `--workloads`, the others keep their rows. Leave the machine alone meanwhile.
 """
 
 import argparse
@@ -99,6 +99,7 @@ def main():
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--systems", nargs="+")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--once", nargs="*", default=[], help="systems too slow to repeat")
     parser.add_argument("--out", default="docs/benchmarks.md")
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -112,19 +113,27 @@ def main():
     systems = {s for name in args.workloads for s in WORKLOADS[name].systems}
     systems = systems & set(args.systems) if args.systems else systems
     versions = {s: version(s, python_of(s)) for s in sorted(systems)}
-    lines = []
+    out, lines = Path(args.out), {}
+    if out.exists():
+        # Workloads that are not run again keep their rows.
+        for line in out.read_text().splitlines():
+            name = line.strip("| ").split(" ")[0]
+            if name in WORKLOADS:
+                lines.setdefault(name, []).append(line)
     for name in args.workloads:
         workload = WORKLOADS[name]
         wanted = [s for s in workload.systems if s in systems]
         results = {s: [] for s in wanted if versions[s]}
         with tempfile.TemporaryDirectory() as folder:
             workload.write(folder)
-            for _ in range(args.repeats):
+            for repeat in range(args.repeats):
                 for system, runs in results.items():
+                    if repeat and system in args.once:
+                        continue
                     runs.append(run(system, workload, python_of(system), folder))
                     print(name, system, *(f"{v:.2f}" for v in runs[-1][:4]), flush=True)
-        lines += rows(name, results, [s for s in wanted if not versions[s]])
-        write(Path(args.out), lines, versions)
+        lines[name] = rows(name, results, [s for s in wanted if not versions[s]])
+        write(out, [line for w in WORKLOADS for line in lines.get(w, [])], versions)
     return None
 
 
