@@ -42,7 +42,7 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
         beside the largest term's (fewer if that one is huge), and "cg" beyond. For other families
         "auto" is "hmc".
     m_step : {"auto", "adam"} or Adam, default="auto"
-        "auto" is EM steps followed by damped Newton steps.
+        "auto" is damped Newton steps, after EM steps while the maximum is far.
     max_iter : int, default=200
         EM iterations.
     tol : float or "auto", default="auto"
