@@ -19,7 +19,7 @@ from sklearn.utils.validation import (
 )
 
 from sklmm import inference, prediction
-from sklmm.design import DesignSpec, resolve_terms
+from sklmm.design import DesignSpec, resolve_terms, split_formula, split_response
 from sklmm.families import Family
 from sklmm.inspection.summary import summary_text
 from sklmm.result import natural_names
@@ -49,18 +49,53 @@ class BaseMixedEffects(BaseEstimator):
         "random_state": ["random_state"],
         "verbose": ["verbose"],
         "device": [str, None],
+        "offset": [str, Integral, None],
     }
 
+    @classmethod
+    def from_formula(cls, formula, **params):
+        """Estimator from an lme4 formula; its `fit` takes y from the table.
+
+        Parameters
+        ----------
+        formula : str
+            ``"y ~ x * C(z) + (1 + x | g)"``: the fixed part in formulaic's grammar, random-effect
+            terms in lme4's.
+        **params
+            The estimator's other parameters.
+
+        Returns
+        -------
+        estimator
+            With `random_effects` and `fixed_effects` set, to be fitted by ``fit(table)``.
+
+        Raises
+        ------
+        ValueError
+            For a formula that cannot be read.
+
+        Examples
+        --------
+        >>> from sklmm import MixedEffectsRegressor
+        >>> from sklmm.datasets import load_sleepstudy
+        >>> table = load_sleepstudy(as_frame=True).frame
+        >>> model = MixedEffectsRegressor.from_formula("Reaction ~ Days + (1 + Days | Subject)")
+        >>> model.fit(table).coef_.round(2)
+        array([10.47])
+        """
+        fixed, terms = split_formula(formula)
+        return cls(terms or None, fixed_effects=fixed, **params)
+
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y=None, sample_weight=None):
         """Fit the model.
 
         Parameters
         ----------
         X : DataFrame or array-like of shape (n_rows, n_columns)
             Grouping, slope and fixed-effects columns.
-        y : array-like of shape (n_rows,)
-            Response.
+        y : array-like of shape (n_rows,), optional
+            Response; None where `fixed_effects` is a formula that names it.
         sample_weight : array-like of shape (n_rows,), optional
             Repetitions of each row: a row of weight 2 counts as that row twice. Rows of weight 0
             are dropped.
@@ -84,6 +119,7 @@ class BaseMixedEffects(BaseEstimator):
 
     def _fit(self, X, y, sample_weight):
         effects = resolve_terms(self.random_effects)
+        X, y = self._take_response(X, y)
         table, y = self._validate_training(X, y)
         weights = _check_weights(sample_weight, len(y))
         if (weights == 0).any():
@@ -102,12 +138,39 @@ class BaseMixedEffects(BaseEstimator):
             self.fixed_effects,
             self.fit_intercept or family.name == "ordinal",
             None if names is None or isinstance(table, pd.DataFrame) else list(names),
+            self.offset,
         )
+        if family.name == "ordinal" and not spec.fit_intercept:
+            raise ValueError(
+                f"fixed_effects={self.fixed_effects!r}: an ordinal model's cutpoints stand for the "
+                "intercept: leave it in the formula."
+            )
+        if self.offset is not None and response.n_predictors > 1:
+            raise ValueError(
+                f"offset={self.offset!r} is one number a row, and family={family.name!r} has "
+                f"{response.n_predictors} predictors a row: use offset=None."
+            )
         e_step = resolve_e_step(self.e_step, family, design.sizes)
         result = self._run(design, response, spec.fit_intercept, e_step)
         self._from_frame = isinstance(table, pd.DataFrame)
         self._set_fitted(spec, design, response, result)
         return self
+
+    def _take_response(self, X, y):
+        """X without the column that the formula names as its response, which is y if y is None."""
+        formula = self.fixed_effects
+        response = split_response(formula)[0] if isinstance(formula, str) else None
+        if response is None:
+            return X, y
+        X = _as_pandas(X)
+        if isinstance(X, pd.DataFrame) and response in X.columns:
+            return X.drop(columns=response), X[response] if y is None else y
+        if y is None:
+            raise ValueError(
+                f"fixed_effects={formula!r}: the response {response!r} is not a column of X: "
+                "give y."
+            )
+        return X, y
 
     def _validate_training(self, X, y):
         X = _as_pandas(X)
@@ -138,7 +201,7 @@ class BaseMixedEffects(BaseEstimator):
 
     def _validate_new(self, X):
         check_is_fitted(self)
-        X = _as_pandas(X)
+        X, _ = self._take_response(_as_pandas(X), ())
         if self._from_frame:
             if not isinstance(X, pd.DataFrame):
                 X = validate_data(self, X, dtype=None, ensure_all_finite=False, reset=False)

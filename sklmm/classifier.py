@@ -38,8 +38,9 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
     ----------
     random_effects : list of str, int or RandomEffect, optional
         As in `MixedEffectsRegressor`.
-    fixed_effects : list of str or int, optional
-        Columns of the fixed part; None takes every column that is not a grouping column.
+    fixed_effects : list of str or int, or str, optional
+        Columns of the fixed part; None takes every column that is not a grouping column or the
+        offset. A string is a formula, as in `MixedEffectsRegressor`.
     fit_intercept : bool, default=True
         An ordinal model always has its cutpoints.
     family : {"auto", "bernoulli", "categorical", "ordinal"} or Family, default="auto"
@@ -65,6 +66,8 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
         Print progress lines; higher prints more of them.
     device : str, optional
         TensorFlow device such as "CPU:0" or "GPU:0", for "hmc", "nuts" and "laplace".
+    offset : str or int, optional
+        Column that is added to the linear predictor, with coefficient 1; not for "categorical".
 
     Attributes
     ----------
@@ -114,6 +117,7 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
         random_state=None,
         verbose=0,
         device=None,
+        offset=None,
     ):
         self.random_effects = random_effects
         self.fixed_effects = fixed_effects
@@ -129,6 +133,7 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
         self.random_state = random_state
         self.verbose = verbose
         self.device = device
+        self.offset = offset
 
     def predict_proba(self, X, include_random=True):
         """Probabilities of the classes, averaged over posterior draws.

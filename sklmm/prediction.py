@@ -2,13 +2,13 @@
 
 Gaussian and Student t models are linear in the effects:
 
-    mean = X beta + sum_k z_k^T b_k[j_k],     Var(y_new) = Var(y | eta) + |X R_beta + sum_k z_k^T
-    R_k[j_k]|^2
+    mean = o + X beta + sum_k z_k^T b_k[j_k],
+    Var(y_new) = Var(y | eta) + |X R_beta + sum_k z_k^T R_k[j_k]|^2
 
-with R R^T the posterior covariance. For the other families the columns of R sqrt(m) are posterior
-draws, and the response's mean, its probabilities and its variance are averages over them (a model
-without random effects has none, and its mean is that at the estimate). A level
-that is unseen, missing or left out has effect 0, and adds its prior variance to `variance`.
+with o the offset and R R^T the posterior covariance. For the other families the columns of
+R sqrt(m) are posterior draws, and the response's mean, its probabilities and its variance are
+averages over them (a model without random effects has none, and its mean is that at the estimate).
+A level that is unseen, missing or left out has effect 0, and adds its prior variance to `variance`.
 """
 
 import numpy as np
@@ -23,6 +23,8 @@ def _is_linear(family):
 def linear_predictor(design, result, include, d=1):
     """Posterior mean of eta: [n_rows], or [n_rows, d] for several predictors a row."""
     columns = [_predictor(design, result, include, c, d) for c in range(d)]
+    if design.offset is not None:
+        columns = [column + design.offset for column in columns]
     return columns[0] if d == 1 else np.stack(columns, axis=1)
 
 

@@ -25,9 +25,10 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
     random_effects : list of str, int or RandomEffect, optional
         One term each: a column name or position (random intercept), an lme4 term string such as
         ``"(1 + days | subject)"``, or a `RandomEffect`. None fits the fixed part alone.
-    fixed_effects : list of str or int, optional
-        Columns of the fixed part; None takes every column that is not a grouping column. Slope
-        columns stay fixed effects too, as in lme4.
+    fixed_effects : list of str or int, or str, optional
+        Columns of the fixed part; None takes every column that is not a grouping column or the
+        offset. Slope columns stay fixed effects too, as in lme4. A string is a formula in
+        formulaic's grammar, ``"~ x * C(z) + bs(age, df=4)"``; see `from_formula` too.
     fit_intercept : bool, default=True
     family : str, Family or callable, default="gaussian"
         "gaussian", "student_t", "poisson", "negative_binomial", "gamma", "beta", "bernoulli",
@@ -60,6 +61,9 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
         Print progress lines; higher prints more of them.
     device : str, optional
         TensorFlow device such as "CPU:0" or "GPU:0", for "hmc", "nuts" and "laplace".
+    offset : str or int, optional
+        Column that is added to the linear predictor, with coefficient 1: the log of the exposure
+        of a count.
 
     Attributes
     ----------
@@ -127,6 +131,7 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
         random_state=None,
         verbose=0,
         device=None,
+        offset=None,
     ):
         self.random_effects = random_effects
         self.fixed_effects = fixed_effects
@@ -142,6 +147,7 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
         self.random_state = random_state
         self.verbose = verbose
         self.device = device
+        self.offset = offset
 
     def predict(self, X, return_std=False, include_random=True):
         """Predict the mean response, row by row.

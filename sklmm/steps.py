@@ -251,6 +251,13 @@ def resolve_e_step(e_step, family, sizes):
     least squares that of the Gaussian, whatever the E-step.
     """
     gaussian, n_effects = family.name == "gaussian", sum(sizes)
+    repeats = isinstance(e_step, EStep) and not isinstance(e_step, _GAUSSIAN_ONLY)
+    repeats = repeats or (isinstance(e_step, str) and e_step in ("laplace", "hmc", "nuts"))
+    if repeats and gaussian and family.weights == "precision":
+        raise ValueError(
+            f"e_step={e_step!r} takes weights as repetitions of rows: use 'auto', 'exact' or 'cg' "
+            "with Gaussian(weights='precision')."
+        )
     if isinstance(e_step, str) and e_step in _E_STEPS:
         e_step = _E_STEPS[e_step]()
     if isinstance(e_step, EStep):

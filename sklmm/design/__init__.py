@@ -1,6 +1,16 @@
 """Columns to frozen arrays: the term grammar and the design of a mixed model."""
 
 from sklmm.design.design import Block, Design, DesignSpec
+from sklmm.design.formula import split_formula, split_response
 from sklmm.design.terms import RandomEffect, parse_term, resolve_terms
 
-__all__ = ["Block", "Design", "DesignSpec", "RandomEffect", "parse_term", "resolve_terms"]
+__all__ = [
+    "Block",
+    "Design",
+    "DesignSpec",
+    "RandomEffect",
+    "parse_term",
+    "resolve_terms",
+    "split_formula",
+    "split_response",
+]

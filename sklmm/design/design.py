@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from sklmm.design.formula import apply_formula, learn_formula
 from sklmm.design.terms import RandomEffect, check_repeated, independent_parts
 
 INTERCEPT = "Intercept"
@@ -35,10 +36,14 @@ class Block:
 
 @dataclass(frozen=True)
 class Design:
-    """X [n_rows, p], the intercept's column of ones first if there is one, and the blocks."""
+    """X [n_rows, p], the intercept's column of ones first if there is one, and the blocks.
+
+    offset [n_rows], or None, is added to the linear predictor.
+    """
 
     X: np.ndarray
     blocks: tuple
+    offset: np.ndarray | None = None
 
     @property
     def sizes(self):
@@ -158,20 +163,24 @@ class DesignSpec:
     fixed_names: tuple
     fit_intercept: bool
     terms: tuple
+    formula: object = None
+    offset: str | int | None = None
 
     @classmethod
-    def learn(cls, table, effects, fixed_effects, fit_intercept, feature_names=None):
+    def learn(cls, table, effects, fixed_effects, fit_intercept, feature_names=None, offset=None):
         """Read the levels off a training table.
 
         Parameters
         ----------
         table : DataFrame, or ndarray [n_rows, n_columns]
         effects : list of RandomEffect
-        fixed_effects : None or list of columns
-            None: every column that is not a grouping column.
+        fixed_effects : None, list of columns, or str
+            None: every column that is not a grouping column or the offset. A string is a formula.
         fit_intercept : bool
         feature_names : sequence of str, optional
             Names for the columns of an array.
+        offset : str, int or None
+            Column that is added to the linear predictor.
 
         Returns
         -------
@@ -186,13 +195,15 @@ class DesignSpec:
         effects = [_locate(e, columns, feature_names) for e in effects]
         check_repeated(effects)
         grouping = {c for e in effects for c in e.columns}
+        if offset is not None:
+            offset = _find(offset, columns, "offset", feature_names)
+        formula, X = None, None
         if fixed_effects is None:
-            fixed = tuple(c for c in columns if c not in grouping)
+            fixed = tuple(c for c in columns if c not in grouping and c != offset)
         elif isinstance(fixed_effects, str):
-            raise ValueError(
-                f"fixed_effects={fixed_effects!r}: formulas are not supported yet; give a list "
-                "of columns."
-            )
+            X, formula = learn_formula(fixed_effects, table, fit_intercept)
+            fit_intercept = INTERCEPT in formula.column_names
+            fixed = tuple(c for c in formula.column_names if c != INTERCEPT)
         else:
             fixed = tuple(_find(c, columns, "fixed_effects", feature_names) for c in fixed_effects)
         repeated = [c for i, c in enumerate(fixed) if c in fixed[:i]]
@@ -206,9 +217,10 @@ class DesignSpec:
             cnames = ((INTERCEPT,) if effect.intercept else ()) + tuple(map(str, effect.slopes))
             terms.append(TermSpec(effect, name, levels, cnames))
             encoded.append(refs)
-        names = tuple(str(c if feature_names is None else feature_names[c]) for c in fixed)
-        spec = cls(tuple(columns), fixed, names, fit_intercept, tuple(terms))
-        return spec, spec._build(table, encoded)
+        positions = feature_names is not None and formula is None
+        names = tuple(str(feature_names[c] if positions else c) for c in fixed)
+        spec = cls(tuple(columns), fixed, names, fit_intercept, tuple(terms), formula, offset)
+        return spec, spec._build(table, encoded, X)
 
     def apply(self, table):
         """Design of a new table; refs are -1 where a level is unseen or missing."""
@@ -219,11 +231,15 @@ class DesignSpec:
         """Names of X's columns."""
         return ((INTERCEPT,) if self.fit_intercept else ()) + self.fixed_names
 
-    def _build(self, table, encoded):
+    def _fixed_part(self, table):
+        if self.formula is not None:
+            return apply_formula(self.formula, table)
         X = numeric_columns(table, self.fixed, "fixed-effects")
-        if self.fit_intercept:
-            # By columns: the engine works on whole ones.
-            X = np.concatenate([np.ones((1, len(X))), X.T]).T
+        # By columns: the engine works on whole ones.
+        return np.concatenate([np.ones((1, len(X))), X.T]).T if self.fit_intercept else X
+
+    def _build(self, table, encoded, X=None):
+        X = self._fixed_part(table) if X is None else X
         blocks = []
         for k, (term, refs) in enumerate(zip(self.terms, encoded, strict=True)):
             first = 0
@@ -236,7 +252,10 @@ class DesignSpec:
                 block = Block(refs, z, len(term.levels), part.sd, k, first)
                 blocks.append(block)
                 first += block.r
-        return Design(X, tuple(blocks))
+        offset = self.offset
+        if offset is not None:
+            offset = numeric_columns(table, (offset,), "offset")[:, 0]
+        return Design(X, tuple(blocks), offset)
 
 
 def _find(column, columns, parameter, feature_names=None):

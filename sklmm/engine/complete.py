@@ -1,6 +1,6 @@
 r"""The latent variables x = (beta under REML, u) of any family, and complete data that miss little.
 
-    eta = X beta + Z Lambda u,   log p(y, x) = sum_i w_i log f(y_i | eta_i, phi) - |u|^2 / 2.
+    eta = o + X beta + Z Lambda u,   log p(y, x) = sum_i w_i log f(y_i | eta_i, phi) - |u|^2 / 2.
 
 The score of theta averages d log p(y, u) / d theta over the posterior (Fisher's identity), and so
 it does for any other parametrisation of the missing data, u = u_theta(v), with the Jacobian added.
@@ -20,10 +20,11 @@ from sklmm.engine.xla import compiled, tf
 
 
 class Arrays(NamedTuple):
-    """Row arrays of the latent part, and the columns of the coefficients in theta [n_rows, p]."""
+    """Row arrays of the latent part, the columns of the coefficients in theta, and o [n, 1]."""
 
     data: object
     fixed: object
+    offset: object
 
 
 class Point(NamedTuple):
@@ -53,6 +54,10 @@ def _changes(point, delta):
 
 
 def _eta(arrays, beta, factors, x, shapes):
+    return arrays.offset + _linear(arrays, beta, factors, x, shapes)
+
+
+def _linear(arrays, beta, factors, x, shapes):
     data = arrays.data
     p = data.X.shape[1]
     rows = arrays.fixed @ beta + data.X @ x[:p]
@@ -138,7 +143,7 @@ def laplace_scores(like, arrays, point, field, deviations, delta):
         still = field._replace(shift=tf.zeros_like(field.shift), centre=0 * field.centre)
         d, log_det = move(still, changes, deviations, delta, p)
         eta = _eta(arrays, beta, factors, mode, shapes)
-        rows = _eta(arrays, tf.zeros_like(beta), factors, d, shapes)
+        rows = _linear(arrays, tf.zeros_like(beta), factors, d, shapes)
         W = like.curvature(arrays.data.y[:: like.n_predictors], eta, raw)
         quadratic = tf.reduce_sum(arrays.data.w[:, None] * W * rows**2, axis=0)
         return (

@@ -44,6 +44,7 @@ def run(
     """Fit a Design to a Response: `EMResult`. See `MixedEffectsRegressor` for the parameters."""
     family, y, weights = response.family, response.y, response.weights
     gaussian = family.name == "gaussian"
+    precision = gaussian and family.weights == "precision"
     if m_step is not None:
         from sklmm.engine.adam import fit_by_adam
 
@@ -57,6 +58,7 @@ def run(
         reml=reml,
         sigma=family.sigma if gaussian else None,
         scale_y=family.scale_equivariant,
+        precision=precision,
     )
     if gaussian and problem.n <= problem.p and not problem.perfect:
         raise ValueError(
@@ -91,7 +93,7 @@ def run(
                 "are singular: leave out a term (are there as many levels as rows?), or pin the "
                 "residual SD, family=Gaussian(sigma=...)."
             ) from error
-    if family.name == "binomial":
+    if family.name == "binomial" or precision:
         # Trials are weights to the engine, and no observations to BIC.
         loglik = None if result.loglik is None else result.loglik + response.log_constant
         return replace(result, loglik=loglik, n_obs=len(y))

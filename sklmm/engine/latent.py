@@ -141,7 +141,10 @@ class Latent:
         data = tensors(self.problem, dtype, d)
         padded = np.zeros((data.w.shape[0], fixed.shape[1]))
         padded[: len(fixed)] = fixed
-        return Arrays(data, tf.constant(padded, dtype))
+        offset = np.zeros((len(padded), 1))
+        if self.problem.offset is not None:
+            offset[: len(fixed), 0] = self.problem.offset
+        return Arrays(data, tf.constant(padded, dtype), tf.constant(offset, dtype))
 
     def observations(self):
         """y and the weights of the observations, one each for all their predictors."""

@@ -38,8 +38,9 @@ class BlockData:
 class Problem:
     """y [n_rows], X [n_rows, p], weights [n_rows], blocks; and the scales that lead back.
 
-    Weights count repetitions of a row: `n` is their sum. `reml` integrates the coefficients out,
-    `sigma` is the pinned residual SD (in standard units) or None.
+    Weights count repetitions of a row: `n` is their sum; or they are precisions, and it is the
+    number of rows. offset [n_rows] or None is added to the linear predictor. `reml` integrates the
+    coefficients out, `sigma` is the pinned residual SD (in standard units) or None.
     """
 
     y: np.ndarray
@@ -55,6 +56,7 @@ class Problem:
     z_scales: tuple
     log_det_basis: float
     ols_variance: float = field(default=1.0)
+    offset: np.ndarray | None = None
 
     @property
     def p(self):
@@ -110,13 +112,12 @@ def weighed(array, weights):
     return array if (weights == 1).all() else array * weights
 
 
-def _whiten(X, weights, fit_intercept):
+def _whiten(X, weights, n, fit_intercept):
     """X B with orthonormal columns up to n, B [n_columns, rank], and log|det| of the map.
 
     Column by column, in place: a table may have 10^8 rows.
     """
-    n = weights.sum()
-    centre = weights @ X / n if fit_intercept else np.zeros(X.shape[1])
+    centre = weights @ X / weights.sum() if fit_intercept else np.zeros(X.shape[1])
     if fit_intercept:
         centre[0] = 0.0
     # An overflow-free scale for columns as large as 1e300.
@@ -160,16 +161,21 @@ def _scaled_blocks(design, weights, n, y_scale):
     return tuple(blocks), tuple(z_scales)
 
 
-def standardize(design, y, weights, *, fit_intercept, reml, sigma=None, scale_y=True):
+def standardize(
+    design, y, weights, *, fit_intercept, reml, sigma=None, scale_y=True, precision=False
+):
     """Problem in standard units from a Design, y [n_rows] and weights [n_rows].
 
-    `scale_y` is for families whose y may be shifted and scaled; others keep y as it is.
+    `scale_y` is for families whose y may be shifted and scaled; others keep y as it is. `precision`
+    makes the weights divisors of the residual variance.
     """
-    n = float(weights.sum())
-    X, basis, log_det = _whiten(design.X, weights, fit_intercept)
-    centre, scale, perfect = 0.0, 1.0, False
+    n = float(len(y) if precision else weights.sum())
+    X, basis, log_det = _whiten(design.X, weights, n, fit_intercept)
+    centre, scale, perfect, offset = 0.0, 1.0, False, design.offset
     if scale_y:
-        centre, scale, perfect = _units(X, y, weights, fit_intercept)
+        if offset is not None:
+            y, offset = y - offset, None
+        centre, scale, perfect = _units(X, y, weights, n, fit_intercept)
     blocks, z_scales = _scaled_blocks(design, weights, n, scale)
     return Problem(
         y=(y - centre) / scale,
@@ -185,13 +191,13 @@ def standardize(design, y, weights, *, fit_intercept, reml, sigma=None, scale_y=
         z_scales=z_scales,
         log_det_basis=log_det,
         ols_variance=0.0 if perfect else 1.0,
+        offset=offset,
     )
 
 
-def _units(X, y, weights, fit_intercept):
+def _units(X, y, weights, n, fit_intercept):
     """Centre of y, its residual SD by least squares on X, and whether X reproduces it."""
-    n = float(weights.sum())
-    centre = float(weights @ y / n) if fit_intercept else 0.0
+    centre = float(weights @ y / weights.sum()) if fit_intercept else 0.0
     centred = y - centre
     residual = centred - X @ (X.T @ (weights * centred) / n)
     variance = float(weights @ residual**2) / max(n - X.shape[1], 1.0)
@@ -204,6 +210,7 @@ def _units(X, y, weights, fit_intercept):
 def in_own_units(design, y, weights, *, reml, sigma=None):
     """Problem in the table's own units, those of the tutorial's settings."""
     n = float(weights.sum())
+    y = y if design.offset is None else y - design.offset
     blocks = tuple(
         BlockData(b.refs, z, b.n_levels, b.sd, _crossprod(b.refs, z, weights, b.n_levels))
         for b in design.blocks

@@ -16,8 +16,9 @@ def start_theta(latent):
     """(Theta, mode [P]) to start from."""
     problem, like, space = latent.full, latent.like, latent.space
     y, w = latent.observations()
-    constant, raw = _constant(like, y, w, len(space.estimated))
-    eta = tf.constant(np.tile(constant, len(y))[:, None])
+    offset = np.zeros(len(y)) if problem.offset is None else problem.offset
+    constant, raw = _constant(like, y, w, offset, len(space.estimated))
+    eta = tf.constant((np.tile(constant, len(y)) + np.repeat(offset, len(constant)))[:, None])
     W = like.curvature(tf.constant(y), eta, tf.constant(raw[:, None])).numpy()[:, 0]
     weight = np.repeat(w, like.n_predictors)
     working = 1 / np.sqrt(max(weight @ W / weight.sum(), 1e-12))
@@ -39,19 +40,20 @@ def start_theta(latent):
     return Theta(x[: problem.p], factors, raw), x[problem.p :]
 
 
-def _constant(like, y, w, n_raw):
+def _constant(like, y, w, offset, n_raw):
     """Linear predictors [d] and raw parameters of independent, identically distributed y."""
     if len(y) > MAX_ROWS:
         rows = np.linspace(0, len(y) - 1, MAX_ROWS).astype(int)
-        y, w = y[rows], w[rows]
+        y, w, offset = y[rows], w[rows], offset[rows]
     d, total = like.n_predictors, w.sum()
     y_, w_ = tf.constant(y), tf.constant(w[:, None] / total)
+    known = tf.constant(np.repeat(offset, d)[:, None])
 
     def loss(values):
         variable = tf.constant(values)
         with tf.GradientTape() as tape:
             tape.watch(variable)
-            eta = tf.tile(variable[:d, None], [len(y), 1])
+            eta = known + tf.tile(variable[:d, None], [len(y), 1])
             out = -tf.reduce_sum(w_ * like.log_prob(y_, eta, variable[d:, None]))
         gradient = tape.gradient(out, variable)
         value = out.numpy()

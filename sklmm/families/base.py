@@ -53,7 +53,7 @@ class Response:
     keep : ndarray of bool [n] or None
         False for rows that say nothing (binomial without trials); None keeps all.
     log_constant : float
-        What the engine's log-likelihood lacks: the binomial coefficients.
+        What the engine's log-likelihood lacks: the binomial coefficients, the precisions.
     """
 
     family: "Family"

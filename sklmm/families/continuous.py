@@ -16,6 +16,10 @@ class Gaussian(Family):
     ----------
     sigma : float, optional
         Pins the residual standard deviation (in units of y) instead of estimating it.
+    weights : {"repeats", "precision"}, default="repeats"
+        What `sample_weight` means: a row of weight w is w such rows, as in scikit-learn; or its
+        residual variance is sigma^2 / w, as in lme4 (y the mean of w measurements, say). The latter
+        is for e_step "exact" and "cg".
 
     References
     ----------
@@ -31,12 +35,23 @@ class Gaussian(Family):
     name = "gaussian"
     scale_equivariant = True
 
-    def __init__(self, sigma=None):
+    def __init__(self, sigma=None, weights="repeats"):
         self.sigma = sigma
+        self.weights = weights
 
     def check(self):
         """Raise ValueError for a `sigma` that is neither None nor a positive number."""
         self._check_pins(sigma=self.sigma)
+        if self.weights not in ("repeats", "precision"):
+            raise self._error(
+                f"weights={self.weights!r} is not available: use 'repeats' or 'precision'."
+            )
+
+    def bind(self, y, weights=None):
+        """The `Response` in y."""
+        y, weights = numeric(self, y, weights)
+        constant = 0.5 * float(np.log(weights).sum()) if self.weights == "precision" else 0.0
+        return Response(self, y, weights, log_constant=constant)
 
     def parameters(self, n_classes=None):
         """sigma."""

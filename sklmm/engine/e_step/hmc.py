@@ -49,7 +49,7 @@ def target(like, arrays, point, frame, offset):
     data = arrays.data
     p = data.X.shape[1]
     system_ = frame.system._replace(factors=point.factors)
-    fixed = arrays.fixed @ point.beta[:, None]
+    fixed = arrays.offset + arrays.fixed @ point.beta[:, None]
     y, w, d = data.y[:: like.n_predictors], data.w[:: like.n_predictors, None], like.n_predictors
     raw = point.raw[:, None]
 

@@ -1,0 +1,156 @@
+"""Formulas: formulaic's for the fixed part, lme4's terms in parentheses for the random one.
+
+formulaic builds the columns, remembers levels, knots and centres in its ModelSpec, and applies them
+again at predict.
+"""
+
+import re
+import warnings
+
+import numpy as np
+import pandas as pd
+
+_RANDOM = re.compile(r"\+?\s*\([^()]*\|[^()]*\)")
+
+
+def split_formula(formula):
+    """Split ``"y ~ x + (1 | g)"`` into the fixed formula and the random-effect terms.
+
+    Parameters
+    ----------
+    formula : str
+
+    Returns
+    -------
+    (str, list of str)
+        Such as ``("y ~ x", ["(1 | g)"])``.
+
+    Raises
+    ------
+    ValueError
+        For a formula without a response, or with a bar outside of a term.
+
+    Examples
+    --------
+    >>> from sklmm.design.formula import split_formula
+    >>> split_formula("y ~ x * z + (1 + x | g) + (1 | h)")
+    ('y ~ x * z', ['(1 + x | g)', '(1 | h)'])
+    >>> split_formula("y ~ (1 | g)")
+    ('y ~ 1', ['(1 | g)'])
+    """
+    response, rhs = split_response(formula)
+    if response is None:
+        raise ValueError(
+            f"formula={formula!r} has no response: write 'y ~ x + (1 | g)', y a column."
+        )
+    terms = [term.strip("+ \n\t") for term in _RANDOM.findall(rhs)]
+    fixed = _RANDOM.sub(" ", rhs).strip().removeprefix("+").strip() or "1"
+    if "|" in fixed:
+        raise ValueError(
+            f"formula={formula!r}: {fixed!r} has a bar outside of a random-effect term such as "
+            "'(1 + x | g)'; a term's coefficients are columns, no functions of them."
+        )
+    return f"{response} ~ {' '.join(fixed.split())}", terms
+
+
+def split_response(formula):
+    """(response's column or None, right-hand side) of a formula."""
+    left, tilde, right = formula.partition("~")
+    if not tilde:
+        return None, left.strip()
+    return left.strip().strip("`") or None, right.strip()
+
+
+def learn_formula(formula, table, fit_intercept):
+    """(X [n_rows, n_columns], formulaic's ModelSpec) of a right-hand side on a training table."""
+    Formula, DefaultFormulaParser = _formulaic()
+    if not isinstance(table, pd.DataFrame):
+        raise ValueError(
+            f"fixed_effects={formula!r}: a formula needs columns with names: give X as a DataFrame."
+        )
+    rhs, name = split_response(formula)[1], f"fixed_effects={formula!r}"
+    parser = DefaultFormulaParser(include_intercept=fit_intercept)
+    made = _evaluated(
+        name,
+        lambda: Formula(rhs, _parser=parser).get_model_matrix(
+            table, na_action="ignore", output="numpy", context={}
+        ),
+    )
+    if not hasattr(made, "model_spec") or "|" in rhs:
+        raise ValueError(f"{name}: give one right-hand side, without '|'.")
+    spec = made.model_spec
+    _check_missing(spec, table)
+    return _finite(made, spec, name), spec
+
+
+def apply_formula(spec, table):
+    """The columns of a ModelSpec on a new table."""
+    name = f"fixed_effects={str(spec.formula)!r}"
+    _check_missing(spec, table)
+    _check_levels(spec, table)
+    return _finite(_evaluated(name, lambda: spec.get_model_matrix(table, context={})), spec, name)
+
+
+def _formulaic():
+    try:
+        from formulaic import Formula
+        from formulaic.parser import DefaultFormulaParser
+    except ImportError as error:
+        raise ImportError(
+            "fixed_effects: formulas need formulaic: pip install 'sklmm[formula]', or give a list "
+            "of columns."
+        ) from error
+    return Formula, DefaultFormulaParser
+
+
+def _evaluated(name, build):
+    from formulaic.errors import FormulaicError
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            # What is infinite or missing then is told by column, below.
+            with np.errstate(all="ignore"):
+                return build()
+        except (FormulaicError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+            # formulaic marks places with escape codes, on further lines.
+            reason = str(error).split("\n")[0]
+            raise ValueError(f"{name}: {reason}") from error
+
+
+def _check_missing(spec, table):
+    missing = [c for c in table if c in spec.required_variables and table[c].isna().any()]
+    if missing:
+        raise ValueError(
+            f"Input X contains NaN in the fixed-effects column(s) "
+            f"{', '.join(map(repr, missing))}: impute them first, with a SimpleImputer in a "
+            "Pipeline for example."
+        )
+
+
+def _check_levels(spec, table):
+    """formulaic codes a level that it has not seen as the reference level, with a warning."""
+    for factor, (_, state) in spec.encoder_state.items():
+        known = state.get("categories")
+        columns = [c for c in spec.required_variables if re.search(rf"\b{re.escape(c)}\b", factor)]
+        if known is None or len(columns) != 1:
+            continue
+        values = table[columns[0]]
+        unseen = values[~values.isin(known)].tolist()
+        if unseen:
+            raise ValueError(
+                f"The fixed-effects column {columns[0]!r} holds {unseen[0]!r}, a level not "
+                "seen when the model was fitted: it has no coefficient. Replace it, or make the "
+                "column a grouping factor in random_effects."
+            )
+
+
+def _finite(made, spec, name):
+    X = np.asarray(made, dtype=np.float64)
+    if not np.isfinite(X).all():
+        bad = np.array(spec.column_names)[~np.isfinite(X).all(axis=0)]
+        raise ValueError(
+            f"{name}: {', '.join(map(repr, map(str, bad)))} is not finite: change the formula, or "
+            "the rows where it is not defined."
+        )
+    return X

@@ -1,0 +1,147 @@
+"""Formulas: formulaic's columns in the fixed part, the response and the terms of lme4's formula."""
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.model_selection import cross_val_predict
+
+from sklmm import MixedEffectsClassifier, MixedEffectsRegressor
+from sklmm.datasets import load_cbpp
+
+
+@pytest.fixture(scope="module")
+def table(sleepstudy):
+    """sleepstudy with a column of strings, one of categories, one with a blank in its name."""
+    X, y = sleepstudy
+    rows = np.arange(len(X))
+    return X.assign(
+        Reaction=y,
+        shift=np.where(rows % 3 == 0, "late", "early"),
+        kind=pd.Categorical(rows % 4),
+        **{"log dose": np.cos(rows)},
+    )
+
+
+def without_response(table):
+    return table.drop(columns="Reaction")
+
+
+def test_an_lme4_formula_takes_the_response_from_the_table(table, sleep_model):
+    model = MixedEffectsRegressor.from_formula("Reaction ~ Days + (1 + Days | Subject)")
+    model.fit(table)
+    assert model.coef_ == pytest.approx(sleep_model.coef_, rel=1e-12)
+    assert model.loglik_ == pytest.approx(sleep_model.loglik_, abs=1e-9)
+    assert list(model.feature_names_in_) == list(without_response(table).columns)
+    expected = model.predict(without_response(table))
+    np.testing.assert_array_equal(model.predict(table), expected)
+    np.testing.assert_array_equal(clone(model).fit(table).predict(table), expected)
+    again = clone(model).fit(without_response(table), table["Reaction"])
+    np.testing.assert_array_equal(again.predict(table), expected)
+
+
+def test_columns_are_those_of_dummies_made_by_hand(table):
+    formula = MixedEffectsRegressor(["Subject"], fixed_effects="~ Days * shift + C(kind)")
+    formula.fit(without_response(table), table["Reaction"])
+    early = (table["shift"] == "late").astype(float)
+    by_hand = table[["Subject", "Days"]].assign(
+        late=early, both=early * table["Days"], **{f"k{k}": table["kind"] == k for k in (1, 2, 3)}
+    )
+    model = MixedEffectsRegressor(["Subject"]).fit(by_hand, table["Reaction"])
+    by_formula = formula.fixed_effects_["estimate"]
+    assert by_formula["Days:shift[T.late]"] == pytest.approx(
+        model.fixed_effects_.loc["both", "estimate"], rel=1e-8
+    )
+    np.testing.assert_allclose(
+        formula.predict(without_response(table)), model.predict(by_hand), rtol=1e-9
+    )
+    assert formula.loglik_ == pytest.approx(model.loglik_, abs=1e-6)
+
+
+def test_knots_and_centres_are_those_of_training(table, tmp_path):
+    X, y = without_response(table), table["Reaction"]
+    model = MixedEffectsRegressor(
+        ["Subject"], fixed_effects="~ bs(Days, df=4) + center(`log dose`)"
+    ).fit(X, y)
+    expected = model.predict(X)
+    np.testing.assert_allclose(model.predict(X.iloc[7:8]), expected[7:8], rtol=1e-12)
+    joblib.dump(model, tmp_path / "model")
+    np.testing.assert_array_equal(joblib.load(tmp_path / "model").predict(X), expected)
+    assert cross_val_predict(model, X, y, cv=3).shape == y.shape
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_without_an_intercept_every_level_has_a_coefficient(table, fit_intercept):
+    text = "~ 0 + shift" if fit_intercept else "~ shift"
+    model = MixedEffectsRegressor(["Subject"], fixed_effects=text, fit_intercept=fit_intercept)
+    model.fit(without_response(table), table["Reaction"])
+    assert list(model.fixed_effects_.index) == ["shift[early]", "shift[late]"]
+    assert model.intercept_ == 0.0
+
+
+def test_a_classifier_has_formulas_too():
+    table = load_cbpp(as_frame=True).frame
+    rows = table.loc[table.index.repeat(3)].assign(case=np.arange(3 * len(table)) % 3 == 0)
+    rows["case"] = np.where(rows["case"], "yes", "no")
+    formula = "case ~ C(period) + (1 | herd)"
+    model = MixedEffectsClassifier.from_formula(formula, e_step="laplace").fit(rows)
+    assert list(model.classes_) == ["no", "yes"]
+    assert list(model.predict(rows.drop(columns="case"))) == list(model.predict(rows))
+
+
+@pytest.mark.parametrize(
+    ("formula", "says"),
+    [
+        ("~ nope", "nope"),
+        ("~ Days +* shift", "Operator"),
+        ("~ Days | shift", "one right-hand side"),
+        ("~ np.log(Days)", "'np.log.Days.' is not finite"),
+        ("nope ~ Days", "the response 'nope' is not a column"),
+    ],
+)
+def test_a_formula_that_cannot_be_read_is_shown(table, formula, says):
+    model = MixedEffectsRegressor(["Subject"], fixed_effects=formula)
+    y = None if formula.startswith("nope") else table["Reaction"]
+    with pytest.raises(ValueError, match=says) as caught:
+        model.fit(without_response(table), y)
+    assert "fixed_effects=" in str(caught.value)
+    assert not hasattr(model, "result_")
+
+
+@pytest.mark.parametrize(
+    ("formula", "says"),
+    [
+        ("Days + (1 | Subject)", "no response"),
+        ("Reaction ~ Days + (1 + log(Days) | Subject)", "columns, no functions"),
+    ],
+)
+def test_from_formula_refuses(formula, says):
+    with pytest.raises(ValueError, match=says):
+        MixedEffectsRegressor.from_formula(formula)
+
+
+def test_arrays_have_no_names(table):
+    X = table[["Days", "Subject"]].to_numpy(dtype=float)
+    with pytest.raises(ValueError, match="DataFrame"):
+        MixedEffectsRegressor([1], fixed_effects="~ Days").fit(X, table["Reaction"])
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "says"),
+    [
+        ("shift", "nightly", "column 'shift' holds 'nightly'"),
+        ("shift", None, "NaN in the fixed-effects column.* 'shift'"),
+        ("Days", np.nan, "NaN in the fixed-effects column.* 'Days'"),
+    ],
+)
+def test_what_a_formula_cannot_code_is_named(table, column, value, says):
+    X, y = without_response(table), table["Reaction"]
+    model = MixedEffectsRegressor(["Subject"], fixed_effects="~ Days + C(shift)").fit(X, y)
+    new = X.astype({"Days": float})
+    new.loc[3, column] = value
+    with pytest.raises(ValueError, match=says):
+        model.predict(new)
+    if value != "nightly":
+        with pytest.raises(ValueError, match=says):
+            clone(model).fit(new, y)
