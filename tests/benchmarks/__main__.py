@@ -23,6 +23,8 @@ import time
 from pathlib import Path
 from statistics import median
 
+import numpy as np
+
 from tests.benchmarks.systems import r_script, work
 from tests.benchmarks.workloads import WORKLOADS
 
@@ -91,6 +93,19 @@ def rows(name, results, missing):
     return out
 
 
+def growth(lines):
+    """Sentence on how sklmm's first fits grow with the rows of `make_crossed`, or None."""
+    points = []
+    for line in lines:
+        cells = [c.strip() for c in line.split("|")]
+        if cells[1].startswith("crossed-") and cells[2] == "sklmm":
+            points.append((float(cells[1].split("-")[1]), float(cells[4])))
+    if len(points) < 2:
+        return None
+    slope = np.polyfit(*np.log(points).T, 1)[0]
+    return f"First fits of `make_crossed` take time in proportion to rows^{slope:.2f}."
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -152,7 +167,8 @@ def write(path, lines, versions):
         "| workload | system | process | first | second | memory | runs | SDs, or scores |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    path.write_text("\n".join([*head, *lines, ""]))
+    tail = ["", sentence] if (sentence := growth(lines)) else []
+    path.write_text("\n".join([*head, *lines, *tail, ""]))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from sklearn.model_selection import KFold, cross_val_score
 
-from sklmm import MixedEffectsRegressor
+from sklmm import MixedEffectsClassifier, MixedEffectsRegressor
 from sklmm.datasets import make_crossed
 from sklmm.engine.xla import bucket, check_device, compilations, pad
 
@@ -28,6 +29,19 @@ def test_fits_of_nearly_equal_size_share_one_compilation():
     assert compilations == before
     model.fit(X.iloc[:2_000], y[:2_000])
     assert compilations["complete_scores"] == before["complete_scores"] + 1
+
+
+def test_the_folds_of_a_cross_validation_share_one_compilation_of_each_step():
+    X, y, _ = make_crossed(2_500, (120, 80), random_state=1)
+    model = MixedEffectsClassifier(["g0", "g1"], random_state=0, tol=0.2)
+    folds = KFold(5, shuffle=True, random_state=0)
+    first = next(iter(folds.split(X)))[0]
+    compilations.clear()
+    model.fit(X.iloc[first], (y > np.median(y))[first])
+    assert compilations["hmc_transitions"] == compilations["complete_scores"] == 1
+    before = dict(compilations)
+    assert len(cross_val_score(model, X, y > np.median(y), cv=folds)) == 5
+    assert compilations == before
 
 
 @pytest.mark.parametrize("device", ["GPU:7", "TPU:0", "nonsense"])
