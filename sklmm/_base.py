@@ -214,6 +214,7 @@ class BaseMixedEffects(BaseEstimator):
                 stacklevel=4,
             )
 
+        self._warn_of_dropped(spec, result)
         self._warn_of_separation(design, labels, result)
 
     def _set_coefficients(self, spec, labels, result):
@@ -230,15 +231,29 @@ class BaseMixedEffects(BaseEstimator):
             self.intercept_ = 0.0
             self.family_params_ = {"cutpoints": inference.cutpoints(result)}
 
+    def _warn_of_dropped(self, spec, result):
+        """Name the columns that depend linearly on earlier ones."""
+        names = [repr(n) for n, out in zip(spec.coef_names, result.dropped, strict=False) if out]
+        if names:
+            listed = ", ".join(names[:10]) + (f" and {len(names) - 10} more" * (len(names) > 10))
+            warnings.warn(
+                f"The fixed-effects column(s) {listed} are linear combinations of those before "
+                "them (a constant beside an intercept, the last dummy of a factor, a copy): left "
+                "out of the model, with coefficient 0. Remove them from fixed_effects.",
+                UserWarning,
+                stacklevel=6,
+            )
+
     def _warn_of_separation(self, design, labels, result):
         """Warn of a coefficient that runs to infinity: its standard error in eta says so."""
-        if self._family.name not in SEPARABLE or not np.isfinite(result.coef_cov).all():
+        if self._family.name not in SEPARABLE:
             return
         scale = design.X.std(axis=0)
         scale = np.tile(
             np.where(scale > 0, scale, np.abs(design.X).max(axis=0)), self._n_predictors
         )
-        wide = scale * np.sqrt(np.maximum(np.diag(result.coef_cov), 0.0))
+        variance = np.nan_to_num(np.diag(result.coef_cov), posinf=0.0)
+        wide = scale * np.sqrt(np.maximum(variance, 0.0))
         if wide.max(initial=0.0) > SEPARATED:
             warnings.warn(
                 f"The coefficient {labels.coef[int(np.argmax(wide))]!r} has no finite maximum "

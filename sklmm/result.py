@@ -35,7 +35,7 @@ class EMResult:
     coef : ndarray [n_columns]
         Fixed effects, the intercept first if there is one.
     coef_cov : ndarray [n_columns, n_columns]
-        Their covariance (X^T V^-1 X)^-1.
+        Their covariance (X^T V^-1 X)^-1; nan for columns that depend on earlier ones.
     covariances : tuple of ndarray [r, r]
         One covariance matrix a block.
     family : dict
@@ -81,6 +81,11 @@ class EMResult:
     def sigma(self):
         """Residual SD, nan for families without one."""
         return self.family.get("sigma", np.nan)
+
+    @property
+    def dropped(self):
+        """Coefficients of columns that depend on earlier ones and were left out, bool."""
+        return np.isnan(np.diag(self.coef_cov))
 
     @property
     def variance_se(self):

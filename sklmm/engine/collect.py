@@ -61,10 +61,13 @@ def perfect(problem, parameters):
     beta = problem.X.T @ (problem.weights * problem.y) / problem.n
     names = sum(b.r * (b.r + 1) // 2 for b in problem.blocks) + len(parameters)
     n_columns = problem.basis.shape[0]
+    natural_cov = np.zeros((n_columns + names, n_columns + names))
+    dropped = np.flatnonzero(problem.dropped)
+    natural_cov[dropped] = natural_cov[:, dropped] = np.nan
     zeros = [np.zeros((b.n_levels, b.r)) for b in problem.blocks]
     return EMResult(
         coef=problem.coef(beta),
-        coef_cov=np.zeros((n_columns, n_columns)),
+        coef_cov=natural_cov[:n_columns, :n_columns],
         covariances=tuple(
             problem.covariance(k, np.eye(b.r) * (b.sd or 0.0)) for k, b in enumerate(problem.blocks)
         ),
@@ -77,7 +80,7 @@ def perfect(problem, parameters):
         effects_std=tuple(zeros),
         coef_root=np.zeros((n_columns, 1)),
         effects_root=tuple(z[:, :, None].astype(np.float32) for z in zeros),
-        natural_cov=np.zeros((n_columns + names, n_columns + names)),
+        natural_cov=natural_cov,
         mc_error=np.zeros(n_columns + names),
         loglik=np.inf,
         n_obs=problem.n,
@@ -103,7 +106,9 @@ def collect(algorithm, last, posterior, history, trace):
     if posterior.beta_cov is not None:
         cov[:p, :p] = posterior.beta_cov
     natural_cov = jacobian @ cov @ jacobian.T
-    unknown = q + np.flatnonzero(_unidentified(space, theta, last.covariance))
+    unknown = np.flatnonzero(
+        np.concatenate([problem.dropped, _unidentified(space, theta, last.covariance)])
+    )
     natural_cov[unknown] = natural_cov[:, unknown] = np.nan
     # A noisy algorithm stopped before it could estimate its error does not know it.
     mc_error = np.full(len(jacobian), np.nan if algorithm.stochastic else 0.0)

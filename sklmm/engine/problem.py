@@ -5,14 +5,16 @@ table:
 
     y' = (y - m) / s,   X' = X B with X'^T w X' = n I,   z' = z / rms(z)
 
-B comes from the eigenvectors of the scaled cross-product of the centred columns; directions without
-variation are left out, so collinear columns get the minimum-norm solution and n_rows < p is no
-error.
+B comes from the eigenvectors of the scaled cross-product of the centred columns. A column that
+depends linearly on earlier ones is left out, its row of B 0 (`engine.rank`); but with no more rows
+than columns directions without variation are, so that the solution is that of minimum norm.
 """
 
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+
+from sklmm.engine.rank import independent, orthonormal, triangle, well_conditioned
 
 RANK_TOLERANCE = 1e-11
 PERFECT_FIT = 1e-20
@@ -60,6 +62,11 @@ class Problem:
     def p(self):
         """Rank of the fixed part."""
         return self.X.shape[1]
+
+    @property
+    def dropped(self):
+        """Columns that depend on earlier ones, where there are rows to tell: bool [n_columns]."""
+        return ~self.basis.any(axis=1) & (len(self.y) > len(self.basis))
 
     @property
     def n_effects(self):
@@ -132,15 +139,22 @@ def _whiten(X, weights, fit_intercept):
     scale = np.where(varies, rms, 1.0)
     columns[~varies] = 0.0
     gram = weighed(columns, weights) @ columns.T / n / np.outer(scale, scale)
-    values, vectors = np.linalg.eigh(gram)
-    keep = values > RANK_TOLERANCE * max(values.max(initial=0.0), 1.0)
-    rotation = vectors[:, keep] / np.sqrt(values[keep]) / scale[:, None]
+    if len(X) > X.shape[1] and not well_conditioned(gram):
+        R = triangle(columns, weights)
+        kept = independent(R, noise / scale)
+        rotation, log_det = orthonormal(R, kept)
+    else:
+        values, vectors = np.linalg.eigh(gram)
+        keep = values > RANK_TOLERANCE * max(values.max(initial=0.0), 1.0)
+        rotation, log_det = vectors[:, keep] / np.sqrt(values[keep]), np.log(values[keep]).sum()
+        kept = varies
+    rotation /= scale[:, None]
     whitened = (rotation.T @ columns).T
     basis = rotation / peak[:, None]
     if fit_intercept:
         basis[0] -= centre @ basis
-    # log|X^T w X| = log|n I| + log_det_basis for a full-rank X.
-    log_det = float(np.sum(np.log(values[keep])) + 2 * np.sum(np.log((scale * peak)[varies])))
+    # log|X^T w X| = log|n I| + log_det for an X of full rank.
+    log_det = float(log_det + 2 * np.sum(np.log((scale * peak)[kept])))
     return whitened, basis, log_det
 
 
@@ -201,9 +215,11 @@ def _units(X, y, weights, fit_intercept):
     return centre, np.sqrt(variance) if variance > 0 else 1.0, variance == 0.0
 
 
-def in_own_units(design, y, weights, *, reml, sigma=None):
+def in_own_units(design, y, weights, *, fit_intercept, reml, sigma=None):
     """Problem in the table's own units, those of the tutorial's settings."""
     n = float(weights.sum())
+    _, basis, _ = _whiten(design.X, weights, fit_intercept)
+    kept = basis.any(axis=1)
     blocks = tuple(
         BlockData(b.refs, z, b.n_levels, b.sd, _crossprod(b.refs, z, weights, b.n_levels))
         for b in design.blocks
@@ -211,7 +227,7 @@ def in_own_units(design, y, weights, *, reml, sigma=None):
     )
     return Problem(
         y=y,
-        X=design.X,
+        X=design.X[:, kept],
         weights=weights,
         blocks=blocks,
         n=n,
@@ -219,7 +235,7 @@ def in_own_units(design, y, weights, *, reml, sigma=None):
         sigma=sigma,
         y_centre=0.0,
         y_scale=1.0,
-        basis=np.eye(design.X.shape[1]),
+        basis=np.eye(len(kept))[:, kept],
         z_scales=tuple(np.ones(b.r) for b in blocks),
         log_det_basis=0.0,
     )
