@@ -245,6 +245,7 @@ def test_other_families_leave_it_out_too(table):
     np.testing.assert_allclose(model.coef_, [*other.coef_, 0.0], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_each_class_leaves_it_out(table):
     X, y = table
     X = X[["g0", "x0"]].assign(copy=-X["x0"], c=1.0)

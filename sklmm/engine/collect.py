@@ -77,7 +77,7 @@ def perfect(problem, parameters):
             for name, kind in parameters.items()
         },
         effects=tuple(zeros),
-        effects_std=tuple(zeros),
+        effects_cov=tuple(np.zeros((b.n_levels, b.r, b.r)) for b in problem.blocks),
         coef_root=np.zeros((n_columns, 1)),
         effects_root=tuple(z[:, :, None].astype(np.float32) for z in zeros),
         natural_cov=natural_cov,
@@ -128,7 +128,9 @@ def collect(algorithm, last, posterior, history, trace):
         covariances=tuple(problem.covariance(k, L) for k, L in enumerate(theta.factors)),
         family=space.family(theta.raw),
         effects=tuple(problem.effects(k, e) for k, e in enumerate(posterior.effects)),
-        effects_std=tuple(problem.effects(k, e) for k, e in enumerate(posterior.effects_std)),
+        effects_cov=tuple(
+            problem.effects_covariance(k, V) for k, V in enumerate(posterior.effects_cov)
+        ),
         coef_root=problem.coef_deviation(root[:p].T).T,
         effects_root=tuple(roots),
         natural_cov=natural_cov,

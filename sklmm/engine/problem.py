@@ -100,6 +100,11 @@ class Problem:
         scale = self.y_scale / self.z_scales[block]
         return b * scale.reshape((1, -1) + (1,) * (b.ndim - 2))
 
+    def effects_covariance(self, block, V):
+        """Covariances of a block's effects in y's units, [n_levels, r, r]."""
+        scale = self.y_scale / self.z_scales[block]
+        return V * np.outer(scale, scale)
+
 
 def _crossprod(refs, z, weights, n_levels):
     r = z.shape[1]
