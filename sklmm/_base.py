@@ -150,7 +150,7 @@ class BaseMixedEffects(BaseEstimator):
         >>> model.predict(new[-1:]).round(1)
         array([345.6])
         >>> model.update(new, y[new.index]).predict(new[-1:]).round(1)
-        array([430.2])
+        array([430.7])
         """
         check_is_fitted(self)
         table = self._validate_new(X)
