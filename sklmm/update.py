@@ -27,12 +27,12 @@ from sklmm.engine.theta import CONSTRAINTS
 from sklmm.prediction import linear_predictor
 from sklmm.result import Status, own_sds
 
-NEWTON_STEPS = 50
+NEWTON_STEPS = 100
 #: Decrement, in units of the log density, at which Newton's method ends.
 NEWTON_TOL = 1e-12
 MOST_HALVINGS = 12
 #: Effects of the new rows' levels beside the largest term's: the equations are dense in them.
-MOST_EFFECTS = 10_000
+MOST_EFFECTS = 5_000
 #: Columns up to which an exact root takes one more for every new effect.
 EXACT_ROOT = 2048
 #: Singular values of unit rows below this, of the largest, are rounding.
@@ -242,10 +242,8 @@ class _Rows:
                 break
             before, u, eta = W, trial, eta + length * along
             value, score, W = found
-            # Where W stands still the density is quadratic, and the step was the last.
-            if np.array_equal(W, before):
-                break
-            equations = self.equations(W)
+            if not np.array_equal(W, before):
+                equations = self.equations(W)
             if decrement < NEWTON_TOL:
                 break
         return equations, u

@@ -5,11 +5,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.optimize import minimize
-from scipy.special import expit
-from scipy.stats import norm
+from scipy.special import expit, log_softmax
+from scipy.stats import t as student
 
 from sklmm import MixedEffectsClassifier, MixedEffectsRegressor, RandomEffect
 from sklmm.datasets import make_crossed
+from sklmm.families import StudentT
 from sklmm.result import Status
 
 SLOPES = ["(1 + x | g)"]
@@ -395,25 +396,27 @@ def test_more_levels_than_the_equations_take(crossed, monkeypatch):
 
 
 def log_density(name, y, eta, parameters):
+    if name == "student_t":
+        return student.logpdf(y, parameters["df"], eta, parameters["sigma"])
     if name == "poisson":
         return y * eta - np.exp(eta)
-    if name == "bernoulli":
-        return y * eta - np.logaddexp(0, eta)
-    return norm.logpdf(y, eta, parameters["sigma"])
+    return y * eta - np.logaddexp(0, eta)
 
 
-@pytest.mark.parametrize("name", ["poisson", "bernoulli"])
+@pytest.mark.parametrize("name", ["poisson", "bernoulli", "student_t"])
 def test_other_families_take_laplaces_posterior_from_each_levels_own(name):
     X, _ = grouped(n_rows=600)
     rng = np.random.default_rng(1)
     eta = 0.4 + 0.8 * rng.normal(size=12)[X["g"]] - X["w"]
-    y = pd.Series(
-        rng.poisson(np.exp(eta)) if name == "poisson" else rng.uniform(size=600) < expit(eta)
-    )
-    y = y.astype(float)
+    y = {
+        "poisson": rng.poisson(np.exp(eta)),
+        "bernoulli": rng.uniform(size=600) < expit(eta),
+        "student_t": eta + rng.standard_t(4, 600),
+    }[name].astype(float)
     late = (np.arange(600) >= 400) | (X["g"] == 11)
     X = X[["g", "w"]]
-    model = MixedEffectsRegressor(["g"], family=name, e_step="laplace").fit(X[~late], y[~late])
+    family = StudentT(df=4) if name == "student_t" else name
+    model = MixedEffectsRegressor(["g"], family=family, e_step="laplace").fit(X[~late], y[~late])
     mean = model.random_effects_["g"]["Intercept"].reindex(range(12), fill_value=0.0)
     sd = model.random_effects_std_["g"]["Intercept"]
     sd = sd.reindex(range(12), fill_value=np.sqrt(model.cov_re_["g"].iloc[0, 0]))
@@ -425,12 +428,15 @@ def test_other_families_take_laplaces_posterior_from_each_levels_own(name):
 
         def loss(b, rows=rows, offset=offset, level=level):
             prior = 0.5 * ((b[0] - mean[level]) / sd[level]) ** 2
-            return prior - log_density(name, y[rows], offset + b[0], {}).sum()
+            return prior - log_density(name, y[rows], offset + b[0], model.family_params_).sum()
 
         mode = minimize(loss, [mean[level]], method="Nelder-Mead", options={"xatol": 1e-9}).x[0]
         assert model.random_effects_["g"].loc[level, "Intercept"] == pytest.approx(mode, abs=1e-6)
         h = 1e-4
         curvature = (loss([mode + h]) - 2 * loss([mode]) + loss([mode - h])) / h**2
+        if name == "student_t":
+            # The expected one, as everywhere.
+            curvature = sd[level] ** -2 + rows.sum() * 5 / 7 / model.sigma_**2
         assert model.random_effects_std_["g"].loc[level, "Intercept"] == pytest.approx(
             curvature**-0.5, rel=1e-4
         )
@@ -438,10 +444,10 @@ def test_other_families_take_laplaces_posterior_from_each_levels_own(name):
     assert np.isfinite(found).all()
     if name == "poisson":
         assert after[late].mean() < before[late].mean()
-    # Near the fit to all rows.
-    whole = MixedEffectsRegressor(["g"], family=name, e_step="laplace").fit(X, y)
-    gap = model.random_effects_["g"] - whole.random_effects_["g"]
-    assert np.sqrt((gap**2).to_numpy().mean()) < 0.25
+        # Near the fit to all rows.
+        whole = MixedEffectsRegressor(["g"], family=name, e_step="laplace").fit(X, y)
+        gap = model.random_effects_["g"] - whole.random_effects_["g"]
+        assert np.sqrt((gap**2).to_numpy().mean()) < 0.25
 
 
 def test_a_classifier_knows_its_classes():
@@ -461,3 +467,32 @@ def test_a_classifier_knows_its_classes():
         model.update(X[new], np.where(X["x"][new] > 0, "middling", "low"))
     assert model.update(X[new], labels[new]).score(X[new], labels[new]) >= before
     assert model.sample_y(X[new], random_state=0).shape == (new.sum(), 1)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The fit stopped at max_iter")
+def test_each_class_has_effects_of_its_own_to_update():
+    X, y = grouped(n_rows=400)
+    labels = np.digitize(y, np.quantile(y, [0.3, 0.7]))
+    old, new = np.arange(400) < 250, np.arange(400) >= 250
+    old &= X["g"] != 7
+    model = MixedEffectsClassifier(["g"], random_state=0, max_iter=3).fit(X[old], labels[old])
+    means = model.random_effects_["g"].reindex(range(12), fill_value=0.0)
+    covs = [np.full(12, S.item()) for S in model.result_.covariances]
+    for cov, known in zip(covs, model.result_.effects_cov, strict=True):
+        cov[np.arange(12) != 7] = known[:, 0, 0]
+    model.update(X[new], labels[new])
+    for level in (2, 7):
+        rows = new & (X["g"] == level)
+        line = model.intercept_ + X.loc[rows, ["x", "w"]].to_numpy() @ model.coef_.T
+        prior = means.loc[level].to_numpy()
+
+        def loss(b, rows=rows, line=line, prior=prior, level=level):
+            eta = np.column_stack([np.zeros(len(line)), line + b])
+            value = log_softmax(eta, axis=1)[np.arange(len(line)), labels[rows]].sum()
+            away = [(b[c] - prior[c]) ** 2 / covs[c][level] for c in range(2)]
+            return 0.5 * sum(away) - value
+
+        mode = minimize(loss, prior, tol=1e-12).x
+        np.testing.assert_allclose(model.random_effects_["g"].loc[level], mode, atol=1e-5)
+    assert np.isfinite(model.predict_proba(X)).all()
