@@ -20,10 +20,11 @@ from sklearn.utils.validation import (
 
 from sklmm import inference, prediction
 from sklmm.design import DesignSpec, resolve_terms, split_formula, split_response
-from sklmm.families import Family
+from sklmm.families import Family, Response
 from sklmm.inspection.summary import summary_text
 from sklmm.result import natural_names
 from sklmm.steps import EStep, MStep, resolve_e_step, resolve_m_step
+from sklmm.update import updated
 
 #: Families whose coefficients can run to infinity, and the standard error of a column's
 #: contribution to eta beyond which one has.
@@ -121,16 +122,10 @@ class BaseMixedEffects(BaseEstimator):
         effects = resolve_terms(self.random_effects)
         X, y = self._take_response(X, y)
         table, y = self._validate_training(X, y)
-        weights = _check_weights(sample_weight, len(y))
-        if (weights == 0).any():
-            keep = weights > 0
-            table, y, weights = _rows(table, keep), y[keep], weights[keep]
-        response = self._resolve_family(y).bind(y, weights)
+        table, response = _bound(
+            table, y, sample_weight, lambda y, weights: self._resolve_family(y).bind(y, weights)
+        )
         family = response.family
-        if (keep := response.keep) is not None and not keep.all():
-            table = _rows(table, keep)
-            y, weights = response.y[keep], response.weights[keep]
-            response = replace(response, y=y, weights=weights, keep=None)
         names = getattr(self, "feature_names_in_", None)
         spec, design = DesignSpec.learn(
             table,
@@ -171,6 +166,84 @@ class BaseMixedEffects(BaseEstimator):
                 "give y."
             )
         return X, y
+
+    def update(self, X, y=None, sample_weight=None):
+        """Update the random effects by new rows, of known or new groups, without refitting.
+
+        The groups' posterior given the rows of the fit, of earlier updates and these takes the
+        place of the one before in `random_effects_`, `random_effects_std_`, `result_` and every
+        prediction. New levels join those of their term, in a fit's order. All else stays as it
+        was: coefficients, variances, family parameters, ``loglik_`` and the tables.
+
+        The coefficients, and the effects of levels without new rows, are held at their posterior
+        means. For a Gaussian model with one grouping factor (of correlated coefficients) that is
+        the exact posterior given all rows and the parameters, in whatever parts the rows come.
+        Crossed and nested factors start from each level's own posterior, without what the earlier
+        rows say of two levels jointly (and so do the independent coefficients of a ``||`` term):
+        fit again with ``warm_start=True`` when the new rows outweigh the old ones. Families other
+        than the Gaussian get Laplace's approximation about the new mode, by TensorFlow.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like of shape (n_rows, n_columns)
+            Columns as in the fit. Levels that the fit did not see are new ones, also with
+            ``handle_unknown="error"``.
+        y : array-like of shape (n_rows,), optional
+            Response; of classes, those of the fit. None where a formula names it.
+        sample_weight : array-like of shape (n_rows,), optional
+            Repetitions of each row, as in `fit`.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming the column or parameter, the value and the remedy; the estimator is left as it
+            was.
+
+        Examples
+        --------
+        >>> from sklmm import MixedEffectsRegressor
+        >>> from sklmm.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+        >>> model = MixedEffectsRegressor(["(1 + Days | Subject)"]).fit(X, y)
+        >>> new = X[X["Subject"] == 308].assign(Subject=999)
+        >>> model.predict(new[-1:]).round(1)
+        array([345.6])
+        >>> model.update(new, y[new.index]).predict(new[-1:]).round(1)
+        array([430.7])
+        """
+        check_is_fitted(self)
+        X, y = self._take_response(X, y)
+        table = self._validate_new(X)
+        if len(table) == 0:
+            raise ValueError("Found array with 0 sample(s): X has no rows to update by.")
+        if y is None:
+            raise ValueError("This estimator requires y to be passed, but the target y is None.")
+        y = self._check_target(y)
+        check_consistent_length(table, y)
+        table, response = _bound(table, y, sample_weight, self._bind_new)
+        spec = self._spec.grown(table)
+        result = updated(self.result_, spec.apply(table), response, self._spec, spec)
+        self._spec, self.result_ = spec, result
+        self._set_effects(result)
+        return self
+
+    def _bind_new(self, y, weights):
+        """`Response` in y, in the codes of the fit's classes."""
+        classes = self._known_classes()
+        if classes is None:
+            return self._family.bind(y, weights)
+        codes = pd.Index(classes).get_indexer(np.asarray(y))
+        if (codes < 0).any():
+            row = int(np.argmin(codes))
+            raise ValueError(
+                f"y: {np.asarray(y)[row]!s} (row {row}) is none of the classes of the fit, "
+                f"{', '.join(map(str, classes))}: fit again with it, or drop the row."
+            )
+        return Response(self._family, codes.astype(float), weights, classes)
 
     def _validate_training(self, X, y):
         X = _as_pandas(X)
@@ -255,8 +328,7 @@ class BaseMixedEffects(BaseEstimator):
         self._set_classes(response)
         self._set_coefficients(spec, labels, result)
         self.fixed_effects_ = inference.fixed_effects_table(labels, result)
-        self.random_effects_ = self._by_term(result.effects)
-        self.random_effects_std_ = self._by_term(result.effects_std)
+        self._set_effects(result)
         self.cov_re_ = self._covariances(result)
         self.variance_components_ = inference.variance_components_table(labels, result)
         self.sigma_ = result.sigma
@@ -277,7 +349,13 @@ class BaseMixedEffects(BaseEstimator):
                 stacklevel=4,
             )
 
+        self._warn_of_dropped(spec, result)
         self._warn_of_separation(design, labels, result)
+
+    def _set_effects(self, result):
+        """`random_effects_` and `random_effects_std_`."""
+        self.random_effects_ = self._by_term(result.effects)
+        self.random_effects_std_ = self._by_term(result.effects_std)
 
     def _set_coefficients(self, spec, labels, result):
         """`coef_`, `intercept_` and `family_params_`."""
@@ -293,15 +371,29 @@ class BaseMixedEffects(BaseEstimator):
             self.intercept_ = 0.0
             self.family_params_ = {"cutpoints": inference.cutpoints(result)}
 
+    def _warn_of_dropped(self, spec, result):
+        """Name the columns that depend linearly on earlier ones."""
+        names = [repr(n) for n, out in zip(spec.coef_names, result.dropped, strict=False) if out]
+        if names:
+            listed = ", ".join(names[:10]) + (f" and {len(names) - 10} more" * (len(names) > 10))
+            warnings.warn(
+                f"The fixed-effects column(s) {listed} are linear combinations of those before "
+                "them (a constant beside an intercept, the last dummy of a factor, a copy): left "
+                "out of the model, with coefficient 0. Remove them from fixed_effects.",
+                UserWarning,
+                stacklevel=6,
+            )
+
     def _warn_of_separation(self, design, labels, result):
         """Warn of a coefficient that runs to infinity: its standard error in eta says so."""
-        if self._family.name not in SEPARABLE or not np.isfinite(result.coef_cov).all():
+        if self._family.name not in SEPARABLE:
             return
         scale = design.X.std(axis=0)
         scale = np.tile(
             np.where(scale > 0, scale, np.abs(design.X).max(axis=0)), self._n_predictors
         )
-        wide = scale * np.sqrt(np.maximum(np.diag(result.coef_cov), 0.0))
+        variance = np.nan_to_num(np.diag(result.coef_cov), posinf=0.0)
+        wide = scale * np.sqrt(np.maximum(variance, 0.0))
         if wide.max(initial=0.0) > SEPARATED:
             warnings.warn(
                 f"The coefficient {labels.coef[int(np.argmax(wide))]!r} has no finite maximum "
@@ -461,6 +553,20 @@ def _check_weights(sample_weight, n_rows):
     if not weights.any():
         raise ValueError("sample_weight: every weight is zero, so no row is left to fit.")
     return weights
+
+
+def _bound(table, y, sample_weight, bind):
+    """(table, Response) of the rows that say something; bind makes it of y and the weights."""
+    weights = _check_weights(sample_weight, len(y))
+    if (weights == 0).any():
+        keep = weights > 0
+        table, y, weights = _rows(table, keep), y[keep], weights[keep]
+    response = bind(y, weights)
+    if (keep := response.keep) is not None and not keep.all():
+        table = _rows(table, keep)
+        y, weights = response.y[keep], response.weights[keep]
+        response = replace(response, y=y, weights=weights, keep=None)
+    return table, response
 
 
 def _history(labels, history):

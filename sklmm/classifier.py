@@ -225,3 +225,6 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
 
     def _set_classes(self, response):
         self.classes_ = response.classes
+
+    def _known_classes(self):
+        return self.classes_

@@ -235,6 +235,9 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
     def _set_classes(self, response):
         self._classes = response.classes if response.family.name == "ordinal" else None
 
+    def _known_classes(self):
+        return np.array([0.0, 1.0]) if self._family.name == "bernoulli" else self._classes
+
     def _response_family(self):
         return self._family if self._classes is None else _Ratings(self._family, self._classes)
 

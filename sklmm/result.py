@@ -35,13 +35,15 @@ class EMResult:
     coef : ndarray [n_columns]
         Fixed effects, the intercept first if there is one.
     coef_cov : ndarray [n_columns, n_columns]
-        Their covariance (X^T V^-1 X)^-1.
+        Their covariance (X^T V^-1 X)^-1; nan for columns that depend on earlier ones.
     covariances : tuple of ndarray [r, r]
         One covariance matrix a block.
     family : dict
         The family's parameters by name, in their own units; ``sigma`` is the residual SD.
-    effects, effects_std : tuple of ndarray [n_levels, r]
-        Posterior means, and posterior SDs given the coefficients (lme4's condVar).
+    effects : tuple of ndarray [n_levels, r]
+        Posterior means.
+    effects_cov : tuple of ndarray [n_levels, r, r]
+        Each level's posterior covariance given the coefficients (lme4's condVar).
     coef_root, effects_root : ndarray [n_columns, m], tuple of ndarray [n_levels, r, m]
         Joint root of the posterior covariance of coefficients and effects: Cov = root root^T.
     natural_cov : ndarray [n_columns + m, n_columns + m]
@@ -54,7 +56,7 @@ class EMResult:
     moving : int or None
         Entry of (coef, natural) that moved most in the last step of a fit that did not converge.
     trace : (ndarray [t], tuple of ndarray [t, n_levels, r]) or None
-        Iterations, and one chain's effects there, where the E-step draws.
+        Iterations, and one chain's effects there, where the E-step draws; None after an update.
     """
 
     coef: np.ndarray
@@ -62,7 +64,7 @@ class EMResult:
     covariances: tuple
     family: dict
     effects: tuple
-    effects_std: tuple
+    effects_cov: tuple
     coef_root: np.ndarray
     effects_root: tuple
     natural_cov: np.ndarray
@@ -83,6 +85,16 @@ class EMResult:
         return self.family.get("sigma", np.nan)
 
     @property
+    def dropped(self):
+        """Coefficients of columns that depend on earlier ones and were left out, bool."""
+        return np.isnan(np.diag(self.coef_cov))
+
+    @property
+    def effects_std(self):
+        """Posterior SDs given the coefficients, a tuple of [n_levels, r]."""
+        return tuple(own_sds(self.effects_cov))
+
+    @property
     def variance_se(self):
         """Standard errors of SDs, correlations and family parameters, by the delta method."""
         return np.sqrt(np.maximum(np.diag(self.natural_cov)[len(self.coef) :], 0.0))
@@ -96,6 +108,11 @@ class EMResult:
     def n_parameters(self):
         """Number of estimated parameters, for AIC and BIC."""
         return self.rank + self.n_variance_parameters
+
+
+def own_sds(covariances):
+    """SDs [n_levels, r] of each of several arrays of covariances [n_levels, r, r]."""
+    return [np.sqrt(np.maximum(np.einsum("jaa->ja", V), 0.0)) for V in covariances]
 
 
 def natural(covariances, family):

@@ -22,6 +22,8 @@ def crossed():
     return X.assign(kind=np.where(X["x0"] > 0, "high", "low")), y
 
 
+# Some of its tables have columns that are combinations of others.
+@pytest.mark.filterwarnings("ignore:The fixed-effects column")
 @parametrize_with_checks([MixedEffectsRegressor(), MixedEffectsRegressor(random_effects=[0])])
 def test_scikit_learns_checks(estimator, check, monkeypatch):
     # Without it the array API's check is skipped.

@@ -6,7 +6,7 @@ turns any table into a `Design`: the fixed matrix X, and for each random-effect 
 a term of independent coefficients is several blocks that share their `refs`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -69,6 +69,22 @@ class TermSpec:
             refs[missing] = -1
         return refs.astype(np.int32)
 
+    def grown(self, table):
+        """The term with the levels of another table added, in the order of a fit to both."""
+        _, found = _learn_levels(table, self.effect, self.name, fewest=1)
+        new = found[self.levels.get_indexer(found) < 0]
+        if not len(new):
+            return self
+        try:
+            levels = self.levels.append(new).sort_values()
+        except TypeError as error:
+            raise TypeError(
+                f"The grouping column {self.name!r} has the new level {new[0]!r}, which cannot be "
+                f"ordered among those of the fit, like {self.levels[0]!r}: convert the column to "
+                "their type."
+            ) from error
+        return replace(self, levels=levels)
+
 
 def _is_frame(table):
     return isinstance(table, pd.DataFrame)
@@ -122,7 +138,7 @@ def _is_number(value):
     return True
 
 
-def _learn_levels(table, effect, name):
+def _learn_levels(table, effect, name, fewest=2):
     columns = [group_column(table, c) for c in effect.columns]
     for column, values in zip(effect.columns, columns, strict=True):
         if (n := int(pd.isna(values).sum())) > 0:
@@ -145,7 +161,7 @@ def _learn_levels(table, effect, name):
         levels = levels.set_names([str(c) for c in effect.columns]).remove_unused_levels()
     else:
         levels = levels.rename(str(effect.columns[0]))
-    if len(levels) < 2:
+    if len(levels) < fewest:
         rows = "n_samples = 1: " if len(keys) == 1 else ""
         raise ValueError(
             f"{rows}the grouping factor {name!r} has a single level ({levels[0]!r}): a variance "
@@ -225,6 +241,10 @@ class DesignSpec:
     def apply(self, table):
         """Design of a new table; refs are -1 where a level is unseen or missing."""
         return self._build(table, [t.encode(table) for t in self.terms])
+
+    def grown(self, table):
+        """The spec with the levels of another table added to its terms'."""
+        return replace(self, terms=tuple(t.grown(table) for t in self.terms))
 
     @property
     def coef_names(self):

@@ -61,10 +61,13 @@ def perfect(problem, parameters):
     beta = problem.X.T @ (problem.weights * problem.y) / problem.n
     names = sum(b.r * (b.r + 1) // 2 for b in problem.blocks) + len(parameters)
     n_columns = problem.basis.shape[0]
+    natural_cov = np.zeros((n_columns + names, n_columns + names))
+    dropped = np.flatnonzero(problem.dropped)
+    natural_cov[dropped] = natural_cov[:, dropped] = np.nan
     zeros = [np.zeros((b.n_levels, b.r)) for b in problem.blocks]
     return EMResult(
         coef=problem.coef(beta),
-        coef_cov=np.zeros((n_columns, n_columns)),
+        coef_cov=natural_cov[:n_columns, :n_columns],
         covariances=tuple(
             problem.covariance(k, np.eye(b.r) * (b.sd or 0.0)) for k, b in enumerate(problem.blocks)
         ),
@@ -74,10 +77,10 @@ def perfect(problem, parameters):
             for name, kind in parameters.items()
         },
         effects=tuple(zeros),
-        effects_std=tuple(zeros),
+        effects_cov=tuple(np.zeros((b.n_levels, b.r, b.r)) for b in problem.blocks),
         coef_root=np.zeros((n_columns, 1)),
         effects_root=tuple(z[:, :, None].astype(np.float32) for z in zeros),
-        natural_cov=np.zeros((n_columns + names, n_columns + names)),
+        natural_cov=natural_cov,
         mc_error=np.zeros(n_columns + names),
         loglik=np.inf,
         n_obs=problem.n,
@@ -103,7 +106,9 @@ def collect(algorithm, last, posterior, history, trace):
     if posterior.beta_cov is not None:
         cov[:p, :p] = posterior.beta_cov
     natural_cov = jacobian @ cov @ jacobian.T
-    unknown = q + np.flatnonzero(_unidentified(space, theta, last.covariance))
+    unknown = np.flatnonzero(
+        np.concatenate([problem.dropped, _unidentified(space, theta, last.covariance)])
+    )
     natural_cov[unknown] = natural_cov[:, unknown] = np.nan
     # A noisy algorithm stopped before it could estimate its error does not know it.
     mc_error = np.full(len(jacobian), np.nan if algorithm.stochastic else 0.0)
@@ -123,7 +128,9 @@ def collect(algorithm, last, posterior, history, trace):
         covariances=tuple(problem.covariance(k, L) for k, L in enumerate(theta.factors)),
         family=space.family(theta.raw),
         effects=tuple(problem.effects(k, e) for k, e in enumerate(posterior.effects)),
-        effects_std=tuple(problem.effects(k, e) for k, e in enumerate(posterior.effects_std)),
+        effects_cov=tuple(
+            problem.effects_covariance(k, V) for k, V in enumerate(posterior.effects_cov)
+        ),
         coef_root=problem.coef_deviation(root[:p].T).T,
         effects_root=tuple(roots),
         natural_cov=natural_cov,

@@ -6,6 +6,7 @@ from sklmm.engine.cross import invert
 from sklmm.engine.e_step.base import Posterior
 from sklmm.engine.operator import apply_compiled, precision_blocks
 from sklmm.engine.xla import tf
+from sklmm.result import own_sds
 
 
 def posterior_from_draws(state, sys_, params, mean, beta_columns, draws):
@@ -29,20 +30,20 @@ def posterior_from_draws(state, sys_, params, mean, beta_columns, draws):
     )
     _, own = layout.split(given_beta)
     _, pull = layout.split(image)
-    stds = []
+    covs = []
     blocks = precision_blocks(problem, params)
     for L, H, u, Hu in zip(params.factors, blocks, own, pull, strict=True):
         inverse = invert(H)
         rest = u - np.einsum("jab,jbm->jam", inverse, Hu)
         variance = inverse + np.einsum("jam,jbm->jab", rest, rest) / u.shape[2]
-        stds.append(np.sqrt(np.einsum("ab,jbc,ac->ja", L, variance, L, optimize=True)))
-    root = _root(draws, given_beta, beta_cov, stds, params, layout)
+        covs.append(np.einsum("ab,jbc,dc->jad", L, variance, L, optimize=True))
+    root = _root(draws, given_beta, beta_cov, own_sds(covs), params, layout)
     beta, u_mean = layout.split(mean[:, None])
     effects = tuple(
         (np.einsum("ab,jbm->jam", L, u))[:, :, 0]
         for L, u in zip(params.factors, u_mean, strict=True)
     )
-    return Posterior(beta[:, 0], effects, tuple(stds), beta_cov, root, None)
+    return Posterior(beta[:, 0], effects, tuple(covs), beta_cov, root, None)
 
 
 def _root(draws, given_beta, beta_cov, stds, params, layout):

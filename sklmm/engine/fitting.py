@@ -48,7 +48,9 @@ def run(
     if m_step is not None:
         from sklmm.engine.adam import fit_by_adam
 
-        problem = in_own_units(design, y, weights, reml=reml, sigma=family.sigma)
+        problem = in_own_units(
+            design, y, weights, fit_intercept=fit_intercept, reml=reml, sigma=family.sigma
+        )
         return fit_by_adam(problem, e_step, m_step, max_iter, seed, N_DRAWS, device, on_step)
     problem = standardize(
         design,

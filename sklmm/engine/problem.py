@@ -5,14 +5,16 @@ table:
 
     y' = (y - m) / s,   X' = X B with X'^T w X' = n I,   z' = z / rms(z)
 
-B comes from the eigenvectors of the scaled cross-product of the centred columns; directions without
-variation are left out, so collinear columns get the minimum-norm solution and n_rows < p is no
-error.
+B comes from the eigenvectors of the scaled cross-product of the centred columns. A column that
+depends linearly on earlier ones is left out, its row of B 0 (`engine.rank`); but with no more rows
+than columns directions without variation are, so that the solution is that of minimum norm.
 """
 
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+
+from sklmm.engine.rank import independent, orthonormal, triangle, well_conditioned
 
 RANK_TOLERANCE = 1e-11
 PERFECT_FIT = 1e-20
@@ -64,6 +66,11 @@ class Problem:
         return self.X.shape[1]
 
     @property
+    def dropped(self):
+        """Columns that depend on earlier ones, where there are rows to tell: bool [n_columns]."""
+        return ~self.basis.any(axis=1) & (len(self.y) > len(self.basis))
+
+    @property
     def n_effects(self):
         """Total number of random effects, Q."""
         return sum(b.n_levels * b.r for b in self.blocks)
@@ -94,6 +101,11 @@ class Problem:
         """Random effects in y's units, [n_levels, r, ...]."""
         scale = self.y_scale / self.z_scales[block]
         return b * scale.reshape((1, -1) + (1,) * (b.ndim - 2))
+
+    def effects_covariance(self, block, V):
+        """Covariances of a block's effects in y's units, [n_levels, r, r]."""
+        scale = self.y_scale / self.z_scales[block]
+        return V * np.outer(scale, scale)
 
 
 def _crossprod(refs, z, weights, n_levels):
@@ -133,15 +145,22 @@ def _whiten(X, weights, n, fit_intercept):
     scale = np.where(varies, rms, 1.0)
     columns[~varies] = 0.0
     gram = weighed(columns, weights) @ columns.T / n / np.outer(scale, scale)
-    values, vectors = np.linalg.eigh(gram)
-    keep = values > RANK_TOLERANCE * max(values.max(initial=0.0), 1.0)
-    rotation = vectors[:, keep] / np.sqrt(values[keep]) / scale[:, None]
+    if len(X) > X.shape[1] and not well_conditioned(gram):
+        R = triangle(columns, weights)
+        kept = independent(R, noise / scale)
+        rotation, log_det = orthonormal(R, kept)
+    else:
+        values, vectors = np.linalg.eigh(gram)
+        keep = values > RANK_TOLERANCE * max(values.max(initial=0.0), 1.0)
+        rotation, log_det = vectors[:, keep] / np.sqrt(values[keep]), np.log(values[keep]).sum()
+        kept = varies
+    rotation /= scale[:, None]
     whitened = (rotation.T @ columns).T
     basis = rotation / peak[:, None]
     if fit_intercept:
         basis[0] -= centre @ basis
-    # log|X^T w X| = log|n I| + log_det_basis for a full-rank X.
-    log_det = float(np.sum(np.log(values[keep])) + 2 * np.sum(np.log((scale * peak)[varies])))
+    # log|X^T w X| = log|n I| + log_det for an X of full rank.
+    log_det = float(log_det + 2 * np.sum(np.log((scale * peak)[kept])))
     return whitened, basis, log_det
 
 
@@ -207,10 +226,12 @@ def _units(X, y, weights, n, fit_intercept):
     return centre, np.sqrt(variance) if variance > 0 else 1.0, variance == 0.0
 
 
-def in_own_units(design, y, weights, *, reml, sigma=None):
+def in_own_units(design, y, weights, *, fit_intercept, reml, sigma=None):
     """Problem in the table's own units, those of the tutorial's settings."""
     n = float(weights.sum())
     y = y if design.offset is None else y - design.offset
+    _, basis, _ = _whiten(design.X, weights, n, fit_intercept)
+    kept = basis.any(axis=1)
     blocks = tuple(
         BlockData(b.refs, z, b.n_levels, b.sd, _crossprod(b.refs, z, weights, b.n_levels))
         for b in design.blocks
@@ -218,7 +239,7 @@ def in_own_units(design, y, weights, *, reml, sigma=None):
     )
     return Problem(
         y=y,
-        X=design.X,
+        X=design.X[:, kept],
         weights=weights,
         blocks=blocks,
         n=n,
@@ -226,7 +247,7 @@ def in_own_units(design, y, weights, *, reml, sigma=None):
         sigma=sigma,
         y_centre=0.0,
         y_scale=1.0,
-        basis=np.eye(design.X.shape[1]),
+        basis=np.eye(len(kept))[:, kept],
         z_scales=tuple(np.ones(b.r) for b in blocks),
         log_det_basis=0.0,
     )

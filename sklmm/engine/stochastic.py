@@ -16,7 +16,7 @@ the mean of theta_t, are below `tol` standard errors for every parameter.
 import numpy as np
 
 from sklmm.engine.collect import inverse_of_free
-from sklmm.engine.e_step.base import Posterior, vech_indices
+from sklmm.engine.e_step.base import Posterior, rescaled, vech_indices
 from sklmm.engine.e_step.split import mirrored
 from sklmm.engine.em import EMStep
 from sklmm.engine.latent import CENTRE_TOL
@@ -182,7 +182,7 @@ class MonteCarlo:
         n_draws = draws.shape[1]
         root = draws / np.sqrt(max(n_draws - 1, 1))
         variance = np.maximum(self.squares / self.n_total - mean**2, 0.0)
-        beta, beta_cov = last.estimate.beta, None
+        beta, beta_cov, given = last.estimate.beta, None, root[p:]
         if latent.full.reml:
             own = root[:p] @ root[:p].T
             slope = root[p:] @ root[:p].T @ np.linalg.pinv(own, hermitian=True)
@@ -190,16 +190,20 @@ class MonteCarlo:
             if self.integrated is not None:
                 beta, beta_cov = self.integrated.mean, self.integrated.covariance
             variance[p:] -= np.einsum("qp,pr,qr->q", slope, beta_cov, slope)
+            given = given - slope @ root[:p]
         else:
             root = self.latent.with_coefficients(last, self.field, root, self.rng)
         first = p
-        effects, stds = [], []
+        effects, covs = [], []
         for b in latent.full.blocks:
             part = slice(first, first + b.n_levels * b.r)
             effects.append(mean[part].reshape(b.n_levels, b.r))
-            stds.append(np.sqrt(np.maximum(variance[part], 0.0)).reshape(b.n_levels, b.r))
+            std = np.sqrt(np.maximum(variance[part], 0.0)).reshape(b.n_levels, b.r)
+            own = given[part.start - p : part.stop - p].reshape(b.n_levels, b.r, -1)
+            own = rescaled(own, std)
+            covs.append(np.einsum("jam,jbm->jab", own, own))
             first = part.stop
-        return Posterior(beta, tuple(effects), tuple(stds), beta_cov, root, None)
+        return Posterior(beta, tuple(effects), tuple(covs), beta_cov, root, None)
 
 
 class _Integrated:

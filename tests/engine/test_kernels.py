@@ -14,6 +14,7 @@ from sklmm.engine.likelihood import Likelihood
 from sklmm.engine.m_step import gradient
 from sklmm.engine.problem import standardize
 from sklmm.engine.theta import Theta
+from sklmm.result import own_sds
 
 
 def crossed():
@@ -262,7 +263,7 @@ def test_posterior_is_the_dense_blup(problem, dense, e_step):
     oracle, kernel = dense(PARAMS), make_kernel(e_step)
     posterior = kernel.posterior(PARAMS, kernel.init(problem, 0), 0, 400)
     effects = np.concatenate([e.ravel() for e in posterior.effects])
-    stds = np.concatenate([s.ravel() for s in posterior.effects_std])
+    stds = np.concatenate([s.ravel() for s in own_sds(posterior.effects_cov)])
     given_beta = oracle.D - oracle.D @ oracle.Z.T @ oracle.Vi @ oracle.Z @ oracle.D
     exact = isinstance(e_step, Exact)
     np.testing.assert_allclose(posterior.beta, oracle.beta, atol=1e-7)

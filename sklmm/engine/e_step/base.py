@@ -52,17 +52,24 @@ class Moments(NamedTuple):
 class Posterior(NamedTuple):
     """The posterior at the estimate, standard units.
 
-    beta [p]; effects, a tuple of [n_levels, r]; effects_std, conditional on beta, likewise;
-    beta_cov [p, p]; deviations of (beta, effects) about their means: root [p + Q, n_columns] with
-    root @ root.T (an estimate of) the posterior covariance; loglik or None.
+    beta [p]; effects, a tuple of [n_levels, r]; effects_cov, each level's own covariance given
+    beta, a tuple of [n_levels, r, r]; beta_cov [p, p]; deviations of (beta, effects) about their
+    means: root [p + Q, n_columns] with root @ root.T (an estimate of) the posterior covariance;
+    loglik or None.
     """
 
     beta: np.ndarray
     effects: tuple
-    effects_std: tuple
+    effects_cov: tuple
     beta_cov: np.ndarray
     root: np.ndarray
     loglik: float | None
+
+
+def rescaled(b, std):
+    """Deviations b [n_levels, r, m] with the root mean squares `std` [n_levels, r]."""
+    size = np.sqrt(np.einsum("jam,jam->ja", b, b))
+    return b * np.divide(std, size, out=np.ones_like(std), where=size > 0)[:, :, None]
 
 
 class Kernel(ABC):

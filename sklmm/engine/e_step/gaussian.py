@@ -18,8 +18,10 @@ from sklmm.engine.e_step.base import (
     Posterior,
     joint_loss,
     n_theta,
+    rescaled,
     working_effects,
 )
+from sklmm.result import own_sds
 
 
 class Equations:
@@ -164,31 +166,26 @@ class GaussianKernel(Kernel):
             if p <= n_draws:
                 x = np.linalg.qr(x.T)[0].T
         root = eq.H.root(e)
-        stds = [
-            np.sqrt(np.einsum("ab,jbc,ac->ja", L, V, L, optimize=True))
+        covs = [
+            np.einsum("ab,jbc,dc->jad", L, V, L, optimize=True)
             for L, V in zip(factors, eq.H.variances(root), strict=True)
         ]
         s_root = solve_triangular(eq.S_factor, np.eye(p), lower=True).T if p else eq.S
         beta = s_root @ x
         given = cross.blocks(cross.lift(factors, root))
         if not few:
-            given = [_rescaled(b, std) for b, std in zip(given, stds, strict=True)]
+            stds = own_sds(covs)
+            given = [rescaled(b, std) for b, std in zip(given, stds, strict=True)]
         follow = cross.blocks(cross.lift(factors, eq.HR @ beta))
         effects = [(b - f).reshape(-1, beta.shape[1]) for b, f in zip(given, follow, strict=True)]
         return Posterior(
             eq.beta + cross.ols,
             tuple(cross.blocks(cross.lift(factors, eq.u))),
-            tuple(stds),
+            tuple(covs),
             eq.solve_s(np.eye(p)),
             np.concatenate([beta, *effects]),
             self.loglik(eq, float(eq.u @ eq.u)),
         )
-
-
-def _rescaled(b, std):
-    """Deviations b [n_levels, r, m] with the root mean squares `std` [n_levels, r]."""
-    size = np.sqrt(np.einsum("jam,jam->ja", b, b))
-    return b * np.divide(std, size, out=np.ones_like(std), where=size > 0)[:, :, None]
 
 
 def noise(params, deviations):

@@ -1,0 +1,62 @@
+r"""Which columns of the fixed part are linear combinations of those before them.
+
+All that linear dependence asks of X [n_rows, p] is in its triangle R [p, p], R^T R = X^T w X. By
+Cholesky's method R has half of the digits, which shows columns that are far from collinear; nearer
+ones are decided by Householder's, in slabs of rows, which keeps them all. The columns of R then go
+through Gram and Schmidt's procedure in the table's order, as those of X do in R's `lm` (and lme4).
+"""
+
+import numpy as np
+from scipy.linalg import LinAlgError, cholesky, solve_triangular
+
+#: What is left of a column, of its size, that makes it independent: that of R's `lm`.
+TOLERANCE = 1e-7
+#: The same share above which Cholesky's triangle has digits enough to tell.
+WELL_CONDITIONED = 1e-3
+SLAB = 1 << 14
+
+
+def well_conditioned(gram):
+    """Whether a cross-product [p, p] of unit columns is that of clearly independent ones."""
+    try:
+        return np.diag(cholesky(gram)).min(initial=np.inf) > WELL_CONDITIONED
+    except LinAlgError:
+        return False
+
+
+def triangle(columns, weights):
+    """R of columns [p, n_rows], each divided by its root mean square where it has one."""
+    p, n_rows = columns.shape
+    R, root = np.zeros((0, p)), np.sqrt(weights)
+    step = max(SLAB, 4 * p)
+    for first in range(0, n_rows, step):
+        rows = slice(first, first + step)
+        R = np.linalg.qr(np.concatenate([R, (columns[:, rows] * root[rows]).T]), mode="r")
+    size = np.linalg.norm(R, axis=0)
+    return R / np.where(size > 0, size, 1.0)
+
+
+def independent(R, noise):
+    """Which columns of a triangle [m, p] of unit columns do not depend on earlier ones, bool [p].
+
+    `noise` [p] is the share of each column that is its values' rounding.
+    """
+    m, p = R.shape
+    kept, Q = np.zeros(p, bool), np.empty((m, min(m, p) + 1))
+    for j, column in enumerate(R.T):
+        before = Q[:, : kept.sum()]
+        rest = column - before @ (before.T @ column)
+        rest -= before @ (before.T @ rest)
+        size = np.linalg.norm(rest)
+        if size > max(TOLERANCE, noise[j]):
+            Q[:, kept.sum()] = rest / size
+            kept[j] = True
+    return kept
+
+
+def orthonormal(R, kept):
+    """B [p, rank] with (R B)^T R B = I, of the kept columns alone, and log |R_kept^T R_kept|."""
+    own = np.linalg.qr(R[:, kept], mode="r")
+    out = np.zeros((len(kept), len(own)))
+    out[kept] = solve_triangular(own, np.eye(len(own)))
+    return out, 2 * np.log(np.abs(np.diag(own))).sum()

@@ -1,0 +1,294 @@
+r"""New rows on a fitted model: the posterior of their groups' effects, all parameters held.
+
+The levels S that the new rows have are updated jointly; their prior is each one's own posterior,
+
+    b_j ~ N(m_j, C_j)  (new levels: N(0, Sigma)),     b_j = m_j + L_j u_j,   C_j = L_j L_j^T,
+
+so that u has the mixed-model equations of the engine, one solve for a Gaussian model and a few of
+Newton's for others (Laplace's approximation):
+
+    (Z_S^T W Z_S + I) u = Z_S^T W (y - eta),      C_S = (Z_S^T W Z_S + I)^-1.
+
+Coefficients and the effects of other levels stay at their posterior means. With one grouping factor
+and coefficients held, levels are independent, and this is the posterior given old and new rows
+together. Crossed factors: what the old rows say of two levels' effects jointly is left out.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+from scipy import sparse
+
+from sklmm.engine.cross import Cross, roots
+from sklmm.engine.e_step.base import rescaled
+from sklmm.engine.elimination import Dense
+from sklmm.engine.problem import BlockData, Problem, reweighted
+from sklmm.engine.theta import CONSTRAINTS
+from sklmm.prediction import linear_predictor
+from sklmm.result import Status, own_sds
+
+NEWTON_STEPS = 100
+#: Decrement, in units of the log density, at which Newton's method ends.
+NEWTON_TOL = 1e-12
+MOST_HALVINGS = 12
+#: Effects of the new rows' levels beside the largest term's: the equations are dense in them.
+MOST_EFFECTS = 5_000
+#: Columns up to which an exact root takes one more for every new effect.
+EXACT_ROOT = 2048
+#: Singular values of unit rows below this, of the largest, are rounding.
+RANK_TOLERANCE = 1e-10
+
+
+def updated(result, design, response, before, after):
+    """`EMResult` with the posterior of the effects given new rows as well.
+
+    Parameters
+    ----------
+    result : EMResult
+        Of the fit, or of the last update.
+    design : Design
+        Of the new rows, by the grown spec.
+    response : Response
+    before, after : DesignSpec
+        Whose levels `result` has, and whose it gets.
+    """
+    if not design.blocks:
+        raise ValueError(
+            "random_effects: the model has no terms, so there are no effects to update: fit it "
+            "again, with all rows."
+        )
+    if result.status is Status.PERFECT:
+        raise ValueError(
+            "y: the fixed effects alone reproduced that of the fit, so the model has no variances "
+            "to weigh new rows by: fit it again, with all rows."
+        )
+    d = response.n_predictors
+    grown = _grown(result, design, before, after, response.family.scale_equivariant, d)
+    rows = _Rows(grown, design, d)
+    equations, u = rows.mode(_density(result, response), response.weights)
+    return rows.posterior(equations, u)
+
+
+def _density(result, response):
+    """Function from eta [n * d] to log p(y | eta) [n], its score and curvature [n * d]."""
+    y = response.y
+    if response.family.name == "gaussian":
+        s2 = result.sigma**2
+        precision = np.full(len(y), 1 / s2)
+        return lambda eta: (-0.5 * (y - eta) ** 2 / s2, (y - eta) / s2, precision)
+    from sklmm.engine.likelihood import Likelihood
+
+    like = Likelihood.of(response.family, response.n_classes)
+    kinds = zip(like.names, like.constraints, strict=True)
+    raw = np.array([CONSTRAINTS[kind][1](result.family[name]) for name, kind in kinds], float)
+
+    def density(eta):
+        value, score = like.log_prob_and_score(y, eta[:, None], raw[:, None])
+        weights = like.curvature(y, eta[:, None], raw[:, None])
+        return [np.asarray(a)[:, 0] for a in (value, score, weights)]
+
+    return density
+
+
+def _grown(result, design, before, after, linear, d):
+    """The result with new levels, at their prior, in the places of the spec `after`."""
+    places = [
+        new.levels.get_indexer(old.levels)
+        for old, new in zip(before.terms, after.terms, strict=True)
+    ]
+    blocks = [b for b in design.blocks for _ in range(d)]
+    m = result.coef_root.shape[1]
+    added = sum((b.n_levels - len(places[b.term])) * b.r for b in blocks)
+    if not added:
+        return result
+    # An exact root takes a column more for every new effect; of draws, the new ones are random.
+    own_columns = linear and _is_exact(result) and m + added <= EXACT_ROOT
+    width, first = m + added * own_columns, m
+    axes = _coefficient_axes(result)
+    effects, covs, out = [], [], []
+    for k, (b, S) in enumerate(zip(blocks, result.covariances, strict=True)):
+        place = places[b.term]
+        new = np.setdiff1d(np.arange(b.n_levels), place)
+        mean, cov = np.zeros((b.n_levels, b.r)), np.tile(S, (b.n_levels, 1, 1))
+        mean[place], cov[place] = result.effects[k], result.effects_cov[k]
+        root = np.zeros((b.n_levels, b.r, width), np.float32)
+        root[place, :, :m] = result.effects_root[k]
+        if own_columns:
+            fresh = np.eye(len(new) * b.r, width, first).reshape(len(new), b.r, width)
+            first += len(new) * b.r
+        else:
+            rng = np.random.default_rng([k, len(place)])
+            fresh = rng.standard_normal((len(new), b.r, width))
+            fresh -= (fresh @ axes.T) @ axes
+            fresh = np.linalg.qr(fresh.transpose(0, 2, 1))[0].transpose(0, 2, 1)
+        root[new] = _root(S) @ fresh
+        effects.append(mean)
+        covs.append(cov)
+        out.append(root)
+    return replace(
+        result,
+        effects=tuple(effects),
+        effects_cov=tuple(covs),
+        coef_root=np.pad(result.coef_root, ((0, 0), (0, width - m))),
+        effects_root=tuple(out),
+    )
+
+
+def _is_exact(result):
+    """Whether the root has a column for each unknown, and is no sample."""
+    unknowns = result.rank + sum(e.size for e in result.effects)
+    return result.coef_root.shape[1] >= unknowns
+
+
+def _coefficient_axes(result):
+    """Orthonormal rows [q, m] that span the coefficients' part of the root.
+
+    None of them where draws are too few to tell that part.
+    """
+    size = np.linalg.norm(result.coef_root, axis=1, keepdims=True)
+    rows = result.coef_root[size[:, 0] > 0] / size[size > 0][:, None]
+    _, values, axes = np.linalg.svd(rows, full_matrices=False)
+    axes = axes[values > RANK_TOLERANCE * values.max(initial=0.0)]
+    return axes if _is_exact(result) or 2 * len(axes) < rows.shape[1] else axes[:0]
+
+
+def _root(covariances):
+    """L with L L^T = covariance, for each of [..., r, r], singular ones included."""
+    values, vectors = np.linalg.eigh(covariances)
+    return vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :]
+
+
+class _Rows:
+    """New rows in the unknowns u of their levels, the d predictors of a row adjacent."""
+
+    def __init__(self, result, design, d):
+        self.result, self.design, self.d = result, design, d
+        self.levels, self.roots, self.Z, self.spherical, blocks = [], [], [], [], []
+        n = len(design.X) * d
+        for b in design.blocks:
+            levels, refs = np.unique(b.refs, return_inverse=True)
+            refs = np.repeat(refs.astype(np.int32), d)
+            for c in range(d):
+                L = _root(result.effects_cov[len(blocks)][levels])
+                z = np.zeros((n, b.r))
+                z[c::d] = 1.0 if b.z is None else b.z
+                turned = np.einsum("na,nab->nb", z, L[refs])
+                blocks.append(BlockData(refs, turned, len(levels), None, None))
+                self.levels.append(levels)
+                self.roots.append(L)
+                self.Z.append(_loadings(refs, z, len(levels)))
+                self.spherical.append(_loadings(refs, turned, len(levels)))
+        sizes = sorted(b.n_levels * b.r for b in blocks)
+        if sum(sizes[:-1]) > MOST_EFFECTS:
+            raise ValueError(
+                f"X: the new rows have {sum(sizes[:-1]):,} effects beside the largest term's, and "
+                f"update takes {MOST_EFFECTS:,} at once: update by parts, or fit again with "
+                "warm_start=True."
+            )
+        # Of the rows' units, those of u are all that the equations see.
+        self.problem = Problem(
+            y=np.zeros(n),
+            X=np.zeros((n, 0)),
+            weights=np.ones(n),
+            blocks=tuple(blocks),
+            n=float(n),
+            reml=False,
+            sigma=1.0,
+            y_centre=0.0,
+            y_scale=1.0,
+            basis=np.zeros((0, 0)),
+            z_scales=(),
+            log_det_basis=0.0,
+        )
+
+    def equations(self, weights):
+        """Z^T W Z + I, factorised."""
+        cross = Cross(reweighted(self.problem, weights))
+        return Dense(cross, [np.eye(b.r) for b in self.problem.blocks], 1.0)
+
+    def solve(self, equations, gradient):
+        """(Z^T W Z + I)^-1 [Q, c] of a gradient in u that is given by block."""
+        right = np.empty((equations.cross.Q, gradient[0].shape[1]))
+        for s, part in zip(equations.cross.slices, gradient, strict=True):
+            right[s] = part
+        solved = equations.solve(right)
+        return [solved[s] for s in equations.cross.slices]
+
+    def mode(self, density, weights):
+        """(Equations, u by block) at the mode of log p(y | u) - |u|^2 / 2, by Newton's method."""
+        each = np.repeat(weights, self.d)
+
+        def at(eta, u):
+            value, score, W = density(eta)
+            prior = -0.5 * sum(float(np.sum(v**2)) for v in u)
+            return weights @ value + prior, score * each, W * each
+
+        terms = [True] * (1 + self.design.blocks[-1].term)
+        eta = linear_predictor(self.design, self.result, terms, self.d).ravel()
+        u = [np.zeros((Z.shape[1], 1)) for Z in self.spherical]
+        value, score, W = at(eta, u)
+        equations = self.equations(W)
+        for _ in range(NEWTON_STEPS):
+            gradient = [Z.T @ score[:, None] - v for Z, v in zip(self.spherical, u, strict=True)]
+            step = self.solve(equations, gradient)
+            along = sum(Z @ v for Z, v in zip(self.spherical, step, strict=True))[:, 0]
+            decrement = sum(float(np.sum(g * v)) for g, v in zip(gradient, step, strict=True))
+            for length in 0.5 ** np.arange(MOST_HALVINGS):
+                trial = [v + length * w for v, w in zip(u, step, strict=True)]
+                found = at(eta + length * along, trial)
+                if found[0] >= value - 1e-9 * abs(value):
+                    break
+            else:
+                break
+            before, u, eta = W, trial, eta + length * along
+            value, score, W = found
+            if not np.array_equal(W, before):
+                equations = self.equations(W)
+            if decrement < NEWTON_TOL:
+                break
+        return equations, u
+
+    def posterior(self, equations, u):
+        """The result with the posterior of the levels at hand; the others are as they were."""
+        result, d = self.result, self.d
+        axes = _coefficient_axes(result)
+        p = len(result.coef) // d
+        lines = result.coef_root @ axes.T
+        moved = np.stack([self.design.X @ lines[c * p : (c + 1) * p] for c in range(d)], axis=1)
+        moved = moved.reshape(len(self.problem.y), len(axes))
+        follows = []
+        for k, (levels, Z) in enumerate(zip(self.levels, self.Z, strict=True)):
+            follows.append(result.effects_root[k][levels] @ axes.T)
+            moved = moved + Z @ follows[-1].reshape(Z.shape[1], len(axes))
+        weighted = equations.cross.problem.weights[:, None] * moved
+        change = self.solve(equations, [Z.T @ weighted for Z in self.spherical])
+        effects, covs, root = (
+            [a.copy() for a in arrays]
+            for arrays in (result.effects, result.effects_cov, result.effects_root)
+        )
+        for k, (levels, L, V) in enumerate(
+            zip(self.levels, self.roots, equations.variances(None), strict=True)
+        ):
+            effects[k][levels] += (L @ u[k].reshape(*L.shape[:2], 1))[:, :, 0]
+            new = L @ V @ L.transpose(0, 2, 1)
+            covs[k][levels] = new
+            # Of a level's root, what follows the coefficients, and what is its own.
+            own = root[k][levels] - follows[k] @ axes
+            own = L @ (roots(V) @ (np.linalg.pinv(L) @ own))
+            follow = follows[k] - L @ change[k].reshape(follows[k].shape)
+            root[k][levels] = follow @ axes + rescaled(own, own_sds([new])[0])
+        return replace(
+            result,
+            effects=tuple(effects),
+            effects_cov=tuple(covs),
+            effects_root=tuple(root),
+            trace=None,
+        )
+
+
+def _loadings(refs, z, n_levels):
+    """Z, sparse [n, n_levels * r]."""
+    n, r = z.shape
+    columns = refs[:, None] * r + np.arange(r)
+    ends = np.arange(n + 1) * r
+    return sparse.csr_array((z.ravel(), columns.ravel(), ends), (n, n_levels * r))
