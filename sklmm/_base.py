@@ -1,6 +1,8 @@
 """Fit and predict plumbing of the estimators: validation, the engine's call, fitted attributes."""
 
+import re
 import warnings
+from contextlib import contextmanager
 from dataclasses import replace
 from numbers import Integral, Real
 
@@ -29,6 +31,8 @@ from sklmm.steps import EStep, MStep, resolve_e_step, resolve_m_step
 #: contribution to eta beyond which one has.
 SEPARABLE = ("bernoulli", "binomial", "ordinal", "categorical", "poisson", "negative_binomial")
 SEPARATED = 30.0
+#: Beyond it 1.0 more is nothing to a float64.
+MOST_REPETITIONS = 2.0**53
 
 
 class BaseMixedEffects(BaseEstimator):
@@ -50,6 +54,12 @@ class BaseMixedEffects(BaseEstimator):
         "verbose": ["verbose"],
         "device": [str, None],
     }
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        # A missing group is the population's at predict; elsewhere, errors name the column.
+        tags.input_tags.allow_nan = bool(self.random_effects)
+        return tags
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None):
@@ -110,41 +120,44 @@ class BaseMixedEffects(BaseEstimator):
         return self
 
     def _validate_training(self, X, y):
-        X = _as_pandas(X)
-        if isinstance(X, pd.DataFrame):
-            X, y = validate_data(self, X, y, skip_check_array=True)
-            if len(X) == 0:
-                raise ValueError(
-                    "Found array with 0 sample(s): X is an empty table, and at least 1 is required."
-                )
-            if X.shape[1] == 0:
-                raise ValueError(
-                    f"Found array with 0 feature(s) (shape={X.shape}): X has no columns, and at "
-                    "least 1 is required."
-                )
-            if y is None:
-                raise ValueError(
-                    "This estimator requires y to be passed, but the target y is None."
-                )
+        if y is None:
+            raise ValueError("This estimator requires y to be passed, but the target y is None.")
+        X = self._validate_table(X, reset=True)
+        with _naming("y"):
             y = self._check_target(y)
             check_consistent_length(X, y)
-            return X, y
-        if y is None:
-            validate_data(self, X, y, dtype=np.float64, ensure_all_finite="allow-nan")
-        X = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan")
-        y = self._check_target(y)
-        check_consistent_length(X, y)
         return X, y
+
+    def _validate_table(self, X, reset):
+        """X as a DataFrame with named columns, or by position: an array of numbers or a DataFrame.
+
+        Numbers and labels are checked column by column, by `sklmm.design`.
+        """
+        if is_polars_df(X):
+            X = pd.DataFrame({name: X[name].to_numpy() for name in X.columns})
+        if isinstance(X, pd.DataFrame):
+            with _naming("X"):
+                validate_data(self, X, skip_check_array=True, reset=reset)
+            if reset and 0 in X.shape:
+                what = "sample(s)" if len(X) == 0 else "feature(s)"
+                raise ValueError(
+                    f"Found array with 0 {what} (shape={X.shape}): X is an empty table, and at "
+                    "least 1 is required."
+                )
+            return X
+        if isinstance(X, list | tuple):
+            # NumPy would make one type of all cells: strings, where there is one.
+            X = np.asarray(X, dtype=object)
+        with _naming("X"):
+            X = validate_data(self, X, dtype=None, ensure_all_finite=False, reset=reset)
+        return X if X.dtype.kind in "biuf" else pd.DataFrame(X).infer_objects()
 
     def _validate_new(self, X):
         check_is_fitted(self)
-        X = _as_pandas(X)
-        if self._from_frame:
-            if not isinstance(X, pd.DataFrame):
-                X = validate_data(self, X, dtype=None, ensure_all_finite=False, reset=False)
-                return pd.DataFrame(X, columns=list(self._spec.columns)).infer_objects()
-            return validate_data(self, X, skip_check_array=True, reset=False)
-        return validate_data(self, X, dtype=np.float64, reset=False)
+        X = self._validate_table(X, reset=False)
+        if self._from_frame or isinstance(X, pd.DataFrame):
+            X = pd.DataFrame(X).set_axis(list(self._spec.columns), axis=1)
+        return X
 
     def _run(self, design, response, fit_intercept, e_step):
         from sklmm.engine.fitting import run
@@ -371,17 +384,23 @@ def _unseen_levels(table, term, refs):
     return index
 
 
-def _as_pandas(X):
-    """A polars frame as a pandas one, so that grouping columns keep their names and types."""
-    if is_polars_df(X):
-        return pd.DataFrame({name: X[name].to_numpy() for name in X.columns})
-    return X
+@contextmanager
+def _naming(parameter):
+    """Errors of scikit-learn's that do not say of what, with the parameter's name before them."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if re.search(rf"\b{parameter}\b", str(error)):
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{parameter}: {error}") from error
 
 
 def _check_weights(sample_weight, n_rows):
     if sample_weight is None:
         return np.ones(n_rows)
-    weights = np.asarray(sample_weight, dtype=np.float64)
+    with _naming("sample_weight"):
+        weights = np.asarray(sample_weight, dtype=np.float64)
     if weights.ndim == 0:
         weights = np.full(n_rows, float(weights))
     if weights.shape != (n_rows,):
@@ -394,6 +413,11 @@ def _check_weights(sample_weight, n_rows):
         raise ValueError(
             f"sample_weight: {weights[row]} in row {row} is not a finite, nonnegative number. "
             "Negative or missing weights have no meaning here."
+        )
+    if weights.sum() > MOST_REPETITIONS:
+        raise ValueError(
+            f"sample_weight: the weights sum to {weights.sum():.3g}, and no more than "
+            f"{MOST_REPETITIONS:.3g} repetitions can be counted one by one: divide them."
         )
     if not weights.any():
         raise ValueError("sample_weight: every weight is zero, so no row is left to fit.")

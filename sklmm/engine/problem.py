@@ -135,6 +135,8 @@ def _whiten(X, weights, fit_intercept):
     values, vectors = np.linalg.eigh(gram)
     keep = values > RANK_TOLERANCE * max(values.max(initial=0.0), 1.0)
     rotation = vectors[:, keep] / np.sqrt(values[keep]) / scale[:, None]
+    # Rounding's share of a constant column would be its coefficient's.
+    rotation[~varies] = 0.0
     whitened = (rotation.T @ columns).T
     basis = rotation / peak[:, None]
     if fit_intercept:
