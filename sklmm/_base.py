@@ -15,6 +15,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._dataframe import is_polars_df
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import (
+    assert_all_finite,
     check_consistent_length,
     check_is_fitted,
     validate_data,
@@ -54,12 +55,6 @@ class BaseMixedEffects(BaseEstimator):
         "verbose": ["verbose"],
         "device": [str, None],
     }
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        # A missing group is the population's at predict; elsewhere, errors name the column.
-        tags.input_tags.allow_nan = bool(self.random_effects)
-        return tags
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None):
@@ -113,6 +108,8 @@ class BaseMixedEffects(BaseEstimator):
             self.fit_intercept or family.name == "ordinal",
             None if names is None or isinstance(table, pd.DataFrame) else list(names),
         )
+        if response.parameters.get("sigma") == "positive":
+            _check_effects(spec, design, response.weights.sum())
         e_step = resolve_e_step(self.e_step, family, design.sizes)
         result = self._run(design, response, spec.fit_intercept, e_step)
         self._from_frame = isinstance(table, pd.DataFrame)
@@ -149,8 +146,13 @@ class BaseMixedEffects(BaseEstimator):
             # NumPy would make one type of all cells: strings, where there is one.
             X = np.asarray(X, dtype=object)
         with _naming("X"):
-            X = validate_data(self, X, dtype=None, ensure_all_finite=False, reset=reset)
-        return X if X.dtype.kind in "biuf" else pd.DataFrame(X).infer_objects()
+            X = validate_data(self, X, dtype=None, ensure_all_finite="allow-nan", reset=reset)
+        if X.dtype.kind not in "biuf":
+            return pd.DataFrame(X).infer_objects()
+        if not reset:
+            # As scikit-learn has it; of frames and of objects a missing group is the population's.
+            assert_all_finite(X, input_name="X")
+        return X
 
     def _validate_new(self, X):
         check_is_fitted(self)
@@ -422,6 +424,22 @@ def _check_weights(sample_weight, n_rows):
     if not weights.any():
         raise ValueError("sample_weight: every weight is zero, so no row is left to fit.")
     return weights
+
+
+def _check_effects(spec, design, n):
+    """Raise ValueError for a term of slopes that leaves nothing to the residual, as lme4 does.
+
+    One effect a row is a flat direction, and more a likelihood without a maximum.
+    """
+    for k, term in enumerate(spec.terms):
+        r = sum(b.r for b in design.blocks if b.term == k)
+        levels = len(term.levels)
+        if r > 1 and levels * r >= n and term.effect.sd is None:
+            raise ValueError(
+                f"random_effects: the term '{term.effect}' has {levels} levels x {r} coefficients, "
+                f"no fewer than the {n:g} rows, and the residual's variance has no estimate: "
+                "leave out a slope, or pin the residual SD, family=Gaussian(sigma=...)."
+            )
 
 
 def _history(labels, history):

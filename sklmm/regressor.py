@@ -192,7 +192,9 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
 
     def _check_target(self, y):
         multi_output = self.family == "binomial" or isinstance(self.family, Binomial)
-        y = _check_y(y, multi_output=multi_output, y_numeric=True, estimator=self).astype(np.float64)
+        y = _check_y(y, multi_output=multi_output, y_numeric=True, estimator=self).astype(
+            np.float64
+        )
         check_magnitude("y", np.abs(y).max())
         return y
 

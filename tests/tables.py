@@ -179,10 +179,14 @@ PARAMETERS = st.fixed_dictionaries(
         "method": st.sampled_from(["auto", "reml", "ml"]),
         "fit_intercept": st.sampled_from([True, True, False]),
     },
-    optional={
-        "family": st.sampled_from([Gaussian(sigma=1.0), Gaussian(sigma=1e-6)]),
-        "max_iter": st.just(2),
-    },
+)
+ODD_PARAMETERS = (
+    {"family": Gaussian(sigma=1.0)},
+    {"family": Gaussian(sigma=1e-6)},
+    {"max_iter": 2},
+    {"warm_start": True},
+    {"fixed_effects": []},
+    {"tol": 1e-9},
 )
 
 
@@ -234,7 +238,9 @@ def terms(draw, groups, numbers):
         a, b = (f"`{g}`" for g in groups)
         return [draw(st.sampled_from([f"(1 | {a}/{b})", f"(1 | {a}:{b})"]))]
     for g in groups:
-        slopes = draw(st.lists(st.sampled_from(numbers), max_size=2, unique=True)) if numbers else []
+        slopes = (
+            draw(st.lists(st.sampled_from(numbers), max_size=2, unique=True)) if numbers else []
+        )
         lhs = " + ".join([draw(st.sampled_from(["1", "0"])) if slopes else "1", *slopes])
         kind = draw(st.integers(0, 9))
         if not slopes and kind < 6:
@@ -315,12 +321,14 @@ def _index(kind, n):
 def cases(draw):
     """A `Case` of a Gaussian model."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    n = draw(st.one_of(*[st.integers(10, 200)] * 4, st.integers(0, 12)))
-    groups = GROUPS[: draw(st.sampled_from([1, 1, 1, 2, 2, 2, 0]))]
+    n = draw(st.integers(0, 9) if _rarely(draw, 10) else st.integers(10, 200))
+    groups = () if _rarely(draw, 15) else GROUPS[: draw(st.integers(1, 2))]
     numbers = NUMBERS[: draw(st.integers(0, 3))]
     columns, eta = {}, np.zeros(n)
     for g in groups:
-        levels = draw(st.one_of(st.integers(2, 30), st.integers(2, 200), st.sampled_from([1, n + 1])))
+        levels = draw(st.one_of(st.integers(2, 30), st.integers(2, 200)))
+        if _rarely(draw, 15):
+            levels = draw(st.sampled_from([1, max(n, 1)]))
         codes = rng.permutation(np.arange(n) % levels)
         if draw(st.booleans()):
             codes = rng.integers(levels, size=n)
@@ -340,6 +348,8 @@ def cases(draw):
     if _rarely(draw, 10):
         frame = frame[list(frame)[::-1]]
     parameters = draw(PARAMETERS)
+    if _rarely(draw, 10):
+        parameters |= draw(st.sampled_from(ODD_PARAMETERS))
     parameters["random_effects"] = draw(terms(groups, numbers))
     kind = draw(st.sampled_from(CONTAINERS))
     if kind not in ("pandas", "polars"):

@@ -32,7 +32,7 @@ def names_its_cause(error, case):
 
 
 def outcome(case, model):
-    """"refused", or "fitted" where every estimate and prediction is finite."""
+    """ "refused", or "fitted" where every estimate and prediction is finite."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", ConvergenceWarning)

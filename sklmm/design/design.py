@@ -233,9 +233,6 @@ class DesignSpec:
             Naming the column, the value and the remedy.
         """
         columns = list(table.columns) if _is_frame(table) else list(range(table.shape[1]))
-        if len(set(columns)) < len(columns):
-            twice = next(c for i, c in enumerate(columns) if c in columns[:i])
-            raise ValueError(f"X has two columns {twice!r}: rename one.")
         effects = [_locate(e, columns, feature_names) for e in effects]
         check_repeated(effects)
         grouping = {c for e in effects for c in e.columns}

@@ -88,7 +88,7 @@ def run(
         except np.linalg.LinAlgError as error:
             raise ValueError(
                 "random_effects: the model's equations are singular to working precision. The "
-                "terms explain y to the last digit (are there as many levels as rows?), or "
+                "terms explain y to the last digit (are there as many effects as rows?), or "
                 "sample_weight, a pinned sd or the family's sigma is extreme: leave out a term, or "
                 "pin the residual SD near y's, family=Gaussian(sigma=...)."
             ) from error

@@ -165,7 +165,7 @@ class GaussianKernel(Kernel):
                 x = np.linalg.qr(x.T)[0].T
         root = eq.H.root(e)
         stds = [
-            np.sqrt(np.einsum("ab,jbc,ac->ja", L, V, L, optimize=True))
+            np.sqrt(np.maximum(np.einsum("ab,jbc,ac->ja", L, V, L, optimize=True), 0.0))
             for L, V in zip(factors, eq.H.variances(root), strict=True)
         ]
         s_root = solve_triangular(eq.S_factor, np.eye(p), lower=True).T if p else eq.S
