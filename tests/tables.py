@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 import polars
 from hypothesis import strategies as st
+from scipy.special import expit
+from scipy.stats import poisson
 
 from sklmm import Gaussian, RandomEffect
 
@@ -366,3 +368,55 @@ def cases(draw):
         frame.columns = new.columns = [frame.columns[0]] * 2 + list(frame.columns[2:])
         kind = "pandas"
     return Case(parameters, _contain(kind, frame), y, weight, _contain(kind, new), damaged)
+
+
+#: Classes and counts by kind, from the linear predictor and uniforms.
+CLASSES = {
+    "bool": lambda eta, u: u < expit(eta),
+    "strings": lambda eta, u: np.where(u < expit(eta), "yes", "no"),
+    "integers": lambda eta, u: np.where(u < expit(eta), 7, -3),
+    "nullable": lambda eta, u: pd.array(u < expit(eta), dtype="boolean"),
+    "category": lambda eta, u: pd.Categorical(np.where(u < expit(eta), "yes", "no")),
+    "separated": lambda eta, u: eta > 0,
+    "rare": lambda eta, u: np.arange(len(u)) == 5,
+    "one class": lambda eta, u: np.ones(len(u), int),
+    "continuous": lambda eta, u: eta,
+    "missing": lambda eta, u: np.where(u < 0.1, None, "yes"),
+    "nan": lambda eta, u: np.where(u < 0.1, np.nan, 1.0),
+}
+COUNTS = {
+    "counts": lambda eta, u: poisson.ppf(u, np.exp(eta)),
+    "integers": lambda eta, u: poisson.ppf(u, np.exp(eta)).astype(int),
+    "bool": lambda eta, u: u < 0.5,
+    "nullable": lambda eta, u: pd.array(poisson.ppf(u, np.exp(eta)), dtype="Int64"),
+    "zero": lambda eta, u: np.zeros(len(u)),
+    "one alone": lambda eta, u: (np.arange(len(u)) == 5).astype(int),
+    "many": lambda eta, u: np.round(1e6 * np.exp(eta)),
+    "very many": lambda eta, u: np.round(1e12 * np.exp(eta)),
+    "steep": lambda eta, u: np.round(np.exp(12 * eta)),
+    "negative": lambda eta, u: np.round(eta),
+    "fractions": lambda eta, u: np.exp(eta),
+    "huge": lambda eta, u: np.full(len(u), 1e300),
+    "nan": lambda eta, u: np.where(u < 0.1, np.nan, 1.0),
+}
+
+
+@st.composite
+def responses(draw, kinds, n=48, levels=6):
+    """A `Case` of one size and of one grouping factor, for engines that compile by shape."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    codes, x = rng.permutation(np.arange(n) % levels), rng.normal(size=n)
+    columns = {
+        "group a": pd.Series(_often(draw, LABELS, BAD_LABELS)(codes)),
+        "number x": pd.Series(_often(draw, COLUMNS, BAD_COLUMNS)(x)),
+    }
+    damaged = _rarely(draw, 15)
+    if damaged:
+        name = draw(st.sampled_from(list(columns)))
+        columns[name] = _with_missing(draw, rng, columns[name])
+    X = pd.DataFrame(columns)
+    term = draw(st.sampled_from(["group a", "(1 + number x || `group a`)"]))
+    y = kinds[draw(st.sampled_from(list(kinds)))](rng.normal(size=levels)[codes] + x, rng.random(n))
+    weight = _often(draw, WEIGHTS, BAD_WEIGHTS)(rng.random(n))
+    parameters = {"random_effects": [term], "e_step": "laplace"}
+    return Case(parameters, X, y, weight, X.iloc[rng.integers(n, size=n)], damaged)

@@ -66,7 +66,7 @@ def assert_unchanged(model, before):
         ("exact", 2, Stop),
         ("cg", 1, MemoryError),
         ("cg", 2, KeyboardInterrupt),
-        ("hmc", 5, KeyboardInterrupt),
+        pytest.param("hmc", 5, KeyboardInterrupt, marks=pytest.mark.slow),
     ],
 )
 def test_first_fit_leaves_an_unfitted_model_that_can_be_fitted(
