@@ -1,6 +1,8 @@
 """Fit and predict plumbing of the estimators: validation, the engine's call, fitted attributes."""
 
+import re
 import warnings
+from contextlib import contextmanager
 from dataclasses import replace
 from numbers import Integral, Real
 
@@ -13,6 +15,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._dataframe import is_polars_df
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import (
+    assert_all_finite,
     check_consistent_length,
     check_is_fitted,
     validate_data,
@@ -30,6 +33,8 @@ from sklmm.update import updated
 #: contribution to eta beyond which one has.
 SEPARABLE = ("bernoulli", "binomial", "ordinal", "categorical", "poisson", "negative_binomial")
 SEPARATED = 30.0
+#: Beyond it 1.0 more is nothing to a float64.
+MOST_REPETITIONS = 2.0**53
 
 
 class BaseMixedEffects(BaseEstimator):
@@ -145,6 +150,10 @@ class BaseMixedEffects(BaseEstimator):
                 f"offset={self.offset!r} is one number a row, and family={family.name!r} has "
                 f"{response.n_predictors} predictors a row: use offset=None."
             )
+        if response.parameters.get("sigma") == "positive":
+            precision = getattr(family, "weights", "repeats") == "precision"
+            n = len(response.y) if precision else response.weights.sum()
+            _check_effects(spec, design, n)
         e_step = resolve_e_step(self.e_step, family, design.sizes)
         result = self._run(design, response, spec.fit_intercept, e_step)
         self._from_frame = isinstance(table, pd.DataFrame)
@@ -246,41 +255,49 @@ class BaseMixedEffects(BaseEstimator):
         return Response(self._family, codes.astype(float), weights, classes)
 
     def _validate_training(self, X, y):
-        X = _as_pandas(X)
-        if isinstance(X, pd.DataFrame):
-            X, y = validate_data(self, X, y, skip_check_array=True)
-            if len(X) == 0:
-                raise ValueError(
-                    "Found array with 0 sample(s): X is an empty table, and at least 1 is required."
-                )
-            if X.shape[1] == 0:
-                raise ValueError(
-                    f"Found array with 0 feature(s) (shape={X.shape}): X has no columns, and at "
-                    "least 1 is required."
-                )
-            if y is None:
-                raise ValueError(
-                    "This estimator requires y to be passed, but the target y is None."
-                )
+        if y is None:
+            raise ValueError("This estimator requires y to be passed, but the target y is None.")
+        X = self._validate_table(X, reset=True)
+        with _naming("y"):
             y = self._check_target(y)
             check_consistent_length(X, y)
-            return X, y
-        if y is None:
-            validate_data(self, X, y, dtype=np.float64, ensure_all_finite="allow-nan")
-        X = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan")
-        y = self._check_target(y)
-        check_consistent_length(X, y)
         return X, y
+
+    def _validate_table(self, X, reset):
+        """X as a DataFrame with named columns, or by position: an array of numbers or a DataFrame.
+
+        Numbers and labels are checked column by column, by `sklmm.design`.
+        """
+        X = _as_pandas(X)
+        if isinstance(X, pd.DataFrame):
+            with _naming("X"):
+                validate_data(self, X, skip_check_array=True, reset=reset)
+            if reset and 0 in X.shape:
+                what = "sample(s)" if len(X) == 0 else "feature(s)"
+                raise ValueError(
+                    f"Found array with 0 {what} (shape={X.shape}): X is an empty table, and at "
+                    "least 1 is required."
+                )
+            return X
+        if isinstance(X, list | tuple):
+            # NumPy would make one type of all cells: strings, where there is one.
+            X = np.asarray(X, dtype=object)
+        with _naming("X"):
+            X = validate_data(self, X, dtype=None, ensure_all_finite="allow-nan", reset=reset)
+        if X.dtype.kind not in "biuf":
+            return pd.DataFrame(X).infer_objects()
+        if not reset:
+            # As scikit-learn has it; of frames and of objects a missing group is the population's.
+            assert_all_finite(X, input_name="X")
+        return X
 
     def _validate_new(self, X):
         check_is_fitted(self)
-        X, _ = self._take_response(_as_pandas(X), ())
-        if self._from_frame:
-            if not isinstance(X, pd.DataFrame):
-                X = validate_data(self, X, dtype=None, ensure_all_finite=False, reset=False)
-                return pd.DataFrame(X, columns=list(self._spec.columns)).infer_objects()
-            return validate_data(self, X, skip_check_array=True, reset=False)
-        return validate_data(self, X, dtype=np.float64, reset=False)
+        X, _ = self._take_response(X, ())
+        X = self._validate_table(X, reset=False)
+        if self._from_frame or isinstance(X, pd.DataFrame):
+            X = pd.DataFrame(X).set_axis(list(self._spec.columns), axis=1)
+        return X
 
     def _run(self, design, response, fit_intercept, e_step):
         from sklmm.engine.fitting import run
@@ -526,6 +543,18 @@ def _unseen_levels(table, term, refs):
     return index
 
 
+@contextmanager
+def _naming(parameter):
+    """Errors of scikit-learn's that do not say of what, with the parameter's name before them."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if re.search(rf"\b{parameter}\b", str(error)):
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{parameter}: {error}") from error
+
+
 def _as_pandas(X):
     """A polars frame as a pandas one, so that grouping columns keep their names and types."""
     if is_polars_df(X):
@@ -536,7 +565,8 @@ def _as_pandas(X):
 def _check_weights(sample_weight, n_rows):
     if sample_weight is None:
         return np.ones(n_rows)
-    weights = np.asarray(sample_weight, dtype=np.float64)
+    with _naming("sample_weight"):
+        weights = np.asarray(sample_weight, dtype=np.float64)
     if weights.ndim == 0:
         weights = np.full(n_rows, float(weights))
     if weights.shape != (n_rows,):
@@ -549,6 +579,11 @@ def _check_weights(sample_weight, n_rows):
         raise ValueError(
             f"sample_weight: {weights[row]} in row {row} is not a finite, nonnegative number. "
             "Negative or missing weights have no meaning here."
+        )
+    if weights.sum() > MOST_REPETITIONS:
+        raise ValueError(
+            f"sample_weight: the weights sum to {weights.sum():.3g}, and no more than "
+            f"{MOST_REPETITIONS:.3g} repetitions can be counted one by one: divide them."
         )
     if not weights.any():
         raise ValueError("sample_weight: every weight is zero, so no row is left to fit.")
@@ -567,6 +602,22 @@ def _bound(table, y, sample_weight, bind):
         y, weights = response.y[keep], response.weights[keep]
         response = replace(response, y=y, weights=weights, keep=None)
     return table, response
+
+
+def _check_effects(spec, design, n):
+    """Raise ValueError for a term of slopes that leaves nothing to the residual, as lme4 does.
+
+    One effect a row is a flat direction, and more a likelihood without a maximum.
+    """
+    for k, term in enumerate(spec.terms):
+        r = sum(b.r for b in design.blocks if b.term == k)
+        levels = len(term.levels)
+        if r > 1 and levels * r >= n and term.effect.sd is None:
+            raise ValueError(
+                f"random_effects: the term '{term.effect}' has {levels} levels x {r} coefficients, "
+                f"no fewer than the {n:g} rows, and the residual's variance has no estimate: "
+                "leave out a slope, or pin the residual SD, family=Gaussian(sigma=...)."
+            )
 
 
 def _history(labels, history):

@@ -7,6 +7,7 @@ from sklearn.utils.validation import _check_y
 
 from sklmm import prediction
 from sklmm._base import BaseMixedEffects
+from sklmm.design import check_magnitude
 from sklmm.families import Binomial, resolve_family
 
 
@@ -197,8 +198,11 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
 
     def _check_target(self, y):
         multi_output = self.family == "binomial" or isinstance(self.family, Binomial)
-        y = _check_y(y, multi_output=multi_output, y_numeric=True, estimator=self)
-        return y.astype(np.float64)
+        y = _check_y(y, multi_output=multi_output, y_numeric=True, estimator=self).astype(
+            np.float64
+        )
+        check_magnitude("y", np.abs(y).max())
+        return y
 
     def _resolve_family(self, y):
         family = resolve_family(self.family)

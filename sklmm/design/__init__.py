@@ -1,6 +1,6 @@
 """Columns to frozen arrays: the term grammar and the design of a mixed model."""
 
-from sklmm.design.design import Block, Design, DesignSpec
+from sklmm.design.design import Block, Design, DesignSpec, check_magnitude
 from sklmm.design.formula import split_formula, split_response
 from sklmm.design.terms import RandomEffect, parse_term, resolve_terms
 
@@ -9,6 +9,7 @@ __all__ = [
     "Design",
     "DesignSpec",
     "RandomEffect",
+    "check_magnitude",
     "parse_term",
     "resolve_terms",
     "split_formula",

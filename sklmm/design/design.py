@@ -6,6 +6,7 @@ turns any table into a `Design`: the fixed matrix X, and for each random-effect 
 a term of independent coefficients is several blocks that share their `refs`.
 """
 
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +16,8 @@ from sklmm.design.formula import apply_formula, learn_formula
 from sklmm.design.terms import RandomEffect, check_repeated, independent_parts
 
 INTERCEPT = "Intercept"
+#: Numbers from its inverse to this have squares, and squares of squares, in float64.
+LARGEST = 1e70
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,9 @@ class TermSpec:
     def encode(self, table):
         """Level index of each row, int32 [n_rows]; -1 where the level is unseen or missing."""
         columns = [group_column(table, c) for c in self.effect.columns]
-        keys = columns[0] if len(columns) == 1 else pd.MultiIndex.from_arrays(columns)
-        refs = self.levels.get_indexer(keys)
+        with _labels_of(self.name):
+            keys = columns[0] if len(columns) == 1 else pd.MultiIndex.from_arrays(columns)
+            refs = self.levels.get_indexer(keys)
         if len(columns) == 1 and (missing := pd.isna(columns[0])).any():
             refs[missing] = -1
         return refs.astype(np.int32)
@@ -86,6 +90,15 @@ class TermSpec:
         return replace(self, levels=levels)
 
 
+def check_magnitude(what, largest):
+    """Raise ValueError where a column's largest number has no square in float64."""
+    if largest > LARGEST or 0 < largest < 1 / LARGEST:
+        raise ValueError(
+            f"{what} is of size {largest:.3g}, and squares of such numbers are out of floating "
+            "point's range: change its unit."
+        )
+
+
 def _is_frame(table):
     return isinstance(table, pd.DataFrame)
 
@@ -97,7 +110,31 @@ def _take(table, column):
 def group_column(table, column):
     """Values of a grouping column as a pandas object that `factorize` and `get_indexer` take."""
     values = _take(table, column)
-    return pd.Index(values.array if isinstance(values, pd.Series) else values)
+    return pd.Index(values.array if isinstance(values, pd.Series) else values, tupleize_cols=False)
+
+
+@contextmanager
+def _labels_of(name):
+    """Errors of pandas' about labels, by the name of their column."""
+    try:
+        yield
+    except TypeError as error:
+        raise TypeError(
+            f"The grouping column {name!r} holds labels that cannot be told apart or ordered "
+            f"({error}): the argument must be a column of strings or numbers. Convert it to one "
+            "type, with astype(str) for example."
+        ) from error
+
+
+def _check_kind(labels, column):
+    """Raise TypeError for labels of several types, of which pandas sorts some."""
+    kind = pd.api.types.infer_dtype(labels)
+    if kind in ("mixed", "mixed-integer", "complex"):
+        kinds = sorted({type(v).__name__ for v in labels})
+        raise TypeError(
+            f"The grouping column {column!r} holds labels of type {' and '.join(kinds)}, which "
+            "have no order: convert them to one type, with astype(str) for example."
+        )
 
 
 def numeric_columns(table, columns, role):
@@ -105,23 +142,38 @@ def numeric_columns(table, columns, role):
     if not _is_frame(table):
         return _check_finite(np.asarray(table[:, list(columns)], dtype=np.float64), columns, role)
     frame = table[list(columns)]
-    bad = [c for c in columns if not pd.api.types.is_numeric_dtype(frame[c].dtype)]
-    for column in bad:
-        try:
-            frame = frame.assign(**{column: pd.to_numeric(frame[column])})
-        except (ValueError, TypeError) as error:
-            value = next(v for v in frame[column] if not _is_number(v))
-            raise ValueError(
-                f"The {role} column {column!r} holds {value!r}, which is not numeric: encode it "
-                "(OneHotEncoder, in a Pipeline), or make it a grouping factor in random_effects."
-            ) from error
+    for column in columns:
+        if not _is_numeric(frame[column].dtype):
+            frame = frame.copy(deep=False)
+            frame[column] = _numbers(frame[column], role)
     return _check_finite(frame.to_numpy(dtype=np.float64, na_value=np.nan), columns, role)
+
+
+def _is_numeric(dtype):
+    return pd.api.types.is_numeric_dtype(dtype) and dtype.kind != "c"
+
+
+def _numbers(values, role):
+    """A column of objects or strings as float64 [n_rows], NaN where it is missing."""
+    known, out = values.notna().to_numpy(), np.full(len(values), np.nan)
+    try:
+        if not pd.api.types.is_object_dtype(values) and not pd.api.types.is_string_dtype(values):
+            raise TypeError(f"its type is {values.dtype}")
+        out[known] = values.to_numpy(object)[known].astype(np.float64)
+    except (TypeError, ValueError) as error:
+        value = next((v for v in values[known] if not _is_number(v)), values.dtype)
+        raise (TypeError if isinstance(error, TypeError) else ValueError)(
+            f"The {role} column {values.name!r} holds {value!r}, which is not numeric ({error}): "
+            "encode it (OneHotEncoder, in a Pipeline), or make it a grouping factor in "
+            "random_effects."
+        ) from error
+    return out
 
 
 def _check_finite(values, columns, role):
     finite = np.isfinite(values).all(axis=0)
     if not finite.all():
-        names = [str(c) for c, ok in zip(columns, finite, strict=True) if not ok]
+        names = [c for c, ok in zip(columns, finite, strict=True) if not ok]
         raise ValueError(
             f"Input X contains NaN or infinity in the {role} column(s) "
             f"{', '.join(map(repr, names))}: impute them first, with a SimpleImputer in a Pipeline "
@@ -147,14 +199,12 @@ def _learn_levels(table, effect, name, fewest=2):
                 f"in row {int(np.argmax(pd.isna(values)))}: drop those rows, or give them a level "
                 "of their own."
             )
-    keys = columns[0] if len(columns) == 1 else pd.MultiIndex.from_arrays(columns)
-    try:
+    with _labels_of(name):
+        keys = columns[0] if len(columns) == 1 else pd.MultiIndex.from_arrays(columns)
         refs, levels = pd.factorize(keys, sort=True)
-    except TypeError as error:
-        raise TypeError(
-            f"The grouping column {name!r} mixes labels that cannot be ordered ({error}): convert "
-            "them to one type, with astype(str) for example."
-        ) from error
+    parts = [levels] if len(columns) == 1 else levels.levels
+    for column, labels in zip(effect.columns, parts, strict=True):
+        _check_kind(labels, column)
     if isinstance(levels, pd.CategoricalIndex):
         levels = pd.Index(np.asarray(levels))
     if isinstance(levels, pd.MultiIndex):
@@ -236,7 +286,9 @@ class DesignSpec:
         positions = feature_names is not None and formula is None
         names = tuple(str(feature_names[c] if positions else c) for c in fixed)
         spec = cls(tuple(columns), fixed, names, fit_intercept, tuple(terms), formula, offset)
-        return spec, spec._build(table, encoded, X)
+        design = spec._build(table, encoded, X)
+        spec._check_magnitudes(design)
+        return spec, design
 
     def apply(self, table):
         """Design of a new table; refs are -1 where a level is unseen or missing."""
@@ -250,6 +302,16 @@ class DesignSpec:
     def coef_names(self):
         """Names of X's columns."""
         return ((INTERCEPT,) if self.fit_intercept else ()) + self.fixed_names
+
+    def _check_magnitudes(self, design):
+        parts = [(self.coef_names, design.X)]
+        for block in design.blocks:
+            names = self.terms[block.term].cnames[block.first :]
+            parts += [] if block.z is None else [(names, block.z)]
+        for names, columns in parts:
+            sizes = np.maximum(columns.max(axis=0), -columns.min(axis=0))
+            for name, size in zip(names, sizes, strict=False):
+                check_magnitude(f"X's column {name!r}", size)
 
     def _fixed_part(self, table):
         if self.formula is not None:

@@ -170,7 +170,7 @@ def _verdict(algorithm, last, history, natural_cov, mc_error):
     change = np.abs(now - before)
     if algorithm.stochastic and np.isfinite(mc_error).all():
         change = mc_error
-    std = np.sqrt(np.diag(natural_cov))
+    std = np.sqrt(np.maximum(np.diag(natural_cov), 0.0))
     with np.errstate(invalid="ignore"):
         relative = np.where(std > 0, change / np.where(std > 0, std, 1.0), 0.0)
     return Status.MAX_ITER, int(np.argmax(relative))

@@ -91,9 +91,10 @@ def run(
             result = fit(algorithm, max_iter=max_iter, n_draws=n_draws, on_step=on_step)
         except np.linalg.LinAlgError as error:
             raise ValueError(
-                "random_effects: the terms explain y to the last digit, and the model's equations "
-                "are singular: leave out a term (are there as many levels as rows?), or pin the "
-                "residual SD, family=Gaussian(sigma=...)."
+                "random_effects: the model's equations are singular to working precision. The "
+                "terms explain y to the last digit (are there as many effects as rows?), or "
+                "sample_weight, a pinned sd or the family's sigma is extreme: leave out a term, or "
+                "pin the residual SD near y's, family=Gaussian(sigma=...)."
             ) from error
     if family.name == "binomial" or precision:
         # Trials are weights to the engine, and no observations to BIC.

@@ -76,7 +76,7 @@ def newton_step(problem, params, moments, damping=0.0, information=None):
     projected = vectors.T @ (g / scale)
     size = np.abs(values)
     # A direction without information (residual and group variance confounded) is left alone.
-    flat = size < 1e-9 * size.max()
+    flat = size <= 1e-9 * size.max()
     inverse = np.where(flat, 0.0, 1.0 / np.where(flat, 1.0, size + damping * size.max()))
     step = vectors @ (inverse * projected) / scale
     decrement = float(np.sqrt(np.sum(inverse * projected**2)))

@@ -32,11 +32,13 @@ def moment_start(cross):
     free = np.isnan(pinned)
     variances = np.where(free, 1.0, pinned**2)
     forms = _forms(cross)
-    for _ in range(N_PASSES):
+    # Without an unknown SciPy's solver would free its memory twice, and the process ends.
+    for _ in range(N_PASSES if free.any() else 0):
         A, q = _equations(cross, forms, variances)
         q = q - A[:, ~free] @ variances[~free]
         # Rows in units of their own: the solver is least squares, and the sums differ by powers.
         scale = np.abs(np.diag(A))[free]
+        scale = np.where(scale > 0, scale, 1.0)
         variances[free] = nnls(A[np.ix_(free, free)] / scale[:, None], q[free] / scale)[0]
         if free[-1]:
             variances[-1] = max(variances[-1], LEAST_SIGMA**2 * cross.yy / problem.n)

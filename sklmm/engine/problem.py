@@ -153,6 +153,8 @@ def _whiten(X, weights, n, fit_intercept):
         values, vectors = np.linalg.eigh(gram)
         keep = values > RANK_TOLERANCE * max(values.max(initial=0.0), 1.0)
         rotation, log_det = vectors[:, keep] / np.sqrt(values[keep]), np.log(values[keep]).sum()
+        # Rounding's share of a constant column would be its coefficient's.
+        rotation[~varies] = 0.0
         kept = varies
     rotation /= scale[:, None]
     whitened = (rotation.T @ columns).T

@@ -110,11 +110,20 @@ def test_levels_are_the_labels_of_any_string_type(table, convert):
     )
 
 
-def test_labels_of_mixed_types_are_levels_too(table):
-    mixed = table.assign(g=pd.Series(["b", 1, "c", 1, "b", "c"], dtype=object))
-    spec, design = learn(mixed, ["g"])
-    assert set(spec.terms[0].levels) == {1, "b", "c"}
-    assert [spec.terms[0].levels[r] for r in design.blocks[0].refs] == mixed["g"].tolist()
+@pytest.mark.parametrize(
+    ("labels", "kinds"),
+    [
+        (["b", 1, "c", 1, "b", "c"], "int and str"),
+        ([True, 2, True, 3, 2, 2], "bool and int"),
+        ([(1, 2), (3, 4)] * 3, "tuple"),
+    ],
+)
+def test_labels_of_mixed_types_are_refused_by_name(table, labels, kinds):
+    mixed = table.assign(g=pd.Series(labels, dtype=object))
+    with pytest.raises(TypeError, match=f"'g' holds labels of type {kinds}, which have no order"):
+        learn(mixed, ["g"])
+    with pytest.raises(TypeError, match=f"'g' holds labels of type {kinds}"):
+        learn(mixed, ["(1 | h:g)"])
 
 
 def test_arrays_are_split_by_position(table):

@@ -1,0 +1,106 @@
+"""Random small tables: a model of finite numbers, or an error that names a column or parameter."""
+
+import re
+import warnings
+from datetime import timedelta
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from sklearn.exceptions import ConvergenceWarning
+
+from sklmm import MixedEffectsClassifier, MixedEffectsRegressor
+from tests.tables import CLASSES, COUNTS, cases, responses
+
+#: At least this share of the tables must end in a model: errors alone would show nothing.
+LEAST_FITTED = 0.5
+PARAMETERS = ["X", "y", "sample_weight", *MixedEffectsRegressor().get_params()]
+
+
+def fuzz(n_examples):
+    return settings(
+        max_examples=n_examples,
+        deadline=timedelta(seconds=10),
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+def names_its_cause(error, case):
+    return re.search(rf"{case.names}|\b({'|'.join(PARAMETERS)})\b", str(error)) is not None
+
+
+def refusal(function, *args, **kwargs):
+    """The ValueError or TypeError of a call, or None; NumPy's and our own warnings are errors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", message=".*distutils")
+        try:
+            function(*args, **kwargs)
+        except (TypeError, ValueError) as error:
+            return error
+    return None
+
+
+def outcome(case, model):
+    """ "refused", or "fitted" where every estimate and prediction is finite."""
+    error = refusal(model.fit, case.X, case.y, sample_weight=case.weight)
+    if error is not None:
+        assert names_its_cause(error, case), f"the message names nothing: {error!r}"
+        assert vars(model).keys() == model.get_params(deep=False).keys()
+        return "refused"
+    for X in (case.X, case.new):
+        error = refusal(assert_finite, model, X)
+        # Rows of weight 0 may hold what others may not.
+        assert error is None or (case.damaged and names_its_cause(error, case)), repr(error)
+    return "fitted"
+
+
+def assert_finite(model, X):
+    tables = [*model.cov_re_.values(), *model.random_effects_.values()]
+    tables += [*model.random_effects_std_.values(), model.fixed_effects_["estimate"]]
+    for values in [*tables, model.coef_, model.intercept_, *model.family_params_.values()]:
+        assert np.isfinite(np.asarray(values, float)).all()
+    assert not np.isnan(model.loglik_) or model.e_step == "cg"
+    assert model.summary()
+    assert len(model.conf_int()) == len(model.mc_error_)
+    if isinstance(model, MixedEffectsClassifier):
+        predictions = model.predict_proba(X)
+        assert set(model.predict(X)) <= set(model.classes_)
+    else:
+        predictions = model.predict(X, return_std=True)
+    assert np.isfinite(predictions).all()
+
+
+def run(strategy, make, n_examples, least_fitted=LEAST_FITTED):
+    seen = {"fitted": 0, "refused": 0}
+
+    @fuzz(n_examples)
+    @given(strategy)
+    def every(case):
+        seen[outcome(case, make(**case.parameters, random_state=0))] += 1
+
+    every()
+    assert seen["fitted"] > least_fitted * sum(seen.values()), seen
+
+
+def test_two_hundred_tables():
+    run(cases(), MixedEffectsRegressor, 200)
+
+
+@pytest.mark.slow
+def test_two_thousand_tables():
+    run(cases(), MixedEffectsRegressor, 2000)
+
+
+@pytest.mark.slow
+def test_counts():
+    run(responses(COUNTS), partial(MixedEffectsRegressor, family="poisson"), 40, 0.3)
+
+
+@pytest.mark.slow
+def test_classes():
+    run(responses(CLASSES), MixedEffectsClassifier, 40, 0.3)
