@@ -27,7 +27,9 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
         ``"(1 + days | subject)"``, or a `RandomEffect`. None fits the fixed part alone.
     fixed_effects : list of str or int, optional
         Columns of the fixed part; None takes every column that is not a grouping column. Slope
-        columns stay fixed effects too, as in lme4.
+        columns stay fixed effects too, as in lme4. A column that depends linearly on those before
+        it is left out, with a warning: coefficient 0, no standard error. With no more rows than
+        columns all stay, and the solution is that of minimum norm.
     fit_intercept : bool, default=True
     family : str, Family or callable, default="gaussian"
         "gaussian", "student_t", "poisson", "negative_binomial", "gamma", "beta", "bernoulli",
