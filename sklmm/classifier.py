@@ -41,6 +41,7 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
     fixed_effects : list of str or int, or str, optional
         Columns of the fixed part; None takes every column that is not a grouping column or the
         offset. A string is a formula, as in `MixedEffectsRegressor`.
+        One that depends linearly on those before it is left out, with a warning.
     fit_intercept : bool, default=True
         An ordinal model always has its cutpoints.
     family : {"auto", "bernoulli", "categorical", "ordinal"} or Family, default="auto"

@@ -30,6 +30,9 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
         Columns of the fixed part; None takes every column that is not a grouping column or the
         offset. Slope columns stay fixed effects too, as in lme4. A string is a formula in
         formulaic's grammar, ``"~ x * C(z) + bs(age, df=4)"``; see `from_formula` too.
+        A column that depends linearly on those before it is left out, with a warning: coefficient
+        0, no standard error. With no more rows than columns all stay, and the solution is that of
+        minimum norm.
     fit_intercept : bool, default=True
     family : str, Family or callable, default="gaussian"
         "gaussian", "student_t", "poisson", "negative_binomial", "gamma", "beta", "bernoulli",

@@ -296,3 +296,13 @@ def test_units_of_the_columns_do_not_matter(table, family, k):
     np.testing.assert_allclose(
         scaled.cov_re_["g0"] * outer, expected, rtol=1e-6, atol=1e-7 * np.abs(expected).max()
     )
+
+
+@pytest.mark.slow
+def test_the_tutorials_loop_leaves_it_out_too(sleepstudy):
+    X, y = sleepstudy
+    model = MixedEffectsRegressor(["Subject"], e_step="hmc", m_step="adam", max_iter=5)
+    with pytest.warns(UserWarning, match="'again'"):
+        model.fit(X.assign(again=X["Days"]), y)
+    assert model.coef_[0] != 0.0
+    assert model.coef_[1] == 0.0
