@@ -7,6 +7,7 @@ from numbers import Integral, Real
 import numpy as np
 import pandas as pd
 from scipy.linalg import block_diag
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, _fit_context, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
@@ -19,7 +20,7 @@ from sklearn.utils.validation import (
 )
 
 from sklmm import inference, prediction
-from sklmm.design import DesignSpec, resolve_terms
+from sklmm.design import DesignSpec, resolve_terms, take_columns
 from sklmm.families import Family
 from sklmm.inspection.summary import summary_text
 from sklmm.result import natural_names
@@ -51,14 +52,21 @@ class BaseMixedEffects(BaseEstimator):
         "device": [str, None],
     }
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None):
         """Fit the model.
 
         Parameters
         ----------
-        X : DataFrame or array-like of shape (n_rows, n_columns)
-            Grouping, slope and fixed-effects columns.
+        X : DataFrame, array-like or sparse matrix of shape (n_rows, n_columns)
+            Grouping, slope and fixed-effects columns. Many sparse columns, those of a sparse matrix
+            or of a DataFrame's pd.SparseDtype, stay sparse in the fixed part of a Gaussian model
+            fitted by REML; others must fit in a gigabyte as dense ones.
         y : array-like of shape (n_rows,)
             Response.
         sample_weight : array-like of shape (n_rows,), optional
@@ -102,8 +110,9 @@ class BaseMixedEffects(BaseEstimator):
             self.fixed_effects,
             self.fit_intercept or family.name == "ordinal",
             None if names is None or isinstance(table, pd.DataFrame) else list(names),
+            keep_sparse=family.name == "gaussian" and self.method != "ml" and self._stops_by_rule(),
         )
-        e_step = resolve_e_step(self.e_step, family, design.sizes)
+        e_step = resolve_e_step(self.e_step, family, design.sizes, bool(spec.sparse))
         result = self._run(design, response, spec.fit_intercept, e_step)
         self._from_frame = isinstance(table, pd.DataFrame)
         self._set_fitted(spec, design, response, result)
@@ -130,8 +139,12 @@ class BaseMixedEffects(BaseEstimator):
             check_consistent_length(X, y)
             return X, y
         if y is None:
-            validate_data(self, X, y, dtype=np.float64, ensure_all_finite="allow-nan")
-        X = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan")
+            validate_data(
+                self, X, y, dtype=np.float64, ensure_all_finite="allow-nan", accept_sparse="csr"
+            )
+        X = validate_data(
+            self, X, dtype=np.float64, ensure_all_finite="allow-nan", accept_sparse="csr"
+        )
         y = self._check_target(y)
         check_consistent_length(X, y)
         return X, y
@@ -141,10 +154,19 @@ class BaseMixedEffects(BaseEstimator):
         X = _as_pandas(X)
         if self._from_frame:
             if not isinstance(X, pd.DataFrame):
-                X = validate_data(self, X, dtype=None, ensure_all_finite=False, reset=False)
+                X = validate_data(
+                    self,
+                    X,
+                    dtype=None,
+                    ensure_all_finite=False,
+                    reset=False,
+                    accept_sparse="csr",
+                )
+                if issparse(X):
+                    return pd.DataFrame.sparse.from_spmatrix(X, columns=list(self._spec.columns))
                 return pd.DataFrame(X, columns=list(self._spec.columns)).infer_objects()
             return validate_data(self, X, skip_check_array=True, reset=False)
-        return validate_data(self, X, dtype=np.float64, reset=False)
+        return validate_data(self, X, dtype=np.float64, reset=False, accept_sparse="csr")
 
     def _run(self, design, response, fit_intercept, e_step):
         from sklmm.engine.fitting import run
@@ -223,6 +245,9 @@ class BaseMixedEffects(BaseEstimator):
         intercept = coef[:, 0] if first else np.zeros(len(coef))
         self.coef_ = coef[:, first:].copy()
         self.intercept_ = intercept.copy()
+        if spec.sparse:
+            joined = np.concatenate([result.coef, result.sparse_coef])[spec.order]
+            self.coef_ = joined[None, first:]
         if self._n_predictors == 1:
             self.coef_, self.intercept_ = self.coef_[0], float(intercept[0])
         self.family_params_ = dict(result.family)
@@ -295,7 +320,7 @@ class BaseMixedEffects(BaseEstimator):
                 if (refs < 0).any():
                     row = int(np.argmax(refs < 0))
                     columns = term.effect.columns
-                    frame = table if isinstance(table, pd.DataFrame) else pd.DataFrame(table)
+                    frame = take_columns(table, columns)
                     value = ":".join(str(frame[c].iloc[row]) for c in columns)
                     raise ValueError(
                         f"Grouping column {term.name!r} has the unknown or missing level "
@@ -360,11 +385,7 @@ def _unseen_levels(table, term, refs):
     index = np.full(len(refs), -1)
     rows = np.flatnonzero(refs < 0)
     if len(rows):
-        columns = list(term.effect.columns)
-        part = (
-            table[columns] if isinstance(table, pd.DataFrame) else pd.DataFrame(table[:, columns])
-        )
-        part = part.iloc[rows]
+        part = take_columns(table, term.effect.columns).iloc[rows]
         index[rows] = part.groupby(list(part.columns), sort=False, dropna=False).ngroup()
         missing = rows[part.isna().any(axis=1).to_numpy()]
         index[missing] = index.max() + 1 + np.arange(len(missing))

@@ -7,13 +7,21 @@ a term of independent coefficients is several blocks that share their `refs`.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import csr_array, hstack, issparse
 
 from sklmm.design.terms import RandomEffect, check_repeated, independent_parts
 
 INTERCEPT = "Intercept"
+
+#: Sparse columns up to as many, and as many numbers, are made dense; and up to so many, a gigabyte,
+#: where the engine wants a dense X.
+SMALL_COLUMNS = 1000
+SMALL_NUMBERS = 20_000_000
+LARGEST_NUMBERS = 125_000_000
 
 
 @dataclass(frozen=True)
@@ -35,10 +43,20 @@ class Block:
 
 @dataclass(frozen=True)
 class Design:
-    """X [n_rows, p], the intercept's column of ones first if there is one, and the blocks."""
+    """X [n_rows, p], the intercept's column of ones first if there is one, and the blocks.
+
+    `sparse`, a csr_array [n_rows, k], are the columns that are kept sparse, or None. At predict X
+    is sparse itself where it would be too large.
+    """
 
     X: np.ndarray
     blocks: tuple
+    sparse: csr_array | None = None
+
+    @property
+    def n_rows(self):
+        """Number of rows."""
+        return self.X.shape[0]
 
     @property
     def sizes(self):
@@ -70,7 +88,17 @@ def _is_frame(table):
 
 
 def _take(table, column):
+    if issparse(table):
+        return table[:, [column]].toarray().ravel()
     return table[column] if _is_frame(table) else table[:, column]
+
+
+def take_columns(table, columns):
+    """A DataFrame of some columns, dense."""
+    columns = list(columns)
+    return (
+        table[columns] if _is_frame(table) else pd.DataFrame({c: _take(table, c) for c in columns})
+    )
 
 
 def group_column(table, column):
@@ -82,7 +110,9 @@ def group_column(table, column):
 def numeric_columns(table, columns, role):
     """Numeric columns as float64 [n_rows, n_columns]; the error names the columns that are not."""
     if not _is_frame(table):
-        return _check_finite(np.asarray(table[:, list(columns)], dtype=np.float64), columns, role)
+        values = table[:, list(columns)]
+        values = values.toarray() if issparse(values) else values
+        return _check_finite(np.asarray(values, dtype=np.float64), columns, role)
     frame = table[list(columns)]
     bad = [c for c in columns if not pd.api.types.is_numeric_dtype(frame[c].dtype)]
     for column in bad:
@@ -97,16 +127,70 @@ def numeric_columns(table, columns, role):
     return _check_finite(frame.to_numpy(dtype=np.float64, na_value=np.nan), columns, role)
 
 
+def sparse_columns(table, columns, role):
+    """Numeric columns as a csr_array of float64 [n_rows, n_columns]."""
+    columns = list(columns)
+    if _is_frame(table):
+        mine = list(_sparse_of(table, columns))
+        others = np.setdiff1d(np.arange(len(columns)), mine).tolist()
+        parts = [numeric_columns(table, [columns[i] for i in others], role)]
+        if mine:
+            parts.append(table[[columns[i] for i in mine]].sparse.to_coo())
+        values = hstack([csr_array(p, dtype=np.float64) for p in parts], "csr")
+        values = values[:, np.argsort([*others, *mine])] if others else values
+    else:
+        values = table[:, columns] if len(columns) < table.shape[1] else table
+    values = csr_array(values, dtype=np.float64)
+    if not np.isfinite(values.data).all():
+        bad = np.unique(values.indices[~np.isfinite(values.data)])
+        _raise_not_finite([columns[j] for j in bad[:10]], role)
+    return values
+
+
+def _is_sparse(dtype):
+    return (
+        isinstance(dtype, pd.SparseDtype)
+        and dtype.fill_value == 0
+        and pd.api.types.is_numeric_dtype(dtype)
+    )
+
+
+def _sparse_of(table, columns):
+    """Places of the sparse ones among `columns`."""
+    if _is_frame(table):
+        dtypes = table.dtypes
+        return tuple(i for i, c in enumerate(columns) if _is_sparse(dtypes[c]))
+    return tuple(range(len(columns))) if issparse(table) else ()
+
+
+def _keeps_sparse(n_rows, n_columns, allowed):
+    """Whether sparse columns stay so; ValueError where they must, and are not `allowed` to."""
+    numbers = max(n_rows, n_columns) * n_columns
+    if n_columns <= SMALL_COLUMNS and numbers <= SMALL_NUMBERS:
+        return False
+    if not allowed and numbers > LARGEST_NUMBERS:
+        raise ValueError(
+            f"X has {n_columns} sparse columns in the fixed part, which would take "
+            f"{8 * numbers / 1e9:.0f} GB as dense ones. They are kept sparse for family='gaussian' "
+            "by REML (method='auto' or 'reml', with m_step='auto') alone: choose these, fewer "
+            "columns, or make the factor behind them a grouping column in random_effects."
+        )
+    return allowed
+
+
 def _check_finite(values, columns, role):
     finite = np.isfinite(values).all(axis=0)
     if not finite.all():
-        names = [str(c) for c, ok in zip(columns, finite, strict=True) if not ok]
-        raise ValueError(
-            f"Input X contains NaN or infinity in the {role} column(s) "
-            f"{', '.join(map(repr, names))}: impute them first, with a SimpleImputer in a Pipeline "
-            "for example."
-        )
+        _raise_not_finite([c for c, ok in zip(columns, finite, strict=True) if not ok], role)
     return values
+
+
+def _raise_not_finite(columns, role):
+    raise ValueError(
+        f"Input X contains NaN or infinity in the {role} column(s) "
+        f"{', '.join(repr(str(c)) for c in columns)}: impute them first, with a SimpleImputer in a "
+        "Pipeline for example."
+    )
 
 
 def _is_number(value):
@@ -158,20 +242,25 @@ class DesignSpec:
     fixed_names: tuple
     fit_intercept: bool
     terms: tuple
+    sparse: tuple = ()
 
     @classmethod
-    def learn(cls, table, effects, fixed_effects, fit_intercept, feature_names=None):
+    def learn(
+        cls, table, effects, fixed_effects, fit_intercept, feature_names=None, keep_sparse=False
+    ):
         """Read the levels off a training table.
 
         Parameters
         ----------
-        table : DataFrame, or ndarray [n_rows, n_columns]
+        table : DataFrame, or ndarray or sparse array [n_rows, n_columns]
         effects : list of RandomEffect
         fixed_effects : None or list of columns
             None: every column that is not a grouping column.
         fit_intercept : bool
         feature_names : sequence of str, optional
             Names for the columns of an array.
+        keep_sparse : bool, default=False
+            Whether sparse columns may stay so; few are made dense all the same.
 
         Returns
         -------
@@ -182,7 +271,7 @@ class DesignSpec:
         ValueError, TypeError
             Naming the column, the value and the remedy.
         """
-        columns = list(table.columns) if _is_frame(table) else list(range(table.shape[1]))
+        columns = table.columns if _is_frame(table) else pd.RangeIndex(table.shape[1])
         effects = [_locate(e, columns, feature_names) for e in effects]
         check_repeated(effects)
         grouping = {c for e in effects for c in e.columns}
@@ -195,8 +284,8 @@ class DesignSpec:
             )
         else:
             fixed = tuple(_find(c, columns, "fixed_effects", feature_names) for c in fixed_effects)
-        repeated = [c for i, c in enumerate(fixed) if c in fixed[:i]]
-        if repeated:
+        repeated = pd.Index(fixed)[pd.Index(fixed).duplicated()]
+        if len(repeated):
             raise ValueError(f"fixed_effects: column {repeated[0]!r} stands twice; keep one.")
         labels = [e.label for e in effects]
         terms, encoded = [], []
@@ -207,7 +296,10 @@ class DesignSpec:
             terms.append(TermSpec(effect, name, levels, cnames))
             encoded.append(refs)
         names = tuple(str(c if feature_names is None else feature_names[c]) for c in fixed)
-        spec = cls(tuple(columns), fixed, names, fit_intercept, tuple(terms))
+        kept = _sparse_of(table, fixed)
+        if not _keeps_sparse(table.shape[0], len(kept), keep_sparse):
+            kept = ()
+        spec = cls(tuple(columns), fixed, names, fit_intercept, tuple(terms), kept)
         return spec, spec._build(table, encoded)
 
     def apply(self, table):
@@ -217,13 +309,39 @@ class DesignSpec:
     @property
     def coef_names(self):
         """Names of X's columns."""
-        return ((INTERCEPT,) if self.fit_intercept else ()) + self.fixed_names
+        dense = tuple(self.fixed_names[i] for i in self._dense)
+        return ((INTERCEPT,) if self.fit_intercept else ()) + dense
+
+    @property
+    def sparse_names(self):
+        """Names of the columns that are kept sparse."""
+        return tuple(self.fixed_names[i] for i in self.sparse)
+
+    @property
+    def order(self):
+        """Places of the coefficients in the table's order, in X and then the sparse columns."""
+        first = int(self.fit_intercept)
+        return np.r_[np.arange(first), first + np.argsort([*self._dense, *self.sparse])]
+
+    @cached_property
+    def _dense(self):
+        return tuple(np.setdiff1d(np.arange(len(self.fixed)), self.sparse).tolist())
 
     def _build(self, table, encoded):
-        X = numeric_columns(table, self.fixed, "fixed-effects")
-        if self.fit_intercept:
-            # By columns: the engine works on whole ones.
-            X = np.concatenate([np.ones((1, len(X))), X.T]).T
+        role, kept = "fixed-effects", None
+        columns = [self.fixed[i] for i in self._dense]
+        numbers = table.shape[0] * len(columns)
+        if numbers > LARGEST_NUMBERS and _sparse_of(table, columns):
+            X = sparse_columns(table, columns, role)
+            if self.fit_intercept:
+                X = hstack([np.ones((X.shape[0], 1)), X], "csr")
+        else:
+            X = numeric_columns(table, columns, role)
+            if self.fit_intercept:
+                # By columns: the engine works on whole ones.
+                X = np.concatenate([np.ones((1, len(X))), X.T]).T
+        if self.sparse:
+            kept = sparse_columns(table, [self.fixed[i] for i in self.sparse], role)
         blocks = []
         for k, (term, refs) in enumerate(zip(self.terms, encoded, strict=True)):
             first = 0
@@ -236,7 +354,7 @@ class DesignSpec:
                 block = Block(refs, z, len(term.levels), part.sd, k, first)
                 blocks.append(block)
                 first += block.r
-        return Design(X, tuple(blocks))
+        return Design(X, tuple(blocks), kept)
 
 
 def _find(column, columns, parameter, feature_names=None):

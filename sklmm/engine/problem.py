@@ -14,8 +14,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from sklmm.engine.columns import Columns
+
 RANK_TOLERANCE = 1e-11
 PERFECT_FIT = 1e-20
+#: The same where conjugate gradients found the coefficients.
+SOLVED_FIT = 1e-18
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class Problem:
     """y [n_rows], X [n_rows, p], weights [n_rows], blocks; and the scales that lead back.
 
     Weights count repetitions of a row: `n` is their sum. `reml` integrates the coefficients out,
-    `sigma` is the pinned residual SD (in standard units) or None.
+    `sigma` is the pinned residual SD (in standard units) or None. `columns`, the sparse part's, are
+    None without one; y lacks what `columns.start` explains.
     """
 
     y: np.ndarray
@@ -55,11 +60,19 @@ class Problem:
     z_scales: tuple
     log_det_basis: float
     ols_variance: float = field(default=1.0)
+    columns: Columns | None = None
 
     @property
     def p(self):
         """Rank of the fixed part."""
         return self.X.shape[1]
+
+    @property
+    def rank(self):
+        """Rank of the fixed part, the sparse columns included."""
+        if self.columns is None or self.perfect:
+            return self.p
+        return self.columns.Q.shape[1] + self.columns.rank
 
     @property
     def n_effects(self):
@@ -168,11 +181,12 @@ def standardize(design, y, weights, *, fit_intercept, reml, sigma=None, scale_y=
     n = float(weights.sum())
     X, basis, log_det = _whiten(design.X, weights, fit_intercept)
     centre, scale, perfect = 0.0, 1.0, False
+    columns = None if design.sparse is None else Columns(design.sparse, X, weights, fit_intercept)
     if scale_y:
-        centre, scale, perfect = _units(X, y, weights, fit_intercept)
+        centre, scale, perfect, y = _units(X, y, weights, fit_intercept, columns)
     blocks, z_scales = _scaled_blocks(design, weights, n, scale)
     return Problem(
-        y=(y - centre) / scale,
+        y=y / scale,
         X=X,
         weights=weights,
         blocks=blocks,
@@ -185,20 +199,34 @@ def standardize(design, y, weights, *, fit_intercept, reml, sigma=None, scale_y=
         z_scales=z_scales,
         log_det_basis=log_det,
         ols_variance=0.0 if perfect else 1.0,
+        columns=columns,
     )
 
 
-def _units(X, y, weights, fit_intercept):
-    """Centre of y, its residual SD by least squares on X, and whether X reproduces it."""
-    n = float(weights.sum())
+def _units(X, y, weights, fit_intercept, columns=None):
+    """Centre of y, its residual SD by least squares, whether that is 0, and y less the centre.
+
+    With sparse columns y is also less what they explain, and `columns` learn it and their rank.
+    """
+    n, rank = float(weights.sum()), X.shape[1]
+    total, least = float(weights @ y**2) / n, PERFECT_FIT
     centre = float(weights @ y / n) if fit_intercept else 0.0
-    centred = y - centre
-    residual = centred - X @ (X.T @ (weights * centred) / n)
-    variance = float(weights @ residual**2) / max(n - X.shape[1], 1.0)
-    total = float(weights @ y**2) / n
-    if variance <= PERFECT_FIT * total or total == 0.0:
-        variance = 0.0
-    return centre, np.sqrt(variance) if variance > 0 else 1.0, variance == 0.0
+    y = y - centre
+    residual = y - X @ (X.T @ (weights * y) / n)
+    if columns is not None:
+        least = SOLVED_FIT
+        columns.start = columns.least_squares(residual)
+        y = y - columns.matrix @ columns.start
+        residual = y - X @ (X.T @ (weights * y) / n)
+    squares = float(weights @ residual**2)
+    if total == 0.0 or squares <= least * total * max(n - rank, 1.0):
+        return centre, 1.0, True, y
+    if columns is not None:
+        rank = columns.identify().Q.shape[1] + columns.rank
+    scale = np.sqrt(squares / max(n - rank, 1.0))
+    if columns is not None:
+        columns.start = columns.start / scale
+    return centre, scale, False, y
 
 
 def in_own_units(design, y, weights, *, reml, sigma=None):
