@@ -22,6 +22,8 @@ INTERCEPT = "Intercept"
 SMALL_COLUMNS = 1000
 SMALL_NUMBERS = 20_000_000
 LARGEST_NUMBERS = 125_000_000
+#: Share of the rows beyond which a column of a sparse matrix is a dense one.
+FULL = 0.25
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,9 @@ def sparse_columns(table, columns, role):
         others = np.setdiff1d(np.arange(len(columns)), mine).tolist()
         parts = [numeric_columns(table, [columns[i] for i in others], role)]
         if mine:
-            parts.append(table[[columns[i] for i in mine]].sparse.to_coo())
+            # One dtype: of bool and float pandas makes object.
+            part = table[[columns[i] for i in mine]].astype(pd.SparseDtype(np.float64, 0.0))
+            parts.append(part.sparse.to_coo())
         values = hstack([csr_array(p, dtype=np.float64) for p in parts], "csr")
         values = values[:, np.argsort([*others, *mine])] if others else values
     else:
@@ -161,6 +165,17 @@ def _sparse_of(table, columns):
         dtypes = table.dtypes
         return tuple(i for i, c in enumerate(columns) if _is_sparse(dtypes[c]))
     return tuple(range(len(columns))) if issparse(table) else ()
+
+
+def _few_entries(table, columns, places):
+    """Those of `places` to keep sparse: a sparse matrix may hold a few columns full of numbers."""
+    if _is_frame(table) or not places:
+        return places
+    filled = np.bincount(table.tocsr().indices, minlength=table.shape[1])[list(columns)]
+    full = filled > FULL * table.shape[0]
+    if full.sum() * table.shape[0] > SMALL_NUMBERS:
+        return places
+    return tuple(np.flatnonzero(~full).tolist())
 
 
 def _keeps_sparse(n_rows, n_columns, allowed):
@@ -296,7 +311,7 @@ class DesignSpec:
             terms.append(TermSpec(effect, name, levels, cnames))
             encoded.append(refs)
         names = tuple(str(c if feature_names is None else feature_names[c]) for c in fixed)
-        kept = _sparse_of(table, fixed)
+        kept = _few_entries(table, fixed, _sparse_of(table, fixed))
         if not _keeps_sparse(table.shape[0], len(kept), keep_sparse):
             kept = ()
         spec = cls(tuple(columns), fixed, names, fit_intercept, tuple(terms), kept)
