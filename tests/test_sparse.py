@@ -220,6 +220,18 @@ def test_many_repeated_columns_are_held_by_a_small_penalty(data, monkeypatch):
     np.testing.assert_allclose(model.coef_[:39] + model.coef_[40:], plain.coef_[:39], atol=0.01)
 
 
+@pytest.mark.parametrize("gap", [1e-2, 1e-4])
+def test_nearly_collinear_columns_are_told_apart(data, gap, monkeypatch):
+    g, _, _, one, _, y = data
+    near = one[:, 1:4].copy()
+    near[np.flatnonzero(near.any(axis=1))[:5]] *= 1 + gap * np.arange(1, 6)[:, None]
+    X = np.column_stack([g, one[:, 1:], near])
+    dense, kept = both(X, y, monkeypatch, [RandomEffect(0, sd=0.7)], family=Gaussian(1.0))
+    assert kept.result_.rank == dense.result_.rank == 43
+    gap = np.abs(kept.coef_ - dense.coef_) / dense.fixed_effects_["std_error"].to_numpy()[1:]
+    assert gap.max() < 1e-3
+
+
 @pytest.mark.usefixtures("keep_sparse")
 def test_scale_and_offset_of_y_and_columns_change_nothing_else(data):
     g, h, x, one, _, y = data

@@ -135,13 +135,17 @@ def sparse_columns(table, columns, role):
     if _is_frame(table):
         mine = list(_sparse_of(table, columns))
         others = np.setdiff1d(np.arange(len(columns)), mine).tolist()
-        parts = [numeric_columns(table, [columns[i] for i in others], role)]
-        if mine:
-            # One dtype: of bool and float pandas makes object.
-            part = table[[columns[i] for i in mine]].astype(pd.SparseDtype(np.float64, 0.0))
-            parts.append(part.sparse.to_coo())
+        parts, places = [numeric_columns(table, [columns[i] for i in others], role)], [others]
+        # By dtype: of bool and float pandas makes object.
+        known = table.dtypes
+        dtypes = [known[columns[i]] for i in mine]
+        for dtype in dict.fromkeys(dtypes):
+            same = [i for i, own in zip(mine, dtypes, strict=True) if own == dtype]
+            parts.append(table[[columns[i] for i in same]].sparse.to_coo())
+            places.append(same)
         values = hstack([csr_array(p, dtype=np.float64) for p in parts], "csr")
-        values = values[:, np.argsort([*others, *mine])] if others else values
+        order = np.argsort(np.concatenate(places))
+        values = values if (np.diff(order) > 0).all() else values[:, order]
     else:
         values = table[:, columns] if len(columns) < table.shape[1] else table
     values = csr_array(values, dtype=np.float64)

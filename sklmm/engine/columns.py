@@ -16,11 +16,14 @@ from scipy import sparse
 
 TOL = 1e-12
 MAX_ITER = 2000
-#: Random vectors that look for N: a few first, and then as many as this many numbers are.
+#: Random vectors that look for N: a few first, then as many as may be held, and numbers of them.
 SEARCHED = 16
-HELD = 1 << 22
+MOST_SEARCHED = 256
+HELD = 1 << 23
 #: Share of a random vector's length, or of a column's, that counts as 0.
 NEGLIGIBLE = 1e-5
+#: Share of a column's information in one direction that counts as none.
+OPEN = 1e-10
 #: Penalty on all of gamma, as a share of its information, where N is too large to be held.
 RIDGE = 1e-6
 #: Multiplications that X_s^T w X_s may cost, for each entry of X_s, to be worth its memory.
@@ -115,7 +118,7 @@ class Columns:
     def identify(self):
         """Find N, B, Q and U, and the rank of X_s."""
         rng = np.random.default_rng(0)
-        most = min(max(HELD // max(self.k, 1), 2 * SEARCHED), self.k + 1)
+        most = min(max(HELD // max(self.k, 1), 2 * SEARCHED), MOST_SEARCHED, self.k + 1)
         for searched in (SEARCHED, most):
             ahead = rng.standard_normal((self.k, searched))
             left = ahead - self._solve(self._projected(ahead))
@@ -124,16 +127,19 @@ class Columns:
             if count < searched:
                 break
         found = found[:, :count]
+        # Directions that the data hardly know may be left by a solve that did not converge.
+        values, vectors = np.linalg.eigh(found.T @ self._projected(found) / self.n)
+        found = found @ vectors[:, values < OPEN]
         turn, sizes, rows = np.linalg.svd(self.F.T @ found / self.n)
         spanned = int((sizes > NEGLIGIBLE).sum())
         self.Q = turn[:, spanned:]
         self.N, self.U, self.ridge = found, found @ rows[spanned:].T, 0.0
+        self.rank = self.k - (found.shape[1] - spanned)
         if count == searched:
             # More than can be held: as many as random vectors keep on average.
-            count = round(float(inner(left, left).mean()))
+            self.rank = self.k - (round(float(inner(left, left).mean())) - spanned)
             self.N, self.U, self.ridge = found[:, :0], found[:, :0], RIDGE
         self.B = self.F.T @ self.N / self.n
-        self.rank = self.k - (count - spanned)
         return self
 
     def keep(self, X):
