@@ -18,7 +18,7 @@ TOL = 1e-12
 MAX_ITER = 2000
 #: Random vectors that look for N: a few first, then as many as may be held, and numbers of them.
 SEARCHED = 16
-MOST_SEARCHED = 256
+MOST_SEARCHED = 128
 HELD = 1 << 23
 #: Share of a random vector's length, or of a column's, that counts as 0.
 NEGLIGIBLE = 1e-5
@@ -124,7 +124,9 @@ class Columns:
             left = ahead - self._solve(self._projected(ahead))
             found, sizes, _ = np.linalg.svd(left, full_matrices=False)
             count = int((sizes > NEGLIGIBLE * np.sqrt(self.k)).sum())
-            if count < searched:
+            # A random vector keeps as much of its square, on average, as there are open directions.
+            expected = float(inner(left, left).mean())
+            if count < searched or expected > 1.5 * most:
                 break
         found = found[:, :count]
         # Directions that the data hardly know may be left by a solve that did not converge.
@@ -136,8 +138,8 @@ class Columns:
         self.N, self.U, self.ridge = found, found @ rows[spanned:].T, 0.0
         self.rank = self.k - (found.shape[1] - spanned)
         if count == searched:
-            # More than can be held: as many as random vectors keep on average.
-            self.rank = self.k - (round(float(inner(left, left).mean())) - spanned)
+            # More than can be held.
+            self.rank = self.k - (round(expected) - spanned)
             self.N, self.U, self.ridge = found[:, :0], found[:, :0], RIDGE
         self.B = self.F.T @ self.N / self.n
         return self
