@@ -9,6 +9,7 @@ from numbers import Integral, Real
 import numpy as np
 import pandas as pd
 from scipy.linalg import block_diag
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, _fit_context, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
@@ -22,7 +23,7 @@ from sklearn.utils.validation import (
 )
 
 from sklmm import inference, prediction
-from sklmm.design import DesignSpec, resolve_terms, split_formula, split_response
+from sklmm.design import DesignSpec, resolve_terms, split_formula, split_response, take_columns
 from sklmm.families import Family, Response
 from sklmm.inspection.summary import summary_text
 from sklmm.result import natural_names
@@ -92,14 +93,21 @@ class BaseMixedEffects(BaseEstimator):
         fixed, terms = split_formula(formula)
         return cls(terms or None, fixed_effects=fixed, **params)
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None, sample_weight=None):
         """Fit the model.
 
         Parameters
         ----------
-        X : DataFrame or array-like of shape (n_rows, n_columns)
-            Grouping, slope and fixed-effects columns.
+        X : DataFrame, array-like or sparse matrix of shape (n_rows, n_columns)
+            Grouping, slope and fixed-effects columns. Many sparse columns, those of a sparse matrix
+            or of a DataFrame's pd.SparseDtype, stay sparse in the fixed part of a Gaussian model
+            fitted by REML; others must fit in a gigabyte as dense ones.
         y : array-like of shape (n_rows,), optional
             Response; None where `fixed_effects` is a formula that names it.
         sample_weight : array-like of shape (n_rows,), optional
@@ -139,6 +147,7 @@ class BaseMixedEffects(BaseEstimator):
             self.fit_intercept or family.name == "ordinal",
             None if names is None or isinstance(table, pd.DataFrame) else list(names),
             self.offset,
+            keep_sparse=family.name == "gaussian" and self.method != "ml" and self._stops_by_rule(),
         )
         if family.name == "ordinal" and not spec.fit_intercept:
             raise ValueError(
@@ -154,7 +163,7 @@ class BaseMixedEffects(BaseEstimator):
             precision = getattr(family, "weights", "repeats") == "precision"
             n = len(response.y) if precision else response.weights.sum()
             _check_effects(spec, design, n)
-        e_step = resolve_e_step(self.e_step, family, design.sizes)
+        e_step = resolve_e_step(self.e_step, family, design.sizes, bool(spec.sparse))
         result = self._run(design, response, spec.fit_intercept, e_step)
         self._from_frame = isinstance(table, pd.DataFrame)
         self._set_fitted(spec, design, response, result)
@@ -227,7 +236,7 @@ class BaseMixedEffects(BaseEstimator):
         check_is_fitted(self)
         X, y = self._take_response(X, y)
         table = self._validate_new(X)
-        if len(table) == 0:
+        if table.shape[0] == 0:
             raise ValueError("Found array with 0 sample(s): X has no rows to update by.")
         if y is None:
             raise ValueError("This estimator requires y to be passed, but the target y is None.")
@@ -283,7 +292,14 @@ class BaseMixedEffects(BaseEstimator):
             # NumPy would make one type of all cells: strings, where there is one.
             X = np.asarray(X, dtype=object)
         with _naming("X"):
-            X = validate_data(self, X, dtype=None, ensure_all_finite="allow-nan", reset=reset)
+            X = validate_data(
+                self,
+                X,
+                dtype=np.float64 if issparse(X) else None,
+                ensure_all_finite="allow-nan",
+                accept_sparse="csr",
+                reset=reset,
+            )
         if X.dtype.kind not in "biuf":
             return pd.DataFrame(X).infer_objects()
         if not reset:
@@ -296,7 +312,8 @@ class BaseMixedEffects(BaseEstimator):
         X, _ = self._take_response(X, ())
         X = self._validate_table(X, reset=False)
         if self._from_frame or isinstance(X, pd.DataFrame):
-            X = pd.DataFrame(X).set_axis(list(self._spec.columns), axis=1)
+            X = pd.DataFrame.sparse.from_spmatrix(X) if issparse(X) else pd.DataFrame(X)
+            X = X.set_axis(list(self._spec.columns), axis=1)
         return X
 
     def _run(self, design, response, fit_intercept, e_step):
@@ -381,6 +398,9 @@ class BaseMixedEffects(BaseEstimator):
         intercept = coef[:, 0] if first else np.zeros(len(coef))
         self.coef_ = coef[:, first:].copy()
         self.intercept_ = intercept.copy()
+        if spec.sparse:
+            joined = np.concatenate([result.coef, result.sparse_coef])[spec.order]
+            self.coef_ = joined[None, first:]
         if self._n_predictors == 1:
             self.coef_, self.intercept_ = self.coef_[0], float(intercept[0])
         self.family_params_ = dict(result.family)
@@ -467,7 +487,7 @@ class BaseMixedEffects(BaseEstimator):
                 if (refs < 0).any():
                     row = int(np.argmax(refs < 0))
                     columns = term.effect.columns
-                    frame = table if isinstance(table, pd.DataFrame) else pd.DataFrame(table)
+                    frame = take_columns(table, columns)
                     value = ":".join(str(frame[c].iloc[row]) for c in columns)
                     raise ValueError(
                         f"Grouping column {term.name!r} has the unknown or missing level "
@@ -532,11 +552,7 @@ def _unseen_levels(table, term, refs):
     index = np.full(len(refs), -1)
     rows = np.flatnonzero(refs < 0)
     if len(rows):
-        columns = list(term.effect.columns)
-        part = (
-            table[columns] if isinstance(table, pd.DataFrame) else pd.DataFrame(table[:, columns])
-        )
-        part = part.iloc[rows]
+        part = take_columns(table, term.effect.columns).iloc[rows]
         index[rows] = part.groupby(list(part.columns), sort=False, dropna=False).ngroup()
         missing = rows[part.isna().any(axis=1).to_numpy()]
         index[missing] = index.max() + 1 + np.arange(len(missing))

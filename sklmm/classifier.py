@@ -141,7 +141,7 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
 
         Parameters
         ----------
-        X : DataFrame or array-like of shape (n_rows, n_columns)
+        X : DataFrame, array-like or sparse matrix of shape (n_rows, n_columns)
         include_random : bool or list of str, default=True
             False predicts at population level; a list names the terms whose effects count.
 
@@ -160,7 +160,7 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
 
         Parameters
         ----------
-        X : DataFrame or array-like of shape (n_rows, n_columns)
+        X : DataFrame, array-like or sparse matrix of shape (n_rows, n_columns)
         include_random : bool or list of str, default=True
 
         Returns
@@ -176,7 +176,7 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
 
         Parameters
         ----------
-        X : DataFrame or array-like of shape (n_rows, n_columns)
+        X : DataFrame, array-like or sparse matrix of shape (n_rows, n_columns)
         include_random : bool or list of str, default=True
 
         Returns
@@ -191,7 +191,7 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
 
         Parameters
         ----------
-        X : DataFrame or array-like of shape (n_rows, n_columns)
+        X : DataFrame, array-like or sparse matrix of shape (n_rows, n_columns)
         n_samples : int, default=1
         random_state : int, RandomState or None
 

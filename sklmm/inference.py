@@ -15,13 +15,16 @@ class Labels:
     """Names of an `EMResult`'s entries.
 
     coef; blocks, (term, coefficient names) a covariance; family, the family's parameters; classes
-    of an ordinal response, else None.
+    of an ordinal response, else None; sparse, names of the columns that are kept sparse, which come
+    after `coef`, and order, the rows of the two in the table's order.
     """
 
     coef: list
     blocks: list
     family: list
     cutpoints: list | None = None
+    sparse: tuple = ()
+    order: np.ndarray | None = None
 
     @classmethod
     def of(cls, spec, blocks, response):
@@ -38,7 +41,8 @@ class Labels:
         cutpoints = None
         if response.family.name == "ordinal":
             cutpoints = [f"{a}|{b}" for a, b in pairwise(classes)]
-        return cls(coef, pairs, list(response.parameters), cutpoints)
+        order = spec.order if spec.sparse else None
+        return cls(coef, pairs, list(response.parameters), cutpoints, spec.sparse_names, order)
 
     @property
     def n_fixed(self):
@@ -47,7 +51,7 @@ class Labels:
 
     @property
     def names(self):
-        """Names of all reported parameters."""
+        """Names of all reported parameters but the coefficients of sparse columns."""
         if not self.cutpoints:
             return [*self.coef, *natural_names(self.blocks, self.family)]
         return [*self.cutpoints, *self.coef[1:], *natural_names(self.blocks, [])]
@@ -87,11 +91,25 @@ def block_labels(terms, blocks):
     return [(terms[b.term].name, terms[b.term].cnames[b.first : b.first + b.r]) for b in blocks]
 
 
+def _reported(labels, result):
+    """Estimates and standard errors of all parameters as Series, and the number of coefficients."""
+    n = labels.n_fixed
+    estimate = labels.estimates(result.coef, result.natural)
+    std, names = labels.std_errors(result.natural_cov), labels.names
+    if labels.sparse:
+        rest = np.arange(n, len(names)) + len(labels.sparse)
+        order = np.concatenate([labels.order, rest])
+        estimate = np.concatenate([estimate[:n], result.sparse_coef, estimate[n:]])[order]
+        std = np.concatenate([std[:n], result.sparse_std, std[n:]])[order]
+        names = np.array([*names[:n], *labels.sparse, *names[n:]], object)[order]
+        n += len(labels.sparse)
+    return pd.Series(estimate, names), pd.Series(std, names), n
+
+
 def fixed_effects_table(labels, result, level=0.95):
     """Estimate, std_error, z, p and Wald interval, one row a coefficient or cutpoint."""
-    n = labels.n_fixed
-    estimate = labels.estimates(result.coef, result.natural)[:n]
-    std = labels.std_errors(result.natural_cov)[:n]
+    estimate, std, n = _reported(labels, result)
+    names, estimate, std = estimate.index[:n], estimate.to_numpy()[:n], std.to_numpy()[:n]
     with np.errstate(divide="ignore", invalid="ignore"):
         z = estimate / std
     half = norm.ppf(0.5 + level / 2) * std
@@ -104,7 +122,7 @@ def fixed_effects_table(labels, result, level=0.95):
             "ci_lower": estimate - half,
             "ci_upper": estimate + half,
         },
-        index=pd.Index(labels.names[:n], name="coefficient"),
+        index=names.rename("coefficient"),
     )
 
 
@@ -132,11 +150,11 @@ def variance_components_table(labels, result):
 
 def wald_intervals(labels, result, level):
     """Wald intervals of the coefficients and of SDs, correlations and family parameters."""
-    estimate = labels.estimates(result.coef, result.natural)
-    half = norm.ppf(0.5 + level / 2) * labels.std_errors(result.natural_cov)
+    estimate, std, _ = _reported(labels, result)
+    half = norm.ppf(0.5 + level / 2) * std
     return pd.DataFrame(
-        {"lower": estimate - half, "upper": estimate + half},
-        index=pd.Index(labels.names, name="parameter"),
+        {"lower": (estimate - half).to_numpy(), "upper": (estimate + half).to_numpy()},
+        index=estimate.index.rename("parameter"),
     )
 
 

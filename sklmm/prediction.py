@@ -31,6 +31,8 @@ def linear_predictor(design, result, include, d=1):
 def _predictor(design, result, include, c, d):
     p = design.X.shape[1]
     eta = design.X @ result.coef[c * p : (c + 1) * p]
+    if design.sparse is not None:
+        eta += design.sparse @ result.sparse_coef
     for k, block in enumerate(design.blocks):
         if include[block.term]:
             eta += _lookup(block, result.effects[k * d + c])
@@ -58,6 +60,8 @@ def _deviations(design, result, include, rows, d):
     out = []
     for c in range(d):
         root = design.X[rows] @ result.coef_root[c * p : (c + 1) * p]
+        if design.sparse is not None:
+            root += design.sparse[rows] @ result.sparse_root
         for k, block in enumerate(design.blocks):
             if include[block.term]:
                 root += _lookup(block, result.effects_root[k * d + c], rows)
@@ -67,7 +71,7 @@ def _deviations(design, result, include, rows, d):
 
 def _chunks(design, result, d):
     size = max(CHUNK // max(result.coef_root.shape[1] * d, 1), 1)
-    return [slice(first, first + size) for first in range(0, len(design.X), size)]
+    return [slice(first, first + size) for first in range(0, design.n_rows, size)]
 
 
 def _draws(design, result, include, d):
@@ -92,7 +96,7 @@ def predict_mean(design, result, family, include):
     """Mean response [n_rows]; `include` says for each term whether its effects count."""
     if _is_linear(family):
         return linear_predictor(design, result, include)
-    out = np.empty(len(design.X))
+    out = np.empty(design.n_rows)
     for rows, eta in _effect_draws(design, result, include, 1):
         out[rows] = family.mean(eta, result.family).mean(axis=1)
     return out
@@ -110,12 +114,12 @@ def predict_variance(design, result, family, include, rng=None):
     """Variance of a new observation [n_rows]."""
     if not _is_linear(family):
         return _variance_by_draws(design, result, family, include, rng)
-    variance = np.array(family.variance(np.zeros(len(design.X)), result.family))
+    variance = np.array(family.variance(np.zeros(design.n_rows), result.family))
     for rows in _chunks(design, result, 1):
         root = _deviations(design, result, include, rows, 1)[:, 0]
         variance[rows] += np.einsum("nm,nm->n", root, root)
     for block, cov in zip(design.blocks, result.covariances, strict=True):
-        z = np.ones((len(design.X), 1)) if block.z is None else block.z
+        z = np.ones((design.n_rows, 1)) if block.z is None else block.z
         new = _new(block, include)
         variance[new] += np.einsum("na,ab,nb->n", z[new], cov, z[new])
     return variance
@@ -127,7 +131,7 @@ def _new(block, include):
 
 
 def _variance_by_draws(design, result, family, include, rng):
-    variance = np.empty(len(design.X))
+    variance = np.empty(design.n_rows)
     for rows, eta in _draws(design, result, include, 1):
         eta = eta.copy()
         for block, cov in zip(design.blocks, result.covariances, strict=True):

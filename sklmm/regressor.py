@@ -94,7 +94,8 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
         One row per iteration: loss (-log p(y, b | theta)), loglik, acceptance_rate, step (in
         standard errors), seconds, and every parameter.
     mc_error_ : Series
-        Monte Carlo standard error of each parameter; 0 for the exact E-step.
+        Monte Carlo standard error of each parameter; 0 for the exact E-step. Here and in `history_`
+        the coefficients of columns that are kept sparse (see `fit`) are left out.
     result_ : EMResult
         The engine's own record; ``result_.status`` says in words how the fit ended.
     feature_names_in_ : ndarray of str
@@ -158,7 +159,7 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
 
         Parameters
         ----------
-        X : DataFrame or array-like of shape (n_rows, n_columns)
+        X : DataFrame, array-like or sparse matrix of shape (n_rows, n_columns)
             Unseen or missing levels get the population mean of their factor.
         return_std : bool, default=False
             Also return the SD of a new observation: residual, effects and coefficients together. A
@@ -187,7 +188,7 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
 
         Parameters
         ----------
-        X : DataFrame or array-like of shape (n_rows, n_columns)
+        X : DataFrame, array-like or sparse matrix of shape (n_rows, n_columns)
         n_samples : int, default=1
         random_state : int, RandomState or None
 
@@ -226,7 +227,7 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
 
         Parameters
         ----------
-        X : DataFrame or array-like of shape (n_rows, n_columns)
+        X : DataFrame, array-like or sparse matrix of shape (n_rows, n_columns)
         y : array-like of shape (n_rows,), or (n_rows, 2) of counts for family="binomial"
         sample_weight : array-like of shape (n_rows,), optional
 

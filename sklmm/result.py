@@ -1,6 +1,6 @@
 """What a fit leaves behind: plain NumPy, frozen, in the units of the table."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 import numpy as np
@@ -33,7 +33,7 @@ class EMResult:
     Attributes
     ----------
     coef : ndarray [n_columns]
-        Fixed effects, the intercept first if there is one.
+        Fixed effects of the dense columns, the intercept first if there is one.
     coef_cov : ndarray [n_columns, n_columns]
         Their covariance (X^T V^-1 X)^-1; nan for columns that depend on earlier ones.
     covariances : tuple of ndarray [r, r]
@@ -57,6 +57,9 @@ class EMResult:
         Entry of (coef, natural) that moved most in the last step of a fit that did not converge.
     trace : (ndarray [t], tuple of ndarray [t, n_levels, r]) or None
         Iterations, and one chain's effects there, where the E-step draws; None after an update.
+    sparse_coef, sparse_std, sparse_root : ndarray [k], [k], [k, m]
+        Fixed effects of the columns that are kept sparse, their standard errors and their rows of
+        the joint root; empty without such columns.
     """
 
     coef: np.ndarray
@@ -78,6 +81,9 @@ class EMResult:
     status: Status
     moving: int | None
     trace: tuple | None
+    sparse_coef: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    sparse_std: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    sparse_root: np.ndarray = field(default_factory=lambda: np.zeros((0, 1), np.float32))
 
     @property
     def sigma(self):

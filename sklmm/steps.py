@@ -242,10 +242,10 @@ _E_STEPS = {
 _GAUSSIAN_ONLY = (Exact, ConjugateGradient)
 
 
-def resolve_e_step(e_step, family, sizes):
+def resolve_e_step(e_step, family, sizes, sparse=False):
     """An `EStep` from the estimator's parameter: a name, an instance, or "auto" by family and size.
 
-    `sizes` are the blocks' numbers of effects.
+    `sizes` are the blocks' numbers of effects; a `sparse` fixed part is conjugate gradients'.
 
     Without random effects the Laplace approximation is the maximum likelihood of any family, and
     least squares that of the Gaussian, whatever the E-step.
@@ -272,12 +272,19 @@ def resolve_e_step(e_step, family, sizes):
                 "e_step='laplace' is for one linear predictor, and family='categorical' has one "
                 "for each class but the first: use 'auto', 'hmc' or 'nuts'."
             )
-        if n_effects:
+        if sparse and isinstance(e_step, Exact):
+            raise ValueError(
+                "e_step='exact' factorises the equations densely, and X has too many sparse "
+                "columns for that: use 'auto' or 'cg'."
+            )
+        if n_effects or sparse:
             return e_step
         return Exact() if gaussian else Laplace()
     if e_step == "auto":
         if not gaussian:
             return HMC() if n_effects else Laplace()
+        if sparse:
+            return ConjugateGradient()
         dense = n_effects - max(sizes, default=0)
         small = dense <= MAX_EXACT_EFFECTS and dense**2 * n_effects <= MAX_EXACT_WORK
         return Exact() if small else ConjugateGradient()

@@ -164,7 +164,7 @@ class _Rows:
     def __init__(self, result, design, d):
         self.result, self.design, self.d = result, design, d
         self.levels, self.roots, self.Z, self.spherical, blocks = [], [], [], [], []
-        n = len(design.X) * d
+        n = design.n_rows * d
         for b in design.blocks:
             levels, refs = np.unique(b.refs, return_inverse=True)
             refs = np.repeat(refs.astype(np.int32), d)
@@ -256,6 +256,8 @@ class _Rows:
         lines = result.coef_root @ axes.T
         moved = np.stack([self.design.X @ lines[c * p : (c + 1) * p] for c in range(d)], axis=1)
         moved = moved.reshape(len(self.problem.y), len(axes))
+        if self.design.sparse is not None:
+            moved = moved + self.design.sparse @ (result.sparse_root @ axes.T)
         follows = []
         for k, (levels, Z) in enumerate(zip(self.levels, self.Z, strict=True)):
             follows.append(result.effects_root[k][levels] @ axes.T)

@@ -18,7 +18,12 @@ from tests.simulate import simulate
 
 #: Its 15 rows of 30 columns are separable: the estimate is where Newton's method stops on its way
 #: to infinity, which rounding moves by some 1e-6. `test_weights_repeat_rows` stands in.
-WEIGHTS = "check_sample_weight_equivalence_on_dense_data"
+WEIGHTS = {
+    "check_sample_weight_equivalence_on_dense_data",
+    "check_sample_weight_equivalence_on_sparse_data",
+}
+#: A dozen formats, a fit of separable classes each.
+FORMATS = {"check_estimator_sparse_array", "check_estimator_sparse_matrix"}
 #: Checks that look at what random effects may change; each compiles shapes of its own.
 QUICK = {
     "check_classifiers_classes",
@@ -37,8 +42,10 @@ QUICK = {
 def checks(model, quick=None):
     for estimator, check in estimator_checks_generator(model):
         name = check.func.__name__ if hasattr(check, "func") else check.__name__
-        marks = [] if quick is None else [pytest.mark.slow if name in quick else pytest.mark.scale]
-        if name != WEIGHTS:
+        marks = [pytest.mark.slow] if name in FORMATS else []
+        if quick is not None:
+            marks = [pytest.mark.slow if name in quick else pytest.mark.scale]
+        if name not in WEIGHTS:
             yield pytest.param(estimator, check, id=name, marks=marks)
 
 

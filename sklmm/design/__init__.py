@@ -1,6 +1,6 @@
 """Columns to frozen arrays: the term grammar and the design of a mixed model."""
 
-from sklmm.design.design import Block, Design, DesignSpec, check_magnitude
+from sklmm.design.design import Block, Design, DesignSpec, check_magnitude, take_columns
 from sklmm.design.formula import split_formula, split_response
 from sklmm.design.terms import RandomEffect, parse_term, resolve_terms
 
@@ -14,4 +14,5 @@ __all__ = [
     "resolve_terms",
     "split_formula",
     "split_response",
+    "take_columns",
 ]

@@ -8,9 +8,11 @@ a term of independent coefficients is several blocks that share their `refs`.
 
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import csr_array, hstack, issparse
 
 from sklmm.design.formula import apply_formula, learn_formula
 from sklmm.design.terms import RandomEffect, check_repeated, independent_parts
@@ -18,6 +20,14 @@ from sklmm.design.terms import RandomEffect, check_repeated, independent_parts
 INTERCEPT = "Intercept"
 #: Numbers from its inverse to this have squares, and squares of squares, in float64.
 LARGEST = 1e70
+
+#: Sparse columns up to as many, and as many numbers, are made dense; and up to so many, a gigabyte,
+#: where the engine wants a dense X.
+SMALL_COLUMNS = 1000
+SMALL_NUMBERS = 20_000_000
+LARGEST_NUMBERS = 125_000_000
+#: Share of the rows beyond which a column of a sparse matrix is a dense one.
+FULL = 0.25
 
 
 @dataclass(frozen=True)
@@ -41,12 +51,20 @@ class Block:
 class Design:
     """X [n_rows, p], the intercept's column of ones first if there is one, and the blocks.
 
-    offset [n_rows], or None, is added to the linear predictor.
+    offset [n_rows], or None, is added to the linear predictor. `sparse`, a csr_array [n_rows, k],
+    are the columns that are kept sparse, or None. At predict X is sparse itself where it would be
+    too large.
     """
 
     X: np.ndarray
     blocks: tuple
     offset: np.ndarray | None = None
+    sparse: csr_array | None = None
+
+    @property
+    def n_rows(self):
+        """Number of rows."""
+        return self.X.shape[0]
 
     @property
     def sizes(self):
@@ -104,7 +122,17 @@ def _is_frame(table):
 
 
 def _take(table, column):
+    if issparse(table):
+        return table[:, [column]].toarray().ravel()
     return table[column] if _is_frame(table) else table[:, column]
+
+
+def take_columns(table, columns):
+    """A DataFrame of some columns, dense."""
+    columns = list(columns)
+    return (
+        table[columns] if _is_frame(table) else pd.DataFrame({c: _take(table, c) for c in columns})
+    )
 
 
 def group_column(table, column):
@@ -140,7 +168,9 @@ def _check_kind(labels, column):
 def numeric_columns(table, columns, role):
     """Numeric columns as float64 [n_rows, n_columns]; the error names the columns that are not."""
     if not _is_frame(table):
-        return _check_finite(np.asarray(table[:, list(columns)], dtype=np.float64), columns, role)
+        values = table[:, list(columns)]
+        values = values.toarray() if issparse(values) else values
+        return _check_finite(np.asarray(values, dtype=np.float64), columns, role)
     frame = table[list(columns)]
     for column in columns:
         if not _is_numeric(frame[column].dtype):
@@ -170,16 +200,87 @@ def _numbers(values, role):
     return out
 
 
+def sparse_columns(table, columns, role):
+    """Numeric columns as a csr_array of float64 [n_rows, n_columns]."""
+    columns = list(columns)
+    if _is_frame(table):
+        mine = list(_sparse_of(table, columns))
+        others = np.setdiff1d(np.arange(len(columns)), mine).tolist()
+        parts, places = [numeric_columns(table, [columns[i] for i in others], role)], [others]
+        # By dtype: of bool and float pandas makes object.
+        known = table.dtypes
+        dtypes = [known[columns[i]] for i in mine]
+        for dtype in dict.fromkeys(dtypes):
+            same = [i for i, own in zip(mine, dtypes, strict=True) if own == dtype]
+            parts.append(table[[columns[i] for i in same]].sparse.to_coo())
+            places.append(same)
+        values = hstack([csr_array(p, dtype=np.float64) for p in parts], "csr")
+        order = np.argsort(np.concatenate(places))
+        values = values if (np.diff(order) > 0).all() else values[:, order]
+    else:
+        values = table[:, columns] if len(columns) < table.shape[1] else table
+    values = csr_array(values, dtype=np.float64)
+    if not np.isfinite(values.data).all():
+        bad = np.unique(values.indices[~np.isfinite(values.data)])
+        _raise_not_finite([columns[j] for j in bad[:10]], role)
+    return values
+
+
+def _is_sparse(dtype):
+    return (
+        isinstance(dtype, pd.SparseDtype)
+        and dtype.fill_value == 0
+        and pd.api.types.is_numeric_dtype(dtype)
+    )
+
+
+def _sparse_of(table, columns):
+    """Places of the sparse ones among `columns`."""
+    if _is_frame(table):
+        dtypes = table.dtypes
+        return tuple(i for i, c in enumerate(columns) if _is_sparse(dtypes[c]))
+    return tuple(range(len(columns))) if issparse(table) else ()
+
+
+def _few_entries(table, columns, places):
+    """Those of `places` to keep sparse: a sparse matrix may hold a few columns full of numbers."""
+    if _is_frame(table) or not places:
+        return places
+    filled = np.bincount(table.tocsr().indices, minlength=table.shape[1])[list(columns)]
+    full = filled > FULL * table.shape[0]
+    if full.sum() * table.shape[0] > SMALL_NUMBERS:
+        return places
+    return tuple(np.flatnonzero(~full).tolist())
+
+
+def _keeps_sparse(n_rows, n_columns, allowed):
+    """Whether sparse columns stay so; ValueError where they must, and are not `allowed` to."""
+    numbers = max(n_rows, n_columns) * n_columns
+    if n_columns <= SMALL_COLUMNS and numbers <= SMALL_NUMBERS:
+        return False
+    if not allowed and numbers > LARGEST_NUMBERS:
+        raise ValueError(
+            f"X has {n_columns} sparse columns in the fixed part, which would take "
+            f"{8 * numbers / 1e9:.0f} GB as dense ones. They are kept sparse for family='gaussian' "
+            "by REML (method='auto' or 'reml', with m_step='auto') alone: choose these, fewer "
+            "columns, or make the factor behind them a grouping column in random_effects."
+        )
+    return allowed
+
+
 def _check_finite(values, columns, role):
     finite = np.isfinite(values).all(axis=0)
     if not finite.all():
-        names = [c for c, ok in zip(columns, finite, strict=True) if not ok]
-        raise ValueError(
-            f"Input X contains NaN or infinity in the {role} column(s) "
-            f"{', '.join(map(repr, names))}: impute them first, with a SimpleImputer in a Pipeline "
-            "for example."
-        )
+        _raise_not_finite([c for c, ok in zip(columns, finite, strict=True) if not ok], role)
     return values
+
+
+def _raise_not_finite(columns, role):
+    raise ValueError(
+        f"Input X contains NaN or infinity in the {role} column(s) "
+        f"{', '.join(repr(str(c)) for c in columns)}: impute them first, with a SimpleImputer in a "
+        "Pipeline for example."
+    )
 
 
 def _is_number(value):
@@ -231,14 +332,24 @@ class DesignSpec:
     terms: tuple
     formula: object = None
     offset: str | int | None = None
+    sparse: tuple = ()
 
     @classmethod
-    def learn(cls, table, effects, fixed_effects, fit_intercept, feature_names=None, offset=None):
+    def learn(
+        cls,
+        table,
+        effects,
+        fixed_effects,
+        fit_intercept,
+        feature_names=None,
+        offset=None,
+        keep_sparse=False,
+    ):
         """Read the levels off a training table.
 
         Parameters
         ----------
-        table : DataFrame, or ndarray [n_rows, n_columns]
+        table : DataFrame, or ndarray or sparse array [n_rows, n_columns]
         effects : list of RandomEffect
         fixed_effects : None, list of columns, or str
             None: every column that is not a grouping column or the offset. A string is a formula.
@@ -247,6 +358,8 @@ class DesignSpec:
             Names for the columns of an array.
         offset : str, int or None
             Column that is added to the linear predictor.
+        keep_sparse : bool, default=False
+            Whether sparse columns may stay so; few are made dense all the same.
 
         Returns
         -------
@@ -257,7 +370,7 @@ class DesignSpec:
         ValueError, TypeError
             Naming the column, the value and the remedy.
         """
-        columns = list(table.columns) if _is_frame(table) else list(range(table.shape[1]))
+        columns = table.columns if _is_frame(table) else pd.RangeIndex(table.shape[1])
         effects = [_locate(e, columns, feature_names) for e in effects]
         check_repeated(effects)
         grouping = {c for e in effects for c in e.columns}
@@ -272,8 +385,8 @@ class DesignSpec:
             fixed = tuple(c for c in formula.column_names if c != INTERCEPT)
         else:
             fixed = tuple(_find(c, columns, "fixed_effects", feature_names) for c in fixed_effects)
-        repeated = [c for i, c in enumerate(fixed) if c in fixed[:i]]
-        if repeated:
+        repeated = pd.Index(fixed)[pd.Index(fixed).duplicated()]
+        if len(repeated):
             raise ValueError(f"fixed_effects: column {repeated[0]!r} stands twice; keep one.")
         labels = [e.label for e in effects]
         terms, encoded = [], []
@@ -285,7 +398,11 @@ class DesignSpec:
             encoded.append(refs)
         positions = feature_names is not None and formula is None
         names = tuple(str(feature_names[c] if positions else c) for c in fixed)
-        spec = cls(tuple(columns), fixed, names, fit_intercept, tuple(terms), formula, offset)
+        kept = ()
+        if formula is None:
+            kept = _few_entries(table, fixed, _sparse_of(table, fixed))
+            kept = kept if _keeps_sparse(table.shape[0], len(kept), keep_sparse) else ()
+        spec = cls(tuple(columns), fixed, names, fit_intercept, tuple(terms), formula, offset, kept)
         design = spec._build(table, encoded, X)
         spec._check_magnitudes(design)
         return spec, design
@@ -301,7 +418,23 @@ class DesignSpec:
     @property
     def coef_names(self):
         """Names of X's columns."""
-        return ((INTERCEPT,) if self.fit_intercept else ()) + self.fixed_names
+        dense = tuple(self.fixed_names[i] for i in self._dense)
+        return ((INTERCEPT,) if self.fit_intercept else ()) + dense
+
+    @property
+    def sparse_names(self):
+        """Names of the columns that are kept sparse."""
+        return tuple(self.fixed_names[i] for i in self.sparse)
+
+    @property
+    def order(self):
+        """Places of the coefficients in the table's order, in X and then the sparse columns."""
+        first = int(self.fit_intercept)
+        return np.r_[np.arange(first), first + np.argsort([*self._dense, *self.sparse])]
+
+    @cached_property
+    def _dense(self):
+        return tuple(np.setdiff1d(np.arange(len(self.fixed)), self.sparse).tolist())
 
     def _check_magnitudes(self, design):
         parts = [(self.coef_names, design.X)]
@@ -316,7 +449,11 @@ class DesignSpec:
     def _fixed_part(self, table):
         if self.formula is not None:
             return apply_formula(self.formula, table)
-        X = numeric_columns(table, self.fixed, "fixed-effects")
+        columns = [self.fixed[i] for i in self._dense]
+        if table.shape[0] * len(columns) > LARGEST_NUMBERS and _sparse_of(table, columns):
+            X = sparse_columns(table, columns, "fixed-effects")
+            return hstack([np.ones((X.shape[0], 1)), X], "csr") if self.fit_intercept else X
+        X = numeric_columns(table, columns, "fixed-effects")
         # By columns: the engine works on whole ones.
         return np.concatenate([np.ones((1, len(X))), X.T]).T if self.fit_intercept else X
 
@@ -334,10 +471,12 @@ class DesignSpec:
                 block = Block(refs, z, len(term.levels), part.sd, k, first)
                 blocks.append(block)
                 first += block.r
-        offset = self.offset
+        offset, kept = self.offset, None
         if offset is not None:
             offset = numeric_columns(table, (offset,), "offset")[:, 0]
-        return Design(X, tuple(blocks), offset)
+        if self.sparse:
+            kept = sparse_columns(table, [self.fixed[i] for i in self.sparse], "fixed-effects")
+        return Design(X, tuple(blocks), offset, kept)
 
 
 def _find(column, columns, parameter, feature_names=None):

@@ -84,13 +84,14 @@ def perfect(problem, parameters):
         mc_error=np.zeros(n_columns + names),
         loglik=np.inf,
         n_obs=problem.n,
-        rank=problem.p,
+        rank=problem.rank,
         n_variance_parameters=names,
         reml=problem.reml,
         history=[],
         status=Status.PERFECT,
         moving=None,
         trace=None,
+        **_sparse_part(problem, None),
     )
 
 
@@ -137,14 +138,26 @@ def collect(algorithm, last, posterior, history, trace):
         mc_error=mc_error,
         loglik=posterior.loglik,
         n_obs=problem.n,
-        rank=p,
+        rank=problem.rank,
         n_variance_parameters=int(space.free[space.p :].sum()),
         reml=problem.reml,
         history=history,
         status=status,
         moving=moving,
         trace=trace.collect(),
+        **_sparse_part(problem, posterior.columns),
     )
+
+
+def _sparse_part(problem, posterior):
+    """The fields of the sparse columns; without a posterior least squares' coefficients."""
+    columns = problem.columns
+    if columns is None:
+        return {}
+    if posterior is None:
+        posterior = columns.start, np.zeros(columns.k), np.zeros((columns.k, 1))
+    coef, std, root = (columns.natural(part, problem.y_scale) for part in posterior)
+    return {"sparse_coef": coef, "sparse_std": std, "sparse_root": root.astype(np.float32)}
 
 
 def _joint(cov, p, size):

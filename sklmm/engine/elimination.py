@@ -46,6 +46,8 @@ class Elimination:
     def lift(self, flat, transpose=False):
         """Lambda_R, or its transpose, applied to [Q_R, ...]."""
         out = np.empty_like(flat)
+        first = self.cross.n_random - self.n
+        out[first:] = flat[first:]
         for _, L, part in self.parts():
             out[part] = turn_all(L.T if transpose else L, flat[part])
         return out

@@ -62,9 +62,9 @@ def run(
         scale_y=family.scale_equivariant,
         precision=precision,
     )
-    if gaussian and problem.n <= problem.p and not problem.perfect:
+    if gaussian and problem.n <= problem.rank and not problem.perfect:
         raise ValueError(
-            f"sample_weight: the weights sum to {problem.n:.4g}, no more than the {problem.p} "
+            f"sample_weight: the weights sum to {problem.n:.4g}, no more than the {problem.rank} "
             "fixed coefficients. A weight counts repetitions of its row: do not normalise the "
             "weights."
         )
@@ -76,7 +76,8 @@ def run(
         if isinstance(e_step, Exact) and problem.p + problem.n_effects <= EXACT_ROOT:
             n_draws = EXACT_ROOT
         else:
-            few = KEPT_NUMBERS // (2 * max(problem.n_effects, 1))
+            n_columns = 0 if problem.columns is None else problem.columns.k
+            few = KEPT_NUMBERS // (2 * max(problem.n_effects + n_columns, 1))
             n_draws = int(np.clip(few, FEWEST_DRAWS, N_DRAWS))
         kernel = make_kernel(e_step)
         tol = DETERMINISTIC_TOL if tol is None else tol

@@ -5,12 +5,13 @@ r"""The equations that elimination leaves, S x = b, by conjugate gradients witho
 one product with C and one with its transpose an iteration, all right-hand sides in one batch. The
 terms of few effects, F, are eliminated too; the preconditioner is the block diagonal of what is
 left, T = S_LL - S_LF S_FF^{-1} S_FL. Its draws S^{-1/2} xi are Lanczos' (Chow & Saad 2014, SIAM J.
-Sci. Comput. 36, A588-A608).
+Sci. Comput. 36, A588-A608). Coefficients of sparse columns have their penalty for the I.
 """
 
 import numpy as np
 from scipy.linalg import cho_solve, solve_triangular
 
+from sklmm.engine.columns import conjugate_gradients, inner
 from sklmm.engine.cross import block_diagonal, invert, roots, turn
 from sklmm.engine.elimination import Elimination
 
@@ -41,31 +42,40 @@ class Iterative(Elimination):
     def apply_data(self, flat):
         """N = (G_RR - C^T inner C) / s^2 applied to [Q_R, c]."""
         pulled = self.cross.parted.around(turn, self.inner, flat)
-        return (self.cross.G_RR @ flat - pulled) / self.s2
+        return (self.cross.remaining(flat) - pulled) / self.s2
 
     def apply(self, flat):
         """S applied to [Q_R, c]."""
-        return flat + self.lift(self.apply_data(self.lift(flat)), transpose=True)
+        out, cross = self.lift(self.apply_data(self.lift(flat)), transpose=True), self.cross
+        first = cross.n_random - self.n
+        out[:first] += flat[:first]
+        if cross.columns is not None:
+            out[first:] += cross.columns.penalty(flat[first:]) / self.s2
+        return out
 
     def _large(self):
-        """(block, factor, its place among T's effects) of the terms of many levels."""
+        """Factor, G's blocks, prior and place among T's effects, of each term of many levels."""
+        cross = self.cross
         for k, L, part in self.parts():
             if part.start >= self.f:
-                yield k, L, slice(part.start - self.f, part.stop - self.f)
+                place = slice(part.start - self.f, part.stop - self.f)
+                yield L, cross.problem.blocks[k].crossprod, np.eye(len(L)), place
+        if (columns := cross.columns) is not None:
+            first = cross.n_random - self.n - self.f
+            prior = columns.penalty_diagonal()[:, None, None] / self.s2
+            place = slice(first, first + columns.k)
+            yield np.eye(1), columns.diagonal[:, None, None], prior, place
 
     def _own_blocks(self):
         """T's diagonal blocks, [n_levels, r, r] for each term of many levels."""
         out = []
         if self.f:
             half = solve_triangular(self.root_F, self.S_F[self.f :].T, lower=True)
-        for k, L, part in self._large():
-            r = len(L)
-            block = self.cross.problem.blocks[k]
-            inside = block.crossprod - self._pulled(part, r)
-            own = L.T @ inside @ L / self.s2 + np.eye(r)
+        for own, part in self.own_of_s():
+            r = own.shape[1]
             if self.f:
                 h = half[:, part].reshape(self.f, -1, r)
-                own -= np.einsum("fja,fjb->jab", h, h)
+                own = own - np.einsum("fja,fjb->jab", h, h)
             out.append(own)
         return out
 
@@ -146,25 +156,8 @@ class Iterative(Elimination):
                 first = part.stop
             return out
 
-        target = tol**2 * inner(right, precondition(right))
-        residual = right - self._apply_left(x) if x.any() else right.copy()
-        x = x.copy()
-        ahead = precondition(residual)
-        direction, size = ahead, inner(residual, ahead)
-        for _ in range(self.max_iter):
-            if not (size > target).any():
-                break
-            self.iterations += 1
-            image = self._apply_left(direction)
-            curvature = inner(direction, image)
-            running = (size > target) & (curvature > 0)
-            alpha = np.where(running, size / np.where(running, curvature, 1.0), 0.0)
-            x += alpha * direction
-            residual -= alpha * image
-            ahead = precondition(residual)
-            new = inner(residual, ahead)
-            direction = ahead + new / np.where(size > 0, size, 1.0) * direction
-            size = new
+        x, done = conjugate_gradients(self._apply_left, precondition, right, x, tol, self.max_iter)
+        self.iterations += done
         return x
 
     def root_rest(self, noise):
@@ -214,16 +207,16 @@ class Iterative(Elimination):
         cross = self.cross
         out = [None] * len(cross.slices)
         rest = root[self.n :]
-        J, r = self.inverse.shape[:2]
-        follow = self._pull(rest).reshape(J, r, -1)
-        out[cross.eliminated] = self.inverse + np.einsum("jam,jbm->jab", follow, follow)
+        if cross.slices:
+            follow = self._pull(rest).reshape(*self.inverse.shape[:2], -1)
+            out[cross.eliminated] = self.inverse + np.einsum("jam,jbm->jab", follow, follow)
         if self.f:
             # Exact: the few effects' block of S^-1.
             follow = self._solve_few(self.S_F[self.f :].T).T
             solved = self._conjugate_gradients(follow, np.zeros_like(follow), self.tol)
             few = self._solve_few(np.eye(self.f)) + follow.T @ solved
         image = self.apply(rest) if self.own else None
-        own = iter(self.own_of_s())
+        own = self.own_of_s()
         for k, L, part in self.parts():
             width = len(L)
             if part.start < self.f:
@@ -231,22 +224,36 @@ class Iterative(Elimination):
                 levels = np.arange(size)
                 out[k] = few[part, part].reshape(size, width, size, width)[levels, :, levels]
                 continue
-            inverse = invert(next(own))
+            inverse = invert(next(own)[0])
             away = (rest[part] - turn(inverse, image[part])).reshape(-1, width, rest.shape[1])
             out[k] = inverse + np.einsum("jam,jbm->jab", away, away)
         return out
 
+    def column_variances(self, root, towards):
+        """Of V, the sparse columns' block of H^-1: its diagonal [k], and V W for W [k, c].
+
+        As in `variances`, with a = E[u_j | the rest] taken apart along c = W^T u, whose covariance
+        with it is known, V W - S_jj^-1 W: only what is left of its variance comes from the draws.
+        """
+        cross, rest = self.cross, root[self.n :]
+        first = cross.n_random - self.n
+        *_, (own, _) = self.own_of_s()
+        inverse = 1 / own[:, 0]
+        right = np.zeros((cross.Q, towards.shape[1]))
+        right[cross.flat] = towards
+        VW = self.solve(right)[cross.flat]
+        along = VW - inverse * towards
+        slope = np.linalg.lstsq(towards.T @ VW, along.T, rcond=1e-12)[0].T
+        away = rest[first:] - inverse * self.apply(rest)[first:]
+        away -= slope @ (towards.T @ rest[first:])
+        known = np.einsum("kc,kc->k", slope, along)
+        return inverse[:, 0] + known + np.einsum("km,km->k", away, away), VW
+
     def own_of_s(self):
-        """S's diagonal blocks of the terms of many levels."""
-        for k, L, part in self._large():
-            r = len(L)
-            inside = self.cross.problem.blocks[k].crossprod - self._pulled(part, r)
-            yield L.T @ inside @ L / self.s2 + np.eye(r)
-
-
-def inner(a, b):
-    """Column by column."""
-    return np.einsum("ij,ij->j", a, b)
+        """S's diagonal blocks of the terms of many levels, and their places among T's effects."""
+        for L, crossprod, prior, part in self._large():
+            inside = crossprod - self._pulled(part, len(L))
+            yield L.T @ inside @ L / self.s2 + prior, part
 
 
 def _inverse_root(alphas, betas):

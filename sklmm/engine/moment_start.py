@@ -9,7 +9,8 @@ Z_b its columns,
 are linear in the variances (Hartley, Rao & LaMotte 1978, Biometrics 34, 233-242). The first are
 added up within each coefficient with weights that let every level count as much as its rows know of
 it; the second less what the effects explain, one by one. Consistent, and within a few standard
-errors of the maximum at the cost of one product; correlations start at 0.
+errors of the maximum at the cost of one product; correlations start at 0. Coefficients of sparse
+columns count as effects of one more term.
 """
 
 import numpy as np
@@ -28,7 +29,10 @@ MOST_EXPLAINED = 0.5
 def moment_start(cross):
     """Params to start from; pinned SDs stay as they are."""
     problem, blocks = cross.problem, cross.problem.blocks
-    pinned = np.array([b.sd for b in blocks for _ in range(b.r)] + [problem.sigma], dtype=float)
+    pinned = [b.sd for b in blocks for _ in range(b.r)]
+    if cross.columns is not None:
+        pinned.append(None)
+    pinned = np.array([*pinned, problem.sigma], dtype=float)
     free = np.isnan(pinned)
     variances = np.where(free, 1.0, pinned**2)
     forms = _forms(cross)
@@ -47,7 +51,7 @@ def moment_start(cross):
     for b in blocks:
         factors.append(np.diag(sds[: b.r]))
         sds = sds[b.r :]
-    return Params(tuple(factors), float(sds[0]))
+    return Params(tuple(factors), float(sds[-1]))
 
 
 def _forms(cross):
@@ -57,6 +61,9 @@ def _forms(cross):
     for b, s in zip(problem.blocks, cross.slices, strict=True):
         owner[s] = count + np.arange(s.stop - s.start) % b.r
         count += b.r
+    if cross.columns is not None:
+        owner[cross.flat] = count
+        count += 1
     member = np.eye(count)[owner]
     squares = cross.squares(member)
     # X^T w X = n I: M takes F F^T / n from Z^T w Z.
@@ -74,7 +81,7 @@ def _equations(cross, forms, variances):
     weights = 1 / (cross.diagonal() + ratio)
     level = member * weights[:, None] ** 2
     own = np.maximum(sizes, 0.0)
-    dof = problem.n - problem.p
+    dof = problem.n - cross.p
     taken = weights * min(1.0, MOST_EXPLAINED * dof / max(weights @ own, 1e-300))
     A = np.block(
         [

@@ -14,10 +14,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from sklmm.engine.columns import Columns
 from sklmm.engine.rank import independent, orthonormal, triangle, well_conditioned
 
 RANK_TOLERANCE = 1e-11
 PERFECT_FIT = 1e-20
+#: The same where conjugate gradients found the coefficients.
+SOLVED_FIT = 1e-18
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class Problem:
 
     Weights count repetitions of a row: `n` is their sum; or they are precisions, and it is the
     number of rows. offset [n_rows] or None is added to the linear predictor. `reml` integrates the
-    coefficients out, `sigma` is the pinned residual SD (in standard units) or None.
+    coefficients out, `sigma` is the pinned residual SD (in standard units) or None. `columns`, the
+    sparse part's, are None without one; y lacks what `columns.start` explains.
     """
 
     y: np.ndarray
@@ -59,6 +63,7 @@ class Problem:
     log_det_basis: float
     ols_variance: float = field(default=1.0)
     offset: np.ndarray | None = None
+    columns: Columns | None = None
 
     @property
     def p(self):
@@ -69,6 +74,13 @@ class Problem:
     def dropped(self):
         """Columns that depend on earlier ones, where there are rows to tell: bool [n_columns]."""
         return ~self.basis.any(axis=1) & (len(self.y) > len(self.basis))
+
+    @property
+    def rank(self):
+        """Rank of the fixed part, the sparse columns included."""
+        if self.columns is None or self.perfect:
+            return self.p
+        return self.columns.Q.shape[1] + self.columns.rank
 
     @property
     def n_effects(self):
@@ -193,13 +205,16 @@ def standardize(
     n = float(len(y) if precision else weights.sum())
     X, basis, log_det = _whiten(design.X, weights, n, fit_intercept)
     centre, scale, perfect, offset = 0.0, 1.0, False, design.offset
+    columns = None
+    if design.sparse is not None:
+        columns = Columns(design.sparse, X, weights, n, fit_intercept)
     if scale_y:
         if offset is not None:
             y, offset = y - offset, None
-        centre, scale, perfect = _units(X, y, weights, n, fit_intercept)
+        centre, scale, perfect, y = _units(X, y, weights, n, fit_intercept, columns)
     blocks, z_scales = _scaled_blocks(design, weights, n, scale)
     return Problem(
-        y=(y - centre) / scale,
+        y=y / scale,
         X=X,
         weights=weights,
         blocks=blocks,
@@ -213,19 +228,33 @@ def standardize(
         log_det_basis=log_det,
         ols_variance=0.0 if perfect else 1.0,
         offset=offset,
+        columns=columns,
     )
 
 
-def _units(X, y, weights, n, fit_intercept):
-    """Centre of y, its residual SD by least squares on X, and whether X reproduces it."""
+def _units(X, y, weights, n, fit_intercept, columns=None):
+    """Centre of y, its residual SD by least squares, whether that is 0, and y less the centre.
+
+    With sparse columns y is also less what they explain, and `columns` learn it and their rank.
+    """
+    rank, total, least = X.shape[1], float(weights @ y**2) / n, PERFECT_FIT
     centre = float(weights @ y / weights.sum()) if fit_intercept else 0.0
-    centred = y - centre
-    residual = centred - X @ (X.T @ (weights * centred) / n)
-    variance = float(weights @ residual**2) / max(n - X.shape[1], 1.0)
-    total = float(weights @ y**2) / n
-    if variance <= PERFECT_FIT * total or total == 0.0:
-        variance = 0.0
-    return centre, np.sqrt(variance) if variance > 0 else 1.0, variance == 0.0
+    y = y - centre
+    residual = y - X @ (X.T @ (weights * y) / n)
+    if columns is not None:
+        least = SOLVED_FIT
+        columns.start = columns.least_squares(residual)
+        y = y - columns.matrix @ columns.start
+        residual = y - X @ (X.T @ (weights * y) / n)
+    squares = float(weights @ residual**2)
+    if total == 0.0 or squares <= least * total * max(n - rank, 1.0):
+        return centre, 1.0, True, y
+    if columns is not None:
+        rank = columns.identify().Q.shape[1] + columns.rank
+    scale = np.sqrt(squares / max(n - rank, 1.0))
+    if columns is not None:
+        columns.start = columns.start / scale
+    return centre, scale, False, y
 
 
 def in_own_units(design, y, weights, *, fit_intercept, reml, sigma=None):

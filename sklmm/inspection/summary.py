@@ -9,7 +9,13 @@ def summary_text(model, spec):
     method = "REML" if result.reml else "maximum likelihood"
     family = model._family
     kind = "Linear mixed model" if family.name == "gaussian" else "Generalized linear mixed model"
-    fixed = " + ".join(["1" if spec.fit_intercept else "0", *spec.fixed_names])
+    fixed = " + ".join(
+        [
+            "1" if spec.fit_intercept else "0",
+            *spec.coef_names[int(spec.fit_intercept) :],
+            *([f"({len(spec.sparse)} sparse columns)"] if spec.sparse else []),
+        ]
+    )
     formula = " + ".join([fixed, *(str(t.effect) for t in spec.terms)])
     variances = model.variance_components_.drop(columns="variance").to_string(
         index=False, na_rep="", float_format=lambda v: f"{v:.5g}"
@@ -24,7 +30,7 @@ def summary_text(model, spec):
         _sizes(model, spec),
         "",
         "Fixed effects:",
-        model.fixed_effects_.to_string(float_format=lambda v: f"{v:.5g}"),
+        _fixed_effects(model, spec).to_string(float_format=lambda v: f"{v:.5g}"),
     ]
     if np.isfinite(model.loglik_):
         criterion = "REML criterion" if result.reml else "deviance"
@@ -33,6 +39,13 @@ def summary_text(model, spec):
             f"{criterion} {-2 * model.loglik_:.4f}  AIC {model.aic_:.2f}  BIC {model.bic_:.2f}",
         ]
     return "\n".join(lines)
+
+
+def _fixed_effects(model, spec):
+    """The table, without the columns that are kept sparse: there are too many to print."""
+    if not spec.sparse:
+        return model.fixed_effects_
+    return model.fixed_effects_.iloc[np.sort(spec.order.argsort()[: len(spec.coef_names)])]
 
 
 def _family_lines(model, family):

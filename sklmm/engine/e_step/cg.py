@@ -60,7 +60,8 @@ class CGKernel(GaussianKernel):
         """Cross-products and probes."""
         cross = Cross(problem)
         size, f = cross.Q - cross.n_eliminated, cross.n_few
-        n_probes = (self.n_probes or default_probes(problem, size)) if size > f else 0
+        needed = size > f and problem.blocks
+        n_probes = (self.n_probes or default_probes(problem, size)) if needed else 0
         probes = np.zeros((size, f + n_probes))
         probes[:f, :f] = np.eye(f)
         rng = np.random.default_rng(seed)
@@ -95,10 +96,12 @@ class CGKernel(GaussianKernel):
     def traces(self, state, equations):
         """Estimates, and their deviations by probe."""
         cross, H, v = state.cross, equations.H, state.probes
+        if not cross.slices:
+            return [], None
         T = np.eye(len(H.L)) - cross.G_EE @ H.inner
         exact = (T @ cross.G_EE).sum(axis=0) / H.s2
         f = cross.n_few
-        if not cross.rest:
+        if cross.n_eliminated == cross.Q:
             return [exact], None
         y = equations.probed
         samples = [None] * len(cross.slices)

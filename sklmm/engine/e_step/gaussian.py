@@ -27,11 +27,12 @@ from sklmm.result import own_sds
 class Equations:
     """The mixed-model equations at one value of theta, H eliminated; beta, u and the residual.
 
-    beta is that of y less its least-squares fit. `probed` is S^-1 applied to `probes` [Q_R, c].
+    beta is that of y less its least-squares fit, in the cross-products' X. `probed` is S^-1 applied
+    to `probes` [Q_R, c].
     """
 
     def __init__(self, params, cross, H, probes=None):
-        problem, s2 = cross.problem, params.sigma**2
+        s2 = params.sigma**2
         self.params, self.cross, self.H, self.s2 = params, cross, H, s2
         self.R = cross.lift(params.factors, cross.F, transpose=True) / s2  # H_uX
         ly = cross.lift(params.factors, cross.zy, transpose=True) / s2
@@ -44,9 +45,10 @@ class Equations:
         b = cross.lift(params.factors, self.HR)
         self.GHR = cross.product(b)
         # X^T V^-1 X, in a form that is positive whatever the solver's error.
-        S = (cross.xx - 2 * cross.F.T @ b + b.T @ self.GHR) / s2 + self.HR.T @ self.HR
+        random = self.HR[: cross.n_random]
+        S = (cross.xx - 2 * cross.F.T @ b + b.T @ self.GHR) / s2 + random.T @ random
         self.S = (S + S.T) / 2
-        self.S_factor = cholesky(self.S, lower=True) if problem.p else self.S
+        self.S_factor = cholesky(self.S, lower=True) if cross.p else self.S
         self.beta = self.solve_s(cross.xy / s2 - self.R.T @ Hy)
         self.u = Hy - self.HR @ self.beta
         b = cross.lift(params.factors, self.u)
@@ -80,7 +82,7 @@ class Equations:
             A[s, first : first + a.shape[2]] = a.reshape(-1, a.shape[2])
             first += a.shape[2]
         zq = np.column_stack([cross.product(A), 2 * self.s2 * self.c])
-        xq = np.column_stack([cross.F.T @ A, np.zeros(cross.problem.p)])
+        xq = np.column_stack([cross.F.T @ A, np.zeros(cross.p)])
         qq = np.empty((m, m))
         qq[:-1, :-1] = A.T @ zq[:, :-1]
         qq[-1, :-1] = qq[:-1, -1] = A.T @ zq[:, -1]
@@ -123,25 +125,25 @@ class GaussianKernel(Kernel):
         eq = Equations(params, state.cross, H, state.probes)
         u, c = state.cross.blocks(eq.u), state.cross.blocks(eq.c)
         traces, deviations = self.traces(state, eq)
-        if problem.reml and problem.p:
+        if problem.reml and state.cross.p:
             own = [np.einsum("jaq,jbq->ab", D, D) for D in eq.projected_columns()]
             traces = [K - D for K, D in zip(traces, own, strict=True)]
         score, trace = [], 0.0
         for K, L, cj in zip(traces, params.factors, c, strict=True):
             score.append(0.5 * (np.einsum("ja,jb->ab", cj, cj) - K))
             trace += np.trace(L.T @ K @ L)
-        dof = problem.n - problem.p * problem.reml
+        dof = problem.n - problem.rank * problem.reml
         uu = [float(np.sum(part**2)) for part in u]
         information, sensitivity = eq.information(u, c)
         moments = Moments(
-            beta=eq.beta + state.cross.ols,
+            beta=state.cross.coefficients(eq.beta + state.cross.ols, eq.u),
             score=tuple(score),
             score_sigma=eq.sse / eq.s2 - (dof - trace),
             information=information,
             loglik=self.loglik(eq, sum(uu)),
             noise=None if deviations is None else noise(params, deviations),
             loss=joint_loss(problem, params, eq.sse, uu),
-            sensitivity=sensitivity,
+            sensitivity=state.cross.embed(sensitivity),
         )
         return moments, state, self.info(eq)
 
@@ -156,7 +158,7 @@ class GaussianKernel(Kernel):
         exact; what stays random is the correlation of effects.
         """
         cross = state.cross
-        p, Q, factors = cross.problem.p, cross.Q, params.factors
+        p, Q, factors = cross.p, cross.Q, params.factors
         eq = Equations(params, cross, self.eliminate(params, state))
         if few := p + Q <= n_draws:
             x, e = np.split(np.eye(p + Q), [p])
@@ -178,14 +180,44 @@ class GaussianKernel(Kernel):
             given = [rescaled(b, std) for b, std in zip(given, stds, strict=True)]
         follow = cross.blocks(cross.lift(factors, eq.HR @ beta))
         effects = [(b - f).reshape(-1, beta.shape[1]) for b, f in zip(given, follow, strict=True)]
+        beta_cov, columns = eq.solve_s(np.eye(p)), None
+        if cross.columns is not None:
+            beta, beta_cov, columns = columns_posterior(eq, beta, root, few)
         return Posterior(
-            eq.beta + cross.ols,
+            cross.coefficients(eq.beta + cross.ols, eq.u),
             tuple(cross.blocks(cross.lift(factors, eq.u))),
             tuple(covs),
-            eq.solve_s(np.eye(p)),
+            beta_cov,
             np.concatenate([beta, *effects]),
             self.loglik(eq, float(eq.u @ eq.u)),
+            columns,
         )
+
+
+def columns_posterior(eq, beta, root, few):
+    """Sparse columns' part of a posterior, and beta's, in all of X: see `columns.minimum_norm`.
+
+    From draws of beta [p, m] and of the rest given beta [Q, m]: draws of beta, its covariance, and
+    (mean, std, draws) of gamma, the draws of that std unless they are the `few` of an exact root.
+    """
+    cross, columns = eq.cross, eq.cross.columns
+    HR, N, d = eq.HR[cross.flat], columns.N, columns.N.shape[1]
+    beta, draws = columns.minimum_norm(beta, root[cross.flat] - HR @ beta)
+    cov = eq.solve_s(np.eye(cross.p))
+    # Var(gamma) = V: Var((I - N N^T) gamma) takes its diagonal, V N and N^T V N.
+    follow = HR @ cov
+    own, VN = eq.H.column_variances(root, np.column_stack([N, columns.towards_constant()]))
+    VN = VN[:, :d] + follow @ (HR.T @ N)
+    NVN = N.T @ VN
+    own += np.einsum("kp,kp->k", follow, HR) + np.einsum("kd,kd->k", N @ NVN - 2 * VN, N)
+    std = np.sqrt(np.maximum(own, 0.0))
+    # Cov(beta, gamma) = -follow^T.
+    both = np.block([[cov, -follow.T @ N], [-N.T @ follow, NVN]])
+    back = np.column_stack([columns.embed(np.eye(cross.p)), columns.B])
+    mean = columns.minimum_norm(eq.beta, eq.u[cross.flat])[1] + columns.start
+    if not few:
+        draws = rescaled(draws[:, None], std[:, None])[:, 0]
+    return beta, back @ both @ back.T, (mean, std, draws)
 
 
 def noise(params, deviations):
