@@ -278,7 +278,7 @@ def _check_finite(values, columns, role):
 def _raise_not_finite(columns, role):
     raise ValueError(
         f"Input X contains NaN or infinity in the {role} column(s) "
-        f"{', '.join(repr(str(c)) for c in columns)}: impute them first, with a SimpleImputer in a "
+        f"{', '.join(map(repr, columns))}: impute them first, with a SimpleImputer in a "
         "Pipeline for example."
     )
 

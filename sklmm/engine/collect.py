@@ -157,6 +157,8 @@ def _sparse_part(problem, posterior):
     if posterior is None:
         posterior = columns.start, np.zeros(columns.k), np.zeros((columns.k, 1))
     coef, std, root = (columns.natural(part, problem.y_scale) for part in posterior)
+    if not problem.perfect:
+        std[~columns.varies] = np.nan
     return {"sparse_coef": coef, "sparse_std": std, "sparse_root": root.astype(np.float32)}
 
 
