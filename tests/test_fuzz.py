@@ -37,7 +37,7 @@ def refusal(function, *args, **kwargs):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", ConvergenceWarning)
-        warnings.filterwarnings("ignore", message=".*distutils")
+        warnings.filterwarnings("ignore", message=".*distutils|.*linear combinations")
         try:
             function(*args, **kwargs)
         except (TypeError, ValueError) as error:
