@@ -1,44 +1,32 @@
 """Fit and predict plumbing of the estimators: validation, the engine's call, fitted attributes."""
 
-import re
-import warnings
-from contextlib import contextmanager
-from dataclasses import replace
 from numbers import Integral, Real
 
 import numpy as np
 import pandas as pd
 from scipy.linalg import block_diag
-from scipy.sparse import issparse
-from sklearn.base import BaseEstimator, _fit_context, clone
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.base import _fit_context, clone
 from sklearn.utils import check_random_state
-from sklearn.utils._dataframe import is_polars_df
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import (
-    assert_all_finite,
-    check_consistent_length,
-    check_is_fitted,
-    validate_data,
-)
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from sklmm import inference, prediction
-from sklmm.design import DesignSpec, resolve_terms, split_formula, split_response, take_columns
+from sklmm._input import TableInput, bound, unseen_levels
+from sklmm._messages import (
+    history_table,
+    progress,
+    warn_of_dropped,
+    warn_of_no_convergence,
+    warn_of_separation,
+)
+from sklmm.design import DesignSpec, check_effects, resolve_terms, split_formula, take_columns
 from sklmm.families import Family, Response
 from sklmm.inspection.summary import summary_text
-from sklmm.result import natural_names
 from sklmm.steps import EStep, MStep, resolve_e_step, resolve_m_step
 from sklmm.update import updated
 
-#: Families whose coefficients can run to infinity, and the standard error of a column's
-#: contribution to eta beyond which one has.
-SEPARABLE = ("bernoulli", "binomial", "ordinal", "categorical", "poisson", "negative_binomial")
-SEPARATED = 30.0
-#: Beyond it 1.0 more is nothing to a float64.
-MOST_REPETITIONS = 2.0**53
 
-
-class BaseMixedEffects(BaseEstimator):
+class BaseMixedEffects(TableInput):
     """Shared machinery; the public estimators add the target's side."""
 
     _parameter_constraints = {
@@ -135,7 +123,7 @@ class BaseMixedEffects(BaseEstimator):
         effects = resolve_terms(self.random_effects)
         X, y = self._take_response(X, y)
         table, y = self._validate_training(X, y)
-        table, response = _bound(
+        table, response = bound(
             table, y, sample_weight, lambda y, weights: self._resolve_family(y).bind(y, weights)
         )
         family = response.family
@@ -162,28 +150,12 @@ class BaseMixedEffects(BaseEstimator):
         if response.parameters.get("sigma") == "positive":
             precision = getattr(family, "weights", "repeats") == "precision"
             n = len(response.y) if precision else response.weights.sum()
-            _check_effects(spec, design, n)
+            check_effects(spec, design, n)
         e_step = resolve_e_step(self.e_step, family, design.sizes, bool(spec.sparse))
         result = self._run(design, response, spec.fit_intercept, e_step)
         self._from_frame = isinstance(table, pd.DataFrame)
         self._set_fitted(spec, design, response, result)
         return self
-
-    def _take_response(self, X, y):
-        """X without the column that the formula names as its response, which is y if y is None."""
-        formula = self.fixed_effects
-        response = split_response(formula)[0] if isinstance(formula, str) else None
-        if response is None:
-            return X, y
-        X = _as_pandas(X)
-        if isinstance(X, pd.DataFrame) and response in X.columns:
-            return X.drop(columns=response), X[response] if y is None else y
-        if y is None:
-            raise ValueError(
-                f"fixed_effects={formula!r}: the response {response!r} is not a column of X: "
-                "give y."
-            )
-        return X, y
 
     def update(self, X, y=None, sample_weight=None):
         """Update the random effects by new rows, of known or new groups, without refitting.
@@ -242,7 +214,7 @@ class BaseMixedEffects(BaseEstimator):
             raise ValueError("This estimator requires y to be passed, but the target y is None.")
         y = self._check_target(y)
         check_consistent_length(table, y)
-        table, response = _bound(table, y, sample_weight, self._bind_new)
+        table, response = bound(table, y, sample_weight, self._bind_new)
         spec = self._spec.grown(table)
         result = updated(self.result_, spec.apply(table), response, self._spec, spec)
         self._spec, self.result_ = spec, result
@@ -262,59 +234,6 @@ class BaseMixedEffects(BaseEstimator):
                 f"{', '.join(map(str, classes))}: fit again with it, or drop the row."
             )
         return Response(self._family, codes.astype(float), weights, classes)
-
-    def _validate_training(self, X, y):
-        if y is None:
-            raise ValueError("This estimator requires y to be passed, but the target y is None.")
-        X = self._validate_table(X, reset=True)
-        with _naming("y"):
-            y = self._check_target(y)
-            check_consistent_length(X, y)
-        return X, y
-
-    def _validate_table(self, X, reset):
-        """X as a DataFrame with named columns, or by position: an array of numbers or a DataFrame.
-
-        Numbers and labels are checked column by column, by `sklmm.design`.
-        """
-        X = _as_pandas(X)
-        if isinstance(X, pd.DataFrame):
-            with _naming("X"):
-                validate_data(self, X, skip_check_array=True, reset=reset)
-            if reset and 0 in X.shape:
-                what = "sample(s)" if len(X) == 0 else "feature(s)"
-                raise ValueError(
-                    f"Found array with 0 {what} (shape={X.shape}): X is an empty table, and at "
-                    "least 1 is required."
-                )
-            return X
-        if isinstance(X, list | tuple):
-            # NumPy would make one type of all cells: strings, where there is one.
-            X = np.asarray(X, dtype=object)
-        with _naming("X"):
-            X = validate_data(
-                self,
-                X,
-                dtype=np.float64 if issparse(X) else None,
-                ensure_all_finite="allow-nan",
-                accept_sparse="csr",
-                reset=reset,
-            )
-        if X.dtype.kind not in "biuf":
-            return pd.DataFrame(X).infer_objects()
-        if not reset:
-            # As scikit-learn has it; of frames and of objects a missing group is the population's.
-            assert_all_finite(X, input_name="X")
-        return X
-
-    def _validate_new(self, X):
-        check_is_fitted(self)
-        X, _ = self._take_response(X, ())
-        X = self._validate_table(X, reset=False)
-        if self._from_frame or isinstance(X, pd.DataFrame):
-            X = pd.DataFrame.sparse.from_spmatrix(X) if issparse(X) else pd.DataFrame(X)
-            X = X.set_axis(list(self._spec.columns), axis=1)
-        return X
 
     def _run(self, design, response, fit_intercept, e_step):
         from sklmm.engine.fitting import run
@@ -338,22 +257,8 @@ class BaseMixedEffects(BaseEstimator):
             seed=int(rng.randint(2**31 - 1)),
             start=start,
             device=self.device,
-            on_step=self._progress() if self.verbose else None,
+            on_step=progress(self.verbose) if self.verbose else None,
         )
-
-    def _progress(self):
-        every = max(10 // int(self.verbose), 1)
-
-        def report(iteration, record):
-            if iteration % every == 0 or iteration == 1:
-                rate = record["acceptance_rate"]
-                extra = "" if np.isnan(rate) else f"  acceptance {rate:.2f}"
-                print(
-                    f"iteration {iteration:4d}  loss {record['loss']:.6g}  step "
-                    f"{record['step']:.2g} SE{extra}  {record['seconds']:.2f} s"
-                )
-
-        return report
 
     def _set_fitted(self, spec, design, response, result):
         labels = inference.Labels.of(spec, design.blocks, response)
@@ -370,21 +275,12 @@ class BaseMixedEffects(BaseEstimator):
         self.aic_, self.bic_ = inference.information_criteria(result)
         self.n_iter_ = max(len(result.history), 1)
         self.converged_ = result.status.converged
-        self.history_ = _history(labels, result.history)
+        self.history_ = history_table(labels, result.history)
         self.mc_error_ = pd.Series(labels.std_errors(result.mc_error**2), index=labels.names)
         if not self.converged_ and result.moving is not None and self._stops_by_rule():
-            names = [*labels.coef, *natural_names(labels.blocks, labels.family)]
-            moving = names[result.moving]
-            warnings.warn(
-                f"The fit stopped at max_iter={self.max_iter} before convergence; "
-                f"{moving!r} still moves most. Increase max_iter, or "
-                "remove a term that the data do not support (see variance_components_).",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
-
-        self._warn_of_dropped(spec, result)
-        self._warn_of_separation(design, labels, result)
+            warn_of_no_convergence(labels, result, self.max_iter)
+        warn_of_dropped(spec, result)
+        warn_of_separation(self._family, design, labels, result)
 
     def _set_effects(self, result):
         """`random_effects_` and `random_effects_std_`."""
@@ -407,39 +303,6 @@ class BaseMixedEffects(BaseEstimator):
         if labels.cutpoints:
             self.intercept_ = 0.0
             self.family_params_ = {"cutpoints": inference.cutpoints(result)}
-
-    def _warn_of_dropped(self, spec, result):
-        """Name the columns that depend linearly on earlier ones."""
-        names = [repr(n) for n, out in zip(spec.coef_names, result.dropped, strict=False) if out]
-        if names:
-            listed = ", ".join(names[:10]) + (f" and {len(names) - 10} more" * (len(names) > 10))
-            warnings.warn(
-                f"The fixed-effects column(s) {listed} are linear combinations of those before "
-                "them (a constant beside an intercept, the last dummy of a factor, a copy): left "
-                "out of the model, with coefficient 0. Remove them from fixed_effects.",
-                UserWarning,
-                stacklevel=6,
-            )
-
-    def _warn_of_separation(self, design, labels, result):
-        """Warn of a coefficient that runs to infinity: its standard error in eta says so."""
-        if self._family.name not in SEPARABLE:
-            return
-        scale = design.X.std(axis=0)
-        scale = np.tile(
-            np.where(scale > 0, scale, np.abs(design.X).max(axis=0)), self._n_predictors
-        )
-        variance = np.nan_to_num(np.diag(result.coef_cov), posinf=0.0)
-        wide = scale * np.sqrt(np.maximum(variance, 0.0))
-        if wide.max(initial=0.0) > SEPARATED:
-            warnings.warn(
-                f"The coefficient {labels.coef[int(np.argmax(wide))]!r} has no finite maximum "
-                "likelihood estimate, or one that the data hardly bound: it separates the classes "
-                "perfectly, or a class or count never occurs. Remove the column, merge levels, or "
-                "collect rows of the other kind.",
-                ConvergenceWarning,
-                stacklevel=5,
-            )
 
     def _stops_by_rule(self):
         return self.m_step == "auto"
@@ -503,7 +366,7 @@ class BaseMixedEffects(BaseEstimator):
     def _sample(self, X, n_samples, random_state, family):
         rng = np.random.default_rng(random_state.randint(2**31 - 1, size=4))
         table, design = self._new_design(X)
-        unseen = [_unseen_levels(table, term, refs) for term, refs in self._refs_by_term(design)]
+        unseen = [unseen_levels(table, term, refs) for term, refs in self._refs_by_term(design)]
         return prediction.sample(
             design, unseen, self.result_, family, n_samples, rng, self._n_predictors
         )
@@ -545,107 +408,3 @@ class BaseMixedEffects(BaseEstimator):
         from sklmm.engine.model import graph
 
         return graph(self._labels.blocks, self.result_)
-
-
-def _unseen_levels(table, term, refs):
-    """Index of each row's unseen level, -1 for known ones; a missing level is one of its own."""
-    index = np.full(len(refs), -1)
-    rows = np.flatnonzero(refs < 0)
-    if len(rows):
-        part = take_columns(table, term.effect.columns).iloc[rows]
-        index[rows] = part.groupby(list(part.columns), sort=False, dropna=False).ngroup()
-        missing = rows[part.isna().any(axis=1).to_numpy()]
-        index[missing] = index.max() + 1 + np.arange(len(missing))
-    return index
-
-
-@contextmanager
-def _naming(parameter):
-    """Errors of scikit-learn's that do not say of what, with the parameter's name before them."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        if re.search(rf"\b{parameter}\b", str(error)):
-            raise
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{parameter}: {error}") from error
-
-
-def _as_pandas(X):
-    """A polars frame as a pandas one, so that grouping columns keep their names and types."""
-    if is_polars_df(X):
-        return pd.DataFrame({name: X[name].to_numpy() for name in X.columns})
-    return X
-
-
-def _check_weights(sample_weight, n_rows):
-    if sample_weight is None:
-        return np.ones(n_rows)
-    with _naming("sample_weight"):
-        weights = np.asarray(sample_weight, dtype=np.float64)
-    if weights.ndim == 0:
-        weights = np.full(n_rows, float(weights))
-    if weights.shape != (n_rows,):
-        raise ValueError(
-            f"sample_weight.shape == {weights.shape}, expected ({n_rows},): one weight a row."
-        )
-    bad = ~(np.isfinite(weights) & (weights >= 0))
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise ValueError(
-            f"sample_weight: {weights[row]} in row {row} is not a finite, nonnegative number. "
-            "Negative or missing weights have no meaning here."
-        )
-    if weights.sum() > MOST_REPETITIONS:
-        raise ValueError(
-            f"sample_weight: the weights sum to {weights.sum():.3g}, and no more than "
-            f"{MOST_REPETITIONS:.3g} repetitions can be counted one by one: divide them."
-        )
-    if not weights.any():
-        raise ValueError("sample_weight: every weight is zero, so no row is left to fit.")
-    return weights
-
-
-def _bound(table, y, sample_weight, bind):
-    """(table, Response) of the rows that say something; bind makes it of y and the weights."""
-    weights = _check_weights(sample_weight, len(y))
-    if (weights == 0).any():
-        keep = weights > 0
-        table, y, weights = _rows(table, keep), y[keep], weights[keep]
-    response = bind(y, weights)
-    if (keep := response.keep) is not None and not keep.all():
-        table = _rows(table, keep)
-        y, weights = response.y[keep], response.weights[keep]
-        response = replace(response, y=y, weights=weights, keep=None)
-    return table, response
-
-
-def _check_effects(spec, design, n):
-    """Raise ValueError for a term of slopes that leaves nothing to the residual, as lme4 does.
-
-    One effect a row is a flat direction, and more a likelihood without a maximum.
-    """
-    for k, term in enumerate(spec.terms):
-        r = sum(b.r for b in design.blocks if b.term == k)
-        levels = len(term.levels)
-        if r > 1 and levels * r >= n and term.effect.sd is None:
-            raise ValueError(
-                f"random_effects: the term '{term.effect}' has {levels} levels x {r} coefficients, "
-                f"no fewer than the {n:g} rows, and the residual's variance has no estimate: "
-                "leave out a slope, or pin the residual SD, family=Gaussian(sigma=...)."
-            )
-
-
-def _history(labels, history):
-    columns = ["loss", "loglik", "acceptance_rate", "step", "seconds"]
-    rows = [
-        [*(record[c] for c in columns), *labels.estimates(record["coef"], record["natural"])]
-        for record in history
-    ]
-    index = pd.RangeIndex(1, len(rows) + 1, name="iteration")
-    return pd.DataFrame(rows, columns=[*columns, *labels.names], index=index)
-
-
-def _rows(table, keep):
-    """Rows of a DataFrame or an array that a mask keeps."""
-    return table.loc[keep] if isinstance(table, pd.DataFrame) else table[keep]

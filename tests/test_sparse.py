@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from sklmm import ConjugateGradient, Gaussian, MixedEffectsRegressor, RandomEffect
-from sklmm.design import design
+from sklmm.design import columns as design
 from sklmm.engine import columns, problem
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*linear combinations:UserWarning")

@@ -1,6 +1,7 @@
 """Columns to frozen arrays: the term grammar and the design of a mixed model."""
 
-from sklmm.design.design import Block, Design, DesignSpec, check_magnitude, take_columns
+from sklmm.design.columns import check_magnitude, take_columns
+from sklmm.design.design import Block, Design, DesignSpec, check_effects
 from sklmm.design.formula import split_formula, split_response
 from sklmm.design.terms import RandomEffect, parse_term, resolve_terms
 
@@ -9,6 +10,7 @@ __all__ = [
     "Design",
     "DesignSpec",
     "RandomEffect",
+    "check_effects",
     "check_magnitude",
     "parse_term",
     "resolve_terms",

@@ -1,0 +1,173 @@
+"""Tables, responses and weights as the estimators take them: checked, and in a few known kinds."""
+
+import re
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import issparse
+from sklearn.base import BaseEstimator
+from sklearn.utils._dataframe import is_polars_df
+from sklearn.utils.validation import (
+    assert_all_finite,
+    check_consistent_length,
+    check_is_fitted,
+    validate_data,
+)
+
+from sklmm.design import split_response, take_columns
+
+#: Beyond it 1.0 more is nothing to a float64.
+MOST_REPETITIONS = 2.0**53
+
+
+class TableInput(BaseEstimator):
+    """What an estimator's methods make of X and y."""
+
+    def _take_response(self, X, y):
+        """X without the column that the formula names as its response, which is y if y is None."""
+        formula = self.fixed_effects
+        response = split_response(formula)[0] if isinstance(formula, str) else None
+        if response is None:
+            return X, y
+        X = as_pandas(X)
+        if isinstance(X, pd.DataFrame) and response in X.columns:
+            return X.drop(columns=response), X[response] if y is None else y
+        if y is None:
+            raise ValueError(
+                f"fixed_effects={formula!r}: the response {response!r} is not a column of X: "
+                "give y."
+            )
+        return X, y
+
+    def _validate_training(self, X, y):
+        if y is None:
+            raise ValueError("This estimator requires y to be passed, but the target y is None.")
+        X = self._validate_table(X, reset=True)
+        with naming("y"):
+            y = self._check_target(y)
+            check_consistent_length(X, y)
+        return X, y
+
+    def _validate_table(self, X, reset):
+        """X as a DataFrame with named columns, or by position: an array of numbers or a DataFrame.
+
+        Numbers and labels are checked column by column, by `sklmm.design`.
+        """
+        X = as_pandas(X)
+        if isinstance(X, pd.DataFrame):
+            with naming("X"):
+                validate_data(self, X, skip_check_array=True, reset=reset)
+            if reset and 0 in X.shape:
+                what = "sample(s)" if len(X) == 0 else "feature(s)"
+                raise ValueError(
+                    f"Found array with 0 {what} (shape={X.shape}): X is an empty table, and at "
+                    "least 1 is required."
+                )
+            return X
+        if isinstance(X, list | tuple):
+            # NumPy would make one type of all cells: strings, where there is one.
+            X = np.asarray(X, dtype=object)
+        with naming("X"):
+            X = validate_data(
+                self,
+                X,
+                dtype=np.float64 if issparse(X) else None,
+                ensure_all_finite="allow-nan",
+                accept_sparse="csr",
+                reset=reset,
+            )
+        if X.dtype.kind not in "biuf":
+            return pd.DataFrame(X).infer_objects()
+        if not reset:
+            # As scikit-learn has it; of frames and of objects a missing group is the population's.
+            assert_all_finite(X, input_name="X")
+        return X
+
+    def _validate_new(self, X):
+        check_is_fitted(self)
+        X, _ = self._take_response(X, ())
+        X = self._validate_table(X, reset=False)
+        if self._from_frame or isinstance(X, pd.DataFrame):
+            X = pd.DataFrame.sparse.from_spmatrix(X) if issparse(X) else pd.DataFrame(X)
+            X = X.set_axis(list(self._spec.columns), axis=1)
+        return X
+
+
+@contextmanager
+def naming(parameter):
+    """Errors of scikit-learn's that do not say of what, with the parameter's name before them."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if re.search(rf"\b{parameter}\b", str(error)):
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{parameter}: {error}") from error
+
+
+def as_pandas(X):
+    """A polars frame as a pandas one, so that grouping columns keep their names and types."""
+    if is_polars_df(X):
+        return pd.DataFrame({name: X[name].to_numpy() for name in X.columns})
+    return X
+
+
+def _check_weights(sample_weight, n_rows):
+    if sample_weight is None:
+        return np.ones(n_rows)
+    with naming("sample_weight"):
+        weights = np.asarray(sample_weight, dtype=np.float64)
+    if weights.ndim == 0:
+        weights = np.full(n_rows, float(weights))
+    if weights.shape != (n_rows,):
+        raise ValueError(
+            f"sample_weight.shape == {weights.shape}, expected ({n_rows},): one weight a row."
+        )
+    bad = ~(np.isfinite(weights) & (weights >= 0))
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise ValueError(
+            f"sample_weight: {weights[row]} in row {row} is not a finite, nonnegative number. "
+            "Negative or missing weights have no meaning here."
+        )
+    if weights.sum() > MOST_REPETITIONS:
+        raise ValueError(
+            f"sample_weight: the weights sum to {weights.sum():.3g}, and no more than "
+            f"{MOST_REPETITIONS:.3g} repetitions can be counted one by one: divide them."
+        )
+    if not weights.any():
+        raise ValueError("sample_weight: every weight is zero, so no row is left to fit.")
+    return weights
+
+
+def bound(table, y, sample_weight, bind):
+    """(table, Response) of the rows that say something; bind makes it of y and the weights."""
+    weights = _check_weights(sample_weight, len(y))
+    if (weights == 0).any():
+        keep = weights > 0
+        table, y, weights = _rows(table, keep), y[keep], weights[keep]
+    response = bind(y, weights)
+    if (keep := response.keep) is not None and not keep.all():
+        table = _rows(table, keep)
+        y, weights = response.y[keep], response.weights[keep]
+        response = replace(response, y=y, weights=weights, keep=None)
+    return table, response
+
+
+def unseen_levels(table, term, refs):
+    """Index of each row's unseen level, -1 for known ones; a missing level is one of its own."""
+    index = np.full(len(refs), -1)
+    rows = np.flatnonzero(refs < 0)
+    if len(rows):
+        part = take_columns(table, term.effect.columns).iloc[rows]
+        index[rows] = part.groupby(list(part.columns), sort=False, dropna=False).ngroup()
+        missing = rows[part.isna().any(axis=1).to_numpy()]
+        index[missing] = index.max() + 1 + np.arange(len(missing))
+    return index
+
+
+def _rows(table, keep):
+    """Rows of a DataFrame or an array that a mask keeps."""
+    return table.loc[keep] if isinstance(table, pd.DataFrame) else table[keep]

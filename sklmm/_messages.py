@@ -1,0 +1,87 @@
+"""What a fit tells its user: progress lines, warnings, and the record of its iterations."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+from sklearn.exceptions import ConvergenceWarning
+
+from sklmm.result import natural_names
+
+#: Families whose coefficients can run to infinity, and the standard error of a column's
+#: contribution to eta beyond which one has.
+SEPARABLE = ("bernoulli", "binomial", "ordinal", "categorical", "poisson", "negative_binomial")
+SEPARATED = 30.0
+
+
+def progress(verbose):
+    """Callback of the EM loop that prints a line now and then."""
+    every = max(10 // int(verbose), 1)
+
+    def report(iteration, record):
+        if iteration % every == 0 or iteration == 1:
+            rate = record["acceptance_rate"]
+            extra = "" if np.isnan(rate) else f"  acceptance {rate:.2f}"
+            print(
+                f"iteration {iteration:4d}  loss {record['loss']:.6g}  step "
+                f"{record['step']:.2g} SE{extra}  {record['seconds']:.2f} s"
+            )
+
+    return report
+
+
+def history_table(labels, history):
+    """One row an iteration: loss, step, seconds, and every reported parameter."""
+    columns = ["loss", "loglik", "acceptance_rate", "step", "seconds"]
+    rows = [
+        [*(record[c] for c in columns), *labels.estimates(record["coef"], record["natural"])]
+        for record in history
+    ]
+    index = pd.RangeIndex(1, len(rows) + 1, name="iteration")
+    return pd.DataFrame(rows, columns=[*columns, *labels.names], index=index)
+
+
+def warn_of_no_convergence(labels, result, max_iter):
+    """Name the parameter that still moves."""
+    names = [*labels.coef, *natural_names(labels.blocks, labels.family)]
+    warnings.warn(
+        f"The fit stopped at max_iter={max_iter} before convergence; {names[result.moving]!r} "
+        "still moves most. Increase max_iter, or remove a term that the data do not support (see "
+        "variance_components_).",
+        ConvergenceWarning,
+        stacklevel=5,
+    )
+
+
+def warn_of_dropped(spec, result):
+    """Name the columns that depend linearly on earlier ones."""
+    names = [repr(n) for n, out in zip(spec.coef_names, result.dropped, strict=False) if out]
+    if names:
+        listed = ", ".join(names[:10]) + (f" and {len(names) - 10} more" * (len(names) > 10))
+        warnings.warn(
+            f"The fixed-effects column(s) {listed} are linear combinations of those before "
+            "them (a constant beside an intercept, the last dummy of a factor, a copy): left "
+            "out of the model, with coefficient 0. Remove them from fixed_effects.",
+            UserWarning,
+            stacklevel=6,
+        )
+
+
+def warn_of_separation(family, design, labels, result):
+    """Warn of a coefficient that runs to infinity: its standard error in eta says so."""
+    if family.name not in SEPARABLE:
+        return
+    scale = design.X.std(axis=0)
+    scale = np.where(scale > 0, scale, np.abs(design.X).max(axis=0))
+    scale = np.tile(scale, len(result.coef) // max(len(scale), 1))
+    variance = np.nan_to_num(np.diag(result.coef_cov), posinf=0.0)
+    wide = scale * np.sqrt(np.maximum(variance, 0.0))
+    if wide.max(initial=0.0) > SEPARATED:
+        warnings.warn(
+            f"The coefficient {labels.coef[int(np.argmax(wide))]!r} has no finite maximum "
+            "likelihood estimate, or one that the data hardly bound: it separates the classes "
+            "perfectly, or a class or count never occurs. Remove the column, merge levels, or "
+            "collect rows of the other kind.",
+            ConvergenceWarning,
+            stacklevel=5,
+        )

@@ -1,0 +1,173 @@
+"""Columns of a table, a DataFrame, an array or a sparse one, as numbers."""
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import csr_array, hstack, issparse
+
+#: Numbers from its inverse to this have squares, and squares of squares, in float64.
+LARGEST = 1e70
+#: Sparse columns up to as many, and as many numbers, are made dense; and up to so many, a gigabyte,
+#: where the engine wants a dense X.
+SMALL_COLUMNS = 1000
+SMALL_NUMBERS = 20_000_000
+LARGEST_NUMBERS = 125_000_000
+#: Share of the rows beyond which a column of a sparse matrix is a dense one.
+FULL = 0.25
+
+
+def is_frame(table):
+    """Whether a table has named columns."""
+    return isinstance(table, pd.DataFrame)
+
+
+def take(table, column):
+    """One column, dense."""
+    if issparse(table):
+        return table[:, [column]].toarray().ravel()
+    return table[column] if is_frame(table) else table[:, column]
+
+
+def take_columns(table, columns):
+    """A DataFrame of some columns, dense."""
+    columns = list(columns)
+    return table[columns] if is_frame(table) else pd.DataFrame({c: take(table, c) for c in columns})
+
+
+def check_magnitude(what, largest):
+    """Raise ValueError where a column's largest number has no square in float64."""
+    if largest > LARGEST or 0 < largest < 1 / LARGEST:
+        raise ValueError(
+            f"{what} is of size {largest:.3g}, and squares of such numbers are out of floating "
+            "point's range: change its unit."
+        )
+
+
+def numeric_columns(table, columns, role):
+    """Numeric columns as float64 [n_rows, n_columns]; the error names the columns that are not."""
+    if not is_frame(table):
+        values = table[:, list(columns)]
+        values = values.toarray() if issparse(values) else values
+        return _check_finite(np.asarray(values, dtype=np.float64), columns, role)
+    frame = table[list(columns)]
+    for column in columns:
+        if not _is_numeric(frame[column].dtype):
+            frame = frame.copy(deep=False)
+            frame[column] = _numbers(frame[column], role)
+    return _check_finite(frame.to_numpy(dtype=np.float64, na_value=np.nan), columns, role)
+
+
+def _is_numeric(dtype):
+    return pd.api.types.is_numeric_dtype(dtype) and dtype.kind != "c"
+
+
+def _numbers(values, role):
+    """A column of objects or strings as float64 [n_rows], NaN where it is missing."""
+    known, out = values.notna().to_numpy(), np.full(len(values), np.nan)
+    try:
+        if not pd.api.types.is_object_dtype(values) and not pd.api.types.is_string_dtype(values):
+            raise TypeError(f"its type is {values.dtype}")
+        out[known] = values.to_numpy(object)[known].astype(np.float64)
+    except (TypeError, ValueError) as error:
+        value = next((v for v in values[known] if not _is_number(v)), values.dtype)
+        raise (TypeError if isinstance(error, TypeError) else ValueError)(
+            f"The {role} column {values.name!r} holds {value!r}, which is not numeric ({error}): "
+            "encode it (OneHotEncoder, in a Pipeline), or make it a grouping factor in "
+            "random_effects."
+        ) from error
+    return out
+
+
+def sparse_columns(table, columns, role):
+    """Numeric columns as a csr_array of float64 [n_rows, n_columns]."""
+    columns = list(columns)
+    if is_frame(table):
+        mine = list(sparse_of(table, columns))
+        others = np.setdiff1d(np.arange(len(columns)), mine).tolist()
+        parts, places = [numeric_columns(table, [columns[i] for i in others], role)], [others]
+        # By dtype: of bool and float pandas makes object.
+        known = table.dtypes
+        dtypes = [known[columns[i]] for i in mine]
+        for dtype in dict.fromkeys(dtypes):
+            same = [i for i, own in zip(mine, dtypes, strict=True) if own == dtype]
+            parts.append(table[[columns[i] for i in same]].sparse.to_coo())
+            places.append(same)
+        values = hstack([csr_array(p, dtype=np.float64) for p in parts], "csr")
+        order = np.argsort(np.concatenate(places))
+        values = values if (np.diff(order) > 0).all() else values[:, order]
+    else:
+        values = table[:, columns] if len(columns) < table.shape[1] else table
+    values = csr_array(values, dtype=np.float64)
+    if not np.isfinite(values.data).all():
+        bad = np.unique(values.indices[~np.isfinite(values.data)])
+        _raise_not_finite([columns[j] for j in bad[:10]], role)
+    return values
+
+
+def _is_sparse(dtype):
+    return (
+        isinstance(dtype, pd.SparseDtype)
+        and dtype.fill_value == 0
+        and pd.api.types.is_numeric_dtype(dtype)
+    )
+
+
+def sparse_of(table, columns):
+    """Places of the sparse ones among `columns`."""
+    if is_frame(table):
+        dtypes = table.dtypes
+        return tuple(i for i, c in enumerate(columns) if _is_sparse(dtypes[c]))
+    return tuple(range(len(columns))) if issparse(table) else ()
+
+
+def too_large(table, columns):
+    """Whether dense columns would take more than a gigabyte, and sparse ones less."""
+    return table.shape[0] * len(columns) > LARGEST_NUMBERS and bool(sparse_of(table, columns))
+
+
+def few_entries(table, columns, places):
+    """Those of `places` to keep sparse: a sparse matrix may hold a few columns full of numbers."""
+    if is_frame(table) or not places:
+        return places
+    filled = np.bincount(table.tocsr().indices, minlength=table.shape[1])[list(columns)]
+    full = filled > FULL * table.shape[0]
+    if full.sum() * table.shape[0] > SMALL_NUMBERS:
+        return places
+    return tuple(np.flatnonzero(~full).tolist())
+
+
+def keeps_sparse(n_rows, n_columns, allowed):
+    """Whether sparse columns stay so; ValueError where they must, and are not `allowed` to."""
+    numbers = max(n_rows, n_columns) * n_columns
+    if n_columns <= SMALL_COLUMNS and numbers <= SMALL_NUMBERS:
+        return False
+    if not allowed and numbers > LARGEST_NUMBERS:
+        raise ValueError(
+            f"X has {n_columns} sparse columns in the fixed part, which would take "
+            f"{8 * numbers / 1e9:.0f} GB as dense ones. They are kept sparse for family='gaussian' "
+            "by REML (method='auto' or 'reml', with m_step='auto') alone: choose these, fewer "
+            "columns, or make the factor behind them a grouping column in random_effects."
+        )
+    return allowed
+
+
+def _check_finite(values, columns, role):
+    finite = np.isfinite(values).all(axis=0)
+    if not finite.all():
+        _raise_not_finite([c for c, ok in zip(columns, finite, strict=True) if not ok], role)
+    return values
+
+
+def _raise_not_finite(columns, role):
+    raise ValueError(
+        f"Input X contains NaN or infinity in the {role} column(s) "
+        f"{', '.join(map(repr, columns))}: impute them first, with a SimpleImputer in a "
+        "Pipeline for example."
+    )
+
+
+def _is_number(value):
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
