@@ -49,7 +49,7 @@ def warn_of_no_convergence(labels, result, max_iter):
         "still moves most. Increase max_iter, or remove a term that the data do not support (see "
         "variance_components_).",
         ConvergenceWarning,
-        stacklevel=5,
+        stacklevel=6,
     )
 
 
@@ -83,5 +83,5 @@ def warn_of_separation(family, design, labels, result):
             "perfectly, or a class or count never occurs. Remove the column, merge levels, or "
             "collect rows of the other kind.",
             ConvergenceWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
