@@ -39,8 +39,10 @@ print(f"fitted {train.sum():,} rows in {time.perf_counter() - start:.1f} s")
 print(model.summary())
 
 # %%
-# Beside lme4 ----------- The same rows in R: ``lmer(y ~ service + (1|s) + (1|d) + (1|dept),
-# InstEval[train, ])``, lme4 1.1-31.
+# Beside lme4
+# -----------
+# The same rows in R: ``lmer(y ~ service + (1|s) + (1|d) + (1|dept), InstEval[train, ])``, lme4
+# 1.1-31.
 lme4 = {
     "Intercept": 3.27882,
     "service": -0.09042,
@@ -70,9 +72,10 @@ table["difference"] = table["sklmm"] / table["lme4"] - 1
 print(table.to_string(formatters={"difference": "{:+.3%}".format}, float_format="{:.5f}".format))
 
 # %%
-# What the model learned ---------------------- Students and instructors differ a lot, departments
-# hardly; the shrunken effects are narrower than the estimated normal density, most of all where a
-# level has few ratings.
+# What the model learned
+# ----------------------
+# Students and instructors differ a lot, departments hardly; the shrunken effects are narrower than
+# the estimated normal density, most of all where a level has few ratings.
 fig, axes = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
 for ax, term in zip(axes, terms, strict=True):
     effects = model.random_effects_[term]["Intercept"]
@@ -103,7 +106,8 @@ ax.set(
 fig.savefig(figures / "insteval_residuals.png", dpi=120)
 
 # %%
-# The same maximum by Hamiltonian Monte Carlo -------------------------------------------
+# The same maximum by Hamiltonian Monte Carlo
+# -------------------------------------------
 # ``e_step="hmc"`` draws the effects instead of solving for them, as other response families will
 # need. It starts from nothing, climbs, and then averages until the Monte Carlo error is small.
 sampled = MixedEffectsRegressor(terms, fixed_effects=["service"], e_step="hmc", random_state=0)
