@@ -11,7 +11,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from sklmm import inference, prediction
-from sklmm._input import TableInput, bound, unseen_levels
+from sklmm._input import TableInput, bound, naming, restoring, unseen_levels
 from sklmm._messages import (
     history_table,
     progress,
@@ -112,19 +112,19 @@ class BaseMixedEffects(TableInput):
             Naming the column or parameter, the value and the remedy; the estimator is left as it
             was.
         """
-        before = self.__dict__.copy()
-        try:
+        with restoring(self):
             return self._fit(X, y, sample_weight)
-        except BaseException:
-            self.__dict__ = before
-            raise
 
     def _fit(self, X, y, sample_weight):
         effects = resolve_terms(self.random_effects)
         X, y = self._take_response(X, y)
         table, y = self._validate_training(X, y)
         table, response = bound(
-            table, y, sample_weight, lambda y, weights: self._resolve_family(y).bind(y, weights)
+            table,
+            y,
+            sample_weight,
+            lambda y, weights: self._resolve_family(y).bind(y, weights),
+            repeats=getattr(self.family, "weights", None) != "precision",
         )
         family = response.family
         names = getattr(self, "feature_names_in_", None)
@@ -148,9 +148,7 @@ class BaseMixedEffects(TableInput):
                 f"{response.n_predictors} predictors a row: use offset=None."
             )
         if response.parameters.get("sigma") == "positive":
-            precision = getattr(family, "weights", "repeats") == "precision"
-            n = len(response.y) if precision else response.weights.sum()
-            check_effects(spec, design, n)
+            check_effects(spec, design, response.weights.sum())
         e_step = resolve_e_step(self.e_step, family, design.sizes, bool(spec.sparse))
         result = self._run(design, response, spec.fit_intercept, e_step)
         self._from_frame = isinstance(table, pd.DataFrame)
@@ -212,13 +210,16 @@ class BaseMixedEffects(TableInput):
             raise ValueError("Found array with 0 sample(s): X has no rows to update by.")
         if y is None:
             raise ValueError("This estimator requires y to be passed, but the target y is None.")
-        y = self._check_target(y)
-        check_consistent_length(table, y)
-        table, response = bound(table, y, sample_weight, self._bind_new)
+        with naming("y"):
+            y = self._check_target(y)
+            check_consistent_length(table, y)
+        repeats = getattr(self._family, "weights", None) != "precision"
+        table, response = bound(table, y, sample_weight, self._bind_new, repeats)
         spec = self._spec.grown(table)
         result = updated(self.result_, spec.apply(table), response, self._spec, spec)
-        self._spec, self.result_ = spec, result
-        self._set_effects(result)
+        with restoring(self):
+            self._spec, self.result_ = spec, result
+            self._set_effects(result)
         return self
 
     def _bind_new(self, y, weights):

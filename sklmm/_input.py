@@ -32,7 +32,13 @@ class TableInput(BaseEstimator):
         if response is None:
             return X, y
         X = as_pandas(X)
-        if isinstance(X, pd.DataFrame) and response in X.columns:
+        known = isinstance(X, pd.DataFrame) and response in X.columns
+        if not known and set(response) & set("(*+/:^|-"):
+            raise ValueError(
+                f"fixed_effects={formula!r}: the response {response!r} must be a column; for a "
+                "function of one see scikit-learn's TransformedTargetRegressor."
+            )
+        if known:
             return X.drop(columns=response), X[response] if y is None else y
         if y is None:
             raise ValueError(
@@ -96,6 +102,17 @@ class TableInput(BaseEstimator):
 
 
 @contextmanager
+def restoring(estimator):
+    """An estimator whose method fails, or is interrupted, is left as it was."""
+    before = estimator.__dict__.copy()
+    try:
+        yield
+    except BaseException:
+        estimator.__dict__ = before
+        raise
+
+
+@contextmanager
 def naming(parameter):
     """Errors of scikit-learn's that do not say of what, with the parameter's name before them."""
     try:
@@ -110,11 +127,19 @@ def naming(parameter):
 def as_pandas(X):
     """A polars frame as a pandas one, so that grouping columns keep their names and types."""
     if is_polars_df(X):
-        return pd.DataFrame({name: X[name].to_numpy() for name in X.columns})
+        return pd.DataFrame({name: _polars_column(X[name]) for name in X.columns})
     return X
 
 
-def _check_weights(sample_weight, n_rows):
+def _polars_column(series):
+    """An array; of integers with missing ones a nullable one, for floats would merge large ones."""
+    if not (series.dtype.is_integer() and series.null_count()):
+        return series.to_numpy()
+    signed = "Int64" if series.dtype.is_signed_integer() else "UInt64"
+    return pd.array(series.to_list(), dtype=signed)
+
+
+def _check_weights(sample_weight, n_rows, repeats):
     if sample_weight is None:
         return np.ones(n_rows)
     with naming("sample_weight"):
@@ -132,7 +157,7 @@ def _check_weights(sample_weight, n_rows):
             f"sample_weight: {weights[row]} in row {row} is not a finite, nonnegative number. "
             "Negative or missing weights have no meaning here."
         )
-    if weights.sum() > MOST_REPETITIONS:
+    if repeats and weights.sum() > MOST_REPETITIONS:
         raise ValueError(
             f"sample_weight: the weights sum to {weights.sum():.3g}, and no more than "
             f"{MOST_REPETITIONS:.3g} repetitions can be counted one by one: divide them."
@@ -142,9 +167,9 @@ def _check_weights(sample_weight, n_rows):
     return weights
 
 
-def bound(table, y, sample_weight, bind):
+def bound(table, y, sample_weight, bind, repeats=True):
     """(table, Response) of the rows that say something; bind makes it of y and the weights."""
-    weights = _check_weights(sample_weight, len(y))
+    weights = _check_weights(sample_weight, len(y), repeats)
     if (weights == 0).any():
         keep = weights > 0
         table, y, weights = _rows(table, keep), y[keep], weights[keep]

@@ -57,6 +57,11 @@ def updated(result, design, response, before, after):
             "random_effects: the model has no terms, so there are no effects to update: fit it "
             "again, with all rows."
         )
+    if design.sparse is not None:
+        raise ValueError(
+            "X: the model keeps its sparse columns apart, and update does not know their covariance "
+            "with the effects: fit again, with warm_start=True."
+        )
     if result.status is Status.PERFECT:
         raise ValueError(
             "y: the fixed effects alone reproduced that of the fit, so the model has no variances "
@@ -73,7 +78,7 @@ def _density(result, response):
     """Function from eta [n * d] to log p(y | eta) [n], its score and curvature [n * d]."""
     y = response.y
     if response.family.name == "gaussian":
-        s2 = result.sigma**2
+        s2 = (result.sigma / response.sigma_unit) ** 2
         precision = np.full(len(y), 1 / s2)
         return lambda eta: (-0.5 * (y - eta) ** 2 / s2, (y - eta) / s2, precision)
     from sklmm.engine.likelihood import Likelihood
@@ -256,8 +261,6 @@ class _Rows:
         lines = result.coef_root @ axes.T
         moved = np.stack([self.design.X @ lines[c * p : (c + 1) * p] for c in range(d)], axis=1)
         moved = moved.reshape(len(self.problem.y), len(axes))
-        if self.design.sparse is not None:
-            moved = moved + self.design.sparse @ (result.sparse_root @ axes.T)
         follows = []
         for k, (levels, Z) in enumerate(zip(self.levels, self.Z, strict=True)):
             follows.append(result.effects_root[k][levels] @ axes.T)

@@ -189,6 +189,8 @@ class DesignSpec:
 
     def _check_magnitudes(self, design):
         parts = [(self.coef_names, design.X)]
+        if design.offset is not None:
+            parts.append(((self.offset,), design.offset[:, None]))
         for block in design.blocks:
             names = self.terms[block.term].cnames[block.first :]
             parts += [] if block.z is None else [(names, block.z)]

@@ -10,6 +10,8 @@ import warnings
 import numpy as np
 import pandas as pd
 
+#: Missing cells are told by column here; no variables but those of the table.
+_OPTIONS = {"na_action": "ignore", "context": {}}
 _RANDOM = re.compile(r"\+?\s*\([^()]*\|[^()]*\)")
 
 
@@ -70,25 +72,21 @@ def learn_formula(formula, table, fit_intercept):
         )
     rhs, name = split_response(formula)[1], f"fixed_effects={formula!r}"
     parser = DefaultFormulaParser(include_intercept=fit_intercept)
-    made = _evaluated(
-        name,
-        lambda: Formula(rhs, _parser=parser).get_model_matrix(
-            table, na_action="ignore", output="numpy", context={}
-        ),
-    )
-    if not hasattr(made, "model_spec") or "|" in rhs:
+    parsed = _evaluated(name, lambda: Formula(rhs, _parser=parser))
+    if "|" in rhs or not hasattr(parsed, "required_variables"):
         raise ValueError(f"{name}: give one right-hand side, without '|'.")
-    spec = made.model_spec
-    _check_missing(spec, table)
-    return _finite(made, spec, name), spec
+    table = _plain(table, parsed.required_variables)
+    _check_missing(parsed.required_variables, table)
+    made = _evaluated(name, lambda: parsed.get_model_matrix(table, output="numpy", **_OPTIONS))
+    return _finite(made, made.model_spec, name), made.model_spec
 
 
 def apply_formula(spec, table):
     """The columns of a ModelSpec on a new table."""
-    name = f"fixed_effects={str(spec.formula)!r}"
-    _check_missing(spec, table)
+    name, table = f"fixed_effects={str(spec.formula)!r}", _plain(table, spec.required_variables)
+    _check_missing(spec.required_variables, table)
     _check_levels(spec, table)
-    return _finite(_evaluated(name, lambda: spec.get_model_matrix(table, context={})), spec, name)
+    return _finite(_evaluated(name, lambda: spec.get_model_matrix(table, **_OPTIONS)), spec, name)
 
 
 def _formulaic():
@@ -104,22 +102,37 @@ def _formulaic():
 
 
 def _evaluated(name, build):
-    from formulaic.errors import FormulaicError
+    from formulaic.errors import DataMismatchWarning, FormulaicError
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        # formulaic would code a level that it has not seen as the reference level.
+        warnings.simplefilter("error", DataMismatchWarning)
         try:
-            # What is infinite or missing then is told by column, below.
+            # What is infinite then is told by column, below.
             with np.errstate(all="ignore"):
                 return build()
+        except DataMismatchWarning as error:
+            unseen = re.search(r"\{.*\}", str(error))
+            raise ValueError(
+                f"{name}: a categorical factor of X has the level(s) {unseen[0] if unseen else ''}"
+                ", not seen when the model was fitted: they have no coefficient. Replace them, or "
+                "make the column a grouping factor in random_effects."
+            ) from None
         except (FormulaicError, ArithmeticError, LookupError, TypeError, ValueError) as error:
             # formulaic marks places with escape codes, on further lines.
             reason = str(error).split("\n")[0]
             raise ValueError(f"{name}: {reason}") from error
 
 
-def _check_missing(spec, table):
-    missing = [c for c in table if c in spec.required_variables and table[c].isna().any()]
+def _plain(table, variables):
+    """The table with pandas' nullable strings as objects: formulaic takes them for numbers."""
+    strings = [c for c in table if c in variables and isinstance(table[c].dtype, pd.StringDtype)]
+    return table.astype(dict.fromkeys(strings, object)) if strings else table
+
+
+def _check_missing(variables, table):
+    missing = [c for c in table if c in variables and table[c].isna().any()]
     if missing:
         raise ValueError(
             f"Input X contains NaN in the fixed-effects column(s) "
@@ -129,17 +142,16 @@ def _check_missing(spec, table):
 
 
 def _check_levels(spec, table):
-    """formulaic codes a level that it has not seen as the reference level, with a warning."""
+    """Name the column of an unseen level, where a factor is a column."""
     for factor, (_, state) in spec.encoder_state.items():
-        known = state.get("categories")
-        columns = [c for c in spec.required_variables if re.search(rf"\b{re.escape(c)}\b", factor)]
-        if known is None or len(columns) != 1:
+        column = re.fullmatch(r"(?:C\()?`?([^`(),]+)`?\)?", factor)
+        if column is None or column[1] not in table or "categories" not in state:
             continue
-        values = table[columns[0]]
-        unseen = values[~values.isin(known)].tolist()
+        values = table[column[1]]
+        unseen = values[~values.isin(state["categories"])].tolist()
         if unseen:
             raise ValueError(
-                f"The fixed-effects column {columns[0]!r} holds {unseen[0]!r}, a level not "
+                f"The fixed-effects column {column[1]!r} holds {unseen[0]!r}, a level not "
                 "seen when the model was fitted: it has no coefficient. Replace it, or make the "
                 "column a grouping factor in random_effects."
             )

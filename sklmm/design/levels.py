@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from pandas.errors import InvalidIndexError
 
 from sklmm.design.columns import take
 from sklmm.design.terms import RandomEffect
@@ -32,16 +33,22 @@ class TermSpec:
     def grown(self, table):
         """The term with the levels of another table added, in the order of a fit to both."""
         _, found = learn_levels(table, self.effect, self.name, fewest=1)
-        new = found[self.levels.get_indexer(found) < 0]
-        if not len(new):
-            return self
         try:
-            levels = self.levels.append(new).sort_values()
-        except TypeError as error:
+            new = found[self.levels.get_indexer(found) < 0]
+            if not len(new):
+                return self
+            # Of other types pandas may make equal labels, as floats of large integers are.
+            levels = self.levels.append(new)
+            if not (levels.is_unique and levels[: len(self.levels)].equals(self.levels)):
+                raise TypeError(f"labels of type {levels.dtype} are not all different")
+            levels = levels.sort_values()
+            for part in getattr(levels, "levels", [levels]):
+                _check_kind(part, self.name)
+        except (TypeError, InvalidIndexError) as error:
             raise TypeError(
-                f"The grouping column {self.name!r} has the new level {new[0]!r}, which cannot be "
-                f"ordered among those of the fit, like {self.levels[0]!r}: convert the column to "
-                "their type."
+                f"The grouping column {self.name!r} has labels, like {found[0]!r}, that cannot be "
+                f"told from or ordered among those of the fit, like {self.levels[0]!r}: convert "
+                "the column to their type."
             ) from error
         return replace(self, levels=levels)
 

@@ -71,8 +71,7 @@ class Columns:
         matrix = matrix @ sparse.diags_array(1 / peak)
         variance = weights @ matrix.power(2) / n
         if fit_intercept:
-            # Of precisions n is not the sum.
-            mean = weights @ matrix / np.sqrt(n * weights.sum())
+            mean = weights @ matrix / n
             variance = np.where(variance - mean**2 > 1e-14 * variance, variance - mean**2, 0.0)
         sd = np.sqrt(variance)
         self.varies = sd > 0

@@ -44,7 +44,6 @@ def run(
     """Fit a Design to a Response: `EMResult`. See `MixedEffectsRegressor` for the parameters."""
     family, y, weights = response.family, response.y, response.weights
     gaussian = family.name == "gaussian"
-    precision = gaussian and family.weights == "precision"
     if m_step is not None:
         from sklmm.engine.adam import fit_by_adam
 
@@ -60,7 +59,7 @@ def run(
         reml=reml,
         sigma=family.sigma if gaussian else None,
         scale_y=family.scale_equivariant,
-        precision=precision,
+        sigma_unit=response.sigma_unit,
     )
     if gaussian and problem.n <= problem.rank and not problem.perfect:
         raise ValueError(
@@ -97,7 +96,7 @@ def run(
                 "sample_weight, a pinned sd or the family's sigma is extreme: leave out a term, or "
                 "pin the residual SD near y's, family=Gaussian(sigma=...)."
             ) from error
-    if family.name == "binomial" or precision:
+    if response.log_constant:
         # Trials are weights to the engine, and no observations to BIC.
         loglik = None if result.loglik is None else result.loglik + response.log_constant
         return replace(result, loglik=loglik, n_obs=len(y))
@@ -140,7 +139,7 @@ def _warm(problem, start):
     """Params from a previous fit's result, off the boundary, or None; pins stay pinned."""
     if start is None or not start.sigma > 0 or len(start.covariances) != len(problem.blocks):
         return None
-    sigma = start.sigma / problem.y_scale if problem.sigma is None else problem.sigma
+    sigma = start.sigma / problem.sigma_scale if problem.sigma is None else problem.sigma
     return Params(_warm_factors(problem, start, initial_params(problem).factors, sigma), sigma)
 
 

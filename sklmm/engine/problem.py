@@ -19,6 +19,7 @@ from sklmm.engine.rank import independent, orthonormal, triangle, well_condition
 
 RANK_TOLERANCE = 1e-11
 PERFECT_FIT = 1e-20
+ROUNDING = 4 * np.finfo(float).eps
 #: The same where conjugate gradients found the coefficients.
 SOLVED_FIT = 1e-18
 
@@ -43,10 +44,10 @@ class BlockData:
 class Problem:
     """y [n_rows], X [n_rows, p], weights [n_rows], blocks; and the scales that lead back.
 
-    Weights count repetitions of a row: `n` is their sum; or they are precisions, and it is the
-    number of rows. offset [n_rows] or None is added to the linear predictor. `reml` integrates the
-    coefficients out, `sigma` is the pinned residual SD (in standard units) or None. `columns`, the
-    sparse part's, are None without one; y lacks what `columns.start` explains.
+    Weights count repetitions of a row: `n` is their sum. offset [n_rows] or None is added to the
+    linear predictor. `reml` integrates the coefficients out, `sigma` is the pinned residual SD (in
+    standard units) or None, and `sigma_unit` what it is multiplied by besides y's scale. `columns`,
+    the sparse part's, are None without one; y lacks what `columns.start` explains.
     """
 
     y: np.ndarray
@@ -63,7 +64,13 @@ class Problem:
     log_det_basis: float
     ols_variance: float = field(default=1.0)
     offset: np.ndarray | None = None
+    sigma_unit: float = 1.0
     columns: Columns | None = None
+
+    @property
+    def sigma_scale(self):
+        """The residual SD's unit."""
+        return self.y_scale * self.sigma_unit
 
     @property
     def p(self):
@@ -141,7 +148,7 @@ def _whiten(X, weights, n, fit_intercept):
 
     Column by column, in place: a table may have 10^8 rows.
     """
-    centre = weights @ X / weights.sum() if fit_intercept else np.zeros(X.shape[1])
+    centre = weights @ X / n if fit_intercept else np.zeros(X.shape[1])
     if fit_intercept:
         centre[0] = 0.0
     # An overflow-free scale for columns as large as 1e300.
@@ -195,14 +202,14 @@ def _scaled_blocks(design, weights, n, y_scale):
 
 
 def standardize(
-    design, y, weights, *, fit_intercept, reml, sigma=None, scale_y=True, precision=False
+    design, y, weights, *, fit_intercept, reml, sigma=None, scale_y=True, sigma_unit=1.0
 ):
     """Problem in standard units from a Design, y [n_rows] and weights [n_rows].
 
-    `scale_y` is for families whose y may be shifted and scaled; others keep y as it is. `precision`
-    makes the weights divisors of the residual variance.
+    `scale_y` is for families whose y may be shifted and scaled; others keep y as it is. The
+    residual SD is in units of `sigma_unit` times y's.
     """
-    n = float(len(y) if precision else weights.sum())
+    n = float(weights.sum())
     X, basis, log_det = _whiten(design.X, weights, n, fit_intercept)
     centre, scale, perfect, offset = 0.0, 1.0, False, design.offset
     columns = None
@@ -220,7 +227,7 @@ def standardize(
         blocks=blocks,
         n=n,
         reml=reml,
-        sigma=None if sigma is None else sigma / scale,
+        sigma=None if sigma is None else sigma / (scale * sigma_unit),
         y_centre=centre,
         y_scale=scale,
         basis=basis,
@@ -228,6 +235,7 @@ def standardize(
         log_det_basis=log_det,
         ols_variance=0.0 if perfect else 1.0,
         offset=offset,
+        sigma_unit=sigma_unit,
         columns=columns,
     )
 
@@ -237,9 +245,12 @@ def _units(X, y, weights, n, fit_intercept, columns=None):
 
     With sparse columns y is also less what they explain, and `columns` learn it and their rank.
     """
-    rank, total, least = X.shape[1], float(weights @ y**2) / n, PERFECT_FIT
-    centre = float(weights @ y / weights.sum()) if fit_intercept else 0.0
+    rank, least = X.shape[1], PERFECT_FIT
+    centre = float(weights @ y / n) if fit_intercept else 0.0
+    # Of y's size the centred values have the rounding.
+    rounding = (ROUNDING**2) * float(weights @ y**2) / n
     y = y - centre
+    total = float(weights @ y**2) / n
     residual = y - X @ (X.T @ (weights * y) / n)
     if columns is not None:
         least = SOLVED_FIT
@@ -247,7 +258,7 @@ def _units(X, y, weights, n, fit_intercept, columns=None):
         y = y - columns.matrix @ columns.start
         residual = y - X @ (X.T @ (weights * y) / n)
     squares = float(weights @ residual**2)
-    if total == 0.0 or squares <= least * total * max(n - rank, 1.0):
+    if total == 0.0 or squares <= (least * total + rounding) * max(n - rank, 1.0):
         return centre, 1.0, True, y
     if columns is not None:
         rank = columns.identify().Q.shape[1] + columns.rank

@@ -89,7 +89,7 @@ class Space:
         out = {}
         for name, kind in self.parameters.items():
             value = CONSTRAINTS[kind][0](values[name]) if name in values else kind
-            out[name] = float(value) * (self.problem.y_scale if name == "sigma" else 1.0)
+            out[name] = float(value) * (self.problem.sigma_scale if name == "sigma" else 1.0)
         return out
 
     def natural(self, theta):

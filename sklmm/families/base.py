@@ -54,6 +54,8 @@ class Response:
         False for rows that say nothing (binomial without trials); None keeps all.
     log_constant : float
         What the engine's log-likelihood lacks: the binomial coefficients, the precisions.
+    sigma_unit : float
+        What the engine's residual SD is to be multiplied by: the root of the precisions' mean.
     """
 
     family: "Family"
@@ -62,6 +64,7 @@ class Response:
     classes: np.ndarray | None = None
     keep: np.ndarray | None = None
     log_constant: float = 0.0
+    sigma_unit: float = 1.0
 
     @property
     def n_classes(self):

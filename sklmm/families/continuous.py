@@ -50,8 +50,15 @@ class Gaussian(Family):
     def bind(self, y, weights=None):
         """The `Response` in y."""
         y, weights = numeric(self, y, weights)
-        constant = 0.5 * float(np.log(weights).sum()) if self.weights == "precision" else 0.0
-        return Response(self, y, weights, log_constant=constant)
+        if self.weights != "precision":
+            return Response(self, y, weights)
+        # Of mean 1 they add up to the number of rows, as repetitions do.
+        largest = weights.max(initial=1e-300)
+        mean = float((weights / largest).mean())
+        weights = weights / largest / mean
+        constant = 0.5 * float(np.log(weights).sum())
+        unit = np.sqrt(largest) * np.sqrt(mean)
+        return Response(self, y, weights, log_constant=constant, sigma_unit=float(unit))
 
     def parameters(self, n_classes=None):
         """sigma."""
