@@ -59,7 +59,7 @@ def updated(result, design, response, before, after):
         )
     if design.sparse is not None:
         raise ValueError(
-            "X: the model keeps its sparse columns apart, and update does not know their covariance "
+            "X: the model keeps its sparse columns apart, and update does not know how they vary "
             "with the effects: fit again, with warm_start=True."
         )
     if result.status is Status.PERFECT:
