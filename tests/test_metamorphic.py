@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.base import clone
 
 from sklmm import MixedEffectsRegressor
 
@@ -177,3 +178,21 @@ def test_fixed_columns_take_their_share_out_of_y(table):
     change = moved.fixed_effects_["estimate"] - model.fixed_effects_["estimate"]
     np.testing.assert_allclose(change, [0.0, -2.0, 3.0], atol=1e-5)
     np.testing.assert_allclose(moved.cov_re_["a"], model.cov_re_["a"], rtol=1e-4, atol=1e-5)
+
+
+@few
+@given(st.integers(0, 2**32 - 1))
+def test_weights_repeat_rows_of_counts(seed):
+    rng = np.random.default_rng(seed)
+    # As many rows each time, weighted and repeated: one compilation.
+    g, weight = np.arange(48) % 6, rng.permutation(np.repeat([1, 1, 2, 3], 12))
+    X = pd.DataFrame({"g": g, "x": rng.normal(size=48)})
+    y = rng.poisson(np.exp(0.5 + 0.5 * X["x"] + rng.normal(0, 0.8, 6)[g]))
+    again = np.repeat(np.arange(48), weight)
+    model = MixedEffectsRegressor(["g"], family="poisson", e_step="laplace", tol=1e-9)
+    weighted = clone(model).fit(X, y, sample_weight=weight)
+    repeated = clone(model).fit(X.iloc[again], y[again])
+    np.testing.assert_allclose(weighted.coef_, repeated.coef_, rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(weighted.cov_re_["g"], repeated.cov_re_["g"], rtol=1e-7)
+    assert weighted.loglik_ == pytest.approx(repeated.loglik_, rel=1e-9)
+    np.testing.assert_allclose(weighted.predict(X), repeated.predict(X), rtol=1e-6)

@@ -18,6 +18,10 @@ DRAWS_AT_ONCE = 32
 DRAW_TOL = 1e-3
 #: The information needs no more: it is a metric, and standard errors.
 INFORMATION_TOL = 1e-4
+#: Relative residual of a solution that tells nothing: the equations are singular.
+NO_SOLUTION = 1e-3
+#: Iterations, for each unknown and besides, that rounding may add to one an unknown.
+MOST_ITERATIONS = (4, 100)
 MAX_LANCZOS = 100
 CHECK_EVERY = 4
 
@@ -146,12 +150,14 @@ class Iterative(Elimination):
                 first = part.stop
             return out
 
-        target = tol**2 * inner(right, precondition(right))
+        whole = inner(right, precondition(right))
+        target = tol**2 * whole
         residual = right - self._apply_left(x) if x.any() else right.copy()
         x = x.copy()
         ahead = precondition(residual)
         direction, size = ahead, inner(residual, ahead)
-        for _ in range(self.max_iter):
+        most = min(self.max_iter, MOST_ITERATIONS[0] * len(right) + MOST_ITERATIONS[1])
+        for _ in range(most):
             if not (size > target).any():
                 break
             self.iterations += 1
@@ -165,6 +171,8 @@ class Iterative(Elimination):
             new = inner(residual, ahead)
             direction = ahead + new / np.where(size > 0, size, 1.0) * direction
             size = new
+        if (size > NO_SOLUTION**2 * whole).any():
+            raise np.linalg.LinAlgError("conjugate gradients do not converge")
         return x
 
     def root_rest(self, noise):
