@@ -31,8 +31,12 @@ MOST_PRODUCTS = 8
 
 
 def conjugate_gradients(apply, precondition, right, x, tol, max_iter):
-    """(A^-1 right [n, c], iterations) from the start x, all columns in one batch."""
-    target = tol**2 * inner(right, precondition(right))
+    """A^-1 right [n, c] from the start x, all columns in one batch.
+
+    (x, iterations, the largest relative residual, in the preconditioner's norm).
+    """
+    whole = inner(right, precondition(right))
+    target = tol**2 * whole
     residual = right - apply(x) if x.any() else right.copy()
     x = x.copy()
     ahead = precondition(residual)
@@ -49,7 +53,8 @@ def conjugate_gradients(apply, precondition, right, x, tol, max_iter):
         new = inner(residual, ahead)
         direction = ahead + new / np.where(size > 0, size, 1.0) * direction
         size = new
-    return x, done
+    left = np.sqrt(np.max(size / np.where(whole > 0, whole, 1.0), initial=0.0))
+    return x, done, float(left)
 
 
 def inner(a, b):

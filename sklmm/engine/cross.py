@@ -208,4 +208,8 @@ def invert(blocks):
 
 def roots(blocks):
     """Lower factor of each level's block [J, r, r]."""
-    return np.sqrt(blocks) if blocks.shape[1] == 1 else np.linalg.cholesky(blocks)
+    if blocks.shape[1] > 1:
+        return np.linalg.cholesky(blocks)
+    if not (blocks > 0).all():
+        raise np.linalg.LinAlgError("a block is not positive")
+    return np.sqrt(blocks)

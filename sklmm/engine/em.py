@@ -19,6 +19,8 @@ N_EM_STEPS = 2
 #: Newton steps longer than this, in y's residual SD or log sigma, are EM's to take at first.
 FAR = 0.3
 MIN_GAIN = 1e-9
+#: Steps to singular equations that are taken back, each four times more damped than the last.
+MOST_RETREATS = 8
 
 
 class EMStep(NamedTuple):
@@ -57,14 +59,15 @@ class Newton:
         problem = self.problem
         self.state = self.kernel.init(problem, self.seed)
         params = moment_start(self.state.cross) if self.params is None else self.params
-        best, damping, iteration = None, 0.0, 0
+        best, damping, iteration, retreats = None, 0.0, 0, 0
         while True:
             iteration += 1
             try:
                 moments, self.state, info = self.kernel.step(params, self.state, self.seed)
             except np.linalg.LinAlgError:
                 # Singular to working precision: the step before was too long.
-                if best is None:
+                retreats += 1
+                if best is None or retreats > MOST_RETREATS:
                     raise
                 moments, info = None, {}
             if best is not None and _worse(moments, best[1]):

@@ -19,6 +19,10 @@ DRAWS_AT_ONCE = 32
 DRAW_TOL = 1e-3
 #: The information needs no more: it is a metric, and standard errors.
 INFORMATION_TOL = 1e-4
+#: Relative residual of a solution that tells nothing: the equations are singular.
+NO_SOLUTION = 1e-3
+#: Iterations, for each unknown and besides, that rounding may add to one an unknown.
+MOST_ITERATIONS = (4, 100)
 MAX_LANCZOS = 100
 CHECK_EVERY = 4
 
@@ -156,8 +160,11 @@ class Iterative(Elimination):
                 first = part.stop
             return out
 
-        x, done = conjugate_gradients(self._apply_left, precondition, right, x, tol, self.max_iter)
+        most = min(self.max_iter, MOST_ITERATIONS[0] * len(right) + MOST_ITERATIONS[1])
+        x, done, left = conjugate_gradients(self._apply_left, precondition, right, x, tol, most)
         self.iterations += done
+        if left > max(NO_SOLUTION, tol):
+            raise np.linalg.LinAlgError("conjugate gradients do not converge")
         return x
 
     def root_rest(self, noise):
