@@ -145,3 +145,40 @@ def test_what_a_formula_cannot_code_is_named(table, column, value, says):
     if value != "nightly":
         with pytest.raises(ValueError, match=says):
             clone(model).fit(new, y)
+
+
+@pytest.mark.parametrize("dtype", ["object", "str", "string", "category"])
+def test_strings_of_every_type_are_categories(table, dtype):
+    X = without_response(table).astype({"shift": dtype})
+    model = MixedEffectsRegressor(["Subject"], fixed_effects="~ Days:shift")
+    model.fit(X, table["Reaction"])
+    assert list(model.fixed_effects_.index)[1:] == ["Days:shift[early]", "Days:shift[late]"]
+
+
+@pytest.mark.parametrize("factor", ["C(Days > 4)", "C(np.round(Days / 3))", "C(kind, contr.sum)"])
+def test_levels_are_those_of_the_evaluated_factor(table, factor):
+    X, y = without_response(table), table["Reaction"]
+    model = MixedEffectsRegressor(["Subject"], fixed_effects=f"~ {factor}").fit(X, y)
+    np.testing.assert_allclose(model.predict(X[::7]), model.predict(X)[::7], rtol=1e-12)
+
+
+@pytest.mark.parametrize("factor", ["`shift (h)`", "C(`shift (h)`, contr.sum)", "C(Days + 1)"])
+def test_unseen_levels_of_any_factor_are_refused(table, factor):
+    X, y = without_response(table).rename(columns={"shift": "shift (h)"}), table["Reaction"]
+    model = MixedEffectsRegressor(["Subject"], fixed_effects=f"~ {factor}").fit(X, y)
+    with pytest.raises(ValueError, match=r"fixed_effects=.*not seen when the model was fitted"):
+        model.predict(X.assign(**{"shift (h)": "nightly", "Days": 99}))
+
+
+def test_a_response_is_a_column(table):
+    model = MixedEffectsRegressor.from_formula("log(Reaction) ~ Days + (1 | Subject)")
+    with pytest.raises(ValueError, match=r"'log.Reaction.' must be a column"):
+        model.fit(table, table["Reaction"])
+
+
+def test_update_takes_the_response_from_the_table_too(table):
+    model = MixedEffectsRegressor.from_formula("Reaction ~ Days + (1 | Subject)").fit(table)
+    twin = clone(model).fit(table)
+    new = table[:4].assign(Subject=999)
+    twin.update(without_response(new), new["Reaction"])
+    np.testing.assert_array_equal(model.update(new).predict(new), twin.predict(new))

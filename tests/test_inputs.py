@@ -250,3 +250,16 @@ def test_sizes_that_floating_point_cannot_square_are_refused(data, changes, mess
     weight = np.full(N, changes.get("weight", 1.0))
     with pytest.raises(ValueError, match=message):
         MixedEffectsRegressor(TERMS).fit(X, y * changes.get("y", 1.0), sample_weight=weight)
+
+
+def test_polars_integers_beside_missing_ones_stay_what_they_are():
+    rng = np.random.default_rng(0)
+    ids, x = rng.integers(0, 12, 150) + 2**60, rng.normal(size=150)
+    y = x + (ids % 12) + rng.normal(size=150)
+    X = polars.DataFrame({"id": ids, "x": x})
+    model = MixedEffectsRegressor(["id"]).fit(X, y)
+    first = polars.int_range(polars.len()) == 0
+    holes = X.with_columns(polars.when(~first).then(polars.col("id")).alias("id"))
+    np.testing.assert_array_equal(model.predict(holes)[1:], model.predict(X)[1:])
+    population = model.predict(X, include_random=False)
+    assert model.predict(holes)[0] == pytest.approx(population[0])

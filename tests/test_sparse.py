@@ -367,3 +367,12 @@ def test_fifty_thousand_sparse_columns_fit_within_two_gigabytes():
     assert abs(seen["x"] - 0.5) < 3 * seen["x_se"]
     # Coefficients are off the truth as their standard errors say.
     assert seen["z"] == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.usefixtures("keep_sparse")
+def test_update_refuses_columns_kept_sparse(data):
+    g, _, x, one, _, y = data
+    S = sparse.csr_array(np.column_stack([g, x, one]))
+    model = MixedEffectsRegressor([0], random_state=0).fit(S, y)
+    with pytest.raises(ValueError, match="X: the model keeps its sparse columns apart"):
+        model.update(S[:5], y[:5])

@@ -469,6 +469,37 @@ def test_a_classifier_knows_its_classes():
     assert model.sample_y(X[new], random_state=0).shape == (new.sum(), 1)
 
 
+@pytest.mark.parametrize("labels", [[True], [0.5], ["a"]])
+@pytest.mark.parametrize("first", [0, 2**60])
+def test_labels_of_another_type_are_refused(first, labels):
+    X, y = grouped()
+    X["g"] += first
+    model = MixedEffectsRegressor(["g"]).fit(X, y)
+    new = X[:1].assign(g=pd.Series(labels, index=X.index[:1]))
+    if first == 0 and labels == [0.5]:
+        assert len(model.update(new, y[:1]).random_effects_["g"]) == 13
+        return
+    with pytest.raises(TypeError, match="grouping column 'g'"):
+        model.update(new, y[:1])
+    assert len(model.random_effects_["g"]) == 12
+
+
+def test_an_interrupted_update_changes_nothing(monkeypatch):
+    X, y = grouped()
+    model = MixedEffectsRegressor(["g"]).fit(X, y)
+    before, result = model.predict(X), model.result_
+
+    def stop(self, arrays):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MixedEffectsRegressor, "_by_term", stop)
+        with pytest.raises(KeyboardInterrupt):
+            model.update(X[:5].assign(g=999), y[:5])
+    assert model.result_ is result
+    np.testing.assert_array_equal(model.predict(X), before)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The fit stopped at max_iter")
 def test_each_class_has_effects_of_its_own_to_update():

@@ -87,3 +87,21 @@ def test_precisions_are_for_the_gaussian_kernels(sleepstudy, e_step):
         model.fit(X, y)
     with pytest.raises(ValueError, match="weights='other'"):
         MixedEffectsRegressor(["Subject"], family=Gaussian(weights="other")).fit(X, y)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e14, 1e100])
+def test_precisions_may_be_of_any_size(sleepstudy, scale):
+    X, y = sleepstudy
+    weights = 1.0 + np.arange(len(y)) % 3
+    family = Gaussian(weights="precision")
+    model = MixedEffectsRegressor(["Subject"], family=family).fit(X, y, sample_weight=weights)
+    coef, sigma, loglik = model.coef_, model.sigma_, model.loglik_
+    model.fit(X, y, sample_weight=weights * scale)
+    np.testing.assert_allclose(model.coef_, coef, rtol=1e-9)
+    assert model.sigma_ / np.sqrt(scale) == pytest.approx(sigma, rel=1e-9)
+    assert model.loglik_ == pytest.approx(loglik, abs=1e-7)
+    new = X[:3].assign(Subject=999)
+    updated = model.update(new, y[:3], sample_weight=weights[:3] * scale).predict(new)
+    model.fit(X, y, sample_weight=weights)
+    expected = model.update(new, y[:3], sample_weight=weights[:3]).predict(new)
+    np.testing.assert_allclose(updated, expected, rtol=1e-8)

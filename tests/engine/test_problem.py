@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from sklmm import MixedEffectsRegressor
 from sklmm.datasets import load_sleepstudy
 from sklmm.design import DesignSpec, resolve_terms
 from sklmm.engine.problem import standardize
@@ -95,3 +96,13 @@ def test_extreme_units_change_nothing_in_standard_units(design_and_y, weights, s
     # X is unique up to a rotation.
     np.testing.assert_allclose(problem.X @ problem.X.T, usual.X @ usual.X.T, atol=1e-8)
     np.testing.assert_allclose(problem.y, usual.y, rtol=1e-8)
+
+
+@pytest.mark.parametrize("centre", [0.0, 1e8, 1.7e9])
+def test_values_far_from_zero_are_no_perfect_fit(sleepstudy, centre):
+    X, y = sleepstudy
+    small = 0.05 * (y - y.mean()) / y.std()
+    expected = MixedEffectsRegressor(["Subject"]).fit(X, small)
+    model = MixedEffectsRegressor(["Subject"]).fit(X, small + centre)
+    assert model.sigma_ == pytest.approx(expected.sigma_, rel=1e-5)
+    assert model.result_.status is expected.result_.status
