@@ -51,6 +51,7 @@ def checks(model, quick=None):
 
 # Some of the checks' data are separable, which we warn of.
 @pytest.mark.filterwarnings("ignore:The coefficient .* no finite maximum:UserWarning")
+@pytest.mark.filterwarnings("ignore:The fixed-effects column:UserWarning")
 @pytest.mark.parametrize(("estimator", "check"), list(checks(MixedEffectsClassifier())))
 def test_scikit_learns_checks(estimator, check, monkeypatch):
     # Without it the array API's check is skipped.
@@ -59,6 +60,7 @@ def test_scikit_learns_checks(estimator, check, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:The coefficient .* no finite maximum:UserWarning")
+@pytest.mark.filterwarnings("ignore:The fixed-effects column:UserWarning")
 @pytest.mark.filterwarnings("ignore:The fit stopped at max_iter:UserWarning")
 @pytest.mark.parametrize(
     ("estimator", "check"),

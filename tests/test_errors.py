@@ -390,13 +390,13 @@ def test_interruption_leaves_the_estimator_as_it_was(e_step, monkeypatch):
     model = MixedEffectsRegressor(["g"], e_step=e_step, verbose=1)
     before = snapshot(model)
 
-    def interrupt(self):
+    def interrupt(verbose):
         def report(iteration, record):
             raise KeyboardInterrupt
 
         return report
 
-    monkeypatch.setattr(MixedEffectsRegressor, "_progress", interrupt)
+    monkeypatch.setattr("sklmm._base.progress", interrupt)
     with pytest.raises(KeyboardInterrupt):
         model.fit(table(), Y)
     assert_unchanged(model, before)

@@ -14,7 +14,8 @@ from sklmm import MixedEffectsClassifier, MixedEffectsRegressor
 from tests.tables import CLASSES, COUNTS, cases, responses
 
 #: At least this share of the tables must end in a model: errors alone would show nothing.
-LEAST_FITTED = 0.5
+#: Two thirds do on average; hypothesis varies what it has drawn, so errors come in clusters.
+LEAST_FITTED = 0.3
 PARAMETERS = ["X", "y", "sample_weight", *MixedEffectsRegressor().get_params()]
 
 

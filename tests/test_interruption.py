@@ -109,7 +109,7 @@ def test_an_exception_of_the_progress_report_is_an_interruption(data, monkeypatc
     def report(iteration, record):
         raise Stop
 
-    monkeypatch.setattr(MixedEffectsRegressor, "_progress", lambda self: report)
+    monkeypatch.setattr("sklmm._base.progress", lambda verbose: report)
     with pytest.raises(Stop):
         model.fit(*data)
     assert_unchanged(model, before)

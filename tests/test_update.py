@@ -360,7 +360,7 @@ def test_a_pinned_sd_is_held(data):
         (lambda X, y: (X.drop(columns="x"), y), ValueError, "x"),
         (lambda X, y: (X.assign(x=np.nan), y), ValueError, "'x'"),
         (lambda X, y: (X.assign(g=None), y), ValueError, "'g' has .* missing"),
-        (lambda X, y: (X.assign(g="a"), y), TypeError, "'g' has the new level 'a'"),
+        (lambda X, y: (X.assign(g="a"), y), TypeError, "'g' has labels, like 'a'"),
         (lambda X, y: (X, y[:-1]), ValueError, "inconsistent"),
         (lambda X, y: (X, None), ValueError, "requires y"),
         (lambda X, y: (X, y * np.nan), ValueError, "NaN"),

@@ -45,10 +45,11 @@ class TermSpec:
             for part in getattr(levels, "levels", [levels]):
                 _check_kind(part, self.name)
         except (TypeError, InvalidIndexError) as error:
+            new, old = found.tolist()[0], self.levels.tolist()[0]
             raise TypeError(
-                f"The grouping column {self.name!r} has labels, like {found[0]!r}, that cannot be "
-                f"told from or ordered among those of the fit, like {self.levels[0]!r}: convert "
-                "the column to their type."
+                f"The grouping column {self.name!r} has labels, like {new!r}, that cannot be told "
+                f"from or ordered among those of the fit, like {old!r}: convert the column to "
+                "their type."
             ) from error
         return replace(self, levels=levels)
 
