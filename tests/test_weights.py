@@ -8,6 +8,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from sklmm import Gaussian, MixedEffectsRegressor
+from sklmm.datasets import load_cbpp
 
 
 def test_weights_reach_the_model_through_pipelines_and_folds(sleepstudy):
@@ -105,3 +106,16 @@ def test_precisions_may_be_of_any_size(sleepstudy, scale):
     model.fit(X, y, sample_weight=weights)
     expected = model.update(new, y[:3], sample_weight=weights[:3]).predict(new)
     np.testing.assert_allclose(updated, expected, rtol=1e-8)
+
+
+def test_trials_are_no_observations_to_bic():
+    table = load_cbpp(as_frame=True).frame
+    X, trials = table[["herd"]], table["size"].to_numpy()
+    y = np.column_stack([table["incidence"], trials - table["incidence"]])
+    model = MixedEffectsRegressor(["herd"], family="binomial", e_step="laplace").fit(X, y)
+    assert model.bic_ - model.aic_ == pytest.approx(2 * (np.log(len(y)) - 2))
+    model.fit(X, y, sample_weight=np.full(len(y), 2.0))
+    assert model.bic_ - model.aic_ == pytest.approx(2 * (np.log(2 * len(y)) - 2))
+    # All or nothing, so that there are no binomial coefficients.
+    model.fit(X, (np.arange(len(y)) % 3 == 0).astype(float), sample_weight=trials)
+    assert model.bic_ - model.aic_ == pytest.approx(2 * (np.log(len(y)) - 2))

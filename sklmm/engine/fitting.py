@@ -12,12 +12,12 @@ from sklmm.engine.em import Newton, fit
 from sklmm.engine.m_step import RAISED_SD
 from sklmm.engine.problem import in_own_units, stacked, standardize
 from sklmm.engine.theta import CONSTRAINTS, Theta
+from sklmm.result import EXACT_ROOT
 from sklmm.steps import ConjugateGradient, Exact, Laplace
 
-#: Posterior draws kept by Monte Carlo kernels; an exact root is kept up to this many unknowns.
+#: Posterior draws kept by Monte Carlo kernels, and where an exact root would be too large.
 N_DRAWS = 64
 FEWEST_DRAWS = 16
-EXACT_ROOT = 2048
 DETERMINISTIC_TOL = 1e-3
 GLM_TOL = 1e-8
 MONTE_CARLO_TOL = 0.03
@@ -96,11 +96,9 @@ def run(
                 "sample_weight, a pinned sd or the family's sigma is extreme: leave out a term, or "
                 "pin the residual SD near y's, family=Gaussian(sigma=...)."
             ) from error
-    if response.log_constant:
-        # Trials are weights to the engine, and no observations to BIC.
-        loglik = None if result.loglik is None else result.loglik + response.log_constant
-        return replace(result, loglik=loglik, n_obs=len(y))
-    return result
+    loglik = None if result.loglik is None else result.loglik + response.log_constant
+    n_obs = result.n_obs if response.n_obs is None else response.n_obs
+    return replace(result, loglik=loglik, n_obs=n_obs)
 
 
 def _on(device):

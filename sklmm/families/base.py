@@ -56,6 +56,8 @@ class Response:
         What the engine's log-likelihood lacks: the binomial coefficients, the precisions.
     sigma_unit : float
         What the engine's residual SD is to be multiplied by: the root of the precisions' mean.
+    n_obs : float or None
+        Number of observations where it is not the sum of the weights.
     """
 
     family: "Family"
@@ -65,6 +67,7 @@ class Response:
     keep: np.ndarray | None = None
     log_constant: float = 0.0
     sigma_unit: float = 1.0
+    n_obs: float | None = None
 
     @property
     def n_classes(self):
@@ -109,6 +112,8 @@ class Family(BaseEstimator):
     links = ()
     #: y may be standardised: eta and sigma then scale with y.
     scale_equivariant = False
+    #: What `sample_weight` means: repetitions of a row, or precisions ("precision").
+    weights = "repeats"
 
     def check(self):
         """Raise ValueError for parameters that make no family."""

@@ -114,7 +114,8 @@ class Binomial(_Binary):
             share = counts[:, 0] / np.where(keep, trials, 1)
             times = row_weights(weights, len(share))
             constant = float(times @ _log_binomial(counts[:, 0], trials))
-            return Response(self, share, times * trials, None, keep, constant)
+            n_obs = float(times[keep].sum())
+            return Response(self, share, times * trials, None, keep, constant, n_obs=n_obs)
         y, weights = numeric(self, y, weights)
         remedy = "divide by the trials and give these as sample_weight, or give two columns of "
         remedy += "counts (successes, failures)."
@@ -122,7 +123,7 @@ class Binomial(_Binary):
         successes = y * weights
         whole = np.allclose(successes, successes.round()) and np.allclose(weights, weights.round())
         constant = float(_log_binomial(successes, weights).sum()) if whole else 0.0
-        return Response(self, y, weights, log_constant=constant)
+        return Response(self, y, weights, log_constant=constant, n_obs=float(len(y)))
 
 
 def _log_binomial(successes, trials):
