@@ -8,10 +8,10 @@ from scipy.linalg import block_diag
 from sklearn.base import _fit_context, clone
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_consistent_length, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from sklmm import inference, prediction
-from sklmm._input import TableInput, bound, naming, restoring, unseen_levels
+from sklmm._input import TableInput, bound, restoring, unseen_levels
 from sklmm._messages import (
     history_table,
     progress,
@@ -23,7 +23,6 @@ from sklmm.design import DesignSpec, check_effects, resolve_terms, split_formula
 from sklmm.families import Family, Response
 from sklmm.inspection.summary import summary_text
 from sklmm.steps import EStep, MStep, resolve_e_step, resolve_m_step
-from sklmm.update import updated
 
 
 class BaseMixedEffects(TableInput):
@@ -118,13 +117,13 @@ class BaseMixedEffects(TableInput):
     def _fit(self, X, y, sample_weight):
         effects = resolve_terms(self.random_effects)
         X, y = self._take_response(X, y)
-        table, y = self._validate_training(X, y)
+        table = self._validate_table(X, reset=True)
+        y = self._validate_target(table, y)
         table, response = bound(
             table,
             y,
             sample_weight,
             lambda y, weights: self._resolve_family(y).bind(y, weights),
-            repeats=getattr(self.family, "weights", None) != "precision",
         )
         family = response.family
         names = getattr(self, "feature_names_in_", None)
@@ -203,18 +202,15 @@ class BaseMixedEffects(TableInput):
         >>> model.update(new, y[new.index]).predict(new[-1:]).round(1)
         array([430.7])
         """
+        from sklmm.update import updated
+
         check_is_fitted(self)
         X, y = self._take_response(X, y)
         table = self._validate_new(X)
         if table.shape[0] == 0:
             raise ValueError("Found array with 0 sample(s): X has no rows to update by.")
-        if y is None:
-            raise ValueError("This estimator requires y to be passed, but the target y is None.")
-        with naming("y"):
-            y = self._check_target(y)
-            check_consistent_length(table, y)
-        repeats = getattr(self._family, "weights", None) != "precision"
-        table, response = bound(table, y, sample_weight, self._bind_new, repeats)
+        y = self._validate_target(table, y)
+        table, response = bound(table, y, sample_weight, self._bind_new)
         spec = self._spec.grown(table)
         result = updated(self.result_, spec.apply(table), response, self._spec, spec)
         with restoring(self):

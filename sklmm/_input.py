@@ -47,14 +47,14 @@ class TableInput(BaseEstimator):
             )
         return X, y
 
-    def _validate_training(self, X, y):
+    def _validate_target(self, table, y):
+        """y as the family's response, of one value a row."""
         if y is None:
             raise ValueError("This estimator requires y to be passed, but the target y is None.")
-        X = self._validate_table(X, reset=True)
         with naming("y"):
             y = self._check_target(y)
-            check_consistent_length(X, y)
-        return X, y
+            check_consistent_length(table, y)
+        return y
 
     def _validate_table(self, X, reset):
         """X as a DataFrame with named columns, or by position: an array of numbers or a DataFrame.
@@ -139,7 +139,7 @@ def _polars_column(series):
     return pd.array(series.to_list(), dtype=signed)
 
 
-def _check_weights(sample_weight, n_rows, repeats):
+def _check_weights(sample_weight, n_rows):
     if sample_weight is None:
         return np.ones(n_rows)
     with naming("sample_weight"):
@@ -157,23 +157,23 @@ def _check_weights(sample_weight, n_rows, repeats):
             f"sample_weight: {weights[row]} in row {row} is not a finite, nonnegative number. "
             "Negative or missing weights have no meaning here."
         )
-    if repeats and weights.sum() > MOST_REPETITIONS:
-        raise ValueError(
-            f"sample_weight: the weights sum to {weights.sum():.3g}, and no more than "
-            f"{MOST_REPETITIONS:.3g} repetitions can be counted one by one: divide them."
-        )
     if not weights.any():
         raise ValueError("sample_weight: every weight is zero, so no row is left to fit.")
     return weights
 
 
-def bound(table, y, sample_weight, bind, repeats=True):
+def bound(table, y, sample_weight, bind):
     """(table, Response) of the rows that say something; bind makes it of y and the weights."""
-    weights = _check_weights(sample_weight, len(y), repeats)
+    weights = _check_weights(sample_weight, len(y))
     if (weights == 0).any():
         keep = weights > 0
         table, y, weights = _rows(table, keep), y[keep], weights[keep]
     response = bind(y, weights)
+    if response.family.weights == "repeats" and weights.sum() > MOST_REPETITIONS:
+        raise ValueError(
+            f"sample_weight: the weights sum to {weights.sum():.3g}, and no more than "
+            f"{MOST_REPETITIONS:.3g} repetitions can be counted one by one: divide them."
+        )
     if (keep := response.keep) is not None and not keep.all():
         table = _rows(table, keep)
         y, weights = response.y[keep], response.weights[keep]

@@ -253,7 +253,7 @@ def resolve_e_step(e_step, family, sizes, sparse=False):
     gaussian, n_effects = family.name == "gaussian", sum(sizes)
     repeats = isinstance(e_step, EStep) and not isinstance(e_step, _GAUSSIAN_ONLY)
     repeats = repeats or (isinstance(e_step, str) and e_step in ("laplace", "hmc", "nuts"))
-    if repeats and gaussian and family.weights == "precision":
+    if repeats and family.weights == "precision":
         raise ValueError(
             f"e_step={e_step!r} takes weights as repetitions of rows: use 'auto', 'exact' or 'cg' "
             "with Gaussian(weights='precision')."

@@ -17,15 +17,14 @@ together. Crossed factors: what the old rows say of two levels' effects jointly 
 from dataclasses import replace
 
 import numpy as np
-from scipy import sparse
 
-from sklmm.engine.cross import Cross, roots
+from sklmm.engine.cross import Cross, loadings, roots
 from sklmm.engine.e_step.base import rescaled
 from sklmm.engine.elimination import Dense
 from sklmm.engine.problem import BlockData, Problem, reweighted
 from sklmm.engine.theta import CONSTRAINTS
 from sklmm.prediction import linear_predictor
-from sklmm.result import Status, own_sds
+from sklmm.result import EXACT_ROOT, Status, own_sds
 
 NEWTON_STEPS = 100
 #: Decrement, in units of the log density, at which Newton's method ends.
@@ -33,8 +32,6 @@ NEWTON_TOL = 1e-12
 MOST_HALVINGS = 12
 #: Effects of the new rows' levels beside the largest term's: the equations are dense in them.
 MOST_EFFECTS = 5_000
-#: Columns up to which an exact root takes one more for every new effect.
-EXACT_ROOT = 2048
 #: Singular values of unit rows below this, of the largest, are rounding.
 RANK_TOLERANCE = 1e-10
 
@@ -181,8 +178,8 @@ class _Rows:
                 blocks.append(BlockData(refs, turned, len(levels), None, None))
                 self.levels.append(levels)
                 self.roots.append(L)
-                self.Z.append(_loadings(refs, z, len(levels)))
-                self.spherical.append(_loadings(refs, turned, len(levels)))
+                self.Z.append(loadings(refs, z, len(levels)))
+                self.spherical.append(loadings(refs, turned, len(levels)))
         sizes = sorted(b.n_levels * b.r for b in blocks)
         if sum(sizes[:-1]) > MOST_EFFECTS:
             raise ValueError(
@@ -289,11 +286,3 @@ class _Rows:
             effects_root=tuple(root),
             trace=None,
         )
-
-
-def _loadings(refs, z, n_levels):
-    """Z, sparse [n, n_levels * r]."""
-    n, r = z.shape
-    columns = refs[:, None] * r + np.arange(r)
-    ends = np.arange(n + 1) * r
-    return sparse.csr_array((z.ravel(), columns.ravel(), ends), (n, n_levels * r))

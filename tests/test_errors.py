@@ -6,6 +6,7 @@ import pytest
 
 from sklmm import HMC, Gaussian, MixedEffectsRegressor, RandomEffect
 from sklmm.steps import Adam
+from tests.unchanged import assert_unchanged, snapshot
 
 N = 12
 
@@ -322,24 +323,6 @@ BAD = {
 @pytest.fixture(params=BAD.values(), ids=BAD)
 def bad(request):
     return request.param
-
-
-def snapshot(model):
-    """The estimator's attributes; arrays by value."""
-    return {
-        name: np.array(v, copy=True) if isinstance(v, np.ndarray) else v
-        for name, v in vars(model).items()
-    }
-
-
-def assert_unchanged(model, before):
-    assert list(vars(model)) == list(before)
-    for name, value in before.items():
-        now = vars(model)[name]
-        if isinstance(value, np.ndarray):
-            np.testing.assert_array_equal(now, value)
-        else:
-            assert now is value
 
 
 def test_bad_input_is_an_error_that_names_it_and_leaves_a_new_estimator_new(bad):

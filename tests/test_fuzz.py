@@ -76,7 +76,7 @@ def assert_finite(model, X):
     assert np.isfinite(predictions).all()
 
 
-def run(strategy, make, n_examples, seconds=10, least_fitted=LEAST_FITTED):
+def assert_fitted_or_refused(strategy, make, n_examples, seconds=10, least_fitted=LEAST_FITTED):
     seen = {"fitted": 0, "refused": 0}
 
     @fuzz(n_examples, seconds)
@@ -89,19 +89,21 @@ def run(strategy, make, n_examples, seconds=10, least_fitted=LEAST_FITTED):
 
 
 def test_two_hundred_tables():
-    run(cases(), MixedEffectsRegressor, 200)
+    assert_fitted_or_refused(cases(), MixedEffectsRegressor, 200)
 
 
 @pytest.mark.slow
 def test_two_thousand_tables():
-    run(cases(), MixedEffectsRegressor, 2000)
+    assert_fitted_or_refused(cases(), MixedEffectsRegressor, 2000)
 
 
 @pytest.mark.slow
 def test_counts():
-    run(responses(COUNTS), partial(MixedEffectsRegressor, family="poisson"), 30, 60, 0.3)
+    assert_fitted_or_refused(
+        responses(COUNTS), partial(MixedEffectsRegressor, family="poisson"), 30, 60, 0.3
+    )
 
 
 @pytest.mark.slow
 def test_classes():
-    run(responses(CLASSES), MixedEffectsClassifier, 30, 60, 0.3)
+    assert_fitted_or_refused(responses(CLASSES), MixedEffectsClassifier, 30, 60, 0.3)

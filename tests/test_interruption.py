@@ -6,6 +6,7 @@ import pytest
 from sklmm import MixedEffectsRegressor
 from sklmm.datasets import make_crossed
 from sklmm.engine.e_step.exact import ExactKernel
+from tests.unchanged import assert_unchanged, snapshot
 
 E_STEPS = ["exact", "cg", "hmc"]
 
@@ -45,20 +46,6 @@ def interrupt(monkeypatch, e_step, error, iteration):
     monkeypatch.setattr(kind, name, interrupted)
 
 
-def attributes(model):
-    return {k: np.array(v) if isinstance(v, np.ndarray) else v for k, v in vars(model).items()}
-
-
-def assert_unchanged(model, before):
-    assert list(vars(model)) == list(before)
-    for name, value in before.items():
-        now = vars(model)[name]
-        if isinstance(value, np.ndarray):
-            np.testing.assert_array_equal(now, value)
-        else:
-            assert now is value
-
-
 @pytest.mark.parametrize(
     ("e_step", "iteration", "error"),
     [
@@ -73,7 +60,7 @@ def test_first_fit_leaves_an_unfitted_model_that_can_be_fitted(
     e_step, iteration, error, data, monkeypatch
 ):
     model = MixedEffectsRegressor(["g0", "g1"], e_step=e_step, random_state=0, warm_start=True)
-    before = attributes(model)
+    before = snapshot(model)
     with monkeypatch.context() as patch:
         interrupt(patch, e_step, error, iteration)
         with pytest.raises(error):
@@ -88,7 +75,7 @@ def test_refit_leaves_the_fitted_model_and_warm_start_goes_on_from_it(e_step, da
     X, y = data
     model = MixedEffectsRegressor(["g0", "g1"], e_step=e_step, random_state=0, warm_start=True)
     model.fit(X, y)
-    before, expected = attributes(model), model.predict(X, return_std=True)
+    before, expected = snapshot(model), model.predict(X, return_std=True)
     with monkeypatch.context() as patch:
         interrupt(patch, e_step, KeyboardInterrupt, 2)
         # Other columns: what a fit learns of them is taken back too.
@@ -104,7 +91,7 @@ def test_refit_leaves_the_fitted_model_and_warm_start_goes_on_from_it(e_step, da
 
 def test_an_exception_of_the_progress_report_is_an_interruption(data, monkeypatch):
     model = MixedEffectsRegressor(["g0", "g1"], verbose=1).fit(*data)
-    before = attributes(model)
+    before = snapshot(model)
 
     def report(iteration, record):
         raise Stop

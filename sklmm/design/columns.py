@@ -99,7 +99,7 @@ def sparse_columns(table, columns, role):
     values = csr_array(values, dtype=np.float64)
     if not np.isfinite(values.data).all():
         bad = np.unique(values.indices[~np.isfinite(values.data)])
-        _raise_not_finite([columns[j] for j in bad[:10]], role)
+        raise_not_finite([columns[j] for j in bad[:10]], role)
     return values
 
 
@@ -153,13 +153,14 @@ def keeps_sparse(n_rows, n_columns, allowed):
 def _check_finite(values, columns, role):
     finite = np.isfinite(values).all(axis=0)
     if not finite.all():
-        _raise_not_finite([c for c, ok in zip(columns, finite, strict=True) if not ok], role)
+        raise_not_finite([c for c, ok in zip(columns, finite, strict=True) if not ok], role)
     return values
 
 
-def _raise_not_finite(columns, role):
+def raise_not_finite(columns, role, what="NaN or infinity"):
+    """Raise ValueError for cells without a number."""
     raise ValueError(
-        f"Input X contains NaN or infinity in the {role} column(s) "
+        f"Input X contains {what} in the {role} column(s) "
         f"{', '.join(map(repr, columns))}: impute them first, with a SimpleImputer in a "
         "Pipeline for example."
     )

@@ -10,6 +10,8 @@ import warnings
 import numpy as np
 import pandas as pd
 
+from sklmm.design.columns import raise_not_finite
+
 #: Missing cells are told by column here; no variables but those of the table.
 _OPTIONS = {"na_action": "ignore", "context": {}}
 _RANDOM = re.compile(r"\+?\s*\([^()]*\|[^()]*\)")
@@ -85,8 +87,12 @@ def apply_formula(spec, table):
     """The columns of a ModelSpec on a new table."""
     name, table = f"fixed_effects={str(spec.formula)!r}", _plain(table, spec.required_variables)
     _check_missing(spec.required_variables, table)
-    _check_levels(spec, table)
-    return _finite(_evaluated(name, lambda: spec.get_model_matrix(table, **_OPTIONS)), spec, name)
+    made = _evaluated(
+        name,
+        lambda: spec.get_model_matrix(table, **_OPTIONS),
+        on_unseen=lambda: _check_levels(spec, table),
+    )
+    return _finite(made, spec, name)
 
 
 def _formulaic():
@@ -101,7 +107,7 @@ def _formulaic():
     return Formula, DefaultFormulaParser
 
 
-def _evaluated(name, build):
+def _evaluated(name, build, on_unseen=lambda: None):
     from formulaic.errors import DataMismatchWarning, FormulaicError
 
     with warnings.catch_warnings():
@@ -113,6 +119,7 @@ def _evaluated(name, build):
             with np.errstate(all="ignore"):
                 return build()
         except DataMismatchWarning as error:
+            on_unseen()
             unseen = re.search(r"\{.*\}", str(error))
             raise ValueError(
                 f"{name}: a categorical factor of X has the level(s) {unseen[0] if unseen else ''}"
@@ -134,11 +141,7 @@ def _plain(table, variables):
 def _check_missing(variables, table):
     missing = [c for c in table if c in variables and table[c].isna().any()]
     if missing:
-        raise ValueError(
-            f"Input X contains NaN in the fixed-effects column(s) "
-            f"{', '.join(map(repr, missing))}: impute them first, with a SimpleImputer in a "
-            "Pipeline for example."
-        )
+        raise_not_finite(missing, "fixed-effects", "NaN")
 
 
 def _check_levels(spec, table):

@@ -14,6 +14,8 @@ the solution that dense columns have.
 import numpy as np
 from scipy import sparse
 
+from sklmm.engine.conjugate import conjugate_gradients, inner
+
 TOL = 1e-12
 MAX_ITER = 2000
 #: Random vectors that look for N: a few first, then as many as may be held, and numbers of them.
@@ -28,38 +30,6 @@ OPEN = 1e-10
 RIDGE = 1e-6
 #: Multiplications that X_s^T w X_s may cost, for each entry of X_s, to be worth its memory.
 MOST_PRODUCTS = 8
-
-
-def conjugate_gradients(apply, precondition, right, x, tol, max_iter):
-    """A^-1 right [n, c] from the start x, all columns in one batch.
-
-    (x, iterations, the largest relative residual, in the preconditioner's norm).
-    """
-    whole = inner(right, precondition(right))
-    target = tol**2 * whole
-    residual = right - apply(x) if x.any() else right.copy()
-    x = x.copy()
-    ahead = precondition(residual)
-    direction, size, done = ahead, inner(residual, ahead), 0
-    while done < max_iter and (size > target).any():
-        done += 1
-        image = apply(direction)
-        curvature = inner(direction, image)
-        running = (size > target) & (curvature > 0)
-        alpha = np.where(running, size / np.where(running, curvature, 1.0), 0.0)
-        x += alpha * direction
-        residual -= alpha * image
-        ahead = precondition(residual)
-        new = inner(residual, ahead)
-        direction = ahead + new / np.where(size > 0, size, 1.0) * direction
-        size = new
-    left = np.sqrt(np.max(size / np.where(whole > 0, whole, 1.0), initial=0.0))
-    return x, done, float(left)
-
-
-def inner(a, b):
-    """Column by column."""
-    return np.einsum("ij,ij->j", a, b)
 
 
 class Columns:

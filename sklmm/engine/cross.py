@@ -170,12 +170,15 @@ def _pair(one, other, w):
 
 def _pair_of_columns(one, columns):
     """Z_1^T w X_s, sparse [J_1 r_1, k]."""
-    n, r = one.z.shape
-    places = (one.refs.astype(np.int64)[:, None] * r + np.arange(r)).ravel()
-    Z = sparse.csr_array(
-        (one.z.ravel(), places, np.arange(0, n * r + 1, r)), shape=(n, one.n_levels * r)
-    )
-    return (columns.back @ Z).T.tocsr()
+    return (columns.back @ loadings(one.refs, one.z, one.n_levels)).T.tocsr()
+
+
+def loadings(refs, z, n_levels):
+    """Z, sparse [n_rows, n_levels * r]."""
+    n, r = z.shape
+    columns = refs.astype(np.int64)[:, None] * r + np.arange(r)
+    ends = np.arange(n + 1) * r
+    return sparse.csr_array((z.ravel(), columns.ravel(), ends), (n, n_levels * r))
 
 
 def turn(blocks, flat):

@@ -8,10 +8,12 @@ left, T = S_LL - S_LF S_FF^{-1} S_FL. Its draws S^{-1/2} xi are Lanczos' (Chow &
 Sci. Comput. 36, A588-A608). Coefficients of sparse columns have their penalty for the I.
 """
 
+from functools import cached_property
+
 import numpy as np
 from scipy.linalg import cho_solve, solve_triangular
 
-from sklmm.engine.columns import conjugate_gradients, inner
+from sklmm.engine.conjugate import conjugate_gradients, inner
 from sklmm.engine.cross import block_diagonal, invert, roots, turn
 from sklmm.engine.elimination import Elimination
 
@@ -39,9 +41,15 @@ class Iterative(Elimination):
         units[:f] = np.eye(f)
         self.S_F = self.apply(units)  # S's columns of F
         self.root_F = np.linalg.cholesky(self.S_F[:f])
-        self.own = self._own_blocks()
-        self.roots_own = [roots(b) for b in self.own]
-        self.inverses_own = [invert(b) for b in self.own]
+        self.own = list(self._own_of_S())
+        blocks = list(self._own_of_T())
+        self.roots = [roots(b) for b in blocks]
+        self.inverses = [invert(b) for b in blocks]
+
+    @cached_property
+    def inverse_roots(self):
+        """R^-1 of the preconditioner R R^T, by term."""
+        return [invert(b) for b in self.roots]
 
     def apply_data(self, flat):
         """N = (G_RR - C^T inner C) / s^2 applied to [Q_R, c]."""
@@ -70,18 +78,21 @@ class Iterative(Elimination):
             place = slice(first, first + columns.k)
             yield np.eye(1), columns.diagonal[:, None, None], prior, place
 
-    def _own_blocks(self):
+    def _own_of_S(self):
+        """S's diagonal blocks of the terms of many levels, and their places among T's effects."""
+        for L, crossprod, prior, part in self._large():
+            inside = crossprod - self._pulled(part, len(L))
+            yield L.T @ inside @ L / self.s2 + prior, part
+
+    def _own_of_T(self):
         """T's diagonal blocks, [n_levels, r, r] for each term of many levels."""
-        out = []
         if self.f:
             half = solve_triangular(self.root_F, self.S_F[self.f :].T, lower=True)
-        for own, part in self.own_of_s():
-            r = own.shape[1]
+        for own, part in self.own:
             if self.f:
-                h = half[:, part].reshape(self.f, -1, r)
+                h = half[:, part].reshape(self.f, -1, own.shape[1])
                 own = own - np.einsum("fja,fjb->jab", h, h)
-            out.append(own)
-        return out
+            yield own
 
     def _solve_few(self, right):
         """S_FF^-1 right."""
@@ -114,14 +125,11 @@ class Iterative(Elimination):
         S_FL = self.S_F[self.f :].T
         return image[self.f :] - S_FL.T @ self._solve_few(S_FL @ flat)
 
-    def _scale(self, flat, inverse=False, transpose=False):
-        """R^T or R^-1 ... of the preconditioner R R^T, applied to [Q_L, c]."""
-        out, first = np.empty_like(flat), 0
-        for R in self.roots_own:
-            part = slice(first, first + R.shape[0] * R.shape[1])
-            blocks = invert(R) if inverse else R
-            out[part] = turn(blocks.transpose(0, 2, 1) if transpose else blocks, flat[part])
-            first = part.stop
+    def _turned(self, blocks, flat, transpose=False):
+        """A block diagonal matrix, by term, or its transpose, applied to [Q_L, c]."""
+        out = np.empty_like(flat)
+        for b, (_, part) in zip(blocks, self.own, strict=True):
+            out[part] = turn(b.transpose(0, 2, 1) if transpose else b, flat[part])
         return out
 
     def solve_rest(self, right, name=None):
@@ -153,12 +161,7 @@ class Iterative(Elimination):
             return x
 
         def precondition(flat):
-            out, first = np.empty_like(flat), 0
-            for b in self.inverses_own:
-                part = slice(first, first + b.shape[0] * b.shape[1])
-                out[part] = turn(b, flat[part])
-                first = part.stop
-            return out
+            return self._turned(self.inverses, flat)
 
         most = min(self.max_iter, MOST_ITERATIONS[0] * len(right) + MOST_ITERATIONS[1])
         x, done, left = conjugate_gradients(self._apply_left, precondition, right, x, tol, most)
@@ -188,8 +191,8 @@ class Iterative(Elimination):
         basis, alphas, betas, weights = [q], [], [], None
         before, beta = np.zeros_like(q), np.zeros(q.shape[1])
         for i in range(min(MAX_LANCZOS, len(noise))):
-            image = self._apply_left(self._scale(q, inverse=True, transpose=True))
-            image = self._scale(image, inverse=True) - beta * before
+            image = self._apply_left(self._turned(self.inverse_roots, q, transpose=True))
+            image = self._turned(self.inverse_roots, image) - beta * before
             alpha = inner(q, image)
             image -= alpha * q
             beta = np.sqrt(inner(image, image))
@@ -203,7 +206,7 @@ class Iterative(Elimination):
             before, q = q, image / np.where(beta > 1e-10, beta, 1.0)
             basis.append(q)
         x = sum(w * v for w, v in zip((weights * length[:, None]).T, basis, strict=True))
-        return self._scale(x, inverse=True, transpose=True)
+        return self._turned(self.inverse_roots, x, transpose=True)
 
     def variances(self, root):
         """Each level's block of H^-1, from its own block of H and the draws in `root` [Q, m].
@@ -223,7 +226,7 @@ class Iterative(Elimination):
             solved = self._conjugate_gradients(follow, np.zeros_like(follow), self.tol)
             few = self._solve_few(np.eye(self.f)) + follow.T @ solved
         image = self.apply(rest) if self.own else None
-        own = self.own_of_s()
+        own = iter(self.own)
         for k, L, part in self.parts():
             width = len(L)
             if part.start < self.f:
@@ -244,7 +247,7 @@ class Iterative(Elimination):
         """
         cross, rest = self.cross, root[self.n :]
         first = cross.n_random - self.n
-        *_, (own, _) = self.own_of_s()
+        own, _ = self.own[-1]
         inverse = 1 / own[:, 0]
         right = np.zeros((cross.Q, towards.shape[1]))
         right[cross.flat] = towards
@@ -255,12 +258,6 @@ class Iterative(Elimination):
         away -= slope @ (towards.T @ rest[first:])
         known = np.einsum("kc,kc->k", slope, along)
         return inverse[:, 0] + known + np.einsum("km,km->k", away, away), VW
-
-    def own_of_s(self):
-        """S's diagonal blocks of the terms of many levels, and their places among T's effects."""
-        for L, crossprod, prior, part in self._large():
-            inside = crossprod - self._pulled(part, len(L))
-            yield L.T @ inside @ L / self.s2 + prior, part
 
 
 def _inverse_root(alphas, betas):

@@ -10,7 +10,7 @@ depends linearly on earlier ones is left out, its row of B 0 (`engine.rank`); bu
 than columns directions without variation are, so that the solution is that of minimum norm.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,10 +18,11 @@ from sklmm.engine.columns import Columns
 from sklmm.engine.rank import independent, orthonormal, triangle, well_conditioned
 
 RANK_TOLERANCE = 1e-11
+#: Residual variance, as a share of y's, that counts as none; and that where conjugate gradients
+#: found the coefficients.
 PERFECT_FIT = 1e-20
-ROUNDING = 4 * np.finfo(float).eps
-#: The same where conjugate gradients found the coefficients.
 SOLVED_FIT = 1e-18
+ROUNDING = 4 * np.finfo(float).eps
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,9 @@ class Problem:
 
     Weights count repetitions of a row: `n` is their sum. offset [n_rows] or None is added to the
     linear predictor. `reml` integrates the coefficients out, `sigma` is the pinned residual SD (in
-    standard units) or None, and `sigma_unit` what it is multiplied by besides y's scale. `columns`,
-    the sparse part's, are None without one; y lacks what `columns.start` explains.
+    standard units) or None, and `sigma_unit` what it is multiplied by besides y's scale. `perfect`
+    says that the fixed part alone reproduces y. `columns`, the sparse part's, are None without one;
+    y lacks what `columns.start` explains.
     """
 
     y: np.ndarray
@@ -62,7 +64,7 @@ class Problem:
     basis: np.ndarray
     z_scales: tuple
     log_det_basis: float
-    ols_variance: float = field(default=1.0)
+    perfect: bool = False
     offset: np.ndarray | None = None
     sigma_unit: float = 1.0
     columns: Columns | None = None
@@ -93,11 +95,6 @@ class Problem:
     def n_effects(self):
         """Total number of random effects, Q."""
         return sum(b.n_levels * b.r for b in self.blocks)
-
-    @property
-    def perfect(self):
-        """Whether the fixed part alone reproduces y."""
-        return self.ols_variance == 0.0
 
     def coef(self, beta):
         """Coefficients in the columns' own units, [..., p] -> [..., n_columns]."""
@@ -233,7 +230,7 @@ def standardize(
         basis=basis,
         z_scales=z_scales,
         log_det_basis=log_det,
-        ols_variance=0.0 if perfect else 1.0,
+        perfect=perfect,
         offset=offset,
         sigma_unit=sigma_unit,
         columns=columns,

@@ -25,17 +25,18 @@ from statistics import median
 
 import numpy as np
 
-from tests.benchmarks.systems import r_script, work
+from tests.benchmarks.systems import R_FIT, r_script, work
 from tests.benchmarks.workloads import WORKLOADS
 
 ROOT = Path(__file__).parents[2]
-ONCE = ("lme4", "glmmtmb", "tutorial")
+#: Systems that are not fitted a second time.
+ONE_FIT = (*R_FIT, "tutorial")
 LARGE = ("crossed-1e7", "crossed-3.2e7")
 
 
 def version(system, python):
     """The system's version, None where it is not installed."""
-    if system in ("lme4", "glmmtmb"):
+    if system in R_FIT:
         package = {"glmmtmb": "glmmTMB"}.get(system, system)
         command = ["Rscript", "-e", f'cat(as.character(packageVersion("{package}")))']
     else:
@@ -49,7 +50,7 @@ def version(system, python):
 
 def run(system, workload, python, folder):
     """(process s, first s, second s, peak GB, estimates) of one process."""
-    if system in ("lme4", "glmmtmb"):
+    if system in R_FIT:
         slopes = "slopes" if workload.slopes else "intercepts"
         command = ["Rscript", str(r_script(system, folder)), f"{folder}/data.csv", slopes]
     else:
@@ -120,7 +121,7 @@ def main():
     args = parser.parse_args()
     if args.worker:
         system, name, path = args.worker
-        return work(system, WORKLOADS[name], path, system not in ONCE and name not in LARGE)
+        return work(system, WORKLOADS[name], path, system not in ONE_FIT and name not in LARGE)
 
     def python_of(system):
         return sys.executable if system in ("sklmm", "tutorial") else args.peers_python
