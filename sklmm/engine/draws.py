@@ -4,18 +4,17 @@ import numpy as np
 
 from sklmm.engine.cross import invert
 from sklmm.engine.e_step.base import Posterior
-from sklmm.engine.operator import apply_compiled, precision_blocks
-from sklmm.engine.xla import tf
+from sklmm.engine.operator import precision_blocks
 from sklmm.result import own_sds
 
 
-def posterior_from_draws(state, sys_, params, mean, beta_columns, draws):
+def posterior_from_draws(equations, mean, beta_columns, draws):
     """Posterior from the mean [p + Q'], C^-1's columns of beta, and centred draws [p + Q', M].
 
     The effects' SDs are Rao-Blackwellised: Var(u_j) = H_jj^-1 + Var(E[u_j | the rest]), the first
     exact and the second small (Siden, Lindgren, Bolin & Villani 2018, J. Comput. Graph. Stat. 27).
     """
-    problem, layout = state.problem, state.layout
+    problem, layout, params = equations.problem, equations.layout, equations.params
     p = problem.p
     beta_cov, _ = layout.split(beta_columns)
     beta_cov = (beta_cov + beta_cov.T) / 2
@@ -23,13 +22,8 @@ def posterior_from_draws(state, sys_, params, mean, beta_columns, draws):
     if p:
         given_beta -= beta_columns @ np.linalg.solve(beta_cov, draws[:p])
     given_beta[:p] = 0.0
-    image = np.asarray(
-        apply_compiled(
-            state.data, sys_, tf.constant(given_beta), tf.zeros([draws.shape[1]], tf.float64)
-        )
-    )
     _, own = layout.split(given_beta)
-    _, pull = layout.split(image)
+    _, pull = layout.split(equations.apply(given_beta))
     covs = []
     blocks = precision_blocks(problem, params)
     for L, H, u, Hu in zip(params.factors, blocks, own, pull, strict=True):

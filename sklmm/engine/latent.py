@@ -4,28 +4,19 @@ Every solve is one of the mixed-model equations with W's weights in the place of
 operator, border and preconditioner of the Gaussian case serve all families.
 """
 
-from copy import copy
 from dataclasses import replace
-from functools import cached_property
 
 import numpy as np
 
-from sklmm.engine.border import marginal
+from sklmm.engine import small
 from sklmm.engine.complete import (
     Arrays,
     Point,
     complete_scores,
     latent_gradient,
 )
-from sklmm.engine.e_step.base import Params
-from sklmm.engine.operator import (
-    Border,
-    Layout,
-    noise_right,
-    solve,
-    tensors,
-)
-from sklmm.engine.problem import reweighted
+from sklmm.engine.equations import DRAW_TOL, EXACT_TOL, SOLVE_TOL, Equations
+from sklmm.engine.operator import Layout, tensors
 from sklmm.engine.theta import Space
 from sklmm.engine.transport import make_field
 from sklmm.engine.xla import tf
@@ -33,87 +24,13 @@ from sklmm.engine.xla import tf
 #: Finite-difference step in theta, of gradients in float64.
 STEP = 1e-4
 FEW_DRAWS = 4
-#: Tables up to this size run the steps that a fit calls a few times without compiling them.
-EAGER_ROWS = 512
-SOLVE_TOL = 1e-6
-EXACT_TOL = 1e-10
 #: Rounds of refinement of dm / dtheta, at most.
 REFINEMENTS = 20
-DRAW_TOL = 1e-4
-MAX_SOLVE = 2000
-#: Rows times right-hand sides of one solve.
-MOST_CELLS = 1 << 25
 NEWTON_STEPS = 50
 #: Decrement, in units of log p(y, x), at which Newton's method ends: for a likelihood, and for a
 #: centre of the chains.
 NEWTON_TOL = 1e-10
 CENTRE_TOL = 1e-2
-
-
-class Equations:
-    """C = W^T diag(weights) W + (0, I) at one theta and one vector of weights."""
-
-    def __init__(self, latent, theta, weights):
-        self.latent = latent
-        self.layout = latent.layout
-        self.params = Params(theta.factors, 1.0)
-        self.problem = reweighted(latent.problem, weights)
-        self.border = Border(self.problem, latent.layout)
-        self.system = self.border.system(self.problem, self.params)
-        data = latent.arrays.data
-        padded = np.zeros(data.w.shape[0])
-        padded[: len(weights)] = weights
-        self.data = data._replace(w=tf.constant(padded))
-
-    def with_factors(self, factors):
-        """The equations at other factors, with the same weights."""
-        out = copy(self)
-        out.params = Params(tuple(factors), 1.0)
-        out.system = self.border.system(self.problem, out.params)
-        return out
-
-    @cached_property
-    def marginal(self):
-        """The border's posterior."""
-        return marginal(self)
-
-    def solve(self, right, tol=SOLVE_TOL):
-        """C^-1 right, [P, c]."""
-        most = max(MOST_CELLS // self.latent.n_rows, 1)
-        if right.shape[1] > most:
-            parts = range(0, right.shape[1], most)
-            return np.concatenate([self.solve(right[:, i : i + most], tol) for i in parts], axis=1)
-        right = tf.constant(np.asarray(right))
-        ones = tf.ones([right.shape[1]], tf.float64)
-        x, _ = self.latent.run(solve)(
-            self.data,
-            self.system,
-            right,
-            tf.zeros_like(right),
-            ones,
-            tf.constant(tol, tf.float64),
-            tf.constant(MAX_SOLVE),
-        )
-        return np.asarray(x)
-
-    def draws(self, rng, n_draws):
-        """Draws from N(0, C^-1), [P, n_draws]."""
-        layout = self.latent.layout
-        rows = rng.standard_normal((self.data.w.shape[0], n_draws))
-        levels = rng.standard_normal((layout.size, n_draws))
-        levels[: layout.p] = 0.0
-        right = self.latent.run(noise_right)(
-            self.data, self.system, tf.constant(rows), tf.constant(levels)
-        )
-        return self.solve(right, DRAW_TOL)
-
-    def inverse(self):
-        """C^-1 [P, P] without the padding, dense: for few unknowns."""
-        layout = self.latent.layout
-        real = layout.real
-        units = np.eye(layout.size)[:, real]
-        inverse = self.solve(units, EXACT_TOL)[real]
-        return (inverse + inverse.T) / 2
 
 
 class Latent:
@@ -132,10 +49,8 @@ class Latent:
         self.arrays = self._arrays(fixed, np.float64, d)
         self.fixed = fixed
         self.n_rows = len(problem.y)
-
-    def run(self, function):
-        """A compiled step, or its plain function where compiling would take longer than running."""
-        return function.python_function if self.n_rows <= EAGER_ROWS else function
+        #: Of a small table, whose steps are not compiled but for those of every iteration.
+        self.rows = small.Rows.of(self.problem, self.layout)
 
     def _arrays(self, fixed, dtype, d):
         data = tensors(self.problem, dtype, d)
@@ -150,6 +65,20 @@ class Latent:
         """y and the weights of the observations, one each for all their predictors."""
         d = self.like.n_predictors
         return self.full.y[::d], self.full.weights[::d]
+
+    def eta(self, beta, linear):
+        """Linear predictor [..., n_rows] from coefficients in theta and W x."""
+        offset = 0.0 if self.full.offset is None else self.full.offset
+        return offset + self.fixed @ beta + linear
+
+    def log_densities(self, theta, x):
+        """w_i log f(y_i | eta_i), [n_observations, C], at x [P, C] of effects alone."""
+        linear = np.zeros((self.n_rows, x.shape[1]))
+        for b, effects in zip(self.full.blocks, self.layout.effects(theta.factors, x), strict=True):
+            linear += np.einsum("na,nac->nc", b.z, effects[b.refs])
+        y, w = self.observations()
+        raw = np.repeat(theta.raw[:, None], x.shape[1], axis=1)
+        return w[:, None] * np.asarray(self.like.log_prob(y, self.eta(theta.beta, linear.T).T, raw))
 
     def arrays32(self):
         """The same in float32, for the sampler."""
@@ -167,7 +96,9 @@ class Latent:
         """(log p(y, x) [C], gradient in x [P, C], weights [n_rows, C]) at x [P, C]."""
         if delta is None:
             delta = np.zeros((self.space.size, x.shape[1]))
-        value, gradient, weights = self.run(latent_gradient)(
+        if self.rows is not None:
+            return small.gradient(self, theta, x, delta)
+        value, gradient, weights = latent_gradient(
             self.like,
             self.arrays,
             self.point(theta),
@@ -254,7 +185,9 @@ class Latent:
         """log p(y, x) [C] and scores in theta [m, C] at draws x [P, C]."""
         if delta is None:
             delta = np.zeros((self.space.size, x.shape[1]))
-        value, score = (function if function is complete_scores else self.run(function))(
+        if self.rows is not None and function is not complete_scores:
+            function = function.python_function
+        value, score = function(
             self.like,
             self.arrays,
             self.point(theta),
@@ -297,8 +230,14 @@ class Latent:
         """Root of (beta, effects) from one of the effects given beta, which follow beta along F."""
         q, n_draws = self.space.p, root.shape[1]
         values, vectors = np.linalg.eigh(last.covariance[:q, :q])
-        noise = rng.standard_normal((q, n_draws)) / np.sqrt(n_draws)
-        beta = (vectors * np.sqrt(np.maximum(values, 0.0))) @ noise
+        half = rng.standard_normal((q, -(-n_draws // 2)))
+        noise = np.concatenate([half, -half], axis=1)[:, :n_draws]
+        if 2 * (len(root) + q) <= n_draws:
+            # Independent of the effects in the sample, too.
+            noise = noise - noise @ np.linalg.pinv(root) @ root
+            noise = np.linalg.qr(noise.T)[0].T * np.sqrt(n_draws)
+        noise = noise / np.sqrt(n_draws)
+        beta = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T @ noise
         follow = self.layout.effects(last.estimate.factors, np.asarray(field.shift)[:, :q] @ beta)
         parts = [b.reshape(-1, n_draws) for b in follow]
         return np.concatenate([beta, root + np.concatenate(parts) if parts else root])

@@ -169,6 +169,9 @@ def _whiten(X, weights, n, fit_intercept):
         values, vectors = np.linalg.eigh(gram)
         keep = values > RANK_TOLERANCE * max(values.max(initial=0.0), 1.0)
         rotation, log_det = vectors[:, keep] / np.sqrt(values[keep]), np.log(values[keep]).sum()
+        if keep.all():
+            # The symmetric root: unrelated columns have equal eigenvalues, and any eigenvectors.
+            rotation = rotation @ vectors.T
         # Rounding's share of a constant column would be its coefficient's.
         rotation[~varies] = 0.0
         kept = varies

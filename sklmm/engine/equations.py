@@ -1,0 +1,136 @@
+"""The mixed-model equations of any family at one theta and one vector of weights.
+
+C = W^T diag(weights) W + (0, I), W = [X, Z_1 L_1, ..., Z_K L_K], solved by compiled conjugate
+gradients, or in NumPy where a table is so small that compiling would take longer.
+"""
+
+from copy import copy
+from functools import cached_property
+
+import numpy as np
+
+from sklmm.engine.border import marginal
+from sklmm.engine.cross import Cross
+from sklmm.engine.e_step.base import Params
+from sklmm.engine.e_step.gaussian import Equations as GaussianEquations
+from sklmm.engine.elimination import Dense
+from sklmm.engine.operator import Border, apply_compiled, noise_right, solve
+from sklmm.engine.problem import reweighted
+from sklmm.engine.small import Factorised
+from sklmm.engine.xla import tf
+
+SOLVE_TOL = 1e-6
+EXACT_TOL = 1e-10
+DRAW_TOL = 1e-4
+MAX_SOLVE = 2000
+#: Effects beside the largest term's up to which log |C| is that of a dense factor.
+MOST_DENSE = 2500
+#: Rows times right-hand sides of one solve.
+MOST_CELLS = 1 << 25
+
+
+class Equations:
+    """C of a `latent.Latent` at theta's factors."""
+
+    def __init__(self, latent, theta, weights):
+        self.latent, self.layout = latent, latent.layout
+        self.params = Params(tuple(theta.factors), 1.0)
+        self.problem = reweighted(latent.problem, weights)
+
+    def with_factors(self, factors):
+        """The equations at other factors, with the same weights."""
+        out = copy(self)
+        out.params = Params(tuple(factors), 1.0)
+        for name in ("system", "marginal", "_solver"):
+            vars(out).pop(name, None)
+        return out
+
+    @cached_property
+    def border(self):
+        """Cross-products of the border, which know no factors."""
+        return Border(self.problem, self.layout)
+
+    @cached_property
+    def system(self):
+        """The operator's arrays."""
+        return self.border.system(self.problem, self.params)
+
+    @cached_property
+    def marginal(self):
+        """The border's posterior."""
+        return marginal(self)
+
+    @cached_property
+    def _solver(self):
+        if self.latent.rows is None:
+            return _Compiled(self)
+        return Factorised(self.latent.rows, self.params.factors, self.problem.weights)
+
+    def solve(self, right, tol=SOLVE_TOL):
+        """C^-1 right, [P, c]."""
+        return self._solver.solve(right, tol)
+
+    def apply(self, flat):
+        """C flat [P, c] for columns that hold beta fixed."""
+        return self._solver.apply(flat)
+
+    def draws(self, rng, n_draws):
+        """Draws from N(0, C^-1), [P, n_draws]."""
+        return self._solver.draws(rng, n_draws)
+
+    def log_det(self):
+        """log |C|, or None where it would take too long."""
+        cross = Cross(self.problem)
+        if cross.Q - cross.n_eliminated > MOST_DENSE:
+            return None
+        H = Dense(cross, self.params.factors, 1.0)
+        S = GaussianEquations(self.params, cross, H).S_factor
+        return H.log_det + 2 * float(np.log(np.diag(S)).sum())
+
+    def inverse(self):
+        """C^-1 [P, P] without the padding, dense: for few unknowns."""
+        real = self.layout.real
+        units = np.eye(self.layout.size)[:, real]
+        inverse = self.solve(units, EXACT_TOL)[real]
+        return (inverse + inverse.T) / 2
+
+
+class _Compiled:
+    """Conjugate gradients, compiled once a shape."""
+
+    def __init__(self, equations):
+        latent, weights = equations.latent, equations.problem.weights
+        self.system, self.layout, self.n_rows = equations.system, equations.layout, latent.n_rows
+        data = latent.arrays.data
+        padded = np.zeros(data.w.shape[0])
+        padded[: len(weights)] = weights
+        self.data = data._replace(w=tf.constant(padded))
+
+    def solve(self, right, tol):
+        most = max(MOST_CELLS // self.n_rows, 1)
+        if right.shape[1] > most:
+            parts = range(0, right.shape[1], most)
+            return np.concatenate([self.solve(right[:, i : i + most], tol) for i in parts], axis=1)
+        right = tf.constant(np.asarray(right))
+        ones = tf.ones([right.shape[1]], tf.float64)
+        x, _ = solve(
+            self.data,
+            self.system,
+            right,
+            tf.zeros_like(right),
+            ones,
+            tf.constant(tol, tf.float64),
+            tf.constant(MAX_SOLVE),
+        )
+        return np.asarray(x)
+
+    def apply(self, flat):
+        held = tf.zeros([flat.shape[1]], tf.float64)
+        return np.asarray(apply_compiled(self.data, self.system, tf.constant(flat), held))
+
+    def draws(self, rng, n_draws):
+        rows = rng.standard_normal((self.data.w.shape[0], n_draws))
+        levels = rng.standard_normal((self.layout.size, n_draws))
+        levels[: self.layout.p] = 0.0
+        right = noise_right(self.data, self.system, tf.constant(rows), tf.constant(levels))
+        return self.solve(right, DRAW_TOL)

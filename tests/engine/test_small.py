@@ -1,0 +1,74 @@
+"""Small tables in NumPy give what the compiled steps give."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sklmm import CustomFamily
+from sklmm.engine.latent import Latent
+from tests.engine.test_complete import THETA, make_latent, response, theta_for
+
+TERMS = ["(1 | h)", "(1 + s | g)"]
+
+
+def laplace(eta, scale):
+    import tensorflow_probability as tfp
+
+    return tfp.distributions.Laplace(eta, scale)
+
+
+def pair(name, reml, rng):
+    """The same latent part in NumPy and compiled, and a theta."""
+    table = pd.DataFrame(
+        {"g": rng.permutation(96) % 20, "h": rng.permutation(96) % 7, "s": rng.normal(size=96)}
+    )
+    family, key = (
+        (CustomFamily(laplace, scale="positive"), "gaussian")
+        if name == "custom"
+        else (
+            name,
+            name,
+        )
+    )
+    latent = make_latent(family, table, response(key, rng), TERMS, rng.integers(1, 4, 96), reml)
+    compiled = Latent(latent.full, latent.like, latent.space.parameters)
+    compiled.rows = None
+    theta = theta_for(latent, key)
+    return latent, compiled, theta._replace(raw=np.asarray(THETA.get(key, []), float))
+
+
+@pytest.mark.parametrize(
+    ("name", "reml"),
+    [("poisson", False), ("negative_binomial", True), ("categorical", False), ("custom", False)],
+)
+def test_gradients_and_solutions(name, reml):
+    rng = np.random.default_rng(0)
+    latent, compiled, theta = pair(name, reml, rng)
+    P, m = latent.layout.size, latent.space.size
+    x = 0.3 * rng.normal(size=(P, m)) * latent.layout.real[:, None]
+    delta = 0.1 * rng.normal(size=(m, m))
+    delta[:, 0] = 0.0
+    for ours, theirs in zip(
+        latent.gradient(theta, x, delta), compiled.gradient(theta, x, delta), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
+    mode, equations = latent.mode(theta, np.zeros(P))
+    other, theirs = compiled.mode(theta, np.zeros(P))
+    np.testing.assert_allclose(mode, other, atol=1e-6)
+    np.testing.assert_allclose(equations.solve(x), theirs.solve(x, 1e-12), atol=1e-6)
+    np.testing.assert_allclose(equations.apply(x), theirs.apply(x), atol=1e-6)
+    real = latent.layout.real
+    draws = equations.draws(rng, 4 * P)[real]
+    np.testing.assert_allclose(draws @ draws.T / (4 * P), equations.inverse(), atol=1e-9)
+    np.testing.assert_allclose(draws.mean(axis=1), 0, atol=1e-12)
+    _, log_det = np.linalg.slogdet(equations.inverse())
+    assert equations.log_det() == pytest.approx(-log_det, rel=1e-9)
+
+
+def test_equations_that_are_singular_to_working_precision_are_solved_as_far_as_known():
+    rng = np.random.default_rng(1)
+    latent, _, theta = pair("poisson", True, rng)
+    latent.problem.X[:, -1] = latent.problem.X[:, 0]
+    _, equations = latent.mode(theta, np.zeros(latent.layout.size))
+    right = equations.apply(rng.normal(size=(latent.layout.size, 2)))
+    assert np.isfinite(equations.solve(right)).all()
