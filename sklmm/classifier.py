@@ -79,8 +79,8 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
     fixed_effects_, random_effects_, random_effects_std_, cov_re_, variance_components_
         As in `MixedEffectsRegressor`.
     family_params_ : dict
-    loglik_, aic_, bic_ : float
-        Of the Laplace approximation for ``e_step="laplace"``, otherwise nan.
+    loglik_, aic_, bic_, loglik_error_ : float
+        As in `MixedEffectsRegressor`.
     n_iter_, converged_, history_, mc_error_, result_
         As in `MixedEffectsRegressor`.
     feature_names_in_ : ndarray of str

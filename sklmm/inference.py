@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
+from scipy.stats import norm, t
 
 from sklmm.result import natural_names
 
@@ -107,18 +107,23 @@ def _reported(labels, result):
 
 
 def fixed_effects_table(labels, result, level=0.95):
-    """Estimate, std_error, z, p and Wald interval, one row a coefficient or cutpoint."""
+    """Estimate, std_error, z, p and Wald interval, one row a coefficient or cutpoint.
+
+    With Satterthwaite's degrees of freedom df and t in the place of z.
+    """
     estimate, std, n = _reported(labels, result)
     names, estimate, std = estimate.index[:n], estimate.to_numpy()[:n], std.to_numpy()[:n]
     with np.errstate(divide="ignore", invalid="ignore"):
-        z = estimate / std
-    half = norm.ppf(0.5 + level / 2) * std
+        ratio = estimate / std
+    law = norm if result.dof is None else t(result.dof)
+    half = law.ppf(0.5 + level / 2) * std
+    tested = {"z": ratio} if result.dof is None else {"df": result.dof, "t": ratio}
     return pd.DataFrame(
         {
             "estimate": estimate,
             "std_error": std,
-            "z": z,
-            "p": 2 * norm.sf(np.abs(z)),
+            **tested,
+            "p": 2 * law.sf(np.abs(ratio)),
             "ci_lower": estimate - half,
             "ci_upper": estimate + half,
         },
@@ -151,7 +156,10 @@ def variance_components_table(labels, result):
 def wald_intervals(labels, result, level):
     """Wald intervals of the coefficients and of SDs, correlations and family parameters."""
     estimate, std, _ = _reported(labels, result)
-    half = norm.ppf(0.5 + level / 2) * std
+    quantile = np.full(len(std), norm.ppf(0.5 + level / 2))
+    if result.dof is not None:
+        quantile[: len(result.dof)] = t(result.dof).ppf(0.5 + level / 2)
+    half = quantile * std
     return pd.DataFrame(
         {"lower": (estimate - half).to_numpy(), "upper": (estimate + half).to_numpy()},
         index=estimate.index.rename("parameter"),

@@ -3,6 +3,7 @@
 import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import _check_y
 
 from sklmm import prediction
@@ -68,13 +69,16 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
     offset : str or int, optional
         Column that is added to the linear predictor, with coefficient 1: the log of the exposure
         of a count.
+    dof : "satterthwaite" or None, default=None
+        With "satterthwaite", for Gaussian models by "exact" and "cg", `fixed_effects_` has t tests
+        with Satterthwaite's degrees of freedom, as lmerTest's, in the place of normal ones.
 
     Attributes
     ----------
     coef_ : ndarray of shape (n_fixed,)
     intercept_ : float
     fixed_effects_ : DataFrame
-        estimate, std_error, z, p, ci_lower, ci_upper by coefficient.
+        estimate, std_error, z (or df and t), p, ci_lower, ci_upper by coefficient.
     random_effects_, random_effects_std_ : dict of DataFrame
         Posterior means of each term's effects, level by coefficient, and their SDs given the
         coefficients.
@@ -87,7 +91,11 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
     family_params_ : dict
         Dispersion, shape or scale by name; ``"cutpoints"`` of an ordinal model.
     loglik_, aic_, bic_ : float
-        As lme4 defines them; nan where the E-step gives no log-likelihood (cg, hmc, nuts).
+        As lme4 defines them. By cg the log-determinant is stochastic Lanczos quadrature's, by hmc
+        and nuts the likelihood is importance sampling's (nan where crossed factors make that
+        impossible), by laplace its approximation.
+    loglik_error_ : float
+        Monte Carlo standard error of `loglik_`.
     n_iter_ : int
     converged_ : bool
     history_ : DataFrame
@@ -119,6 +127,11 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
     [24.74, 5.92, nan, 25.59]
     """
 
+    _parameter_constraints = {
+        **BaseMixedEffects._parameter_constraints,
+        "dof": [StrOptions({"satterthwaite"}), None],
+    }
+
     def __init__(
         self,
         random_effects=None,
@@ -137,6 +150,7 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
         verbose=0,
         device=None,
         offset=None,
+        dof=None,
     ):
         self.random_effects = random_effects
         self.fixed_effects = fixed_effects
@@ -153,6 +167,7 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
         self.verbose = verbose
         self.device = device
         self.offset = offset
+        self.dof = dof
 
     def predict(self, X, return_std=False, include_random=True):
         """Predict the mean response, row by row.
