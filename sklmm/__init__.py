@@ -1,6 +1,7 @@
 """Mixed-effects models as scikit-learn estimators."""
 
 from sklmm.classifier import MixedEffectsClassifier
+from sklmm.comparison import anova
 from sklmm.design.terms import RandomEffect
 from sklmm.families import (
     Bernoulli,
@@ -43,4 +44,5 @@ __all__ = [
     "Poisson",
     "RandomEffect",
     "StudentT",
+    "anova",
 ]

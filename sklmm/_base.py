@@ -10,7 +10,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from sklmm import inference, prediction
+from sklmm import fit_measures, inference, prediction
 from sklmm._input import TableInput, bound, restoring, unseen_levels
 from sklmm._messages import (
     history_table,
@@ -22,7 +22,7 @@ from sklmm._messages import (
 from sklmm.design import DesignSpec, check_effects, resolve_terms, split_formula, take_columns
 from sklmm.families import Family, Response
 from sklmm.inspection.summary import summary_text
-from sklmm.steps import EStep, MStep, resolve_e_step, resolve_m_step
+from sklmm.steps import ConjugateGradient, EStep, Exact, MStep, resolve_e_step, resolve_m_step
 
 
 class BaseMixedEffects(TableInput):
@@ -45,6 +45,8 @@ class BaseMixedEffects(TableInput):
         "device": [str, None],
         "offset": [str, Integral, None],
     }
+    #: Of a Gaussian model's coefficients; the regressor's parameter.
+    dof = None
 
     @classmethod
     def from_formula(cls, formula, **params):
@@ -134,7 +136,10 @@ class BaseMixedEffects(TableInput):
             self.fit_intercept or family.name == "ordinal",
             None if names is None or isinstance(table, pd.DataFrame) else list(names),
             self.offset,
-            keep_sparse=family.name == "gaussian" and self.method != "ml" and self._stops_by_rule(),
+            keep_sparse=family.name == "gaussian"
+            and self.method != "ml"
+            and self._stops_by_rule()
+            and self.dof is None,
         )
         if family.name == "ordinal" and not spec.fit_intercept:
             raise ValueError(
@@ -149,6 +154,11 @@ class BaseMixedEffects(TableInput):
         if response.parameters.get("sigma") == "positive":
             check_effects(spec, design, response.weights.sum())
         e_step = resolve_e_step(self.e_step, family, design.sizes, bool(spec.sparse))
+        if self.dof is not None and not isinstance(e_step, Exact | ConjugateGradient):
+            raise ValueError(
+                f"dof={self.dof!r} is for family='gaussian' with e_step 'auto', 'exact' or 'cg', "
+                f"not {family.name!r} with {e_step!r}: use dof=None."
+            )
         result = self._run(design, response, spec.fit_intercept, e_step)
         self._from_frame = isinstance(table, pd.DataFrame)
         self._set_fitted(spec, design, response, result)
@@ -255,6 +265,7 @@ class BaseMixedEffects(TableInput):
             start=start,
             device=self.device,
             on_step=progress(self.verbose) if self.verbose else None,
+            dof=self.dof,
         )
 
     def _set_fitted(self, spec, design, response, result):
@@ -269,7 +280,9 @@ class BaseMixedEffects(TableInput):
         self.variance_components_ = inference.variance_components_table(labels, result)
         self.sigma_ = result.sigma
         self.loglik_ = np.nan if result.loglik is None else result.loglik
+        self.loglik_error_ = result.loglik_error
         self.aic_, self.bic_ = inference.information_criteria(result)
+        self._spread = fit_measures.Spread.of(design, response, result)
         self.n_iter_ = max(len(result.history), 1)
         self.converged_ = result.status.converged
         self.history_ = history_table(labels, result.history)
@@ -392,6 +405,54 @@ class BaseMixedEffects(TableInput):
         """
         check_is_fitted(self)
         return inference.wald_intervals(self._labels, self.result_, level)
+
+    def r2(self):
+        r"""Marginal and conditional R^2 of the fit: without and with the random effects.
+
+        The shares of the fixed part F, and of F and the random effects R, in the variance
+        F + R + D on the scale of the link, D the distribution's own.
+
+        Returns
+        -------
+        Series
+            marginal, conditional.
+
+        Raises
+        ------
+        ValueError
+            For families without such a variance.
+
+        References
+        ----------
+        Nakagawa, Johnson & Schielzeth (2017), J. R. Soc. Interface 14, 20170213.
+
+        Examples
+        --------
+        >>> from sklmm import MixedEffectsRegressor
+        >>> from sklmm.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+        >>> MixedEffectsRegressor(["(1 + Days | Subject)"]).fit(X, y).r2().round(3).tolist()
+        [0.279, 0.799]
+        """
+        check_is_fitted(self)
+        return fit_measures.r_squared(self._family, self.result_, self._spread)
+
+    def icc(self):
+        """Intraclass correlation of each grouping factor: its share of the variance given X.
+
+        Returns
+        -------
+        Series
+            One entry a term: R_k / (R + D), see `r2`.
+
+        Raises
+        ------
+        ValueError
+            As in `r2`.
+        """
+        check_is_fitted(self)
+        names = [term.name for term in self._spec.terms]
+        return fit_measures.intraclass_correlations(self._family, self.result_, self._spread, names)
 
     def model_graph(self):
         """Conditional structure of the fitted model, from its TFP joint distribution.

@@ -60,6 +60,10 @@ class EMResult:
         Entry of (coef, natural) that moved most in the last step of a fit that did not converge.
     trace : (ndarray [t], tuple of ndarray [t, n_levels, r]) or None
         Iterations, and one chain's effects there, where the E-step draws; None after an update.
+    loglik, loglik_error : float or None, float
+        Log-likelihood (REML's criterion under REML), and its Monte Carlo standard error.
+    dof : ndarray [n_columns] or None
+        Satterthwaite's degrees of freedom of the coefficients.
     sparse_coef, sparse_std, sparse_root : ndarray [k], [k], [k, m]
         Fixed effects of the columns that are kept sparse, their standard errors and their rows of
         the joint root; empty without such columns.
@@ -84,6 +88,8 @@ class EMResult:
     status: Status
     moving: int | None
     trace: tuple | None
+    loglik_error: float = 0.0
+    dof: np.ndarray | None = None
     sparse_coef: np.ndarray = field(default_factory=lambda: np.zeros(0))
     sparse_std: np.ndarray = field(default_factory=lambda: np.zeros(0))
     sparse_root: np.ndarray = field(default_factory=lambda: np.zeros((0, 1), np.float32))

@@ -137,6 +137,7 @@ def collect(algorithm, last, posterior, history, trace):
         natural_cov=natural_cov,
         mc_error=mc_error,
         loglik=posterior.loglik,
+        loglik_error=posterior.loglik_error,
         n_obs=problem.n,
         rank=problem.rank,
         n_variance_parameters=int(space.free[space.p :].sum()),

@@ -27,7 +27,13 @@ WELL_SCALED = 1e-5
 
 
 class Elimination:
-    """H of one theta: D^-1 [J, r, r] of E, and inner = L D^-1 L^T / s^2; S is a subclass's."""
+    """H of one theta: D^-1 [J, r, r] of E, and inner = L D^-1 L^T / s^2; S is a subclass's.
+
+    `log_det` is log |H|, None where it is not known, and `log_det_error` its Monte Carlo error.
+    """
+
+    log_det = None
+    log_det_error = 0.0
 
     def __init__(self, cross, factors, s2):
         self.cross, self.s2, self.n = cross, s2, cross.n_eliminated
@@ -36,6 +42,10 @@ class Elimination:
         self.D = self.L.T @ cross.G_EE @ self.L / s2 + np.eye(len(self.L))
         self.inverse = invert(self.D)
         self.inner = self.L @ self.inverse @ self.L.T / s2
+
+    def log_det_eliminated(self):
+        """log |D|."""
+        return 2 * float(np.log(np.einsum("jaa->ja", roots(self.D))).sum())
 
     def parts(self):
         """The remaining blocks, their factors and their places among the remaining effects."""
@@ -96,8 +106,7 @@ class Dense(Elimination):
         S[np.diag_indices(len(S))] += 1.0
         # Symmetric: its transpose is in LAPACK's order, and needs no copy.
         self.U = cholesky(S.T, lower=True, overwrite_a=True, check_finite=False) if len(S) else S
-        own = np.einsum("jaa->ja", roots(self.D))
-        self.log_det = 2 * float(np.log(own).sum() + np.log(np.diag(self.U)).sum())
+        self.log_det = self.log_det_eliminated() + 2 * float(np.log(np.diag(self.U)).sum())
 
     def _lifted(self):
         """C Lambda_R, sparse."""

@@ -11,6 +11,7 @@ from sklmm.engine.e_step.base import Params, initial_params
 from sklmm.engine.em import Newton, fit
 from sklmm.engine.m_step import RAISED_SD
 from sklmm.engine.problem import in_own_units, stacked, standardize
+from sklmm.engine.satterthwaite import satterthwaite
 from sklmm.engine.theta import CONSTRAINTS, Theta
 from sklmm.result import EXACT_ROOT
 from sklmm.steps import ConjugateGradient, Exact, Laplace
@@ -40,6 +41,7 @@ def run(
     start,
     device,
     on_step,
+    dof=None,
 ):
     """Fit a Design to a Response: `EMResult`. See `MixedEffectsRegressor` for the parameters."""
     family, y, weights = response.family, response.y, response.weights
@@ -96,6 +98,8 @@ def run(
                 "sample_weight, a pinned sd or the family's sigma is extreme: leave out a term, or "
                 "pin the residual SD near y's, family=Gaussian(sigma=...)."
             ) from error
+    if dof == "satterthwaite":
+        result = replace(result, dof=satterthwaite(kernel, algorithm.params, algorithm.state, seed))
     loglik = None if result.loglik is None else result.loglik + response.log_constant
     n_obs = result.n_obs if response.n_obs is None else response.n_obs
     return replace(result, loglik=loglik, n_obs=n_obs)

@@ -4,8 +4,8 @@ r"""The equations that elimination leaves, S x = b, by conjugate gradients witho
 
 one product with C and one with its transpose an iteration, all right-hand sides in one batch. The
 terms of few effects, F, are eliminated too; the preconditioner is the block diagonal of what is
-left, T = S_LL - S_LF S_FF^{-1} S_FL. Its draws S^{-1/2} xi are Lanczos' (Chow & Saad 2014, SIAM J.
-Sci. Comput. 36, A588-A608). Coefficients of sparse columns have their penalty for the I.
+left, T = S_LL - S_LF S_FF^{-1} S_FL. Draws, and log |S|, are Lanczos' (`engine.lanczos`).
+Coefficients of sparse columns have their penalty for the I.
 """
 
 from functools import cached_property
@@ -13,20 +13,18 @@ from functools import cached_property
 import numpy as np
 from scipy.linalg import cho_solve, solve_triangular
 
-from sklmm.engine.conjugate import conjugate_gradients, inner
+from sklmm.engine.conjugate import conjugate_gradients
 from sklmm.engine.cross import block_diagonal, invert, roots, turn
 from sklmm.engine.elimination import Elimination
+from sklmm.engine.lanczos import LogDeterminant, inverse_root, lanczos
 
 DRAWS_AT_ONCE = 32
-DRAW_TOL = 1e-3
 #: The information needs no more: it is a metric, and standard errors.
 INFORMATION_TOL = 1e-4
 #: Relative residual of a solution that tells nothing: the equations are singular.
 NO_SOLUTION = 1e-3
 #: Iterations, for each unknown and besides, that rounding may add to one an unknown.
 MOST_ITERATIONS = (4, 100)
-MAX_LANCZOS = 100
-CHECK_EVERY = 4
 
 
 class Iterative(Elimination):
@@ -171,42 +169,38 @@ class Iterative(Elimination):
         return x
 
     def root_rest(self, noise):
-        """A root of S^-1 applied to [Q_R, m]."""
+        """A root of S^-1 applied to [Q_R, m]: R^-T A^(-1/2) noise for A = R^-1 T R^-T.
+
+        The same runs of Lanczos give log |A|, and so `log_det`.
+        """
         f = self.f
-        batches = range(0, noise.shape[1], DRAWS_AT_ONCE)
-        x = np.concatenate(
-            [self._lanczos(noise[f:, i : i + DRAWS_AT_ONCE]) for i in batches], axis=1
-        )
+        left = noise[f:]
+        if not len(left):
+            self._set_log_det(0.0, 0.0)
+            return solve_triangular(self.root_F, noise, lower=True, trans="T") if f else noise
+        log_det, x = LogDeterminant(self._whitened, len(left)), []
+        for i in range(0, left.shape[1], DRAWS_AT_ONCE):
+            run = lanczos(self._whitened, left[:, i : i + DRAWS_AT_ONCE])
+            log_det.add(run)
+            x.append(run.apply(inverse_root))
+        self._set_log_det(log_det.value, log_det.error)
+        x = self._turned(self.inverse_roots, np.concatenate(x, axis=1), transpose=True)
         if not f:
             return x
         own = solve_triangular(self.root_F, noise[:f], lower=True, trans="T")
         return np.concatenate([own - self._solve_few(self.S_F[f:].T @ x), x])
 
-    def _lanczos(self, noise):
-        """R^-T (R^-1 T R^-T)^(-1/2) noise, with the preconditioner R R^T."""
-        if not len(noise):
-            return noise
-        length = np.sqrt(inner(noise, noise))
-        q = noise / np.where(length > 0, length, 1.0)
-        basis, alphas, betas, weights = [q], [], [], None
-        before, beta = np.zeros_like(q), np.zeros(q.shape[1])
-        for i in range(min(MAX_LANCZOS, len(noise))):
-            image = self._apply_left(self._turned(self.inverse_roots, q, transpose=True))
-            image = self._turned(self.inverse_roots, image) - beta * before
-            alpha = inner(q, image)
-            image -= alpha * q
-            beta = np.sqrt(inner(image, image))
-            alphas.append(alpha)
-            last = i + 1 == min(MAX_LANCZOS, len(noise)) or (beta < 1e-10).all()
-            if last or i % CHECK_EVERY == CHECK_EVERY - 1:
-                weights = _inverse_root(alphas, betas)
-                if last or (np.abs(weights[:, -1]) < DRAW_TOL * np.abs(weights[:, 0])).all():
-                    break
-            betas.append(beta)
-            before, q = q, image / np.where(beta > 1e-10, beta, 1.0)
-            basis.append(q)
-        x = sum(w * v for w, v in zip((weights * length[:, None]).T, basis, strict=True))
-        return self._turned(self.inverse_roots, x, transpose=True)
+    def _whitened(self, flat):
+        """A applied to [Q_L, c]."""
+        image = self._apply_left(self._turned(self.inverse_roots, flat, transpose=True))
+        return self._turned(self.inverse_roots, image)
+
+    def _set_log_det(self, value, error):
+        """log |H| from log |A|; it is not that of a model where sparse columns have penalties."""
+        if self.cross.columns is None:
+            own = [np.log(np.einsum("jaa->ja", R)).sum() for R in (*self.roots, self.root_F[None])]
+            self.log_det = self.log_det_eliminated() + 2 * float(sum(own)) + value
+            self.log_det_error = error
 
     def variances(self, root):
         """Each level's block of H^-1, from its own block of H and the draws in `root` [Q, m].
@@ -258,16 +252,3 @@ class Iterative(Elimination):
         away -= slope @ (towards.T @ rest[first:])
         known = np.einsum("kc,kc->k", slope, along)
         return inverse[:, 0] + known + np.einsum("km,km->k", away, away), VW
-
-
-def _inverse_root(alphas, betas):
-    """First columns [c, k] of T^(-1/2) for the columns' tridiagonal matrices."""
-    k = len(alphas)
-    T = np.zeros((len(alphas[0]), k, k))
-    T[:, np.arange(k), np.arange(k)] = np.transpose(alphas)
-    if k > 1:
-        rows = np.arange(k - 1)
-        T[:, rows, rows + 1] = T[:, rows + 1, rows] = np.transpose(betas[: k - 1])
-    values, vectors = np.linalg.eigh(T)
-    values = np.maximum(values, 1e-12)
-    return np.einsum("cik,ck,ck->ci", vectors, values**-0.5, vectors[:, 0])

@@ -19,6 +19,7 @@ from sklmm.engine.collect import inverse_of_free
 from sklmm.engine.e_step.base import Posterior, rescaled, vech_indices
 from sklmm.engine.e_step.split import mirrored
 from sklmm.engine.em import EMStep
+from sklmm.engine.importance import marginal_loglik
 from sklmm.engine.latent import CENTRE_TOL
 from sklmm.engine.start import start_theta
 
@@ -74,6 +75,7 @@ class MonteCarlo:
                 mode = mode + np.asarray(self.field.shift) @ self.moved if t > 1 else mode
                 self.moved = np.zeros(space.size)
                 mode, equations = latent.mode(theta, mode, CENTRE_TOL)
+                self.mode = mode
                 self.field = latent.field(theta, equations, mode)
                 self.sampler.place(latent, theta, equations, mode, self.rng)
             x, info, value, scores = self._draw(theta)
@@ -203,7 +205,17 @@ class MonteCarlo:
             own = rescaled(own, std)
             covs.append(np.einsum("jam,jbm->jab", own, own))
             first = part.stop
-        return Posterior(beta, tuple(effects), tuple(covs), beta_cov, root, None)
+        found = self._loglik(last.estimate)
+        value = None if found is None else found.value + latent.log_constant
+        error = 0.0 if found is None else found.error
+        return Posterior(
+            beta, tuple(effects), tuple(covs), beta_cov, root, value, loglik_error=error
+        )
+
+    def _loglik(self, theta):
+        theta = theta._replace(beta=theta.beta[: self.space.p])
+        mode, equations = self.latent.mode(theta, self.mode)
+        return marginal_loglik(self.latent, theta, mode, equations, self.rng)
 
 
 class _Integrated:

@@ -55,8 +55,8 @@ class Posterior(NamedTuple):
     beta [p]; effects, a tuple of [n_levels, r]; effects_cov, each level's own covariance given
     beta, a tuple of [n_levels, r, r]; beta_cov [p, p]; deviations of (beta, effects) about their
     means: root [p + Q, n_columns] with root @ root.T (an estimate of) the posterior covariance;
-    loglik or None; columns, mean [k], std [k] and root [k, n_columns] of the sparse columns'
-    coefficients, or None.
+    loglik or None, and its Monte Carlo standard error; columns, mean [k], std [k] and root
+    [k, n_columns] of the sparse columns' coefficients, or None.
     """
 
     beta: np.ndarray
@@ -66,6 +66,7 @@ class Posterior(NamedTuple):
     root: np.ndarray
     loglik: float | None
     columns: tuple | None = None
+    loglik_error: float = 0.0
 
 
 def rescaled(b, std):

@@ -106,6 +106,10 @@ class GaussianKernel(Kernel):
     def eliminate(self, params, state, tol=None):
         """The `Elimination` at `params`, its solves to `tol` or as accurate as they are."""
 
+    def equations(self, params, state):
+        """The mixed-model equations at `params`, solved to the kernel's own tolerance."""
+        return Equations(params, state.cross, self.eliminate(params, state))
+
     def tolerance(self, params, state):
         """That of a step."""
         return None
@@ -115,8 +119,20 @@ class GaussianKernel(Kernel):
         """Summed blocks of Z^T V^-1 Z by block, and their deviations [S, r, r] by probe or None."""
 
     def loglik(self, equations, uu):
-        """Log-likelihood, or None."""
-        return None
+        """Log-likelihood in y's units; REML's has log|X^T V^-1 X| in X's own columns, as lme4's.
+
+        None where log |H| is not known.
+        """
+        problem, H = equations.cross.problem, equations.H
+        if H.log_det is None:
+            return None
+        log_det = problem.n * np.log(equations.s2) + H.log_det
+        dof = problem.n
+        if problem.reml and problem.p:
+            dof -= problem.p
+            log_det += 2 * np.log(np.diag(equations.S_factor)).sum() + problem.log_det_basis
+        quadratic = equations.sse / equations.s2 + uu
+        return float(-0.5 * (dof * np.log(2 * np.pi * problem.y_scale**2) + log_det + quadratic))
 
     def step(self, params, state, seed):
         """Moments at `params`."""
@@ -159,7 +175,7 @@ class GaussianKernel(Kernel):
         """
         cross = state.cross
         p, Q, factors = cross.p, cross.Q, params.factors
-        eq = Equations(params, cross, self.eliminate(params, state))
+        eq = self.equations(params, state)
         if few := p + Q <= n_draws:
             x, e = np.split(np.eye(p + Q), [p])
         else:
@@ -191,6 +207,7 @@ class GaussianKernel(Kernel):
             np.concatenate([beta, *effects]),
             self.loglik(eq, float(eq.u @ eq.u)),
             columns,
+            loglik_error=0.0 if few else 0.5 * eq.H.log_det_error,
         )
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from sklmm.engine.complete import laplace_scores
 from sklmm.engine.draws import posterior_from_draws
 from sklmm.engine.em import EMStep
-from sklmm.engine.latent import EXACT_TOL, STEP
+from sklmm.engine.equations import EXACT_TOL
+from sklmm.engine.latent import STEP
 from sklmm.engine.start import start_theta
 from sklmm.engine.stochastic import cap, invert, newton
 
@@ -149,14 +150,14 @@ class Laplace:
     def posterior(self, last, n_draws):
         """The Gaussian posterior at the estimate, by draws."""
         theta = last.estimate._replace(beta=last.estimate.beta[: self.space.p])
-        _, _, loglik = self.evaluate(theta)
+        joint, _, loglik = self.evaluate(theta)
         rng = np.random.default_rng([self.seed, 1])
         equations, p = self.equations, self.latent.problem.p
         draws = equations.draws(rng, n_draws)
         columns = equations.solve(np.eye(len(draws))[:, :p]) if p else draws[:, :0]
-        posterior = posterior_from_draws(
-            equations, equations.system, equations.params, self.mode, columns, draws
-        )
+        posterior = posterior_from_draws(equations, self.mode, columns, draws)
+        if loglik is None and (log_det := equations.log_det()) is not None:
+            loglik = joint - 0.5 * log_det
         if loglik is not None:
             loglik += self.latent.log_constant
         posterior = posterior._replace(loglik=loglik)

@@ -1,0 +1,137 @@
+r"""The marginal likelihood of any family by importance sampling about the posterior's mode.
+
+Rows connect the levels that they have; what they leave apart, the components c of that graph (each
+level, of one grouping factor), is independent given the parameters, so that
+
+    log p(y) = sum_c log E_q[ p(y_c, u_c) / q_c(u_c) ],
+
+q_c a multivariate t about the mode with the curvature of the Laplace approximation, whose tails
+cover the posterior's. Each component has its own average, so the error grows with the root of their
+number and not with the dimension (Skaug & Fournier 2006, Comput. Stat. Data Anal. 51, 699-709, on
+one average for all).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import sparse
+from scipy.special import gammaln, logsumexp
+
+from sklmm.engine.cross import Cross
+from sklmm.engine.elimination import Dense
+from sklmm.engine.equations import MOST_DENSE
+
+#: Degrees of freedom of the proposals.
+DF = 8
+#: Draws at once, at least and at most, and rows times draws in all.
+AT_ONCE = 64
+MOST_DRAWS = 8192
+MOST_CELLS = 1 << 28
+#: Standard error at which there are draws enough.
+ERROR = 0.02
+#: Weights whose squares' mean is beyond this have an error that the draws do not show; they are not
+#: worth looking at where more effects than this are connected.
+MOST_UNEVEN = 20.0
+MOST_CONNECTED = 400
+
+
+class Estimate(NamedTuple):
+    """log p(y) and its standard error."""
+
+    value: float
+    error: float
+
+
+def marginal_loglik(latent, theta, mode, equations, rng):
+    """`Estimate` at theta, or None where it is out of reach.
+
+    Under REML the coefficients tie all rows together; a term's levels that another one connects
+    make one component of many dimensions, in which the weights become uneven.
+    """
+    if latent.problem.p or not latent.problem.blocks:
+        return None
+    cross = Cross(equations.problem)
+    if cross.Q - cross.n_eliminated > MOST_DENSE:
+        return None
+    components = _Components(latent, cross)
+    if components.sizes.max() > MOST_CONNECTED:
+        return None
+    H = Dense(cross, equations.params.factors, 1.0)
+    log_weights = []
+    while True:
+        log_weights.append(components.log_weights(latent, theta, mode, H, rng))
+        weights = np.concatenate(log_weights, axis=1)
+        if _uneven(weights) > MOST_UNEVEN:
+            return None
+        found = _estimate(weights, H.log_det)
+        m = weights.shape[1]
+        if found.error < ERROR or m >= MOST_DRAWS or m * latent.n_rows > MOST_CELLS:
+            return found
+
+
+def _relative_variances(log_weights):
+    """Of each component's weights [n_components]."""
+    scaled = np.exp(log_weights - log_weights.max(axis=1, keepdims=True))
+    return scaled.var(axis=1, ddof=1) / scaled.mean(axis=1) ** 2
+
+
+def _uneven(log_weights):
+    return 1 + _relative_variances(log_weights).max(initial=0.0)
+
+
+def _estimate(log_weights, log_det):
+    """The sum of the components' log means, less the bias of the logarithm."""
+    m = log_weights.shape[1]
+    variance = _relative_variances(log_weights) / m
+    means = logsumexp(log_weights, axis=1) - np.log(m)
+    value = means.sum() + 0.5 * variance.sum() - 0.5 * log_det
+    return Estimate(float(value), float(np.sqrt(variance.sum())))
+
+
+class _Components:
+    """The component of each row [n_obs] and of each effect of `cross` [Q]."""
+
+    def __init__(self, latent, cross):
+        d, blocks = latent.like.n_predictors, cross.problem.blocks
+        starts = np.cumsum([0] + [b.n_levels for b in blocks])
+        nodes = [b.refs[::d] + start for b, start in zip(blocks, starts, strict=False)]
+        pairs = [np.stack([nodes[0], other]) for other in nodes[1:]]
+        edges = np.concatenate(pairs, axis=1) if pairs else np.zeros((2, 0), int)
+        ones = np.ones(edges.shape[1], bool)
+        graph = sparse.coo_array((ones, tuple(edges)), shape=(starts[-1], starts[-1]))
+        self.n, label = sparse.csgraph.connected_components(graph, directed=False)
+        self.of_rows = label[nodes[0]]
+        self.of_effects = np.empty(cross.Q, int)
+        for b, start, place in zip(blocks, starts, cross.slices, strict=False):
+            self.of_effects[place] = np.repeat(label[start : start + b.n_levels], b.r)
+        self.sizes = np.bincount(self.of_effects, minlength=self.n)
+        self.cross = cross
+
+    def _sums(self, groups, values):
+        """Sums [n_components, m] of values [k, m]."""
+        member = sparse.csr_array(
+            (np.ones(len(groups)), (groups, np.arange(len(groups)))), shape=(self.n, len(groups))
+        )
+        return member @ values
+
+    def log_weights(self, latent, theta, mode, H, rng):
+        """log p(y_c, u_c) - log q_c(u_c) of fresh draws [n_components, m], less q's log |C| / 2."""
+        cross, layout = self.cross, latent.layout
+        noise = rng.standard_normal((cross.Q, AT_ONCE))
+        stretch = np.sqrt(DF / rng.chisquare(DF, (self.n, AT_ONCE)))[self.of_effects]
+        # The root of a matrix without entries between components has none either.
+        away = H.root(noise) * stretch
+        square = self._sums(self.of_effects, (noise * stretch) ** 2)
+        _, centre = layout.split(mode[:, None])
+        u = [c + part for c, part in zip(centre, cross.blocks(away), strict=True)]
+        x = layout.join(np.zeros((0, AT_ONCE)), u)
+        rows = latent.log_densities(theta, x)
+        flat = np.empty((cross.Q, AT_ONCE))
+        for place, part in zip(cross.slices, u, strict=True):
+            flat[place] = part.reshape(-1, AT_ONCE)
+        size = self.sizes[:, None]
+        joint = self._sums(self.of_rows, rows)
+        joint -= 0.5 * (self._sums(self.of_effects, flat**2) + size * np.log(2 * np.pi))
+        proposal = gammaln((DF + size) / 2) - gammaln(DF / 2) - size / 2 * np.log(DF * np.pi)
+        proposal = proposal - (DF + size) / 2 * np.log1p(square / DF)
+        return joint - proposal

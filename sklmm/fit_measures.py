@@ -1,0 +1,88 @@
+r"""R^2 and intraclass correlations of mixed models.
+
+Of the variance of eta in the rows of the fit, and of the response's own,
+
+    marginal R^2 = F / (F + R + D),      conditional R^2 = (F + R) / (F + R + D),
+
+F the fixed part's, R = sum_k mean_i z_ik^T Sigma_k z_ik the random effects' (Johnson 2014, Methods
+Ecol. Evol. 5, 944-946), D the distribution's on the scale of the link (Nakagawa, Johnson &
+Schielzeth 2017, J. R. Soc. Interface 14, 20170213): sigma^2; pi^2 / 3, 1 and pi^2 / 6 for logit,
+probit and cloglog; log(1 + v / mu^2) for a log link with variance v at the mean mu.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from sklmm.prediction import linear_predictor
+
+#: Variance of the latent variable that a link of binary and ordered responses stands for.
+LATENT = {"logit": np.pi**2 / 3, "probit": 1.0, "cloglog": np.pi**2 / 6}
+#: Beyond this, exp's square overflows.
+MOST = 300.0
+
+
+class Spread(NamedTuple):
+    """Variances of eta over a fit's rows: the fixed part's, each term's; and the mean response."""
+
+    fixed: float
+    random: tuple
+    mean: float
+
+    @classmethod
+    def of(cls, design, response, result):
+        """Of a fit; None for several predictors a row."""
+        if response.n_predictors > 1:
+            return None
+        weights, total = response.weights, response.weights.sum()
+        fixed = linear_predictor(design, result, [False] * len(design.blocks))
+        log = getattr(response.family, "link", None) == "log"
+        eta = fixed.copy() if log else None
+        if design.offset is not None:
+            fixed -= design.offset
+        random = np.zeros(1 + max((b.term for b in design.blocks), default=-1))
+        for block, cov in zip(design.blocks, result.covariances, strict=True):
+            if block.z is None:
+                part = cov[0, 0]
+                random[block.term] += part
+            else:
+                part = np.einsum("na,ab,nb->n", block.z, cov, block.z)
+                random[block.term] += weights @ part / total
+            if log:
+                eta += part / 2
+        mean = float(weights @ np.exp(np.minimum(eta, MOST)) / total) if log else np.nan
+        # In place: a table may have 10^8 rows.
+        fixed -= weights @ fixed / total
+        variance = np.einsum("n,n,n->", weights, fixed, fixed) / max(total - 1, 1)
+        return cls(float(variance), tuple(random), mean)
+
+
+def distribution_variance(family, result, spread):
+    """D, on the scale of the link."""
+    link = getattr(family, "link", "identity")
+    if family.name in ("gaussian", "student_t"):
+        return float(family.variance(np.zeros(1), result.family)[0])
+    if family.name in ("bernoulli", "binomial", "ordinal"):
+        return LATENT[link]
+    if spread is not None and link == "log" and spread.mean > 0:
+        variance = family.variance(np.log(np.full(1, spread.mean)), result.family)[0]
+        return float(np.log1p(variance / spread.mean**2))
+    raise ValueError(
+        f"family={family.name!r} with link={link!r} has no variance on the scale of the link: use "
+        "score(X, y), the R^2 of predictions."
+    )
+
+
+def r_squared(family, result, spread):
+    """Series: marginal, conditional."""
+    D, R = distribution_variance(family, result, spread), sum(spread.random)
+    total = spread.fixed + R + D
+    return pd.Series({"marginal": spread.fixed / total, "conditional": (spread.fixed + R) / total})
+
+
+def intraclass_correlations(family, result, spread, terms):
+    """Series: each term's share of R + D."""
+    D = distribution_variance(family, result, spread)
+    shares = np.array(spread.random) / (sum(spread.random) + D)
+    return pd.Series(shares, pd.Index(terms, name="group"), dtype=float)

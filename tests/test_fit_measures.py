@@ -1,0 +1,106 @@
+"""R^2, intraclass correlations and comparisons of models."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sklmm import MixedEffectsClassifier, MixedEffectsRegressor, anova
+from sklmm.datasets import load_epil2
+
+
+def test_sleepstudys_are_those_of_rs_performance(sleepstudy):
+    """performance::r2 and icc of lmer's REML fit: .279, .799 and .722."""
+    model = MixedEffectsRegressor(["(1 + Days | Subject)"]).fit(*sleepstudy)
+    np.testing.assert_allclose(model.r2(), [0.279, 0.799], atol=5e-4)
+    np.testing.assert_allclose(model.icc(), [0.722], atol=5e-4)
+
+
+@pytest.mark.parametrize("link", ["logit", "probit"])
+def test_binary_responses_have_their_links_variance(link):
+    rng = np.random.default_rng(0)
+    g, x = np.arange(4000) % 100, rng.normal(size=4000)
+    noise = rng.logistic(size=4000) if link == "logit" else rng.normal(size=4000)
+    y = 1.5 * x + rng.normal(size=100)[g] + noise > 0
+    from sklmm import Bernoulli
+
+    model = MixedEffectsClassifier(["g"], family=Bernoulli(link=link), e_step="laplace")
+    model.fit(pd.DataFrame({"g": g, "x": x}), y)
+    own = np.pi**2 / 3 if link == "logit" else 1.0
+    sd = model.variance_components_["sd"][0]
+    assert model.icc()["g"] == pytest.approx(sd**2 / (sd**2 + own))
+    fixed = np.var(model.coef_[0] * x, ddof=1)
+    assert model.r2()["marginal"] == pytest.approx(fixed / (fixed + sd**2 + own))
+
+
+def test_counts_have_that_of_a_log_normal():
+    frame = load_epil2(as_frame=True).frame
+    model = MixedEffectsRegressor(["subject"], family="poisson", e_step="laplace")
+    model.fit(frame[["subject", "Base"]], frame["y"])
+    sd = model.variance_components_["sd"][0]
+    mean = np.exp(model.intercept_ + model.coef_[0] * frame["Base"] + sd**2 / 2).mean()
+    own = np.log1p(1 / mean)
+    assert model.icc()["subject"] == pytest.approx(sd**2 / (sd**2 + own))
+
+
+def test_weights_are_repetitions(sleepstudy):
+    X, y = sleepstudy
+    weight = 1 + np.arange(len(y)) % 3
+    again = np.repeat(np.arange(len(y)), weight)
+    model = MixedEffectsRegressor(["(1 + Days | Subject)"])
+    weighted = model.fit(X, y, sample_weight=weight).r2()
+    np.testing.assert_allclose(weighted, model.fit(X.iloc[again], y.iloc[again]).r2(), rtol=1e-6)
+
+
+def test_families_without_such_a_variance_say_so():
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"g": np.arange(120) % 6, "x": rng.normal(size=120)})
+    model = MixedEffectsRegressor(["g"], family="beta", e_step="laplace")
+    with pytest.raises(ValueError, match="family='beta'"):
+        model.fit(X, rng.beta(2, 2, 120)).r2()
+    model = MixedEffectsClassifier(None).fit(X[["x"]], np.arange(120) % 3)
+    with pytest.raises(ValueError, match="family='categorical'"):
+        model.icc()
+
+
+def fitted(sleepstudy, terms, method="ml", **parameters):
+    return MixedEffectsRegressor(terms, method=method, **parameters).fit(*sleepstudy)
+
+
+def test_anova_is_lme4s(sleepstudy):
+    """lme4's anova of (Days | Subject) against (1 | Subject): chi2 42.139 on 2, p 7.072e-10."""
+    large, small = fitted(sleepstudy, ["(1 + Days | Subject)"]), fitted(sleepstudy, ["Subject"])
+    table = anova(large, small)
+    assert table.index.tolist() == [1, 0]
+    assert table["n_parameters"].tolist() == [4, 6]
+    np.testing.assert_allclose(table["loglik"], [-897.0393, -875.9697], atol=1e-3)
+    assert table["chi2"].iloc[1] == pytest.approx(42.139, abs=2e-3)
+    assert table["p"].iloc[1] == pytest.approx(7.072e-10, rel=2e-3)
+    assert table[["chi2", "df", "p"]].iloc[0].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"method": "reml"}, "methods: fit all by method='ml'; they have"),
+        ({"family": "student_t", "e_step": "laplace"}, "families"),
+    ],
+)
+def test_anova_refuses_what_cannot_be_compared(sleepstudy, parameters, message):
+    first = fitted(sleepstudy, ["Subject"])
+    with pytest.raises(ValueError, match=message):
+        anova(first, fitted(sleepstudy, ["Subject"], **parameters))
+
+
+def test_anova_refuses_remls_of_different_fixed_parts_and_other_rows(sleepstudy):
+    X, y = sleepstudy
+    one = fitted(sleepstudy, ["Subject"], "reml")
+    other = fitted(sleepstudy, ["Subject"], "reml", fixed_effects=[])
+    with pytest.raises(ValueError, match="fixed parts"):
+        anova(one, other)
+    same = fitted(sleepstudy, ["(1 + Days | Subject)"], "reml")
+    assert anova(one, same)["chi2"].iloc[1] == pytest.approx(42.84, abs=0.01)
+    fewer = MixedEffectsRegressor(["Subject"]).fit(X[:100], y[:100])
+    with pytest.raises(ValueError, match="numbers of observations"):
+        anova(one, fewer)
+    with pytest.raises(ValueError, match="at least two"):
+        anova(one)
