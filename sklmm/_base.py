@@ -19,13 +19,13 @@ from sklmm._messages import (
     warn_of_no_convergence,
     warn_of_separation,
 )
+from sklmm._reports import Reports
 from sklmm.design import DesignSpec, check_effects, resolve_terms, split_formula, take_columns
 from sklmm.families import Family, Response
-from sklmm.inspection.summary import summary_text
 from sklmm.steps import ConjugateGradient, EStep, Exact, MStep, resolve_e_step, resolve_m_step
 
 
-class BaseMixedEffects(TableInput):
+class BaseMixedEffects(Reports, TableInput):
     """Shared machinery; the public estimators add the target's side."""
 
     _parameter_constraints = {
@@ -268,6 +268,22 @@ class BaseMixedEffects(TableInput):
             dof=self.dof,
         )
 
+    def _training(self, X, y, sample_weight):
+        """(Design, Response) of the rows of the fit, given again."""
+        X, y = self._take_response(X, y)
+        table = self._validate_new(X)
+        y = self._validate_target(table, y)
+        table, response = bound(table, y, sample_weight, self._bind_new)
+        design = self._spec.apply(table)
+        n_obs = response.weights.sum() if response.n_obs is None else response.n_obs
+        unseen = any((block.refs < 0).any() for block in design.blocks)
+        if unseen or not np.isclose(n_obs, self.result_.n_obs):
+            raise ValueError(
+                f"X: it must hold the rows of the fit, {self.result_.n_obs:g} observations: it has "
+                f"{'levels that the fit had not' if unseen else format(n_obs, 'g')}."
+            )
+        return design, response
+
     def _set_fitted(self, spec, design, response, result):
         labels = inference.Labels.of(spec, design.blocks, response)
         self._spec, self.result_, self._labels = spec, result, labels
@@ -380,89 +396,3 @@ class BaseMixedEffects(TableInput):
         return prediction.sample(
             design, unseen, self.result_, family, n_samples, rng, self._n_predictors
         )
-
-    def summary(self):
-        """Text report in the manner of lme4's `summary`.
-
-        Returns
-        -------
-        str
-        """
-        check_is_fitted(self)
-        return summary_text(self, self._spec)
-
-    def conf_int(self, level=0.95):
-        """Wald confidence intervals of the coefficients and the variance parameters.
-
-        Parameters
-        ----------
-        level : float, default=0.95
-
-        Returns
-        -------
-        DataFrame
-            Columns lower and upper, one row a parameter.
-        """
-        check_is_fitted(self)
-        return inference.wald_intervals(self._labels, self.result_, level)
-
-    def r2(self):
-        r"""Marginal and conditional R^2 of the fit: without and with the random effects.
-
-        The shares of the fixed part F, and of F and the random effects R, in the variance
-        F + R + D on the scale of the link, D the distribution's own.
-
-        Returns
-        -------
-        Series
-            marginal, conditional.
-
-        Raises
-        ------
-        ValueError
-            For families without such a variance.
-
-        References
-        ----------
-        Nakagawa, Johnson & Schielzeth (2017), J. R. Soc. Interface 14, 20170213.
-
-        Examples
-        --------
-        >>> from sklmm import MixedEffectsRegressor
-        >>> from sklmm.datasets import load_sleepstudy
-        >>> X, y = load_sleepstudy(return_X_y=True, as_frame=True)
-        >>> MixedEffectsRegressor(["(1 + Days | Subject)"]).fit(X, y).r2().round(3).tolist()
-        [0.279, 0.799]
-        """
-        check_is_fitted(self)
-        return fit_measures.r_squared(self._family, self.result_, self._spread)
-
-    def icc(self):
-        """Intraclass correlation of each grouping factor: its share of the variance given X.
-
-        Returns
-        -------
-        Series
-            One entry a term: R_k / (R + D), see `r2`.
-
-        Raises
-        ------
-        ValueError
-            As in `r2`.
-        """
-        check_is_fitted(self)
-        names = [term.name for term in self._spec.terms]
-        return fit_measures.intraclass_correlations(self._family, self.result_, self._spread, names)
-
-    def model_graph(self):
-        """Conditional structure of the fitted model, from its TFP joint distribution.
-
-        Returns
-        -------
-        tuple of (str, tuple of str)
-            Each random variable with those it depends on: TFP's ``resolve_graph()``.
-        """
-        check_is_fitted(self)
-        from sklmm.engine.model import graph
-
-        return graph(self._labels.blocks, self.result_)

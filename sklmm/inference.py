@@ -91,7 +91,7 @@ def block_labels(terms, blocks):
     return [(terms[b.term].name, terms[b.term].cnames[b.first : b.first + b.r]) for b in blocks]
 
 
-def _reported(labels, result):
+def reported(labels, result):
     """Estimates and standard errors of all parameters as Series, and the number of coefficients."""
     n = labels.n_fixed
     estimate = labels.estimates(result.coef, result.natural)
@@ -111,7 +111,7 @@ def fixed_effects_table(labels, result, level=0.95):
 
     With Satterthwaite's degrees of freedom df and t in the place of z.
     """
-    estimate, std, n = _reported(labels, result)
+    estimate, std, n = reported(labels, result)
     names, estimate, std = estimate.index[:n], estimate.to_numpy()[:n], std.to_numpy()[:n]
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = estimate / std
@@ -155,7 +155,7 @@ def variance_components_table(labels, result):
 
 def wald_intervals(labels, result, level):
     """Wald intervals of the coefficients and of SDs, correlations and family parameters."""
-    estimate, std, _ = _reported(labels, result)
+    estimate, std, _ = reported(labels, result)
     quantile = np.full(len(std), norm.ppf(0.5 + level / 2))
     if result.dof is not None:
         quantile[: len(result.dof)] = t(result.dof).ppf(0.5 + level / 2)

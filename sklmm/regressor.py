@@ -261,6 +261,12 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
     def _known_classes(self):
         return np.array([0.0, 1.0]) if self._family.name == "bernoulli" else self._classes
 
+    def _conditional_variance(self, X):
+        """Variance of y given eta at its posterior mean [n_rows]."""
+        _, design = self._new_design(X)
+        eta = prediction.linear_predictor(design, self.result_, self._include(True))
+        return self._response_family().variance(eta, self.result_.family)
+
     def _response_family(self):
         return self._family if self._classes is None else _Ratings(self._family, self._classes)
 

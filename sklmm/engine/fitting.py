@@ -11,6 +11,7 @@ from sklmm.engine.e_step.base import Params, initial_params
 from sklmm.engine.em import Newton, fit
 from sklmm.engine.m_step import RAISED_SD
 from sklmm.engine.problem import in_own_units, stacked, standardize
+from sklmm.engine.profile import Profile
 from sklmm.engine.satterthwaite import satterthwaite
 from sklmm.engine.theta import CONSTRAINTS, Theta
 from sklmm.result import EXACT_ROOT
@@ -22,6 +23,8 @@ FEWEST_DRAWS = 16
 DETERMINISTIC_TOL = 1e-3
 GLM_TOL = 1e-8
 MONTE_CARLO_TOL = 0.03
+PROFILE_TOL = 1e-6
+MOST_ITERATIONS = 200
 #: Draws kept for the predictions of nonlinear families: as many as fit, within bounds.
 MOST_DRAWS = 512
 KEPT_NUMBERS = 1 << 20
@@ -103,6 +106,22 @@ def run(
     loglik = None if result.loglik is None else result.loglik + response.log_constant
     n_obs = result.n_obs if response.n_obs is None else response.n_obs
     return replace(result, loglik=loglik, n_obs=n_obs)
+
+
+def profile(design, response, *, fit_intercept, start):
+    """`Profile` of a Gaussian model fitted by ML, from the EMResult of any fit of it."""
+    problem = standardize(
+        design,
+        response.y,
+        response.weights,
+        fit_intercept=fit_intercept,
+        reml=False,
+        sigma=response.family.sigma,
+        sigma_unit=response.sigma_unit,
+    )
+    algorithm = Newton(problem, make_kernel(Exact()), PROFILE_TOL, 0, _warm(problem, start))
+    result = fit(algorithm, max_iter=MOST_ITERATIONS, n_draws=FEWEST_DRAWS)
+    return Profile(algorithm, np.sqrt(np.maximum(np.diag(result.natural_cov), 0.0)))
 
 
 def _on(device):

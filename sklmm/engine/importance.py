@@ -23,12 +23,14 @@ from sklmm.engine.equations import MOST_DENSE
 
 #: Degrees of freedom of the proposals.
 DF = 8
-#: Draws at once, at least and at most, and rows times draws in all.
-AT_ONCE = 64
+#: Fewest and most draws at once, and rows times draws at once; most draws in all, and rows times
+#: draws.
+AT_ONCE = (64, 1024)
+CELLS = 1 << 17
 MOST_DRAWS = 8192
 MOST_CELLS = 1 << 28
 #: Standard error at which there are draws enough.
-ERROR = 0.02
+ERROR = 0.05
 #: Weights whose squares' mean is beyond this have an error that the draws do not show; they are not
 #: worth looking at where more effects than this are connected.
 MOST_UNEVEN = 20.0
@@ -57,16 +59,19 @@ def marginal_loglik(latent, theta, mode, equations, rng):
     if components.sizes.max() > MOST_CONNECTED:
         return None
     H = Dense(cross, equations.params.factors, 1.0)
-    log_weights = []
+    at_once = int(np.clip(CELLS // latent.n_rows, *AT_ONCE))
+    weights, more = np.zeros((components.n, 0)), 1
     while True:
-        log_weights.append(components.log_weights(latent, theta, mode, H, rng))
-        weights = np.concatenate(log_weights, axis=1)
+        fresh = [components.log_weights(latent, theta, mode, H, rng, at_once) for _ in range(more)]
+        weights = np.concatenate([weights, *fresh], axis=1)
         if _uneven(weights) > MOST_UNEVEN:
             return None
         found = _estimate(weights, H.log_det)
         m = weights.shape[1]
         if found.error < ERROR or m >= MOST_DRAWS or m * latent.n_rows > MOST_CELLS:
             return found
+        # Twice as many in all.
+        more = m // at_once
 
 
 def _relative_variances(log_weights):
@@ -114,21 +119,21 @@ class _Components:
         )
         return member @ values
 
-    def log_weights(self, latent, theta, mode, H, rng):
+    def log_weights(self, latent, theta, mode, H, rng, m):
         """log p(y_c, u_c) - log q_c(u_c) of fresh draws [n_components, m], less q's log |C| / 2."""
         cross, layout = self.cross, latent.layout
-        noise = rng.standard_normal((cross.Q, AT_ONCE))
-        stretch = np.sqrt(DF / rng.chisquare(DF, (self.n, AT_ONCE)))[self.of_effects]
+        noise = rng.standard_normal((cross.Q, m))
+        stretch = np.sqrt(DF / rng.chisquare(DF, (self.n, m)))[self.of_effects]
         # The root of a matrix without entries between components has none either.
         away = H.root(noise) * stretch
         square = self._sums(self.of_effects, (noise * stretch) ** 2)
         _, centre = layout.split(mode[:, None])
         u = [c + part for c, part in zip(centre, cross.blocks(away), strict=True)]
-        x = layout.join(np.zeros((0, AT_ONCE)), u)
+        x = layout.join(np.zeros((0, m)), u)
         rows = latent.log_densities(theta, x)
-        flat = np.empty((cross.Q, AT_ONCE))
+        flat = np.empty((cross.Q, m))
         for place, part in zip(cross.slices, u, strict=True):
-            flat[place] = part.reshape(-1, AT_ONCE)
+            flat[place] = part.reshape(-1, m)
         size = self.sizes[:, None]
         joint = self._sums(self.of_rows, rows)
         joint -= 0.5 * (self._sums(self.of_effects, flat**2) + size * np.log(2 * np.pi))

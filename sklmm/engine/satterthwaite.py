@@ -60,14 +60,14 @@ def observed(kernel, params, state, seed):
     for e in np.eye(n_theta(params.factors)):
         up, down = (
             gradient(moved, kernel.step(moved, state, seed)[0])
-            for moved in (_moved(params, h * e) for h in (STEP, -STEP))
+            for moved in (displaced(params, h * e) for h in (STEP, -STEP))
         )
         columns.append((down - up) / (2 * STEP))
     out = np.column_stack(columns)
     return (out + out.T) / 2
 
 
-def _moved(params, delta):
+def displaced(params, delta):
     """Params at theta + delta, the signs of L's columns as they are."""
     factors, first = [], 0
     for L in params.factors:

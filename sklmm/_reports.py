@@ -1,0 +1,199 @@
+"""What a fitted estimator tells of itself: its summary, intervals, R^2 and graph."""
+
+from copy import copy
+
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from sklmm import fit_measures, inference, intervals
+from sklmm.inspection.summary import summary_text
+from sklmm.result import Status
+from sklmm.steps import resolve_e_step
+
+
+class Reports:
+    """Methods of a fitted `BaseMixedEffects`."""
+
+    def summary(self):
+        """Text report in the manner of lme4's `summary`.
+
+        Returns
+        -------
+        str
+        """
+        check_is_fitted(self)
+        return summary_text(self, self._spec)
+
+    def conf_int(
+        self,
+        level=0.95,
+        method="wald",
+        X=None,
+        y=None,
+        sample_weight=None,
+        *,
+        n_resamples=500,
+        n_jobs=None,
+        random_state=None,
+    ):
+        """Confidence intervals of the coefficients and the variance parameters.
+
+        Parameters
+        ----------
+        level : float, default=0.95
+        method : {"wald", "profile", "bootstrap"}, default="wald"
+            "wald" is the estimate and its standard error. "profile" is the profile likelihood of a
+            Gaussian model, by ML, as lme4's: for SDs of few levels it is the one to trust.
+            "bootstrap" fits the model to data drawn from itself: any family, and as many fits.
+            Its interval is normal, of the resamples' SD and less their bias.
+        X, y, sample_weight
+            The rows of the fit, for "profile" and "bootstrap".
+        n_resamples : int, default=500
+            Bootstrap fits.
+        n_jobs : int, optional
+            Processes of joblib's.
+        random_state : int, RandomState or None
+            Of the bootstrap.
+
+        Returns
+        -------
+        DataFrame
+            Columns lower and upper, one row a parameter.
+
+        Raises
+        ------
+        ValueError
+            Where a method needs rows or a family that it does not have.
+
+        References
+        ----------
+        Bates, Maechler, Bolker & Walker (2015), J. Stat. Softw. 67(1), sec. 5.1.
+
+        Examples
+        --------
+        >>> from sklmm import MixedEffectsRegressor
+        >>> from sklmm.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+        >>> model = MixedEffectsRegressor(["(1 + Days | Subject)"]).fit(X, y)
+        >>> model.conf_int(method="profile", X=X, y=y).loc["sd(Subject, Days)"].round(1).tolist()
+        [3.8, 8.8]
+        """
+        check_is_fitted(self)
+        if not 0 < level < 1:
+            raise ValueError(f"level={level!r} must be between 0 and 1.")
+        if method == "wald":
+            return inference.wald_intervals(self._labels, self.result_, level)
+        if method not in ("profile", "bootstrap"):
+            raise ValueError(
+                f"method={method!r} is not available: use 'wald', 'profile' or 'bootstrap'."
+            )
+        if X is None:
+            raise ValueError(
+                f"method={method!r} needs the rows of the fit: conf_int(method={method!r}, X=X, "
+                "y=y)."
+            )
+        if self._spec.sparse or self.result_.status is Status.PERFECT or not self._stops_by_rule():
+            raise ValueError(
+                f"method={method!r} is not for models with sparse columns, a perfect fit or "
+                "m_step='adam': use 'wald'."
+            )
+        design, response = self._training(X, y, sample_weight)
+        names = self._labels.names
+        if method == "profile":
+            if response.family.name != "gaussian":
+                raise ValueError(
+                    f"method='profile' is for family='gaussian', not {response.family.name!r}: use "
+                    "'bootstrap'."
+                )
+            from sklmm.engine.fitting import profile
+
+            found = profile(
+                design, response, fit_intercept=self._spec.fit_intercept, start=self.result_
+            )
+            return intervals.table(names, *intervals.profile_intervals(found, level, n_jobs))
+        counted = response.family.weights == "repeats" and response.family.name != "binomial"
+        if counted and not (response.weights == 1).all():
+            raise ValueError(
+                "sample_weight: the bootstrap draws each row once, and these weights are "
+                "repetitions: repeat the rows."
+            )
+        rng = check_random_state(random_state)
+        estimates = intervals.bootstrap_estimates(
+            self._refitted, design, response, self.result_, n_resamples, n_jobs, rng
+        )
+        estimate = self._estimates()[0]
+        return intervals.table(names, *intervals.bootstrap_intervals(estimates, estimate, level))
+
+    def _refitted(self, design, response):
+        """Estimates of the parameters from another response to the same rows."""
+        other = copy(self)
+        other.warm_start, other.verbose = True, 0
+        other.dof = None
+        e_step = resolve_e_step(self.e_step, response.family, design.sizes)
+        result = other._run(design, response, self._spec.fit_intercept, e_step)
+        return self._labels.estimates(result.coef, result.natural)
+
+    def _estimates(self):
+        """Estimates and standard errors of all parameters, each a Series."""
+        return inference.reported(self._labels, self.result_)[:2]
+
+    def r2(self):
+        r"""Marginal and conditional R^2 of the fit: without and with the random effects.
+
+        The shares of the fixed part F, and of F and the random effects R, in the variance
+        F + R + D on the scale of the link, D the distribution's own.
+
+        Returns
+        -------
+        Series
+            marginal, conditional.
+
+        Raises
+        ------
+        ValueError
+            For families without such a variance.
+
+        References
+        ----------
+        Nakagawa, Johnson & Schielzeth (2017), J. R. Soc. Interface 14, 20170213.
+
+        Examples
+        --------
+        >>> from sklmm import MixedEffectsRegressor
+        >>> from sklmm.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+        >>> MixedEffectsRegressor(["(1 + Days | Subject)"]).fit(X, y).r2().round(3).tolist()
+        [0.279, 0.799]
+        """
+        check_is_fitted(self)
+        return fit_measures.r_squared(self._family, self.result_, self._spread)
+
+    def icc(self):
+        """Intraclass correlation of each grouping factor: its share of the variance given X.
+
+        Returns
+        -------
+        Series
+            One entry a term: R_k / (R + D), see `r2`.
+
+        Raises
+        ------
+        ValueError
+            As in `r2`.
+        """
+        check_is_fitted(self)
+        names = [term.name for term in self._spec.terms]
+        return fit_measures.intraclass_correlations(self._family, self.result_, self._spread, names)
+
+    def model_graph(self):
+        """Conditional structure of the fitted model, from its TFP joint distribution.
+
+        Returns
+        -------
+        tuple of (str, tuple of str)
+            Each random variable with those it depends on: TFP's ``resolve_graph()``.
+        """
+        check_is_fitted(self)
+        from sklmm.engine.model import graph
+
+        return graph(self._labels.blocks, self.result_)

@@ -1,0 +1,124 @@
+"""`RandomEffectsDisplay`: the effects of a term's levels."""
+
+import numpy as np
+from scipy.stats import norm
+from sklearn.utils.validation import check_is_fitted
+
+from sklmm.inspection._axes import histogram, named, new_axes, normal_quantiles
+
+KINDS = ("caterpillar", "histogram", "qq")
+#: Levels whose names fit beside a caterpillar.
+MOST_NAMED = 40
+
+
+class RandomEffectsDisplay:
+    """Posterior means of a term's effects, and their uncertainty.
+
+    Parameters
+    ----------
+    effects, std : Series
+        Posterior means and SDs by level.
+    sd : float
+        The term's own SD.
+    term, coefficient : str
+
+    Attributes
+    ----------
+    figure_, ax_ : matplotlib Figure, Axes
+
+    Examples
+    --------
+    >>> from sklmm import MixedEffectsRegressor
+    >>> from sklmm.datasets import load_sleepstudy
+    >>> from sklmm.inspection import RandomEffectsDisplay
+    >>> X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+    >>> model = MixedEffectsRegressor(["(1 + Days | Subject)"]).fit(X, y)
+    >>> display = RandomEffectsDisplay.from_estimator(model, coefficient="Days")
+    >>> display.ax_.get_xlabel()
+    'effect: Days'
+    """
+
+    def __init__(self, *, effects, std, sd, term, coefficient):
+        self.effects = effects
+        self.std = std
+        self.sd = sd
+        self.term = term
+        self.coefficient = coefficient
+
+    @classmethod
+    def from_estimator(
+        cls, estimator, *, term=None, coefficient=None, kind="caterpillar", level=0.95, ax=None
+    ):
+        """Draw the effects of a fitted estimator's term.
+
+        Parameters
+        ----------
+        estimator : MixedEffectsRegressor or MixedEffectsClassifier
+        term, coefficient : str, optional
+            The first ones by default.
+        kind : {"caterpillar", "histogram", "qq"}, default="caterpillar"
+        level : float, default=0.95
+            Of a caterpillar's intervals.
+        ax : Axes, optional
+
+        Returns
+        -------
+        RandomEffectsDisplay
+        """
+        check_is_fitted(estimator)
+        if not estimator.random_effects_:
+            raise ValueError("random_effects: the model has no terms to draw.")
+        term = named(term, estimator.random_effects_, "term")
+        table = estimator.random_effects_[term]
+        coefficient = named(coefficient, table.columns, "coefficient")
+        display = cls(
+            effects=table[coefficient],
+            std=estimator.random_effects_std_[term][coefficient],
+            sd=float(np.sqrt(estimator.cov_re_[term].loc[coefficient, coefficient])),
+            term=term,
+            coefficient=coefficient,
+        )
+        return display.plot(kind=kind, level=level, ax=ax)
+
+    def plot(self, *, kind="caterpillar", level=0.95, ax=None):
+        """Draw.
+
+        Parameters
+        ----------
+        kind : {"caterpillar", "histogram", "qq"}, default="caterpillar"
+            The levels in order with intervals; their density beside the model's normal one; or
+            their quantiles beside a normal distribution's.
+        level : float, default=0.95
+        ax : Axes, optional
+
+        Returns
+        -------
+        RandomEffectsDisplay
+        """
+        kind = named(kind, KINDS, "kind")
+        self.figure_, (self.ax_,) = new_axes(self, 1, ax)
+        name = f"effect: {self.coefficient}"
+        if kind == "histogram":
+            histogram(self.effects.to_numpy(), self.sd, self.ax_, color="C0", alpha=0.6)
+            self.ax_.set(xlabel=name)
+        elif kind == "qq":
+            normal_quantiles(self.effects.to_numpy(), self.ax_, color="C0")
+            self.ax_.set(ylabel=name)
+        else:
+            self._caterpillar(level)
+            self.ax_.set(xlabel=name)
+        self.ax_.set(title=self.term)
+        return self
+
+    def _caterpillar(self, level):
+        order = self.effects.argsort().to_numpy()
+        effects, half = self.effects.iloc[order], norm.ppf(0.5 + level / 2) * self.std.iloc[order]
+        places = np.arange(len(order))
+        self.ax_.hlines(places, effects - half, effects + half, color="C0", linewidth=1, alpha=0.6)
+        self.ax_.plot(effects, places, ".", color="C0", markersize=4)
+        self.ax_.axvline(0.0, color="0.5", linewidth=1, zorder=0)
+        self.ax_.set_ylim(-1, len(order))
+        if len(order) <= MOST_NAMED:
+            self.ax_.set_yticks(places, [str(label) for label in effects.index], fontsize="x-small")
+        else:
+            self.ax_.set(ylabel="levels in order")

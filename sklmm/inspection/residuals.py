@@ -1,0 +1,98 @@
+"""`ResidualsDisplay`: what a model leaves of y."""
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from sklmm.inspection._axes import histogram, named, new_axes, normal_quantiles
+
+KINDS = ("fitted", "histogram", "qq")
+MOST_POINTS = 5000
+
+
+class ResidualsDisplay:
+    """Residuals y - prediction, in SDs of the response given the prediction.
+
+    Parameters
+    ----------
+    fitted : ndarray of shape (n_rows,)
+    residuals : ndarray of shape (n_rows,)
+    sd : float
+        The SD that they have under the model.
+
+    Attributes
+    ----------
+    figure_, ax_ : matplotlib Figure, Axes
+
+    Examples
+    --------
+    >>> from sklmm import MixedEffectsRegressor
+    >>> from sklmm.datasets import load_sleepstudy
+    >>> from sklmm.inspection import ResidualsDisplay
+    >>> X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+    >>> model = MixedEffectsRegressor(["(1 + Days | Subject)"]).fit(X, y)
+    >>> ResidualsDisplay.from_estimator(model, X, y).ax_.get_ylabel()
+    'residual'
+    """
+
+    def __init__(self, *, fitted, residuals, sd):
+        self.fitted = fitted
+        self.residuals = residuals
+        self.sd = sd
+
+    @classmethod
+    def from_estimator(cls, estimator, X, y, *, kind="fitted", ax=None):
+        """Draw the residuals of rows.
+
+        Parameters
+        ----------
+        estimator : MixedEffectsRegressor
+            Of any family: Pearson residuals, divided by the SD of y given its mean, where that is
+            not the same everywhere.
+        X, y : table and response
+        kind : {"fitted", "histogram", "qq"}, default="fitted"
+        ax : Axes, optional
+
+        Returns
+        -------
+        ResidualsDisplay
+        """
+        check_is_fitted(estimator)
+        if not hasattr(estimator, "_response_family"):
+            raise ValueError(
+                "estimator: classes have no residuals; ResidualsDisplay is for a "
+                "MixedEffectsRegressor."
+            )
+        fitted, y = estimator.predict(X), np.asarray(y, float)
+        residuals, sd = y - fitted, estimator.sigma_
+        if not estimator._family.scale_equivariant:
+            residuals, sd = residuals / np.sqrt(estimator._conditional_variance(X)), 1.0
+        return cls(fitted=fitted, residuals=residuals, sd=float(sd)).plot(kind=kind, ax=ax)
+
+    def plot(self, *, kind="fitted", ax=None):
+        """Draw.
+
+        Parameters
+        ----------
+        kind : {"fitted", "histogram", "qq"}, default="fitted"
+            Against the fitted values, of at most 5,000 rows; their density beside the model's
+            normal one; or their quantiles beside a normal distribution's.
+        ax : Axes, optional
+
+        Returns
+        -------
+        ResidualsDisplay
+        """
+        kind = named(kind, KINDS, "kind")
+        self.figure_, (self.ax_,) = new_axes(self, 1, ax)
+        some = slice(None, None, -(-len(self.residuals) // MOST_POINTS))
+        if kind == "fitted":
+            self.ax_.plot(self.fitted[some], self.residuals[some], ".", markersize=3, alpha=0.5)
+            self.ax_.axhline(0.0, color="0.5", linewidth=1, zorder=0)
+            self.ax_.set(xlabel="fitted value", ylabel="residual")
+        elif kind == "histogram":
+            histogram(self.residuals, self.sd, self.ax_, color="C0", alpha=0.6)
+            self.ax_.set(xlabel="residual")
+        else:
+            normal_quantiles(self.residuals[some], self.ax_, color="C0", markersize=3)
+            self.ax_.set(ylabel="residual")
+        return self

@@ -1,0 +1,103 @@
+"""`TraceDisplay`: a chain's effects by iteration."""
+
+from sklearn.utils.validation import check_is_fitted
+
+from sklmm.inspection._axes import named, new_axes
+
+
+class TraceDisplay:
+    """One chain's draws of some levels' effects, by iteration.
+
+    The parameters move in the first iterations, and the draws with them.
+
+    Parameters
+    ----------
+    iterations : ndarray of shape (n_draws,)
+    draws : ndarray of shape (n_draws, n_levels)
+    levels : list
+    term, coefficient : str
+
+    Attributes
+    ----------
+    figure_, ax_ : matplotlib Figure, Axes
+    lines_ : list of Line2D
+        One a level.
+    """
+
+    def __init__(self, *, iterations, draws, levels, term, coefficient):
+        self.iterations = iterations
+        self.draws = draws
+        self.levels = levels
+        self.term = term
+        self.coefficient = coefficient
+
+    @classmethod
+    def from_estimator(cls, estimator, *, term=None, coefficient=None, levels=5, ax=None):
+        """Draw the chain of a model fitted by "hmc" or "nuts".
+
+        Parameters
+        ----------
+        estimator : MixedEffectsRegressor or MixedEffectsClassifier
+        term, coefficient : str, optional
+            The first ones by default.
+        levels : int or list, default=5
+            Labels of levels, or how many of the first to draw.
+        ax : Axes, optional
+
+        Returns
+        -------
+        TraceDisplay
+
+        Raises
+        ------
+        ValueError
+            For a model that has no chain, or without that term, coefficient or level.
+        """
+        check_is_fitted(estimator)
+        trace = estimator.result_.trace
+        if trace is None:
+            raise ValueError(
+                f"e_step={estimator.e_step!r} drew no chain, or an update followed: fit by 'hmc' "
+                "or 'nuts'."
+            )
+        term = named(term, estimator.random_effects_, "term")
+        table = estimator.random_effects_[term]
+        coefficient = named(coefficient, table.columns, "coefficient")
+        wanted = list(table.index[:levels]) if isinstance(levels, int) else list(levels)
+        rows = table.index.get_indexer(wanted)
+        if (rows < 0).any():
+            raise ValueError(f"levels: {wanted[int(rows.argmin())]!r} is not one of {term!r}.")
+        iterations, blocks = trace
+        column = list(table.columns).index(coefficient)
+        for name, mine, _ in estimator._term_blocks():
+            if name.name != term:
+                continue
+            for k in mine:
+                width = blocks[k].shape[2]
+                if column < width:
+                    draws = blocks[k][:, rows, column]
+                    break
+                column -= width
+        return cls(
+            iterations=iterations, draws=draws, levels=wanted, term=term, coefficient=coefficient
+        ).plot(ax=ax)
+
+    def plot(self, *, ax=None):
+        """Draw.
+
+        Parameters
+        ----------
+        ax : Axes, optional
+
+        Returns
+        -------
+        TraceDisplay
+        """
+        self.figure_, (self.ax_,) = new_axes(self, 1, ax)
+        self.lines_ = self.ax_.plot(self.iterations, self.draws, linewidth=1)
+        for line, level in zip(self.lines_, self.levels, strict=True):
+            line.set_label(str(level))
+        if len(self.levels) <= 10:
+            self.ax_.legend(frameon=False, fontsize="small", title=self.term)
+        self.ax_.set(xlabel="iteration", ylabel=f"effect: {self.coefficient}", title=self.term)
+        return self

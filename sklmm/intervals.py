@@ -1,0 +1,83 @@
+"""Confidence intervals that need the rows of the fit: profile likelihood and parametric bootstrap.
+
+The bootstrap draws new effects and responses from the fitted model and fits it to each of them
+(Bates, Maechler, Bolker & Walker 2015, J. Stat. Softw. 67(1), sec. 5.1); its intervals are normal
+ones with the bias taken out (Davison & Hinkley 1997, Bootstrap Methods, eq. 5.5).
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from scipy.stats import norm
+
+from sklmm.prediction import linear_predictor
+
+
+def table(names, lower, upper):
+    """Columns lower and upper, one row a parameter."""
+    return pd.DataFrame({"lower": lower, "upper": upper}, index=pd.Index(names, name="parameter"))
+
+
+def profile_intervals(profile, level, n_jobs):
+    """(lower, upper) of all parameters."""
+    quantile = norm.ppf(0.5 + level / 2)
+    found = Parallel(n_jobs=n_jobs)(
+        delayed(profile.interval)(i, quantile) for i in range(len(profile.std))
+    )
+    return np.transpose(found)
+
+
+def bootstrap_estimates(refit, design, response, result, n_resamples, n_jobs, rng):
+    """Estimates of data drawn from the model, [n_resamples, n_parameters].
+
+    `refit` makes them of a Response; what it cannot fit is left out.
+    """
+    seeds = rng.randint(2**31 - 1, size=n_resamples)
+    found = Parallel(n_jobs=n_jobs)(
+        delayed(_resample)(refit, design, response, result, seed) for seed in seeds
+    )
+    return np.array([values for values in found if values is not None])
+
+
+def _resample(refit, design, response, result, seed):
+    y = simulate(design, response, result, np.random.default_rng(seed))
+    try:
+        return refit(design, replace(response, y=y))
+    except ValueError:
+        # Data that the model cannot be fitted to: counts that are all 0, say.
+        return None
+
+
+def bootstrap_intervals(estimates, estimate, level):
+    """(lower, upper) from estimates of resamples [n_resamples, n_parameters]; SDs are not below 0.
+
+    estimate - bias +- quantile * SD: percentiles of as few resamples are noisy, and do not correct
+    for the bias of SDs.
+    """
+    bias = estimates.mean(axis=0) - estimate
+    half = norm.ppf(0.5 + level / 2) * estimates.std(axis=0, ddof=1)
+    lower, upper = estimate - bias - half, estimate - bias + half
+    positive = estimate.index.str.startswith("sd(") | (estimate.index == "sigma")
+    return np.where(positive, np.maximum(lower, 0.0), lower), upper
+
+
+def simulate(design, response, result, rng):
+    """y [n_rows] from the fitted model, the effects drawn anew."""
+    family, d = response.family, response.n_predictors
+    effects = []
+    for old, cov in zip(result.effects, result.covariances, strict=True):
+        values, vectors = np.linalg.eigh(cov)
+        root = vectors * np.sqrt(np.maximum(values, 0.0))
+        effects.append(rng.standard_normal(old.shape) @ root.T)
+    drawn = replace(result, effects=tuple(effects))
+    n_terms = 1 + max((b.term for b in design.blocks), default=-1)
+    eta = linear_predictor(design, drawn, [True] * n_terms, d)
+    if family.name == "binomial":
+        trials = np.round(response.weights).astype(int)
+        return rng.binomial(trials, family.mean(eta, result.family)) / trials
+    if family.weights == "precision":
+        sd = result.sigma / (response.sigma_unit * np.sqrt(response.weights))
+        return rng.normal(eta, sd)
+    return np.asarray(family.sample(eta, result.family, rng), float)

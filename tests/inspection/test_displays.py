@@ -1,0 +1,162 @@
+"""Each display from a real fit: what is on its axes."""
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from sklmm import HMC, MixedEffectsClassifier, MixedEffectsRegressor
+from sklmm.inspection import (
+    ConvergenceDisplay,
+    ModelGraphDisplay,
+    RandomEffectsDisplay,
+    ResidualsDisplay,
+    TraceDisplay,
+)
+from tests.simulate import simulate
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def gaussian(sleepstudy):
+    return MixedEffectsRegressor(["(1 + Days | Subject)"]).fit(*sleepstudy)
+
+
+@pytest.fixture(scope="module")
+def sampled():
+    X, y, _, _ = simulate("poisson", 0)
+    return MixedEffectsRegressor(
+        ["g"], family="poisson", e_step=HMC(n_chains=16), random_state=0
+    ).fit(X, y)
+
+
+def test_convergence_has_a_line_a_parameter(gaussian):
+    display = ConvergenceDisplay.from_estimator(gaussian)
+    assert len(display.axes_) == 2
+    assert list(display.lines_) == ["loss", *gaussian._labels.names]
+    loss, moves = display.axes_
+    assert len(loss.lines) == 1
+    np.testing.assert_array_equal(loss.lines[0].get_ydata(), gaussian.history_["loss"])
+    assert len(moves.lines) == 6
+    last = [line.get_ydata()[-1] for line in moves.lines]
+    np.testing.assert_allclose(last, 0, atol=0.01)
+    assert loss.get_xlim() == (1, gaussian.n_iter_)
+    assert [t.get_text() for t in moves.get_legend().get_texts()] == gaussian._labels.names
+
+
+def test_convergence_of_chains_has_their_acceptance(sampled):
+    display = ConvergenceDisplay.from_estimator(sampled, parameters=["sd(g, Intercept)"])
+    assert len(display.axes_) == 3
+    assert list(display.lines_) == ["loss", "sd(g, Intercept)", "acceptance_rate"]
+    assert display.axes_[2].get_ylim() == (0, 1)
+    with pytest.raises(ValueError, match="parameters: 'sd' is not one of"):
+        ConvergenceDisplay.from_estimator(sampled, parameters=["sd"])
+
+
+def test_trace_has_a_line_a_level(sampled):
+    display = TraceDisplay.from_estimator(sampled, levels=3)
+    assert len(display.lines_) == len(display.ax_.lines) == 3
+    iterations, (draws,) = sampled.result_.trace
+    np.testing.assert_array_equal(display.lines_[1].get_xdata(), iterations)
+    np.testing.assert_array_equal(display.lines_[1].get_ydata(), draws[:, 1, 0])
+    some = TraceDisplay.from_estimator(sampled, levels=[5])
+    np.testing.assert_array_equal(some.lines_[0].get_ydata(), draws[:, 5, 0])
+    with pytest.raises(ValueError, match="levels: 'none' is not one of 'g'"):
+        TraceDisplay.from_estimator(sampled, levels=["none"])
+
+
+def test_trace_needs_a_chain(gaussian):
+    with pytest.raises(ValueError, match="e_step='auto' drew no chain"):
+        TraceDisplay.from_estimator(gaussian)
+
+
+def test_caterpillar_has_an_interval_a_level_in_order(gaussian):
+    display = RandomEffectsDisplay.from_estimator(gaussian, coefficient="Days")
+    (points,) = (line for line in display.ax_.lines if line.get_marker() == ".")
+    effects = gaussian.random_effects_["Subject"]["Days"].sort_values()
+    np.testing.assert_array_equal(points.get_xdata(), effects)
+    (bars,) = display.ax_.collections
+    ends = np.array([path.vertices[:, 0] for path in bars.get_paths()])
+    half = 1.959964 * gaussian.random_effects_std_["Subject"]["Days"][effects.index]
+    np.testing.assert_allclose(ends[:, 1] - ends[:, 0], 2 * half, rtol=1e-6)
+    names = [t.get_text() for t in display.ax_.get_yticklabels()]
+    assert names == [str(label) for label in effects.index]
+    assert display.ax_.get_ylim() == (-1, 18)
+
+
+def test_histogram_and_quantiles_of_effects(gaussian):
+    display = RandomEffectsDisplay.from_estimator(gaussian, kind="histogram")
+    area = sum(bar.get_height() * bar.get_width() for bar in display.ax_.patches)
+    assert area == pytest.approx(1)
+    (curve,) = display.ax_.lines
+    x, density = curve.get_data()
+    assert np.sum(density) * (x[1] - x[0]) == pytest.approx(1, abs=1e-3)
+    quantiles = RandomEffectsDisplay.from_estimator(gaussian, kind="qq")
+    values = quantiles.ax_.lines[0].get_ydata()
+    assert len(values) == 18
+    assert (np.diff(values) >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"term": "Days"}, r"term='Days' is not one of this model, which has 'Subject'"),
+        ({"coefficient": "x"}, r"coefficient='x' is not one of"),
+        ({"kind": "bar"}, r"kind='bar' is not one of"),
+    ],
+)
+def test_random_effects_display_names_what_it_has(gaussian, options, message):
+    with pytest.raises(ValueError, match=message):
+        RandomEffectsDisplay.from_estimator(gaussian, **options)
+
+
+def test_residuals(gaussian, sleepstudy):
+    X, y = sleepstudy
+    display = ResidualsDisplay.from_estimator(gaussian, X, y)
+    fitted, residual = display.ax_.lines[0].get_data()
+    np.testing.assert_allclose(fitted + residual, y)
+    np.testing.assert_allclose(display.sd, gaussian.sigma_)
+    figure, axes = plt.subplots(1, 2)
+    histogram = ResidualsDisplay.from_estimator(gaussian, X, y, kind="histogram", ax=axes[0])
+    assert histogram.figure_ is figure
+    assert histogram.ax_ is axes[0]
+    assert "25.6" in histogram.ax_.get_legend().get_texts()[0].get_text()
+    quantiles = ResidualsDisplay.from_estimator(gaussian, X, y, kind="qq", ax=axes[1])
+    assert len(quantiles.ax_.lines[0].get_ydata()) == len(y)
+
+
+def test_pearson_residuals_have_variance_1(sampled):
+    X, y, _, _ = simulate("poisson", 0)
+    display = ResidualsDisplay.from_estimator(sampled, X, y)
+    assert display.sd == 1
+    assert display.residuals.std() == pytest.approx(1, abs=0.1)
+
+
+def test_classes_have_no_residuals():
+    X, y, _, _ = simulate("bernoulli", 0)
+    model = MixedEffectsClassifier(["g"], e_step="laplace").fit(X, y)
+    with pytest.raises(ValueError, match="classes have no residuals"):
+        ResidualsDisplay.from_estimator(model, X, y)
+
+
+def test_the_graph_has_a_box_a_variable_and_an_arrow_a_dependence(gaussian):
+    display = ModelGraphDisplay.from_estimator(gaussian)
+    graph = dict(gaussian.model_graph())
+    assert display.boxes_.keys() == graph.keys()
+    arrows = [a for a in display.ax_.texts if a.arrow_patch is not None]
+    assert len(arrows) == sum(len(parents) for parents in graph.values())
+    for name, parents in graph.items():
+        for parent in parents:
+            assert display.boxes_[parent].xy[1] > display.boxes_[name].xy[1]
+
+
+def test_a_wrong_number_of_axes_is_told(gaussian):
+    with pytest.raises(ValueError, match="ConvergenceDisplay draws on 2 axes, and 1 came"):
+        ConvergenceDisplay.from_estimator(gaussian, ax=plt.subplots()[1])

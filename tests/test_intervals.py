@@ -1,0 +1,138 @@
+"""Profile and bootstrap intervals: lme4's, their coverage, and what they refuse."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sklmm import Gaussian, MixedEffectsClassifier, MixedEffectsRegressor, RandomEffect
+from sklmm.datasets import load_dyestuff
+
+#: lme4 1.1-31: confint(lmer(Reaction ~ Days + (1 + Days | Subject)), oldNames = FALSE).
+SLEEPSTUDY = {
+    "Intercept": (237.6807, 265.1295),
+    "Days": (7.3587, 13.5759),
+    "sd(Subject, Intercept)": (14.3815, 37.7160),
+    "sd(Subject, Days)": (3.8012, 8.7534),
+    "corr(Subject, Intercept, Days)": (-0.4815, 0.6850),
+    "sigma": (22.8983, 28.8580),
+}
+
+
+@pytest.mark.parametrize("method", ["ml", "reml"])
+def test_profiles_are_lme4s(sleepstudy, method):
+    X, y = sleepstudy
+    model = MixedEffectsRegressor(["(1 + Days | Subject)"], method=method).fit(X, y)
+    interval = model.conf_int(method="profile", X=X, y=y)
+    assert list(interval.index) == model._labels.names
+    expected = pd.DataFrame(SLEEPSTUDY, index=["lower", "upper"]).T.loc[interval.index]
+    width = expected["upper"] - expected["lower"]
+    assert ((interval - expected).abs().max(axis=1) < 0.003 * width).all(), interval
+    narrow = model.conf_int(0.5, method="profile", X=X, y=y)
+    assert (narrow["lower"] > interval["lower"]).all()
+    assert (narrow["upper"] < interval["upper"]).all()
+
+
+def test_a_variance_of_0_has_an_interval_from_0():
+    """lme4's, to four digits."""
+    X, y = load_dyestuff(version=2, return_X_y=True, as_frame=True)
+    interval = MixedEffectsRegressor(["Batch"]).fit(X, y).conf_int(method="profile", X=X, y=y)
+    expected = {
+        "Intercept": (4.312100, 7.019092),
+        "sd(Batch, Intercept)": (0.0, 2.084043),
+        "sigma": (2.892831, 4.815833),
+    }
+    for name, limits in expected.items():
+        np.testing.assert_allclose(interval.loc[name], limits, rtol=5e-4)
+
+
+def test_pinned_parameters_have_no_width(sleepstudy):
+    X, y = sleepstudy
+    model = MixedEffectsRegressor([RandomEffect("Subject", sd=30.0)], family=Gaussian(sigma=28.0))
+    interval = model.fit(X, y).conf_int(method="profile", X=X, y=y)
+    np.testing.assert_allclose(interval.loc["sd(Subject, Intercept)"], 30.0)
+    np.testing.assert_allclose(interval.loc["sigma"], 28.0)
+    # All that varies is the coefficients, and normal: Wald's.
+    wald = model.set_params(method="ml").fit(X, y).conf_int()
+    np.testing.assert_allclose(interval.loc["Days"], wald.loc["Days"], rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["profile", "bootstrap"])
+def test_coverage(method):
+    """Of 200 data sets of 40 groups, 95 % intervals of all parameters."""
+    covered, truth = [], np.array([1.0, 0.5, 0.7, 1.0])
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        g, x = np.arange(200) % 40, rng.normal(size=200)
+        y = 1 + 0.5 * x + 0.7 * rng.normal(size=40)[g] + rng.normal(size=200)
+        X = pd.DataFrame({"g": g, "x": x})
+        interval = (
+            MixedEffectsRegressor(["g"])
+            .fit(X, y)
+            .conf_int(method=method, X=X, y=y, n_resamples=60, random_state=seed)
+        )
+        covered.append((interval["lower"] <= truth) & (truth <= interval["upper"]))
+    assert 0.92 <= np.mean(covered) <= 0.98, np.mean(covered, axis=0)
+
+
+def test_the_bootstrap_is_reproducible_and_runs_in_processes(sleepstudy):
+    X, y = sleepstudy
+    model = MixedEffectsRegressor(["Subject"]).fit(X, y)
+    options = {"method": "bootstrap", "X": X, "y": y, "n_resamples": 20, "random_state": 0}
+    one, two = model.conf_int(**options), model.conf_int(**options, n_jobs=2)
+    pd.testing.assert_frame_equal(one, two)
+    assert (one["lower"] < one["upper"]).all()
+    wald = model.conf_int()
+    ratio = (one["upper"] - one["lower"]) / (wald["upper"] - wald["lower"])
+    assert ratio.between(0.5, 1.6).all()
+
+
+def test_the_bootstrap_of_classes_and_of_precisions(sleepstudy):
+    rng = np.random.default_rng(0)
+    g = np.arange(300) % 15
+    y = np.where(rng.normal(size=15)[g] + rng.logistic(size=300) > 0, "yes", "no")
+    X = pd.DataFrame({"g": g})
+    model = MixedEffectsClassifier(["g"], e_step="laplace").fit(X, y)
+    interval = model.conf_int(method="bootstrap", X=X, y=y, n_resamples=10, random_state=0)
+    assert interval.loc["sd(g, Intercept)", "upper"] > 0.4
+    X, y = sleepstudy
+    weight = 1.0 + np.arange(len(y)) % 3
+    model = MixedEffectsRegressor(["Subject"], family=Gaussian(weights="precision"))
+    model.fit(X, y, weight)
+    interval = model.conf_int(
+        method="bootstrap", X=X, y=y, sample_weight=weight, n_resamples=40, random_state=0
+    )
+    assert interval.loc["sigma", "lower"] < model.sigma_ < interval.loc["sigma", "upper"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "profile"}, r"needs the rows of the fit"),
+        ({"method": "exact"}, r"method='exact' is not available"),
+        ({"level": 95}, r"level=95 must be between 0 and 1"),
+        ({"method": "profile", "rows": 100}, r"X: it must hold the rows of the fit, 180"),
+        ({"method": "bootstrap", "weight": 2.0}, r"X: it must hold the rows of the fit, 180"),
+    ],
+)
+def test_what_is_refused(sleepstudy, options, message):
+    X, y = sleepstudy
+    model = MixedEffectsRegressor(["Subject"]).fit(X, y)
+    options = dict(options)
+    if (rows := options.pop("rows", None)) is not None:
+        options |= {"X": X[:rows], "y": y[:rows]}
+    if (weight := options.pop("weight", None)) is not None:
+        options |= {"X": X, "y": y, "sample_weight": np.full(len(y), weight)}
+    with pytest.raises(ValueError, match=message):
+        model.conf_int(**options)
+
+
+def test_repetitions_and_other_families_are_refused(sleepstudy):
+    X, y = sleepstudy
+    weight = np.full(len(y), 2.0)
+    model = MixedEffectsRegressor(["Subject"]).fit(X, y, weight)
+    with pytest.raises(ValueError, match="repeat the rows"):
+        model.conf_int(method="bootstrap", X=X, y=y, sample_weight=weight)
+    model = MixedEffectsRegressor(["Subject"], family="gamma", e_step="laplace").fit(X, y)
+    with pytest.raises(ValueError, match="method='profile' is for family='gaussian'"):
+        model.conf_int(method="profile", X=X, y=y)
