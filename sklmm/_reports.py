@@ -2,6 +2,7 @@
 
 from copy import copy
 
+import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -117,17 +118,29 @@ class Reports:
                 "sample_weight: the bootstrap draws each row once, and these weights are "
                 "repetitions: repeat the rows."
             )
+        if n_resamples < 2:
+            raise ValueError(f"n_resamples={n_resamples!r} must be at least 2.")
+        if response.family.name == "binomial" and (response.weights % 1 != 0).any():
+            raise ValueError(
+                "sample_weight: the bootstrap draws successes of whole numbers of trials, and "
+                "these weights are not whole."
+            )
         rng = check_random_state(random_state)
         estimates = intervals.bootstrap_estimates(
             self._refitted, design, response, self.result_, n_resamples, n_jobs, rng
         )
-        estimate = self._estimates()[0]
-        return intervals.table(names, *intervals.bootstrap_intervals(estimates, estimate, level))
+        estimate, std = self._estimates()
+        lower, upper = intervals.bootstrap_intervals(
+            estimates, estimate, level, self._labels.n_fixed
+        )
+        dropped = np.isnan(std.to_numpy()) & (np.arange(len(std)) < self._labels.n_fixed)
+        lower[dropped] = upper[dropped] = np.nan
+        return intervals.table(names, lower, upper)
 
-    def _refitted(self, design, response):
+    def _refitted(self, design, response, seed):
         """Estimates of the parameters from another response to the same rows."""
         other = copy(self)
-        other.warm_start, other.verbose = True, 0
+        other.warm_start, other.verbose, other.random_state = True, 0, int(seed)
         other.dof = None
         e_step = resolve_e_step(self.e_step, response.family, design.sizes)
         result = other._run(design, response, self._spec.fit_intercept, e_step)

@@ -70,13 +70,21 @@ def _check_comparable(models):
     for k, result in enumerate(results):
         if result.loglik is None:
             raise ValueError(
-                f"models: model {k} has no log-likelihood, as its effects are too many and too "
-                "connected for importance sampling: fit all by e_step='laplace'."
+                f"models: model {k} has no log-likelihood (see loglik_ for where there is none): "
+                "fit all by e_step='laplace', or by 'exact' if they are Gaussian."
             )
     _check_same(
         [m._family.name for m in models],
         "families: likelihoods of different families are not nested",
     )
+    _check_same([getattr(m._family, "link", None) for m in models], "links")
+    _check_same([m._family.weights for m in models], "meanings of the weights")
+    if models[0]._family.name != "gaussian":
+        # A model without effects has one likelihood.
+        _check_same(
+            ["estimated" if r.loglik_error else "Laplace's" for r in results if r.effects],
+            "likelihoods: fit all by the same e_step",
+        )
     _check_same([r.n_obs for r in results], "numbers of observations: fit them on the same rows")
     _check_same([r.reml for r in results], "methods: fit all by method='ml'")
     if results[0].reml:

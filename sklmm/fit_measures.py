@@ -24,18 +24,26 @@ MOST = 300.0
 
 
 class Spread(NamedTuple):
-    """Variances of eta over a fit's rows: the fixed part's, each term's; and the mean response."""
+    """Variances of eta over a fit's rows: the fixed part's, each term's; the mean response.
+
+    noise is the mean of the rows' residual variances, in units of sigma^2: 1 but for precisions.
+    """
 
     fixed: float
     random: tuple
     mean: float
+    noise: float
 
     @classmethod
     def of(cls, design, response, result):
         """Of a fit; None for several predictors a row."""
         if response.n_predictors > 1:
             return None
-        weights, total = response.weights, response.weights.sum()
+        weights, noise = response.weights, 1.0
+        if response.family.weights == "precision":
+            noise = float(np.mean(1 / weights)) / response.sigma_unit**2
+            weights = np.ones(len(weights))
+        total = weights.sum()
         fixed = linear_predictor(design, result, [False] * len(design.blocks))
         log = getattr(response.family, "link", None) == "log"
         eta = fixed.copy() if log else None
@@ -55,14 +63,14 @@ class Spread(NamedTuple):
         # In place: a table may have 10^8 rows.
         fixed -= weights @ fixed / total
         variance = np.einsum("n,n,n->", weights, fixed, fixed) / max(total - 1, 1)
-        return cls(float(variance), tuple(random), mean)
+        return cls(float(variance), tuple(random), mean, noise)
 
 
 def distribution_variance(family, result, spread):
     """D, on the scale of the link."""
     link = getattr(family, "link", "identity")
     if family.name in ("gaussian", "student_t"):
-        return float(family.variance(np.zeros(1), result.family)[0])
+        return float(family.variance(np.zeros(1), result.family)[0]) * spread.noise
     if family.name in ("bernoulli", "binomial", "ordinal"):
         return LATENT[link]
     if spread is not None and link == "log" and spread.mean > 0:

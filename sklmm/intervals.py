@@ -38,20 +38,28 @@ def bootstrap_estimates(refit, design, response, result, n_resamples, n_jobs, rn
     found = Parallel(n_jobs=n_jobs)(
         delayed(_resample)(refit, design, response, result, seed) for seed in seeds
     )
-    return np.array([values for values in found if values is not None])
+    found = [values for values in found if values is not None]
+    if len(found) < 2:
+        raise ValueError(
+            f"n_resamples={n_resamples}: the model could not be fitted to data drawn from itself: "
+            "use method='wald'."
+        )
+    return np.array(found)
 
 
 def _resample(refit, design, response, result, seed):
     y = simulate(design, response, result, np.random.default_rng(seed))
     try:
-        return refit(design, replace(response, y=y))
+        return refit(design, replace(response, y=y), seed)
     except ValueError:
         # Data that the model cannot be fitted to: counts that are all 0, say.
         return None
 
 
-def bootstrap_intervals(estimates, estimate, level):
-    """(lower, upper) from estimates of resamples [n_resamples, n_parameters]; SDs are not below 0.
+def bootstrap_intervals(estimates, estimate, level, first_sd):
+    """(lower, upper) from estimates of resamples [n_resamples, n_parameters].
+
+    Parameters from `first_sd` on are not coefficients, and SDs among them not below 0.
 
     estimate - bias +- quantile * SD: percentiles of as few resamples are noisy, and do not correct
     for the bias of SDs.
@@ -60,6 +68,7 @@ def bootstrap_intervals(estimates, estimate, level):
     half = norm.ppf(0.5 + level / 2) * estimates.std(axis=0, ddof=1)
     lower, upper = estimate - bias - half, estimate - bias + half
     positive = estimate.index.str.startswith("sd(") | (estimate.index == "sigma")
+    positive &= np.arange(len(estimate)) >= first_sd
     return np.where(positive, np.maximum(lower, 0.0), lower), upper
 
 

@@ -4,7 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sklmm import MixedEffectsClassifier, MixedEffectsRegressor, anova
+from sklmm import (
+    Bernoulli,
+    Gaussian,
+    MixedEffectsClassifier,
+    MixedEffectsRegressor,
+    Poisson,
+    anova,
+)
 from sklmm.datasets import load_epil2
 
 
@@ -21,8 +28,6 @@ def test_binary_responses_have_their_links_variance(link):
     g, x = np.arange(4000) % 100, rng.normal(size=4000)
     noise = rng.logistic(size=4000) if link == "logit" else rng.normal(size=4000)
     y = 1.5 * x + rng.normal(size=100)[g] + noise > 0
-    from sklmm import Bernoulli
-
     model = MixedEffectsClassifier(["g"], family=Bernoulli(link=link), e_step="laplace")
     model.fit(pd.DataFrame({"g": g, "x": x}), y)
     own = np.pi**2 / 3 if link == "logit" else 1.0
@@ -49,6 +54,19 @@ def test_weights_are_repetitions(sleepstudy):
     model = MixedEffectsRegressor(["(1 + Days | Subject)"])
     weighted = model.fit(X, y, sample_weight=weight).r2()
     np.testing.assert_allclose(weighted, model.fit(X.iloc[again], y.iloc[again]).r2(), rtol=1e-6)
+
+
+def test_precisions_have_no_unit(sleepstudy):
+    X, y = sleepstudy
+    family = Gaussian(weights="precision")
+    model = MixedEffectsRegressor(["(1 + Days | Subject)"], family=family)
+    plain = MixedEffectsRegressor(["(1 + Days | Subject)"]).fit(X, y)
+    model.fit(X, y, sample_weight=np.full(len(y), 100.0))
+    np.testing.assert_allclose(model.r2(), plain.r2(), rtol=1e-6)
+    np.testing.assert_allclose(model.icc(), plain.icc(), rtol=1e-6)
+    weight = 1.0 + np.arange(len(y)) % 3
+    one = model.fit(X, y, sample_weight=weight).r2()
+    np.testing.assert_allclose(model.fit(X, y, sample_weight=1e6 * weight).r2(), one, rtol=1e-6)
 
 
 def test_families_without_such_a_variance_say_so():
@@ -89,6 +107,20 @@ def test_anova_refuses_what_cannot_be_compared(sleepstudy, parameters, message):
     first = fitted(sleepstudy, ["Subject"])
     with pytest.raises(ValueError, match=message):
         anova(first, fitted(sleepstudy, ["Subject"], **parameters))
+
+
+def test_anova_refuses_laplaces_likelihood_beside_an_estimate_and_another_link():
+    frame = load_epil2(as_frame=True).frame
+    X, y = frame[["subject", "Base"]], frame["y"]
+    laplace = MixedEffectsRegressor(["subject"], family="poisson", e_step="laplace").fit(X, y)
+    other = MixedEffectsRegressor(["subject"], family="poisson", random_state=0).fit(X, y)
+    with pytest.raises(ValueError, match="likelihoods: fit all by the same e_step"):
+        anova(laplace, other)
+    glm = MixedEffectsRegressor(None, fixed_effects=["Base"], family="poisson").fit(X, y)
+    assert anova(glm, other)["p"].iloc[1] < 1e-9
+    root = MixedEffectsRegressor(["subject"], family=Poisson(link="sqrt"), e_step="laplace")
+    with pytest.raises(ValueError, match="links"):
+        anova(laplace, root.fit(X, y))
 
 
 def test_anova_refuses_remls_of_different_fixed_parts_and_other_rows(sleepstudy):

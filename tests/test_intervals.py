@@ -45,6 +45,20 @@ def test_a_variance_of_0_has_an_interval_from_0():
         np.testing.assert_allclose(interval.loc[name], limits, rtol=5e-4)
 
 
+@pytest.mark.parametrize("unit", [1e-3, 1e8])
+def test_profiles_scale_with_y_and_the_columns(sleepstudy, unit):
+    X, y = sleepstudy
+    terms = ["(1 + Days | Subject)"]
+    one = MixedEffectsRegressor(terms).fit(X, y).conf_int(method="profile", X=X, y=y)
+    scaled = X.assign(Days=unit * X["Days"])
+    other = MixedEffectsRegressor(terms).fit(scaled, y / unit)
+    other = other.conf_int(method="profile", X=scaled, y=y / unit)
+    units = [1 / unit, 1 / unit**2, 1 / unit, 1 / unit**2, 1.0, 1 / unit]
+    width = one["upper"] - one["lower"]
+    for side in ("lower", "upper"):
+        assert ((other[side] / units - one[side]).abs() < 1e-3 * width).all()
+
+
 def test_pinned_parameters_have_no_width(sleepstudy):
     X, y = sleepstudy
     model = MixedEffectsRegressor([RandomEffect("Subject", sd=30.0)], family=Gaussian(sigma=28.0))
@@ -110,6 +124,7 @@ def test_the_bootstrap_of_classes_and_of_precisions(sleepstudy):
     [
         ({"method": "profile"}, r"needs the rows of the fit"),
         ({"method": "exact"}, r"method='exact' is not available"),
+        ({"method": "bootstrap", "n_resamples": 1, "rows": 180}, r"n_resamples=1 must be"),
         ({"level": 95}, r"level=95 must be between 0 and 1"),
         ({"method": "profile", "rows": 100}, r"X: it must hold the rows of the fit, 180"),
         ({"method": "bootstrap", "weight": 2.0}, r"X: it must hold the rows of the fit, 180"),

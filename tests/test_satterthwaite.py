@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from scipy.stats import t
+from scipy.stats import norm, t
 
-from sklmm import MixedEffectsRegressor
+from sklmm import Gaussian, MixedEffectsRegressor, RandomEffect
 
 MISSING = [0, 1, 2, 14, 15, 39, 40, 41, 42, 76, 98, 99, 100, 149, 150, 151, 152, 153, 154, 155]
 SLOPES = ["(1 + Days | Subject)"]
@@ -54,3 +54,14 @@ def test_for_gaussian_models_alone(sleepstudy):
         model = MixedEffectsRegressor(["Subject"], dof="satterthwaite", **parameters)
         with pytest.raises(ValueError, match="dof='satterthwaite'"):
             model.fit(X, y)
+
+
+def test_known_variances_leave_a_normal_test(sleepstudy):
+    X, y = sleepstudy
+    term, family = RandomEffect("Subject", sd=30.0), Gaussian(sigma=28.0)
+    model = MixedEffectsRegressor([term], family=family, dof="satterthwaite").fit(X, y)
+    table = model.fixed_effects_
+    assert np.isinf(table["df"]).all()
+    np.testing.assert_allclose(table["p"], 2 * norm.sf(np.abs(table["t"])))
+    model = MixedEffectsRegressor(["Subject"], fixed_effects=[], fit_intercept=False)
+    assert len(model.set_params(dof="satterthwaite").fit(X, y).fixed_effects_) == 0

@@ -79,12 +79,15 @@ class Equations:
         return self._solver.draws(rng, n_draws)
 
     def log_det(self):
-        """log |C|, or None where it would take too long."""
+        """log |C|, or None where it would take too long, or C is singular."""
         cross = Cross(self.problem)
         if cross.Q - cross.n_eliminated > MOST_DENSE:
             return None
-        H = Dense(cross, self.params.factors, 1.0)
-        S = GaussianEquations(self.params, cross, H).S_factor
+        try:
+            H = Dense(cross, self.params.factors, 1.0)
+            S = GaussianEquations(self.params, cross, H).S_factor
+        except np.linalg.LinAlgError:
+            return None
         return H.log_det + 2 * float(np.log(np.diag(S)).sum())
 
     def inverse(self):

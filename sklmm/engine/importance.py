@@ -26,7 +26,7 @@ DF = 8
 #: Fewest and most draws at once, and rows times draws at once; most draws in all, and rows times
 #: draws.
 AT_ONCE = (64, 1024)
-CELLS = 1 << 17
+CELLS = 1 << 20
 MOST_DRAWS = 8192
 MOST_CELLS = 1 << 28
 #: Standard error at which there are draws enough.
@@ -44,21 +44,32 @@ class Estimate(NamedTuple):
     error: float
 
 
-def marginal_loglik(latent, theta, mode, equations, rng):
-    """`Estimate` at theta, or None where it is out of reach.
+def marginal_loglik(latent, theta, start, rng):
+    """`Estimate` at theta, by a mode that is near `start`; None where it is out of reach.
 
     Under REML the coefficients tie all rows together; a term's levels that another one connects
     make one component of many dimensions, in which the weights become uneven.
     """
-    if latent.problem.p or not latent.problem.blocks:
+    blocks = latent.problem.blocks
+    sizes = [b.n_levels * b.r for b in blocks]
+    if latent.problem.p or not blocks or sum(sizes) - max(sizes) > MOST_DENSE:
         return None
-    cross = Cross(equations.problem)
-    if cross.Q - cross.n_eliminated > MOST_DENSE:
-        return None
-    components = _Components(latent, cross)
+    components = _Components(latent)
     if components.sizes.max() > MOST_CONNECTED:
         return None
+    try:
+        with np.errstate(all="ignore"):
+            found = _sampled(latent, theta, start, components, rng)
+    except np.linalg.LinAlgError:
+        return None
+    return found if found is not None and np.isfinite(found).all() else None
+
+
+def _sampled(latent, theta, start, components, rng):
+    mode, equations = latent.mode(theta, start)
+    cross = Cross(equations.problem)
     H = Dense(cross, equations.params.factors, 1.0)
+    components = components.of(cross)
     at_once = int(np.clip(CELLS // latent.n_rows, *AT_ONCE))
     weights, more = np.zeros((components.n, 0)), 1
     while True:
@@ -94,10 +105,10 @@ def _estimate(log_weights, log_det):
 
 
 class _Components:
-    """The component of each row [n_obs] and of each effect of `cross` [Q]."""
+    """The component of each row [n_obs], of each block's levels, and of each effect of a cross."""
 
-    def __init__(self, latent, cross):
-        d, blocks = latent.like.n_predictors, cross.problem.blocks
+    def __init__(self, latent):
+        d, blocks = latent.like.n_predictors, latent.problem.blocks
         starts = np.cumsum([0] + [b.n_levels for b in blocks])
         nodes = [b.refs[::d] + start for b, start in zip(blocks, starts, strict=False)]
         pairs = [np.stack([nodes[0], other]) for other in nodes[1:]]
@@ -106,11 +117,18 @@ class _Components:
         graph = sparse.coo_array((ones, tuple(edges)), shape=(starts[-1], starts[-1]))
         self.n, label = sparse.csgraph.connected_components(graph, directed=False)
         self.of_rows = label[nodes[0]]
-        self.of_effects = np.empty(cross.Q, int)
-        for b, start, place in zip(blocks, starts, cross.slices, strict=False):
-            self.of_effects[place] = np.repeat(label[start : start + b.n_levels], b.r)
-        self.sizes = np.bincount(self.of_effects, minlength=self.n)
-        self.cross = cross
+        self.of_blocks = [
+            np.repeat(label[start : start + b.n_levels], b.r)
+            for b, start in zip(blocks, starts, strict=False)
+        ]
+        self.sizes = np.bincount(np.concatenate(self.of_blocks), minlength=self.n)
+
+    def of(self, cross):
+        """The same, with the places of the effects [Q] in `cross`."""
+        self.cross, self.of_effects = cross, np.empty(cross.Q, int)
+        for place, labels in zip(cross.slices, self.of_blocks, strict=True):
+            self.of_effects[place] = labels
+        return self
 
     def _sums(self, groups, values):
         """Sums [n_components, m] of values [k, m]."""
@@ -130,12 +148,15 @@ class _Components:
         _, centre = layout.split(mode[:, None])
         u = [c + part for c, part in zip(centre, cross.blocks(away), strict=True)]
         x = layout.join(np.zeros((0, m)), u)
-        rows = latent.log_densities(theta, x)
         flat = np.empty((cross.Q, m))
         for place, part in zip(cross.slices, u, strict=True):
             flat[place] = part.reshape(-1, m)
         size = self.sizes[:, None]
-        joint = self._sums(self.of_rows, rows)
+        joint, step = np.zeros((self.n, m)), max(CELLS // m, 1)
+        for first in range(0, len(self.of_rows), step):
+            some = slice(first, min(first + step, len(self.of_rows)))
+            rows = latent.log_densities(theta, x, some)
+            joint += self._sums(self.of_rows[some], rows)
         joint -= 0.5 * (self._sums(self.of_effects, flat**2) + size * np.log(2 * np.pi))
         proposal = gammaln((DF + size) / 2) - gammaln(DF / 2) - size / 2 * np.log(DF * np.pi)
         proposal = proposal - (DF + size) / 2 * np.log1p(square / DF)

@@ -71,14 +71,18 @@ class Latent:
         offset = 0.0 if self.full.offset is None else self.full.offset
         return offset + self.fixed @ beta + linear
 
-    def log_densities(self, theta, x):
-        """w_i log f(y_i | eta_i), [n_observations, C], at x [P, C] of effects alone."""
-        linear = np.zeros((self.n_rows, x.shape[1]))
+    def log_densities(self, theta, x, some):
+        """w_i log f(y_i | eta_i) of `some` observations [n, C], at x [P, C] of effects alone."""
+        d = self.like.n_predictors
+        rows = slice(some.start * d, some.stop * d)
+        linear = self.fixed[rows] @ theta.beta[:, None] + np.zeros(x.shape[1])
+        if self.full.offset is not None:
+            linear += self.full.offset[rows, None]
         for b, effects in zip(self.full.blocks, self.layout.effects(theta.factors, x), strict=True):
-            linear += np.einsum("na,nac->nc", b.z, effects[b.refs])
-        y, w = self.observations()
+            linear += np.einsum("na,nac->nc", b.z[rows], effects[b.refs[rows]])
+        y, w = (a[some] for a in self.observations())
         raw = np.repeat(theta.raw[:, None], x.shape[1], axis=1)
-        return w[:, None] * np.asarray(self.like.log_prob(y, self.eta(theta.beta, linear.T).T, raw))
+        return w[:, None] * np.asarray(self.like.log_prob(y, linear, raw))
 
     def arrays32(self):
         """The same in float32, for the sampler."""

@@ -26,10 +26,12 @@ OUTWARDS = (1.0, 1.5, 2.5, 4.0, 7.0, 12.0, 25.0, 60.0)
 #: Of the half width: a limit's precision; and how near to a bound of the parameter is at it.
 PRECISE = 1e-4
 NEAR = 1e-3
-#: Half width, as a share of the residual SD, where an estimate has no standard error.
+#: Half width, in a parameter's own unit, where an estimate has no standard error.
 UNKNOWN = 0.2
-#: Slope of an SD in standard errors of theta, of the residual one, that is none.
+#: Slope of a parameter in standard errors of theta, in its own unit, that is none.
 FLAT = 1e-8
+#: Distance from a constraint, in standard errors, that is none.
+HELD = 1e-3
 #: What a theta without a likelihood has for one.
 WORST = 1e10
 
@@ -75,6 +77,9 @@ class Profile:
     def best_of(loss, starts, options):
         """(maximum of -loss, where)."""
         found = [minimize(loss, z, jac=True, **options) for z in starts]
+        if held := options.get("constraints"):
+            # One that ends beside the constraint has no say.
+            found = [f for f in found if abs(held["fun"](f.x)) < HELD] or found
         best = min(found, key=lambda f: f.fun)
         return -best.fun, best.x
 
@@ -87,10 +92,18 @@ class Profile:
         own = _OfCoefficient(self, i) if i < len(self.problem.basis) else _OfNatural(self, i)
         return tuple(self._limit(own, i, side, quantile) for side in (-1, 1))
 
+    def units(self):
+        """Unit of each SD (the residual one, of its column), correlation (1) and sigma."""
+        sigma, problem, out = self.params.sigma, self.problem, []
+        for b, scales in zip(problem.blocks, problem.z_scales, strict=True):
+            out.append(sigma * problem.y_scale / scales)
+            out.append(np.ones(b.r * (b.r - 1) // 2))
+        return np.concatenate([*out, [sigma * problem.sigma_scale]])
+
     def _limit(self, own, i, side, quantile):
         estimate, width = self.estimate[i], quantile * self.std[i]
         if not width > 0:
-            width = UNKNOWN * self.params.sigma * self.problem.sigma_scale
+            width = UNKNOWN * own.unit
         bound = own.bounds[(side + 1) // 2]
         inside, z = estimate, np.zeros(self.root.shape[1])
 
@@ -112,7 +125,7 @@ class Profile:
             if at_bound:
                 return bound
             inside, z = value, found
-        return side * np.inf
+        return bound
 
 
 class _OfNatural:
@@ -124,10 +137,8 @@ class _OfNatural:
             [np.r_[np.zeros(b.r), np.ones(b.r * (b.r - 1) // 2)] for b in profile.problem.blocks]
             + [[0.0]]
         )
-        self.bounds, self.unit = (-1.0, 1.0), 1.0
-        if not correlations[self.i]:
-            self.bounds = (0.0, np.inf)
-            self.unit = profile.params.sigma * profile.problem.sigma_scale
+        self.bounds = (-1.0, 1.0) if correlations[self.i] else (0.0, np.inf)
+        self.unit = profile.units()[self.i]
 
     def _value(self, z):
         return self.profile._natural(self.profile.root @ z)[self.i]

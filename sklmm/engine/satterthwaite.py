@@ -23,14 +23,18 @@ STEP = 1e-4
 def satterthwaite(kernel, params, state, seed):
     """Degrees of freedom [n_columns] at a maximum; nan of a coefficient without a variance."""
     problem = state.cross.problem
+    if not problem.p:
+        return np.full(len(problem.basis), np.nan)
     C, changes = coefficient_slopes(kernel.equations(params, state))
     A = theta_covariance(problem, observed(kernel, params, state, seed))
     basis = problem.basis
     variance = np.einsum("cp,pq,cq->c", basis, C, basis)
     g = np.einsum("cp,ipq,cq->ci", basis, changes, basis)
     spread = np.einsum("ci,ij,cj->c", g, A, g)
-    known = (variance > 0) & (spread > 0)
-    return np.where(known, 2 * variance**2 / np.where(known, spread, 1.0), np.nan)
+    known = spread > 0
+    # Where theta is known, and the coefficient's variance with it, t is normal.
+    out = np.where(known, 2 * variance**2 / np.where(known, spread, 1.0), np.inf)
+    return np.where(variance > 0, out, np.nan)
 
 
 def coefficient_slopes(equations):

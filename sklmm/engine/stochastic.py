@@ -214,8 +214,7 @@ class MonteCarlo:
 
     def _loglik(self, theta):
         theta = theta._replace(beta=theta.beta[: self.space.p])
-        mode, equations = self.latent.mode(theta, self.mode)
-        return marginal_loglik(self.latent, theta, mode, equations, self.rng)
+        return marginal_loglik(self.latent, theta, self.mode, self.rng)
 
 
 class _Integrated:

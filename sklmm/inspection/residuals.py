@@ -40,7 +40,7 @@ class ResidualsDisplay:
         self.sd = sd
 
     @classmethod
-    def from_estimator(cls, estimator, X, y, *, kind="fitted", ax=None):
+    def from_estimator(cls, estimator, X, y, sample_weight=None, *, kind="fitted", ax=None):
         """Draw the residuals of rows.
 
         Parameters
@@ -49,6 +49,8 @@ class ResidualsDisplay:
             Of any family: Pearson residuals, divided by the SD of y given its mean, where that is
             not the same everywhere.
         X, y : table and response
+        sample_weight : array-like of shape (n_rows,), optional
+            Trials of a binomial response, or precisions, that divide the variance.
         kind : {"fitted", "histogram", "qq"}, default="fitted"
         ax : Axes, optional
 
@@ -62,11 +64,17 @@ class ResidualsDisplay:
                 "estimator: classes have no residuals; ResidualsDisplay is for a "
                 "MixedEffectsRegressor."
             )
-        fitted, y = estimator.predict(X), np.asarray(y, float)
-        residuals, sd = y - fitted, estimator.sigma_
-        if not estimator._family.scale_equivariant:
-            residuals, sd = residuals / np.sqrt(estimator._conditional_variance(X)), 1.0
-        return cls(fitted=fitted, residuals=residuals, sd=float(sd)).plot(kind=kind, ax=ax)
+        fitted, family = estimator.predict(X), estimator._family
+        variance = estimator._conditional_variance(X)
+        if family.name == "binomial":
+            response = family.bind(y, sample_weight)
+            y, variance = response.y, variance / response.weights
+        elif family.weights == "precision" and sample_weight is not None:
+            variance = variance / np.asarray(sample_weight, float)
+        residuals, sd = np.asarray(y, float) - fitted, np.sqrt(variance)
+        if not np.allclose(sd, sd[0]):
+            residuals, sd = residuals / sd, np.ones(1)
+        return cls(fitted=fitted, residuals=residuals, sd=float(sd[0])).plot(kind=kind, ax=ax)
 
     def plot(self, *, kind="fitted", ax=None):
         """Draw.

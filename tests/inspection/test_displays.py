@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sklmm import HMC, MixedEffectsClassifier, MixedEffectsRegressor
+from sklmm.datasets import load_cbpp
 from sklmm.inspection import (
     ConvergenceDisplay,
     ModelGraphDisplay,
@@ -137,6 +138,16 @@ def test_pearson_residuals_have_variance_1(sampled):
     display = ResidualsDisplay.from_estimator(sampled, X, y)
     assert display.sd == 1
     assert display.residuals.std() == pytest.approx(1, abs=0.1)
+
+
+def test_residuals_of_proportions_are_those_of_their_trials():
+    frame = load_cbpp(as_frame=True).frame
+    y = np.column_stack([frame["incidence"], frame["size"] - frame["incidence"]])
+    model = MixedEffectsRegressor(["herd"], family="binomial", e_step="laplace")
+    model.fit(frame[["herd"]], y)
+    display = ResidualsDisplay.from_estimator(model, frame[["herd"]], y)
+    assert display.sd == 1
+    assert 0.7 < display.residuals.std() < 1.4
 
 
 def test_classes_have_no_residuals():

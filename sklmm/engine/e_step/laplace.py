@@ -44,7 +44,8 @@ class Laplace:
         #: Without latent variables the information is exact, and Newton's method quadratic.
         self.plain = not latent.layout.size
         unknowns = latent.layout.real.sum()
-        self.exact = bool(unknowns <= EXACT_UNKNOWNS and unknowns * latent.n_rows <= EXACT_NUMBERS)
+        small = unknowns <= EXACT_UNKNOWNS and unknowns * latent.n_rows <= EXACT_NUMBERS
+        self.exact = bool(small or latent.rows is not None)
 
     def steps(self):
         """Yield `EMStep`s."""
