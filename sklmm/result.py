@@ -21,12 +21,17 @@ class Status(Enum):
         "data do not support that random effect"
     )
     PERFECT = "perfect fit: the fixed effects alone reproduce y, so every variance is 0"
-    MAX_ITER = "stopped at max_iter before convergence"
+    SEPARATED = (
+        "separated: a coefficient has no finite maximum likelihood estimate; a column separates "
+        "the classes perfectly, or a class or count never occurs"
+    )
+    MAX_ITER = "not converged: stopped at max_iter"
+    STOPPED = "not converged: stopped by a callback"
 
     @property
     def converged(self):
         """Whether the estimate can be used as one."""
-        return self is not Status.MAX_ITER
+        return self not in (Status.MAX_ITER, Status.STOPPED, Status.SEPARATED)
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,9 @@ class EMResult:
         Entry of (coef, natural) that moved most in the last step of a fit that did not converge.
     trace : (ndarray [t], tuple of ndarray [t, n_levels, r]) or None
         Iterations, and one chain's effects there, where the E-step draws; None after an update.
+    chains : ndarray [n_chains, n_draws, n_columns + m] or None
+        By E-steps that draw, each chain's own estimates of (coef, natural) over the averaged
+        iterations: theta_t and a Newton step by that chain's score. Their mean is the estimate.
     loglik, loglik_error : float or None, float
         Log-likelihood (REML's criterion under REML), and its Monte Carlo standard error.
     dof : ndarray [n_columns] or None
@@ -88,6 +96,7 @@ class EMResult:
     status: Status
     moving: int | None
     trace: tuple | None
+    chains: np.ndarray | None = None
     loglik_error: float = 0.0
     dof: np.ndarray | None = None
     sparse_coef: np.ndarray = field(default_factory=lambda: np.zeros(0))

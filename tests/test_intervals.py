@@ -71,7 +71,7 @@ def test_pinned_parameters_have_no_width(sleepstudy):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["profile", "bootstrap"])
+@pytest.mark.parametrize("method", ["wald", "profile", "bootstrap"])
 def test_coverage(method):
     """Of 200 data sets of 40 groups, 95 % intervals of all parameters."""
     covered, truth = [], np.array([1.0, 0.5, 0.7, 1.0])

@@ -8,7 +8,7 @@ from scipy.stats import norm
 from sklmm import HMC, MixedEffectsRegressor
 from sklmm.datasets import make_crossed
 from sklmm.engine.likelihood import Likelihood
-from tests.test_generalized import DATA
+from tests.published import DATA
 
 TERMS = ["students", "instructors", "departments"]
 

@@ -155,7 +155,11 @@ class AdamLoop:
                     loss=float(loss),
                     loglik=np.nan,
                     decrement=np.nan,
-                    info={"acceptance_rate": float(accepted), "draw": draw},
+                    info={
+                        "acceptance_rate": float(accepted),
+                        "draw": draw,
+                        "left": self.max_iter - iteration,
+                    },
                     done=False,
                     estimate=gaussian_theta(self.space, self.params, state.beta),
                     covariance=None,
@@ -186,6 +190,9 @@ class AdamLoop:
         posterior = equations.posterior(
             self.params, equations.init(state.problem, seed), seed, n_draws
         )
+        if not state.n_total:
+            # Stopped in the first half, whose draws are left out.
+            return posterior._replace(beta=state.beta)
         effects = tuple(t / state.n_total for t in state.total)
         return posterior._replace(beta=state.beta, effects=effects)
 
@@ -194,9 +201,9 @@ def _read(raw):
     return tf.nest.map_structure(tf.convert_to_tensor, raw)
 
 
-def fit_by_adam(problem, e_step, m_step, max_iter, seed, n_draws, device, on_step):
+def fit_by_adam(problem, e_step, m_step, max_iter, seed, n_draws, device, watch):
     """Run the loop for `max_iter` iterations: `EMResult`."""
     if not np.all(problem.weights == 1):
         raise ValueError("m_step='adam' takes no sample_weight: use m_step='auto'.")
     loop = AdamLoop(problem, e_step, m_step, device, max_iter, seed)
-    return fit(loop, max_iter=max_iter, n_draws=n_draws, on_step=on_step)
+    return fit(loop, max_iter=max_iter, n_draws=n_draws, watch=watch)

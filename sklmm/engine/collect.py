@@ -95,8 +95,8 @@ def perfect(problem, parameters):
     )
 
 
-def collect(algorithm, last, posterior, history, trace):
-    """EMResult in the table's units."""
+def collect(algorithm, last, posterior, history, trace, stopped=False):
+    """EMResult in the table's units; `stopped` before the algorithm was done."""
     space, theta = algorithm.space, last.estimate
     problem = space.problem
     p, q = problem.p, len(problem.basis)
@@ -117,6 +117,12 @@ def collect(algorithm, last, posterior, history, trace):
         spread = jacobian @ _joint(last.spread, p, jacobian.shape[1]) @ jacobian.T
         mc_error = np.sqrt(np.maximum(np.diag(spread), 0.0))
     status, moving = _verdict(algorithm, last, history, natural_cov, mc_error)
+    status = Status.STOPPED if stopped else status
+    chains = None
+    if posterior.chains is not None:
+        estimate = np.concatenate([problem.coef(posterior.beta), space.natural(theta)])
+        centre = np.concatenate([posterior.beta, space.join(theta)[space.p :]])
+        chains = (estimate + (posterior.chains - centre) @ jacobian.T).astype(np.float32)
     root = posterior.root
     roots, first = [], p
     for k, b in enumerate(problem.blocks):
@@ -146,6 +152,7 @@ def collect(algorithm, last, posterior, history, trace):
         status=status,
         moving=moving,
         trace=trace.collect(),
+        chains=chains,
         **_sparse_part(problem, posterior.columns),
     )
 

@@ -6,6 +6,7 @@ until one is below `tol` standard errors. `stochastic.MonteCarlo`, `laplace.Lapl
 """
 
 import time
+from copy import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -154,7 +155,7 @@ def _record(problem, space, step, seconds):
     }
 
 
-def fit(algorithm, *, max_iter, n_draws, on_step=None):
+def fit(algorithm, *, max_iter, n_draws, watch=None, finish=lambda result: result):
     """Run an algorithm and collect an `EMResult`.
 
     Parameters
@@ -163,22 +164,46 @@ def fit(algorithm, *, max_iter, n_draws, on_step=None):
     max_iter : int
     n_draws : int
         Columns of the posterior root, at most.
-    on_step : callable, optional
-        Called with (iteration, record dict) after each iteration.
+    watch : callable, optional
+        Called as each iteration begins. What it returns is called as the iteration ends, with
+        (iteration, record dict, iterations left or nan, a function that makes the `EMResult` of a
+        fit that stops here), and may return True to stop the fit.
+    finish : callable, optional
+        From the algorithm's EMResult to the fit's.
 
     Returns
     -------
     EMResult
     """
-    problem = algorithm.space.problem
-    history, clock, last, trace = [], time.perf_counter(), None, Trace(problem)
-    for last in algorithm.steps():
-        now = time.perf_counter()
-        history.append(_record(problem, algorithm.space, last, now - clock))
+    problem, steps = algorithm.space.problem, algorithm.steps()
+    history, trace = [], Trace(problem)
+
+    def result():
+        # Of a copy, so that a glance at the fit leaves it as it is.
+        here, stopped = copy(algorithm), not last.done and len(history) < max_iter
+        posterior = here.posterior(last, n_draws)
+        return finish(collect(here, last, posterior, list(history), trace, stopped))
+
+    while True:
+        end = watch() if watch is not None else None
+        clock = time.perf_counter()
+        last = next(steps)
+        seconds = time.perf_counter() - clock
+        history.append(_record(problem, algorithm.space, last, seconds))
         trace.add(len(history), last.info.get("draw"))
-        clock = now
-        if on_step is not None:
-            on_step(len(history), history[-1])
-        if last.done or len(history) == max_iter:
-            break
-    return collect(algorithm, last, algorithm.posterior(last, n_draws), history, trace)
+        stop = last.done or len(history) == max_iter
+        if end is not None:
+            left = 0 if last.done else _iterations_left(algorithm, last, history)
+            stop |= bool(end(len(history), history[-1], left, result))
+        if stop:
+            return result()
+
+
+def _iterations_left(algorithm, last, history):
+    """What the algorithm says, or else what the geometric fall of its last two steps does."""
+    if "left" in last.info:
+        return last.info["left"]
+    before, now = (
+        record["step"] for record in (history[-2 if len(history) > 1 else -1], history[-1])
+    )
+    return np.log(now / algorithm.tol) / np.log(before / now) if 0 < now < before else np.nan

@@ -43,7 +43,7 @@ def run(
     seed,
     start,
     device,
-    on_step,
+    watch=None,
     dof=None,
 ):
     """Fit a Design to a Response: `EMResult`. See `MixedEffectsRegressor` for the parameters."""
@@ -55,7 +55,7 @@ def run(
         problem = in_own_units(
             design, y, weights, fit_intercept=fit_intercept, reml=reml, sigma=family.sigma
         )
-        return fit_by_adam(problem, e_step, m_step, max_iter, seed, N_DRAWS, device, on_step)
+        return fit_by_adam(problem, e_step, m_step, max_iter, seed, N_DRAWS, device, watch)
     problem = standardize(
         design,
         y,
@@ -91,9 +91,18 @@ def run(
             n_draws = int(np.clip(KEPT_NUMBERS // max(problem.n_effects, 1), N_DRAWS, MOST_DRAWS))
         algorithm = _for_any_family(problem, response, e_step, tol, seed, start, n_draws)
         scope = _on(device)
+
+    def finish(result):
+        loglik = None if result.loglik is None else result.loglik + response.log_constant
+        n_obs = result.n_obs if response.n_obs is None else response.n_obs
+        degrees = None
+        if dof == "satterthwaite":
+            degrees = satterthwaite(kernel, algorithm.params, algorithm.state, seed)
+        return replace(result, loglik=loglik, n_obs=n_obs, dof=degrees)
+
     with scope:
         try:
-            result = fit(algorithm, max_iter=max_iter, n_draws=n_draws, on_step=on_step)
+            return fit(algorithm, max_iter=max_iter, n_draws=n_draws, watch=watch, finish=finish)
         except np.linalg.LinAlgError as error:
             raise ValueError(
                 "random_effects: the model's equations are singular to working precision. The "
@@ -101,11 +110,6 @@ def run(
                 "sample_weight, a pinned sd or the family's sigma is extreme: leave out a term, or "
                 "pin the residual SD near y's, family=Gaussian(sigma=...)."
             ) from error
-    if dof == "satterthwaite":
-        result = replace(result, dof=satterthwaite(kernel, algorithm.params, algorithm.state, seed))
-    loglik = None if result.loglik is None else result.loglik + response.log_constant
-    n_obs = result.n_obs if response.n_obs is None else response.n_obs
-    return replace(result, loglik=loglik, n_obs=n_obs)
 
 
 def profile(design, response, *, fit_intercept, start):

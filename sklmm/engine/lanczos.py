@@ -7,9 +7,9 @@ q^T f(A) q, a Gauss quadrature. Where A has a unit diagonal and q is uniform on 
 
 (Ubaru, Chen & Saad 2017, SIAM J. Matrix Anal. Appl. 38, 1075-1099; -x + 1 adds nothing to the
 trace, and leaves of the noise what is of second order in A - I). A few eigenvalues far from 1 are
-most of what is left: their space Q is found by a sketch, and q^T Q F Q^T q with F = Q^T f(A) Q, of
-known mean, is taken out as a control variate (after Meyer, Musco, Musco & Woodruff 2021, Hutch++,
-SOSA, 142-155).
+most of what is left: their space Q is found by a sketch, and q^T Q F Q^T q with F = f(Q^T A Q), of
+known mean whatever F is, is taken out as a control variate (after Meyer, Musco, Musco & Woodruff
+2021, Hutch++, SOSA, 142-155).
 """
 
 from typing import NamedTuple
@@ -102,11 +102,12 @@ class LogDeterminant:
         self.n, self.samples = n, []
         columns = min(int(np.clip(SKETCHED_NUMBERS // n, *SKETCHED)), n)
         Q = np.random.default_rng(0).standard_normal((n, columns))
-        for _ in range(2):
+        for _ in range(3):
             Q = np.linalg.qr(apply(Q) - Q)[0]
         self.Q = Q
-        F = Q.T @ lanczos(apply, Q).apply(log_excess)
-        self.F = (F + F.T) / 2
+        inner = Q.T @ apply(Q)
+        values, vectors = np.linalg.eigh((inner + inner.T) / 2)
+        self.F = (vectors * log_excess(np.maximum(values, 1e-12))) @ vectors.T
 
     def add(self, run):
         """Samples of log |A| from the run's columns, but for those of length 0."""

@@ -6,9 +6,13 @@ W = [X, Z_1 L_1, ..., Z_K L_K] is a dense matrix here, and C = W^T w W + (0, I) 
 import numpy as np
 from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 
+from sklmm.engine.xla import tf
+
 #: Rows, and unknowns, of a small table.
 MOST_ROWS = 512
 MOST_UNKNOWNS = 1024
+#: Finite-difference step in theta.
+STEP = 1e-4
 
 
 class Rows:
@@ -79,19 +83,12 @@ def gradient(latent, theta, x, delta):
     """As `complete.latent_gradient`: [C], [P, C], [n_rows, C]."""
     like, d, p = latent.like, latent.like.n_predictors, latent.layout.p
     theta = theta._replace(beta=theta.beta[: latent.space.p])
-    still, flat = latent.rows.matrix(theta.factors), latent.space.join(theta)
-    matrices, eta, raw = [], np.empty((latent.n_rows, x.shape[1])), []
-    for c, change in enumerate(delta.T):
-        moved = latent.space.split(flat + change) if change.any() else theta
-        matrices.append(latent.rows.matrix(moved.factors) if change.any() else still)
-        eta[:, c] = latent.eta(moved.beta, matrices[c] @ x[:, c])
-        raw.append(moved.raw)
-    raw = np.column_stack(raw)
+    matrices, eta, raw = _moved(latent, theta, x, delta)
     y, w = latent.observations()
     if like.distribution is None:
         rows, score = (np.asarray(a) for a in like.log_prob_and_score(y, eta, raw))
     else:
-        rows, score = _expanded(latent, theta, still @ x, y, eta, raw)
+        rows, score = _expanded(latent, theta, x, y, eta, raw)
     each = np.repeat(w, d)[:, None]
     weighted = each * score
     slope = np.column_stack([M.T @ weighted[:, c] for c, M in enumerate(matrices)])
@@ -100,10 +97,80 @@ def gradient(latent, theta, x, delta):
     return value, slope, each * np.asarray(like.curvature(y, eta, raw))
 
 
-def _expanded(latent, theta, linear, y, eta, raw):
-    """Log density and score of a custom family, to second order about theta's own eta."""
-    like = latent.like
-    about = latent.eta(theta.beta, linear.T).T
+def laplace(latent, theta, centre, shift):
+    """Laplace's log-likelihood at its mode `centre` [P], and its gradient in theta [m].
+
+    The mode moves along shift [P, m]. Of eta, W and C only rates are differences, row by row:
+    sums of log densities are too large to be subtracted.
+    """
+    like, p, m = latent.like, latent.layout.p, latent.space.size
+    theta = theta._replace(beta=theta.beta[: latent.space.p])
+    (y, w), each = latent.observations(), latent.full.weights
+    away = np.concatenate([np.zeros((m, 1)), STEP * np.eye(m), -STEP * np.eye(m)], axis=1)
+    matrices, eta, raw = _moved(latent, theta, centre[:, None] + shift @ away, away)
+    W = np.asarray(like.curvature(y, eta, raw))
+    M, weights = matrices[0], each * W[:, 0]
+    C = (M.T * weights) @ M
+    C[np.arange(p, len(C)), np.arange(p, len(C))] += 1.0
+    rows, score, of_raw = slopes(like, y, w, eta[:, :1], raw[:, :1])
+    value = w @ rows[:, 0] - 0.5 * centre[p:] @ centre[p:] - 0.5 * np.linalg.slogdet(C)[1]
+    gradient = score[:, 0] @ _rate(eta, m) - centre[p:] @ shift[p:]
+    gradient[m - len(of_raw) :] += of_raw[:, 0]
+    if len(C):
+        solved = np.linalg.solve(C, M.T).T
+        gradient -= 0.5 * (each * np.einsum("ia,ia->i", solved, M)) @ _rate(W, m)
+        for k in range(latent.space.p, m - len(of_raw)):
+            turned = (matrices[1 + k] - matrices[1 + m + k]) / (2 * STEP)
+            gradient[k] -= weights @ np.einsum("ia,ia->i", solved, turned)
+    return float(value), gradient
+
+
+def _rate(values, m):
+    """Central differences [n, m] of columns at theta, theta + STEP e_k and theta - STEP e_k."""
+    return (values[:, 1 : 1 + m] - values[:, 1 + m :]) / (2 * STEP)
+
+
+def slopes(like, y, w, eta, raw):
+    """log f [n, C], and the derivatives of its weighted sum in eta [n * d, C] and raw [., C]."""
+    eta, raw = tf.constant(eta), tf.constant(raw)
+    with tf.GradientTape() as tape:
+        tape.watch((eta, raw))
+        rows = like.log_prob(y, eta, raw)
+        total = tf.reduce_sum(w[:, None] * rows)
+    by_eta, by_raw = tape.gradient(total, (eta, raw), unconnected_gradients="zero")
+    return np.asarray(rows), np.asarray(by_eta), np.asarray(by_raw)
+
+
+def plain_information(latent, theta):
+    """Less the second derivatives [m, m] of a model without effects, by differences of scores."""
+    like, p, m = latent.like, latent.space.p, latent.space.size
+    y, w = latent.observations()
+    away = np.concatenate([STEP * np.eye(m), -STEP * np.eye(m)], axis=1)
+    _, eta, raw = _moved(latent, theta, np.zeros((latent.layout.size, 2 * m)), away)
+    _, score, of_raw = slopes(like, y, w, eta, raw)
+    gradient = np.zeros((m, 2 * m))
+    gradient[:p] = latent.fixed.T @ score
+    gradient[p:] = of_raw
+    out = (gradient[:, m:] - gradient[:, :m]) / (2 * STEP)
+    return (out + out.T) / 2
+
+
+def _moved(latent, theta, x, delta):
+    """(W's, eta [n, C], raw [., C]) at theta + delta [m, C] and x [P, C]."""
+    still, flat = latent.rows.matrix(theta.factors), latent.space.join(theta)
+    matrices, eta, raw = [], np.empty((latent.n_rows, x.shape[1])), []
+    for c, change in enumerate(delta.T):
+        moved = latent.space.split(flat + change) if change.any() else theta
+        matrices.append(latent.rows.matrix(moved.factors) if change.any() else still)
+        eta[:, c] = latent.eta(moved.beta, matrices[c] @ x[:, c])
+        raw.append(moved.raw)
+    return matrices, eta, np.column_stack(raw)
+
+
+def _expanded(latent, theta, x, y, eta, raw):
+    """Log density and score of a custom family, to second order about theta's own eta at x."""
+    like, still = latent.like, latent.rows.matrix(theta.factors)
+    about = latent.eta(theta.beta, (still @ x).T).T
     rows, score = (np.asarray(a) for a in like.log_prob_and_score(y, about, raw))
     still = np.repeat(theta.raw[:, None], eta.shape[1], axis=1)
     away, W = eta - about, np.asarray(like.curvature(y, about, still))

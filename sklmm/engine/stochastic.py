@@ -13,6 +13,8 @@ autocorrelation, whichever is larger. The fit stops when that error, and the ste
 the mean of theta_t, are below `tol` standard errors for every parameter.
 """
 
+from copy import deepcopy
+
 import numpy as np
 
 from sklmm.engine.collect import inverse_of_free
@@ -39,6 +41,8 @@ NOISE_STEPS = 2.0
 MAX_STEP = 2.0
 MAX_RAW_STEP = 1.0
 MIN_MOVE = 0.01
+#: Numbers in what is kept of the chains' own estimates.
+MOST_KEPT = 1 << 22
 
 
 class MonteCarlo:
@@ -55,7 +59,7 @@ class MonteCarlo:
         self.start = start
         self.n_draws = n_draws
         self.kept, self.sums, self.squares, self.n_total = [], None, None, 0
-        self.integrated = None
+        self.integrated, self.used, self.observed = None, None, None
 
     def steps(self):
         """Yield `EMStep`s; the last one's `estimate` is the average."""
@@ -105,9 +109,9 @@ class MonteCarlo:
             complete = np.mean(informations, axis=0)
             used = window[len(window) // 4 :]
             missing = np.mean(covariances[len(window) // 4 :], axis=0)
-            observed = observed_information(space, complete, missing)
-            estimate, error, drift = average(space, used, observed)
-            covariance = invert(space, observed)
+            self.used, self.observed = used, observed_information(space, complete, missing)
+            estimate, error, drift = average(space, used, self.observed)
+            covariance = invert(space, self.observed)
             std = np.sqrt(np.diag(covariance))
             beta_error, beta_std = self.integrated.summarize(estimate, len(used))
             relative = max(longest(error, std), longest(drift, std), longest(beta_error, beta_std))
@@ -122,6 +126,7 @@ class MonteCarlo:
                 space.split(estimate),
                 covariance,
                 np.diag(np.concatenate([beta_error, error]) ** 2),
+                left=max(len(window) * ((relative / self.tol) ** 2 - 1), MIN_WINDOW - len(used), 1),
             )
             # More than the information, so that its own noise makes no step too long.
             step, decrement = newton(space, complete + missing, scores.mean(axis=1))
@@ -133,11 +138,22 @@ class MonteCarlo:
         """Draws at theta, the chains moved along with it: (x, info, log p(y, x), scores)."""
         self.sampler.shift(np.asarray(self.field.shift) @ self.moved)
         x, info = self.sampler.draw(theta, self.rng)
+        self.x = x
         value, scores = self.latent.scores(theta, self.field, x)
         return x, info, value, scores
 
     def _step(
-        self, theta, x, value, info, decrement, done=False, estimate=None, cov=None, spread=None
+        self,
+        theta,
+        x,
+        value,
+        info,
+        decrement,
+        done=False,
+        estimate=None,
+        cov=None,
+        spread=None,
+        left=np.nan,
     ):
         estimate = theta if estimate is None else estimate
         p = self.latent.problem.p
@@ -147,7 +163,7 @@ class MonteCarlo:
             loss=-float(value.mean()),
             loglik=np.nan,
             decrement=decrement,
-            info={**info, "draw": self._one_draw(theta, x)},
+            info={**info, "draw": self._one_draw(theta, x), "left": left},
             done=done,
             estimate=estimate,
             covariance=cov,
@@ -172,11 +188,9 @@ class MonteCarlo:
 
     def posterior(self, last, n_draws):
         """Means and SDs over the draws since burn-in; root from the latest."""
-        latent = self.latent
+        latent, rng = self.latent, deepcopy(self.rng)
         if not self.kept:
-            theta = last.estimate
-            x, _ = self.sampler.draw(theta._replace(beta=theta.beta[: self.space.p]), self.rng)
-            self._keep(theta, x)
+            self._keep(last.estimate, self.x)
         p = latent.problem.p
         draws = np.concatenate(self.kept, axis=1).astype(float)[:, -n_draws:]
         mean = self.sums / self.n_total
@@ -194,7 +208,7 @@ class MonteCarlo:
             variance[p:] -= np.einsum("qp,pr,qr->q", slope, beta_cov, slope)
             given = given - slope @ root[:p]
         else:
-            root = self.latent.with_coefficients(last, self.field, root, self.rng)
+            root = self.latent.with_coefficients(last, self.field, root, rng)
         first = p
         effects, covs = [], []
         for b in latent.full.blocks:
@@ -205,16 +219,36 @@ class MonteCarlo:
             own = rescaled(own, std)
             covs.append(np.einsum("jam,jbm->jab", own, own))
             first = part.stop
-        found = self._loglik(last.estimate)
+        found = self._loglik(last.estimate, rng)
         value = None if found is None else found.value + latent.log_constant
         error = 0.0 if found is None else found.error
         return Posterior(
-            beta, tuple(effects), tuple(covs), beta_cov, root, value, loglik_error=error
+            beta,
+            tuple(effects),
+            tuple(covs),
+            beta_cov,
+            root,
+            value,
+            loglik_error=error,
+            chains=self._chains(last),
         )
 
-    def _loglik(self, theta):
+    def _loglik(self, theta, rng):
         theta = theta._replace(beta=theta.beta[: self.space.p])
-        return marginal_loglik(self.latent, theta, self.mode, self.rng)
+        return marginal_loglik(self.latent, theta, self.mode, rng)
+
+    def _chains(self, last):
+        """Each chain's estimates of (beta, theta) over the averaged iterations, [C, n, p + m]."""
+        if self.used is None:
+            return None
+        estimate = self.space.join(last.estimate)
+        thetas = np.array([flat for flat, _ in self.used])
+        scores = np.array([s for _, s in self.used])
+        own = thetas[:, :, None] + invert(self.space, self.observed) @ scores
+        if self.latent.full.reml:
+            own = np.concatenate([self.integrated.moved(estimate, len(own)), own], axis=1)
+        most = max(MOST_KEPT // max(own[:, :, 0].size, 1), 2)
+        return own[:, :, :most].transpose(2, 0, 1)
 
 
 class _Integrated:
@@ -234,12 +268,16 @@ class _Integrated:
         self.draws.append(beta)
         self.within = self.within + chain_covariance(beta)
 
+    def moved(self, estimate, n_used):
+        """The draws [n, p, C] of the last `n_used` iterations, moved to the estimate."""
+        away = estimate - np.array(self.thetas[-n_used:])
+        return np.array(self.draws[-n_used:]) + (away @ self.shift.T)[:, :, None]
+
     def summarize(self, estimate, n_used):
         """Monte Carlo and standard errors [p] from the last `n_used` iterations."""
-        away = estimate - np.array(self.thetas[-n_used:])
         draws = np.array(self.draws[-n_used:])
         means = draws.mean(axis=2)
-        pseudo = means + away @ self.shift.T
+        pseudo = self.moved(estimate, n_used).mean(axis=2)
         self.mean, self.covariance = pseudo.mean(axis=0), self.within / len(self.draws)
         error = np.maximum(batch_error(pseudo), chain_error(draws - means[:, :, None]))
         return error, np.sqrt(np.diag(self.covariance))

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sklmm import CustomFamily
+from sklmm import CustomFamily, MixedEffectsRegressor, Poisson
+from sklmm.engine.e_step.laplace import Laplace
 from sklmm.engine.latent import Latent
 from tests.engine.test_complete import THETA, make_latent, response, theta_for
 
@@ -63,6 +64,51 @@ def test_gradients_and_solutions(name, reml):
     np.testing.assert_allclose(draws.mean(axis=1), 0, atol=1e-12)
     _, log_det = np.linalg.slogdet(equations.inverse())
     assert equations.log_det() == pytest.approx(-log_det, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "reml"), [("poisson", False), ("negative_binomial", True), ("custom", False)]
+)
+def test_laplaces_gradient(name, reml):
+    found = []
+    latent, compiled, theta = pair(name, reml, np.random.default_rng(0))
+    for part in (latent, compiled):
+        algorithm = Laplace(part, 1e-3, 0)
+        algorithm.mode = np.zeros(latent.layout.size)
+        _, scores, loglik = algorithm.evaluate(theta)
+        found.append((loglik, scores.mean(axis=1)))
+    (ours, gradient), (theirs, taped) = found
+    assert ours == pytest.approx(theirs, rel=1e-9)
+    np.testing.assert_allclose(gradient, taped, rtol=1e-4, atol=1e-4)
+
+
+def test_large_counts_have_their_standard_errors():
+    """Of log densities of 1e7 no difference is to be taken: six levels' means are the model."""
+    rng = np.random.default_rng(0)
+    g, b = np.arange(60) % 6, rng.normal(size=6)
+    y = rng.poisson((1e3 * (1 + 0.1 * b[g])) ** 2)
+    model = MixedEffectsRegressor(["g"], family=Poisson(link="sqrt"), e_step="laplace")
+    model.fit(pd.DataFrame({"g": g}), y)
+    assert model.converged_
+    sd = model.variance_components_["sd"][0]
+    assert model.fixed_effects_["std_error"].iloc[0] == pytest.approx(sd / np.sqrt(6), rel=0.02)
+    assert model.variance_components_["std_error"][0] == pytest.approx(sd / np.sqrt(12), rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["poisson", "negative_binomial", "categorical"])
+def test_information_without_effects(name):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"x": rng.normal(size=96)})
+    latent = make_latent(name, table, response(name, rng), [], rng.integers(1, 4, 96), False)
+    compiled = Latent(latent.full, latent.like, latent.space.parameters)
+    compiled.rows = None
+    theta, found = theta_for(latent, name), []
+    for part in (latent, compiled):
+        algorithm = Laplace(part, 1e-3, 0)
+        algorithm.mode = np.zeros(0)
+        algorithm.evaluate(theta)
+        found.append(algorithm._information(theta))
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=1e-4)
 
 
 def test_equations_that_are_singular_to_working_precision_are_solved_as_far_as_known():

@@ -1,9 +1,9 @@
 """The Hamiltonian Monte Carlo E-step: `SplitHMC` under `tfp.mcmc.MetropolisHastings`.
 
 Chains in parallel live in the whitened coordinates of `engine.frame`, in float32; likelihoods are
-summed in blocks and the blocks in float64. Trajectories are about a quarter turn long, after which
-neither x nor x^2 remembers where it began, and of random lengths: not all directions turn at the
-same rate.
+summed in blocks and the blocks in float64. Trajectories are of random lengths, a quarter to
+nearly half a turn, after which neither x nor x^2 remembers where it began: not all directions turn
+at the same rate.
 """
 
 import numpy as np

@@ -9,6 +9,7 @@ noise fixed for the fit, so that Newton's method converges; what they leave of e
 
 import numpy as np
 
+from sklmm.engine import small
 from sklmm.engine.complete import laplace_scores
 from sklmm.engine.draws import posterior_from_draws
 from sklmm.engine.em import EMStep
@@ -44,8 +45,8 @@ class Laplace:
         #: Without latent variables the information is exact, and Newton's method quadratic.
         self.plain = not latent.layout.size
         unknowns = latent.layout.real.sum()
-        small = unknowns <= EXACT_UNKNOWNS and unknowns * latent.n_rows <= EXACT_NUMBERS
-        self.exact = bool(small or latent.rows is not None)
+        few = unknowns <= EXACT_UNKNOWNS and unknowns * latent.n_rows <= EXACT_NUMBERS
+        self.exact = bool(few or latent.rows is not None)
 
     def steps(self):
         """Yield `EMStep`s."""
@@ -108,24 +109,32 @@ class Laplace:
         """(log p(y, m), scores [m, C], log-likelihood or None) at theta."""
         latent = self.latent
         self.mode, self.equations = latent.mode(theta, self.mode)
-        log_det = None
-        if self.exact:
-            real = latent.layout.real
-            inverse = self.equations.inverse()
-            n = len(inverse)
-            log_det = -np.linalg.slogdet(inverse)[1] if n else 0.0
-            self.deviations = np.zeros((latent.layout.size, max(n, 1)))
-            self.deviations[real, :n] = np.linalg.cholesky(inverse) * np.sqrt(n)
-        else:
-            rng = np.random.default_rng(self.seed)
-            self.deviations = self.equations.draws(rng, self.n_probes)
         self.field = latent.field(theta, self.equations, self.mode, EXACT_TOL)
-        _, scores = latent.scores(theta, self.field, self.deviations, function=laplace_scores)
         joint = float(latent.gradient(theta, self.mode[:, None])[0][0])
+        if latent.rows is not None:
+            loglik, gradient = small.laplace(latent, theta, self.mode, np.asarray(self.field.shift))
+            return joint, gradient[:, None], loglik
+        self.deviations, log_det = self._deviations()
+        _, scores = latent.scores(theta, self.field, self.deviations, function=laplace_scores)
         loglik = None if log_det is None else joint - 0.5 * log_det
         return joint, scores, loglik
 
+    def _deviations(self):
+        """Columns with mean d d^T = C^-1, and log |C| or None."""
+        if not self.exact:
+            rng = np.random.default_rng(self.seed)
+            return self.equations.draws(rng, self.n_probes), None
+        real, inverse = self.latent.layout.real, self.equations.inverse()
+        n = len(inverse)
+        out = np.zeros((len(real), max(n, 1)))
+        out[real, :n] = np.linalg.cholesky(inverse) * np.sqrt(n)
+        return out, -np.linalg.slogdet(inverse)[1] if n else 0.0
+
     def _information(self, theta):
+        if self.plain and self.latent.rows is not None and self.latent.like.distribution is None:
+            return small.plain_information(self.latent, theta)
+        if self.latent.rows is not None:
+            self.deviations, _ = self._deviations()
         return self.latent.information(theta, self.field, self.deviations, function=laplace_scores)
 
     def _covariance(self, theta, information):
