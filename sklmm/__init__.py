@@ -3,6 +3,7 @@
 from sklmm.classifier import MixedEffectsClassifier
 from sklmm.comparison import anova
 from sklmm.design.terms import RandomEffect
+from sklmm.encoder import MixedEffectsEncoder
 from sklmm.families import (
     Bernoulli,
     Beta,
@@ -38,6 +39,7 @@ __all__ = [
     "Gaussian",
     "Laplace",
     "MixedEffectsClassifier",
+    "MixedEffectsEncoder",
     "MixedEffectsRegressor",
     "NegativeBinomial",
     "Ordinal",

@@ -1,11 +1,15 @@
 """Fit and predict plumbing of the estimators: validation, the engine's call, fitted attributes."""
 
+from copy import copy
+from dataclasses import replace
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
 import pandas as pd
 from scipy.linalg import block_diag
 from sklearn.base import _fit_context, clone
+from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
@@ -14,18 +18,20 @@ from sklmm import fit_measures, inference, prediction
 from sklmm._input import TableInput, bound, restoring, unseen_levels
 from sklmm._messages import (
     history_table,
-    progress,
+    separated,
     warn_of_dropped,
     warn_of_no_convergence,
     warn_of_separation,
 )
+from sklmm._progress import Watch
 from sklmm._reports import Reports
 from sklmm.design import DesignSpec, check_effects, resolve_terms, split_formula, take_columns
 from sklmm.families import Family, Response
+from sklmm.result import Status
 from sklmm.steps import ConjugateGradient, EStep, Exact, MStep, resolve_e_step, resolve_m_step
 
 
-class BaseMixedEffects(Reports, TableInput):
+class BaseMixedEffects(CallbackSupportMixin, Reports, TableInput):
     """Shared machinery; the public estimators add the target's side."""
 
     _parameter_constraints = {
@@ -113,10 +119,17 @@ class BaseMixedEffects(Reports, TableInput):
             Naming the column or parameter, the value and the remedy; the estimator is left as it
             was.
         """
+        # Outside `restoring`, so that scikit-learn tears the callbacks down after an error too.
+        task = self._init_callback_context(max_subtasks=self.max_iter)
+        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        data = {"X": X, "y": y, "metadata": metadata}
         with restoring(self):
-            return self._fit(X, y, sample_weight)
+            task.call_on_fit_task_begin(estimator=self, **data)
+            self._fit(X, y, sample_weight, partial(Watch, self, task, data))
+            task.call_on_fit_task_end(estimator=self, **data, reconstruction_attributes={})
+        return self
 
-    def _fit(self, X, y, sample_weight):
+    def _fit(self, X, y, sample_weight, watch):
         effects = resolve_terms(self.random_effects)
         X, y = self._take_response(X, y)
         table = self._validate_table(X, reset=True)
@@ -159,10 +172,27 @@ class BaseMixedEffects(Reports, TableInput):
                 f"dof={self.dof!r} is for family='gaussian' with e_step 'auto', 'exact' or 'cg', "
                 f"not {family.name!r} with {e_step!r}: use dof=None."
             )
-        result = self._run(design, response, spec.fit_intercept, e_step)
         self._from_frame = isinstance(table, pd.DataFrame)
+
+        def fitted(result):
+            other = copy(self)
+            other._set_fitted(spec, design, response, result)
+            return vars(other)
+
+        watched = self.verbose or hasattr(self, "_skl_callbacks")
+        watch = watch(fitted) if watched else None
+        result = self._run(design, response, spec.fit_intercept, e_step, watch)
+        coefficient = None
+        if result.status is not Status.STOPPED:
+            coefficient = separated(response.family, design, result)
+        if coefficient is not None:
+            result = replace(result, status=Status.SEPARATED)
         self._set_fitted(spec, design, response, result)
-        return self
+        if result.status is Status.MAX_ITER and result.moving is not None and self._stops_by_rule():
+            warn_of_no_convergence(self._labels, result, self.max_iter)
+        warn_of_dropped(spec, result)
+        if coefficient is not None:
+            warn_of_separation(self._labels, coefficient)
 
     def update(self, X, y=None, sample_weight=None):
         """Update the random effects by new rows, of known or new groups, without refitting.
@@ -242,7 +272,7 @@ class BaseMixedEffects(Reports, TableInput):
             )
         return Response(self._family, codes.astype(float), weights, classes)
 
-    def _run(self, design, response, fit_intercept, e_step):
+    def _run(self, design, response, fit_intercept, e_step, watch=None):
         from sklmm.engine.fitting import run
 
         m_step = resolve_m_step(self.m_step, e_step, response.family)
@@ -264,7 +294,7 @@ class BaseMixedEffects(Reports, TableInput):
             seed=int(rng.randint(2**31 - 1)),
             start=start,
             device=self.device,
-            on_step=progress(self.verbose) if self.verbose else None,
+            watch=watch,
             dof=self.dof,
         )
 
@@ -303,10 +333,6 @@ class BaseMixedEffects(Reports, TableInput):
         self.converged_ = result.status.converged
         self.history_ = history_table(labels, result.history)
         self.mc_error_ = pd.Series(labels.std_errors(result.mc_error**2), index=labels.names)
-        if not self.converged_ and result.moving is not None and self._stops_by_rule():
-            warn_of_no_convergence(labels, result, self.max_iter)
-        warn_of_dropped(spec, result)
-        warn_of_separation(self._family, design, labels, result)
 
     def _set_effects(self, result):
         """`random_effects_` and `random_effects_std_`."""

@@ -1,4 +1,4 @@
-"""What a fit tells its user: progress lines, warnings, and the record of its iterations."""
+"""What a fit tells its user at its end: warnings, and the record of its iterations."""
 
 import warnings
 
@@ -12,22 +12,8 @@ from sklmm.result import natural_names
 #: contribution to eta beyond which one has.
 SEPARABLE = ("bernoulli", "binomial", "ordinal", "categorical", "poisson", "negative_binomial")
 SEPARATED = 30.0
-
-
-def progress(verbose):
-    """Callback of the EM loop that prints a line now and then."""
-    every = max(10 // int(verbose), 1)
-
-    def report(iteration, record):
-        if iteration % every == 0 or iteration == 1:
-            rate = record["acceptance_rate"]
-            extra = "" if np.isnan(rate) else f"  acceptance {rate:.2f}"
-            print(
-                f"iteration {iteration:4d}  loss {record['loss']:.6g}  step "
-                f"{record['step']:.2g} SE{extra}  {record['seconds']:.2f} s"
-            )
-
-    return report
+#: Links under which no finite coefficient is that uncertain.
+SEPARABLE_LINKS = ("logit", "probit", "cloglog", "log")
 
 
 def history_table(labels, history):
@@ -49,7 +35,7 @@ def warn_of_no_convergence(labels, result, max_iter):
         "still moves most. Increase max_iter, or remove a term that the data do not support (see "
         "variance_components_).",
         ConvergenceWarning,
-        stacklevel=6,
+        stacklevel=5,
     )
 
 
@@ -63,25 +49,28 @@ def warn_of_dropped(spec, result):
             "them (a constant beside an intercept, the last dummy of a factor, a copy): left "
             "out of the model, with coefficient 0. Remove them from fixed_effects.",
             UserWarning,
-            stacklevel=6,
+            stacklevel=5,
         )
 
 
-def warn_of_separation(family, design, labels, result):
-    """Warn of a coefficient that runs to infinity: its standard error in eta says so."""
-    if family.name not in SEPARABLE:
-        return
+def separated(family, design, result):
+    """Number of the coefficient that runs to infinity by its standard error in eta, or None."""
+    if family.name not in SEPARABLE or getattr(family, "link", "logit") not in SEPARABLE_LINKS:
+        return None
     scale = design.X.std(axis=0)
     scale = np.where(scale > 0, scale, np.abs(design.X).max(axis=0))
     scale = np.tile(scale, len(result.coef) // max(len(scale), 1))
     variance = np.nan_to_num(np.diag(result.coef_cov), posinf=0.0)
     wide = scale * np.sqrt(np.maximum(variance, 0.0))
-    if wide.max(initial=0.0) > SEPARATED:
-        warnings.warn(
-            f"The coefficient {labels.coef[int(np.argmax(wide))]!r} has no finite maximum "
-            "likelihood estimate, or one that the data hardly bound: it separates the classes "
-            "perfectly, or a class or count never occurs. Remove the column, merge levels, or "
-            "collect rows of the other kind.",
-            ConvergenceWarning,
-            stacklevel=6,
-        )
+    return int(np.argmax(wide)) if wide.max(initial=0.0) > SEPARATED else None
+
+
+def warn_of_separation(labels, coefficient):
+    """Name the coefficient that runs to infinity."""
+    warnings.warn(
+        f"The coefficient {labels.coef[coefficient]!r} has no finite maximum likelihood estimate, "
+        "or one that the data hardly bound: it separates the classes perfectly, or a class or "
+        "count never occurs. Remove the column, merge levels, or collect rows of the other kind.",
+        ConvergenceWarning,
+        stacklevel=5,
+    )

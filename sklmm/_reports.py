@@ -7,7 +7,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sklmm import fit_measures, inference, intervals
-from sklmm.inspection.summary import summary_text
+from sklmm.inspection.arviz import chain_table, data_tree
+from sklmm.inspection.summary import Summary
 from sklmm.result import Status
 from sklmm.steps import resolve_e_step
 
@@ -16,14 +17,81 @@ class Reports:
     """Methods of a fitted `BaseMixedEffects`."""
 
     def summary(self):
-        """Text report in the manner of lme4's `summary`.
+        """Report in the manner of lme4's `summary`.
 
         Returns
         -------
         str
+            Text, which a notebook shows as HTML tables.
+
+        Examples
+        --------
+        >>> from sklmm import MixedEffectsRegressor
+        >>> from sklmm.datasets import load_dyestuff
+        >>> X, y = load_dyestuff(return_X_y=True, as_frame=True)
+        >>> print(MixedEffectsRegressor(["Batch"]).fit(X, y).summary())  # doctest: +ELLIPSIS
+        Linear mixed model fit by REML
+        y ~ 1 + (1 | Batch)
+        converged: the last step is below tol standard errors (... iterations)
+        ...
         """
         check_is_fitted(self)
-        return summary_text(self, self._spec)
+        return Summary.of(self, self._spec)
+
+    def chain_diagnostics(self):
+        """Effective sample sizes and R-hat of the Markov chains, by arviz-stats.
+
+        They are those of each chain's own estimates, ``result_.chains``. Chains of a dozen draws,
+        as a fit that converges at once leaves, have an R-hat of 1.1 to 1.2 without being at fault;
+        what stops the fit is the Monte Carlo error of their mean, `mc_error_`.
+
+        Returns
+        -------
+        DataFrame
+            ess_bulk, ess_tail, rhat; one row a parameter, nan for pinned ones.
+
+        Raises
+        ------
+        ValueError
+            For a model that was not fitted by "hmc" or "nuts".
+        ImportError
+            Without arviz-stats.
+
+        References
+        ----------
+        Vehtari, Gelman, Simpson, Carpenter & Buerkner (2021), Bayesian Analysis 16, 667-718.
+        """
+        check_is_fitted(self)
+        if self.result_.chains is None:
+            raise ValueError(
+                f"e_step={self.e_step!r} left no chains: fit by 'hmc' or 'nuts' until the "
+                "estimates are averaged."
+            )
+        return chain_table(self._labels, self.result_)
+
+    def to_arviz(self, random_state=None):
+        """The fit as an ArviZ DataTree.
+
+        Parameters
+        ----------
+        random_state : int, RandomState or None
+            Of the draws.
+
+        Returns
+        -------
+        xarray.DataTree
+            Groups "posterior": 500 joint draws of the coefficients and of each term's effects,
+            given the estimated variances; "chains": by "hmc" and "nuts", each chain's own
+            estimates of the parameters; "iterations": `history_`.
+
+        Raises
+        ------
+        ImportError
+            Without arviz-base.
+        """
+        check_is_fitted(self)
+        rng = np.random.default_rng(check_random_state(random_state).randint(2**31 - 1, size=4))
+        return data_tree(self, self._labels, rng)
 
     def conf_int(
         self,

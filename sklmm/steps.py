@@ -77,7 +77,7 @@ class Laplace(EStep):
     Parameters
     ----------
     n_probes : int, default=32
-        At least 2. Draws that stand for log |C| where the model is too large for an exact one.
+        At least 2. Draws that stand for ``log |C|`` where the model is too large for an exact one.
 
     References
     ----------

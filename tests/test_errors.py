@@ -373,13 +373,10 @@ def test_interruption_leaves_the_estimator_as_it_was(e_step, monkeypatch):
     model = MixedEffectsRegressor(["g"], e_step=e_step, verbose=1)
     before = snapshot(model)
 
-    def interrupt(verbose):
-        def report(iteration, record):
-            raise KeyboardInterrupt
+    def interrupt(self, iteration, record, left):
+        raise KeyboardInterrupt
 
-        return report
-
-    monkeypatch.setattr("sklmm._base.progress", interrupt)
+    monkeypatch.setattr("sklmm._progress.Watch._print", interrupt)
     with pytest.raises(KeyboardInterrupt):
         model.fit(table(), Y)
     assert_unchanged(model, before)

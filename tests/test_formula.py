@@ -31,6 +31,7 @@ def without_response(table):
 def test_an_lme4_formula_takes_the_response_from_the_table(table, sleep_model):
     model = MixedEffectsRegressor.from_formula("Reaction ~ Days + (1 + Days | Subject)")
     model.fit(table)
+    assert "Reaction ~ 1 + Days + (1 + Days | Subject)" in model.summary()
     assert model.coef_ == pytest.approx(sleep_model.coef_, rel=1e-12)
     assert model.loglik_ == pytest.approx(sleep_model.loglik_, abs=1e-9)
     assert list(model.feature_names_in_) == list(without_response(table).columns)

@@ -93,10 +93,10 @@ def test_an_exception_of_the_progress_report_is_an_interruption(data, monkeypatc
     model = MixedEffectsRegressor(["g0", "g1"], verbose=1).fit(*data)
     before = snapshot(model)
 
-    def report(iteration, record):
+    def report(self, iteration, record, left):
         raise Stop
 
-    monkeypatch.setattr("sklmm._base.progress", lambda verbose: report)
+    monkeypatch.setattr("sklmm._progress.Watch._print", report)
     with pytest.raises(Stop):
         model.fit(*data)
     assert_unchanged(model, before)

@@ -1,0 +1,307 @@
+"""`MixedEffectsEncoder`: high-cardinality columns as their joint shrunken effects on the target."""
+
+from numbers import Integral
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, TransformerMixin, _fit_context, clone
+from sklearn.model_selection import check_cv
+from sklearn.preprocessing import OrdinalEncoder
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.validation import (
+    _check_feature_names_in,
+    _check_y,
+    check_consistent_length,
+    check_is_fitted,
+    validate_data,
+)
+
+from sklmm._base import BaseMixedEffects
+from sklmm._input import as_pandas, naming, restoring
+from sklmm.design.terms import RandomEffect
+from sklmm.regressor import MixedEffectsRegressor
+
+UNKNOWN, MISSING = -1, -2
+#: Of SDs that are pinned, as a share of the largest: one of 0 cannot be.
+LEAST_SD = 1e-4
+
+
+class MixedEffectsEncoder(TransformerMixin, BaseEstimator):
+    """Encode columns of labels by their random effects in a mixed model of the target.
+
+    Every column is a crossed random intercept, ``y ~ 1 + (1 | column_1) + (1 | column_2) + ...``,
+    and every label becomes its effect's posterior mean: shrunken by the column's own variance, as
+    in scikit-learn's `TargetEncoder`, and free of what the other columns explain, as there it is
+    not. 0 is the population's effect. Of two classes the target is the indicator of the second, and
+    of more there is a model of each class's.
+
+    Parameters
+    ----------
+    estimator : MixedEffectsRegressor or MixedEffectsClassifier, optional
+        The model; its terms and fixed effects are the encoder's to set. None is a Gaussian
+        `MixedEffectsRegressor`, of indicators too. Effects are on the scale of its link.
+    target_type : {"auto", "continuous", "binary", "multiclass"}, default="auto"
+        What y is. "auto" takes whole numbers for classes, as scikit-learn does: ratings and counts
+        need "continuous".
+    cv : int, cross-validation generator or iterable, default=5
+        Folds of `fit_transform`, which take the variances from all rows and the effects from the
+        others; an int shuffles the rows.
+    random_state : int, RandomState or None, default=None
+        Of that shuffle.
+
+    Attributes
+    ----------
+    estimators_ : list of MixedEffectsRegressor or MixedEffectsClassifier
+        One, or one a class of "multiclass"; fitted to all rows, with the labels' ordinal codes as
+        their table, and without columns of one label. None where no column or no target varies.
+    categories_ : list of ndarray
+        Labels of each column; a missing one is a label too.
+    target_type_ : str
+    classes_ : ndarray or None
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+
+    See Also
+    --------
+    sklearn.preprocessing.TargetEncoder : Each column by itself.
+
+    References
+    ----------
+    Micci-Barreca (2001), SIGKDD Explorations 3(1), 27-32.
+    Pargent, Pfisterer, Thomas & Bischl (2022), Computational Statistics 37, 2671-2692.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> from sklmm import MixedEffectsEncoder
+    >>> rng = np.random.default_rng(0)
+    >>> X = pd.DataFrame({"store": rng.integers(30, size=600), "item": rng.integers(50, size=600)})
+    >>> y = rng.normal(size=30)[X["store"]] + rng.normal(size=50)[X["item"]] + rng.normal(size=600)
+    >>> encoder = MixedEffectsEncoder().set_output(transform="pandas")
+    >>> encoder.fit_transform(X, y).shape
+    (600, 2)
+    >>> encoder.transform(pd.DataFrame({"store": [3, 999], "item": [4, 4]})).round(1).iloc[1, 0]
+    np.float64(0.0)
+    """
+
+    _parameter_constraints = {
+        "estimator": [BaseMixedEffects, None],
+        "target_type": [StrOptions({"auto", "continuous", "binary", "multiclass"})],
+        "cv": ["cv_object"],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(self, estimator=None, *, target_type="auto", cv=5, random_state=None):
+        self.estimator = estimator
+        self.target_type = target_type
+        self.cv = cv
+        self.random_state = random_state
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y):
+        """Fit the model to all rows.
+
+        ``fit(X, y).transform(X)`` encodes each row by effects that its own target has shaped: use
+        `fit_transform` for the rows of the fit.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like of shape (n_rows, n_columns)
+            Labels of any type; a missing one is a label too.
+        y : array-like of shape (n_rows,)
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming the column or parameter, the value and the remedy.
+        """
+        with restoring(self):
+            self._fit(X, y)
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit_transform(self, X, y):
+        """Fit, and encode each row by a model of the other folds.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like of shape (n_rows, n_columns)
+        y : array-like of shape (n_rows,)
+
+        Returns
+        -------
+        ndarray of shape (n_rows, n_columns), or (n_rows, n_columns * n_classes)
+            Column by column.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As in `fit`, and for folds that do not hold each row once.
+        """
+        with restoring(self):
+            return self._fit_transform(X, y)
+
+    def _fit_transform(self, X, y):
+        codes, targets = self._fit(X, y)
+        shuffle = {"shuffle": True, "random_state": self.random_state}
+        options = shuffle if self.cv is None or isinstance(self.cv, Integral) else {}
+        cv = check_cv(self.cv, y, classifier=self.classes_ is not None, **options)
+        folds = list(cv.split(codes, y))
+        tested = np.concatenate([test for _, test in folds])
+        if not np.array_equal(np.sort(tested), np.arange(len(codes))):
+            raise ValueError(
+                f"cv={self.cv!r}: its test folds must hold each row once, so that each is encoded "
+                "once."
+            )
+        out = np.zeros((len(codes), codes.shape[1] * len(targets)))
+        for k, target in enumerate(targets):
+            # Of a fit without effects there is nothing to pin.
+            model = self._model() if self.estimators_[k] is None else _pinned(self.estimators_[k])
+            for train, test in folds:
+                other = _fitted(model, codes.iloc[train], target[train])
+                out[test, k :: len(targets)] = _encoded([other], codes.iloc[test])
+        return out
+
+    def transform(self, X):
+        """Encode rows by the model of all rows of the fit.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like of shape (n_rows, n_columns)
+            Labels that the fit has not seen are 0.
+
+        Returns
+        -------
+        ndarray of shape (n_rows, n_columns), or (n_rows, n_columns * n_classes)
+        """
+        check_is_fitted(self)
+        return _encoded(self.estimators_, self._codes(self._validate(X, reset=False)))
+
+    def get_feature_names_out(self, input_features=None):
+        """Names of the encoded columns: their own, and of several classes also the class.
+
+        Parameters
+        ----------
+        input_features : array-like of str, optional
+
+        Returns
+        -------
+        ndarray of str
+        """
+        check_is_fitted(self, "n_features_in_")
+        names = _check_feature_names_in(self, input_features)
+        if self.target_type_ != "multiclass":
+            return names
+        return np.array([f"{n}_{c}" for n in names for c in self.classes_], object)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.categorical = True
+        tags.input_tags.allow_nan = True
+        tags.target_tags.required = True
+        return tags
+
+    def _fit(self, X, y):
+        """Codes [n_rows, n_columns] and targets of the rows of the fit."""
+        if y is None:
+            raise ValueError("This estimator requires y to be passed, but the target y is None.")
+        X = self._validate(X, reset=True)
+        self._ordinal = OrdinalEncoder(
+            handle_unknown="use_encoded_value",
+            unknown_value=UNKNOWN,
+            encoded_missing_value=MISSING,
+        )
+        with naming("X"):
+            self._ordinal.fit(X)
+        codes = self._codes(X)
+        check_consistent_length(codes, y)
+        self.categories_ = self._ordinal.categories_
+        targets = self._targets(y)
+        self.estimators_ = [_fitted(self._model(), codes, target) for target in targets]
+        return codes, targets
+
+    def _model(self):
+        """The unfitted model of all columns."""
+        model = MixedEffectsRegressor() if self.estimator is None else clone(self.estimator)
+        names = _check_feature_names_in(self)
+        return model.set_params(random_effects=[RandomEffect(n) for n in names], fixed_effects=[])
+
+    def _codes(self, X):
+        """Ordinal codes of the labels, a DataFrame."""
+        return pd.DataFrame(self._ordinal.transform(X), columns=_check_feature_names_in(self))
+
+    def _validate(self, X, reset):
+        """X as a frame, which keeps its columns' types, or as an array."""
+        if hasattr(X, "columns"):
+            validate_data(self, X, skip_check_array=True, reset=reset)
+            return as_pandas(X).apply(_plain)
+        return validate_data(self, X, dtype=None, ensure_all_finite="allow-nan", reset=reset)
+
+    def _targets(self, y):
+        """What each model's target is, a list of arrays [n_rows]."""
+        y, kind = _check_y(y, estimator=self), self.target_type
+        if kind == "auto":
+            kind = type_of_target(y, input_name="y")
+        if kind not in ("continuous", "binary", "multiclass"):
+            raise ValueError(
+                f"Unknown label type: y is {kind!r}; it must be continuous, binary or multiclass. "
+                "Set target_type to say which."
+            )
+        self.target_type_, self.classes_ = kind, None
+        if kind == "continuous":
+            return [_check_y(y, y_numeric=True, estimator=self)]
+        self.classes_ = np.unique(y)
+        if kind == "binary" and len(self.classes_) > 2:
+            raise ValueError(
+                f"target_type='binary': y has {len(self.classes_)} classes: use 'multiclass'."
+            )
+        wanted = self.classes_[-1:] if kind == "binary" else self.classes_
+        return [(y == c).astype(float) for c in wanted]
+
+
+def _plain(column):
+    """A column of a nullable or Arrow type as objects, with nan for what is missing."""
+    extension = isinstance(column.dtype, pd.api.extensions.ExtensionDtype)
+    if not extension or isinstance(column.dtype, pd.CategoricalDtype):
+        return column
+    return pd.Series(column.to_numpy(dtype=object, na_value=np.nan), index=column.index)
+
+
+def _fitted(model, codes, target):
+    """The model fitted without columns of one label; None where nothing varies."""
+    terms = [effect for effect in model.random_effects if codes[effect.group].nunique() > 1]
+    if not terms or np.ptp(target) == 0:
+        return None
+    return clone(model).set_params(random_effects=terms).fit(codes, target)
+
+
+def _pinned(model):
+    """The unfitted model with the variances of the fitted one, so that all folds shrink alike."""
+    sds = {name: np.sqrt(table.iloc[0, 0]) for name, table in model.cov_re_.items()}
+    scale = np.nanmax([*sds.values(), model.sigma_])
+    if not scale > 0:
+        return clone(model)
+    least = LEAST_SD * scale
+    effects = [RandomEffect(name, sd=float(max(sd, least))) for name, sd in sds.items()]
+    out = clone(model).set_params(random_effects=effects)
+    family = clone(model._family)
+    if family.name == "gaussian":
+        out.set_params(family=family.set_params(sigma=float(max(model.sigma_, least))))
+    return out
+
+
+def _encoded(models, codes):
+    """Codes [n_rows, n_columns] as their effects, 0 where there is none, column by column."""
+    columns = []
+    for name in codes.columns:
+        for model in models:
+            effects = {} if model is None else model.random_effects_
+            table = effects.get(name, pd.DataFrame({"Intercept": []}, index=pd.Index([], float)))
+            columns.append(table["Intercept"].reindex(codes[name]).fillna(0.0).to_numpy(float))
+    return np.column_stack(columns)
