@@ -1,8 +1,6 @@
 """What several test modules share: lme4's answers, InstEval, and a dense-matrix oracle."""
 
-import json
 import os
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +9,7 @@ from scipy.linalg import block_diag
 
 from sklmm import MixedEffectsRegressor
 from sklmm.datasets import load_insteval, load_sleepstudy
+from tests.published import answers
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # The processes share the cores: a pool of threads in each would only make them wait.
@@ -79,8 +78,8 @@ def dense_model():
 
 @pytest.fixture(scope="session")
 def reference():
-    """lme4's answers (see the file's comment for the R that made them)."""
-    return json.loads((Path(__file__).parent / "reference.json").read_text())
+    """lme4's answers."""
+    return answers()
 
 
 @pytest.fixture(scope="session")

@@ -134,7 +134,7 @@ def main():
         # Workloads that are not run again keep their rows.
         for line in out.read_text().splitlines():
             name = line.strip("| ").split(" ")[0]
-            if name in WORKLOADS:
+            if line.startswith("|") and name in WORKLOADS:
                 lines.setdefault(name, []).append(line)
     for name in args.workloads:
         workload = WORKLOADS[name]
