@@ -11,6 +11,7 @@ bends towards them. A Laplace distribution has heavy tails and leaves them where
 # Data of known truth
 # -------------------
 # The temperature rises with the share of the hour in sunshine; sites differ with an SD of 1 degree.
+import sys
 import time
 from pathlib import Path
 
@@ -24,7 +25,7 @@ import matplotlib.pyplot as plt
 
 from sklmm import CustomFamily, MixedEffectsRegressor
 
-figures = Path(__file__).parent / "figures"
+figures = Path(sys.argv[0]).resolve().parent / "figures"
 figures.mkdir(exist_ok=True)
 
 n_sites, n_readings = 60, 30
