@@ -21,6 +21,7 @@ from sklmm._messages import (
     separated,
     warn_of_dropped,
     warn_of_no_convergence,
+    warn_of_perfect_fit,
     warn_of_separation,
 )
 from sklmm._progress import Watch
@@ -191,6 +192,8 @@ class BaseMixedEffects(CallbackSupportMixin, Reports, TableInput):
         if result.status is Status.MAX_ITER and result.moving is not None and self._stops_by_rule():
             warn_of_no_convergence(self._labels, result, self.max_iter)
         warn_of_dropped(spec, result)
+        if result.status is Status.PERFECT:
+            warn_of_perfect_fit(spec, design, result)
         if coefficient is not None:
             warn_of_separation(self._labels, coefficient)
 

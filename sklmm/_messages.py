@@ -14,6 +14,8 @@ SEPARABLE = ("bernoulli", "binomial", "ordinal", "categorical", "poisson", "nega
 SEPARATED = 30.0
 #: Links under which no finite coefficient is that uncertain.
 SEPARABLE_LINKS = ("logit", "probit", "cloglog", "log")
+#: Share of the largest contribution to y below which a column's is rounding.
+TINY = 1e-6
 
 
 def history_table(labels, history):
@@ -43,14 +45,32 @@ def warn_of_dropped(spec, result):
     """Name the columns that depend linearly on earlier ones."""
     names = [repr(n) for n, out in zip(spec.coef_names, result.dropped, strict=False) if out]
     if names:
-        listed = ", ".join(names[:10]) + (f" and {len(names) - 10} more" * (len(names) > 10))
         warnings.warn(
-            f"The fixed-effects column(s) {listed} are linear combinations of those before "
+            f"The fixed-effects column(s) {_listed(names)} are linear combinations of those before "
             "them (a constant beside an intercept, the last dummy of a factor, a copy): left "
             "out of the model, with coefficient 0. Remove them from fixed_effects.",
             UserWarning,
             stacklevel=5,
         )
+
+
+def warn_of_perfect_fit(spec, design, result):
+    """Name the columns that y is computed from; a constant y is nobody's mistake."""
+    part = np.abs(result.coef) * design.X.std(axis=0)
+    if not part.any():
+        return
+    names = [repr(n) for n, p in zip(spec.coef_names, part, strict=True) if p > TINY * part.max()]
+    who = "columns" if spec.sparse else f"column(s) {_listed(names)}"
+    warnings.warn(
+        f"The fixed-effects {who} alone reproduce y, so every variance is 0. Leave out of X, or of "
+        "fixed_effects, what is y or computed from it.",
+        UserWarning,
+        stacklevel=5,
+    )
+
+
+def _listed(names):
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" * (len(names) > 10))
 
 
 def separated(family, design, result):

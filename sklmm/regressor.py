@@ -99,8 +99,8 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
     n_iter_ : int
     converged_ : bool
     history_ : DataFrame
-        One row per iteration: loss (-log p(y, b | theta)), loglik, acceptance_rate, step (in
-        standard errors), seconds, and every parameter.
+        One row per iteration: loss (-log p(y, b | theta), of several draws b the mean), loglik,
+        acceptance_rate, step (in standard errors), seconds, and every parameter.
     mc_error_ : Series
         Monte Carlo standard error of each parameter; 0 for the exact E-step. Here and in `history_`
         the coefficients of columns that are kept sparse (see `fit`) are left out.

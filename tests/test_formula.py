@@ -97,6 +97,7 @@ def test_a_classifier_has_formulas_too():
         ("~ nope", "nope"),
         ("~ Days +* shift", "Operator"),
         ("~ Days | shift", "one right-hand side"),
+        ("~ shift + offset(Days)", "the parameter offset"),
         ("~ np.log(Days)", "'np.log.Days.' is not finite"),
         ("nope ~ Days", "the response 'nope' is not a column"),
     ],

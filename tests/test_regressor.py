@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.optimize import minimize, minimize_scalar
+from scipy.stats import multivariate_normal, norm
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LinearRegression
 
@@ -262,6 +263,14 @@ def test_warm_start_goes_on_from_the_last_fit(sleepstudy):
     assert model.sigma_ == pytest.approx(before, rel=1e-4)
 
 
+def test_y_among_the_columns_is_named(sleepstudy):
+    X, y = sleepstudy
+    model = MixedEffectsRegressor(["Subject"])
+    with pytest.warns(UserWarning, match=r"column\(s\) 'copy' alone reproduce y.*Leave out"):
+        model.fit(X.assign(copy=2 * y), y)
+    assert model.result_.status is Status.PERFECT
+
+
 def test_constant_response_is_a_perfect_fit(sleepstudy):
     X, _ = sleepstudy
     for constant in (0.0, 3.5):
@@ -308,6 +317,26 @@ def test_another_seed_moves_cg_by_its_monte_carlo_error(estimates, standard_erro
         for j in range(i):
             gap = np.abs(values[i] - values[j])
             assert (gap < 4 * error + stopping).all()
+
+
+def test_the_loss_of_every_e_step_is_in_the_tables_units(sleepstudy):
+    """-log p(y, b) at the mode of b, by draws half the number of effects more on average."""
+    terms, n_effects = ["(1 + Days | Subject)"], 36
+    last = {}
+    for e_step in ("exact", "cg", "laplace", "hmc"):
+        model = MixedEffectsRegressor(terms, method="ml", e_step=e_step, random_state=0)
+        last[e_step] = model.fit(*sleepstudy).history_.iloc[-1]
+    b, cov = model.random_effects_["Subject"].to_numpy(), model.cov_re_["Subject"].to_numpy()
+    X, y = sleepstudy
+    residual = (y - model.predict(X)).to_numpy()
+    loss = -norm.logpdf(residual, scale=model.sigma_).sum()
+    loss -= multivariate_normal.logpdf(b, cov=cov).sum()
+    assert last["exact"]["loss"] == pytest.approx(loss, abs=0.2)
+    assert last["cg"]["loss"] == pytest.approx(last["exact"]["loss"], abs=1e-4)
+    assert last["laplace"]["loss"] == pytest.approx(last["exact"]["loss"], abs=1e-2)
+    assert last["laplace"]["loglik"] == pytest.approx(last["exact"]["loglik"], abs=1e-4)
+    # 128 draws, each with a standard deviation of sqrt(36 / 2).
+    assert last["hmc"]["loss"] - loss == pytest.approx(n_effects / 2, abs=4 * 18**0.5 / 128**0.5)
 
 
 def test_history_has_a_row_an_iteration_that_ends_at_the_estimate(sleep_model):

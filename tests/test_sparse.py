@@ -259,7 +259,9 @@ def test_y_in_the_span_of_sparse_columns_is_a_perfect_fit(data):
     g, _, x, one, _, _ = data
     X = sparse.csr_array(np.column_stack([g, x, one]))
     y = 3 + x + one @ np.arange(40.0)
-    model = MixedEffectsRegressor([0]).fit(X, y)
+    model = MixedEffectsRegressor([0])
+    with pytest.warns(UserWarning, match="fixed-effects columns alone reproduce y"):
+        model.fit(X, y)
     assert model.result_.status.name == "PERFECT"
     np.testing.assert_allclose(model.predict(X), y, atol=1e-6)
     assert (model.fixed_effects_["std_error"] == 0).all()

@@ -93,12 +93,17 @@ def run(
         scope = _on(device)
 
     def finish(result):
-        loglik = None if result.loglik is None else result.loglik + response.log_constant
+        constant = response.log_constant
+        loglik = None if result.loglik is None else result.loglik + constant
+        history = [
+            {**r, "loss": r["loss"] - constant, "loglik": r["loglik"] + constant}
+            for r in result.history
+        ]
         n_obs = result.n_obs if response.n_obs is None else response.n_obs
         degrees = None
         if dof == "satterthwaite":
             degrees = satterthwaite(kernel, algorithm.params, algorithm.state, seed)
-        return replace(result, loglik=loglik, n_obs=n_obs, dof=degrees)
+        return replace(result, loglik=loglik, history=history, n_obs=n_obs, dof=degrees)
 
     with scope:
         try:

@@ -18,7 +18,7 @@ from copy import deepcopy
 import numpy as np
 
 from sklmm.engine.collect import inverse_of_free
-from sklmm.engine.e_step.base import Posterior, rescaled, vech_indices
+from sklmm.engine.e_step.base import Posterior, joint_loss, rescaled, vech_indices
 from sklmm.engine.e_step.split import mirrored
 from sklmm.engine.em import EMStep
 from sklmm.engine.importance import marginal_loglik
@@ -160,7 +160,7 @@ class MonteCarlo:
         beta = x[:p].mean(axis=1) if self.latent.full.reml else theta.beta
         return EMStep(
             theta=theta._replace(beta=beta),
-            loss=-float(value.mean()),
+            loss=joint_loss(self.latent.full, theta.factors, -value.mean()),
             loglik=np.nan,
             decrement=decrement,
             info={**info, "draw": self._one_draw(theta, x), "left": left},

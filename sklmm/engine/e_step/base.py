@@ -131,15 +131,13 @@ def initial_params(problem):
     return Params(factors, float(sigma))
 
 
-def joint_loss(problem, params, weighted_sse, uu):
-    """-log p(y, b | theta) in the table's units, from the sums of squares of residual and u."""
-    n, sigma = problem.n, params.sigma
-    loss = 0.5 * (n * np.log(2 * np.pi * sigma**2) + weighted_sse / sigma**2)
-    for block, factor, square, scales in zip(
-        problem.blocks, params.factors, uu, problem.z_scales, strict=True
-    ):
-        size = block.n_levels * block.r
+def joint_loss(problem, factors, loss):
+    """-log p(y, b) in the table's units, from that of y and spherical effects in standard ones.
+
+    But for the effects' constant, which -0.5 u^T u lacks.
+    """
+    for block, factor, scales in zip(problem.blocks, factors, problem.z_scales, strict=True):
         own = np.abs(np.diag(factor)) * problem.y_scale / scales
-        log_det = np.log(np.maximum(own, 1e-150)).sum()
-        loss += 0.5 * (size * np.log(2 * np.pi) + square) + block.n_levels * log_det
-    return float(loss + n * np.log(problem.y_scale))
+        own = np.log(np.maximum(own, 1e-150)) + 0.5 * np.log(2 * np.pi)
+        loss += block.n_levels * own.sum()
+    return float(loss + problem.n * np.log(problem.y_scale))

@@ -149,16 +149,17 @@ class GaussianKernel(Kernel):
             score.append(0.5 * (np.einsum("ja,jb->ab", cj, cj) - K))
             trace += np.trace(L.T @ K @ L)
         dof = problem.n - problem.rank * problem.reml
-        uu = [float(np.sum(part**2)) for part in u]
+        uu = float(eq.u @ eq.u)
+        loss = 0.5 * (problem.n * np.log(2 * np.pi * eq.s2) + eq.sse / eq.s2 + uu)
         information, sensitivity = eq.information(u, c)
         moments = Moments(
             beta=state.cross.coefficients(eq.beta + state.cross.ols, eq.u),
             score=tuple(score),
             score_sigma=eq.sse / eq.s2 - (dof - trace),
             information=information,
-            loglik=self.loglik(eq, sum(uu)),
+            loglik=self.loglik(eq, uu),
             noise=None if deviations is None else noise(params, deviations),
-            loss=joint_loss(problem, params, eq.sse, uu),
+            loss=joint_loss(problem, params.factors, loss),
             sensitivity=state.cross.embed(sensitivity),
         )
         return moments, state, self.info(eq)

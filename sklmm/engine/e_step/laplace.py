@@ -12,6 +12,7 @@ import numpy as np
 from sklmm.engine import small
 from sklmm.engine.complete import laplace_scores
 from sklmm.engine.draws import posterior_from_draws
+from sklmm.engine.e_step.base import joint_loss
 from sklmm.engine.em import EMStep
 from sklmm.engine.equations import EXACT_TOL
 from sklmm.engine.latent import STEP
@@ -78,8 +79,8 @@ class Laplace:
                 spread = covariance @ np.cov(scores) @ covariance / scores.shape[1]
             yield EMStep(
                 theta=self._shown(space.split(flat)),
-                loss=-value,
-                loglik=np.nan if loglik is None else loglik,
+                loss=joint_loss(self.latent.full, theta.factors, -value),
+                loglik=np.nan if loglik is None else loglik + self.latent.log_constant,
                 decrement=decrement,
                 info={},
                 done=done,
