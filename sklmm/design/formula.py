@@ -77,8 +77,8 @@ def learn_formula(formula, table, fit_intercept):
     parsed = _evaluated(name, lambda: Formula(rhs, _parser=parser))
     if re.search(r"\boffset\(", rhs):
         raise ValueError(
-            f"{name}: a formula has no offset(): leave it out, and name its column in the parameter "
-            "offset."
+            f"{name}: a formula has no offset(): leave it out, and name its column in the "
+            "parameter offset."
         )
     if "|" in rhs or not hasattr(parsed, "required_variables"):
         raise ValueError(f"{name}: give one right-hand side, without '|'.")
