@@ -6,6 +6,9 @@ import numpy as np
 
 from sklmm.design import split_response
 
+#: Below it a p value is not worth its digits, as in R.
+LEAST_P = np.finfo(float).eps
+
 
 class Summary(str):
     """The text; a notebook shows the same as HTML, by `_repr_html_`."""
@@ -21,16 +24,28 @@ class Summary(str):
         options = {"na_rep": "", "float_format": lambda v: f"{v:.5g}"}
         random = ["Random effects:", variances.to_string(index=False, **options)]
         text = [*head, "", *(random if len(variances) else []), sizes, ""]
-        text += ["Fixed effects:", fixed.to_string(**options), *(["", *foot] if foot else [])]
+        text += [
+            "Fixed effects:",
+            fixed.to_string(formatters={"p": _p_value}, **options),
+            *(["", *foot] if foot else []),
+        ]
         out = cls("\n".join(text))
         random = ["<h4>Random effects</h4>", variances.to_html(index=False, **options)]
         parts = [_paragraph(head), *(random if len(variances) else []), _paragraph([sizes])]
-        parts += ["<h4>Fixed effects</h4>", fixed.to_html(**options), _paragraph(foot)]
+        parts += [
+            "<h4>Fixed effects</h4>",
+            fixed.to_html(formatters={"p": _p_value}, **options),
+            _paragraph(foot),
+        ]
         out.html = f"<div>{''.join(parts)}</div>"
         return out
 
     def _repr_html_(self):
         return self.html
+
+
+def _p_value(p):
+    return f"<{LEAST_P:.2g}" if p < LEAST_P else f"{p:.3g}"
 
 
 def _paragraph(lines):
