@@ -62,7 +62,8 @@ class Spread(NamedTuple):
         mean = float(weights @ np.exp(np.minimum(eta, MOST)) / total) if log else np.nan
         # In place: a table may have 10^8 rows.
         fixed -= weights @ fixed / total
-        variance = np.einsum("n,n,n->", weights, fixed, fixed) / max(total - 1, 1)
+        np.square(fixed, out=fixed)
+        variance = weights @ fixed / max(total - 1, 1)
         return cls(float(variance), tuple(random), mean, noise)
 
 
