@@ -22,8 +22,8 @@ TOL = 1e-3
 MAX_ITER = 100
 CHECK_EVERY = 4
 #: Columns of the sketch, at least and at most, and numbers in it.
-SKETCHED = (8, 16)
-SKETCHED_NUMBERS = 1 << 16
+SKETCHED = (4, 16)
+SKETCHED_NUMBERS = 1 << 15
 #: Products with A - I that turn the sketch to its largest eigenvalues: so few lose no digits.
 POWER = 3
 

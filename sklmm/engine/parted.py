@@ -36,11 +36,11 @@ class Parted:
             ends = np.unique([0, *cuts, C.shape[0]])
         self.parts = [(C[a:b], slice(a // r, b // r)) for a, b in pairwise(ends)]
         self.rows = [slice(a, b) for a, b in pairwise(ends)]
+        self.threaded = len(self.parts) > 1 and n_threads() > 1
 
     def _map(self, function, *arguments):
-        if len(self.parts) == 1 or n_threads() == 1:
-            return list(map(function, *arguments))
-        return list(_threads(os.getpid()).map(function, *arguments))
+        run = _threads(os.getpid()).map if self.threaded else map
+        return list(run(function, *arguments))
 
     def down(self, flat):
         """C flat."""

@@ -127,6 +127,8 @@ class Problem:
 def _crossprod(refs, z, weights, n_levels):
     r = z.shape[1]
     out = np.empty((n_levels, r, r))
+    # bincount would convert the references anew each time.
+    refs = refs.astype(np.intp)
     for a in range(r):
         for b in range(a, r):
             out[:, a, b] = out[:, b, a] = np.bincount(
@@ -189,10 +191,12 @@ def _scaled_blocks(design, weights, n, y_scale):
     """The blocks with z / rms(z), and those rms."""
     blocks, z_scales = [], []
     for b in design.blocks:
-        z = np.ones((len(weights), 1)) if b.z is None else b.z
-        rms = np.sqrt(weights @ z**2 / n)
-        rms = np.where(rms > 0, rms, 1.0)
-        z = z / rms
+        if b.z is None:
+            z, rms = np.ones((len(weights), 1)), np.ones(1)
+        else:
+            rms = np.sqrt(weights @ b.z**2 / n)
+            rms = np.where(rms > 0, rms, 1.0)
+            z = b.z / rms
         sd = None if b.sd is None else b.sd * float(rms[0]) / y_scale
         blocks.append(
             BlockData(b.refs, z, b.n_levels, sd, _crossprod(b.refs, z, weights, b.n_levels))
