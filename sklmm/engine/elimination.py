@@ -98,15 +98,18 @@ class Dense(Elimination):
 
     def __init__(self, cross, factors, s2):
         super().__init__(cross, factors, s2)
+        self.U = self._factor() if cross.C.shape[1] else np.zeros((0, 0))
+        self.log_det = self.log_det_eliminated() + 2 * float(np.log(np.diag(self.U)).sum())
+
+    def _factor(self):
         # Z_E^T w Z_R Lambda_R.
         self.C = self._lifted()
-        S = self._lift_both(cross.G_RR.toarray())
+        S = self._lift_both(self.cross.G_RR.toarray())
         S -= self._around(self.inner)
-        S /= s2
+        S /= self.s2
         S[np.diag_indices(len(S))] += 1.0
         # Symmetric: its transpose is in LAPACK's order, and needs no copy.
-        self.U = cholesky(S.T, lower=True, overwrite_a=True, check_finite=False) if len(S) else S
-        self.log_det = self.log_det_eliminated() + 2 * float(np.log(np.diag(self.U)).sum())
+        return cholesky(S.T, lower=True, overwrite_a=True, check_finite=False)
 
     def _lifted(self):
         """C Lambda_R, sparse."""

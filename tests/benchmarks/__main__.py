@@ -126,9 +126,10 @@ def main():
     def python_of(system):
         return sys.executable if system in ("sklmm", "tutorial") else args.peers_python
 
-    systems = {s for name in args.workloads for s in WORKLOADS[name].systems}
-    systems = systems & set(args.systems) if args.systems else systems
+    # Of all systems: the rows that are kept are theirs too.
+    systems = {s for workload in WORKLOADS.values() for s in workload.systems}
     versions = {s: version(s, python_of(s)) for s in sorted(systems)}
+    systems = systems & set(args.systems) if args.systems else systems
     out, lines = Path(args.out), {}
     if out.exists():
         # Workloads that are not run again keep their rows.

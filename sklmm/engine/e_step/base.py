@@ -18,6 +18,7 @@ A kernel is ``init(problem, seed) -> state`` and
 """
 
 from abc import ABC, abstractmethod
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -96,6 +97,7 @@ class Kernel(ABC):
         """Posterior at the estimate."""
 
 
+@cache
 def vech_indices(r):
     """Rows and columns of a lower triangle, column by column."""
     columns, rows = np.triu_indices(r)
