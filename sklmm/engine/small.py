@@ -3,14 +3,17 @@
 W = [X, Z_1 L_1, ..., Z_K L_K] is a dense matrix here, and C = W^T w W + (0, I) is factorised.
 """
 
+from functools import lru_cache
+from typing import NamedTuple
+
 import numpy as np
 from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 
 from sklmm.engine.xla import tf
 
-#: Rows, and unknowns, of a small table.
-MOST_ROWS = 512
-MOST_UNKNOWNS = 1024
+#: Rows n of a small table, and operations n P^2 of making C.
+MOST_ROWS = 4096
+MOST_OPERATIONS = 6e7
 #: Finite-difference step in theta.
 STEP = 1e-4
 
@@ -24,7 +27,8 @@ class Rows:
     @classmethod
     def of(cls, problem, layout):
         """`Rows`, or None where the table is not small."""
-        small = len(problem.y) <= MOST_ROWS and layout.size <= MOST_UNKNOWNS
+        n = len(problem.y)
+        small = n <= MOST_ROWS and n * layout.size**2 <= MOST_OPERATIONS
         return cls(problem, layout) if small else None
 
     def matrix(self, factors):
@@ -85,16 +89,15 @@ def gradient(latent, theta, x, delta):
     theta = theta._replace(beta=theta.beta[: latent.space.p])
     matrices, eta, raw = _moved(latent, theta, x, delta)
     y, w = latent.observations()
-    if like.distribution is None:
-        rows, score = (np.asarray(a) for a in like.log_prob_and_score(y, eta, raw))
-    else:
+    rows, score, W = _by_row(like, y, eta, raw)
+    if like.distribution is not None:
         rows, score = _expanded(latent, theta, x, y, eta, raw)
     each = np.repeat(w, d)[:, None]
     weighted = each * score
     slope = np.column_stack([M.T @ weighted[:, c] for c, M in enumerate(matrices)])
     slope[p:] -= x[p:]
     value = w @ rows - 0.5 * np.sum(x[p:] ** 2, axis=0)
-    return value, slope, each * np.asarray(like.curvature(y, eta, raw))
+    return value, slope, each * W
 
 
 def laplace(latent, theta, centre, shift):
@@ -108,7 +111,7 @@ def laplace(latent, theta, centre, shift):
     (y, w), each = latent.observations(), latent.full.weights
     away = np.concatenate([np.zeros((m, 1)), STEP * np.eye(m), -STEP * np.eye(m)], axis=1)
     matrices, eta, raw = _moved(latent, theta, centre[:, None] + shift @ away, away)
-    W = np.asarray(like.curvature(y, eta, raw))
+    W = _by_row(like, y, eta, raw)[2]
     M, weights = matrices[0], each * W[:, 0]
     C = (M.T * weights) @ M
     C[np.arange(p, len(C)), np.arange(p, len(C))] += 1.0
@@ -125,6 +128,20 @@ def laplace(latent, theta, centre, shift):
     return float(value), gradient
 
 
+def information(latent, theta, centre, shift):
+    """Less the second derivatives [m, m] of Laplace's log-likelihood, the mode moving by `shift`.
+
+    By differences of its gradient: not of a density with kinks.
+    """
+    flat, gradients = latent.space.join(theta), []
+    for e in STEP * np.concatenate([np.eye(len(flat)), -np.eye(len(flat))]):
+        moved = latent.space.split(flat + e)
+        gradients.append(laplace(latent, moved, centre + shift @ e, shift)[1])
+    up, down = np.split(np.array(gradients), 2)
+    out = (down - up) / (2 * STEP)
+    return (out + out.T) / 2
+
+
 def _rate(values, m):
     """Central differences [n, m] of columns at theta, theta + STEP e_k and theta - STEP e_k."""
     return (values[:, 1 : 1 + m] - values[:, 1 + m :]) / (2 * STEP)
@@ -132,13 +149,39 @@ def _rate(values, m):
 
 def slopes(like, y, w, eta, raw):
     """log f [n, C], and the derivatives of its weighted sum in eta [n * d, C] and raw [., C]."""
-    eta, raw = tf.constant(eta), tf.constant(raw)
-    with tf.GradientTape() as tape:
-        tape.watch((eta, raw))
-        rows = like.log_prob(y, eta, raw)
-        total = tf.reduce_sum(w[:, None] * rows)
-    by_eta, by_raw = tape.gradient(total, (eta, raw), unconnected_gradients="zero")
-    return np.asarray(rows), np.asarray(by_eta), np.asarray(by_raw)
+    return [part.numpy() for part in _traced(like).slopes(y, w, eta, raw)]
+
+
+def _by_row(like, y, eta, raw):
+    """log f [n, C], its derivative in eta and the curvature's W [n * d, C]."""
+    return [part.numpy() for part in _traced(like).by_row(y, eta, raw)]
+
+
+class _Traced(NamedTuple):
+    """A likelihood's graphs, for rows and columns of any number: tracing one is no compilation."""
+
+    by_row: object
+    slopes: object
+
+
+@lru_cache(maxsize=64)
+def _traced(like):
+    one, two = tf.TensorSpec([None], tf.float64), tf.TensorSpec([None, None], tf.float64)
+
+    def by_row(y, eta, raw):
+        return *like.log_prob_and_score(y, eta, raw), like.curvature(y, eta, raw)
+
+    def slopes(y, w, eta, raw):
+        with tf.GradientTape() as tape:
+            tape.watch((eta, raw))
+            rows = like.log_prob(y, eta, raw)
+            total = tf.reduce_sum(w[:, None] * rows)
+        return rows, *tape.gradient(total, (eta, raw), unconnected_gradients="zero")
+
+    return _Traced(
+        tf.function(by_row, [one, two, two], autograph=False),
+        tf.function(slopes, [one, one, two, two], autograph=False),
+    )
 
 
 def plain_information(latent, theta):
@@ -160,8 +203,9 @@ def _moved(latent, theta, x, delta):
     still, flat = latent.rows.matrix(theta.factors), latent.space.join(theta)
     matrices, eta, raw = [], np.empty((latent.n_rows, x.shape[1])), []
     for c, change in enumerate(delta.T):
-        moved = latent.space.split(flat + change) if change.any() else theta
-        matrices.append(latent.rows.matrix(moved.factors) if change.any() else still)
+        moved = latent.space.split(flat + change)
+        same = all(map(np.array_equal, moved.factors, theta.factors))
+        matrices.append(still if same else latent.rows.matrix(moved.factors))
         eta[:, c] = latent.eta(moved.beta, matrices[c] @ x[:, c])
         raw.append(moved.raw)
     return matrices, eta, np.column_stack(raw)
@@ -169,9 +213,11 @@ def _moved(latent, theta, x, delta):
 
 def _expanded(latent, theta, x, y, eta, raw):
     """Log density and score of a custom family, to second order about theta's own eta at x."""
-    like, still = latent.like, latent.rows.matrix(theta.factors)
+    still = latent.rows.matrix(theta.factors)
     about = latent.eta(theta.beta, (still @ x).T).T
-    rows, score = (np.asarray(a) for a in like.log_prob_and_score(y, about, raw))
     still = np.repeat(theta.raw[:, None], eta.shape[1], axis=1)
-    away, W = eta - about, np.asarray(like.curvature(y, about, still))
+    rows, score, W = _by_row(latent.like, y, about, raw)
+    if (raw != still).any():
+        W = _by_row(latent.like, y, about, still)[2]
+    away = eta - about
     return rows + away * (score - 0.5 * W * away), score - W * away

@@ -82,6 +82,28 @@ def test_laplaces_gradient(name, reml):
     np.testing.assert_allclose(gradient, taped, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("name", "reml"), [("poisson", False), ("negative_binomial", True), ("ordinal", False)]
+)
+def test_information_is_the_falling_of_laplaces_gradient(name, reml):
+    latent, _, theta = pair(name, reml, np.random.default_rng(0))
+    algorithm, flat = Laplace(latent, 1e-3, 0), latent.space.join(theta)
+    algorithm.mode = np.zeros(latent.layout.size)
+    algorithm.evaluate(theta)
+    ours = algorithm._information(theta)
+    up, down = (
+        [
+            algorithm.evaluate(latent.space.split(flat + e))[1][:, 0]
+            for e in step * np.eye(len(flat))
+        ]
+        for step in (1e-4, -1e-4)
+    )
+    observed = np.subtract(down, up) / 2e-4
+    # The mode moves along a curve, of which ours takes the tangent.
+    size = np.sqrt(np.abs(np.outer(np.diag(observed), np.diag(observed))))
+    np.testing.assert_allclose(ours / size, observed / size, atol=0.1)
+
+
 def test_large_counts_have_their_standard_errors():
     """Of log densities of 1e7 no difference is to be taken: six levels' means are the model."""
     rng = np.random.default_rng(0)

@@ -132,8 +132,10 @@ class Laplace:
         return out, -np.linalg.slogdet(inverse)[1] if n else 0.0
 
     def _information(self, theta):
-        if self.plain and self.latent.rows is not None and self.latent.like.distribution is None:
-            return small.plain_information(self.latent, theta)
+        if self.latent.rows is not None and self.latent.like.distribution is None:
+            if self.plain:
+                return small.plain_information(self.latent, theta)
+            return small.information(self.latent, theta, self.mode, np.asarray(self.field.shift))
         if self.latent.rows is not None:
             self.deviations, _ = self._deviations()
         return self.latent.information(theta, self.field, self.deviations, function=laplace_scores)
