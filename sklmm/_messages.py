@@ -62,8 +62,8 @@ def warn_of_perfect_fit(spec, design, result):
     names = [repr(n) for n, p in zip(spec.coef_names, part, strict=True) if p > TINY * part.max()]
     who = "columns" if spec.sparse else f"column(s) {_listed(names)}"
     warnings.warn(
-        f"The fixed-effects {who} alone reproduce y, so every variance is 0. Leave out of X, or of "
-        "fixed_effects, what is y or computed from it.",
+        f"The fixed-effects {who} alone reproduce y, so every variance is 0: one is y or computed "
+        "from it, or they are as many as the rows. Leave it out of X, or of fixed_effects.",
         UserWarning,
         stacklevel=5,
     )

@@ -266,7 +266,7 @@ def test_warm_start_goes_on_from_the_last_fit(sleepstudy):
 def test_y_among_the_columns_is_named(sleepstudy):
     X, y = sleepstudy
     model = MixedEffectsRegressor(["Subject"])
-    with pytest.warns(UserWarning, match=r"column\(s\) 'copy' alone reproduce y.*Leave out"):
+    with pytest.warns(UserWarning, match=r"column\(s\) 'copy' alone reproduce y.*Leave it out"):
         model.fit(X.assign(copy=2 * y), y)
     assert model.result_.status is Status.PERFECT
 

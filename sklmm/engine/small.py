@@ -3,13 +3,10 @@
 W = [X, Z_1 L_1, ..., Z_K L_K] is a dense matrix here, and C = W^T w W + (0, I) is factorised.
 """
 
-from functools import lru_cache
-from typing import NamedTuple
-
 import numpy as np
 from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 
-from sklmm.engine.xla import tf
+from sklmm.engine.traced import by_row, slopes
 
 #: Rows n of a small table, and operations n P^2 of making C.
 MOST_ROWS = 4096
@@ -89,7 +86,7 @@ def gradient(latent, theta, x, delta):
     theta = theta._replace(beta=theta.beta[: latent.space.p])
     matrices, eta, raw = _moved(latent, theta, x, delta)
     y, w = latent.observations()
-    rows, score, W = _by_row(like, y, eta, raw)
+    rows, score, W = by_row(like, y, eta, raw)
     if like.distribution is not None:
         rows, score = _expanded(latent, theta, x, y, eta, raw)
     each = np.repeat(w, d)[:, None]
@@ -111,7 +108,7 @@ def laplace(latent, theta, centre, shift):
     (y, w), each = latent.observations(), latent.full.weights
     away = np.concatenate([np.zeros((m, 1)), STEP * np.eye(m), -STEP * np.eye(m)], axis=1)
     matrices, eta, raw = _moved(latent, theta, centre[:, None] + shift @ away, away)
-    W = _by_row(like, y, eta, raw)[2]
+    W = by_row(like, y, eta, raw)[2]
     M, weights = matrices[0], each * W[:, 0]
     C = (M.T * weights) @ M
     C[np.arange(p, len(C)), np.arange(p, len(C))] += 1.0
@@ -147,43 +144,6 @@ def _rate(values, m):
     return (values[:, 1 : 1 + m] - values[:, 1 + m :]) / (2 * STEP)
 
 
-def slopes(like, y, w, eta, raw):
-    """log f [n, C], and the derivatives of its weighted sum in eta [n * d, C] and raw [., C]."""
-    return [part.numpy() for part in _traced(like).slopes(y, w, eta, raw)]
-
-
-def _by_row(like, y, eta, raw):
-    """log f [n, C], its derivative in eta and the curvature's W [n * d, C]."""
-    return [part.numpy() for part in _traced(like).by_row(y, eta, raw)]
-
-
-class _Traced(NamedTuple):
-    """A likelihood's graphs, for rows and columns of any number: tracing one is no compilation."""
-
-    by_row: object
-    slopes: object
-
-
-@lru_cache(maxsize=64)
-def _traced(like):
-    one, two = tf.TensorSpec([None], tf.float64), tf.TensorSpec([None, None], tf.float64)
-
-    def by_row(y, eta, raw):
-        return *like.log_prob_and_score(y, eta, raw), like.curvature(y, eta, raw)
-
-    def slopes(y, w, eta, raw):
-        with tf.GradientTape() as tape:
-            tape.watch((eta, raw))
-            rows = like.log_prob(y, eta, raw)
-            total = tf.reduce_sum(w[:, None] * rows)
-        return rows, *tape.gradient(total, (eta, raw), unconnected_gradients="zero")
-
-    return _Traced(
-        tf.function(by_row, [one, two, two], autograph=False),
-        tf.function(slopes, [one, one, two, two], autograph=False),
-    )
-
-
 def plain_information(latent, theta):
     """Less the second derivatives [m, m] of a model without effects, by differences of scores."""
     like, p, m = latent.like, latent.space.p, latent.space.size
@@ -216,8 +176,8 @@ def _expanded(latent, theta, x, y, eta, raw):
     still = latent.rows.matrix(theta.factors)
     about = latent.eta(theta.beta, (still @ x).T).T
     still = np.repeat(theta.raw[:, None], eta.shape[1], axis=1)
-    rows, score, W = _by_row(latent.like, y, about, raw)
+    rows, score, W = by_row(latent.like, y, about, raw)
     if (raw != still).any():
-        W = _by_row(latent.like, y, about, still)[2]
+        W = by_row(latent.like, y, about, still)[2]
     away = eta - about
     return rows + away * (score - 0.5 * W * away), score - W * away

@@ -5,7 +5,7 @@ from scipy.optimize import minimize
 
 from sklmm.engine.latent import CENTRE_TOL, Latent
 from sklmm.engine.theta import MAX_RAW, Theta
-from sklmm.engine.xla import tf
+from sklmm.engine.traced import by_row, slopes
 
 #: SD of the effects over that of the working response: their spread is found by EM.
 RELATIVE_SD = 0.5
@@ -18,8 +18,8 @@ def start_theta(latent):
     y, w = latent.observations()
     offset = np.zeros(len(y)) if problem.offset is None else problem.offset
     constant, raw = _constant(like, y, w, offset, len(space.estimated))
-    eta = tf.constant((np.tile(constant, len(y)) + np.repeat(offset, len(constant)))[:, None])
-    W = like.curvature(tf.constant(y), eta, tf.constant(raw[:, None])).numpy()[:, 0]
+    eta = (np.tile(constant, len(y)) + np.repeat(offset, len(constant)))[:, None]
+    W = by_row(like, y, eta, raw[:, None])[2][:, 0]
     weight = np.repeat(w, like.n_predictors)
     working = 1 / np.sqrt(max(weight @ W / weight.sum(), 1e-12))
     factors = tuple(
@@ -46,20 +46,16 @@ def _constant(like, y, w, offset, n_raw):
         rows = np.linspace(0, len(y) - 1, MAX_ROWS).astype(int)
         y, w, offset = y[rows], w[rows], offset[rows]
     d, total = like.n_predictors, w.sum()
-    y_, w_ = tf.constant(y), tf.constant(w[:, None] / total)
-    known = tf.constant(np.repeat(offset, d)[:, None])
+    known = np.repeat(offset, d)[:, None]
 
     def loss(values):
-        variable = tf.constant(values)
-        with tf.GradientTape() as tape:
-            tape.watch(variable)
-            eta = known + tf.tile(variable[:d, None], [len(y), 1])
-            out = -tf.reduce_sum(w_ * like.log_prob(y_, eta, variable[d:, None]))
-        gradient = tape.gradient(out, variable)
-        value = out.numpy()
+        eta = known + np.tile(values[:d, None], [len(y), 1])
+        rows, by_eta, of_raw = slopes(like, y, w / total, eta, values[d:, None])
+        value = -float(w @ rows[:, 0]) / total
         if not np.isfinite(value):
             return 1e10, np.zeros_like(values)
-        return value, np.nan_to_num(gradient.numpy())
+        by_constant = by_eta.reshape(-1, d).sum(axis=0)
+        return value, -np.nan_to_num(np.concatenate([by_constant, of_raw[:, 0]]))
 
     mean = float(w @ y / total)
     guesses = {0.0, mean, np.log(mean) if mean > 0 else 0.0}
