@@ -166,6 +166,22 @@ def test_a_custom_family_is_one_line():
     assert model.sample_y(X, 3, random_state=0).shape == (600, 3)
 
 
+@pytest.mark.parametrize("e_step", ["laplace", "hmc"])
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        (lambda eta, scale: laplace(np.exp(eta), scale), "symbolic tf.Tensor"),
+        (lambda eta, scale: laplace(eta, scale) if scale > 1 else None, "Python `bool`"),
+        (lambda eta, scale: eta / scale, "no attribute 'log_prob'"),
+    ],
+)
+def test_a_custom_family_that_fails_is_told_why(function, says, e_step):
+    X, y = pd.DataFrame({"g": np.arange(60) % 6}), np.linspace(-1, 1, 60)
+    model = MixedEffectsRegressor(["g"], family=CustomFamily(function, scale="positive"))
+    with pytest.raises(ValueError, match=f"family: .*{says}.*tf.where"):
+        model.set_params(e_step=e_step).fit(X, y)
+
+
 def test_a_custom_normal_is_the_gaussian():
     """The same model by autodiff and by hand, without scaling and with it."""
 

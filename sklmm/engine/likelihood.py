@@ -134,7 +134,17 @@ class Likelihood:
     def _log_prob(self, y, eta, parameters):
         if self.distribution is None:
             return densities.LOG_PROB[self.name](y, eta, parameters, self.link)
-        value = self.distribution(eta, **parameters).log_prob(y)
+        try:
+            value = self.distribution(eta, **parameters).log_prob(y)
+        except Exception as error:
+            reason = (
+                f"{type(error).__name__}: {str(error).splitlines()[0]}" if str(error) else error
+            )
+            raise ValueError(
+                f"family: its function fails, or returns no TFP distribution ({reason}). Write it "
+                "in TensorFlow's operations on eta and the parameters, which are tensors without "
+                "values: no NumPy, and tf.where for if."
+            ) from error
         return tf.broadcast_to(tf.cast(value, eta.dtype), tf.shape(eta))
 
     def _taped(self, y, eta, parameters):
