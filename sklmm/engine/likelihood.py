@@ -137,13 +137,12 @@ class Likelihood:
         try:
             value = self.distribution(eta, **parameters).log_prob(y)
         except Exception as error:
-            reason = (
-                f"{type(error).__name__}: {str(error).splitlines()[0]}" if str(error) else error
-            )
+            # TensorFlow goes on with remedies of its own.
+            reason = str(error).partition("\n")[0].partition(". ")[0]
             raise ValueError(
-                f"family: its function fails, or returns no TFP distribution ({reason}). Write it "
-                "in TensorFlow's operations on eta and the parameters, which are tensors without "
-                "values: no NumPy, and tf.where for if."
+                "family: its function fails, or returns no TFP distribution "
+                f"({type(error).__name__}: {reason}). Write it in TensorFlow's operations on eta and "
+                "the parameters, which are tensors without values: no NumPy, and tf.where for if."
             ) from error
         return tf.broadcast_to(tf.cast(value, eta.dtype), tf.shape(eta))
 
