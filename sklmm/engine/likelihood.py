@@ -141,8 +141,8 @@ class Likelihood:
             reason = str(error).partition("\n")[0].partition(". ")[0]
             raise ValueError(
                 "family: its function fails, or returns no TFP distribution "
-                f"({type(error).__name__}: {reason}). Write it in TensorFlow's operations on eta and "
-                "the parameters, which are tensors without values: no NumPy, and tf.where for if."
+                f"({type(error).__name__}: {reason}). Write it in TensorFlow's operations on eta "
+                "and the parameters, tensors without values: no NumPy, and tf.where for if."
             ) from error
         return tf.broadcast_to(tf.cast(value, eta.dtype), tf.shape(eta))
 
