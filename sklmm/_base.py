@@ -193,7 +193,7 @@ class BaseMixedEffects(CallbackSupportMixin, Reports, TableInput):
             warn_of_no_convergence(self._labels, result, self.max_iter)
         warn_of_dropped(spec, result)
         if result.status is Status.PERFECT:
-            warn_of_perfect_fit(spec, design, result)
+            warn_of_perfect_fit(spec, design, response.y, result)
         if coefficient is not None:
             warn_of_separation(self._labels, coefficient)
 

@@ -14,8 +14,9 @@ SEPARABLE = ("bernoulli", "binomial", "ordinal", "categorical", "poisson", "nega
 SEPARATED = 30.0
 #: Links under which no finite coefficient is that uncertain.
 SEPARABLE_LINKS = ("logit", "probit", "cloglog", "log")
-#: Share of the largest contribution to y below which a column's is rounding.
+#: Share of the largest contribution to y below which a column's is none, and share of y itself.
 TINY = 1e-6
+ROUNDING = 1e-12
 
 
 def history_table(labels, history):
@@ -54,16 +55,19 @@ def warn_of_dropped(spec, result):
         )
 
 
-def warn_of_perfect_fit(spec, design, result):
-    """Name the columns that y is computed from; a constant y is nobody's mistake."""
+def warn_of_perfect_fit(spec, design, y, result):
+    """Name the columns that y is computed from.
+
+    A constant y is nobody's mistake, and as many columns as rows reproduce any.
+    """
     part = np.abs(result.coef) * design.X.std(axis=0)
-    if not part.any():
+    if part.max(initial=0.0) <= ROUNDING * np.abs(y).max() or result.rank >= len(y):
         return
     names = [repr(n) for n, p in zip(spec.coef_names, part, strict=True) if p > TINY * part.max()]
     who = "columns" if spec.sparse else f"column(s) {_listed(names)}"
     warnings.warn(
-        f"The fixed-effects {who} alone reproduce y, so every variance is 0: one is y or computed "
-        "from it, or they are as many as the rows. Leave it out of X, or of fixed_effects.",
+        f"The fixed-effects {who} alone reproduce y, so every variance is 0: y, or something "
+        "computed from it, is among them. Leave it out of X, or of fixed_effects.",
         UserWarning,
         stacklevel=5,
     )

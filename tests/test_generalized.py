@@ -166,6 +166,23 @@ def test_a_custom_family_is_one_line():
     assert model.sample_y(X, 3, random_state=0).shape == (600, 3)
 
 
+def test_a_custom_family_follows_what_its_function_reads():
+    rng = np.random.default_rng(0)
+    g = np.arange(120) % 8
+    X, y = pd.DataFrame({"g": g}), rng.normal(size=8)[g] + rng.laplace(size=120)
+    width = 1.0
+
+    def family():
+        return CustomFamily(lambda eta: laplace(eta, width))
+
+    one, fits = family(), []
+    for width in (1.0, 3.0):  # noqa: B007
+        for each in (one, family()):
+            model = MixedEffectsRegressor(["g"], family=each, e_step="laplace").fit(X, y)
+            fits.append(model.loglik_)
+    assert fits[0] == fits[1] != fits[2] == fits[3]
+
+
 @pytest.mark.parametrize("e_step", ["laplace", "hmc"])
 @pytest.mark.parametrize(
     ("function", "says"),

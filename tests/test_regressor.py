@@ -271,9 +271,16 @@ def test_y_among_the_columns_is_named(sleepstudy):
     assert model.result_.status is Status.PERFECT
 
 
+def test_an_offset_that_is_y_is_nobodys_column(sleepstudy):
+    X, y = sleepstudy
+    X = X.assign(known=y - 2, other=np.cos(y))
+    model = MixedEffectsRegressor(["Subject"], fixed_effects=["Days", "other"], offset="known")
+    assert model.fit(X, y).result_.status is Status.PERFECT
+
+
 def test_constant_response_is_a_perfect_fit(sleepstudy):
     X, _ = sleepstudy
-    for constant in (0.0, 3.5):
+    for constant in (0.0, 3.5, 0.1, 7.3):
         model = MixedEffectsRegressor(["(1 + Days | Subject)"]).fit(X, np.full(len(X), constant))
         assert model.result_.status is Status.PERFECT
         assert model.converged_
@@ -350,10 +357,17 @@ def test_history_has_a_row_an_iteration_that_ends_at_the_estimate(sleep_model):
     assert (history["seconds"] > 0).all()
 
 
-def test_verbose_prints_progress(sleepstudy, capsys):
-    MixedEffectsRegressor(["Subject"], verbose=1).fit(*sleepstudy)
-    out = capsys.readouterr().out
-    assert out.startswith("iteration    1  loss ")
+@pytest.mark.parametrize(
+    ("family", "weighted"), [("gaussian", False), (Gaussian(weights="precision"), True)]
+)
+def test_verbose_prints_the_history(sleepstudy, capsys, family, weighted):
+    X, y = sleepstudy
+    weights = 1.0 + np.arange(len(y)) % 3 if weighted else None
+    model = MixedEffectsRegressor(["Subject"], family=family, verbose=10)
+    lines = model.fit(X, y, weights).history_, capsys.readouterr().out.splitlines()
+    for loss, line in zip(lines[0]["loss"], lines[1], strict=True):
+        assert line.startswith("iteration ")
+        assert f"loss {loss:.6g} " in line
 
 
 def test_summary_reports_what_lme4s_does(sleep_model):
@@ -370,6 +384,11 @@ def test_summary_reports_what_lme4s_does(sleep_model):
     ):
         assert part in text
     assert "Number of obs: 180, groups: Subject, 18" in text
+    # p values as R prints them: none below machine epsilon, others to three digits.
+    p = sleep_model.fixed_effects_["p"]
+    assert p["Intercept"] < 1e-16 < p["Days"]
+    assert "<2.2e-16" in text
+    assert f"{p['Days']:.3g}" in text
 
 
 def test_a_notebook_shows_the_summary_as_tables(sleep_model):

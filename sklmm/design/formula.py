@@ -75,7 +75,7 @@ def learn_formula(formula, table, fit_intercept):
     rhs, name = split_response(formula)[1], f"fixed_effects={formula!r}"
     parser = DefaultFormulaParser(include_intercept=fit_intercept)
     parsed = _evaluated(name, lambda: Formula(rhs, _parser=parser))
-    if re.search(r"\boffset\(", rhs):
+    if re.search(r"(?<![\w.`])offset\(", rhs):
         raise ValueError(
             f"{name}: a formula has no offset(): leave it out, and name its column in the "
             "parameter offset."

@@ -143,10 +143,10 @@ def _worse(new, old):
     return not new.loglik > old.loglik - MIN_GAIN * (1 + abs(old.loglik))
 
 
-def _record(problem, space, step, seconds):
+def _record(problem, space, step, seconds, log_constant):
     return {
-        "loss": step.loss,
-        "loglik": step.loglik,
+        "loss": step.loss - log_constant,
+        "loglik": step.loglik + log_constant,
         "acceptance_rate": step.info.get("acceptance_rate", np.nan),
         "step": step.decrement,
         "seconds": seconds,
@@ -155,7 +155,9 @@ def _record(problem, space, step, seconds):
     }
 
 
-def fit(algorithm, *, max_iter, n_draws, watch=None, finish=lambda result: result):
+def fit(
+    algorithm, *, max_iter, n_draws, log_constant=0.0, watch=None, finish=lambda result: result
+):
     """Run an algorithm and collect an `EMResult`.
 
     Parameters
@@ -164,6 +166,8 @@ def fit(algorithm, *, max_iter, n_draws, watch=None, finish=lambda result: resul
     max_iter : int
     n_draws : int
         Columns of the posterior root, at most.
+    log_constant : float
+        What the algorithm's log-likelihoods lack.
     watch : callable, optional
         Called as each iteration begins. What it returns is called as the iteration ends, with
         (iteration, record dict, iterations left or nan, a function that makes the `EMResult` of a
@@ -182,6 +186,8 @@ def fit(algorithm, *, max_iter, n_draws, watch=None, finish=lambda result: resul
         # Of a copy, so that a glance at the fit leaves it as it is.
         here, stopped = copy(algorithm), not last.done and len(history) < max_iter
         posterior = here.posterior(last, n_draws)
+        if posterior.loglik is not None:
+            posterior = posterior._replace(loglik=posterior.loglik + log_constant)
         return finish(collect(here, last, posterior, list(history), trace, stopped))
 
     while True:
@@ -189,7 +195,7 @@ def fit(algorithm, *, max_iter, n_draws, watch=None, finish=lambda result: resul
         clock = time.perf_counter()
         last = next(steps)
         seconds = time.perf_counter() - clock
-        history.append(_record(problem, algorithm.space, last, seconds))
+        history.append(_record(problem, algorithm.space, last, seconds, log_constant))
         trace.add(len(history), last.info.get("draw"))
         stop = last.done or len(history) == max_iter
         if end is not None:

@@ -93,21 +93,22 @@ def run(
         scope = _on(device)
 
     def finish(result):
-        constant = response.log_constant
-        loglik = None if result.loglik is None else result.loglik + constant
-        history = [
-            {**r, "loss": r["loss"] - constant, "loglik": r["loglik"] + constant}
-            for r in result.history
-        ]
         n_obs = result.n_obs if response.n_obs is None else response.n_obs
         degrees = None
         if dof == "satterthwaite":
             degrees = satterthwaite(kernel, algorithm.params, algorithm.state, seed)
-        return replace(result, loglik=loglik, history=history, n_obs=n_obs, dof=degrees)
+        return replace(result, n_obs=n_obs, dof=degrees)
 
     with scope:
         try:
-            return fit(algorithm, max_iter=max_iter, n_draws=n_draws, watch=watch, finish=finish)
+            return fit(
+                algorithm,
+                max_iter=max_iter,
+                n_draws=n_draws,
+                log_constant=response.log_constant,
+                watch=watch,
+                finish=finish,
+            )
         except np.linalg.LinAlgError as error:
             raise ValueError(
                 "random_effects: the model's equations are singular to working precision. The "

@@ -50,7 +50,7 @@ class Latent:
         self.fixed = fixed
         self.n_rows = len(problem.y)
         #: Of a small table, whose steps are not compiled but for those of every iteration.
-        self.rows = small.Rows.of(self.problem, self.layout)
+        self.rows = small.Rows.of(self.problem, self.layout, self.space.size)
 
     def _arrays(self, fixed, dtype, d):
         data = tensors(self.problem, dtype, d)

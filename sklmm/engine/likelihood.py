@@ -4,9 +4,11 @@ Layout [rows, draws]. y is [n]; eta [n * d, C] with the d predictors of a row ad
 [m, 1] or [m] holds the estimated parameters, unconstrained.
 """
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import joblib
 import numpy as np
 
 from sklmm.engine import densities
@@ -40,6 +42,29 @@ def _function(family):
     return method
 
 
+def _reads(function):
+    """What a function of the user's reads besides its arguments: in a graph it does not change."""
+    if not inspect.isfunction(function):
+        return (_hashable(function, by_value=True),)
+    outside = inspect.getclosurevars(function)
+    values = {**outside.globals, **outside.nonlocals}
+    return tuple((name, _hashable(value)) for name, value in sorted(values.items()))
+
+
+def _hashable(value, by_value=False):
+    try:
+        hash(value)
+        if not by_value:
+            return value
+    except TypeError:
+        pass
+    try:
+        return joblib.hash(value)
+    except Exception:
+        # What cannot be pickled is known by identity.
+        return id(value)
+
+
 @dataclass(frozen=True)
 class Likelihood:
     """What compiled steps need of a family; hashable by value, so that equal families share them.
@@ -53,6 +78,8 @@ class Likelihood:
     pinned : tuple of (str, float)
     distribution : callable, optional
         ``distribution(eta, **parameters)`` -> TFP distribution, of a custom family.
+    reads : tuple
+        Values of the globals and of the closure that `distribution` reads.
     """
 
     name: str
@@ -62,6 +89,7 @@ class Likelihood:
     constraints: tuple[str, ...] = ()
     pinned: tuple[tuple[str, float], ...] = ()
     distribution: Callable | None = None
+    reads: tuple = ()
 
     @classmethod
     def of(cls, family, n_classes=None):
@@ -77,6 +105,7 @@ class Likelihood:
             constraints=tuple(free.values()),
             pinned=tuple((k, float(v)) for k, v in parameters.items() if k not in free),
             distribution=_function(family) if custom else None,
+            reads=_reads(family.function) if type(family) is CustomFamily else (),
         )
 
     def constrain(self, raw):

@@ -6,11 +6,11 @@ W = [X, Z_1 L_1, ..., Z_K L_K] is a dense matrix here, and C = W^T w W + (0, I) 
 import numpy as np
 from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 
-from sklmm.engine.traced import by_row, slopes
+from sklmm.engine.graphs import graphs
 
-#: Rows n of a small table, and operations n P^2 of making C.
+#: Rows n of a small table, and operations m n P^2 of making C once for each entry of theta.
 MOST_ROWS = 4096
-MOST_OPERATIONS = 6e7
+MOST_OPERATIONS = 2e8
 #: Finite-difference step in theta.
 STEP = 1e-4
 
@@ -22,10 +22,10 @@ class Rows:
         self.problem, self.layout = problem, layout
 
     @classmethod
-    def of(cls, problem, layout):
-        """`Rows`, or None where the table is not small."""
+    def of(cls, problem, layout, m):
+        """`Rows`, or None where the table is not small for a theta [m]."""
         n = len(problem.y)
-        small = n <= MOST_ROWS and n * layout.size**2 <= MOST_OPERATIONS
+        small = n <= MOST_ROWS and m * n * layout.size**2 <= MOST_OPERATIONS
         return cls(problem, layout) if small else None
 
     def matrix(self, factors):
@@ -86,7 +86,7 @@ def gradient(latent, theta, x, delta):
     theta = theta._replace(beta=theta.beta[: latent.space.p])
     matrices, eta, raw = _moved(latent, theta, x, delta)
     y, w = latent.observations()
-    rows, score, W = by_row(like, y, eta, raw)
+    rows, score, W = graphs(like).by_row(y, eta, raw)
     if like.distribution is not None:
         rows, score = _expanded(latent, theta, x, y, eta, raw)
     each = np.repeat(w, d)[:, None]
@@ -108,16 +108,16 @@ def laplace(latent, theta, centre, shift):
     (y, w), each = latent.observations(), latent.full.weights
     away = np.concatenate([np.zeros((m, 1)), STEP * np.eye(m), -STEP * np.eye(m)], axis=1)
     matrices, eta, raw = _moved(latent, theta, centre[:, None] + shift @ away, away)
-    W = by_row(like, y, eta, raw)[2]
+    (W,) = graphs(like).curvature(y, eta, raw)
     M, weights = matrices[0], each * W[:, 0]
     C = (M.T * weights) @ M
     C[np.arange(p, len(C)), np.arange(p, len(C))] += 1.0
-    rows, score, of_raw = slopes(like, y, w, eta[:, :1], raw[:, :1])
+    rows, score, of_raw = graphs(like).slopes(y, w, eta[:, :1], raw[:, :1])
     value = w @ rows[:, 0] - 0.5 * centre[p:] @ centre[p:] - 0.5 * np.linalg.slogdet(C)[1]
     gradient = score[:, 0] @ _rate(eta, m) - centre[p:] @ shift[p:]
     gradient[m - len(of_raw) :] += of_raw[:, 0]
     if len(C):
-        solved = np.linalg.solve(C, M.T).T
+        solved = M @ np.linalg.inv(C)
         gradient -= 0.5 * (each * np.einsum("ia,ia->i", solved, M)) @ _rate(W, m)
         for k in range(latent.space.p, m - len(of_raw)):
             turned = (matrices[1 + k] - matrices[1 + m + k]) / (2 * STEP)
@@ -150,7 +150,7 @@ def plain_information(latent, theta):
     y, w = latent.observations()
     away = np.concatenate([STEP * np.eye(m), -STEP * np.eye(m)], axis=1)
     _, eta, raw = _moved(latent, theta, np.zeros((latent.layout.size, 2 * m)), away)
-    _, score, of_raw = slopes(like, y, w, eta, raw)
+    _, score, of_raw = graphs(like).slopes(y, w, eta, raw)
     gradient = np.zeros((m, 2 * m))
     gradient[:p] = latent.fixed.T @ score
     gradient[p:] = of_raw
@@ -176,8 +176,8 @@ def _expanded(latent, theta, x, y, eta, raw):
     still = latent.rows.matrix(theta.factors)
     about = latent.eta(theta.beta, (still @ x).T).T
     still = np.repeat(theta.raw[:, None], eta.shape[1], axis=1)
-    rows, score, W = by_row(latent.like, y, about, raw)
+    rows, score, W = graphs(latent.like).by_row(y, about, raw)
     if (raw != still).any():
-        W = by_row(latent.like, y, about, still)[2]
+        (W,) = graphs(latent.like).curvature(y, about, still)
     away = eta - about
     return rows + away * (score - 0.5 * W * away), score - W * away

@@ -3,9 +3,9 @@
 import numpy as np
 from scipy.optimize import minimize
 
+from sklmm.engine.graphs import graphs
 from sklmm.engine.latent import CENTRE_TOL, Latent
 from sklmm.engine.theta import MAX_RAW, Theta
-from sklmm.engine.traced import by_row, slopes
 
 #: SD of the effects over that of the working response: their spread is found by EM.
 RELATIVE_SD = 0.5
@@ -19,7 +19,7 @@ def start_theta(latent):
     offset = np.zeros(len(y)) if problem.offset is None else problem.offset
     constant, raw = _constant(like, y, w, offset, len(space.estimated))
     eta = (np.tile(constant, len(y)) + np.repeat(offset, len(constant)))[:, None]
-    W = by_row(like, y, eta, raw[:, None])[2][:, 0]
+    W = graphs(like).curvature(y, eta, raw[:, None])[0][:, 0]
     weight = np.repeat(w, like.n_predictors)
     working = 1 / np.sqrt(max(weight @ W / weight.sum(), 1e-12))
     factors = tuple(
@@ -50,7 +50,7 @@ def _constant(like, y, w, offset, n_raw):
 
     def loss(values):
         eta = known + np.tile(values[:d, None], [len(y), 1])
-        rows, by_eta, of_raw = slopes(like, y, w / total, eta, values[d:, None])
+        rows, by_eta, of_raw = graphs(like).slopes(y, w / total, eta, values[d:, None])
         value = -float(w @ rows[:, 0]) / total
         if not np.isfinite(value):
             return 1e10, np.zeros_like(values)

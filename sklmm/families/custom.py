@@ -12,7 +12,9 @@ class CustomFamily(Family):
     Parameters
     ----------
     function : callable
-        ``function(eta, **parameters)`` -> TFP distribution with a batch shape of eta's.
+        ``function(eta, **parameters)`` -> TFP distribution with a batch shape of eta's, by
+        operations of TensorFlow. Of what else it reads, such as globals, a fit notices new values,
+        but not those inside of an object: give numbers as parameters.
     **parameters : {"positive", "real", "unit"} or float
         Constraint of each of the function's parameters ("unit" is the interval (0, 1)), or a number
         that pins it. A parameter with a default may be left out.

@@ -7,36 +7,35 @@ compiling takes several, and a call a tenth of what its operations take one by o
 from functools import lru_cache
 from typing import NamedTuple
 
-from sklmm.engine.xla import tf
+from sklmm.engine.xla import tf, traced
 
 #: Likelihoods whose graphs are kept.
 KEPT = 64
 
 
-def by_row(like, y, eta, raw):
-    """log f [n, C], its derivative in eta and the curvature's W [n * d, C].
+class Graphs(NamedTuple):
+    """Functions of y [n], eta [n * d, C] and raw [., C].
 
-    Of y [n], eta [n * d, C] and raw [., C].
+    by_row: log f [n, C], its derivative in eta, and `curvature`: W [n * d, C] alone.
+    slopes, of the weights w [n] after y: log f, and the derivatives of its weighted sum in eta
+    and raw.
     """
-    return [part.numpy() for part in _graphs(like).by_row(y, eta, raw)]
 
-
-def slopes(like, y, w, eta, raw):
-    """log f [n, C], and the derivatives of its weighted sum in eta [n * d, C] and raw [., C]."""
-    return [part.numpy() for part in _graphs(like).slopes(y, w, eta, raw)]
-
-
-class _Graphs(NamedTuple):
     by_row: object
+    curvature: object
     slopes: object
 
 
 @lru_cache(maxsize=KEPT)
-def _graphs(like):
+def graphs(like):
+    """`Graphs` of a likelihood."""
     one, two = tf.TensorSpec([None], tf.float64), tf.TensorSpec([None, None], tf.float64)
 
     def by_row(y, eta, raw):
         return *like.log_prob_and_score(y, eta, raw), like.curvature(y, eta, raw)
+
+    def curvature(y, eta, raw):
+        return (like.curvature(y, eta, raw),)
 
     def slopes(y, w, eta, raw):
         with tf.GradientTape() as tape:
@@ -45,7 +44,8 @@ def _graphs(like):
             total = tf.reduce_sum(w[:, None] * rows)
         return rows, *tape.gradient(total, (eta, raw), unconnected_gradients="zero")
 
-    return _Graphs(
-        tf.function(by_row, [one, two, two], autograph=False),
-        tf.function(slopes, [one, one, two, two], autograph=False),
+    return Graphs(
+        traced(by_row, one, two, two),
+        traced(curvature, one, two, two),
+        traced(slopes, one, one, two, two),
     )
