@@ -119,6 +119,14 @@ class BaseMixedEffects(CallbackSupportMixin, Reports, TableInput):
         ValueError, TypeError
             Naming the column or parameter, the value and the remedy; the estimator is left as it
             was.
+
+        Examples
+        --------
+        >>> from sklmm import MixedEffectsRegressor
+        >>> from sklmm.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+        >>> MixedEffectsRegressor(["(1 + Days | Subject)"]).fit(X, y).converged_
+        True
         """
         # Outside `restoring`, so that scikit-learn tears the callbacks down after an error too.
         task = self._init_callback_context(max_subtasks=self.max_iter)

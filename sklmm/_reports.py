@@ -60,6 +60,15 @@ class Reports:
         References
         ----------
         Vehtari, Gelman, Simpson, Carpenter & Buerkner (2021), Bayesian Analysis 16, 667-718.
+
+        Examples
+        --------
+        >>> from sklmm import MixedEffectsRegressor
+        >>> from sklmm.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+        >>> model = MixedEffectsRegressor(["Subject"], e_step="hmc", random_state=0).fit(X, y)
+        >>> list(model.chain_diagnostics())
+        ['ess_bulk', 'ess_tail', 'rhat']
         """
         check_is_fitted(self)
         if self.result_.chains is None:
@@ -88,6 +97,16 @@ class Reports:
         ------
         ImportError
             Without arviz-base.
+
+        Examples
+        --------
+        >>> from sklmm import MixedEffectsRegressor
+        >>> from sklmm.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+        >>> model = MixedEffectsRegressor(["(1 + Days | Subject)"]).fit(X, y)
+        >>> tree = model.to_arviz(random_state=0)
+        >>> dict(tree["posterior"].sizes)["draw"]
+        500
         """
         check_is_fitted(self)
         rng = np.random.default_rng(check_random_state(random_state).randint(2**31 - 1, size=4))
@@ -261,6 +280,18 @@ class Reports:
         ------
         ValueError
             As in `r2`.
+
+        References
+        ----------
+        Nakagawa, Johnson & Schielzeth (2017), J. R. Soc. Interface 14, 20170213.
+
+        Examples
+        --------
+        >>> from sklmm import MixedEffectsRegressor
+        >>> from sklmm.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+        >>> MixedEffectsRegressor(["Subject"]).fit(X, y).icc().round(2).to_dict()
+        {'Subject': 0.59}
         """
         check_is_fitted(self)
         names = [term.name for term in self._spec.terms]
@@ -273,6 +304,15 @@ class Reports:
         -------
         tuple of (str, tuple of str)
             Each random variable with those it depends on: TFP's ``resolve_graph()``.
+
+        Examples
+        --------
+        >>> from sklmm import MixedEffectsRegressor
+        >>> from sklmm.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+        >>> model = MixedEffectsRegressor(["(1 + Days | Subject)"]).fit(X, y)
+        >>> model.model_graph()
+        (('Subject', ()), ('y', ('Subject',)))
         """
         check_is_fitted(self)
         from sklmm.engine.model import graph

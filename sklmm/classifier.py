@@ -148,6 +148,23 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
         Returns
         -------
         ndarray of shape (n_rows, n_classes)
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming a column that is missing or not as in the fit, and the remedy.
+
+        Examples
+        --------
+        >>> from sklmm import MixedEffectsClassifier
+        >>> from sklmm.datasets import load_wine
+        >>> X, y = load_wine(return_X_y=True, as_frame=True)
+        >>> model = MixedEffectsClassifier(
+        ...     ["judge"], fixed_effects="~ temp", e_step="laplace", random_state=0
+        ... ).fit(X, y > 3)
+        >>> model.predict_proba(X[:2]).round(1)
+        array([[0.8, 0.2],
+               [0.8, 0.2]])
         """
         _, design = self._new_design(X)
         include = self._include(include_random)
@@ -166,6 +183,22 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
         Returns
         -------
         ndarray of shape (n_rows,)
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming a column that is missing or not as in the fit, and the remedy.
+
+        Examples
+        --------
+        >>> from sklmm import MixedEffectsClassifier
+        >>> from sklmm.datasets import load_wine
+        >>> X, y = load_wine(return_X_y=True, as_frame=True)
+        >>> model = MixedEffectsClassifier(
+        ...     ["judge"], fixed_effects="~ temp", e_step="laplace", random_state=0
+        ... ).fit(X, y > 3)
+        >>> model.predict(X[:2])
+        array([False, False])
         """
         best = np.argmax(self.predict_proba(X, include_random), axis=1)
         return self.classes_[best]
@@ -182,6 +215,22 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
         Returns
         -------
         ndarray of shape (n_rows,)
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming a column that is missing or not as in the fit, and the remedy.
+
+        Examples
+        --------
+        >>> from sklmm import MixedEffectsClassifier
+        >>> from sklmm.datasets import load_wine
+        >>> X, y = load_wine(return_X_y=True, as_frame=True)
+        >>> model = MixedEffectsClassifier(
+        ...     ["judge"], fixed_effects="~ temp", e_step="laplace", random_state=0
+        ... ).fit(X, y > 3)
+        >>> model.decision_function(X[:2]).round(1)
+        array([-1.5, -1.5])
         """
         second = self.predict_proba(X, include_random)[:, 1]
         return norm.ppf(second) if self._family.link == "probit" else logit(second)
@@ -199,6 +248,22 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
         -------
         ndarray of shape (n_rows, n_samples)
             Coefficients and effects are drawn once a sample, so rows of one level share its effect.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming a column that is missing or not as in the fit, and the remedy.
+
+        Examples
+        --------
+        >>> from sklmm import MixedEffectsClassifier
+        >>> from sklmm.datasets import load_wine
+        >>> X, y = load_wine(return_X_y=True, as_frame=True)
+        >>> model = MixedEffectsClassifier(
+        ...     ["judge"], fixed_effects="~ temp", e_step="laplace", random_state=0
+        ... ).fit(X, y > 3)
+        >>> model.sample_y(X[:2], n_samples=5, random_state=0).shape
+        (2, 5)
         """
         codes = self._sample(X, n_samples, check_random_state(random_state), self._family)
         return self.classes_[codes.astype(int)]

@@ -120,6 +120,15 @@ class MixedEffectsEncoder(TransformerMixin, BaseEstimator):
         ------
         ValueError, TypeError
             Naming the column or parameter, the value and the remedy.
+
+        Examples
+        --------
+        >>> from sklmm import MixedEffectsEncoder
+        >>> from sklmm.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+        >>> encoder = MixedEffectsEncoder(random_state=0)
+        >>> encoder.fit(X[["Subject"]], y).transform(X[["Subject"]])[0].round(1)
+        array([37.8])
         """
         with restoring(self):
             self._fit(X, y)
@@ -143,6 +152,15 @@ class MixedEffectsEncoder(TransformerMixin, BaseEstimator):
         ------
         ValueError, TypeError
             As in `fit`, and for folds that do not hold each row once.
+
+        Examples
+        --------
+        >>> from sklmm import MixedEffectsEncoder
+        >>> from sklmm.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+        >>> encoder = MixedEffectsEncoder(random_state=0)
+        >>> encoder.fit_transform(X[["Subject"]], y).shape
+        (180, 1)
         """
         with restoring(self):
             return self._fit_transform(X, y)
@@ -179,6 +197,21 @@ class MixedEffectsEncoder(TransformerMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_rows, n_columns), or (n_rows, n_columns * n_classes)
+
+        Raises
+        ------
+        ValueError
+            For columns that are not those of the fit.
+
+        Examples
+        --------
+        >>> from sklmm import MixedEffectsEncoder
+        >>> from sklmm.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+        >>> encoder = MixedEffectsEncoder(random_state=0)
+        >>> encoder = encoder.fit(X[["Subject"]], y)
+        >>> encoder.transform(X[["Subject"]].assign(Subject="new"))[0]
+        array([0.])
         """
         check_is_fitted(self)
         return _encoded(self.estimators_, self._codes(self._validate(X, reset=False)))

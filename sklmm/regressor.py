@@ -187,6 +187,24 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
         mean : ndarray of shape (n_rows,)
         std : ndarray of shape (n_rows,)
             Only with `return_std`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming a column that is missing or not as in the fit, and the remedy; for an unseen
+            level, with handle_unknown="error".
+
+        Examples
+        --------
+        >>> from sklmm import MixedEffectsRegressor
+        >>> from sklmm.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+        >>> model = MixedEffectsRegressor(["(1 + Days | Subject)"]).fit(X, y)
+        >>> model.predict(X[:2]).round(1)
+        array([253.7, 273.3])
+        >>> mean, std = model.predict(X[:2].assign(Subject="new"), return_std=True)
+        >>> mean.round(1), std.round(1)
+        (array([251.4, 261.9]), array([36.2, 37. ]))
         """
         _, design = self._new_design(X)
         include = self._include(include_random)
@@ -211,6 +229,21 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
         -------
         ndarray of shape (n_rows, n_samples)
             Coefficients and effects are drawn once a sample, so rows of one level share its effect.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming a column that is missing or not as in the fit, and the remedy.
+
+        Examples
+        --------
+        >>> from sklmm import MixedEffectsRegressor
+        >>> from sklmm.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+        >>> model = MixedEffectsRegressor(["(1 + Days | Subject)"]).fit(X, y)
+        >>> draws = model.sample_y(X, n_samples=1000, random_state=0)
+        >>> draws.shape
+        (180, 1000)
         """
         rng = check_random_state(random_state)
         return self._sample(X, n_samples, rng, self._response_family())
@@ -249,6 +282,20 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
         Returns
         -------
         float
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming a column that is missing or not as in the fit, and the remedy.
+
+        Examples
+        --------
+        >>> from sklmm import MixedEffectsRegressor
+        >>> from sklmm.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+        >>> model = MixedEffectsRegressor(["(1 + Days | Subject)"]).fit(X, y)
+        >>> round(model.score(X, y), 2)
+        0.83
         """
         if np.ndim(y) == 2 and np.shape(y)[1] == 2:
             response = self._family.bind(y, sample_weight)
