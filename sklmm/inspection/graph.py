@@ -18,6 +18,13 @@ class ModelGraphDisplay:
     figure_, ax_ : matplotlib Figure, Axes
     boxes_ : dict of Annotation
         By variable.
+
+    Examples
+    --------
+    >>> from sklmm.inspection import ModelGraphDisplay
+    >>> graph = (("students", ()), ("instructors", ()), ("y", ("instructors", "students")))
+    >>> sorted(ModelGraphDisplay(graph=graph).plot().boxes_)
+    ['instructors', 'students', 'y']
     """
 
     def __init__(self, *, graph):

@@ -22,6 +22,17 @@ class TraceDisplay:
     figure_, ax_ : matplotlib Figure, Axes
     lines_ : list of Line2D
         One a level.
+
+    Examples
+    --------
+    >>> from sklmm import MixedEffectsRegressor
+    >>> from sklmm.datasets import load_sleepstudy
+    >>> from sklmm.inspection import TraceDisplay
+    >>> model = MixedEffectsRegressor(["Subject"], e_step="hmc", random_state=0)
+    >>> model = model.fit(*load_sleepstudy(return_X_y=True, as_frame=True))
+    >>> display = TraceDisplay.from_estimator(model, levels=[308, 309])
+    >>> [line.get_label() for line in display.lines_]
+    ['308', '309']
     """
 
     def __init__(self, *, iterations, draws, levels, term, coefficient):
