@@ -9,9 +9,8 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from sklmm import HMC, MixedEffectsClassifier, MixedEffectsRegressor, __version__
+from sklmm import MixedEffectsRegressor, __version__
 from sklmm.datasets import load_insteval
 from tests.published import (
     MODELS,
@@ -23,7 +22,7 @@ from tests.published import (
     gaussian_tables,
     lme4_sds,
 )
-from tests.simulate import PARAMETERS, study
+from tests.simulate import PARAMETERS, coverage_and_bias
 
 TERMS = ["students", "instructors", "departments"]
 SEEDS = range(5)
@@ -95,24 +94,12 @@ def estimates(model, coef):
 def simulation_rows():
     """One a family: coverage of 95 % intervals and the largest bias over its parameters."""
     for name in PARAMETERS:
-        classes = name in ("ordinal", "categorical")
-        estimator = MixedEffectsClassifier if classes else MixedEffectsRegressor
-        covered, errors = [], []
-        n_rows = 26 if name == "student_t" else 13
-        for seed, (X, y, weights, truth) in enumerate(study(name, N_SETS, n_rows=n_rows)):
-            model = estimator(["g"], family=name, method="reml", e_step=HMC(n_chains=64))
-            model.set_params(tol=0.07, max_iter=1000, random_state=seed)
-            interval = model.fit(X, y, sample_weight=weights).conf_int().loc[list(truth)]
-            values = pd.Series(truth)
-            covered.append((interval["lower"] <= values) & (values <= interval["upper"]))
-            errors.append((interval["lower"] + interval["upper"]) / 2 - values)
-        errors = np.array(errors)
-        bias = errors.mean(axis=0) / (errors.std(axis=0, ddof=1) / np.sqrt(N_SETS))
+        covered, bias = coverage_and_bias(name, N_SETS)
         yield {
             "family": name,
-            "parameters": len(truth),
-            "coverage": f"{np.mean(covered):.3f}",
-            "largest bias": f"{np.max(np.abs(bias)):.2f}",
+            "parameters": len(bias),
+            "coverage": f"{covered.mean():.3f}",
+            "largest bias": f"{bias.abs().max():.2f}",
         }
 
 

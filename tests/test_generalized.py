@@ -6,7 +6,6 @@ import pytest
 from sklearn.linear_model import LogisticRegression, PoissonRegressor
 
 from sklmm import (
-    HMC,
     CustomFamily,
     MixedEffectsClassifier,
     MixedEffectsRegressor,
@@ -16,7 +15,7 @@ from sklmm import (
 from sklmm.datasets import load_cbpp
 from sklmm.result import Status
 from tests.published import DATA, QUADRATURE, fitted, fixed
-from tests.simulate import PARAMETERS, simulate, study
+from tests.simulate import PARAMETERS, coverage_and_bias, simulate
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -115,31 +114,10 @@ N_SETS = 40
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SIMULATED)
 def test_coverage_and_bias(name):
-    """95 % intervals cover 90 to 99 %; the bias is within two Monte Carlo standard errors.
-
-    By REML: the SD of ML is biased by some -1 / (2 J) in theory, about one of these errors. The
-    maximum likelihood of a t's degrees of freedom is biased by a multiple of 1 / n, which twice the
-    rows make small. The errors are those of as many independent data sets.
-    """
-    estimator = MixedEffectsRegressor
-    if name in ("ordinal", "categorical"):
-        estimator = MixedEffectsClassifier
-    n_rows = 26 if name == "student_t" else 13
-    covered, errors = [], []
-    for seed, (X, y, weights, truth) in enumerate(study(name, N_SETS, n_rows=n_rows)):
-        # .07 standard errors are nothing beside 1 / sqrt(40). A variance near 0 takes many draws.
-        model = estimator(["g"], family=name, method="reml", e_step=HMC(n_chains=64))
-        model.set_params(tol=0.07, max_iter=1000, random_state=seed).fit(
-            X, y, sample_weight=weights
-        )
-        interval = model.conf_int().loc[list(truth)]
-        values = pd.Series(truth)
-        covered.append((interval["lower"] <= values) & (values <= interval["upper"]))
-        errors.append((interval["lower"] + interval["upper"]) / 2 - values)
-    covered, errors = np.array(covered), np.array(errors)
-    assert 0.90 <= covered.mean() <= 0.99, covered.mean(axis=0)
-    bias = errors.mean(axis=0) / (errors.std(axis=0, ddof=1) / np.sqrt(N_SETS))
-    assert np.all(np.abs(bias) < 2), dict(zip(truth, bias.round(2), strict=True))
+    """95 % intervals cover 90 to 99 %; the bias is within two Monte Carlo standard errors."""
+    covered, bias = coverage_and_bias(name, N_SETS)
+    assert 0.90 <= covered.mean() <= 0.99, covered
+    assert np.all(np.abs(bias) < 2), bias.round(2)
 
 
 def laplace(eta, scale):

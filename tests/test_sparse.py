@@ -137,6 +137,15 @@ def test_slopes_and_weights_beside_sparse_columns(data, monkeypatch):
     np.testing.assert_allclose(model.sigma_, dense.sigma_, rtol=1e-3)
 
 
+def test_the_loss_counts_effects_and_no_coefficients(data, monkeypatch):
+    g, h, x, one, _, y = data
+    X = np.column_stack([g, h, 100 * x, one[:, 1:]])
+    terms = [RandomEffect(0, sd=0.7), RandomEffect(1, sd=0.4)]
+    dense, kept = both(X, y, monkeypatch, terms, family=Gaussian(1.0))
+    expected = dense.history_["loss"].iloc[-1]
+    assert kept.history_["loss"].iloc[-1] == pytest.approx(expected, abs=1e-3)
+
+
 def test_predictions_of_columns_kept_sparse(data, monkeypatch):
     g, h, _, _, _, y = data
     X = np.column_stack([g, h, tables(data)["collinear with the intercept"]])

@@ -17,12 +17,10 @@ from sklmm.engine.complete import (
 )
 from sklmm.engine.equations import DRAW_TOL, EXACT_TOL, SOLVE_TOL, Equations
 from sklmm.engine.operator import Layout, tensors
-from sklmm.engine.theta import Space
+from sklmm.engine.theta import STEP, Space
 from sklmm.engine.transport import make_field
 from sklmm.engine.xla import tf
 
-#: Finite-difference step in theta, of gradients in float64.
-STEP = 1e-4
 FEW_DRAWS = 4
 #: Rounds of refinement of dm / dtheta, at most.
 REFINEMENTS = 20

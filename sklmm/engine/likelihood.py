@@ -45,19 +45,21 @@ def _function(family):
 def _reads(function):
     """What a function of the user's reads besides its arguments: in a graph it does not change."""
     if not inspect.isfunction(function):
-        return (_hashable(function, by_value=True),)
+        return (_digest(function),)
     outside = inspect.getclosurevars(function)
     values = {**outside.globals, **outside.nonlocals}
     return tuple((name, _hashable(value)) for name, value in sorted(values.items()))
 
 
-def _hashable(value, by_value=False):
+def _hashable(value):
     try:
         hash(value)
-        if not by_value:
-            return value
     except TypeError:
-        pass
+        return _digest(value)
+    return value
+
+
+def _digest(value):
     try:
         return joblib.hash(value)
     except Exception:

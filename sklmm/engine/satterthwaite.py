@@ -16,8 +16,7 @@ from scipy.linalg import solve_triangular
 from sklmm.engine.collect import theta_covariance
 from sklmm.engine.e_step.base import Params, n_theta, vech_indices
 from sklmm.engine.m_step import gradient
-
-STEP = 1e-4
+from sklmm.engine.theta import observed_information
 
 
 def satterthwaite(kernel, params, state, seed):
@@ -59,16 +58,13 @@ def coefficient_slopes(equations):
 
 
 def observed(kernel, params, state, seed):
-    """Observed information [m, m] of theta, by central differences of the gradient."""
-    columns = []
-    for e in np.eye(n_theta(params.factors)):
-        up, down = (
-            gradient(moved, kernel.step(moved, state, seed)[0])
-            for moved in (displaced(params, h * e) for h in (STEP, -STEP))
-        )
-        columns.append((down - up) / (2 * STEP))
-    out = np.column_stack(columns)
-    return (out + out.T) / 2
+    """Observed information [m, m] of theta."""
+
+    def score(delta):
+        moved = displaced(params, delta)
+        return gradient(moved, kernel.step(moved, state, seed)[0])
+
+    return observed_information(score, n_theta(params.factors))
 
 
 def displaced(params, delta):

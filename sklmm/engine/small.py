@@ -7,12 +7,11 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 
 from sklmm.engine.graphs import graphs
+from sklmm.engine.theta import STEP, observed_information
 
 #: Rows n of a small table, and operations m n P^2 of making C once for each entry of theta.
 MOST_ROWS = 4096
 MOST_OPERATIONS = 2e8
-#: Finite-difference step in theta.
-STEP = 1e-4
 
 
 class Rows:
@@ -46,10 +45,7 @@ class Factorised:
 
     def __init__(self, rows, factors, weights):
         self.p = rows.layout.p
-        W = rows.matrix(factors)
-        self.C = (W.T * weights) @ W
-        prior = np.arange(self.p, len(self.C))
-        self.C[prior, prior] += 1.0
+        self.C = _precision(rows.matrix(factors), weights, self.p)
         try:
             self.U = cholesky(self.C)
         except LinAlgError:
@@ -86,9 +82,11 @@ def gradient(latent, theta, x, delta):
     theta = theta._replace(beta=theta.beta[: latent.space.p])
     matrices, eta, raw = _moved(latent, theta, x, delta)
     y, w = latent.observations()
-    rows, score, W = graphs(like).by_row(y, eta, raw)
-    if like.distribution is not None:
+    if like.distribution is None:
+        rows, score, W = graphs(like).by_row(y, eta, raw)
+    else:
         rows, score = _expanded(latent, theta, x, y, eta, raw)
+        (W,) = graphs(like).curvature(y, eta, raw)
     each = np.repeat(w, d)[:, None]
     weighted = each * score
     slope = np.column_stack([M.T @ weighted[:, c] for c, M in enumerate(matrices)])
@@ -110,8 +108,7 @@ def laplace(latent, theta, centre, shift):
     matrices, eta, raw = _moved(latent, theta, centre[:, None] + shift @ away, away)
     (W,) = graphs(like).curvature(y, eta, raw)
     M, weights = matrices[0], each * W[:, 0]
-    C = (M.T * weights) @ M
-    C[np.arange(p, len(C)), np.arange(p, len(C))] += 1.0
+    C = _precision(M, weights, p)
     rows, score, of_raw = graphs(like).slopes(y, w, eta[:, :1], raw[:, :1])
     value = w @ rows[:, 0] - 0.5 * centre[p:] @ centre[p:] - 0.5 * np.linalg.slogdet(C)[1]
     gradient = score[:, 0] @ _rate(eta, m) - centre[p:] @ shift[p:]
@@ -130,13 +127,18 @@ def information(latent, theta, centre, shift):
 
     By differences of its gradient: not of a density with kinks.
     """
-    flat, gradients = latent.space.join(theta), []
-    for e in STEP * np.concatenate([np.eye(len(flat)), -np.eye(len(flat))]):
-        moved = latent.space.split(flat + e)
-        gradients.append(laplace(latent, moved, centre + shift @ e, shift)[1])
-    up, down = np.split(np.array(gradients), 2)
-    out = (down - up) / (2 * STEP)
-    return (out + out.T) / 2
+    flat, split = latent.space.join(theta), latent.space.split
+    return observed_information(
+        lambda e: laplace(latent, split(flat + e), centre + shift @ e, shift)[1], len(flat)
+    )
+
+
+def _precision(W, weights, p):
+    """C [P, P] of W and weights [n_rows], the first p unknowns without a prior."""
+    C = (W.T * weights) @ W
+    prior = np.arange(p, len(C))
+    C[prior, prior] += 1.0
+    return C
 
 
 def _rate(values, m):

@@ -46,12 +46,12 @@ def _constant(like, y, w, offset, n_raw):
         rows = np.linspace(0, len(y) - 1, MAX_ROWS).astype(int)
         y, w, offset = y[rows], w[rows], offset[rows]
     d, total = like.n_predictors, w.sum()
-    known = np.repeat(offset, d)[:, None]
+    known, share = np.repeat(offset, d)[:, None], w / total
 
     def loss(values):
         eta = known + np.tile(values[:d, None], [len(y), 1])
-        rows, by_eta, of_raw = graphs(like).slopes(y, w / total, eta, values[d:, None])
-        value = -float(w @ rows[:, 0]) / total
+        rows, by_eta, of_raw = graphs(like).slopes(y, share, eta, values[d:, None])
+        value = -float(share @ rows[:, 0])
         if not np.isfinite(value):
             return 1e10, np.zeros_like(values)
         by_constant = by_eta.reshape(-1, d).sum(axis=0)

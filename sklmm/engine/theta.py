@@ -13,6 +13,8 @@ from scipy.special import expit, logit
 from sklmm.engine.e_step.base import vech_indices
 from sklmm.result import natural
 
+#: Of differences of gradients, in float64.
+STEP = 1e-4
 CONSTRAINTS = {
     "positive": (np.exp, np.log),
     "real": (lambda raw: raw, lambda value: value),
@@ -106,3 +108,13 @@ class Space:
             for e in np.eye(self.size)
         ]
         return np.column_stack(columns) if columns else np.zeros((len(self.natural(theta)), 0))
+
+
+def observed_information(score, m):
+    """Less the derivatives [m, m] at 0 of `score`, a function of a displacement of theta [m]."""
+    columns = []
+    for e in STEP * np.eye(m):
+        up, down = score(e), score(-e)
+        columns.append((down - up) / (2 * STEP))
+    out = np.reshape(columns, (m, m))
+    return (out + out.T) / 2

@@ -21,22 +21,18 @@ class Summary(str):
         head, sizes, foot = _head(model, spec), _sizes(model, spec), _foot(model)
         variances = model.variance_components_.drop(columns="variance")
         fixed = _fixed_effects(model, spec)
-        options = {"na_rep": "", "float_format": lambda v: f"{v:.5g}"}
+        options = {
+            "na_rep": "",
+            "float_format": lambda v: f"{v:.5g}",
+            "formatters": {"p": _p_value},
+        }
         random = ["Random effects:", variances.to_string(index=False, **options)]
         text = [*head, "", *(random if len(variances) else []), sizes, ""]
-        text += [
-            "Fixed effects:",
-            fixed.to_string(formatters={"p": _p_value}, **options),
-            *(["", *foot] if foot else []),
-        ]
+        text += ["Fixed effects:", fixed.to_string(**options), *(["", *foot] if foot else [])]
         out = cls("\n".join(text))
         random = ["<h4>Random effects</h4>", variances.to_html(index=False, **options)]
         parts = [_paragraph(head), *(random if len(variances) else []), _paragraph([sizes])]
-        parts += [
-            "<h4>Fixed effects</h4>",
-            fixed.to_html(formatters={"p": _p_value}, **options),
-            _paragraph(foot),
-        ]
+        parts += ["<h4>Fixed effects</h4>", fixed.to_html(**options), _paragraph(foot)]
         out.html = f"<div>{''.join(parts)}</div>"
         return out
 

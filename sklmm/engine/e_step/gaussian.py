@@ -51,6 +51,8 @@ class Equations:
         self.S_factor = cholesky(self.S, lower=True) if cross.p else self.S
         self.beta = self.solve_s(cross.xy / s2 - self.R.T @ Hy)
         self.u = Hy - self.HR @ self.beta
+        # Of the effects: coefficients of sparse columns have no prior.
+        self.uu = float(np.sum(self.u[: cross.n_random] ** 2))
         b = cross.lift(params.factors, self.u)
         zwr = cross.zy - cross.F @ self.beta - cross.product(b)
         xwr = cross.xy - cross.xx @ self.beta - cross.F.T @ b
@@ -118,7 +120,7 @@ class GaussianKernel(Kernel):
     def traces(self, state, equations):
         """Summed blocks of Z^T V^-1 Z by block, and their deviations [S, r, r] by probe or None."""
 
-    def loglik(self, equations, uu):
+    def loglik(self, equations):
         """Log-likelihood in y's units; REML's has log|X^T V^-1 X| in X's own columns, as lme4's.
 
         None where log |H| is not known.
@@ -131,7 +133,7 @@ class GaussianKernel(Kernel):
         if problem.reml and problem.p:
             dof -= problem.p
             log_det += 2 * np.log(np.diag(equations.S_factor)).sum() + problem.log_det_basis
-        quadratic = equations.sse / equations.s2 + uu
+        quadratic = equations.sse / equations.s2 + equations.uu
         return float(-0.5 * (dof * np.log(2 * np.pi * problem.y_scale**2) + log_det + quadratic))
 
     def step(self, params, state, seed):
@@ -149,15 +151,14 @@ class GaussianKernel(Kernel):
             score.append(0.5 * (np.einsum("ja,jb->ab", cj, cj) - K))
             trace += np.trace(L.T @ K @ L)
         dof = problem.n - problem.rank * problem.reml
-        uu = float(eq.u @ eq.u)
-        loss = 0.5 * (problem.n * np.log(2 * np.pi * eq.s2) + eq.sse / eq.s2 + uu)
+        loss = 0.5 * (problem.n * np.log(2 * np.pi * eq.s2) + eq.sse / eq.s2 + eq.uu)
         information, sensitivity = eq.information(u, c)
         moments = Moments(
             beta=state.cross.coefficients(eq.beta + state.cross.ols, eq.u),
             score=tuple(score),
             score_sigma=eq.sse / eq.s2 - (dof - trace),
             information=information,
-            loglik=self.loglik(eq, uu),
+            loglik=self.loglik(eq),
             noise=None if deviations is None else noise(params, deviations),
             loss=joint_loss(problem, params.factors, loss),
             sensitivity=state.cross.embed(sensitivity),
@@ -206,7 +207,7 @@ class GaussianKernel(Kernel):
             tuple(covs),
             beta_cov,
             np.concatenate([beta, *effects]),
-            self.loglik(eq, float(eq.u @ eq.u)),
+            self.loglik(eq),
             columns,
             loglik_error=0.0 if few else 0.5 * eq.H.log_det_error,
         )

@@ -15,9 +15,9 @@ from sklmm.engine.draws import posterior_from_draws
 from sklmm.engine.e_step.base import joint_loss
 from sklmm.engine.em import EMStep
 from sklmm.engine.equations import EXACT_TOL
-from sklmm.engine.latent import STEP
 from sklmm.engine.start import start_theta
 from sklmm.engine.stochastic import cap, invert, newton
+from sklmm.engine.theta import observed_information
 
 #: Unknowns, and numbers in a [n_rows, n_columns] array, up to which the root is exact.
 EXACT_UNKNOWNS = 512
@@ -145,14 +145,10 @@ class Laplace:
         space = self.space
         if self.exact and not self.plain:
             flat = space.join(theta)
-            columns = []
-            for e in np.eye(space.size):
-                up = self.evaluate(space.split(flat + STEP * e))[1].mean(axis=1)
-                down = self.evaluate(space.split(flat - STEP * e))[1].mean(axis=1)
-                columns.append((down - up) / (2 * STEP))
-            observed = np.column_stack(columns) if columns else np.zeros((0, 0))
+            information = observed_information(
+                lambda e: self.evaluate(space.split(flat + e))[1].mean(axis=1), space.size
+            )
             self.evaluate(theta)
-            information = (observed + observed.T) / 2
         return invert(space, information)
 
     def _shown(self, theta):
