@@ -139,6 +139,22 @@ def _polars_column(series):
     return pd.array(series.to_list(), dtype=signed)
 
 
+def as_ordered(y):
+    """y as an ordered pd.Categorical where its type has an order, and None elsewhere.
+
+    Ordered types are pandas' and pyarrow's ordered categories and polars' Enum.
+    """
+    if hasattr(y, "columns") and np.shape(y)[1:] == (1,):
+        y = y[y.columns[0]]
+    dtype = getattr(y, "dtype", None)
+    if hasattr(y, "to_physical") and type(dtype).__name__ == "Enum":
+        codes = y.to_physical().cast(int).fill_null(-1).to_numpy()
+        return pd.Categorical.from_codes(codes, dtype.categories.to_list(), ordered=True)
+    if getattr(getattr(y, "type", None), "ordered", False):
+        y = y.to_pandas()
+    return pd.Categorical(y) if getattr(getattr(y, "dtype", None), "ordered", False) else None
+
+
 def _check_weights(sample_weight, n_rows):
     if sample_weight is None:
         return np.ones(n_rows)

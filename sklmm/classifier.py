@@ -1,7 +1,6 @@
 """`MixedEffectsClassifier`: the public estimator for binary, unordered and ordered classes."""
 
 import numpy as np
-import pandas as pd
 from scipy.special import logit
 from scipy.stats import norm
 from sklearn.base import ClassifierMixin
@@ -12,7 +11,8 @@ from sklearn.utils.validation import assert_all_finite, check_is_fitted, column_
 
 from sklmm import prediction
 from sklmm._base import BaseMixedEffects
-from sklmm.families import resolve_family
+from sklmm._input import as_ordered
+from sklmm.families import Ordinal, resolve_family
 
 _FAMILIES = ("bernoulli", "categorical", "ordinal")
 
@@ -33,6 +33,10 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
 
     Two classes: P(second class) = logistic(eta). More: multinomial logit, with coefficients and
     effects for each class but the first. ``family="ordinal"``: P(y <= c) = logistic(theta_c - eta).
+
+    The model's order of the classes is that of numbers, or of an ordered categorical (pandas',
+    polars' Enum), or for classes without an order the alphabet's. An ordinal model refuses text
+    that is no ordered categorical.
 
     Parameters
     ----------
@@ -73,6 +77,8 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
+        Sorted labels, as scikit-learn's scorers expect, also those of an ordered categorical: the
+        order of an ordinal model is in the names of its cutpoints, ``"bad|good"``.
     coef_ : ndarray of shape (n_fixed,), or (n_classes - 1, n_fixed) for "categorical"
     intercept_ : float, or ndarray of shape (n_classes - 1,) for "categorical"
         0 for "ordinal", whose ``family_params_["cutpoints"]`` stand in its place.
@@ -168,9 +174,10 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
         """
         _, design = self._new_design(X)
         include = self._include(include_random)
-        return prediction.predict_probabilities(
+        found = prediction.predict_probabilities(
             design, self.result_, self._family, include, self._n_predictors
         )
+        return found[:, self._sorted]
 
     def predict(self, X, include_random=True):
         """The most probable class of each row.
@@ -266,15 +273,17 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
         (2, 5)
         """
         codes = self._sample(X, n_samples, check_random_state(random_state), self._family)
-        return self.classes_[codes.astype(int)]
+        return self._known_classes()[codes.astype(int)]
 
     def _check_target(self, y):
-        if isinstance(getattr(y, "dtype", None), pd.CategoricalDtype) and y.dtype.ordered:
-            return pd.Categorical(y)
+        if (ordered := as_ordered(y)) is not None:
+            return ordered
         y = column_or_1d(y, warn=True)
         if y.dtype.kind == "f":
             assert_all_finite(y, input_name="y")
-        check_classification_targets(y)
+        # Ratings may be halves, which scikit-learn takes for no classes.
+        if self.family != "ordinal" and not isinstance(self.family, Ordinal):
+            check_classification_targets(y)
         return y
 
     def _resolve_family(self, y):
@@ -290,7 +299,14 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
         return family
 
     def _set_classes(self, response):
-        self.classes_ = response.classes
+        """`classes_` as scikit-learn's scorers need them, which sort the labels by themselves."""
+        try:
+            self._sorted = np.argsort(response.classes)
+        except TypeError:
+            # Of categories that have no order but their own.
+            self._sorted = np.arange(len(response.classes))
+        self.classes_ = response.classes[self._sorted]
 
     def _known_classes(self):
-        return self.classes_
+        """The classes in the order of the model's codes."""
+        return self.classes_[np.argsort(self._sorted)]

@@ -1,6 +1,7 @@
 """`MixedEffectsRegressor`: the public estimator for numeric responses."""
 
 import numpy as np
+import pandas as pd
 from sklearn.base import RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import StrOptions
@@ -8,8 +9,10 @@ from sklearn.utils.validation import _check_y
 
 from sklmm import prediction
 from sklmm._base import BaseMixedEffects
+from sklmm._input import as_ordered
 from sklmm.design import check_magnitude
 from sklmm.families import Binomial, resolve_family
+from sklmm.families.base import listed
 
 
 class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
@@ -249,6 +252,13 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
         return self._sample(X, n_samples, rng, self._response_family())
 
     def _check_target(self, y):
+        ordered = as_ordered(y)
+        if ordered is not None and not _increase(ordered.categories):
+            raise ValueError(
+                f"y: the categories {listed(ordered.categories[:3])}, ... are not numbers in their "
+                "order, and have no mean to predict: use MixedEffectsClassifier(family='ordinal'), "
+                "or their codes."
+            )
         multi_output = self.family == "binomial" or isinstance(self.family, Binomial)
         y = _check_y(y, multi_output=multi_output, y_numeric=True, estimator=self).astype(
             np.float64
@@ -316,6 +326,10 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
 
     def _response_family(self):
         return self._family if self._classes is None else _Ratings(self._family, self._classes)
+
+
+def _increase(categories):
+    return pd.api.types.is_numeric_dtype(categories) and categories.is_monotonic_increasing
 
 
 class _Ratings:

@@ -5,15 +5,23 @@ import io
 import joblib
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from sklearn.base import clone
-from sklearn.metrics import log_loss
-from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
+from sklearn.ensemble import VotingClassifier
+from sklearn.metrics import get_scorer, log_loss
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    PredefinedSplit,
+    cross_val_predict,
+    cross_val_score,
+)
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OrdinalEncoder, StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from sklmm import Bernoulli, MixedEffectsClassifier, Ordinal
+from sklmm import Bernoulli, MixedEffectsClassifier, MixedEffectsRegressor, Ordinal
 from tests.simulate import simulate
 
 #: Its 15 rows of 30 columns are separable: the estimate is where Newton's method stops on its way
@@ -141,19 +149,124 @@ def test_three_classes():
     assert not hasattr(model, "decision_function")
 
 
+ORDINAL = MixedEffectsClassifier(["g"], family="ordinal", e_step="laplace", random_state=0)
+
+
 def test_ordinal_follows_an_ordered_categorical():
     X, y, _, _ = simulate("ordinal", 2)
-    names = ["poor", "fair", "good", "superb"]
-    ratings = pd.Categorical(np.array(names)[y.astype(int)], categories=names, ordered=True)
-    model = MixedEffectsClassifier(["g"], family="ordinal", e_step="laplace").fit(X, ratings)
-    assert model.classes_.tolist() == names
+    names = ["poor", "fair", "unused", "good", "superb", "never"]
+    words = np.array(["poor", "fair", "good", "superb"])[y.astype(int)]
+    ratings = pd.Categorical(words, categories=names, ordered=True)
+    model = clone(ORDINAL).fit(X, ratings)
+    # Sorted, as scikit-learn's scorers sort them.
+    assert model.classes_.tolist() == ["fair", "good", "poor", "superb"]
     assert model.fixed_effects_.index.tolist() == ["poor|fair", "fair|good", "good|superb", "x"]
     assert np.all(np.diff(model.family_params_["cutpoints"]) > 0)
     assert model.intercept_ == 0
-    numeric = MixedEffectsClassifier(["g"], family="ordinal", e_step="laplace").fit(X, y)
+    numeric = clone(ORDINAL).fit(X, y)
     np.testing.assert_allclose(numeric.coef_, model.coef_, rtol=1e-6)
     probit = MixedEffectsClassifier(["g"], family=Ordinal("probit"), e_step="laplace").fit(X, y)
     assert probit.coef_[0] / numeric.coef_[0] == pytest.approx(0.6, abs=0.08)
+    # Everything else that is told by class follows the order too.
+    np.testing.assert_array_equal(
+        model.predict(X), model.classes_[model.predict_proba(X).argmax(1)]
+    )
+    kept = ["poor", "fair", "good", "superb"]
+    by_class = pd.DataFrame(model.predict_proba(X), columns=model.classes_)[kept]
+    np.testing.assert_allclose(by_class, numeric.predict_proba(X), rtol=1e-6)
+    draws = pd.Categorical(model.sample_y(X, random_state=0)[:, 0], kept).codes
+    np.testing.assert_array_equal(draws, numeric.sample_y(X, random_state=0)[:, 0])
+    again, same = model.update(X[:20], ratings[:20]), numeric.update(X[:20], y[:20])
+    np.testing.assert_allclose(again.random_effects_["g"], same.random_effects_["g"], atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def answers():
+    """Words, their codes, and a table that moves them."""
+    X, y, _, _ = simulate("ordinal", 3)
+    levels = np.array(["very bad", "bad", "ok", "good"])
+    return X, levels[y.astype(int)], levels
+
+
+ORDERED = {
+    "pandas": lambda words, levels: pd.Series(pd.Categorical(words, levels, ordered=True)),
+    "a frame": lambda words, levels: pd.DataFrame(
+        {"y": pd.Categorical(words, levels, ordered=True)}
+    ),
+    "polars": lambda words, levels: pl.Series(words, dtype=pl.Enum([*levels, "never"])),
+    "halves": lambda words, levels: pd.Categorical(words, levels).codes / 2,
+}
+
+
+@pytest.mark.parametrize("make", ORDERED.values(), ids=ORDERED.keys())
+def test_types_with_an_order_keep_it(answers, make):
+    X, words, levels = answers
+    codes = pd.Categorical(words, levels).codes
+    one, other = clone(ORDINAL).fit(X, codes), clone(ORDINAL).fit(X, make(words, levels))
+    np.testing.assert_allclose(other.coef_, one.coef_, rtol=1e-9)
+    cutpoints = [model.family_params_["cutpoints"] for model in (one, other)]
+    np.testing.assert_allclose(*cutpoints, rtol=1e-9)
+
+
+UNORDERED = {
+    "words": lambda words: words,
+    "objects": lambda words: words.astype(object),
+    "a categorical": lambda words: pd.Series(words, dtype="category"),
+    "polars' words": lambda words: pl.Series(words),
+    "polars' categories": lambda words: pl.Series(words, dtype=pl.Categorical),
+    "digits": lambda words: np.char.str_len(words).astype(str),
+    "dates": lambda words: pd.Timestamp("2020") + pd.to_timedelta(np.char.str_len(words), "D"),
+}
+
+
+@pytest.mark.parametrize("make", UNORDERED.values(), ids=UNORDERED.keys())
+def test_labels_without_an_order_are_refused_by_an_ordinal_model(answers, make):
+    X, words, _ = answers
+    with pytest.raises(ValueError, match=r"not .* \(row 0\): give pd.Categorical\(y, categories"):
+        clone(ORDINAL).fit(X, make(words))
+
+
+@pytest.mark.parametrize("levels", [["very bad", "bad", "ok", "good"], [4, 1, 3, 2]])
+def test_a_regressor_of_ratings_refuses_categories_that_are_none(answers, levels):
+    X, words, names = answers
+    codes = pd.Categorical(words, names).codes
+    y = pd.Categorical.from_codes(codes, levels, ordered=True)
+    with pytest.raises(ValueError, match=r"not numbers in their order.*MixedEffectsClassifier"):
+        MixedEffectsRegressor(["g"], family="ordinal", e_step="laplace").fit(X, y)
+
+
+def test_scorers_and_tools_read_the_columns_of_codes_and_of_ordered_categories(answers):
+    """OrdinalEncoder's codes serve all; tools that encode y by the alphabet need them."""
+    X, words, levels = answers
+    codes = OrdinalEncoder(categories=[levels]).fit_transform(words[:, None])[:, 0].astype(int)
+    ordered = pd.Categorical(words, levels, ordered=True)
+    train, test = np.arange(len(X)) % 2 == 0, np.arange(len(X)) % 2 == 1
+    model = clone(ORDINAL).fit(X[train], codes[train])
+    named = clone(ORDINAL).fit(X[train], ordered[train])
+    probability = model.predict_proba(X[test])
+    own = -np.log(probability[np.arange(test.sum()), codes[test]]).mean()
+    for scoring in ("neg_log_loss", "roc_auc_ovr", "accuracy"):
+        score = get_scorer(scoring)
+        by_codes = score(model, X[test], codes[test])
+        assert score(named, X[test], words[test]) == pytest.approx(by_codes, rel=1e-6)
+        if scoring == "neg_log_loss":
+            assert by_codes == pytest.approx(-own, rel=1e-6)
+    folds = PredefinedSplit(np.where(test, 0, 1))
+    out_of_fold = cross_val_predict(ORDINAL, X, codes, cv=folds, method="predict_proba")
+    np.testing.assert_allclose(out_of_fold[test], probability, rtol=1e-6)
+    voting = VotingClassifier([("one", ORDINAL)], voting="soft").fit(X[train], codes[train])
+    np.testing.assert_allclose(voting.predict_proba(X[test]), probability, rtol=1e-6)
+
+
+def test_an_ordered_categorical_of_two_classes_serves_scorers_too(binary):
+    X, y = binary
+    model = MixedEffectsClassifier(["g"], e_step="laplace").fit(X, y)
+    flipped = pd.Categorical(y, ["yes", "no"], ordered=True)
+    other = clone(model).fit(X, flipped)
+    np.testing.assert_allclose(other.coef_, -model.coef_, rtol=1e-4)
+    score = get_scorer("roc_auc")
+    assert score(other, X, y) == pytest.approx(score(model, X, y), abs=1e-4)
+    np.testing.assert_array_equal(other.decision_function(X) > 0, other.predict(X) == "yes")
 
 
 def test_unseen_levels_get_the_population(model, binary):

@@ -1,9 +1,12 @@
 """Families of classes: two, a share of trials, ordered, and unordered.
 
-All work on codes 0..K-1 of the sorted classes. P(second class) = g^-1(eta) with two of them (and
+All work on codes 0..K-1 of the classes, which are sorted, or in the order of an ordered pandas
+categorical. P(second class) = g^-1(eta) with two of them (and
 P(success) likewise), P(y <= c) = F(theta_c - eta) when they are ordered, and softmax(0, eta_1, ..,
 eta_{K-1}) when they are not.
 """
+
+from numbers import Real
 
 import numpy as np
 import pandas as pd
@@ -134,8 +137,8 @@ class Ordinal(Family):
     """Ordered classes by the cumulative model: P(y <= c) = F(theta_c - eta).
 
     F is the logistic or normal cdf. The first cutpoint theta_1 is 0, as eta has an intercept; the
-    parameters are the spacings, theta_{c+1} - theta_c > 0. Classes are ordered as an ordered pandas
-    categorical says, otherwise sorted.
+    parameters are the spacings, theta_{c+1} - theta_c > 0. Classes are numbers, or in the order of
+    an ordered pandas categorical, without its unused categories.
 
     Parameters
     ----------
@@ -166,13 +169,25 @@ class Ordinal(Family):
 
     def bind(self, y, weights=None):
         """The `Response` in y, labels of at least three ordered classes."""
-        _, classes, codes = _classes(self, y)
+        labels, classes, codes = _classes(self, y)
         if len(classes) == 2:
             raise self._error(
                 f"y must have at least three classes, not {len(classes)} ({_shown(classes)}): use "
-                "'bernoulli'."
+                "'bernoulli', as two classes need no order."
             )
+        if not _has_order(y):
+            self._require_numbers(labels)
         return Response(self, codes, row_weights(weights, len(codes)), classes)
+
+    def _require_numbers(self, labels):
+        for row, label in enumerate(labels.tolist()):
+            if not isinstance(label, Real):
+                raise self._error(
+                    f"y must be numbers or an ordered categorical, which tell the order of the "
+                    f"classes, not {label!r} (row {row}): give pd.Categorical(y, categories=[...], "
+                    "ordered=True), the categories from the lowest to the highest, or their codes "
+                    "0, 1, ... by OrdinalEncoder(categories=[[...]])."
+                )
 
     def probabilities(self, eta, params):
         """Probabilities of the classes along a new last axis."""
@@ -267,9 +282,13 @@ def _shown(classes):
     return listed(np.asarray(classes).tolist())
 
 
+def _has_order(y):
+    dtype = getattr(y, "dtype", None)
+    return isinstance(dtype, pd.CategoricalDtype) and dtype.ordered
+
+
 def _classes(family, y):
     """Labels, sorted classes (at least two), and codes as float64."""
-    order = getattr(y, "dtype", None)
     labels = np.asarray(y)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
@@ -277,10 +296,10 @@ def _classes(family, y):
         raise family._error(f"y must have one column, not shape {labels.shape}: fit one at a time.")
     missing = pd.isna(labels)
     family._require(labels, ~missing, "a label", "drop the row.")
-    if isinstance(order, pd.CategoricalDtype) and order.ordered:
-        codes = order.categories.get_indexer(labels)
+    if _has_order(y):
+        codes = y.dtype.categories.get_indexer(labels)
         present, codes = np.unique(codes, return_inverse=True)
-        classes = np.asarray(order.categories)[present]
+        classes = np.asarray(y.dtype.categories)[present]
     else:
         try:
             classes, codes = np.unique(labels, return_inverse=True)
