@@ -1,0 +1,148 @@
+"""Densities by hand: as TensorFlow's in the middle, as exact sums and limits at the ends."""
+
+import numpy as np
+import pytest
+
+from sklmm import families as fam
+from sklmm.engine.graphs import graphs
+from sklmm.engine.likelihood import Likelihood
+from sklmm.engine.traced import traced_graphs
+from tests.engine.test_likelihood import CASES, LOGIT_LIKE, case
+
+BUILT_IN = [name for name in CASES if type(CASES[name][0]) is not fam.CustomFamily]
+
+
+def at(family, y, eta, *natural, observed=False):
+    """Value, score and weights of single rows, and the slopes in the parameters' logarithms."""
+    like = Likelihood.of(family)
+    y, eta = np.atleast_1d(np.asarray(y, float)), np.atleast_1d(np.asarray(eta, float))
+    eta = np.broadcast_to(eta, y.shape)[:, None]
+    raw = np.log(np.reshape(natural, (-1, 1)))
+    found = graphs(like, observed)
+    rows = [part[:, 0] for part in found.by_row(y, eta, raw)]
+    slopes = [found.slopes(y, one, eta, raw)[2][:, 0] for one in np.eye(len(y))]
+    return *rows, np.transpose(slopes)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_as_tensorflows(name):
+    like, y, eta, raw, density = case(name)
+    value = graphs(like).by_row(y, eta, raw)[0]
+    np.testing.assert_allclose(value[:, 0], density(y, eta[:, 0]), rtol=1e-9, atol=1e-10)
+    # Two columns, each with parameters of its own.
+    eta, raw = (np.concatenate([part, 0.8 * part], axis=1) for part in (eta, raw))
+    w = np.random.default_rng(0).uniform(0.5, 2, len(y))
+    ours, theirs = graphs(like), traced_graphs(like)
+    for k, given in enumerate([(y, eta, raw), (y, eta, raw), (y, w, eta, raw)]):
+        for mine, other in zip(ours[k](*given), theirs[k](*given), strict=True):
+            np.testing.assert_allclose(mine, other, rtol=1e-9, atol=1e-10)
+            assert mine.shape == other.shape
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_observed_curvature_is_the_scores_fall(name):
+    like, y, eta, raw, _ = case(name)
+    h, found = 1e-5, graphs(like, observed=True)
+    up, down = (found.by_row(y, eta + d, raw)[1] for d in (h, -h))
+    fall = (down - up) / (2 * h)
+    np.testing.assert_allclose(found.curvature(y, eta, raw)[0], fall, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(found.by_row(y, eta, raw)[2], found.curvature(y, eta, raw)[0])
+
+
+def test_categorical():
+    like = Likelihood.of(fam.Categorical(), 4)
+    rng = np.random.default_rng(0)
+    y, eta, raw = rng.integers(0, 4, 5).astype(float), rng.normal(0, 2, (15, 2)), np.zeros((0, 2))
+    for mine, other in zip(
+        graphs(like).by_row(y, eta, raw), traced_graphs(like)[0](y, eta, raw), strict=True
+    ):
+        np.testing.assert_allclose(mine, other, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", LOGIT_LIKE)
+def test_finite_at_extreme_predictors(name):
+    like, y, _, raw, _ = case(name)
+    eta = np.array([-800, -80, -15, -1e-3, 0, 1e-3, 9, 15, 80, 800])
+    y, eta = (a.ravel() for a in np.meshgrid(np.unique(y), eta))
+    for part in (
+        *graphs(like).by_row(y, eta[:, None], raw),
+        *graphs(like).slopes(y, np.ones(len(y)), eta[:, None], raw),
+        *graphs(like, observed=True).curvature(y, eta[:, None], raw),
+    ):
+        assert np.isfinite(part).all()
+
+
+def log_gamma(n):
+    """log Gamma of whole numbers up to n, in extended precision."""
+    return np.concatenate([[0, 0], np.cumsum(np.log(np.arange(1, n, dtype=np.longdouble)))])
+
+
+def test_large_shapes_and_precisions_keep_their_digits():
+    k, mu = 250_000, np.exp(np.longdouble(1.5))
+    y = np.array([4.47, 4.481, 4.5])
+    value, score, W, slopes = at(fam.Gamma(), y, 1.5, k)
+    ratio = np.log(np.longdouble(y) / mu)
+    exact = k * np.log(np.longdouble(k)) - log_gamma(k)[k] + k * (ratio - y / mu) - np.log(y)
+    np.testing.assert_allclose(value, exact.astype(float), rtol=1e-10)
+    np.testing.assert_allclose(score, (k * (y / mu - 1)).astype(float), rtol=1e-10)
+    np.testing.assert_allclose(W, k)
+    # psi(k) = log k - 1 / (2 k) - 1 / (12 k^2).
+    np.testing.assert_allclose(
+        slopes[0], (0.5 + 1 / (12 * k) + k * (1 + ratio - y / mu)).astype(float), rtol=1e-10
+    )
+    a, b = 1_200_000, 1_800_000
+    y, total = np.array([0.3995, 0.4, 0.401]), log_gamma(a + b)
+    value, score, _, _ = at(fam.Beta(), y, np.log(a / b), a + b)
+    long = np.longdouble(y)
+    exact = total[a + b] - total[a] - total[b] + (a - 1) * np.log(long) + (b - 1) * np.log1p(-long)
+    np.testing.assert_allclose(value, exact.astype(float), rtol=1e-8)
+    logit = np.log(long / (1 - long)) - (np.log(a / np.longdouble(b)) - 0.5 / a + 0.5 / b)
+    exact = (a * np.longdouble(b) / (a + b) * logit).astype(float)
+    np.testing.assert_allclose(score, exact, rtol=1e-8, atol=1e-7)
+
+
+def test_a_beta_response_near_1_is_the_mirror_image_of_one_near_0():
+    small, eta = 2.0**-30, np.array([-12.0, 0.0, 9.0])
+    left = at(fam.Beta(), np.full(3, small), eta, 3.0, observed=True)
+    right = at(fam.Beta(), np.full(3, 1 - small), -eta, 3.0, observed=True)
+    for sign, one, other in zip((1, -1, 1, 1), left, right, strict=True):
+        np.testing.assert_allclose(one, sign * other, rtol=1e-11)
+
+
+def test_a_negative_binomial_without_dispersion_is_poisson():
+    y, a = np.array([0.0, 3, 990_000, 1_003_000]), 1e-11
+    eta = np.log([1.0, 4.0, 1e6, 1e6])
+    value, score, W, slopes = at(fam.NegativeBinomial(), y, eta, a)
+    poisson, plain, mu, _ = at(fam.Poisson(), y, eta)
+    change = a / 2 * ((y - mu) ** 2 - y)
+    np.testing.assert_allclose(value, poisson + change, rtol=1e-9)
+    np.testing.assert_allclose(slopes[0], change, rtol=1e-4)
+    np.testing.assert_allclose(score, plain * (1 - a * mu), rtol=1e-9)
+    np.testing.assert_allclose(W, mu, rtol=2e-5)
+
+
+def test_t_with_many_degrees_of_freedom_is_normal():
+    y, df = np.array([-2.0, 0.1, 5.0]), 1e8
+    value, score, W, slopes = at(fam.StudentT(), y, 0.3, 1.3, df)
+    normal, plain, precision, by_sigma = at(fam.Gaussian(), y, 0.3, 1.3)
+    z = (y - 0.3) / 1.3
+    for mine, other in ((value, normal), (score, plain), (W, precision), (slopes[0], by_sigma[0])):
+        np.testing.assert_allclose(mine, other, rtol=1e-6)
+    # To first order in 1 / df.
+    np.testing.assert_allclose(slopes[1], -(z**4 - 2 * z**2 - 1) / (4 * df), rtol=1e-6)
+
+
+def test_tails_of_probit_and_cloglog():
+    """Far in its tail the normal's log is a parabola; a rare event's rate is exp eta."""
+    eta = np.array([-1e5, -200.0, -60.0])
+    value, score, W, _ = at(fam.Bernoulli("probit"), [1, 1, 1], eta, observed=True)
+    tail = 1 - eta**-2.0 + 3 * eta**-4.0 - 15 * eta**-6.0
+    normal = -0.5 * (eta**2 + np.log(2 * np.pi)) - np.log(-eta)
+    np.testing.assert_allclose(value, normal + np.log(tail), rtol=1e-12)
+    np.testing.assert_allclose(score, -eta / tail, rtol=1e-9)
+    np.testing.assert_allclose(W, 1 - eta**-2.0 + 6 * eta**-4.0, rtol=1e-7)
+    eta = np.array([-200.0, -40.0])
+    value, score, W, _ = at(fam.Bernoulli("cloglog"), [1, 1], eta, observed=True)
+    np.testing.assert_allclose(value, eta, rtol=1e-12)
+    np.testing.assert_allclose(score, 1, rtol=1e-12)
+    np.testing.assert_allclose(W, np.exp(eta) / 2, rtol=1e-12)
