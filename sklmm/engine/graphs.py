@@ -45,23 +45,21 @@ _DENSITIES = {
 class Graphs(NamedTuple):
     """Functions of y [n], eta [n * d, C] and raw [., C].
 
-    by_row: log f [n, C], its derivative in eta, and `curvature`: W [n * d, C] alone.
-    slopes, of the weights w [n] after y: log f, and the derivatives of its weighted sum in eta
-    and raw.
+    by_row: log f [n, C], its derivative in eta, and `curvature`: W [n * d, C] alone, the expected
+    curvature, for families of classes the observed one, above 0. observed, likewise: less the
+    second derivative of log f, of any sign (a custom family has only one kind). slopes, of the
+    weights w [n] after y: log f, and the derivatives of its weighted sum in eta and raw.
     """
 
     by_row: object
     curvature: object
+    observed: object
     slopes: object
 
 
 @lru_cache(maxsize=KEPT)
-def graphs(like, observed=False):
-    """`Graphs` of a likelihood.
-
-    W is the expected curvature, for the classes the observed one, and above 0. With `observed` it
-    is less the second derivative of log f, of whatever sign; a custom family has one kind only.
-    """
+def graphs(like):
+    """`Graphs` of a likelihood."""
     if like.distribution is not None:
         from sklmm.engine.traced import traced_graphs
 
@@ -75,20 +73,19 @@ def graphs(like, observed=False):
             parameters[name] = CONSTRAINTS[kind][0](values)[None, :]
         return make(y[:, None], eta, parameters, like.link)
 
-    def weights(density):
-        if observed:
-            return np.broadcast_to(density.observed, density.eta.shape)
-        return _above_floor(np.broadcast_to(density.expected, density.eta.shape))
-
     # Beyond what float64 can say a density is 0, and an overflow on the way there is no news.
     @np.errstate(all="ignore")
     def by_row(y, eta, raw):
         density = at(y, eta, raw)
-        return density.value, density.score, weights(density)
+        return density.value, density.score, _above_floor(density.expected, eta)
 
     @np.errstate(all="ignore")
     def curvature(y, eta, raw):
-        return (weights(at(y, eta, raw)),)
+        return (_above_floor(at(y, eta, raw).expected, eta),)
+
+    @np.errstate(all="ignore")
+    def observed(y, eta, raw):
+        return (np.broadcast_to(at(y, eta, raw).observed, np.shape(eta)),)
 
     @np.errstate(all="ignore")
     def slopes(y, w, eta, raw):
@@ -99,10 +96,10 @@ def graphs(like, observed=False):
         by_eta = np.repeat(w, d)[:, None] * density.score
         return density.value, by_eta, np.reshape(of_raw, (len(of_raw), C))
 
-    return Graphs(by_row, curvature, slopes)
+    return Graphs(by_row, curvature, observed, slopes)
 
 
-def _above_floor(weights):
-    weights = np.maximum(weights, 0.0)
+def _above_floor(weights, eta):
+    weights = np.broadcast_to(np.maximum(weights, 0.0), np.shape(eta))
     floor = FLOOR * weights.mean(axis=0, keepdims=True)
     return np.maximum(weights, np.maximum(floor, np.finfo(np.float32).tiny))

@@ -20,8 +20,10 @@ def traced_graphs(like):
             total = tf.reduce_sum(w[:, None] * rows)
         return rows, *tape.gradient(total, (eta, raw), unconnected_gradients="zero")
 
+    weights = traced(curvature, one, two, two)
     return (
         traced(by_row, one, two, two),
-        traced(curvature, one, two, two),
+        weights,
+        weights,
         traced(slopes, one, one, two, two),
     )
