@@ -15,7 +15,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sklmm import fit_measures, inference, prediction
-from sklmm._input import TableInput, bound, restoring, unseen_levels
+from sklmm._input import TableInput, bound, response_name, restoring, unseen_levels
 from sklmm._messages import (
     history_table,
     separated,
@@ -28,7 +28,7 @@ from sklmm._progress import Watch
 from sklmm._reports import Reports
 from sklmm.design import DesignSpec, check_effects, resolve_terms, split_formula, take_columns
 from sklmm.families import Family, Response
-from sklmm.result import Status
+from sklmm.result import Status, count
 from sklmm.steps import ConjugateGradient, EStep, Exact, MStep, resolve_e_step, resolve_m_step
 
 
@@ -141,6 +141,7 @@ class BaseMixedEffects(CallbackSupportMixin, Reports, TableInput):
     def _fit(self, X, y, sample_weight, watch):
         effects = resolve_terms(self.random_effects)
         X, y = self._take_response(X, y)
+        name = response_name(y)
         table = self._validate_table(X, reset=True)
         y = self._validate_target(table, y)
         table, response = bound(
@@ -182,6 +183,8 @@ class BaseMixedEffects(CallbackSupportMixin, Reports, TableInput):
                 f"not {family.name!r} with {e_step!r}: use dof=None."
             )
         self._from_frame = isinstance(table, pd.DataFrame)
+        self._response_name = name
+        self._approximation = e_step.approximation if design.blocks else None
 
         def fitted(result):
             other = copy(self)
@@ -320,8 +323,8 @@ class BaseMixedEffects(CallbackSupportMixin, Reports, TableInput):
         unseen = any((block.refs < 0).any() for block in design.blocks)
         if unseen or not np.isclose(n_obs, self.result_.n_obs):
             raise ValueError(
-                f"X: it must hold the rows of the fit, {self.result_.n_obs:g} observations: it has "
-                f"{'levels that the fit had not' if unseen else format(n_obs, 'g')}."
+                f"X: it must hold the rows of the fit, {count(self.result_.n_obs)} observations: "
+                f"it has {'levels that the fit had not' if unseen else count(n_obs)}."
             )
         return design, response
 

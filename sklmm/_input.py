@@ -31,7 +31,7 @@ class TableInput(BaseEstimator):
         response = split_response(formula)[0] if isinstance(formula, str) else None
         if response is None:
             return X, y
-        X = as_pandas(X)
+        given, X = X, as_pandas(X)
         known = isinstance(X, pd.DataFrame) and response in X.columns
         if not known and set(response) & set("(*+/:^|-"):
             raise ValueError(
@@ -39,7 +39,8 @@ class TableInput(BaseEstimator):
                 "function of one see scikit-learn's TransformedTargetRegressor."
             )
         if known:
-            return X.drop(columns=response), X[response] if y is None else y
+            # As it was given: an Enum of polars' has an order, which pandas' column has not.
+            return X.drop(columns=response), given[response] if y is None else y
         if y is None:
             raise ValueError(
                 f"fixed_effects={formula!r}: the response {response!r} is not a column of X: "
@@ -137,6 +138,14 @@ def _polars_column(series):
         return series.to_numpy()
     signed = "Int64" if series.dtype.is_signed_integer() else "UInt64"
     return pd.array(series.to_list(), dtype=signed)
+
+
+def response_name(y):
+    """Name of a Series or a frame's column, R's words for two columns, "y" where there is none."""
+    names = [getattr(y, "name", None)] if not hasattr(y, "columns") else list(y.columns)
+    if not names or not all(isinstance(name, str) and name for name in names):
+        return "y"
+    return names[0] if len(names) == 1 else f"cbind({', '.join(names)})"
 
 
 def as_ordered(y):

@@ -31,8 +31,8 @@ class Reports:
         >>> X, y = load_dyestuff(return_X_y=True, as_frame=True)
         >>> print(MixedEffectsRegressor(["Batch"]).fit(X, y).summary())  # doctest: +ELLIPSIS
         Linear mixed model fit by REML
-        y ~ 1 + (1 | Batch)
-        converged: the last step is below tol standard errors (... iterations)
+        Yield ~ 1 + (1 | Batch)
+        converged: the last step is below tol standard errors (... iteration...)
         ...
         """
         check_is_fitted(self)

@@ -134,6 +134,11 @@ class EMResult:
         return self.rank + self.n_variance_parameters
 
 
+def count(n):
+    """A number of observations as text: all of its digits, which `:g` has not."""
+    return f"{n:.0f}" if float(n).is_integer() else f"{n:.10g}"
+
+
 def own_sds(covariances):
     """SDs [n_levels, r] of each of several arrays of covariances [n_levels, r, r]."""
     return [np.sqrt(np.maximum(np.einsum("jaa->ja", V), 0.0)) for V in covariances]

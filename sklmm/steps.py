@@ -16,6 +16,9 @@ _POSITIVE = [Interval(Real, 0, None, closed="neither")]
 class EStep(BaseEstimator):
     """Base class of E-steps."""
 
+    #: What a summary says of it beside the criterion that it maximises.
+    approximation = None
+
 
 class Exact(EStep):
     """Exact E-step of a Gaussian model: a Cholesky factorisation in float64, deterministic.
@@ -59,6 +62,7 @@ class ConjugateGradient(EStep):
     ConjugateGradient(n_probes=16)
     """
 
+    approximation = "conjugate gradients"
     _parameter_constraints = {
         "n_probes": [Interval(Integral, 2, None, closed="left"), None],
         "tol": _POSITIVE,
@@ -90,6 +94,7 @@ class Laplace(EStep):
     Laplace()
     """
 
+    approximation = "Laplace approximation"
     _parameter_constraints = {"n_probes": [Interval(Integral, 2, None, closed="left")]}
 
     def __init__(self, n_probes=32):
@@ -133,6 +138,7 @@ class HMC(EStep):
     HMC(n_chains=1, n_steps=5, n_warmup=1000, num_leapfrog_steps=3, step_size=0.015)
     """
 
+    approximation = "Monte Carlo EM by Hamiltonian Monte Carlo"
     _parameter_constraints = {
         "step_size": [*_POSITIVE, None],
         "num_leapfrog_steps": [*_COUNT, None],
@@ -180,6 +186,7 @@ class NUTS(EStep):
     NUTS(max_tree_depth=5)
     """
 
+    approximation = "Monte Carlo EM by the No-U-Turn sampler"
     _parameter_constraints = {
         "step_size": [*_POSITIVE, None],
         "max_tree_depth": _COUNT,

@@ -45,7 +45,10 @@ def test_a_sum_of_k_counts_is_a_count_of_exposure_k():
     expected = [*apart.fixed_effects_["estimate"], *apart.fixed_effects_["std_error"]]
     expected += [apart.variance_components_["sd"].iloc[0]]
     model.set_params(offset="log_k")
-    together = model.fit(X.assign(log_k=np.log(k)), [c.sum() for c in counts])
+    total = pd.Series([c.sum() for c in counts], name="total")
+    together = model.fit(X.assign(log_k=np.log(k)), total)
+    assert together.summary().splitlines()[0].endswith("maximum likelihood (Laplace approximation)")
+    assert "\ntotal ~ 1 + x + offset(log_k) + (1 | g)\n" in together.summary()
     found = [*together.fixed_effects_["estimate"], *together.fixed_effects_["std_error"]]
     found += [together.variance_components_["sd"].iloc[0]]
     np.testing.assert_allclose(found, expected, rtol=1e-5)

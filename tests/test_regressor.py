@@ -1,7 +1,5 @@
 """The estimator against lme4, least squares and the dense likelihood; its fitted attributes."""
 
-import pickle
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -368,41 +366,6 @@ def test_verbose_prints_the_history(sleepstudy, capsys, family, weighted):
     for loss, line in zip(lines[0]["loss"], lines[1], strict=True):
         assert line.startswith("iteration ")
         assert f"loss {loss:.6g} " in line
-
-
-def test_summary_reports_what_lme4s_does(sleep_model):
-    text = sleep_model.summary()
-    for part in (
-        "REML",
-        "(1 + Days | Subject)",
-        "24.74",
-        "5.92",
-        "25.59",
-        "251.4",
-        "10.467",
-        "1743.6",
-    ):
-        assert part in text
-    assert "Number of obs: 180, groups: Subject, 18" in text
-    # p values as R prints them: none below machine epsilon, others to three digits.
-    p = sleep_model.fixed_effects_["p"]
-    assert p["Intercept"] < 1e-16 < p["Days"]
-    assert "<2.2e-16" in text
-    assert f"{p['Days']:.3g}" in text
-
-
-def test_a_notebook_shows_the_summary_as_tables(sleep_model):
-    text = sleep_model.summary()
-    html = text._repr_html_()
-    assert html.count("<table") == html.count("</table>") == 2
-    fixed, random = sleep_model.fixed_effects_, sleep_model.variance_components_
-    assert html.count("<tr") == len(fixed) + 2 + len(random) + 1
-    for part in ("REML", "251.41", "25.592", "Subject, 18", "REML criterion 1743.6283"):
-        assert part in html
-    X, y = pd.DataFrame({"<g>": np.arange(40) % 8}), np.random.default_rng(0).normal(size=40)
-    named = MixedEffectsRegressor(["<g>"]).fit(X, y)
-    assert "<g>" not in named.summary()._repr_html_()
-    assert pickle.loads(pickle.dumps(text))._repr_html_() == html
 
 
 def test_wald_intervals_are_estimates_and_quantiles(sleep_model):

@@ -243,7 +243,7 @@ def check_effects(spec, design, n):
         if r > 1 and levels * r >= n and term.effect.sd is None:
             raise ValueError(
                 f"random_effects: the term '{term.effect}' has {levels} levels x {r} coefficients, "
-                f"no fewer than the {n:g} rows, and the residual's variance has no estimate: "
+                f"no fewer than the {n:.10g} rows, and the residual's variance has no estimate: "
                 "leave out a slope, or pin the residual SD, family=Gaussian(sigma=...)."
             )
 

@@ -1,10 +1,13 @@
 """The report of a fit: text, and HTML in a notebook."""
 
+import re
 from html import escape
 
 import numpy as np
+import pandas as pd
 
 from sklmm.design import split_response
+from sklmm.result import count
 
 #: Below it a p value is not worth its digits, as in R.
 LEAST_P = np.finfo(float).eps
@@ -21,23 +24,49 @@ class Summary(str):
         head, sizes, foot = _head(model, spec), _sizes(model, spec), _foot(model)
         variances = model.variance_components_.drop(columns="variance")
         fixed = _fixed_effects(model, spec)
-        options = {
-            "na_rep": "",
-            "float_format": lambda v: f"{v:.5g}",
-            "formatters": {"p": _p_value},
-        }
-        random = ["Random effects:", variances.to_string(index=False, **options)]
+        random = ["Random effects:", _cells(variances).to_string(index=False)]
         text = [*head, "", *(random if len(variances) else []), sizes, ""]
-        text += ["Fixed effects:", fixed.to_string(**options), *(["", *foot] if foot else [])]
+        text += ["Fixed effects:", _cells(fixed).to_string(), *(["", *foot] if foot else [])]
         out = cls("\n".join(text))
-        random = ["<h4>Random effects</h4>", variances.to_html(index=False, **options)]
+        random = ["<h4>Random effects</h4>", _html(variances, index=False)]
         parts = [_paragraph(head), *(random if len(variances) else []), _paragraph([sizes])]
-        parts += ["<h4>Fixed effects</h4>", fixed.to_html(**options), _paragraph(foot)]
+        parts += ["<h4>Fixed effects</h4>", _html(fixed), _paragraph(foot)]
         out.html = f"<div>{''.join(parts)}</div>"
         return out
 
     def _repr_html_(self):
         return self.html
+
+
+def _cells(table, blank=" "):
+    """The table as text: numbers of five digits, each column's aligned by their decimal points."""
+    numbers = table.select_dtypes("number")
+    cells = {
+        name: _aligned(numbers[name], _p_value if name == "p" else _number, blank)
+        for name in numbers
+    }
+    return table.assign(**cells).fillna("").astype(str)
+
+
+def _aligned(values, shown, blank):
+    texts = ["" if np.isnan(value) else shown(value) for value in values]
+    before = [re.search(r"[.e]|$", text).start() for text in texts]
+    most = max(before)
+    texts = [
+        blank * (most - k) + text if text else "" for k, text in zip(before, texts, strict=True)
+    ]
+    width = max(map(len, texts))
+    return [text.ljust(width, blank) if text else "" for text in texts]
+
+
+def _html(table, **options):
+    # A browser joins spaces, but not those of a digit's width; pandas cuts long cells.
+    with pd.option_context("display.max_colwidth", None):
+        return _cells(table, "\u2007").to_html(**options)
+
+
+def _number(value):
+    return f"{value:#.5g}"
 
 
 def _p_value(p):
@@ -51,28 +80,33 @@ def _paragraph(lines):
 def _head(model, spec):
     result, family = model.result_, model._family
     method = "REML" if result.reml else "maximum likelihood"
-    kind = "Linear mixed model" if family.name == "gaussian" else "Generalized linear mixed model"
-    fixed = " + ".join(
-        [
-            "1" if spec.fit_intercept else "0",
-            *spec.coef_names[int(spec.fit_intercept) :],
-            *([f"({len(spec.sparse)} sparse columns)"] if spec.sparse else []),
-        ]
-    )
-    formula = " + ".join([fixed, *(str(t.effect) for t in spec.terms)])
+    if model._approximation:
+        method += f" ({model._approximation})"
+    kind = f"linear {'mixed ' if spec.terms else ''}model"
+    kind = kind.capitalize() if family.name == "gaussian" else f"Generalized {kind}"
     return [
         f"{kind} fit by {method}",
         *_family_lines(model, family),
-        f"{_response(model)} ~ {formula}",
-        f"{result.status.value} ({model.n_iter_} iterations)",
+        _formula(model, spec),
+        f"{result.status.value} ({model.n_iter_} iteration{'s' if model.n_iter_ > 1 else ''})",
         *_chain_lines(model),
     ]
 
 
-def _response(model):
-    """The response's column where a formula names it."""
-    formula = model.fixed_effects
-    return (split_response(formula)[0] if isinstance(formula, str) else None) or "y"
+def _formula(model, spec):
+    """The model as a formula, whose fixed part is in the user's own words where there are any."""
+    intercept = "1" if spec.fit_intercept else "0"
+    if isinstance(model.fixed_effects, str):
+        response, fixed = split_response(model.fixed_effects)
+        words = [word.strip() for word in re.split(r"\+|(?=-)", fixed)]
+        told = any(re.fullmatch(r"-?\s*[01]", word) for word in words)
+        fixed = [fixed] if told else [intercept, fixed]
+    else:
+        response, fixed = None, [intercept, *spec.coef_names[int(spec.fit_intercept) :]]
+    fixed += [f"({len(spec.sparse)} sparse columns)"] if spec.sparse else []
+    offset = [] if spec.offset is None else [f"offset({spec.offset})"]
+    right = [*fixed, *offset, *(str(term.effect) for term in spec.terms)]
+    return f"{response or model._response_name} ~ {' + '.join(right)}"
 
 
 def _chain_lines(model):
@@ -115,7 +149,7 @@ def _family_lines(model, family):
         return []
     link = f", {family.link} link" if hasattr(family, "link") else ""
     parameters = ", ".join(
-        f"{name} {np.array2string(np.asarray(value), precision=4)}"
+        f"{name} {' '.join(f'{v:.5g}' for v in np.atleast_1d(value))}"
         for name, value in model.family_params_.items()
     )
     return [f"Family {family.name}{link}{': ' + parameters if parameters else ''}"]
@@ -123,4 +157,4 @@ def _family_lines(model, family):
 
 def _sizes(model, spec):
     groups = "; ".join(f"{t.name}, {len(t.levels)}" for t in spec.terms) or "none"
-    return f"Number of obs: {model.result_.n_obs:g}, groups: {groups}"
+    return f"Number of obs: {count(model.result_.n_obs)}, groups: {groups}"

@@ -1,0 +1,85 @@
+"""What `summary` says, as text and in a notebook."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+
+from sklmm import MixedEffectsRegressor
+
+
+def test_summary_reports_what_lme4s_does(sleep_model):
+    text = sleep_model.summary()
+    for part in (
+        "REML",
+        "(1 + Days | Subject)",
+        "24.74",
+        "5.92",
+        "25.59",
+        "251.4",
+        "10.467",
+        "1743.6",
+    ):
+        assert part in text
+    assert "Number of obs: 180, groups: Subject, 18" in text
+    # p values as R prints them: none below machine epsilon, others to three digits.
+    p = sleep_model.fixed_effects_["p"]
+    assert p["Intercept"] < 1e-16 < p["Days"]
+    assert "<2.2e-16" in text
+    assert f"{p['Days']:.3g}" in text
+
+
+def test_a_notebook_shows_the_summary_as_tables(sleep_model):
+    text = sleep_model.summary()
+    html = text._repr_html_()
+    assert html.count("<table") == html.count("</table>") == 2
+    fixed, random = sleep_model.fixed_effects_, sleep_model.variance_components_
+    assert html.count("<tr") == len(fixed) + 2 + len(random) + 1
+    for part in ("REML", "251.41", "25.592", "Subject, 18", "REML criterion 1743.6283"):
+        assert part in html
+    X, y = pd.DataFrame({"<g>": np.arange(40) % 8}), np.random.default_rng(0).normal(size=40)
+    named = MixedEffectsRegressor(["<g>"]).fit(X, y)
+    assert "<g>" not in named.summary()._repr_html_()
+    with pd.option_context(
+        "display.max_columns", 2, "display.max_colwidth", 5, "display.width", 20
+    ):
+        again = sleep_model.summary()
+    assert (again, again._repr_html_()) == (text, html)
+    assert pickle.loads(pickle.dumps(text))._repr_html_() == html
+
+
+def test_a_summary_aligns_numbers_by_their_decimal_points(sleep_model):
+    lines = sleep_model.summary().splitlines()
+    first = lines.index("Random effects:") + 2
+    sds = [line for line in lines[first : first + 4] if "," not in line]
+    fixed = lines[lines.index("Fixed effects:") + 3 :][:2]
+    assert [line.split()[0] for line in fixed] == ["Intercept", "Days"]
+    for rows in (sds, fixed):
+        places = [[k for k, letter in enumerate(line) if letter == "."] for line in rows]
+        assert places.count(places[0]) == len(places)
+
+
+def test_a_summary_shows_a_formula_as_it_was_written_and_all_digits_of_large_counts():
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"g": np.arange(80) % 4, "h": np.arange(80) % 3, "x": rng.normal(size=80)})
+    y = pd.Series(rng.normal(size=4)[X["g"]] + rng.normal(size=80), name="visits")
+    weight = np.full(80, 1234567 / 80)
+    for formula, shown in {
+        "n ~ x * C(h)": "n ~ 1 + x * C(h) + (1 | g)",
+        "~ x-1": "visits ~ x-1 + (1 | g)",
+        "0 + C(h)": "visits ~ 0 + C(h) + (1 | g)",
+    }.items():
+        model = MixedEffectsRegressor(["g"], fixed_effects=formula, method="ml", e_step="cg")
+        lines = model.fit(X, y, weight).summary().splitlines()
+        assert lines[:2] == [
+            "Linear mixed model fit by maximum likelihood (conjugate gradients)",
+            shown,
+        ]
+        plural = "iterations" if model.n_iter_ > 1 else "iteration"
+        assert lines[2].endswith(f"({model.n_iter_} {plural})")
+        assert "Number of obs: 1234567, groups: g, 4" in lines
+    plain = MixedEffectsRegressor(fixed_effects=["x"]).fit(X, y.to_numpy(), weight / 3)
+    lines = plain.summary().splitlines()
+    assert lines[:2] == ["Linear model fit by REML", "y ~ 1 + x"]
+    assert lines[2].endswith("(1 iteration)")
+    assert "Number of obs: 411522.3333, groups: none" in lines
