@@ -120,6 +120,7 @@ class Reports:
         y=None,
         sample_weight=None,
         *,
+        parm=None,
         n_resamples=500,
         n_jobs=None,
         random_state=None,
@@ -136,6 +137,9 @@ class Reports:
             Its interval is normal, of the resamples' SD and less their bias.
         X, y, sample_weight
             The rows of the fit, for "profile" and "bootstrap".
+        parm : str, int or list of them, optional
+            Names of the parameters wanted, or their places from 0 on, as R's confint has it; None
+            takes all. A profile of one parameter costs its share of all.
         n_resamples : int, default=500
             Bootstrap fits.
         n_jobs : int, optional
@@ -151,7 +155,7 @@ class Reports:
         Raises
         ------
         ValueError
-            Where a method needs rows or a family that it does not have.
+            Where a method needs rows or a family that it does not have, or for an unknown `parm`.
 
         References
         ----------
@@ -163,14 +167,17 @@ class Reports:
         >>> from sklmm.datasets import load_sleepstudy
         >>> X, y = load_sleepstudy(return_X_y=True, as_frame=True)
         >>> model = MixedEffectsRegressor(["(1 + Days | Subject)"]).fit(X, y)
-        >>> model.conf_int(method="profile", X=X, y=y).loc["sd(Subject, Days)"].round(1).tolist()
-        [3.8, 8.8]
+        >>> interval = model.conf_int(method="profile", X=X, y=y, parm="sd(Subject, Days)")
+        >>> interval.to_numpy().round(1)
+        array([[3.8, 8.8]])
         """
         check_is_fitted(self)
         if not 0 < level < 1:
             raise ValueError(f"level={level!r} must be between 0 and 1.")
+        wald = inference.wald_intervals(self._labels, self.result_, level)
+        places = intervals.chosen(wald.index, parm)
         if method == "wald":
-            return inference.wald_intervals(self._labels, self.result_, level)
+            return wald.iloc[places]
         if method not in ("profile", "bootstrap"):
             raise ValueError(
                 f"method={method!r} is not available: use 'wald', 'profile' or 'bootstrap'."
@@ -198,7 +205,9 @@ class Reports:
             found = profile(
                 design, response, fit_intercept=self._spec.fit_intercept, start=self.result_
             )
-            return intervals.table(names, *intervals.profile_intervals(found, level, n_jobs))
+            names = [names[i] for i in places]
+            found = intervals.profile_intervals(found, places, level, n_jobs)
+            return intervals.table(names, *found)
         counted = response.family.weights == "repeats" and response.family.name != "binomial"
         if counted and not (response.weights == 1).all():
             raise ValueError(
@@ -222,7 +231,7 @@ class Reports:
         )
         dropped = np.isnan(std.to_numpy()) & (np.arange(len(std)) < self._labels.n_fixed)
         lower[dropped] = upper[dropped] = np.nan
-        return intervals.table(names, lower, upper)
+        return intervals.table(names, lower, upper).iloc[places]
 
     def _refitted(self, design, response, seed):
         """Estimates of the parameters from another response to the same rows."""

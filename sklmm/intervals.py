@@ -6,6 +6,7 @@ ones with the bias taken out (Davison & Hinkley 1997, Bootstrap Methods, eq. 5.5
 """
 
 from dataclasses import replace
+from numbers import Integral
 
 import numpy as np
 import pandas as pd
@@ -20,13 +21,30 @@ def table(names, lower, upper):
     return pd.DataFrame({"lower": lower, "upper": upper}, index=pd.Index(names, name="parameter"))
 
 
-def profile_intervals(profile, level, n_jobs):
-    """(lower, upper) of all parameters."""
+def chosen(names, parm):
+    """Places in `names` of the parameters that `parm` names or numbers; of all for None."""
+    names = list(names)
+    if parm is None:
+        return list(range(len(names)))
+    places = []
+    for one in [parm] if isinstance(parm, str | Integral) else parm:
+        if isinstance(one, str) and one in names:
+            places.append(names.index(one))
+        elif isinstance(one, Integral) and -len(names) <= one < len(names):
+            places.append(int(one) % len(names))
+        else:
+            raise ValueError(
+                f"parm: {one!r} is no parameter of this model, which has "
+                f"{', '.join(map(repr, names))}: use these names, or their places from 0 on."
+            )
+    return places
+
+
+def profile_intervals(profile, places, level, n_jobs):
+    """(lower, upper) of the parameters at `places`."""
     quantile = norm.ppf(0.5 + level / 2)
-    found = Parallel(n_jobs=n_jobs)(
-        delayed(profile.interval)(i, quantile) for i in range(len(profile.std))
-    )
-    return np.transpose(found)
+    found = Parallel(n_jobs=n_jobs)(delayed(profile.interval)(i, quantile) for i in places)
+    return np.reshape(found, (-1, 2)).T
 
 
 def bootstrap_estimates(refit, design, response, result, n_resamples, n_jobs, rng):

@@ -6,6 +6,7 @@ import pytest
 
 from sklmm import Gaussian, MixedEffectsClassifier, MixedEffectsRegressor, RandomEffect
 from sklmm.datasets import load_dyestuff
+from sklmm.engine.profile import Profile
 
 #: lme4 1.1-31: confint(lmer(Reaction ~ Days + (1 + Days | Subject)), oldNames = FALSE).
 SLEEPSTUDY = {
@@ -19,7 +20,7 @@ SLEEPSTUDY = {
 
 
 @pytest.mark.parametrize("method", ["ml", "reml"])
-def test_profiles_are_lme4s(sleepstudy, method):
+def test_profiles_are_lme4s(sleepstudy, method, monkeypatch):
     X, y = sleepstudy
     model = MixedEffectsRegressor(["(1 + Days | Subject)"], method=method).fit(X, y)
     interval = model.conf_int(method="profile", X=X, y=y)
@@ -27,6 +28,15 @@ def test_profiles_are_lme4s(sleepstudy, method):
     expected = pd.DataFrame(SLEEPSTUDY, index=["lower", "upper"]).T.loc[interval.index]
     width = expected["upper"] - expected["lower"]
     assert ((interval - expected).abs().max(axis=1) < 0.003 * width).all(), interval
+    # Chosen by name and place, in the order asked for, and computed alone.
+    profiled, interval_of = [], Profile.interval
+    monkeypatch.setattr(
+        Profile, "interval", lambda self, i, q: profiled.append(i) or interval_of(self, i, q)
+    )
+    some = model.conf_int(method="profile", X=X, y=y, parm=["sigma", 1])
+    assert profiled == [5, 1]
+    pd.testing.assert_frame_equal(some, interval.loc[["sigma", "Days"]])
+    pd.testing.assert_frame_equal(model.conf_int(parm=-1), model.conf_int()[-1:])
     narrow = model.conf_int(0.5, method="profile", X=X, y=y)
     assert (narrow["lower"] > interval["lower"]).all()
     assert (narrow["upper"] < interval["upper"]).all()
@@ -96,6 +106,7 @@ def test_the_bootstrap_is_reproducible_and_runs_in_processes(sleepstudy):
     one, two = model.conf_int(**options), model.conf_int(**options, n_jobs=2)
     pd.testing.assert_frame_equal(one, two)
     assert (one["lower"] < one["upper"]).all()
+    pd.testing.assert_frame_equal(model.conf_int(**options, parm="Days"), one.loc[["Days"]])
     wald = model.conf_int()
     ratio = (one["upper"] - one["lower"]) / (wald["upper"] - wald["lower"])
     assert ratio.between(0.5, 1.6).all()
@@ -125,6 +136,8 @@ def test_the_bootstrap_of_classes_and_of_precisions(sleepstudy):
         ({"method": "profile"}, r"needs the rows of the fit"),
         ({"method": "exact"}, r"method='exact' is not available"),
         ({"method": "bootstrap", "n_resamples": 1, "rows": 180}, r"n_resamples=1 must be"),
+        ({"parm": "day"}, r"parm: 'day' is no parameter of this model, which has 'Intercept', 'Da"),
+        ({"parm": [0, 4]}, r"parm: 4 is no parameter"),
         ({"level": 95}, r"level=95 must be between 0 and 1"),
         ({"method": "profile", "rows": 100}, r"X: it must hold the rows of the fit, 180"),
         ({"method": "bootstrap", "weight": 2.0}, r"X: it must hold the rows of the fit, 180"),
