@@ -408,12 +408,13 @@ class BaseMixedEffects(CallbackSupportMixin, Reports, TableInput):
                 )
         return [n in wanted for n in names]
 
-    def _new_design(self, X):
+    def _new_design(self, X, include_random=True):
         table = self._validate_new(X)
-        design = self._spec.apply(table)
+        include = self._include(include_random)
+        design = self._spec.apply(table, include)
         if self.handle_unknown == "error":
-            for term, refs in self._refs_by_term(design):
-                if (refs < 0).any():
+            for (term, refs), wanted in zip(self._refs_by_term(design), include, strict=True):
+                if wanted and (refs < 0).any():
                     row = int(np.argmax(refs < 0))
                     columns = term.effect.columns
                     frame = take_columns(table, columns)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
-from sklearn.utils._dataframe import is_polars_df
+from sklearn.utils._dataframe import is_polars_df, is_pyarrow_data
 from sklearn.utils.validation import (
     assert_all_finite,
     check_consistent_length,
@@ -126,18 +126,25 @@ def naming(parameter):
 
 
 def as_pandas(X):
-    """A polars frame as a pandas one, so that grouping columns keep their names and types."""
+    """A frame of polars' or Arrow's as a pandas one, whose columns keep their names and kinds."""
     if is_polars_df(X):
         return pd.DataFrame({name: _polars_column(X[name]) for name in X.columns})
+    if is_pyarrow_data(X):
+        # Else integers beside missing ones would become floats, which merge large ones.
+        return X.to_pandas(integer_object_nulls=True)
     return X
 
 
 def _polars_column(series):
-    """An array; of integers with missing ones a nullable one, for floats would merge large ones."""
-    if not (series.dtype.is_integer() and series.null_count()):
-        return series.to_numpy()
-    signed = "Int64" if series.dtype.is_signed_integer() else "UInt64"
-    return pd.array(series.to_list(), dtype=signed)
+    """The column of a pandas frame that holds the same labels."""
+    dtype = series.dtype
+    if dtype.is_integer() and series.null_count():
+        return pd.array(series.to_list(), dtype="Int64" if dtype.is_signed_integer() else "UInt64")
+    if str(dtype) == "Date":
+        return pd.Series(series.to_list(), dtype=object)
+    if zone := getattr(dtype, "time_zone", None):
+        return pd.DatetimeIndex(series.to_numpy()).tz_localize("UTC").tz_convert(zone)
+    return series.to_numpy()
 
 
 def response_name(y):

@@ -172,7 +172,7 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
         array([[0.8, 0.2],
                [0.8, 0.2]])
         """
-        _, design = self._new_design(X)
+        _, design = self._new_design(X, include_random)
         include = self._include(include_random)
         found = prediction.predict_probabilities(
             design, self.result_, self._family, include, self._n_predictors

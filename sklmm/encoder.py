@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context, clone
 from sklearn.model_selection import check_cv
-from sklearn.preprocessing import OrdinalEncoder
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import (
@@ -18,11 +17,14 @@ from sklearn.utils.validation import (
 )
 
 from sklmm._base import BaseMixedEffects
-from sklmm._input import as_pandas, naming, restoring
+from sklmm._input import as_pandas, restoring
+from sklmm.design.labels import find, learn_kind
+from sklmm.design.levels import group_column
 from sklmm.design.terms import RandomEffect
 from sklmm.regressor import MixedEffectsRegressor
 
-UNKNOWN, MISSING = -1, -2
+#: Code of a missing label; an unknown one's is -1.
+MISSING = -2
 #: Of SDs that are pinned, as a share of the largest: one of 0 cannot be.
 LEAST_SD = 1e-4
 
@@ -192,7 +194,8 @@ class MixedEffectsEncoder(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : DataFrame or array-like of shape (n_rows, n_columns)
-            Labels that the fit has not seen are 0.
+            Labels that the fit has not seen are 0; of another kind than the fit's (strings where it
+            had integers), they are an error.
 
         Returns
         -------
@@ -200,8 +203,8 @@ class MixedEffectsEncoder(TransformerMixin, BaseEstimator):
 
         Raises
         ------
-        ValueError
-            For columns that are not those of the fit.
+        ValueError, TypeError
+            For columns that are not those of the fit, or hold labels of another kind.
 
         Examples
         --------
@@ -245,16 +248,10 @@ class MixedEffectsEncoder(TransformerMixin, BaseEstimator):
         if y is None:
             raise ValueError("This estimator requires y to be passed, but the target y is None.")
         X = self._validate(X, reset=True)
-        self._ordinal = OrdinalEncoder(
-            handle_unknown="use_encoded_value",
-            unknown_value=UNKNOWN,
-            encoded_missing_value=MISSING,
-        )
-        with naming("X"):
-            self._ordinal.fit(X)
+        learnt = [_learnt(values, name) for name, values in self._columns(X)]
+        self.categories_, self._kinds = map(list, zip(*learnt, strict=True))
         codes = self._codes(X)
         check_consistent_length(codes, y)
-        self.categories_ = self._ordinal.categories_
         targets = self._targets(y)
         self.estimators_ = [_fitted(self._model(), codes, target) for target in targets]
         return codes, targets
@@ -266,14 +263,28 @@ class MixedEffectsEncoder(TransformerMixin, BaseEstimator):
         return model.set_params(random_effects=[RandomEffect(n) for n in names], fixed_effects=[])
 
     def _codes(self, X):
-        """Ordinal codes of the labels, a DataFrame."""
-        return pd.DataFrame(self._ordinal.transform(X), columns=_check_feature_names_in(self))
+        """Places of the labels in `categories_`, a DataFrame."""
+        codes = {}
+        for (name, values), labels, kind in zip(
+            self._columns(X), self.categories_, self._kinds, strict=True
+        ):
+            labels = pd.Index(labels)
+            places = find(labels[~labels.isna()], kind, values, _named(name))
+            codes[name] = np.where(values.isna(), MISSING, places).astype(np.float64)
+        return pd.DataFrame(codes)
+
+    def _columns(self, X):
+        """Names of the columns, and each one's labels."""
+        names = _check_feature_names_in(self)
+        columns = X.columns if isinstance(X, pd.DataFrame) else range(len(names))
+        return [(n, group_column(X, c)) for n, c in zip(names, columns, strict=True)]
 
     def _validate(self, X, reset):
         """X as a frame, which keeps its columns' types, or as an array."""
-        if hasattr(X, "columns"):
+        X = as_pandas(X)
+        if isinstance(X, pd.DataFrame):
             validate_data(self, X, skip_check_array=True, reset=reset)
-            return as_pandas(X).apply(_plain)
+            return X
         return validate_data(self, X, dtype=None, ensure_all_finite="allow-nan", reset=reset)
 
     def _targets(self, y):
@@ -298,12 +309,17 @@ class MixedEffectsEncoder(TransformerMixin, BaseEstimator):
         return [(y == c).astype(float) for c in wanted]
 
 
-def _plain(column):
-    """A column of a nullable or Arrow type as objects, with nan for what is missing."""
-    extension = isinstance(column.dtype, pd.api.extensions.ExtensionDtype)
-    if not extension or isinstance(column.dtype, pd.CategoricalDtype):
-        return column
-    return pd.Series(column.to_numpy(dtype=object, na_value=np.nan), index=column.index)
+def _learnt(values, name):
+    """(Labels, a missing one last; their kind) of a column."""
+    kind = learn_kind(values[~values.isna()], _named(name))
+    labels = np.asarray(pd.factorize(values, sort=True)[1])
+    if values.hasnans:
+        labels = np.append(labels if labels.dtype.kind == "f" else labels.astype(object), np.nan)
+    return labels, kind
+
+
+def _named(name):
+    return f"column {name!r} of X"
 
 
 def _fitted(model, codes, target):

@@ -209,7 +209,7 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
         >>> mean.round(1), std.round(1)
         (array([251.4, 261.9]), array([36.2, 37. ]))
         """
-        _, design = self._new_design(X)
+        _, design = self._new_design(X, include_random)
         include = self._include(include_random)
         family, result = self._response_family(), self.result_
         mean = prediction.predict_mean(design, result, family, include)

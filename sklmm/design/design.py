@@ -143,9 +143,9 @@ class DesignSpec:
         terms, encoded = [], []
         for effect, label in zip(effects, labels, strict=True):
             name = label if labels.count(label) == 1 else str(effect)
-            refs, levels = learn_levels(table, effect, name)
+            refs, levels, kinds = learn_levels(table, effect, name)
             cnames = ((INTERCEPT,) if effect.intercept else ()) + tuple(map(str, effect.slopes))
-            terms.append(TermSpec(effect, name, levels, cnames))
+            terms.append(TermSpec(effect, name, levels, cnames, kinds))
             encoded.append(refs)
         positions = feature_names is not None and formula is None
         names = tuple(str(feature_names[c] if positions else c) for c in fixed)
@@ -158,9 +158,19 @@ class DesignSpec:
         spec._check_magnitudes(design)
         return spec, design
 
-    def apply(self, table):
-        """Design of a new table; refs are -1 where a level is unseen or missing."""
-        return self._build(table, [t.encode(table) for t in self.terms])
+    def apply(self, table, include=None):
+        """Design of a new table; refs are -1 where a level is unseen or missing.
+
+        `include` says for each term whether its effects count, all by default: the grouping columns
+        of others are not looked at, and need not be there.
+        """
+        include = [True] * len(self.terms) if include is None else include
+        none = np.full(table.shape[0], -1, np.int32)
+        encoded = [
+            term.encode(table) if wanted else none
+            for term, wanted in zip(self.terms, include, strict=True)
+        ]
+        return self._build(table, encoded)
 
     def grown(self, table):
         """The spec with the levels of another table added to its terms'."""

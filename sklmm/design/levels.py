@@ -8,31 +8,40 @@ import pandas as pd
 from pandas.errors import InvalidIndexError
 
 from sklmm.design.columns import take
+from sklmm.design.labels import conformed, find, learn_kind
 from sklmm.design.terms import RandomEffect
 
 
 @dataclass(frozen=True)
 class TermSpec:
-    """What a term keeps from training: its name, its levels and its coefficients' names."""
+    """What a term keeps from training: its name, levels and coefficients' names.
+
+    `kinds` are those of the labels of its grouping columns (`sklmm.design.labels`).
+    """
 
     effect: RandomEffect
     name: str
     levels: pd.Index
     cnames: tuple
+    kinds: tuple
 
     def encode(self, table):
         """Level index of each row, int32 [n_rows]; -1 where the level is unseen or missing."""
-        columns = [group_column(table, c) for c in self.effect.columns]
-        with _labels_of(self.name):
-            keys = columns[0] if len(columns) == 1 else pd.MultiIndex.from_arrays(columns)
-            refs = self.levels.get_indexer(keys)
-        if len(columns) == 1 and (missing := pd.isna(columns[0])).any():
-            refs[missing] = -1
-        return refs.astype(np.int32)
+        places = [
+            find(labels, kind, group_column(table, column), _named(column))
+            for labels, kind, column in zip(
+                _parts(self.levels), self.kinds, self.effect.columns, strict=True
+            )
+        ]
+        if len(places) == 1:
+            return places[0].astype(np.int32)
+        refs = self.levels.get_indexer(pd.MultiIndex(levels=self.levels.levels, codes=places))
+        return np.where(np.min(places, axis=0) < 0, -1, refs).astype(np.int32)
 
     def grown(self, table):
         """The term with the levels of another table added, in the order of a fit to both."""
-        _, found = learn_levels(table, self.effect, self.name, fewest=1)
+        _, found, _ = learn_levels(table, self.effect, self.name, fewest=1)
+        found = self._conformed(found)
         try:
             new = found[self.levels.get_indexer(found) < 0]
             if not len(new):
@@ -42,8 +51,8 @@ class TermSpec:
             if not (levels.is_unique and levels[: len(self.levels)].equals(self.levels)):
                 raise TypeError(f"labels of type {levels.dtype} are not all different")
             levels = levels.sort_values()
-            for part in getattr(levels, "levels", [levels]):
-                _check_kind(part, self.name)
+            for part in _parts(levels):
+                learn_kind(part, _named(self.name))
         except (TypeError, InvalidIndexError) as error:
             new, old = found.tolist()[0], self.levels.tolist()[0]
             raise TypeError(
@@ -53,9 +62,22 @@ class TermSpec:
             ) from error
         return replace(self, levels=levels)
 
+    def _conformed(self, found):
+        """Levels of another table in the types of these."""
+        columns = zip(
+            _parts(found), _parts(self.levels), self.kinds, self.effect.columns, strict=True
+        )
+        parts = [conformed(new, kind, old, _named(c)) for new, old, kind, c in columns]
+        if len(parts) == 1:
+            return parts[0].rename(self.levels.name)
+        return pd.MultiIndex(parts, found.codes, names=self.levels.names)
+
 
 def learn_levels(table, effect, name, fewest=2):
-    """(refs int32 [n_rows], levels in order) of a term; ValueError names what has none."""
+    """(refs int32 [n_rows], levels in order, kinds of their parts) of a term.
+
+    ValueError and TypeError name the column whose labels are missing, or cannot be told apart.
+    """
     columns = [group_column(table, c) for c in effect.columns]
     for column, values in zip(effect.columns, columns, strict=True):
         if (n := int(pd.isna(values).sum())) > 0:
@@ -64,12 +86,13 @@ def learn_levels(table, effect, name, fewest=2):
                 f"in row {int(np.argmax(pd.isna(values)))}: drop those rows, or give them a level "
                 "of their own."
             )
+    kinds = tuple(
+        learn_kind(values, _named(column))
+        for column, values in zip(effect.columns, columns, strict=True)
+    )
     with _labels_of(name):
         keys = columns[0] if len(columns) == 1 else pd.MultiIndex.from_arrays(columns)
         refs, levels = pd.factorize(keys, sort=True)
-    parts = [levels] if len(columns) == 1 else levels.levels
-    for column, labels in zip(effect.columns, parts, strict=True):
-        _check_kind(labels, column)
     if isinstance(levels, pd.CategoricalIndex):
         levels = pd.Index(np.asarray(levels))
     if isinstance(levels, pd.MultiIndex):
@@ -82,12 +105,15 @@ def learn_levels(table, effect, name, fewest=2):
             f"{rows}the grouping factor {name!r} has a single level ({levels[0]!r}): a variance "
             "between levels needs at least two. Remove the term."
         )
-    return refs.astype(np.int32), levels
+    return refs.astype(np.int32), levels, kinds
 
 
 def group_column(table, column):
     """Values of a grouping column as a pandas object that `factorize` and `get_indexer` take."""
     values = take(table, column)
+    if values.dtype == np.float16:
+        # pandas has no Index of them.
+        values = values.astype(np.float32)
     return pd.Index(values.array if isinstance(values, pd.Series) else values, tupleize_cols=False)
 
 
@@ -104,12 +130,10 @@ def _labels_of(name):
         ) from error
 
 
-def _check_kind(labels, column):
-    """Raise TypeError for labels of several types, of which pandas sorts some."""
-    kind = pd.api.types.infer_dtype(labels)
-    if kind in ("mixed", "mixed-integer", "complex"):
-        kinds = sorted({type(v).__name__ for v in labels})
-        raise TypeError(
-            f"The grouping column {column!r} holds labels of type {' and '.join(kinds)}, which "
-            "have no order: convert them to one type, with astype(str) for example."
-        )
+def _parts(levels):
+    """Labels of each column, of a level of one or of several."""
+    return getattr(levels, "levels", [levels])
+
+
+def _named(column):
+    return f"grouping column {column!r}"
