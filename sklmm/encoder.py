@@ -213,7 +213,7 @@ class MixedEffectsEncoder(TransformerMixin, BaseEstimator):
         >>> X, y = load_sleepstudy(return_X_y=True, as_frame=True)
         >>> encoder = MixedEffectsEncoder(random_state=0)
         >>> encoder = encoder.fit(X[["Subject"]], y)
-        >>> encoder.transform(X[["Subject"]].assign(Subject="new"))[0]
+        >>> encoder.transform(X[["Subject"]].assign(Subject=999))[0]
         array([0.])
         """
         check_is_fitted(self)

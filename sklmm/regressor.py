@@ -205,7 +205,7 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
         >>> model = MixedEffectsRegressor(["(1 + Days | Subject)"]).fit(X, y)
         >>> model.predict(X[:2]).round(1)
         array([253.7, 273.3])
-        >>> mean, std = model.predict(X[:2].assign(Subject="new"), return_std=True)
+        >>> mean, std = model.predict(X[:2].assign(Subject=999), return_std=True)
         >>> mean.round(1), std.round(1)
         (array([251.4, 261.9]), array([36.2, 37. ]))
         """
