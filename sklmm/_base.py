@@ -26,13 +26,14 @@ from sklmm._messages import (
 )
 from sklmm._progress import Watch
 from sklmm._reports import Reports
+from sklmm._state import PlainEstimator
 from sklmm.design import DesignSpec, check_effects, resolve_terms, split_formula, take_columns
 from sklmm.families import Family, Response
 from sklmm.result import Status, count
 from sklmm.steps import ConjugateGradient, EStep, Exact, MStep, resolve_e_step, resolve_m_step
 
 
-class BaseMixedEffects(CallbackSupportMixin, Reports, TableInput):
+class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput):
     """Shared machinery; the public estimators add the target's side."""
 
     _parameter_constraints = {

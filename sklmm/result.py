@@ -5,6 +5,8 @@ from enum import Enum
 
 import numpy as np
 
+from sklmm._state import PlainState
+
 #: Columns that an exact root of the posterior may have: beyond it draws stand for the root.
 EXACT_ROOT = 2048
 
@@ -35,7 +37,7 @@ class Status(Enum):
 
 
 @dataclass(frozen=True)
-class EMResult:
+class EMResult(PlainState):
     """Estimates of a mixed model.
 
     Attributes
@@ -102,6 +104,12 @@ class EMResult:
     sparse_coef: np.ndarray = field(default_factory=lambda: np.zeros(0))
     sparse_std: np.ndarray = field(default_factory=lambda: np.zeros(0))
     sparse_root: np.ndarray = field(default_factory=lambda: np.zeros((0, 1), np.float32))
+
+    def __getstate__(self):
+        return super().__getstate__() | {"status": self.status.name}
+
+    def __setstate__(self, state):
+        super().__setstate__(state | {"status": Status[state["status"]]})
 
     @property
     def sigma(self):

@@ -1,15 +1,19 @@
 """What a fresh process sees: files, imports, silence."""
 
 import json
+import pickle
+import re
 import subprocess
 import sys
 import textwrap
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
+import skops.io
 
-from sklmm import MixedEffectsRegressor
+from sklmm import Laplace, MixedEffectsClassifier, MixedEffectsEncoder, MixedEffectsRegressor
 from sklmm.datasets import make_crossed
 
 TENSORFLOW = ("tensorflow", "tensorflow_probability", "tf_keras", "keras")
@@ -52,6 +56,90 @@ def test_a_loaded_model_predicts_to_the_bit_without_tensorflow(e_step, tmp_path)
     np.testing.assert_array_equal(seen["mean"], mean)
     np.testing.assert_array_equal(seen["std"], std)
     np.testing.assert_array_equal(seen["draws"], draws)
+
+
+def by_skops(model):
+    """The model after a file of skops', which trusts its own types alone."""
+    data = skops.io.dumps(model)
+    types = skops.io.get_untrusted_types(data=data)
+    assert all(name.startswith("sklmm.") for name in types), types
+    return skops.io.loads(data, trusted=types)
+
+
+@pytest.fixture(scope="module")
+def labelled():
+    """A table of strings, dates, categories and numbers, and a response."""
+    rng, rows = np.random.default_rng(0), np.arange(240)
+    X = pd.DataFrame(
+        {
+            "school": np.array(list("pqrstuvw"))[rows % 8],
+            "class": rows % 3,
+            "day": pd.Timestamp("2020") + pd.to_timedelta(rows % 5, "D"),
+            "kind": pd.Categorical(np.array(list("abc"))[rows % 7 % 3]),
+            "log dose": rng.normal(size=240),
+        }
+    )
+    return X, rng.normal(size=240) + X["log dose"] + rng.normal(size=8)[rows % 8]
+
+
+@pytest.mark.parametrize("again", [by_skops, lambda model: pickle.loads(pickle.dumps(model))])
+def test_files_of_plain_data_hold_a_model(labelled, again):
+    X, y = labelled
+    ratings = pd.Categorical.from_codes(np.digitize(y, [-1, 1]), ["no", "maybe", "yes"], True)
+    models = [
+        (MixedEffectsRegressor(["(1 | school/class)", "day"], fixed_effects=["log dose"]), y),
+        (MixedEffectsRegressor(["school"], fixed_effects=["log dose"], dof="satterthwaite"), y),
+        (
+            MixedEffectsClassifier(
+                ["school"],
+                fixed_effects=["log dose"],
+                family="ordinal",
+                e_step=Laplace(),
+                random_state=0,
+            ),
+            ratings,
+        ),
+    ]
+    for model, target in models:
+        model.fit(X, target)
+        loaded = again(model)
+        np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
+        assert loaded.summary() == model.summary()
+        pd.testing.assert_frame_equal(loaded.history_, model.history_)
+        for name, effects in model.random_effects_.items():
+            pd.testing.assert_frame_equal(loaded.random_effects_[name], effects)
+    np.testing.assert_array_equal(loaded.predict_proba(X), model.predict_proba(X))
+    encoder = MixedEffectsEncoder(random_state=0).fit(X[["school", "class"]], y)
+    encoded = again(encoder).transform(X[["school", "class"]])
+    np.testing.assert_array_equal(encoded, encoder.transform(X[["school", "class"]]))
+
+
+@pytest.mark.parametrize("again", [by_skops, lambda model: pickle.loads(pickle.dumps(model))])
+@pytest.mark.parametrize(
+    "formula",
+    [
+        "~ `log dose` * C(kind, contr.sum) + C(school)",
+        "~ 0 + kind + bs(`log dose`, df=4) + {`log dose` ** 5}",
+        "~ C(kind, contr.treatment('b')) * poly(`log dose`, 2) + np.sin(`log dose`)",
+    ],
+)
+def test_a_saved_formula_makes_the_same_columns_of_any_rows(labelled, formula, again):
+    X, y = labelled
+    model = MixedEffectsRegressor(["day"], fixed_effects=formula).fit(X, y)
+    loaded = again(model)
+    for rows in (X, X[7:8], X[X["kind"] == "b"]):
+        np.testing.assert_array_equal(loaded._spec.apply(rows).X, model._spec.apply(rows).X)
+    new = X[:1].assign(kind="d")
+    with pytest.raises(ValueError, match="'d'") as error:
+        model.predict(new)
+    with pytest.raises(ValueError, match=re.escape(str(error.value))):
+        loaded.predict(new)
+
+
+def test_a_file_of_another_version_says_so(sleep_model):
+    state = sleep_model.__getstate__() | {"_state_format": -1}
+    with pytest.warns(UserWarning, match="saved by another version of sklmm.*fit it again"):
+        MixedEffectsRegressor.__new__(MixedEffectsRegressor).__setstate__(state)
 
 
 def test_import_and_a_model_without_random_effects_need_no_tensorflow():

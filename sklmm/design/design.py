@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array, hstack
 
+from sklmm._state import PlainState
 from sklmm.design.columns import (
     check_magnitude,
     few_entries,
@@ -23,7 +24,7 @@ from sklmm.design.columns import (
     sparse_of,
     too_large,
 )
-from sklmm.design.formula import apply_formula, learn_formula
+from sklmm.design.formula import apply_formula, formula_state, learn_formula, restored_formula
 from sklmm.design.levels import TermSpec, learn_levels
 from sklmm.design.terms import RandomEffect, check_repeated, independent_parts
 
@@ -73,7 +74,7 @@ class Design:
 
 
 @dataclass(frozen=True)
-class DesignSpec:
+class DesignSpec(PlainState):
     """All that a fitted model needs to rebuild its design from a new table: Python and NumPy."""
 
     columns: tuple
@@ -157,6 +158,13 @@ class DesignSpec:
         design = spec._build(table, encoded, X)
         spec._check_magnitudes(design)
         return spec, design
+
+    def __getstate__(self):
+        return super().__getstate__() | {"formula": formula_state(self.formula)}
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        self.__dict__["formula"] = restored_formula(state["formula"])
 
     def apply(self, table, include=None):
         """Design of a new table; refs are -1 where a level is unseen or missing.

@@ -97,7 +97,51 @@ def apply_formula(spec, table):
         lambda: spec.get_model_matrix(table, **_OPTIONS),
         on_unseen=lambda: _check_levels(spec, table),
     )
-    return _finite(made, spec, name)
+    return _finite(made, made.model_spec, name)
+
+
+def formula_state(spec):
+    """A ModelSpec as plain data: its terms, and what its transforms and factors have learnt.
+
+    formulaic keeps the contrasts for introspection alone, and finds the structure again.
+    """
+    if spec is None:
+        return None
+    terms = [[(f.expr, f.eval_method.value) for f in term.factors] for term in spec.formula]
+    learnt = {
+        factor: (kind.value, _without_contrasts(state))
+        for factor, (kind, state) in spec.encoder_state.items()
+    }
+    return {"terms": terms, "transforms": spec.transform_state, "factors": learnt}
+
+
+def restored_formula(state):
+    """The ModelSpec of a `formula_state`."""
+    if state is None:
+        return None
+    Formula, _ = _formulaic()
+    from formulaic import ModelSpec
+    from formulaic.parser.types import Factor, Term
+
+    terms = [
+        Term([Factor(expr, eval_method=method) for expr, method in term]) for term in state["terms"]
+    ]
+    learnt = {
+        factor: (Factor.Kind(kind), known) for factor, (kind, known) in state["factors"].items()
+    }
+    return ModelSpec(
+        Formula(terms, _ordering="none"),
+        materializer="pandas",
+        output="numpy",
+        transform_state=state["transforms"],
+        encoder_state=learnt,
+    )
+
+
+def _without_contrasts(state):
+    if type(state) is not dict:
+        return state
+    return {key: _without_contrasts(part) for key, part in state.items() if key != "contrasts"}
 
 
 def _formulaic():

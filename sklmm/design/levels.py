@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 from pandas.errors import InvalidIndexError
 
+from sklmm._state import PlainState
 from sklmm.design.columns import take
 from sklmm.design.labels import conformed, find, learn_kind
 from sklmm.design.terms import RandomEffect
 
 
 @dataclass(frozen=True)
-class TermSpec:
+class TermSpec(PlainState):
     """What a term keeps from training: its name, levels and coefficients' names.
 
     `kinds` are those of the labels of its grouping columns (`sklmm.design.labels`).

@@ -1,0 +1,158 @@
+"""A fitted model's state as plain arrays, lists and dicts.
+
+pandas' objects are saved as what they hold: files then depend neither on pandas' version nor on its
+pickles, and skops, which loads no pandas objects, loads a model.
+"""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+
+#: Raised when a fitted model's attributes change.
+STATE_FORMAT = 1
+#: Key of a dict that stands for a pandas object: which one.
+KIND = "pandas"
+
+
+class PlainState:
+    """What is saved is the `packed` state, and what is loaded is unpacked again."""
+
+    def __getstate__(self):
+        return packed(vars(self))
+
+    def __setstate__(self, state):
+        self.__dict__.update(unpacked(state))
+
+
+class PlainEstimator:
+    """A mixin that does so for an estimator, and tells files of other versions apart."""
+
+    def __copy__(self):
+        # Without the way through what is saved.
+        other = type(self).__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def __getstate__(self):
+        return packed(super().__getstate__()) | {"_state_format": STATE_FORMAT}
+
+    def __setstate__(self, state):
+        state = dict(state)
+        known = state.pop("_state_format", None) == STATE_FORMAT
+        super().__setstate__(unpacked(state))
+        if not known:
+            warnings.warn(
+                f"This {type(self).__name__} was saved by another version of sklmm, whose models "
+                "have other attributes: fit it again, or load it with that version.",
+                UserWarning,
+                stacklevel=2,
+            )
+
+
+def packed(value):
+    """A value without pandas objects, in dicts, lists and tuples too."""
+    if isinstance(value, pd.DataFrame):
+        return _packed_frame(value)
+    if isinstance(value, pd.Series):
+        index, name = packed(value.index), value.name
+        return {KIND: "Series", "values": packed(pd.Index(value)), "index": index, "name": name}
+    if isinstance(value, pd.Index):
+        return _packed_index(value)
+    if type(value) is dict:
+        return {key: packed(part) for key, part in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(packed(part) for part in value)
+    return value
+
+
+def unpacked(value):
+    """The value that was `packed`."""
+    if type(value) in (list, tuple):
+        return type(value)(unpacked(part) for part in value)
+    if type(value) is not dict:
+        return value
+    parts = {key: unpacked(part) for key, part in value.items()}
+    return _MAKERS[parts.pop(KIND)](**parts) if KIND in parts else parts
+
+
+def _packed_frame(frame):
+    labels = {"index": packed(frame.index), "columns": packed(frame.columns)}
+    if all(dtype == np.float64 for dtype in frame.dtypes):
+        return {KIND: "DataFrame", "values": frame.to_numpy(), **labels}
+    values = [packed(pd.Index(frame.iloc[:, j])) for j in range(frame.shape[1])]
+    return {KIND: "DataFrame", "values": values, **labels}
+
+
+def _packed_index(index):
+    if isinstance(index, pd.MultiIndex):
+        levels, codes = [packed(level) for level in index.levels], [*map(np.asarray, index.codes)]
+        return {KIND: "MultiIndex", "levels": levels, "codes": codes, "names": list(index.names)}
+    if isinstance(index, pd.RangeIndex):
+        bounds = {"start": index.start, "stop": index.stop, "step": index.step}
+        return {KIND: "RangeIndex", **bounds, "name": index.name}
+    if isinstance(index, pd.IntervalIndex):
+        sides = {"left": packed(index.left), "right": packed(index.right), "closed": index.closed}
+        return {KIND: "IntervalIndex", **sides, "name": index.name}
+    if isinstance(index, pd.CategoricalIndex):
+        codes = {"codes": np.asarray(index.codes), "ordered": index.ordered}
+        return (
+            {KIND: "CategoricalIndex", "categories": packed(index.categories)}
+            | codes
+            | {"name": index.name}
+        )
+    dtype = index.dtype
+    if isinstance(dtype, pd.DatetimeTZDtype):
+        values = index.tz_convert("UTC").tz_localize(None).to_numpy()
+    elif isinstance(dtype, np.dtype) and dtype.kind != "O":
+        values = index.to_numpy()
+    elif pd.api.types.infer_dtype(index) == "string" and not index.hasnans:
+        # As an array: of a list skops saves every string by itself.
+        values = index.to_numpy().astype(str)
+    else:
+        values = (
+            index.astype(object)
+            .where(index.notna() | pd.api.types.is_object_dtype(dtype), None)
+            .tolist()
+        )
+    return {KIND: "Index", "values": values, "dtype": str(dtype), "name": index.name}
+
+
+def _frame(values, index, columns):
+    if isinstance(values, np.ndarray):
+        return pd.DataFrame(values, index=index, columns=columns)
+    frame = pd.DataFrame({j: column.array for j, column in enumerate(values)}, index=index)
+    return frame.set_axis(columns, axis=1)
+
+
+def _series(values, index, name):
+    return pd.Series(values.array, index=index, name=name)
+
+
+def _interval_index(left, right, closed, name):
+    return pd.IntervalIndex.from_arrays(left, right, closed=closed, name=name)
+
+
+def _categorical_index(codes, categories, ordered, name):
+    values = pd.Categorical.from_codes(codes, categories, ordered=ordered)
+    return pd.CategoricalIndex(values, name=name)
+
+
+def _index(values, dtype, name):
+    dtype = pd.api.types.pandas_dtype(dtype)
+    if isinstance(dtype, pd.DatetimeTZDtype):
+        return pd.DatetimeIndex(values, name=name).tz_localize("UTC").tz_convert(dtype.tz)
+    if isinstance(values, np.ndarray) and values.dtype.kind == "U":
+        values = values.astype(object)
+    return pd.Index(values, dtype=dtype, name=name, tupleize_cols=False)
+
+
+_MAKERS = {
+    "DataFrame": _frame,
+    "Series": _series,
+    "Index": _index,
+    "RangeIndex": pd.RangeIndex,
+    "MultiIndex": pd.MultiIndex,
+    "IntervalIndex": _interval_index,
+    "CategoricalIndex": _categorical_index,
+}

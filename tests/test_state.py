@@ -1,0 +1,66 @@
+"""What is saved instead of pandas objects, and that it becomes the same objects again."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sklmm._state import KIND, packed, unpacked
+
+DATES = pd.DatetimeIndex(["2020-01-31", "2020-03-01", "2020-02-29"], name="day")
+INDEXES = [
+    pd.RangeIndex(1, 9, 2, name="iteration"),
+    pd.Index([3, 1, 2**62], name="id"),
+    pd.Index([2**63 + 1], dtype="uint64"),
+    pd.Index([1.5, np.nan]),
+    pd.Index([True, False]),
+    pd.Index(["b", "a"]),
+    pd.Index(["b", None]),
+    pd.Index(["b", "a"], dtype=object),
+    pd.Index([], dtype=object),
+    pd.Index([1, "a", (2, 3)], tupleize_cols=False),
+    pd.Index(["b", "a"], dtype="string"),
+    pd.Index([2, None], dtype="Int64"),
+    pd.Index(["b", "a"], dtype="string[pyarrow]"),
+    DATES,
+    DATES.tz_localize("Europe/Paris").as_unit("s"),
+    DATES - DATES[0],
+    DATES.to_period("D"),
+    pd.IntervalIndex.from_breaks([0.0, 1.0, 2.5], closed="left"),
+    pd.CategoricalIndex(["b", "a"], ["b", "c", "a"], ordered=True),
+    pd.MultiIndex.from_tuples([(1, "a"), (2, "b")], names=["x", None]),
+]
+
+
+def is_plain(value):
+    if isinstance(value, dict):
+        return all(is_plain(part) for part in value.values())
+    if isinstance(value, list | tuple):
+        return all(is_plain(part) for part in value)
+    return not type(value).__module__.startswith("pandas") or isinstance(value, pd.Period)
+
+
+@pytest.mark.parametrize(
+    "index", INDEXES, ids=lambda index: f"{type(index).__name__} {index.dtype}"
+)
+def test_an_index_is_the_same_again(index):
+    state = packed({"levels": [index]})
+    assert is_plain(state)
+    assert KIND in state["levels"][0]
+    (again,) = unpacked(state)["levels"]
+    pd.testing.assert_index_equal(again, index, exact=True)
+
+
+FRAMES = [
+    pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, np.nan]}, index=["x", "y"]),
+    pd.DataFrame({"group": ["g", None], "sd": [1.0, np.nan], "n": [1, 2]}),
+    pd.DataFrame([["u", 1.0], ["v", 2.0]], columns=["same", "same"]),
+    pd.DataFrame({"a": []}),
+]
+
+
+@pytest.mark.parametrize("frame", FRAMES, ids=["floats", "mixed", "names twice", "empty"])
+def test_tables_are_the_same_again(frame):
+    assert is_plain(packed(frame))
+    pd.testing.assert_frame_equal(unpacked(packed(frame)), frame)
+    column = frame.iloc[:, 0]
+    pd.testing.assert_series_equal(unpacked(packed(column)), column)
