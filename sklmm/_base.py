@@ -223,7 +223,7 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
         Crossed and nested factors start from each level's own posterior, without what the earlier
         rows say of two levels jointly (and so do the independent coefficients of a ``||`` term):
         fit again with ``warm_start=True`` when the new rows outweigh the old ones. Families other
-        than the Gaussian get Laplace's approximation about the new mode, by TensorFlow.
+        than the Gaussian get Laplace's approximation about the new mode.
 
         Parameters
         ----------

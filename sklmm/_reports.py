@@ -324,6 +324,9 @@ class Reports:
         (('Subject', ()), ('y', ('Subject',)))
         """
         check_is_fitted(self)
+        from sklmm.engine.requirements import require_tensorflow
+
+        require_tensorflow("model_graph")
         from sklmm.engine.model import graph
 
         return graph(self._labels.blocks, self.result_)

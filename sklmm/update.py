@@ -21,6 +21,8 @@ import numpy as np
 from sklmm.engine.cross import Cross, loadings, roots
 from sklmm.engine.e_step.base import rescaled
 from sklmm.engine.elimination import Dense
+from sklmm.engine.graphs import graphs
+from sklmm.engine.likelihood import Likelihood
 from sklmm.engine.problem import BlockData, Problem, reweighted
 from sklmm.engine.theta import CONSTRAINTS
 from sklmm.prediction import linear_predictor
@@ -78,16 +80,12 @@ def _density(result, response):
         s2 = (result.sigma / response.sigma_unit) ** 2
         precision = np.full(len(y), 1 / s2)
         return lambda eta: (-0.5 * (y - eta) ** 2 / s2, (y - eta) / s2, precision)
-    from sklmm.engine.likelihood import Likelihood
-
     like = Likelihood.of(response.family, response.n_classes)
     kinds = zip(like.names, like.constraints, strict=True)
     raw = np.array([CONSTRAINTS[kind][1](result.family[name]) for name, kind in kinds], float)
 
     def density(eta):
-        value, score = like.log_prob_and_score(y, eta[:, None], raw[:, None])
-        weights = like.curvature(y, eta[:, None], raw[:, None])
-        return [np.asarray(a)[:, 0] for a in (value, score, weights)]
+        return [part[:, 0] for part in graphs(like).by_row(y, eta[:, None], raw[:, None])]
 
     return density
 

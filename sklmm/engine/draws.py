@@ -4,7 +4,7 @@ import numpy as np
 
 from sklmm.engine.cross import invert
 from sklmm.engine.e_step.base import Posterior
-from sklmm.engine.operator import precision_blocks
+from sklmm.engine.unknowns import precision_blocks
 from sklmm.result import own_sds
 
 

@@ -14,19 +14,14 @@ from sklmm.engine.cross import Cross
 from sklmm.engine.e_step.base import Params
 from sklmm.engine.e_step.gaussian import Equations as GaussianEquations
 from sklmm.engine.elimination import Dense
-from sklmm.engine.operator import Border, apply_compiled, noise_right, solve
 from sklmm.engine.problem import reweighted
 from sklmm.engine.small import Factorised
-from sklmm.engine.xla import tf
 
 SOLVE_TOL = 1e-6
 EXACT_TOL = 1e-10
 DRAW_TOL = 1e-4
-MAX_SOLVE = 2000
 #: Effects beside the largest term's up to which log |C| is that of a dense factor.
 MOST_DENSE = 2500
-#: Rows times right-hand sides of one solve.
-MOST_CELLS = 1 << 25
 
 
 class Equations:
@@ -48,6 +43,8 @@ class Equations:
     @cached_property
     def border(self):
         """Cross-products of the border, which know no factors."""
+        from sklmm.engine.operator import Border
+
         return Border(self.problem, self.layout)
 
     @cached_property
@@ -63,7 +60,9 @@ class Equations:
     @cached_property
     def _solver(self):
         if self.latent.rows is None:
-            return _Compiled(self)
+            from sklmm.engine.compiled_solver import CompiledSolver
+
+            return CompiledSolver(self)
         return Factorised(self.latent.rows, self.params.factors, self.problem.weights)
 
     def solve(self, right, tol=SOLVE_TOL):
@@ -96,44 +95,3 @@ class Equations:
         units = np.eye(self.layout.size)[:, real]
         inverse = self.solve(units, EXACT_TOL)[real]
         return (inverse + inverse.T) / 2
-
-
-class _Compiled:
-    """Conjugate gradients, compiled once a shape."""
-
-    def __init__(self, equations):
-        latent, weights = equations.latent, equations.problem.weights
-        self.system, self.layout, self.n_rows = equations.system, equations.layout, latent.n_rows
-        data = latent.arrays.data
-        padded = np.zeros(data.w.shape[0])
-        padded[: len(weights)] = weights
-        self.data = data._replace(w=tf.constant(padded))
-
-    def solve(self, right, tol):
-        most = max(MOST_CELLS // self.n_rows, 1)
-        if right.shape[1] > most:
-            parts = range(0, right.shape[1], most)
-            return np.concatenate([self.solve(right[:, i : i + most], tol) for i in parts], axis=1)
-        right = tf.constant(np.asarray(right))
-        ones = tf.ones([right.shape[1]], tf.float64)
-        x, _ = solve(
-            self.data,
-            self.system,
-            right,
-            tf.zeros_like(right),
-            ones,
-            tf.constant(tol, tf.float64),
-            tf.constant(MAX_SOLVE),
-        )
-        return np.asarray(x)
-
-    def apply(self, flat):
-        held = tf.zeros([flat.shape[1]], tf.float64)
-        return np.asarray(apply_compiled(self.data, self.system, tf.constant(flat), held))
-
-    def draws(self, rng, n_draws):
-        rows = rng.standard_normal((self.data.w.shape[0], n_draws))
-        levels = rng.standard_normal((self.layout.size, n_draws))
-        levels[: self.layout.p] = 0.0
-        right = noise_right(self.data, self.system, tf.constant(rows), tf.constant(levels))
-        return self.solve(right, DRAW_TOL)

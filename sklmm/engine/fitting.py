@@ -12,6 +12,7 @@ from sklmm.engine.em import Newton, fit
 from sklmm.engine.m_step import RAISED_SD
 from sklmm.engine.problem import in_own_units, stacked, standardize
 from sklmm.engine.profile import Profile
+from sklmm.engine.requirements import require_tensorflow
 from sklmm.engine.satterthwaite import satterthwaite
 from sklmm.engine.theta import CONSTRAINTS, Theta
 from sklmm.result import EXACT_ROOT
@@ -50,6 +51,7 @@ def run(
     family, y, weights = response.family, response.y, response.weights
     gaussian = family.name == "gaussian"
     if m_step is not None:
+        require_tensorflow(f"m_step={m_step!r}")
         from sklmm.engine.adam import fit_by_adam
 
         problem = in_own_units(
@@ -135,9 +137,25 @@ def profile(design, response, *, fit_intercept, start):
 
 
 def _on(device):
+    if device is None:
+        return nullcontext()
+    require_tensorflow(f"device={device!r}")
     from sklmm.engine.xla import check_device, tf
 
     return tf.device(check_device(device))
+
+
+def _check_tensorflow(latent, family, e_step):
+    """ImportError where a fit needs TensorFlow and there is none."""
+    fit = f"family={family.name!r} with e_step={e_step!r}"
+    if latent.like.distribution is not None:
+        require_tensorflow(f"family={family!r}")
+    elif not isinstance(e_step, Laplace):
+        other = "'auto'" if family.name == "gaussian" else "'laplace'"
+        known = latent.like.n_predictors == 1
+        require_tensorflow(fit, f", or use e_step={other}, which does not" if known else "")
+    elif latent.rows is None:
+        require_tensorflow(f"{fit} and {latent.n_rows} rows")
 
 
 _LIKELIHOODS = {}
@@ -147,7 +165,6 @@ def _for_any_family(problem, response, e_step, tol, seed, start, n_draws):
     from sklmm.engine.e_step.laplace import Laplace as LaplaceAlgorithm
     from sklmm.engine.latent import Latent
     from sklmm.engine.likelihood import Likelihood
-    from sklmm.engine.stochastic import MonteCarlo
 
     parameters = {
         name: kind / problem.y_scale if name == "sigma" and not isinstance(kind, str) else kind
@@ -158,10 +175,13 @@ def _for_any_family(problem, response, e_step, tol, seed, start, n_draws):
     # Compiled steps know a likelihood by identity: equal ones must be one.
     like = _LIKELIHOODS.setdefault(like, like)
     latent = Latent(problem, like, parameters)
+    _check_tensorflow(latent, response.family, e_step)
     warm = _warm_theta(latent, start)
     if isinstance(e_step, Laplace):
         tol = (DETERMINISTIC_TOL if problem.blocks else GLM_TOL) if tol is None else tol
         return LaplaceAlgorithm(latent, tol, seed, warm, e_step.n_probes)
+    from sklmm.engine.stochastic import MonteCarlo
+
     tol = MONTE_CARLO_TOL if tol is None else tol
     return MonteCarlo(latent, make_kernel(e_step), tol, seed, warm, n_draws)
 

@@ -17,11 +17,11 @@ from sklmm.engine.cross import invert
 from sklmm.engine.operator import (
     border_of,
     flatten,
-    precision_blocks,
     split,
     turn,
     with_border,
 )
+from sklmm.engine.unknowns import precision_blocks
 from sklmm.engine.xla import tf
 
 #: Smallest eigenvalue of S^-1, of its largest, where its solve was too rough.

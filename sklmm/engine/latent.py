@@ -5,23 +5,15 @@ operator, border and preconditioner of the Gaussian case serve all families.
 """
 
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
 from sklmm.engine import small
-from sklmm.engine.complete import (
-    Arrays,
-    Point,
-    complete_scores,
-    latent_gradient,
-)
 from sklmm.engine.equations import DRAW_TOL, EXACT_TOL, SOLVE_TOL, Equations
-from sklmm.engine.operator import Layout, tensors
 from sklmm.engine.theta import STEP, Space
-from sklmm.engine.transport import make_field
-from sklmm.engine.xla import tf
+from sklmm.engine.unknowns import Layout
 
-FEW_DRAWS = 4
 #: Rounds of refinement of dm / dtheta, at most.
 REFINEMENTS = 20
 NEWTON_STEPS = 50
@@ -43,21 +35,17 @@ class Latent:
         fixed = problem.X[:, :0] if reml else problem.X
         self.problem = replace(problem, X=inner)
         self.layout = Layout(self.problem)
-        d = likelihood.n_predictors
-        self.arrays = self._arrays(fixed, np.float64, d)
         self.fixed = fixed
         self.n_rows = len(problem.y)
         #: Of a small table, whose steps are not compiled but for those of every iteration.
         self.rows = small.Rows.of(self.problem, self.layout, self.space.size)
 
-    def _arrays(self, fixed, dtype, d):
-        data = tensors(self.problem, dtype, d)
-        padded = np.zeros((data.w.shape[0], fixed.shape[1]))
-        padded[: len(fixed)] = fixed
-        offset = np.zeros((len(padded), 1))
-        if self.problem.offset is not None:
-            offset[: len(fixed), 0] = self.problem.offset
-        return Arrays(data, tf.constant(padded, dtype), tf.constant(offset, dtype))
+    @cached_property
+    def compiled(self):
+        """Arrays and steps in TensorFlow, which a small table of a built-in family never needs."""
+        from sklmm.engine.compiled_latent import CompiledLatent
+
+        return CompiledLatent(self)
 
     def observations(self):
         """y and the weights of the observations, one each for all their predictors."""
@@ -82,33 +70,13 @@ class Latent:
         raw = np.repeat(theta.raw[:, None], x.shape[1], axis=1)
         return w[:, None] * np.asarray(self.like.log_prob(y, linear, raw))
 
-    def arrays32(self):
-        """The same in float32, for the sampler."""
-        return self._arrays(self.fixed, np.float32, self.like.n_predictors)
-
-    def point(self, theta, dtype=np.float64):
-        """theta as tensors."""
-        return Point(
-            tf.constant(theta.beta, dtype),
-            tuple(tf.constant(L, dtype) for L in theta.factors),
-            tf.constant(theta.raw, dtype),
-        )
-
     def gradient(self, theta, x, delta=None):
         """(log p(y, x) [C], gradient in x [P, C], weights [n_rows, C]) at x [P, C]."""
         if delta is None:
             delta = np.zeros((self.space.size, x.shape[1]))
         if self.rows is not None:
             return small.gradient(self, theta, x, delta)
-        value, gradient, weights = latent_gradient(
-            self.like,
-            self.arrays,
-            self.point(theta),
-            tuple(self.layout.shapes),
-            tf.constant(x),
-            tf.constant(delta),
-        )
-        return np.asarray(value), np.asarray(gradient), np.asarray(weights)[: self.n_rows]
+        return self.compiled.gradient(theta, x, delta)
 
     def mode(self, theta, x, tol=NEWTON_TOL):
         """argmax_x log p(y, x) from x [P], by Newton steps and halving: (x, Equations)."""
@@ -134,15 +102,20 @@ class Latent:
             equations = Equations(self, theta, weights)
         return x, equations
 
-    def field(self, theta, equations, centre, tol=DRAW_TOL):
-        """How x moves with theta about `centre` [P]."""
+    def shift(self, theta, equations, centre, tol=DRAW_TOL):
+        """How the mode `centre` [P] moves with theta, [P, m]."""
         m = self.space.size
         push = self._slope(theta, centre, np.zeros((len(centre), m)), np.eye(m))
         shift = equations.solve(push, tol)
         if tol <= EXACT_TOL:
             shift = self._refined(theta, equations, centre, push, shift)
-        shift = shift * self.layout.real[:, None]
-        return make_field(equations, self.space, shift, centre)
+        return shift * self.layout.real[:, None]
+
+    def field(self, theta, equations, centre, tol=DRAW_TOL):
+        """How x moves with theta about `centre` [P], for compiled steps."""
+        from sklmm.engine.transport import make_field
+
+        return make_field(equations, self.space, self.shift(theta, equations, centre, tol), centre)
 
     def _slope(self, theta, x, along, delta):
         """Derivative of the gradient in x [P, m] in the directions (along [P, m], delta [m, m])."""
@@ -183,50 +156,13 @@ class Latent:
             size = new
         return shift
 
-    def scores(self, theta, field, x, delta=None, function=complete_scores):
-        """log p(y, x) [C] and scores in theta [m, C] at draws x [P, C]."""
-        if delta is None:
-            delta = np.zeros((self.space.size, x.shape[1]))
-        if self.rows is not None and function is not complete_scores:
-            function = function.python_function
-        value, score = function(
-            self.like,
-            self.arrays,
-            self.point(theta),
-            field,
-            tf.constant(x),
-            tf.constant(delta),
-        )
-        return np.asarray(value), np.asarray(score)
+    def scores(self, *args, **kwargs):
+        """As `CompiledLatent.scores`."""
+        return self.compiled.scores(*args, **kwargs)
 
-    def information(self, theta, field, x, few=False, function=complete_scores):
-        """Complete-data information [m, m], averaged over draws x [P, C], or over a few of them.
-
-        By central differences of the score. What beta's entries miss is so little that few draws
-        do; a Laplace approximation's columns are not draws, and all count.
-        """
-        m, width = self.space.size, x.shape[1]
-        all_draws, p = np.arange(width), self.space.p
-        # The halves are mirror images of each other: some of both.
-        halves = np.array_split(all_draws, 2)
-        some = np.concatenate([half[: max(FEW_DRAWS, width // 4) // 2] for half in halves])
-        least = some if function is complete_scores else all_draws
-        most = some if few else all_draws
-        pairs = [(i, c) for i in range(m) for c in (least if i < p else most)]
-        out, count = np.zeros((m, m)), np.zeros(m)
-        for first in range(0, len(pairs), width):
-            batch = pairs[first : first + width]
-            i, c = np.array(batch + batch[:1] * (width - len(batch))).T
-            delta = np.zeros((m, width))
-            delta[i, np.arange(width)] = STEP
-            _, up = self.scores(theta, field, x[:, c], delta, function)
-            _, down = self.scores(theta, field, x[:, c], -delta, function)
-            for k in range(len(batch)):
-                out[:, i[k]] += (down[:, k] - up[:, k]) / (2 * STEP)
-                count[i[k]] += 1
-        out /= np.maximum(count, 1)
-        out[p:, :p] = out[:p, p:].T
-        return (out + out.T) / 2
+    def information(self, *args, **kwargs):
+        """As `CompiledLatent.information`."""
+        return self.compiled.information(*args, **kwargs)
 
     def with_coefficients(self, last, field, root, rng):
         """Root of (beta, effects) from one of the effects given beta, which follow beta along F."""

@@ -18,8 +18,13 @@ from copy import deepcopy
 import numpy as np
 
 from sklmm.engine.collect import inverse_of_free
-from sklmm.engine.e_step.base import Posterior, joint_loss, rescaled, vech_indices
-from sklmm.engine.e_step.split import mirrored
+from sklmm.engine.e_step.base import (
+    Posterior,
+    joint_loss,
+    mirrored,
+    rescaled,
+    vech_indices,
+)
 from sklmm.engine.em import EMStep
 from sklmm.engine.importance import marginal_loglik
 from sklmm.engine.latent import CENTRE_TOL

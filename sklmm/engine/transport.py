@@ -23,11 +23,11 @@ from sklmm.engine.e_step.base import vech_indices
 from sklmm.engine.operator import (
     border_of,
     flatten,
-    precision_blocks,
     split,
     turn,
     with_border,
 )
+from sklmm.engine.unknowns import precision_blocks
 from sklmm.engine.xla import tf
 
 

@@ -1,8 +1,8 @@
-"""TensorFlow, imported quietly and once; the one compiler decorator; shape buckets and devices.
+"""TensorFlow, imported quietly and once; the one compiler decorator; devices.
 
 Compiled steps are module-level functions that take their data as arguments, so one compilation
-serves every fit whose arrays have the same shapes; `bucket` makes the folds of a cross-validation
-share them.
+serves every fit whose arrays have the same shapes: `unknowns.bucket` makes the folds of a
+cross-validation share them.
 """
 
 import contextlib
@@ -11,8 +11,6 @@ import os
 import re
 import tempfile
 import threading
-
-import numpy as np
 
 from sklmm.engine.parted import n_threads
 
@@ -101,18 +99,6 @@ def traced(function, *signature):
 
     graph = tf.function(traced_one, signature, autograph=False)
     return lambda *arrays: [part.numpy() for part in graph(*arrays)]
-
-
-def bucket(n):
-    """The next of a geometric row of sizes, at most an eighth above `n` (and at least 16)."""
-    step = max(16, 1 << max(int(n).bit_length() - 4, 0))
-    return -(-int(n) // step) * step
-
-
-def pad(array, length):
-    """`array` with zero rows up to `length`."""
-    missing = length - len(array)
-    return np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1)) if missing else array
 
 
 def check_device(device):

@@ -155,7 +155,10 @@ class Family(BaseEstimator):
 
     def _at(self, eta, params):
         eta = np.asarray(eta, float)
-        return self.distribution(eta, **{k: np.float64(v) for k, v in params.items()})
+        try:
+            return self.distribution(eta, **{k: np.float64(v) for k, v in params.items()})
+        except ImportError as error:
+            raise needs_tensorflow(f"family={self!r}", error) from None
 
     def _moment(self, which, eta, params):
         eta = np.asarray(eta, float)
@@ -213,6 +216,14 @@ class Family(BaseEstimator):
                     f"the function's parameter {name!r} has no constraint: add {name}='positive' "
                     f"(or 'real', 'unit', or a number to pin it)."
                 )
+
+
+def needs_tensorflow(what, error, instead=""):
+    """The ImportError of an installation without TensorFlow."""
+    return ImportError(
+        f"{what} needs TensorFlow, which cannot be imported ({error}): pip install tensorflow "
+        f'"tensorflow-probability[tf]"{instead}.'
+    )
 
 
 def listed(names):

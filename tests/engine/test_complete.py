@@ -6,8 +6,7 @@ import pytest
 
 from sklmm import families
 from sklmm.design import DesignSpec, resolve_terms
-from sklmm.engine import complete, operator
-from sklmm.engine import latent as latent_module
+from sklmm.engine import compiled_latent, complete, operator
 from sklmm.engine.latent import STEP, Equations, Latent
 from sklmm.engine.likelihood import Likelihood
 from sklmm.engine.problem import stacked, standardize
@@ -33,9 +32,7 @@ def make_latent(family, table, y, terms, weights=None, reml=False):
 def eager(monkeypatch):
     """Without compiling: every test has shapes of its own."""
     plain = complete.complete_scores.python_function
-    monkeypatch.setattr(latent_module, "complete_scores", plain)
-    monkeypatch.setattr(Latent.scores, "__defaults__", (None, plain))
-    monkeypatch.setattr(Latent.information, "__defaults__", (False, plain))
+    monkeypatch.setattr(compiled_latent, "complete_scores", plain)
 
 
 def still(field):
@@ -181,7 +178,7 @@ def test_jacobian_of_the_motion(table, few, monkeypatch):
 
     def error(delta):
         delta = tf.constant(np.repeat(delta[:, None], P + 1, axis=1))
-        _, _, _, changes = complete._changes(latent.point(theta), delta)
+        _, _, _, changes = complete._changes(latent.compiled.point(theta), delta)
         moved, log_det = move(field, changes, tf.constant(columns), delta, latent.problem.p)
         sign, expected = np.linalg.slogdet((moved[:, :-1] - moved[:, -1:]).numpy())
         assert sign == 1

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from sklmm import HMC, MixedEffectsRegressor
+from sklmm.engine.e_step.base import mirrored
 from sklmm.engine.e_step.hmc import LONGEST_STEP, TARGET_ACCEPTANCE, adapted, default_chains
-from sklmm.engine.e_step.split import mirrored
 from sklmm.engine.stochastic import chain_covariance, chain_error
 from tests.simulate import simulate
 

@@ -4,19 +4,7 @@ from sklearn.model_selection import KFold, cross_val_score
 
 from sklmm import MixedEffectsClassifier, MixedEffectsRegressor
 from sklmm.datasets import make_crossed
-from sklmm.engine.xla import bucket, check_device, compilations, pad
-
-
-@pytest.mark.parametrize("n", [1, 16, 17, 100, 1_000, 58_736, 73_421, 10**7])
-def test_a_bucket_holds_n_and_wastes_at_most_an_eighth(n):
-    assert n <= bucket(n) <= max(16, n + n / 8 + 16)
-    assert bucket(bucket(n)) == bucket(n)
-
-
-def test_padding_adds_zero_rows():
-    padded = pad(np.ones((3, 2)), 5)
-    assert padded.shape == (5, 2)
-    assert padded[3:].sum() == 0
+from sklmm.engine.xla import check_device, compilations
 
 
 def test_fits_of_nearly_equal_size_share_one_compilation():

@@ -143,3 +143,8 @@ def joint_loss(problem, factors, loss):
         own = np.log(np.maximum(own, 1e-150)) + 0.5 * np.log(2 * np.pi)
         loss += block.n_levels * own.sum()
     return float(loss + problem.n * np.log(problem.y_scale))
+
+
+def mirrored(n_chains):
+    """Whether chains come in pairs: an even number of them, of two pairs at least."""
+    return n_chains % 2 == 0 and n_chains >= 4

@@ -13,7 +13,8 @@ from sklmm.engine.e_step.split import SplitHMC, antithetic
 from sklmm.engine.frame import make_frame, pull_back, unwhiten
 from sklmm.engine.model import tfp
 from sklmm.engine.operator import from_rows, to_rows
-from sklmm.engine.xla import bucket, compiled, tf
+from sklmm.engine.unknowns import bucket
+from sklmm.engine.xla import compiled, tf
 
 TARGET_ACCEPTANCE = 0.85
 #: The longest trajectory in whitened units, and the shortest's share of it.
@@ -132,7 +133,7 @@ class HMCSampler:
         """Put the chains in the frame about `mode`; their whitened coordinates stay."""
         if self.v is None:
             P = latent.layout.size
-            self.arrays = latent.arrays32()
+            self.arrays = latent.compiled.arrays32()
             self.latent = latent
             chains = self.n_chains or default_chains(latent.n_rows)
             self.v = antithetic(tf.constant(rng.standard_normal((chains, P)), tf.float32))
@@ -163,7 +164,7 @@ class HMCSampler:
 
     def arguments(self, theta):
         """What the chains' target and state are."""
-        point = self.latent.point(theta, np.float32)
+        point = self.latent.compiled.point(theta, np.float32)
         return self.latent.like, self.arrays, point, self.frame, self.offset, self.v
 
     def transitions(self, theta, rng, n_steps):

@@ -10,7 +10,6 @@ noise fixed for the fit, so that Newton's method converges; what they leave of e
 import numpy as np
 
 from sklmm.engine import small
-from sklmm.engine.complete import laplace_scores
 from sklmm.engine.draws import posterior_from_draws
 from sklmm.engine.e_step.base import joint_loss
 from sklmm.engine.em import EMStep
@@ -116,7 +115,7 @@ class Laplace:
             loglik, gradient = small.laplace(latent, theta, self.mode, np.asarray(self.field.shift))
             return joint, gradient[:, None], loglik
         self.deviations, log_det = self._deviations()
-        _, scores = latent.scores(theta, self.field, self.deviations, function=laplace_scores)
+        _, scores = latent.scores(theta, self.field, self.deviations, laplace=True)
         loglik = None if log_det is None else joint - 0.5 * log_det
         return joint, scores, loglik
 
@@ -138,7 +137,7 @@ class Laplace:
             return small.information(self.latent, theta, self.mode, np.asarray(self.field.shift))
         if self.latent.rows is not None:
             self.deviations, _ = self._deviations()
-        return self.latent.information(theta, self.field, self.deviations, function=laplace_scores)
+        return self.latent.information(theta, self.field, self.deviations, laplace=True)
 
     def _covariance(self, theta, information):
         """From differences of the gradient, the mode following, where that is cheap."""

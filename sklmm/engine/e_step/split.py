@@ -12,6 +12,7 @@ one's with what is not Gaussian about them: on InstEval a third of the gradients
 
 from typing import NamedTuple
 
+from sklmm.engine.e_step.base import mirrored
 from sklmm.engine.model import tfp
 from sklmm.engine.xla import tf
 
@@ -91,8 +92,3 @@ def antithetic(normal):
     if not mirrored(normal.shape[0]):
         return normal
     return tf.concat([normal[:half], -normal[:half]], axis=0)
-
-
-def mirrored(n_chains):
-    """Whether chains come in pairs: an even number of them, of two pairs at least."""
-    return n_chains % 2 == 0 and n_chains >= 4
