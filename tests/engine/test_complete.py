@@ -6,7 +6,7 @@ import pytest
 
 from sklmm import families
 from sklmm.design import DesignSpec, resolve_terms
-from sklmm.engine import compiled_latent, complete, operator
+from sklmm.engine import compiled_latent, complete, unknowns
 from sklmm.engine.latent import STEP, Equations, Latent
 from sklmm.engine.likelihood import Likelihood
 from sklmm.engine.problem import stacked, standardize
@@ -108,7 +108,7 @@ def test_score_is_the_derivative_of_the_moved_log_density(table, name, reml):
         np.testing.assert_allclose((up - down) / 2e-5, score[i], rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("few", [operator.FEW, 8])
+@pytest.mark.parametrize("few", [unknowns.FEW, 8])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_control_variate_has_mean_zero(table, name, few, monkeypatch):
     """Moved and unmoved scores differ by E[div f + f . grad log p] = 0, here under the prior.
@@ -116,7 +116,7 @@ def test_control_variate_has_mean_zero(table, name, few, monkeypatch):
     With weights near 0 the posterior is the prior, from which exact draws are free. The field is
     of another theta and about another centre; g is of the border, or has too many levels for it.
     """
-    monkeypatch.setattr(operator, "FEW", few)
+    monkeypatch.setattr(unknowns, "FEW", few)
     rng = np.random.default_rng(2)
     y = response(name, rng)
     latent = make_latent(name, table, y, ["(1 | h)", "(1 + s | g)"], weights=np.full(96, 1e-9))
@@ -134,10 +134,10 @@ def test_control_variate_has_mean_zero(table, name, few, monkeypatch):
     assert np.all(np.abs(difference.mean(axis=1)) < 4.5 * error + 1e-7)
 
 
-@pytest.mark.parametrize("few", [operator.FEW, 8])
+@pytest.mark.parametrize("few", [unknowns.FEW, 8])
 def test_gaussian_scores_have_no_noise(table, dense_model, few, monkeypatch):
     """One grouping factor: every draw gives the marginal log-likelihood's gradient."""
-    monkeypatch.setattr(operator, "FEW", few)
+    monkeypatch.setattr(unknowns, "FEW", few)
     rng = np.random.default_rng(3)
     y = rng.normal(size=96) + 0.8 * rng.normal(size=12)[table["g"]]
     latent = make_latent("gaussian", table[["g", "x"]], y, ["g"])
@@ -165,10 +165,10 @@ def test_gaussian_scores_have_no_noise(table, dense_model, few, monkeypatch):
     assert latent.information(theta, field, draws)[2, 2] == pytest.approx(curvature, rel=0.03)
 
 
-@pytest.mark.parametrize("few", [operator.FEW, 8, 0])
+@pytest.mark.parametrize("few", [unknowns.FEW, 8, 0])
 def test_jacobian_of_the_motion(table, few, monkeypatch):
     """The determinant of x(v), to second order in delta, against the dense one."""
-    monkeypatch.setattr(operator, "FEW", few)
+    monkeypatch.setattr(unknowns, "FEW", few)
     latent = make_latent("poisson", table, np.ones(96), ["(1 | h)", "(1 + s | g)"], reml=True)
     theta = theta_for(latent, "poisson")
     mode, equations = latent.mode(theta, np.zeros(latent.layout.size))
