@@ -1,7 +1,6 @@
 """Fit and predict plumbing of the estimators: validation, the engine's call, fitted attributes."""
 
 from copy import copy
-from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
 
@@ -18,7 +17,6 @@ from sklmm import fit_measures, inference, prediction
 from sklmm._input import TableInput, bound, response_name, restoring, unseen_levels
 from sklmm._messages import (
     history_table,
-    separated,
     warn_of_dropped,
     warn_of_no_convergence,
     warn_of_perfect_fit,
@@ -30,6 +28,7 @@ from sklmm._state import PlainEstimator
 from sklmm.design import DesignSpec, check_effects, resolve_terms, split_formula, take_columns
 from sklmm.families import Family, Response
 from sklmm.result import Status, count
+from sklmm.separation import separation, unbounded
 from sklmm.steps import ConjugateGradient, EStep, Exact, MStep, resolve_e_step, resolve_m_step
 
 
@@ -195,19 +194,20 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
         watched = self.verbose or hasattr(self, "_skl_callbacks")
         watch = watch(fitted) if watched else None
         result = self._run(design, response, spec.fit_intercept, e_step, watch)
-        coefficient = None
+        found = None
         if result.status is not Status.STOPPED:
-            coefficient = separated(response.family, design, result)
-        if coefficient is not None:
-            result = replace(result, status=Status.SEPARATED)
+            found = separation(design, response, result.dropped)
+        converged = result.status.converged
+        if found is not None:
+            result = unbounded(result, found, design)
         self._set_fitted(spec, design, response, result)
         if result.status is Status.MAX_ITER and result.moving is not None and self._stops_by_rule():
             warn_of_no_convergence(self._labels, result, self.max_iter)
         warn_of_dropped(spec, result)
         if result.status is Status.PERFECT:
             warn_of_perfect_fit(spec, design, response.y, result)
-        if coefficient is not None:
-            warn_of_separation(self._labels, coefficient)
+        if found is not None:
+            warn_of_separation(self._labels, spec, design, table, response, found, converged)
 
     def update(self, X, y=None, sample_weight=None):
         """Update the random effects by new rows, of known or new groups, without refitting.

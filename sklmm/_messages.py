@@ -1,22 +1,24 @@
 """What a fit tells its user at its end: warnings, and the record of its iterations."""
 
+import re
 import warnings
+from numbers import Real
 
 import numpy as np
 import pandas as pd
 from sklearn.exceptions import ConvergenceWarning
 
+from sklmm.design.design import INTERCEPT
 from sklmm.result import natural_names
 
-#: Families whose coefficients can run to infinity, and the standard error of a column's
-#: contribution to eta beyond which one has.
-SEPARABLE = ("bernoulli", "binomial", "ordinal", "categorical", "poisson", "negative_binomial")
-SEPARATED = 30.0
-#: Links under which no finite coefficient is that uncertain.
-SEPARABLE_LINKS = ("logit", "probit", "cloglog", "log")
 #: Share of the largest contribution to y below which a column's is none, and share of y itself.
 TINY = 1e-6
 ROUNDING = 1e-12
+#: Share of the largest change of eta below which a column is not what separates.
+FAINT = 0.01
+#: Values of a column that make cells, not a range; cells that a message names.
+MOST_VALUES = 10
+MOST_CELLS = 3
 
 
 def history_table(labels, history):
@@ -77,24 +79,89 @@ def _listed(names):
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" * (len(names) > 10))
 
 
-def separated(family, design, result):
-    """Number of the coefficient that runs to infinity by its standard error in eta, or None."""
-    if family.name not in SEPARABLE or getattr(family, "link", "logit") not in SEPARABLE_LINKS:
-        return None
-    scale = design.X.std(axis=0)
-    scale = np.where(scale > 0, scale, np.abs(design.X).max(axis=0))
-    scale = np.tile(scale, len(result.coef) // max(len(scale), 1))
-    variance = np.nan_to_num(np.diag(result.coef_cov), posinf=0.0)
-    wide = scale * np.sqrt(np.maximum(variance, 0.0))
-    return int(np.argmax(wide)) if wide.max(initial=0.0) > SEPARATED else None
-
-
-def warn_of_separation(labels, coefficient):
-    """Name the coefficient that runs to infinity."""
+def warn_of_separation(labels, spec, design, table, response, found, converged):
+    """Name the coefficients that run to infinity, and the rows that send them there."""
+    far = np.abs(found.shares) > FAINT * np.abs(found.shares).max()
+    mine = [j for j, name in enumerate(labels.coef) if far[j] and not name.endswith(INTERCEPT)]
+    names = [labels.coef[j] for j in mine]
+    names = names or labels.cutpoints or [n for n, yes in zip(labels.coef, far, strict=True) if yes]
+    columns = sorted({j % design.X.shape[1] for j in mine})
+    where = settled(_columns_of(columns, spec, design, table), response, found.rows)
+    has = "coefficient {} has" if len(names) == 1 else "coefficients {} have"
+    others = "good" if converged else "not to be relied on, for the fit stopped at max_iter"
     warnings.warn(
-        f"The coefficient {labels.coef[coefficient]!r} has no finite maximum likelihood estimate, "
-        "or one that the data hardly bound: it separates the classes perfectly, or a class or "
-        "count never occurs. Remove the column, merge levels, or collect rows of the other kind.",
+        f"The {has.format(_listed(list(map(repr, names))))} no finite maximum likelihood estimate: "
+        f"{where}. Standard errors are infinite there; predictions and the other coefficients are "
+        f"{others}. Merge levels, leave out the column, or collect rows of the other kind; a "
+        "factor may become a grouping column in random_effects, where such levels are shrunken.",
         ConvergenceWarning,
         stacklevel=5,
     )
+
+
+def _columns_of(columns, spec, design, table):
+    """Those of X's columns, or of the table's that a formula makes them of, as a DataFrame."""
+    names = [spec.coef_names[j] for j in columns]
+    if spec.formula is None:
+        return pd.DataFrame(design.X[:, columns], columns=names)
+    stems = [re.sub(r"\[[^\]]*\]", "", name) for name in names]
+    read = [
+        c
+        for c in table
+        if any(re.search(rf"(?<![\w.]){re.escape(c)}(?![\w.])", stem) for stem in stems)
+    ]
+    return table[read].reset_index(drop=True)
+
+
+def settled(columns, response, rows):
+    """What y is in the `rows` [n_rows] that separate, by the cells or ranges of `columns`."""
+    classes = response.classes
+    y = pd.Series(response.y if classes is None else classes[response.y.astype(int)])
+    if not len(columns.columns):
+        return f"y is {_value(y[0])} in every row" if y.nunique() == 1 else _so_many(rows)
+    if all(_is_discrete(values) for _, values in columns.items()):
+        cells = columns.groupby(list(columns), observed=True, dropna=False).ngroup()
+        told = [_cell(columns, cells == k, y) for k in cells[rows].value_counts().index]
+    elif len(columns.columns) == 1:
+        told = [_range(columns.iloc[:, 0], rows & (y == v), y) for v in y[rows].unique()]
+    else:
+        told = [None]
+    if None in told:
+        return _so_many(rows)
+    more = f"; and {len(told) - MOST_CELLS} more" * (len(told) > MOST_CELLS)
+    return "; ".join(told[:MOST_CELLS]) + more
+
+
+def _so_many(rows):
+    return f"together they settle y in {rows.sum()} of {len(rows)} rows"
+
+
+def _is_discrete(values):
+    number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+    return not number or values.nunique() <= MOST_VALUES
+
+
+def _cell(columns, mine, y):
+    """Such as "y is 0 in all 12 rows with f = 'b'"; None where every value of y is there."""
+    first = columns[mine].iloc[0]
+    names = " and ".join(f"{name} = {_value(value)}" for name, value in first.items())
+    present = y[mine].unique()
+    if len(present) == 1:
+        return f"y is {_value(present[0])} in all {mine.sum()} rows with {names}"
+    missing = " or ".join(_value(v) for v in y.unique() if v not in present)
+    return f"y is never {missing} in the {mine.sum()} rows with {names}" if missing else None
+
+
+def _range(values, mine, y):
+    """Such as "y is 0 in all 20 rows with dose from 1 to 3"; None where it is not."""
+    low, high, only = values[mine].min(), values[mine].max(), y[mine].iloc[0]
+    inside = (values >= low) & (values <= high)
+    if not (y[inside] == only).all():
+        return None
+    where = f"{values.name} from {low:.5g} to {high:.5g}"
+    return f"y is {_value(only)} in all {inside.sum()} rows with {where}"
+
+
+def _value(value):
+    number = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+    return f"{value:g}" if number else repr(value) if isinstance(value, str) else str(value)

@@ -9,6 +9,9 @@ from scipy.stats import norm, t
 
 from sklmm.result import natural_names
 
+#: Change of eta beyond which a parameter is no rounding's share of a direction.
+MOVES = 1e-6
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -96,6 +99,8 @@ def reported(labels, result):
     n = labels.n_fixed
     estimate = labels.estimates(result.coef, result.natural)
     std, names = labels.std_errors(result.natural_cov), labels.names
+    if result.unbounded is not None:
+        std[np.abs(labels.matrix @ result.unbounded).max(axis=1) > MOVES] = np.inf
     if labels.sparse:
         rest = np.arange(n, len(names)) + len(labels.sparse)
         order = np.concatenate([labels.order, rest])
@@ -114,7 +119,7 @@ def fixed_effects_table(labels, result, level=0.95):
     estimate, std, n = reported(labels, result)
     names, estimate, std = estimate.index[:n], estimate.to_numpy()[:n], std.to_numpy()[:n]
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = estimate / std
+        ratio = np.where(np.isinf(std), np.nan, estimate / std)
     law = norm if result.dof is None else t(result.dof)
     half = law.ppf(0.5 + level / 2) * std
     tested = {"z": ratio} if result.dof is None else {"df": result.dof, "t": ratio}

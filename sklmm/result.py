@@ -77,6 +77,8 @@ class EMResult(PlainState):
     sparse_coef, sparse_std, sparse_root : ndarray [k], [k], [k, m]
         Fixed effects of the columns that are kept sparse, their standard errors and their rows of
         the joint root; empty without such columns.
+    unbounded : ndarray [n_columns + m, k] or None
+        Directions in (coef, natural) of a separated fit in which no estimate is finite.
     """
 
     coef: np.ndarray
@@ -104,6 +106,7 @@ class EMResult(PlainState):
     sparse_coef: np.ndarray = field(default_factory=lambda: np.zeros(0))
     sparse_std: np.ndarray = field(default_factory=lambda: np.zeros(0))
     sparse_root: np.ndarray = field(default_factory=lambda: np.zeros((0, 1), np.float32))
+    unbounded: np.ndarray | None = None
 
     def __getstate__(self):
         return super().__getstate__() | {"status": self.status.name}
