@@ -5,14 +5,14 @@ from scipy.stats import norm
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 
-def new_axes(display, n=1, ax=None):
+def new_axes(display, n=1, ax=None, height=3.6):
     """(figure, array of axes): new ones side by side, or the `ax` given, one or several."""
     check_matplotlib_support(f"{type(display).__name__}.plot")
     import matplotlib.pyplot as plt
 
     if ax is None:
         figure, axes = plt.subplots(
-            1, n, figsize=(4.6 * n, 3.6), layout="constrained", squeeze=False
+            1, n, figsize=(4.6 * n, height), layout="constrained", squeeze=False
         )
         return figure, axes[0]
     axes = np.ravel(ax)

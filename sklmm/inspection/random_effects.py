@@ -7,8 +7,11 @@ from sklearn.utils.validation import check_is_fitted
 from sklmm.inspection._axes import histogram, named, new_axes, normal_quantiles
 
 KINDS = ("caterpillar", "histogram", "qq")
-#: Levels whose names fit beside a caterpillar.
+#: Levels up to which a new figure is made high enough for the names of all, and the height in
+#: points that a name takes.
 MOST_NAMED = 40
+LINE = 9.0
+LONGEST_NAME = 30
 
 
 class RandomEffectsDisplay:
@@ -90,13 +93,19 @@ class RandomEffectsDisplay:
             their quantiles beside a normal distribution's.
         level : float, default=0.95
         ax : Axes, optional
+            None makes a figure, whose height has room for the names of up to 40 levels. Levels are
+            named where there is room for all of them.
 
         Returns
         -------
         RandomEffectsDisplay
         """
         kind = named(kind, KINDS, "kind")
-        self.figure_, (self.ax_,) = new_axes(self, 1, ax)
+        n_levels = len(self.effects)
+        named_levels = n_levels if kind == "caterpillar" and n_levels <= MOST_NAMED else 0
+        # Axes are about three quarters of their figure.
+        height = max(3.6, (named_levels + 1) * LINE / 72 / 0.75)
+        self.figure_, (self.ax_,) = new_axes(self, 1, ax, height)
         name = f"effect: {self.coefficient}"
         if kind == "histogram":
             histogram(self.effects.to_numpy(), self.sd, self.ax_, color="C0", alpha=0.6)
@@ -118,7 +127,14 @@ class RandomEffectsDisplay:
         self.ax_.plot(effects, places, ".", color="C0", markersize=4)
         self.ax_.axvline(0.0, color="0.5", linewidth=1, zorder=0)
         self.ax_.set_ylim(-1, len(order))
-        if len(order) <= MOST_NAMED:
-            self.ax_.set_yticks(places, [str(label) for label in effects.index], fontsize="x-small")
+        room = 72 * self.figure_.get_figheight() * self.ax_.get_position().height
+        if (len(order) + 1) * LINE <= room:
+            self.ax_.set_yticks(places, [_short(label) for label in effects.index], fontsize=7)
         else:
             self.ax_.set(ylabel="levels in order")
+
+
+def _short(label):
+    label = ":".join(map(str, label)) if isinstance(label, tuple) else str(label)
+    half = LONGEST_NAME // 2
+    return label if len(label) <= LONGEST_NAME else f"{label[:half]}…{label[1 - half :]}"

@@ -1,8 +1,11 @@
 """Each display from a real fit: what is on its axes."""
 
+from itertools import pairwise
+
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 
 from sklmm import HMC, MixedEffectsClassifier, MixedEffectsRegressor
@@ -90,6 +93,26 @@ def test_caterpillar_has_an_interval_a_level_in_order(gaussian):
     names = [t.get_text() for t in display.ax_.get_yticklabels()]
     assert names == [str(label) for label in effects.index]
     assert display.ax_.get_ylim() == (-1, 18)
+
+
+@pytest.mark.parametrize(("n_levels", "shown"), [(10, True), (40, True), (41, False), (200, False)])
+def test_names_of_levels_do_not_overlap(n_levels, shown):
+    """Names of one height, in a figure of its own and where there is little room."""
+    index = [("a school of a rather long name, in a town", k) for k in range(n_levels)]
+    effects = pd.Series(np.linspace(-1, 1, n_levels), pd.Index(index, tupleize_cols=False))
+    display = RandomEffectsDisplay(
+        effects=effects, std=0 * effects + 1, sd=1.0, term="school", coefficient="Intercept"
+    ).plot()
+    display.figure_.draw_without_rendering()
+    names = [t for t in display.ax_.get_yticklabels() if t.get_text().startswith("a school")]
+    assert len(names) == (n_levels if shown else 0)
+    boxes = [name.get_window_extent() for name in names]
+    assert all(low.y1 <= high.y0 for low, high in pairwise(boxes))
+    # Not wider than the intervals.
+    assert all(box.width < display.ax_.bbox.width for box in boxes)
+    _, small = plt.subplots(figsize=(3, 2))
+    display.plot(ax=small)
+    assert (small.get_ylabel() == "levels in order") == (n_levels > 10)
 
 
 def test_histogram_and_quantiles_of_effects(gaussian):
