@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from sklmm import fit_measures, inference, prediction
+from sklmm import comparison, fit_measures, inference, prediction
 from sklmm._input import TableInput, bound, response_name, restoring, unseen_levels
 from sklmm._messages import (
     history_table,
@@ -327,6 +327,9 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
                 f"X: it must hold the rows of the fit, {count(self.result_.n_obs)} observations: "
                 f"it has {'levels that the fit had not' if unseen else count(n_obs)}."
             )
+        for what, value in comparison.fingerprint(design, response).items():
+            if value != self._data[what]:
+                raise ValueError(f"{what}: it must be that of the fit, and it is another.")
         return design, response
 
     def _set_fitted(self, spec, design, response, result):
@@ -344,6 +347,7 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
         self.loglik_error_ = result.loglik_error
         self.aic_, self.bic_ = inference.information_criteria(result)
         self._spread = fit_measures.Spread.of(design, response, result)
+        self._data = comparison.fingerprint(design, response)
         self.n_iter_ = max(len(result.history), 1)
         self.converged_ = result.status.converged
         self.history_ = history_table(labels, result.history)

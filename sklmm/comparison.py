@@ -1,9 +1,22 @@
 """Comparisons of fitted models by their likelihoods."""
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
+from pandas.util import hash_array
 from scipy.stats import chi2
 from sklearn.utils.validation import check_is_fitted
+
+from sklmm.inference import without_likelihood
+
+CHUNK = 1 << 22
+#: What fits that are compared have in common, and what to do otherwise.
+DATA = {
+    "y": "fit all to one response, of the same rows",
+    "weights": "give all the same sample_weight",
+    "offset": "give all the same offset",
+}
 
 
 def anova(*models):
@@ -12,8 +25,8 @@ def anova(*models):
     Parameters
     ----------
     *models : fitted MixedEffectsRegressor or MixedEffectsClassifier
-        At least two, of the same family and fitted on the same rows; by ML, or by REML with the
-        same fixed part.
+        At least two, of the same family (or Poisson before negative binomial) and fitted on the
+        same rows, y, weights and offset; by ML, or by REML with the same fixed part.
 
     Returns
     -------
@@ -24,14 +37,15 @@ def anova(*models):
     Raises
     ------
     ValueError
-        For models whose likelihoods cannot be compared.
+        For models whose likelihoods cannot be compared, or that have none, and why.
 
     Notes
     -----
     chi2 is twice the difference of the log-likelihoods (Wilks 1938). A variance that is 0 under the
     smaller model is at its bound, where p is too large, by up to a factor of 2 (Self & Liang 1987,
-    JASA 82, 605-610). Where `loglik_error_` is not 0, chi2 has an error of twice the root of their
-    squares' sum.
+    JASA 82, 605-610). The Poisson model is the negative binomial one at the bound of its
+    dispersion, 0: p is of half chi2_df and half chi2_(df - 1) there. Where `loglik_error_` is not
+    0, chi2 has an error of twice the root of their squares' sum.
 
     Examples
     --------
@@ -61,22 +75,49 @@ def anova(*models):
     ).sort_values("n_parameters", kind="stable")
     table["chi2"] = 2 * table["loglik"].diff()
     table["df"] = table["n_parameters"].diff()
-    table["p"] = np.where(table["df"] > 0, chi2.sf(table["chi2"], table["df"]), np.nan)
+    names = [models[k]._family.name for k in table.index]
+    bounded = [before != name for before, name in pairwise([names[0], *names])]
+    p = chi2.sf(table["chi2"], table["df"])
+    one_less = np.where(table["df"] > 1, chi2.sf(table["chi2"], table["df"] - 1), 0.0)
+    p = np.where(bounded, (p + one_less) / 2, p)
+    table["p"] = np.where(table["df"] > 0, p, np.nan)
     return table
+
+
+def fingerprint(design, response):
+    """What likelihoods are of: a number each for y, the weights and the offset, in any order."""
+    w = response.weights
+    # Rows that are repeated are those of a weight, and an offset of zeros is none.
+    whole = bool((w % 1 == 0).all())
+    times = w if whole else None
+    zeros = _hashed(np.zeros(len(w)), times)
+    return {
+        "y": _hashed(response.y, times),
+        "weights": 0 if whole else _hashed(w),
+        "offset": 0 if design.offset is None else (_hashed(design.offset, times) - zeros) % 2**64,
+    }
+
+
+def _hashed(values, times=None):
+    """Sum of the numbers' hashes modulo 2^64; 0 has one sign."""
+    total = np.uint64(0)
+    for first in range(0, len(values), CHUNK):
+        rows = slice(first, first + CHUNK)
+        hashes = hash_array(np.asarray(values[rows], np.float64) + 0.0)
+        total += (hashes if times is None else hashes * times[rows].astype(np.uint64)).sum()
+    return int(total)
 
 
 def _check_comparable(models):
     results = [model.result_ for model in models]
-    for k, result in enumerate(results):
-        if result.loglik is None:
+    for k, model in enumerate(models):
+        if np.isnan(model.loglik_):
+            terms = ", ".join(map(repr, model.random_effects_)) or "none"
             raise ValueError(
-                f"models: model {k} has no log-likelihood (see loglik_ for where there is none): "
-                "fit all by e_step='laplace', or by 'exact' if they are Gaussian."
+                f"models: model {k} (random effects {terms}) has no log-likelihood: "
+                f"{without_likelihood(model.result_)}."
             )
-    _check_same(
-        [m._family.name for m in models],
-        "families: likelihoods of different families are not nested",
-    )
+    _check_families(models)
     _check_same([getattr(m._family, "link", None) for m in models], "links")
     _check_same([m._family.weights for m in models], "meanings of the weights")
     if models[0]._family.name != "gaussian":
@@ -86,6 +127,8 @@ def _check_comparable(models):
             "likelihoods: fit all by the same e_step",
         )
     _check_same([r.n_obs for r in results], "numbers of observations: fit them on the same rows")
+    for what, remedy in DATA.items():
+        _check_same([m._data[what] for m in models], f"{what}: {remedy}", shown=False)
     _check_same([r.reml for r in results], "methods: fit all by method='ml'")
     if results[0].reml:
         _check_same(
@@ -95,7 +138,21 @@ def _check_comparable(models):
         )
 
 
-def _check_same(values, what):
+def _check_families(models):
+    """One family, or Poisson models and larger negative binomial ones."""
+    names = [m._family.name for m in models]
+    if set(names) == {"poisson", "negative_binomial"}:
+        order = sorted(range(len(models)), key=lambda k: models[k].result_.n_parameters)
+        if sorted(names, reverse=True) == [names[k] for k in order]:
+            return
+    _check_same(names, "families: likelihoods of different families are not nested")
+
+
+def _check_same(values, what, shown=True):
     if any(value != values[0] for value in values):
-        shown = ", ".join(dict.fromkeys(map(str, values)))
-        raise ValueError(f"models: they have different {what}; they have {shown}.")
+        if shown:
+            what += f"; they have {', '.join(dict.fromkeys(map(str, values)))}"
+        else:
+            k = next(k for k, value in enumerate(values) if value != values[0])
+            what += f"; model {k}'s is not model 0's"
+        raise ValueError(f"models: they have different {what}.")

@@ -176,6 +176,20 @@ def cutpoints(result):
     return -result.coef[0] + np.cumsum([0.0, *result.family.values()])
 
 
+def without_likelihood(result):
+    """Why a result has no log-likelihood, and what has one."""
+    if result.chains is not None and result.reml:
+        return "hmc and nuts have none under method='reml'; fit by method='ml'"
+    if result.chains is not None:
+        return (
+            "hmc and nuts estimate none where crossed factors connect so many effects; "
+            "fit by e_step='laplace', which approximates it"
+        )
+    if len(result.sparse_coef):
+        return "cg has none beside sparse columns; fit with fewer columns, as dense ones"
+    return "its determinant would be too large here; compare predictions, by cross-validation"
+
+
 def information_criteria(result):
     """(AIC, BIC), from the REML criterion under REML as lme4 does; nan without a log-likelihood."""
     if result.loglik is None:

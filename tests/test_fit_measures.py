@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import chi2
 
 from sklmm import (
     Bernoulli,
@@ -136,3 +137,68 @@ def test_anova_refuses_remls_of_different_fixed_parts_and_other_rows(sleepstudy)
         anova(one, fewer)
     with pytest.raises(ValueError, match="at least two"):
         anova(one)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"y": 1.0}, "different y: fit all to one response.*; model 1's is not model 0's"),
+        ({"weights": 0.5}, "different weights: "),
+        ({"offset": "z"}, "different offset: "),
+    ],
+)
+def test_anova_refuses_likelihoods_of_other_data(sleepstudy, change, message):
+    X, y = sleepstudy
+    X = X.assign(z=np.arange(180.0))
+    weights = np.ones(180) + np.tile([-1, 1], 90) * change.get("weights", 0)
+    one = MixedEffectsRegressor(["Subject"], fixed_effects=["Days"], method="ml").fit(X, y)
+    other = MixedEffectsRegressor(["Subject"], fixed_effects=["Days"], method="ml")
+    other.set_params(offset=change.get("offset"))
+    moved = y.where(np.arange(180) != 7, y + change.get("y", 0))
+    other.fit(X, moved, sample_weight=weights)
+    with pytest.raises(ValueError, match=message):
+        anova(one, other)
+
+
+def test_anova_takes_any_order_and_weights_for_repeated_rows(sleepstudy):
+    X, y = sleepstudy
+    X = X.assign(zero=0.0)
+    one = MixedEffectsRegressor(["Subject"], fixed_effects=["Days"], method="ml", offset="zero")
+    one.fit(X, y, sample_weight=np.full(180, 2))
+    twice = pd.concat([X, X[::-1]]), pd.concat([y, y[::-1]])
+    other = MixedEffectsRegressor(["Subject"], fixed_effects=[], method="ml").fit(*twice)
+    assert anova(one, other)["chi2"].iloc[1] > 0
+
+
+def test_poisson_is_negative_binomials_bound():
+    rng = np.random.default_rng(1)
+    X = pd.DataFrame({"x": rng.normal(size=200), "z": rng.normal(size=200)})
+    y = rng.negative_binomial(20, 20 / (20 + np.exp(1 + 0.3 * X["x"])))
+    small, wide = (
+        MixedEffectsRegressor(fixed_effects=c, family="poisson").fit(X, y)
+        for c in (["x"], ["x", "z"])
+    )
+    large, wider = (
+        MixedEffectsRegressor(fixed_effects=c, family="negative_binomial").fit(X, y)
+        for c in (["x"], ["x", "z"])
+    )
+    table = anova(large, small)
+    assert table.index.tolist() == [1, 0]
+    statistic = 2 * (large.loglik_ - small.loglik_)
+    assert statistic > 0.5
+    assert table["p"].iloc[1] == pytest.approx(chi2.sf(statistic, 1) / 2)
+    statistic = 2 * (wider.loglik_ - small.loglik_)
+    mixture = (chi2.sf(statistic, 1) + chi2.sf(statistic, 2)) / 2
+    assert anova(small, wider)["p"].iloc[1] == pytest.approx(mixture)
+    # The one with fewer parameters is not within the other.
+    with pytest.raises(ValueError, match="families: "):
+        anova(wide, MixedEffectsRegressor(fixed_effects=[], family="negative_binomial").fit(X, y))
+
+
+def test_a_model_without_a_likelihood_is_told(sleepstudy):
+    one, other = fitted(sleepstudy, ["Subject"]), fitted(sleepstudy, ["(1 + Days | Subject)"])
+    # As it is where many crossed effects are connected.
+    other.loglik_ = np.nan
+    with pytest.raises(ValueError, match=r"model 1 \(random effects 'Subject'\) has no log-lik"):
+        anova(one, other)
+    assert "No log-likelihood, AIC and BIC: " in other.summary()

@@ -164,3 +164,11 @@ def test_repetitions_and_other_families_are_refused(sleepstudy):
     model = MixedEffectsRegressor(["Subject"], family="gamma", e_step="laplace").fit(X, y)
     with pytest.raises(ValueError, match="method='profile' is for family='gaussian'"):
         model.conf_int(method="profile", X=X, y=y)
+
+
+@pytest.mark.parametrize("method", ["profile", "bootstrap"])
+def test_rows_of_another_y_are_refused(method, sleepstudy):
+    X, y = sleepstudy
+    model = MixedEffectsRegressor(["Subject"]).fit(X, y)
+    with pytest.raises(ValueError, match="y: it must be that of the fit"):
+        model.conf_int(method=method, X=X, y=-y)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from sklmm.design import split_response
+from sklmm.inference import without_likelihood
 from sklmm.result import count
 
 #: Below it a p value is not worth its digits, as in R.
@@ -127,6 +128,8 @@ def _chain_lines(model):
 
 
 def _foot(model):
+    if np.isnan(model.loglik_):
+        return [f"No log-likelihood, AIC and BIC: {without_likelihood(model.result_)}"]
     if not np.isfinite(model.loglik_):
         return []
     criterion = "REML criterion" if model.result_.reml else "deviance"
