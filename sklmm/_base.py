@@ -26,6 +26,7 @@ from sklmm._progress import Watch
 from sklmm._reports import Reports
 from sklmm._state import PlainEstimator
 from sklmm.design import DesignSpec, check_effects, resolve_terms, split_formula, take_columns
+from sklmm.engine.rank import combination
 from sklmm.families import Family, Response
 from sklmm.result import Status, count
 from sklmm.separation import separation, unbounded
@@ -194,6 +195,9 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
         watched = self.verbose or hasattr(self, "_skl_callbacks")
         watch = watch(fitted) if watched else None
         result = self._run(design, response, spec.fit_intercept, e_step, watch)
+        dropped = result.dropped[: design.X.shape[1]]
+        if dropped.any() and not spec.sparse:
+            spec = spec.without(dropped, *combination(design.X, dropped))
         found = None
         if result.status is not Status.STOPPED:
             found = separation(design, response, result.dropped)

@@ -91,7 +91,6 @@ COLUMNS = {
     "Float64": lambda x: pd.array(x, dtype="Float64"),
     "boolean": lambda x: pd.array(x > 0, dtype="boolean"),
     "object of floats": lambda x: x.astype(object),
-    "numeric strings": _odd_ones,
     "constant": lambda x: np.full(len(x), 3.0),
     "zero": lambda x: np.zeros(len(x)),
     "far from zero": lambda x: x + 1e6,
@@ -101,6 +100,7 @@ COLUMNS = {
     "one row apart": lambda x: np.where(np.arange(len(x)) == 0, 1e6, 0.0),
 }
 BAD_COLUMNS = {
+    "numeric strings": _odd_ones,
     "words": lambda x: np.array(["low", "high"], dtype=object)[(x > 0).astype(int)],
     "datetime": lambda x: pd.to_datetime(np.round(x * 9), unit="D"),
     "timedelta": lambda x: pd.to_timedelta(np.round(x * 9), unit="D"),

@@ -85,14 +85,19 @@ def test_predictions_are_those_without_the_column(table, e_step):
     X, y = table
     model = MixedEffectsRegressor(["g0", "g1"], e_step=e_step, random_state=0)
     with pytest.warns(UserWarning, match="'kind_2', 'twice'"):
-        model.fit(X.assign(twice=X["x0"] - 2 * X["x1"]), y)
+        model.fit(rows := X.assign(twice=X["x0"] - 2 * X["x1"]), y)
     without = X.drop(columns="kind_2")
     other = MixedEffectsRegressor(["g0", "g1"], e_step=e_step, random_state=0).fit(without, y)
     expected = other.predict(without, return_std=True)
-    # What is left out does not count, whatever it is.
-    new = X.assign(twice=np.random.default_rng(0).normal(size=len(X)))
-    for a, b in zip(model.predict(new, return_std=True), expected, strict=True):
+    for a, b in zip(model.predict(rows, return_std=True), expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
+    # What is left out does not count, whatever it is; but another combination was never seen.
+    new = rows.assign(twice=rows["twice"] + np.isin(np.arange(len(X)), (3, 7)))
+    with pytest.warns(
+        UserWarning, match=r"left out .* 'twice', .* 2 row\(s\) of X, the first row 3"
+    ):
+        found = model.predict(new)
+    np.testing.assert_allclose(found, expected[0], rtol=1e-5)
 
 
 def test_arrays_are_named_by_position(table):

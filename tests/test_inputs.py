@@ -118,13 +118,12 @@ def test_types_of_columns(data, expected, convert):
     [
         lambda X: X.to_numpy(object),
         lambda X: X.to_numpy(object).tolist(),
-        lambda X: X.to_numpy(str),
         lambda X: X.assign(pupil=X["pupil"].str[-2:].astype(float)).to_numpy(float),
         lambda X: np.asfortranarray(
             X.assign(pupil=X["pupil"].str[-2:].astype(float)).to_numpy(float)
         ),
     ],
-    ids=["objects", "lists", "strings", "floats", "floats by column"],
+    ids=["objects", "lists", "floats", "floats by column"],
 )
 def test_arrays_by_position(data, expected, convert):
     X, y = data

@@ -66,7 +66,10 @@ def _numbers(values, role):
     try:
         if not pd.api.types.is_object_dtype(values) and not pd.api.types.is_string_dtype(values):
             raise TypeError(f"its type is {values.dtype}")
-        out[known] = values.to_numpy(object)[known].astype(np.float64)
+        objects = values.to_numpy(object)[known]
+        out[known] = objects.astype(np.float64)
+        if any(isinstance(v, str | bytes) for v in objects):
+            raise ValueError("a string of digits: convert it, with astype(float)")
     except (TypeError, ValueError) as error:
         value = next((v for v in values[known] if not _is_number(v)), values.dtype)
         raise (TypeError if isinstance(error, TypeError) else ValueError)(
@@ -171,4 +174,4 @@ def _is_number(value):
         float(value)
     except (TypeError, ValueError):
         return False
-    return True
+    return not isinstance(value, str | bytes)

@@ -24,7 +24,8 @@ from sklmm.design.columns import (
     sparse_of,
     too_large,
 )
-from sklmm.design.formula import apply_formula, formula_state, learn_formula, restored_formula
+from sklmm.design.estimable import Estimable
+from sklmm.design.formula import apply_formula, learn_formula
 from sklmm.design.levels import TermSpec, learn_levels
 from sklmm.design.terms import RandomEffect, check_repeated, independent_parts
 
@@ -85,6 +86,8 @@ class DesignSpec(PlainState):
     formula: object = None
     offset: str | int | None = None
     sparse: tuple = ()
+    #: Of a fit that left columns out, which rows' means it determines.
+    estimable: Estimable | None = None
 
     @classmethod
     def learn(
@@ -159,13 +162,6 @@ class DesignSpec(PlainState):
         spec._check_magnitudes(design)
         return spec, design
 
-    def __getstate__(self):
-        return super().__getstate__() | {"formula": formula_state(self.formula)}
-
-    def __setstate__(self, state):
-        super().__setstate__(state)
-        self.__dict__["formula"] = restored_formula(state["formula"])
-
     def apply(self, table, include=None):
         """Design of a new table; refs are -1 where a level is unseen or missing.
 
@@ -178,7 +174,14 @@ class DesignSpec(PlainState):
             term.encode(table) if wanted else none
             for term, wanted in zip(self.terms, include, strict=True)
         ]
-        return self._build(table, encoded)
+        design = self._build(table, encoded)
+        if self.estimable is not None:
+            self.estimable.check(design.X, self, table)
+        return design
+
+    def without(self, dropped, combination, sizes):
+        """The spec of a fit that left columns of X out; the arguments are `Estimable`'s."""
+        return replace(self, estimable=Estimable(dropped, combination, sizes))
 
     def grown(self, table):
         """The spec with the levels of another table added to its terms'."""

@@ -6,15 +6,67 @@ again at predict.
 
 import re
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from sklmm.design.columns import raise_not_finite
+from sklmm.design.terms import quoted, unquoted
+from sklmm.design.variables import C, Variable, uses_of
 
 #: Missing cells are told by column here; no variables but those of the table.
-_OPTIONS = {"na_action": "ignore", "context": {}}
+_OPTIONS = {"na_action": "ignore", "context": {"C": C}}
 _RANDOM = re.compile(r"\+?\s*\([^()]*\|[^()]*\)")
+_OFFSET = re.compile(r"\+?\s*(?<![\w.])offset\(\s*([^()+*:,]+?)\s*\)")
+#: What helps where formulaic's reason, or the formula, has a pattern.
+_HINTS = (
+    ("reason", r"`\.` operator", "name the columns, or use fixed_effects=None, which is all of X"),
+    ("reason", r"context marker", "a bracket is not closed, or not opened"),
+    ("reason", r"beyond upper and/or lower", 'write bs(..., extrapolation="extend"), so that the '
+     "function goes on beyond the rows of the fit (of the other folds, in cross-validation)"),
+    ("formula", r"\([^()]*\^", "within a function ^ is Python's exclusive or: write x ** 2"),
+    ("formula", r"\b(as\.)?factor\(", "a factor is C(column)"),
+    ("formula", r"(?<![\w.])s\(", "a smooth function of a column is bs(column, df=5) or cr(column, "
+     "df=5)"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Formula:
+    """A right-hand side as it was in the fit: formulaic's ModelSpec, and the columns it names.
+
+    `column_names` are X's, and `members` for each of them the names of the table's columns that it
+    is made of, and whether one of these is a factor.
+    """
+
+    text: str
+    spec: object
+    variables: tuple
+    column_names: tuple
+    members: tuple
+
+    @classmethod
+    def learn(cls, text, spec, variables):
+        """The formula of the ModelSpec of a training table."""
+        kinds = {expr: kind.value for expr, (kind, _) in spec.encoder_state.items()}
+        names, members = [v.name for v in variables], []
+        for term, _, columns in spec.structure:
+            used = uses_of(term.factors, names)
+            factors = any(kinds.get(f.expr) == "categorical" for f in term.factors)
+            members += [(tuple(n for n in names if n in used), factors)] * len(columns)
+        return cls(text, spec, variables, tuple(spec.column_names), tuple(members))
+
+    @property
+    def columns(self):
+        """Names of the table's columns that the formula needs."""
+        return tuple(v.name for v in self.variables)
+
+    def __getstate__(self):
+        return vars(self) | {"spec": _state(self.spec)}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state | {"spec": _restored(state["spec"])})
 
 
 def split_formula(formula):
@@ -42,19 +94,38 @@ def split_formula(formula):
     >>> split_formula("y ~ (1 | g)")
     ('y ~ 1', ['(1 | g)'])
     """
-    response, rhs = split_response(formula)
+    text, names = quoted(formula)
+    response, rhs = split_response(text)
     if response is None:
         raise ValueError(
             f"formula={formula!r} has no response: write 'y ~ x + (1 | g)', y a column."
         )
-    terms = [term.strip("+ \n\t") for term in _RANDOM.findall(rhs)]
+    if text.count("(") != text.count(")"):
+        raise ValueError(f"formula={formula!r}: a bracket is not closed, or not opened.")
+    terms = [unquoted(term.strip("+ \n\t"), names) for term in _RANDOM.findall(rhs)]
     fixed = _RANDOM.sub(" ", rhs).strip().removeprefix("+").strip() or "1"
     if "|" in fixed:
         raise ValueError(
-            f"formula={formula!r}: {fixed!r} has a bar outside of a random-effect term such as "
-            "'(1 + x | g)'; a term's coefficients are columns, no functions of them."
+            f"formula={formula!r}: {unquoted(fixed, names)!r} has a bar outside of a random-effect "
+            "term such as '(1 + x | g)'; a term's coefficients are columns, no functions of them."
         )
-    return f"{response} ~ {' '.join(fixed.split())}", terms
+    return unquoted(f"{response} ~ {' '.join(fixed.split())}", names), terms
+
+
+def split_offset(formula):
+    """(formula without its offset(column), that column or None).
+
+    Examples
+    --------
+    >>> from sklmm.design.formula import split_offset
+    >>> split_offset("y ~ x + offset(hours) + (1 | g)")
+    ('y ~ x + (1 | g)', 'hours')
+    """
+    text, names = quoted(formula)
+    found = _OFFSET.findall(text)
+    if len(found) != 1:
+        return formula, None
+    return unquoted(_OFFSET.sub("", text), names), unquoted(found[0], names).strip("`")
 
 
 def split_response(formula):
@@ -66,47 +137,74 @@ def split_response(formula):
 
 
 def learn_formula(formula, table, fit_intercept):
-    """(X [n_rows, n_columns], formulaic's ModelSpec) of a right-hand side on a training table."""
-    Formula, DefaultFormulaParser = _formulaic()
+    """(X [n_rows, n_columns], Formula) of a right-hand side on a training table."""
+    FormulaicFormula, DefaultFormulaParser = _formulaic()
     if not isinstance(table, pd.DataFrame):
         raise ValueError(
             f"fixed_effects={formula!r}: a formula needs columns with names: give X as a DataFrame."
         )
     rhs, name = split_response(formula)[1], f"fixed_effects={formula!r}"
-    parser = DefaultFormulaParser(include_intercept=fit_intercept)
-    parsed = _evaluated(name, lambda: Formula(rhs, _parser=parser))
-    if re.search(r"(?<![\w.`])offset\(", rhs):
+    plain = quoted(rhs)[0]
+    if re.search(r"(?<![\w.])offset\(", plain):
         raise ValueError(
-            f"{name}: a formula has no offset(): leave it out, and name its column in the "
-            "parameter offset."
+            f"{name}: a formula has no offset(): leave it out, and name its column, computed "
+            "beforehand, in the parameter offset."
         )
-    if "|" in rhs or not hasattr(parsed, "required_variables"):
+    parser = DefaultFormulaParser(include_intercept=fit_intercept)
+    parsed = _evaluated(name, lambda: FormulaicFormula(rhs, _parser=parser))
+    try:
+        factors = [factor for term in parsed for factor in term.factors]
+    except (AttributeError, TypeError):
+        factors = None
+    if factors is None or "|" in plain:
         raise ValueError(f"{name}: give one right-hand side, without '|'.")
-    table = _plain(table, parsed.required_variables)
-    _check_missing(parsed.required_variables, table)
-    made = _evaluated(name, lambda: parsed.get_model_matrix(table, output="numpy", **_OPTIONS))
-    return _finite(made, made.model_spec, name), made.model_spec
+    uses = uses_of(factors, table.columns)
+    _check_columns(table, uses)
+    variables = tuple(Variable.learn(table, column, how) for column, how in uses.items())
+    data = _data(variables, table)
+    made = _evaluated(name, lambda: parsed.get_model_matrix(data, output="numpy", **_OPTIONS))
+    return _finite(made, made.model_spec.column_names, name), Formula.learn(
+        rhs, made.model_spec, variables
+    )
 
 
-def apply_formula(spec, table):
-    """The columns of a ModelSpec on a new table."""
-    name, table = f"fixed_effects={str(spec.formula)!r}", _plain(table, spec.required_variables)
-    _check_missing(spec.required_variables, table)
+def apply_formula(formula, table):
+    """The columns of a `Formula` on a new table."""
+    name = f"fixed_effects={formula.text!r}"
+    _check_columns(table, formula.columns)
+    data = _data(formula.variables, table)
     made = _evaluated(
         name,
-        lambda: spec.get_model_matrix(table, **_OPTIONS),
-        on_unseen=lambda: _check_levels(spec, table),
+        lambda: formula.spec.get_model_matrix(data, **_OPTIONS),
+        on_unseen=lambda: _check_levels(formula.spec, data),
     )
-    return _finite(made, made.model_spec, name)
+    return _finite(made, formula.column_names, name)
 
 
-def formula_state(spec):
+def _data(variables, table):
+    """The table that formulaic gets, of the formula's columns alone."""
+    columns = {v.name: v.prepared(table) for v in variables}
+    return pd.DataFrame(columns, index=pd.RangeIndex(len(table)))
+
+
+def _check_columns(table, columns):
+    """Raise ValueError for columns that stand twice or have missing cells."""
+    for column in columns:
+        if isinstance(table[column], pd.DataFrame):
+            raise ValueError(
+                f"X has {table[column].shape[1]} columns of the name {column!r}, which the formula "
+                "uses: give each a name of its own."
+            )
+    missing = [c for c in columns if table[c].isna().any()]
+    if missing:
+        raise_not_finite(missing, "fixed-effects", "NaN")
+
+
+def _state(spec):
     """A ModelSpec as plain data: its terms, and what its transforms and factors have learnt.
 
     formulaic keeps the contrasts for introspection alone, and finds the structure again.
     """
-    if spec is None:
-        return None
     terms = [[(f.expr, f.eval_method.value) for f in term.factors] for term in spec.formula]
     learnt = {
         factor: (kind.value, _without_contrasts(state))
@@ -115,10 +213,8 @@ def formula_state(spec):
     return {"terms": terms, "transforms": spec.transform_state, "factors": learnt}
 
 
-def restored_formula(state):
-    """The ModelSpec of a `formula_state`."""
-    if state is None:
-        return None
+def _restored(state):
+    """The ModelSpec of a `_state`."""
     Formula, _ = _formulaic()
     from formulaic import ModelSpec
     from formulaic.parser.types import Factor, Term
@@ -159,6 +255,8 @@ def _formulaic():
 def _evaluated(name, build, on_unseen=lambda: None):
     from formulaic.errors import DataMismatchWarning, FormulaicError
 
+    reasons = (FormulaicError, ArithmeticError, LookupError, SyntaxError, TypeError, ValueError)
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # formulaic would code a level that it has not seen as the reference level.
@@ -175,22 +273,12 @@ def _evaluated(name, build, on_unseen=lambda: None):
                 ", not seen when the model was fitted: they have no coefficient. Replace them, or "
                 "make the column a grouping factor in random_effects."
             ) from None
-        except (FormulaicError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        except reasons as error:
             # formulaic marks places with escape codes, on further lines.
             reason = str(error).split("\n")[0]
-            raise ValueError(f"{name}: {reason}") from error
-
-
-def _plain(table, variables):
-    """The table with pandas' nullable strings as objects: formulaic takes them for numbers."""
-    strings = [c for c in table if c in variables and isinstance(table[c].dtype, pd.StringDtype)]
-    return table.astype(dict.fromkeys(strings, object)) if strings else table
-
-
-def _check_missing(variables, table):
-    missing = [c for c in table if c in variables and table[c].isna().any()]
-    if missing:
-        raise_not_finite(missing, "fixed-effects", "NaN")
+            texts = {"formula": name, "reason": str(error)}
+            hints = [f" ({hint})" for where, what, hint in _HINTS if re.search(what, texts[where])]
+            raise ValueError(f"{name}: {reason}{''.join(hints)}") from error
 
 
 def _check_levels(spec, table):
@@ -209,10 +297,10 @@ def _check_levels(spec, table):
             )
 
 
-def _finite(made, spec, name):
+def _finite(made, columns, name):
     X = np.asarray(made, dtype=np.float64)
     if not np.isfinite(X).all():
-        bad = np.array(spec.column_names)[~np.isfinite(X).all(axis=0)]
+        bad = np.array(columns)[~np.isfinite(X).all(axis=0)]
         raise ValueError(
             f"{name}: {', '.join(map(repr, map(str, bad)))} is not finite: change the formula, or "
             "the rows where it is not defined."

@@ -43,15 +43,20 @@ def learn_kind(values, name):
     ValueError
         For floats that cannot tell whole numbers apart.
     """
-    if isinstance(values, pd.CategoricalIndex):
-        values = values.remove_unused_categories().categories
-    values = plain(values)
-    if len(lossy := values[_lossy(values)]):
+    kind = kind_of(values, name)
+    if kind in NUMBERS and len(lossy := (values := plain(values))[_lossy(values)]):
         raise ValueError(
             f"The {name} holds {_shown(lossy)}: {values.dtype} numbers of this size cannot tell "
             f"whole numbers apart, so different labels may have become one. {_READ}"
         )
-    return _kind(values, name) if len(values) else ""
+    return kind
+
+
+def kind_of(values, name):
+    """Kind of labels, an Index of which none is missing; "" for none, TypeError for two kinds."""
+    if isinstance(values, pd.CategoricalIndex):
+        values = values.remove_unused_categories().categories
+    return _kind(plain(values), name) if len(values) else ""
 
 
 def find(labels, kind, values, name):

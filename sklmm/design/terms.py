@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 
 _TERM = re.compile(r"^\s*\(?(?P<lhs>[^|()]*)(?P<bar>\|\|?)(?P<group>[^|()]*)\)?\s*$")
-_NAME = re.compile(r"^(`[^`]+`|[^`+*/:|()^]+)$")
+_NAME = re.compile(r"^[^`+*/:|()^]+$")
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,18 @@ class RandomEffect:
         return f"({' + '.join(lhs)} {bar} {self.label})"
 
 
+def quoted(text):
+    """(text with a mark for each name in backquotes, those names in backquotes): for `unquoted`."""
+    names = re.findall(r"`[^`]+`", text)
+    marks = iter(range(len(names)))
+    return re.sub(r"`[^`]+`", lambda _: f"\ue000{next(marks)}\ue001", text), names
+
+
+def unquoted(text, names):
+    """The text again with its names in backquotes."""
+    return re.sub("\ue000(\\d+)\ue001", lambda found: names[int(found[1])], text)
+
+
 def _error(term, why):
     return ValueError(
         f"random_effects: cannot read the term {term!r}: {why}. Write a column name, or an "
@@ -102,11 +114,12 @@ def _error(term, why):
     )
 
 
-def _name(text, term):
+def _name(text, term, names):
     text = text.strip()
     if not _NAME.match(text):
+        text = unquoted(text, names)
         raise _error(term, f"{text!r} is not a column name" if text else "a column name is missing")
-    return text.strip("`")
+    return unquoted(text, names).strip("`")
 
 
 def parse_term(term):
@@ -133,8 +146,9 @@ def parse_term(term):
     >>> [str(t) for t in parse_term("(1 | school/class)")]
     ['(1 | school)', '(1 | school:class)']
     """
-    match = _TERM.match(term)
-    if match is None or term.count("(") != term.count(")"):
+    text, names = quoted(term)
+    match = _TERM.match(text)
+    if match is None or text.count("(") != text.count(")"):
         raise _error(term, "it is not of the form '(coefficients | group)'")
     intercept, slopes = True, []
     for item in re.sub(r"-\s*1\b", "+0", match["lhs"]).strip().removeprefix("+").split("+"):
@@ -144,14 +158,14 @@ def parse_term(term):
             case "0":
                 intercept = False
             case name:
-                slopes.append(_name(name, term))
+                slopes.append(_name(name, term, names))
     if not intercept and not slopes:
         raise _error(term, "no coefficient varies")
     if len(set(slopes)) < len(slopes):
         raise _error(term, "a slope is named twice")
     terms, path = [], ()
     for factor in match["group"].split("/"):
-        path += tuple(_name(column, term) for column in factor.split(":"))
+        path += tuple(_name(column, term, names) for column in factor.split(":"))
         terms.append(
             RandomEffect(
                 path[0] if len(path) == 1 else path,

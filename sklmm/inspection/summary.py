@@ -52,11 +52,11 @@ def _cells(table, blank=" "):
 def _aligned(values, shown, blank):
     texts = ["" if np.isnan(value) else shown(value) for value in values]
     before = [re.search(r"[.e]|$", text).start() for text in texts]
-    most = max(before)
+    most = max(before, default=0)
     texts = [
         blank * (most - k) + text if text else "" for k, text in zip(before, texts, strict=True)
     ]
-    width = max(map(len, texts))
+    width = max(map(len, texts), default=0)
     return [text.ljust(width, blank) if text else "" for text in texts]
 
 

@@ -143,9 +143,10 @@ def test_fixed_columns_of_any_numeric_type_are_floats(table, dtype):
     np.testing.assert_array_equal(design.X[:, 1], values.astype(float))
 
 
-def test_strings_that_hold_numbers_are_numbers(table):
-    _, design = learn(table.assign(x=table["x"].astype(str)), ["g"], ["x"])
-    np.testing.assert_array_equal(design.X[:, 1], table["x"])
+def test_strings_of_digits_are_no_numbers(table):
+    for fixed, effects in ((["x"], ["g"]), ([], ["(0 + x | g)"])):
+        with pytest.raises(ValueError, match=r"column 'x' holds '1'.* digits.*astype\(float\)"):
+            learn(table.assign(x=table["x"].astype(str)), effects, fixed)
 
 
 def test_nullable_missing_value_is_a_missing_value(table):

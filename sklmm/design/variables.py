@@ -1,0 +1,183 @@
+"""Columns that a formula names: numbers in float64, labels as categories, the same at predict.
+
+R's rules, which formulaic leaves to its caller. A number is a number in whatever type a column
+holds it (narrow integers' products would wrap, and pandas has numbers as objects beside a missing
+one); a string, a category or a boolean is a factor. A factor has the levels that the rows of the
+fit have, and another one at predict is an error.
+"""
+
+import ast
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from sklmm._state import PlainState
+from sklmm.design.labels import NUMBERS, conformed, find, kind_of, plain
+
+#: Above it integers are not all floats.
+WHOLE = 2**53
+_NAME = r"`[^`]+`|[^\W\d]\w*"
+_FACTOR = re.compile(rf"C\(\s*({_NAME})\s*(?:,(.*))?\)", re.DOTALL)
+_TIMES = ("date", "datetime", "datetime with a time zone", "timedelta")
+
+
+@dataclass(frozen=True)
+class Variable(PlainState):
+    """A column that a formula names, as it was in the fit.
+
+    `levels` are a factor's, in order; None of a number, and of what only functions take.
+    """
+
+    name: str
+    kind: str
+    levels: pd.Index | None
+    uses: tuple
+
+    @property
+    def called(self):
+        """What errors call it."""
+        return f"fixed-effects column {self.name!r}"
+
+    @classmethod
+    def learn(cls, table, name, uses):
+        """The variable of a training table; `uses` are those of `uses_of`."""
+        self = cls(name, "", None, tuple(sorted(uses)))
+        values = _index(table[name])
+        kind = kind_of(values, self.called)
+        levels = None
+        if _is_factor(values, kind, uses):
+            levels = pd.factorize(values, sort=True)[1]
+            levels = plain(levels) if isinstance(levels, pd.CategoricalIndex) else levels
+        if levels is None and "bare" in uses:
+            self._check_bare(kind, values)
+        if levels is not None and kind == "string" and "bare" in uses:
+            self._check_digits(values, levels)
+        return cls(name, kind, levels, self.uses)
+
+    def prepared(self, table):
+        """The column as formulaic is to have it; TypeError or ValueError for other kinds of values.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For values of another kind than the fit's, and levels that it had not.
+        """
+        values = _index(table[self.name])
+        if self.levels is not None:
+            return self._factor(values)
+        if self.kind in (*NUMBERS, "boolean"):
+            return self._numbers(values)
+        kind = kind_of(values, self.called) if len(values) else self.kind
+        if kind != self.kind:
+            raise TypeError(
+                f"The {self.called} has values of kind {kind}, and had values of kind {self.kind} "
+                "when the model was fitted: convert it."
+            )
+        return table[self.name].to_numpy(object)
+
+    def _factor(self, values):
+        places = find(self.levels, self.kind, values, self.called)
+        if (places < 0).any():
+            unseen = pd.unique(values[places < 0]).tolist()
+            shown = ", ".join(map(repr, unseen[:5])) + ", ..." * (len(unseen) > 5)
+            raise ValueError(
+                f"The {self.called} holds {shown}, not seen when the model was fitted: there is no "
+                "coefficient for it. Replace such labels, fit with rows that have them, or make "
+                "the column a grouping factor in random_effects."
+            )
+        return pd.Categorical.from_codes(places, self.levels)
+
+    def _numbers(self, values):
+        if self.kind == "boolean":
+            return np.asarray(conformed(values, self.kind, pd.Index([False, True]), self.called))
+        kind = kind_of(values, self.called) if len(values) else self.kind
+        if kind not in (*NUMBERS, "boolean"):
+            values = values[:1].tolist()[0]
+            raise TypeError(
+                f"The {self.called} holds {values!r}, of kind {kind}, and had numbers when the "
+                "model was fitted: convert it, with astype(float) for example."
+            )
+        numbers = plain(values).to_numpy()
+        if numbers.dtype.kind in "iu" and "C" in self.uses and abs(numbers).max(initial=0) >= WHOLE:
+            return numbers
+        return numbers.astype(np.float64)
+
+    def _check_bare(self, kind, values):
+        if kind in _TIMES:
+            days = f"(X[{self.name!r}] - X[{self.name!r}].min()).dt.days"
+            raise TypeError(
+                f"The {self.called} holds {values[:1].tolist()[0]!r}, of kind {kind}, which is no "
+                f"number and no label: make a number of it, {days} for example, or a factor, "
+                f"C(`{self.name}`)."
+            )
+
+    def _check_digits(self, values, levels):
+        if not isinstance(values, pd.CategoricalIndex) and all(map(_is_number, levels)):
+            raise TypeError(
+                f"The {self.called} holds strings of digits, like {levels[0]!r}: convert them to "
+                f"numbers, with astype(float), or write C(`{self.name}`) for a factor."
+            )
+
+
+def uses_of(factors, columns):
+    """How formulaic's factors use each column: {name: {"bare", "C", "call"}}.
+
+    "bare" is by itself, "C" as the first argument of C(), "call" in any other expression.
+    """
+    uses = {}
+    for factor in factors:
+        expression = factor.expr
+        if factor.eval_method.value == "lookup":
+            uses.setdefault(expression, set()).add("bare")
+        elif factor.eval_method.value == "python":
+            if found := _FACTOR.fullmatch(expression):
+                uses.setdefault(found[1].strip("`"), set()).add("C")
+                expression = f"C({found[2] or ''})"
+            for name in _names(expression):
+                uses.setdefault(name, set()).add("call")
+    return {name: how for name, how in uses.items() if name in columns}
+
+
+def C(data, *args, **kwargs):
+    """formulaic's C, whose levels are integers where the numbers are whole."""
+    from formulaic.transforms import C
+
+    if isinstance(data, pd.Series) and data.dtype == np.float64 and (data == data.round()).all():
+        data = data.astype(np.int64)
+    return C(data, *args, **kwargs)
+
+
+def _is_factor(values, kind, uses):
+    if kind in NUMBERS:
+        return isinstance(values, pd.CategoricalIndex) or uses == {"C"}
+    return "call" not in uses and (kind not in _TIMES or "bare" not in uses)
+
+
+def _index(values):
+    return pd.Index(values.array, tupleize_cols=False)
+
+
+def _names(expression):
+    """Names of the variables in a Python expression, in which backquotes mark names."""
+    quoted = []
+
+    def name(match):
+        quoted.append(match[0].strip("`"))
+        return f"_quoted_{len(quoted) - 1}"
+
+    try:
+        tree = ast.parse(re.sub(r"`[^`]+`", name, expression).strip(), mode="eval")
+    except SyntaxError:
+        return set()
+    found = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    return {quoted[int(n[8:])] if n.startswith("_quoted_") else n for n in found}
+
+
+def _is_number(text):
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
