@@ -145,7 +145,7 @@ def test_fixed_columns_of_any_numeric_type_are_floats(table, dtype):
 
 def test_strings_of_digits_are_no_numbers(table):
     for fixed, effects in ((["x"], ["g"]), ([], ["(0 + x | g)"])):
-        with pytest.raises(ValueError, match=r"column 'x' holds '1'.* digits.*astype\(float\)"):
+        with pytest.raises(ValueError, match=r"column 'x' holds '1.0'.* digits.*astype\(float\)"):
             learn(table.assign(x=table["x"].astype(str)), effects, fixed)
 
 
