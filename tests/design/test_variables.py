@@ -1,5 +1,6 @@
 """Columns of a formula: their kind and their levels are the fit's, in R's rules."""
 
+import pickle
 from decimal import Decimal
 
 import numpy as np
@@ -197,3 +198,17 @@ def test_variables_are_those_of_the_expressions():
         "small": {"call"},
         "f": {"C"},
     }
+
+
+def test_a_loaded_formula_is_the_saved_one():
+    table = TABLE.assign(f=TABLE["f"].astype(ORDERED), cut=pd.cut(TABLE["x"], [-9, -1, 1, 9]))
+    with pytest.warns(UserWarning, match="left out"):
+        model = fitted("f * C(k) + b + cut:x", table[~EMPTY], Y[~EMPTY])
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict(table[~EMPTY]), model.predict(table[~EMPTY]))
+    for new in (table[EMPTY], table.assign(f="z"), table.astype({"b": "datetime64[ns]"})):
+        with pytest.raises((TypeError, ValueError)) as expected:
+            model.predict(new)
+        with pytest.raises((TypeError, ValueError)) as found:
+            again.predict(new)
+        assert str(found.value) == str(expected.value)
