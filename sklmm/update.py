@@ -111,7 +111,7 @@ def _grown(result, design, before, after, linear, d):
         new = np.setdiff1d(np.arange(b.n_levels), place)
         mean, cov = np.zeros((b.n_levels, b.r)), np.tile(S, (b.n_levels, 1, 1))
         mean[place], cov[place] = result.effects[k], result.effects_cov[k]
-        root = np.zeros((b.n_levels, b.r, width), np.float32)
+        root = np.zeros((b.n_levels, b.r, width), result.effects_root[k].dtype)
         root[place, :, :m] = result.effects_root[k]
         if own_columns:
             fresh = np.eye(len(new) * b.r, width, first).reshape(len(new), b.r, width)
@@ -197,7 +197,7 @@ class _Rows:
             y_centre=0.0,
             y_scale=1.0,
             basis=np.zeros((0, 0)),
-            z_scales=(),
+            z_bases=(),
             log_det_basis=0.0,
         )
 

@@ -146,6 +146,37 @@ def test_moving_the_origin_of_a_slope_keeps_the_likelihood(table, shift):
     )
 
 
+@pytest.mark.parametrize(
+    ("e_step", "origin", "unit"), [("exact", 1.6e9, 86400.0), ("cg", 2015.0, 5.0)]
+)
+def test_unix_seconds_and_years_are_slopes_like_others(e_step, origin, unit):
+    rng = np.random.default_rng(4)
+    X = pd.DataFrame({"g": np.repeat(np.arange(12), 8), "x": rng.uniform(-1, 1, 96)})
+    slope = 0.6 + rng.normal(0, 0.5, 12)
+    y = rng.normal(0, 0.6, 12)[X["g"]] + slope[X["g"]] * X["x"] + rng.normal(0, 0.4, 96)
+    new, found = slice(0, 9), []
+    for table, units in ((X, 1.0), (X.assign(x=origin + unit * X["x"]), unit)):
+        model = MixedEffectsRegressor(["(1 + x | g)"], e_step=e_step, random_state=0, tol=1e-6)
+        model.set_params(warm_start=True).fit(table, y)
+        components = model.variance_components_.set_index("name")
+        interval = {"method": "profile", "X": table, "y": y} if e_step == "exact" else {}
+        own = {
+            "coefficient": units * model.fixed_effects_.loc["x", ["estimate", "std_error"]],
+            "sd": units * components.loc["x", ["sd", "std_error"]].astype(float),
+            "interval": units * model.conf_int(**interval).loc["sd(g, x)"],
+            "effects": units * model.random_effects_["g"]["x"],
+            "their sd": units * model.random_effects_std_["g"]["x"],
+            "mean and sd": model.predict(table, return_std=True),
+            "of a new level": model.predict(table.assign(g=-1), return_std=True),
+            "draws": model.sample_y(table, 3, random_state=0),
+        }
+        assert model.fit(table, y).n_iter_ <= 2
+        own["updated"] = model.update(table[new], y[new]).predict(table)
+        found.append(own)
+    for what, values in found[0].items():
+        np.testing.assert_allclose(found[1][what], values, rtol=1e-4, err_msg=what)
+
+
 @few
 @given(tables(), st.integers(0, 2**32 - 1), st.sampled_from(["reml", "ml"]))
 def test_weights_repeat_rows(table, seed, method):

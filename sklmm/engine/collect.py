@@ -127,7 +127,8 @@ def collect(algorithm, last, posterior, history, trace, stopped=False):
     roots, first = [], p
     for k, b in enumerate(problem.blocks):
         part = root[first : first + b.n_levels * b.r].reshape(b.n_levels, b.r, -1)
-        roots.append(problem.effects(k, part).astype(np.float32))
+        # A slope's far origin makes an intercept's deviations large beside those of a row.
+        roots.append(problem.effects(k, part).astype(np.float32 if b.r == 1 else np.float64))
         first += b.n_levels * b.r
     return EMResult(
         coef=problem.coef(posterior.beta),

@@ -224,8 +224,8 @@ def _warm_factors(problem, start, factors, sigma):
         if block.sd is not None or covariance.shape != (block.r, block.r):
             out.append(factors[k])
             continue
-        scale = problem.z_scales[k] / problem.y_scale
-        values, vectors = np.linalg.eigh(covariance * np.outer(scale, scale))
+        back = np.linalg.inv(problem.y_scale * problem.z_bases[k])
+        values, vectors = np.linalg.eigh(back @ covariance @ back.T)
         values = np.maximum(values, (RAISED_SD * sigma) ** 2)
         out.append(np.linalg.cholesky((vectors * values) @ vectors.T))
     return tuple(out)

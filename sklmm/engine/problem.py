@@ -3,11 +3,16 @@
 Every length-like quantity is scaled so that tolerances mean the same whatever the units of the
 table:
 
-    y' = (y - m) / s,   X' = X B with X'^T w X' = n I,   z' = z / rms(z)
+    y' = (y - m) / s,   X' = X B with X'^T w X' = n I,   z' = z A with unit mean squares
 
 B comes from the eigenvectors of the scaled cross-product of the centred columns. A column that
 depends linearly on earlier ones is left out, its row of B 0 (`engine.rank`); but with no more rows
 than columns directions without variation are, so that the solution is that of minimum norm.
+
+A is upper triangular, by Gram and Schmidt's procedure: a term whose coefficients may be correlated
+is the same model in any basis of its columns, b = A b', Sigma = A Sigma' A^T, and in this one a
+slope's origin, be it that of Unix seconds, is near its data. Of independent coefficients, which
+are a block each, A is the scale alone: there the origin is part of the model.
 """
 
 from dataclasses import dataclass, replace
@@ -62,7 +67,7 @@ class Problem:
     y_centre: float
     y_scale: float
     basis: np.ndarray
-    z_scales: tuple
+    z_bases: tuple
     log_det_basis: float
     perfect: bool = False
     offset: np.ndarray | None = None
@@ -108,20 +113,26 @@ class Problem:
         """The same for differences of coefficients, which no centre shifts."""
         return np.asarray(beta) @ self.basis.T * self.y_scale
 
-    def covariance(self, block, factor):
+    def factor(self, block, L):
+        """A factor [r, r] of the covariance of block number `block`, from that in standard units.
+
+        Not triangular.
+        """
+        return self.y_scale * self.z_bases[block] @ L
+
+    def covariance(self, block, L):
         """Covariance [r, r] of block number `block` from its factor in standard units."""
-        scaled = factor * (self.y_scale / self.z_scales[block])[:, None]
-        return scaled @ scaled.T
+        factor = self.factor(block, L)
+        return factor @ factor.T
 
     def effects(self, block, b):
         """Random effects in y's units, [n_levels, r, ...]."""
-        scale = self.y_scale / self.z_scales[block]
-        return b * scale.reshape((1, -1) + (1,) * (b.ndim - 2))
+        return np.einsum("ab,jb...->ja...", self.y_scale * self.z_bases[block], b)
 
     def effects_covariance(self, block, V):
         """Covariances of a block's effects in y's units, [n_levels, r, r]."""
-        scale = self.y_scale / self.z_scales[block]
-        return V * np.outer(scale, scale)
+        A = self.y_scale * self.z_bases[block]
+        return A @ V @ A.T
 
 
 def _crossprod(refs, z, weights, n_levels):
@@ -187,22 +198,41 @@ def _whiten(X, weights, n, fit_intercept):
     return whitened, basis, log_det
 
 
-def _scaled_blocks(design, weights, n, y_scale):
-    """The blocks with z / rms(z), and those rms."""
-    blocks, z_scales = [], []
+def _standard_blocks(design, weights, n, y_scale):
+    """The blocks with z A in the place of z, and those A."""
+    blocks, bases = [], []
     for b in design.blocks:
-        if b.z is None:
-            z, rms = np.ones((len(weights), 1)), np.ones(1)
-        else:
-            rms = np.sqrt(weights @ b.z**2 / n)
-            rms = np.where(rms > 0, rms, 1.0)
-            z = b.z / rms
-        sd = None if b.sd is None else b.sd * float(rms[0]) / y_scale
+        z, A = np.ones((len(weights), 1)), np.eye(1)
+        if b.z is not None:
+            z, A = _orthogonal(b.z, weights, n)
+        sd = None if b.sd is None else b.sd / float(A[0, 0]) / y_scale
         blocks.append(
             BlockData(b.refs, z, b.n_levels, sd, _crossprod(b.refs, z, weights, b.n_levels))
         )
-        z_scales.append(rms)
-    return tuple(blocks), tuple(z_scales)
+        bases.append(A)
+    return tuple(blocks), tuple(bases)
+
+
+def _orthogonal(z, weights, n):
+    """z A [n_rows, r] with unit mean squares, unrelated over the rows, and A [r, r].
+
+    A column that depends on those before it is scaled only.
+    """
+    size = np.sqrt(weights @ z**2 / n)
+    size = np.where(size > 0, size, 1.0)
+    A = np.diag(1 / size)
+    out = z / size
+    for a in range(1, len(A)):
+        rest, own = out[:, a].copy(), A[:, a].copy()
+        # Twice, as one pass leaves rounding of the size of what it takes away.
+        for _ in range(2):
+            along = out[:, :a].T @ weighed(rest, weights) / n
+            rest -= out[:, :a] @ along
+            own -= A[:, :a] @ along
+        left = np.sqrt(weighed(rest, weights) @ rest / n)
+        if left > RANK_TOLERANCE:
+            out[:, a], A[:, a] = rest / left, own / left
+    return out, A
 
 
 def standardize(
@@ -223,7 +253,7 @@ def standardize(
         if offset is not None:
             y, offset = y - offset, None
         centre, scale, perfect, y = _units(X, y, weights, n, fit_intercept, columns)
-    blocks, z_scales = _scaled_blocks(design, weights, n, scale)
+    blocks, z_bases = _standard_blocks(design, weights, n, scale)
     return Problem(
         y=y / scale,
         X=X,
@@ -235,7 +265,7 @@ def standardize(
         y_centre=centre,
         y_scale=scale,
         basis=basis,
-        z_scales=z_scales,
+        z_bases=z_bases,
         log_det_basis=log_det,
         perfect=perfect,
         offset=offset,
@@ -294,7 +324,7 @@ def in_own_units(design, y, weights, *, fit_intercept, reml, sigma=None):
         y_centre=0.0,
         y_scale=1.0,
         basis=np.eye(len(kept))[:, kept],
-        z_scales=tuple(np.ones(b.r) for b in blocks),
+        z_bases=tuple(np.eye(b.r) for b in blocks),
         log_det_basis=0.0,
     )
 
@@ -336,6 +366,6 @@ def stacked(problem, d):
         weights=weights,
         blocks=tuple(blocks),
         basis=np.kron(np.eye(d), problem.basis),
-        z_scales=tuple(s for s in problem.z_scales for _ in range(d)),
+        z_bases=tuple(A for A in problem.z_bases for _ in range(d)),
         log_det_basis=d * problem.log_det_basis,
     )

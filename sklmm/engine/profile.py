@@ -17,9 +17,9 @@ from scipy.optimize import brentq, minimize
 
 from sklmm.engine.collect import theta_covariance
 from sklmm.engine.e_step.base import n_theta
+from sklmm.engine.em import gaussian_theta
 from sklmm.engine.m_step import MIN_SIGMA, gradient, is_singular
 from sklmm.engine.satterthwaite import coefficient_slopes, displaced, observed
-from sklmm.engine.theta import Theta
 
 #: Steps outwards, in units of the Wald interval's half width, at which a limit is looked for.
 OUTWARDS = (1.0, 1.5, 2.5, 4.0, 7.0, 12.0, 25.0, 60.0)
@@ -60,10 +60,17 @@ class Profile:
     def _moments(self, params):
         return self.kernel.step(params, self.state, self.seed)[0]
 
-    def _natural(self, delta):
+    def _theta(self, delta):
         params = displaced(self.params, delta)
-        raw = [np.log(params.sigma)] if self.space.estimated else []
-        return self.space.natural(Theta(np.zeros(self.space.p), params.factors, np.array(raw)))
+        return gaussian_theta(self.space, params, np.zeros(self.space.p))
+
+    def _natural(self, delta):
+        return self.space.natural(self._theta(delta))
+
+    def natural_slopes(self, z):
+        """D natural / d z at theta-hat + root z."""
+        slopes = self.space.jacobian(self._theta(self.root @ z))[:, self.space.p :]
+        return slopes @ self.root[: slopes.shape[1]]
 
     def starts(self, start):
         """Where to begin: at `start` and, with a variance of 0, where it is none as well.
@@ -95,8 +102,8 @@ class Profile:
     def units(self):
         """Unit of each SD (the residual one, of its column), correlation (1) and sigma."""
         sigma, problem, out = self.params.sigma, self.problem, []
-        for b, scales in zip(problem.blocks, problem.z_scales, strict=True):
-            out.append(sigma * problem.y_scale / scales)
+        for b, A in zip(problem.blocks, problem.z_bases, strict=True):
+            out.append(sigma * problem.y_scale * np.linalg.norm(A, axis=1))
             out.append(np.ones(b.r * (b.r - 1) // 2))
         return np.concatenate([*out, [sigma * problem.sigma_scale]])
 
@@ -138,7 +145,7 @@ class _OfNatural:
             + [[0.0]]
         )
         self.bounds = (-1.0, 1.0) if correlations[self.i] else (0.0, np.inf)
-        self.unit = profile.units()[self.i]
+        self.unit = std if (std := profile.std[i]) > 0 else profile.units()[self.i]
 
     def _value(self, z):
         return self.profile._natural(self.profile.root @ z)[self.i]
@@ -151,11 +158,7 @@ class _OfNatural:
             return _loss(profile, z)[:2]
 
         def slope(z):
-            h = 1e-5
-            units = np.eye(len(z))
-            return np.array([(self._value(z + h * e) - self._value(z - h * e)) for e in units]) / (
-                2 * h
-            )
+            return profile.natural_slopes(z)[self.i]
 
         starts, scale = [], 1.0
         for z in profile.starts(start):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg import block_diag
 from scipy.special import expit, logit
 
 from sklmm.engine.e_step.base import vech_indices
@@ -100,14 +101,37 @@ class Space:
         return natural(covariances, list(self.family(theta.raw).values()))
 
     def jacobian(self, theta):
-        """D natural / d theta [n_natural, size], by central differences."""
-        flat, h = self.join(theta), 1e-6
-        columns = [
-            (self.natural(self.split(flat + h * e)) - self.natural(self.split(flat - h * e)))
-            / (2 * h)
-            for e in np.eye(self.size)
+        """D natural / d theta [n_natural, size]."""
+        problem, h = self.problem, 1e-6
+        blocks = [
+            slopes(problem.factor(k, L), problem.factor(k, np.eye(len(L))))
+            for k, L in enumerate(theta.factors)
         ]
-        return np.column_stack(columns) if columns else np.zeros((len(self.natural(theta)), 0))
+        family = np.zeros((len(self.parameters), len(theta.raw)))
+        for i, e in enumerate(h * np.eye(len(theta.raw))):
+            up, down = (list(self.family(theta.raw + d).values()) for d in (e, -e))
+            family[:, i] = np.subtract(up, down) / (2 * h)
+        return block_diag(np.zeros((0, self.p)), *blocks, family)
+
+
+def slopes(factor, basis):
+    """Derivatives of a covariance's SDs and correlations in vech L, for F = basis L: [m, m].
+
+    In closed form: at a slope's far origin a correlation differs from 1 in its last digits only.
+    """
+    r = len(factor)
+    sd = np.linalg.norm(factor, axis=1)
+    safe = np.where(sd > 0, sd, 1.0)[:, None]
+    unit, pairs = factor / safe, np.tril_indices(r, -1)
+    columns = []
+    for a, b in zip(*vech_indices(r), strict=True):
+        change = basis[:, a] / safe[:, 0]
+        along = unit[:, b] * change
+        turned = -along[:, None] * unit
+        turned[:, b] += change
+        corr = turned @ unit.T
+        columns.append(np.concatenate([along * sd * (sd > 0), (corr + corr.T)[pairs]]))
+    return np.column_stack(columns)
 
 
 def observed_information(score, m):

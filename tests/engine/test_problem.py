@@ -54,8 +54,10 @@ def test_covariances_and_effects_come_back_in_the_tables_units(design_and_y, wei
     scaled = np.einsum("na,na->n", problem.blocks[0].z, b[problem.blocks[0].refs])
     table = np.einsum("na,na->n", design.blocks[0].z, own[design.blocks[0].refs])
     np.testing.assert_allclose(table, scaled * problem.y_scale, rtol=1e-12)
-    ratio = own[0] / b[0]
-    np.testing.assert_allclose(covariance, factor @ factor.T * np.outer(ratio, ratio), rtol=1e-12)
+    # The effects are a linear map of the standard ones, and so is their covariance.
+    to_table = np.linalg.lstsq(b, own, rcond=None)[0]
+    moved = to_table.T @ factor
+    np.testing.assert_allclose(covariance, moved @ moved.T, rtol=1e-10)
 
 
 def test_cross_products_are_sums_over_a_levels_rows(design_and_y, weights):
@@ -96,6 +98,26 @@ def test_extreme_units_change_nothing_in_standard_units(design_and_y, weights, s
     # X is unique up to a rotation.
     np.testing.assert_allclose(problem.X @ problem.X.T, usual.X @ usual.X.T, atol=1e-8)
     np.testing.assert_allclose(problem.y, usual.y, rtol=1e-8)
+
+
+@pytest.mark.parametrize(("origin", "unit"), [(2015.0, 1.0), (1.6e9, 3600.0)])
+def test_a_slopes_origin_is_the_datas_own_where_coefficients_are_correlated(origin, unit):
+    X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+    far = X.assign(Days=origin + unit * X["Days"])
+    for term, same in (("(1 + Days | Subject)", True), ("(1 + Days || Subject)", False)):
+        usual, moved = (
+            standardize(
+                DesignSpec.learn(table, resolve_terms([term]), None, True)[1],
+                y.to_numpy(),
+                np.ones(len(y)),
+                fit_intercept=True,
+                reml=True,
+            )
+            for table in (X, far)
+        )
+        assert np.allclose(usual.blocks[-1].z, moved.blocks[-1].z, rtol=1e-7) == same
+        # The origin is that of a fixed column, however its coefficients vary.
+        np.testing.assert_allclose(abs(usual.X.T @ moved.X) / 180, np.eye(2), atol=1e-7)
 
 
 @pytest.mark.parametrize("centre", [0.0, 1e8, 1.7e9])

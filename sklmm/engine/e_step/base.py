@@ -138,8 +138,8 @@ def joint_loss(problem, factors, loss):
 
     But for the effects' constant, which -0.5 u^T u lacks.
     """
-    for block, factor, scales in zip(problem.blocks, factors, problem.z_scales, strict=True):
-        own = np.abs(np.diag(factor)) * problem.y_scale / scales
+    for block, factor, A in zip(problem.blocks, factors, problem.z_bases, strict=True):
+        own = np.abs(np.diag(factor) * np.diag(A)) * problem.y_scale
         own = np.log(np.maximum(own, 1e-150)) + 0.5 * np.log(2 * np.pi)
         loss += block.n_levels * own.sum()
     return float(loss + problem.n * np.log(problem.y_scale))
