@@ -21,6 +21,7 @@ from sklmm._messages import (
     warn_of_no_convergence,
     warn_of_perfect_fit,
     warn_of_separation,
+    warn_of_undetermined,
 )
 from sklmm._progress import Watch
 from sklmm._reports import Reports
@@ -208,6 +209,7 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
         if result.status is Status.MAX_ITER and result.moving is not None and self._stops_by_rule():
             warn_of_no_convergence(self._labels, result, self.max_iter)
         warn_of_dropped(spec, result)
+        warn_of_undetermined(self._labels, result)
         if result.status is Status.PERFECT:
             warn_of_perfect_fit(spec, design, response.y, result)
         if found is not None:

@@ -57,6 +57,21 @@ def warn_of_dropped(spec, result):
         )
 
 
+def warn_of_undetermined(labels, result):
+    """Name the SDs and correlations that the design leaves undetermined."""
+    names = natural_names(labels.blocks, labels.family)
+    names = [repr(n) for n, out in zip(names, result.undetermined, strict=False) if out]
+    if names:
+        warnings.warn(
+            f"The data do not identify {_listed(names)}: other values have the same likelihood, "
+            "so these estimates are arbitrary and have no standard errors. A slope's column that "
+            "is constant within the levels of its factor is the usual reason, or two factors with "
+            "the same levels: remove that slope or term from random_effects.",
+            UserWarning,
+            stacklevel=5,
+        )
+
+
 def warn_of_perfect_fit(spec, design, y, result):
     """Name the columns that y is computed from.
 

@@ -227,10 +227,11 @@ class Reports:
         )
         estimate, std = self._estimates()
         lower, upper = intervals.bootstrap_intervals(
-            estimates, estimate, level, self._labels.n_fixed
+            estimates, estimate, level, self._labels.bounds
         )
-        dropped = np.isnan(std.to_numpy()) & (np.arange(len(std)) < self._labels.n_fixed)
-        lower[dropped] = upper[dropped] = np.nan
+        unknown = np.isnan(std.to_numpy()) & (np.arange(len(std)) < self._labels.n_fixed)
+        unknown |= self._labels.undetermined(self.result_)
+        lower[unknown] = upper[unknown] = np.nan
         return intervals.table(names, lower, upper).iloc[places]
 
     def _refitted(self, design, response, seed):

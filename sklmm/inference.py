@@ -60,6 +60,18 @@ class Labels:
         return [*self.cutpoints, *self.coef[1:], *natural_names(self.blocks, [])]
 
     @property
+    def bounds(self):
+        """(lower, upper) bounds [m] of the parameters in `names`: of SDs 0, of correlations 1."""
+        lower = [np.full(self.n_fixed, -np.inf)]
+        for _, names in self.blocks:
+            r = len(names)
+            lower += [np.zeros(r), np.full(r * (r - 1) // 2, -1.0)]
+        if not self.cutpoints:
+            lower += [[0.0 if name == "sigma" else -np.inf] for name in self.family]
+        lower = np.concatenate(lower)
+        return lower, np.where(lower == -1.0, 1.0, np.inf)
+
+    @property
     def matrix(self):
         """From (coef, natural) to the reported parameters: cutpoints for intercept and spacings."""
         size = len(self.coef) + len(natural_names(self.blocks, self.family))
@@ -86,6 +98,14 @@ class Labels:
             unknown = np.isnan(np.diag(variance))
         out = np.sqrt(np.maximum(out, 0.0))
         out[(A != 0) @ unknown] = np.nan
+        return out
+
+    def undetermined(self, result):
+        """Which of the reported parameters the design does not determine, bool [m]."""
+        out = np.zeros(len(self.names), bool)
+        found = result.undetermined
+        # A family without cutpoints is reported as it is; with them it has nothing to look at.
+        out[self.n_fixed :] = found[: len(out) - self.n_fixed] if len(found) else False
         return out
 
 
@@ -159,16 +179,24 @@ def variance_components_table(labels, result):
 
 
 def wald_intervals(labels, result, level):
-    """Wald intervals of the coefficients and of SDs, correlations and family parameters."""
-    estimate, std, _ = reported(labels, result)
+    """Wald intervals of the coefficients and of SDs, correlations and family parameters.
+
+    SDs' are cut at 0; those of correlations are of Fisher's z, atanh.
+    """
+    estimate, std, n = reported(labels, result)
     quantile = np.full(len(std), norm.ppf(0.5 + level / 2))
     if result.dof is not None:
         quantile[: len(result.dof)] = t(result.dof).ppf(0.5 + level / 2)
-    half = quantile * std
-    return pd.DataFrame(
-        {"lower": (estimate - half).to_numpy(), "upper": (estimate + half).to_numpy()},
-        index=estimate.index.rename("parameter"),
-    )
+    half, value = (quantile * std).to_numpy(), estimate.to_numpy()
+    lower, upper = value - half, value + half
+    least, most = (bound[labels.n_fixed :] for bound in labels.bounds)
+    lower[n:] = np.maximum(lower[n:], least)
+    corr = n + np.flatnonzero(most == 1.0)
+    r = value[corr]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z, width = np.arctanh(r), half[corr] / (1 - r**2)
+        lower[corr], upper[corr] = np.tanh(z - width), np.tanh(z + width)
+    return pd.DataFrame({"lower": lower, "upper": upper}, index=estimate.index.rename("parameter"))
 
 
 def cutpoints(result):

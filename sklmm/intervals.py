@@ -74,10 +74,8 @@ def _resample(refit, design, response, result, seed):
         return None
 
 
-def bootstrap_intervals(estimates, estimate, level, first_sd):
-    """(lower, upper) from estimates of resamples [n_resamples, n_parameters].
-
-    Parameters from `first_sd` on are not coefficients, and SDs among them not below 0.
+def bootstrap_intervals(estimates, estimate, level, bounds):
+    """(lower, upper) from estimates of resamples [n_resamples, n_parameters], within `bounds`.
 
     estimate - bias +- quantile * SD: percentiles of as few resamples are noisy, and do not correct
     for the bias of SDs.
@@ -85,9 +83,7 @@ def bootstrap_intervals(estimates, estimate, level, first_sd):
     bias = estimates.mean(axis=0) - estimate
     half = norm.ppf(0.5 + level / 2) * estimates.std(axis=0, ddof=1)
     lower, upper = estimate - bias - half, estimate - bias + half
-    positive = estimate.index.str.startswith("sd(") | (estimate.index == "sigma")
-    positive &= np.arange(len(estimate)) >= first_sd
-    return np.where(positive, np.maximum(lower, 0.0), lower), upper
+    return np.maximum(lower, bounds[0]), np.minimum(upper, bounds[1])
 
 
 def simulate(design, response, result, rng):

@@ -74,6 +74,9 @@ class EMResult(PlainState):
         Log-likelihood (REML's criterion under REML), and its Monte Carlo standard error.
     dof : ndarray [n_columns] or None
         Satterthwaite's degrees of freedom of the coefficients.
+    undetermined : ndarray of bool [m]
+        Which SDs, correlations and family parameters the design does not determine: their
+        estimates are one choice of many; empty where that was not looked at.
     sparse_coef, sparse_std, sparse_root : ndarray [k], [k], [k, m]
         Fixed effects of the columns that are kept sparse, their standard errors and their rows of
         the joint root; empty without such columns.
@@ -103,6 +106,7 @@ class EMResult(PlainState):
     chains: np.ndarray | None = None
     loglik_error: float = 0.0
     dof: np.ndarray | None = None
+    undetermined: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     sparse_coef: np.ndarray = field(default_factory=lambda: np.zeros(0))
     sparse_std: np.ndarray = field(default_factory=lambda: np.zeros(0))
     sparse_root: np.ndarray = field(default_factory=lambda: np.zeros((0, 1), np.float32))

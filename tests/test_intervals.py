@@ -80,6 +80,23 @@ def test_pinned_parameters_have_no_width(sleepstudy):
     np.testing.assert_allclose(interval.loc["Days"], wald.loc["Days"], rtol=1e-4)
 
 
+def test_intervals_are_within_the_parameters_bounds():
+    rng = np.random.default_rng(10)
+    X = pd.DataFrame({"g": np.repeat(np.arange(6), 4), "x": np.tile(np.arange(4.0), 6)})
+    u = rng.normal(0, 1, (2, 6))
+    y = u[0][X["g"]] + 0.6 * (u[0] + u[1])[X["g"]] * X["x"] + rng.normal(0, 1, 24)
+    model = MixedEffectsRegressor(["(1 + x | g)"]).fit(X, y)
+    estimate, std = model._estimates()
+    rows = {"X": X, "y": y, "n_resamples": 5, "random_state": 0}
+    for interval in (model.conf_int(), model.conf_int(method="bootstrap", **rows)):
+        assert (interval.loc[interval.index.str.startswith(("sd(", "sigma"))] >= 0).all(axis=None)
+        assert interval.loc["corr(g, Intercept, x)"].between(-1, 1).all()
+    r, half = estimate["corr(g, Intercept, x)"], 1.959964 * std["corr(g, Intercept, x)"]
+    assert abs(r) + half > 1
+    fisher = np.tanh(np.arctanh(r) + np.array([-1, 1]) * half / (1 - r**2))
+    np.testing.assert_allclose(model.conf_int().loc["corr(g, Intercept, x)"], fisher, rtol=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["wald", "profile", "bootstrap"])
 def test_coverage(method):

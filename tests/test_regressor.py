@@ -286,6 +286,9 @@ def test_constant_response_is_a_perfect_fit(sleepstudy):
         np.testing.assert_allclose(mean, constant, atol=1e-12)
         np.testing.assert_array_equal(std, 0.0)
         assert "perfect fit" in model.summary()
+        # Of coefficients the data are sure; a variance of 0 is on its bound.
+        assert (model.fixed_effects_["std_error"] == 0).all()
+        assert model.variance_components_["std_error"].isna().all()
 
 
 def test_constant_within_levels_is_a_fit_with_finite_predictions(sleepstudy):

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from sklmm.engine.identify import unidentified
 from sklmm.engine.m_step import MIN_SIGMA, free_mask, is_singular
 from sklmm.result import EMResult, Status
 
@@ -62,8 +63,11 @@ def perfect(problem, parameters):
     names = sum(b.r * (b.r + 1) // 2 for b in problem.blocks) + len(parameters)
     n_columns = problem.basis.shape[0]
     natural_cov = np.zeros((n_columns + names, n_columns + names))
-    dropped = np.flatnonzero(problem.dropped)
-    natural_cov[dropped] = natural_cov[:, dropped] = np.nan
+    # A variance of 0 is on its bound, where it has no standard error.
+    free = [np.full(b.r * (b.r + 1) // 2, b.sd is None) for b in problem.blocks]
+    free.append([isinstance(kind, str) for kind in parameters.values()])
+    unknown = np.flatnonzero(np.concatenate([problem.dropped, *free]))
+    natural_cov[unknown] = natural_cov[:, unknown] = np.nan
     zeros = [np.zeros((b.n_levels, b.r)) for b in problem.blocks]
     return EMResult(
         coef=problem.coef(beta),
@@ -107,9 +111,9 @@ def collect(algorithm, last, posterior, history, trace, stopped=False):
     if posterior.beta_cov is not None:
         cov[:p, :p] = posterior.beta_cov
     natural_cov = jacobian @ cov @ jacobian.T
-    unknown = np.flatnonzero(
-        np.concatenate([problem.dropped, _unidentified(space, theta, last.covariance)])
-    )
+    undetermined = _undetermined(space)
+    unknown = undetermined | _without_error(space, theta, last.covariance)
+    unknown = np.flatnonzero(np.concatenate([problem.dropped, unknown]))
     natural_cov[unknown] = natural_cov[:, unknown] = np.nan
     # A noisy algorithm stopped before it could estimate its error does not know it.
     mc_error = np.full(len(jacobian), np.nan if algorithm.stochastic else 0.0)
@@ -154,6 +158,7 @@ def collect(algorithm, last, posterior, history, trace, stopped=False):
         moving=moving,
         trace=trace.collect(),
         chains=chains,
+        undetermined=undetermined,
         **_sparse_part(problem, posterior.columns),
     )
 
@@ -212,7 +217,14 @@ def _singular(space, theta):
     return np.concatenate([*blocks, family])
 
 
-def _unidentified(space, theta, covariance):
+def _undetermined(space):
+    """Entries of `natural` that the design leaves undetermined."""
+    gaussian = "sigma" in space.parameters and len(space.parameters) == 1
+    found, sigma = unidentified(space.problem, gaussian and bool(space.estimated))
+    return np.concatenate([found, np.full(len(space.parameters), sigma)])
+
+
+def _without_error(space, theta, covariance):
     """Entries of `natural` without a standard error: singular blocks; all after Adam."""
     singular = _singular(space, theta)
     if covariance is None:

@@ -9,8 +9,8 @@ Z_b its columns,
 are linear in the variances (Hartley, Rao & LaMotte 1978, Biometrics 34, 233-242). The first are
 added up within each coefficient with weights that let every level count as much as its rows know of
 it; the second less what the effects explain, one by one. Consistent, and within a few standard
-errors of the maximum at the cost of one product; correlations start at 0. Coefficients of sparse
-columns count as effects of one more term.
+errors of the maximum at the cost of one product; correlations, at the mean of a slope's column,
+start at 0. Coefficients of sparse columns count as effects of one more term.
 """
 
 import numpy as np

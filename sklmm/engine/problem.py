@@ -135,7 +135,8 @@ class Problem:
         return A @ V @ A.T
 
 
-def _crossprod(refs, z, weights, n_levels):
+def cross_product(refs, z, weights, n_levels):
+    """z^T w z of every level, [n_levels, r, r]."""
     r = z.shape[1]
     out = np.empty((n_levels, r, r))
     # bincount would convert the references anew each time.
@@ -207,7 +208,7 @@ def _standard_blocks(design, weights, n, y_scale):
             z, A = _orthogonal(b.z, weights, n)
         sd = None if b.sd is None else b.sd / float(A[0, 0]) / y_scale
         blocks.append(
-            BlockData(b.refs, z, b.n_levels, sd, _crossprod(b.refs, z, weights, b.n_levels))
+            BlockData(b.refs, z, b.n_levels, sd, cross_product(b.refs, z, weights, b.n_levels))
         )
         bases.append(A)
     return tuple(blocks), tuple(bases)
@@ -309,7 +310,7 @@ def in_own_units(design, y, weights, *, fit_intercept, reml, sigma=None):
     _, basis, _ = _whiten(design.X, weights, n, fit_intercept)
     kept = basis.any(axis=1)
     blocks = tuple(
-        BlockData(b.refs, z, b.n_levels, b.sd, _crossprod(b.refs, z, weights, b.n_levels))
+        BlockData(b.refs, z, b.n_levels, b.sd, cross_product(b.refs, z, weights, b.n_levels))
         for b in design.blocks
         for z in [np.ones((len(y), 1)) if b.z is None else b.z]
     )
@@ -332,7 +333,8 @@ def in_own_units(design, y, weights, *, fit_intercept, reml, sigma=None):
 def reweighted(problem, weights):
     """The problem with other weights [n_rows], its cross-products with them."""
     blocks = tuple(
-        replace(b, crossprod=_crossprod(b.refs, b.z, weights, b.n_levels)) for b in problem.blocks
+        replace(b, crossprod=cross_product(b.refs, b.z, weights, b.n_levels))
+        for b in problem.blocks
     )
     return replace(problem, weights=weights, blocks=blocks)
 
@@ -354,7 +356,7 @@ def stacked(problem, d):
             z = np.zeros((n_rows * d, b.r))
             z[c::d] = b.z
             blocks.append(
-                BlockData(refs, z, b.n_levels, b.sd, _crossprod(refs, z, weights, b.n_levels))
+                BlockData(refs, z, b.n_levels, b.sd, cross_product(refs, z, weights, b.n_levels))
             )
     return replace(
         problem,

@@ -166,6 +166,9 @@ class _OfNatural:
             if (size := np.linalg.norm(along)) > FLAT * self.unit:
                 starts.append(z + along * (value - self._value(z)) / size**2)
                 scale = size
+        if not starts:
+            # The design leaves it undetermined: any value is as good as the estimate.
+            return profile.best, start
         held = {
             "type": "eq",
             "fun": lambda z: (self._value(z) - value) / scale,
