@@ -22,6 +22,7 @@ from sklmm._messages import (
     warn_of_perfect_fit,
     warn_of_separation,
     warn_of_undetermined,
+    warn_of_unsolved,
 )
 from sklmm._progress import Watch
 from sklmm._reports import Reports
@@ -210,6 +211,7 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
             warn_of_no_convergence(self._labels, result, self.max_iter)
         warn_of_dropped(spec, result)
         warn_of_undetermined(self._labels, result)
+        warn_of_unsolved(e_step, result)
         if result.status is Status.PERFECT:
             warn_of_perfect_fit(spec, design, response.y, result)
         if found is not None:

@@ -10,6 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sklmm.design.design import INTERCEPT
 from sklmm.result import natural_names
+from sklmm.steps import ConjugateGradient
 
 #: Share of the largest contribution to y below which a column's is none, and share of y itself.
 TINY = 1e-6
@@ -62,14 +63,37 @@ def warn_of_undetermined(labels, result):
     names = natural_names(labels.blocks, labels.family)
     names = [repr(n) for n, out in zip(names, result.undetermined, strict=False) if out]
     if names:
+        reason = (
+            "a slope's column is constant within the levels of its factor, or two factors are one"
+        )
+        if repr("sigma") in names:
+            reason = "a factor has a level for each row"
         warnings.warn(
             f"The data do not identify {_listed(names)}: other values have the same likelihood, "
-            "so these estimates are arbitrary and have no standard errors. A slope's column that "
-            "is constant within the levels of its factor is the usual reason, or two factors with "
-            "the same levels: remove that slope or term from random_effects.",
+            f"so these estimates are arbitrary and have no standard errors ({reason}). Remove that "
+            "slope or term from random_effects, or pin its SD.",
             UserWarning,
             stacklevel=5,
         )
+
+
+def warn_of_unsolved(e_step, result):
+    """Say that conjugate gradients ended before their tolerance."""
+    if not result.unsolved:
+        return
+    remedy = "leave out a term that is nearly another one, or a column far larger than the others"
+    if isinstance(e_step, ConjugateGradient):
+        remedy = (
+            f"raise max_iter, ConjugateGradient(max_iter={10 * e_step.max_iter}), or use "
+            "e_step='exact' where its memory is enough"
+        )
+    warnings.warn(
+        f"Conjugate gradients ended before their tolerance, with a relative residual of "
+        f"{result.unsolved:.1e}: estimates and standard errors are that much less accurate. To "
+        f"mend it, {remedy}.",
+        ConvergenceWarning,
+        stacklevel=5,
+    )
 
 
 def warn_of_perfect_fit(spec, design, y, result):

@@ -77,6 +77,9 @@ class EMResult(PlainState):
     undetermined : ndarray of bool [m]
         Which SDs, correlations and family parameters the design does not determine: their
         estimates are one choice of many; empty where that was not looked at.
+    unsolved : float
+        Largest relative residual of the last solves by conjugate gradients that ended before their
+        tolerance, or 0.
     sparse_coef, sparse_std, sparse_root : ndarray [k], [k], [k, m]
         Fixed effects of the columns that are kept sparse, their standard errors and their rows of
         the joint root; empty without such columns.
@@ -106,6 +109,7 @@ class EMResult(PlainState):
     chains: np.ndarray | None = None
     loglik_error: float = 0.0
     dof: np.ndarray | None = None
+    unsolved: float = 0.0
     undetermined: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     sparse_coef: np.ndarray = field(default_factory=lambda: np.zeros(0))
     sparse_std: np.ndarray = field(default_factory=lambda: np.zeros(0))

@@ -41,7 +41,8 @@ def refusal(function, *args, **kwargs):
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.filterwarnings(
-            "ignore", message=".*distutils|.*linear combinations|.*alone reproduce y"
+            "ignore",
+            message=".*distutils|.*linear combinations|.*alone reproduce y|.*do not identify",
         )
         try:
             function(*args, **kwargs)

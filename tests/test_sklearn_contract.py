@@ -22,8 +22,9 @@ def crossed():
     return X.assign(kind=np.where(X["x0"] > 0, "high", "low")), y
 
 
-# Some of its tables have columns that are combinations of others.
+# Some of its tables have columns that are combinations of others, or a level for each row.
 @pytest.mark.filterwarnings("ignore:The fixed-effects column")
+@pytest.mark.filterwarnings("ignore:The data do not identify .*level for each row")
 @parametrize_with_checks([MixedEffectsRegressor(), MixedEffectsRegressor(random_effects=[0])])
 def test_scikit_learns_checks(estimator, check, monkeypatch):
     # Without it the array API's check is skipped.

@@ -159,6 +159,7 @@ def collect(algorithm, last, posterior, history, trace, stopped=False):
         trace=trace.collect(),
         chains=chains,
         undetermined=undetermined,
+        unsolved=posterior.unsolved,
         **_sparse_part(problem, posterior.columns),
     )
 

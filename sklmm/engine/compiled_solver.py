@@ -17,6 +17,8 @@ class CompiledSolver:
     def __init__(self, equations):
         latent, weights = equations.latent, equations.problem.weights
         self.system, self.layout, self.n_rows = equations.system, equations.layout, latent.n_rows
+        #: Largest relative residual of a solve that ended before its tolerance.
+        self.unsolved = 0.0
         data = latent.compiled.arrays.data
         padded = np.zeros(data.w.shape[0])
         padded[: len(weights)] = weights
@@ -30,7 +32,7 @@ class CompiledSolver:
             return np.concatenate([self.solve(right[:, i : i + most], tol) for i in parts], axis=1)
         right = tf.constant(np.asarray(right))
         ones = tf.ones([right.shape[1]], tf.float64)
-        x, _ = solve(
+        x, _, left = solve(
             self.data,
             self.system,
             right,
@@ -39,6 +41,8 @@ class CompiledSolver:
             tf.constant(tol, tf.float64),
             tf.constant(MAX_SOLVE),
         )
+        if left > 1:
+            self.unsolved = max(self.unsolved, tol * float(left))
         return np.asarray(x)
 
     def apply(self, flat):

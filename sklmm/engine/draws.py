@@ -37,7 +37,8 @@ def posterior_from_draws(equations, mean, beta_columns, draws):
         (np.einsum("ab,jbm->jam", L, u))[:, :, 0]
         for L, u in zip(params.factors, u_mean, strict=True)
     )
-    return Posterior(beta[:, 0], effects, tuple(covs), beta_cov, root, None)
+    unsolved = equations.unsolved
+    return Posterior(beta[:, 0], effects, tuple(covs), beta_cov, root, None, unsolved=unsolved)
 
 
 def _root(draws, given_beta, beta_cov, stds, params, layout):

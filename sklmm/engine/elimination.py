@@ -32,6 +32,8 @@ class Elimination:
     `log_det` is log |H|, None where it is not known, and `log_det_error` its Monte Carlo error.
     """
 
+    #: Largest relative residual of a solve that ended before its tolerance.
+    unsolved = 0.0
     log_det = None
     log_det_error = 0.0
 

@@ -69,6 +69,11 @@ class Equations:
         """C^-1 right, [P, c]."""
         return self._solver.solve(right, tol)
 
+    @property
+    def unsolved(self):
+        """Largest relative residual of a solve that ended before its tolerance, or 0."""
+        return getattr(self._solver, "unsolved", 0.0)
+
     def apply(self, flat):
         """C flat [P, c] for columns that hold beta fixed."""
         return self._solver.apply(flat)

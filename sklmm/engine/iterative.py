@@ -164,7 +164,9 @@ class Iterative(Elimination):
         most = min(self.max_iter, MOST_ITERATIONS[0] * len(right) + MOST_ITERATIONS[1])
         x, done, left = conjugate_gradients(self._apply_left, precondition, right, x, tol, most)
         self.iterations += done
-        if left > max(NO_SOLUTION, tol):
+        if left > tol:
+            self.unsolved = max(self.unsolved, left)
+        if left > max(NO_SOLUTION, tol) and most < self.max_iter:
             raise np.linalg.LinAlgError("conjugate gradients do not converge")
         return x
 

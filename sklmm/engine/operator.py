@@ -272,10 +272,10 @@ def precondition(system_, p, flat, beta_mask):
 
 
 def conjugate_gradients(data, system_, right, start, beta_mask, tol, max_iter):
-    """Solve C x = right for every column, from `start`; (x, iterations).
+    """Solve C x = right for every column, from `start`: (x, iterations, largest residual).
 
     Stops when each column's residual, in the preconditioner's norm, is below `tol` of its
-    right-hand side's.
+    right-hand side's; the largest one is in units of `tol`.
     """
     p = data.X.shape[1]
 
@@ -301,15 +301,16 @@ def conjugate_gradients(data, system_, right, start, beta_mask, tol, max_iter):
         ratio = tf.where(size > 0, new / tf.where(size > 0, size, tf.ones_like(size)), 0.0)
         return i + 1, x, residual, ahead + ratio * direction, new
 
-    i, x, *_ = tf.while_loop(
+    i, x, *_, size = tf.while_loop(
         unfinished, body, (tf.constant(0), start, residual, ahead, inner(residual, ahead))
     )
-    return x, i
+    left = tf.where(size > target, size / tf.where(target > 0, target, tf.ones_like(size)), 0.0)
+    return x, i, tf.sqrt(tf.reduce_max(left))
 
 
 @compiled
 def solve(data, system_, right, start, beta_mask, tol, max_iter):
-    """C x = right, compiled: (x, iterations)."""
+    """C x = right, compiled: (x, iterations, largest residual in units of tol)."""
     return conjugate_gradients(data, system_, right, start, beta_mask, tol, max_iter)
 
 

@@ -65,6 +65,7 @@ class MonteCarlo:
         self.n_draws = n_draws
         self.kept, self.sums, self.squares, self.n_total = [], None, None, 0
         self.integrated, self.used, self.observed = None, None, None
+        self.unsolved = 0.0
 
     def steps(self):
         """Yield `EMStep`s; the last one's `estimate` is the average."""
@@ -87,6 +88,7 @@ class MonteCarlo:
                 self.mode = mode
                 self.field = latent.field(theta, equations, mode)
                 self.sampler.place(latent, theta, equations, mode, self.rng)
+                self.unsolved = equations.unsolved
             x, info, value, scores = self._draw(theta)
             covariance = chain_covariance(scores)
             if follow:
@@ -235,6 +237,7 @@ class MonteCarlo:
             root,
             value,
             loglik_error=error,
+            unsolved=self.unsolved,
             chains=self._chains(last),
         )
 

@@ -102,7 +102,7 @@ def test_an_undetermined_sd_is_named_and_has_no_standard_error(e_step, family):
     y = y if family == "gaussian" else rng.poisson(np.exp(y))
     model = MixedEffectsRegressor(["(1 + x || g)"], fixed_effects=[], family=family, e_step=e_step)
     with pytest.warns(
-        UserWarning, match=r"not identify 'sd\(g, Intercept\)', 'sd\(g, x\)'.*remove"
+        UserWarning, match=r"not identify 'sd\(g, Intercept\)', 'sd\(g, x\)'.*Remove"
     ):
         model.fit(X, y)
     assert model.converged_

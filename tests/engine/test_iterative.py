@@ -7,8 +7,9 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 
-from sklmm import MixedEffectsRegressor
+from sklmm import ConjugateGradient, MixedEffectsRegressor
 from sklmm.datasets import make_crossed
 from sklmm.design import DesignSpec, resolve_terms
 from sklmm.engine.cross import Cross
@@ -19,6 +20,7 @@ from sklmm.engine.elimination import Dense
 from sklmm.engine.iterative import Iterative
 from sklmm.engine.parted import n_threads
 from sklmm.engine.problem import standardize
+from sklmm.result import Status
 
 REGULAR = {1: np.array([[0.7]]), 2: np.array([[0.6, 0.0], [0.3, 0.5]])}
 SINGULAR = {1: np.array([[0.0]]), 2: np.array([[0.6, 0.0], [0.3, 0.0]])}
@@ -107,6 +109,31 @@ def test_traces_with_all_units_as_probes_are_exact(problem, factors, monkeypatch
     np.testing.assert_allclose(found.information, expected.information, rtol=1e-6, atol=1e-6)
     assert found.score_sigma == pytest.approx(expected.score_sigma, rel=1e-6, abs=1e-6)
     assert found.loss == pytest.approx(expected.loss, rel=1e-9)
+
+
+def test_a_small_table_has_exact_traces_where_a_slope_is_singular():
+    rng = np.random.default_rng(5)
+    X = pd.DataFrame({"g": rng.integers(60, size=2000), "h": rng.integers(200, size=2000)})
+    X["x"] = rng.uniform(5, 15, 2000)
+    y = rng.normal(0, 6, 60)[X["g"]] - X["x"] + rng.normal(0, 3, 200)[X["h"]]
+    y += rng.normal(0, 5, 2000)
+    exact, cg = (
+        MixedEffectsRegressor(["(1 + x | g)", "h"], e_step=e_step, random_state=0).fit(X, y)
+        for e_step in ("exact", "cg")
+    )
+    assert exact.result_.status is cg.result_.status is Status.SINGULAR
+    assert cg.n_iter_ == exact.n_iter_
+    ours, theirs = (m.variance_components_[["sd", "corr"]] for m in (cg, exact))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+    assert cg.loglik_ == pytest.approx(exact.loglik_, abs=0.01)
+
+
+def test_a_solve_that_ends_before_its_tolerance_is_told(two_factors):
+    X, mean, noise = two_factors
+    model = MixedEffectsRegressor(["a", "b"], e_step=ConjugateGradient(max_iter=2))
+    with pytest.warns(ConvergenceWarning, match=r"residual of .*ConjugateGradient\(max_iter=20\)"):
+        model.fit(X, mean + noise)
+    assert 1e-8 < model.result_.unsolved < 1
 
 
 def test_noise_is_that_of_the_probes():

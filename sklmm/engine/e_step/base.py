@@ -56,7 +56,8 @@ class Posterior(NamedTuple):
     beta [p]; effects, a tuple of [n_levels, r]; effects_cov, each level's own covariance given
     beta, a tuple of [n_levels, r, r]; beta_cov [p, p]; deviations of (beta, effects) about their
     means: root [p + Q, n_columns] with root @ root.T (an estimate of) the posterior covariance;
-    loglik or None, and its Monte Carlo standard error; columns, mean [k], std [k] and root
+    loglik or None, and its Monte Carlo standard error; unsolved, the largest relative residual of a
+    solve that ended before its tolerance, or 0; columns, mean [k], std [k] and root
     [k, n_columns] of the sparse columns' coefficients, or None; chains [C, n, p + m], each chain's
     estimates of (beta, theta) by iteration, or None.
     """
@@ -69,6 +70,7 @@ class Posterior(NamedTuple):
     loglik: float | None
     columns: tuple | None = None
     loglik_error: float = 0.0
+    unsolved: float = 0.0
     chains: np.ndarray | None = None
 
 

@@ -6,8 +6,8 @@ on average in v v^T (Hutchinson 1990), and y = S^-1 v,
     L^T K L = E sum_j v_j (v - y)_j^T
 
 for a term of factor L, K = sum_j (Z^T V^-1 Z)_jj, and the eliminated term's K likewise: unit
-vectors for the terms of few effects, whose traces are then exact, and Rademacher probes for the
-others. Where L is nearly singular, K is found by its definition. The probes are fixed during a fit,
+vectors for the terms of few effects, or for all where they are not many, whose traces are then
+exact, and Rademacher probes for the others. Where L is nearly singular, K is found by its definition. The probes are fixed during a fit,
 so the map is deterministic and Newton's method converges. Probing S and not all of Z leaves out the
 noise that the eliminated term would add.
 """
@@ -29,6 +29,11 @@ PROBES = (2, 8)
 PROBED_ROWS = 200
 
 
+#: Effects left by elimination up to which each has a unit vector: no probe is as cheap as an answer
+#: without noise, which at a variance near 0 decides where the maximum is.
+MOST_UNITS = 256
+
+
 def default_probes(problem, size):
     """As many as leave an error of a few per cent of the standard errors.
 
@@ -39,11 +44,12 @@ def default_probes(problem, size):
 
 @dataclass
 class _State:
-    """Probes [Q_R, f + S]: the units of the few, then the Rademacher ones; their weights."""
+    """Probes [Q_R, f + S]: the units of f effects, then the Rademacher ones; their weights."""
 
     cross: Cross
     probes: np.ndarray
     weights: np.ndarray
+    n_units: int
     warm: dict = field(default_factory=dict)
     theta: np.ndarray | None = None
 
@@ -60,6 +66,8 @@ class CGKernel(GaussianKernel):
         """Cross-products and probes."""
         cross = Cross(problem)
         size, f = cross.Q - cross.n_eliminated, cross.n_few
+        if self.n_probes is None and size <= MOST_UNITS:
+            f = size
         needed = size > f and problem.blocks
         n_probes = (self.n_probes or default_probes(problem, size)) if needed else 0
         probes = np.zeros((size, f + n_probes))
@@ -67,7 +75,7 @@ class CGKernel(GaussianKernel):
         rng = np.random.default_rng(seed)
         probes[f:, f:] = rng.choice([-1.0, 1.0], (size - f, n_probes))
         weights = np.r_[np.ones(f), np.full(n_probes, 1 / max(n_probes, 1))]
-        return _State(cross, probes, weights)
+        return _State(cross, probes, weights, f)
 
     def eliminate(self, params, state, tol=None):
         """S by products."""
@@ -100,7 +108,7 @@ class CGKernel(GaussianKernel):
             return [], None
         T = np.eye(len(H.L)) - cross.G_EE @ H.inner
         exact = (T @ cross.G_EE).sum(axis=0) / H.s2
-        f = cross.n_few
+        f = state.n_units
         if cross.n_eliminated == cross.Q:
             return [exact], None
         y = equations.probed

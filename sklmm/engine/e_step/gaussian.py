@@ -210,6 +210,7 @@ class GaussianKernel(Kernel):
             self.loglik(eq),
             columns,
             loglik_error=0.0 if few else 0.5 * eq.H.log_det_error,
+            unsolved=eq.H.unsolved,
         )
 
 
