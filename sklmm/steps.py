@@ -45,11 +45,12 @@ class ConjugateGradient(EStep):
     n_probes : int, optional
         Rademacher probes for the traces of terms with many levels, at least 2; their Monte Carlo
         error, reported in `mc_error_`, falls as 1 / sqrt(n_probes). None takes 2 to 8, fewer the
-        more rows an effect has.
+        more rows an effect has, and none, for exact traces, where elimination leaves at most 512
+        effects.
     tol : float, default=1e-8
         Relative residual of the solver in the last steps; the first ones are solved less tightly.
     max_iter : int, default=2000
-        Most iterations of one solve.
+        Most iterations of one solve; the fit warns where one ended there.
 
     References
     ----------

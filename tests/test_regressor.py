@@ -312,7 +312,7 @@ def test_same_random_state_gives_the_same_numbers(e_step, estimates):
 
 
 def test_another_seed_moves_cg_by_its_monte_carlo_error(estimates, standard_errors):
-    X, y, _ = make_crossed(3000, (300, 270), random_state=0)
+    X, y, _ = make_crossed(3000, (600, 520), random_state=0)
     fits = [
         MixedEffectsRegressor(["g0", "g1"], e_step="cg", random_state=seed).fit(X, y)
         for seed in range(4)

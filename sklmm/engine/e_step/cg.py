@@ -7,9 +7,9 @@ on average in v v^T (Hutchinson 1990), and y = S^-1 v,
 
 for a term of factor L, K = sum_j (Z^T V^-1 Z)_jj, and the eliminated term's K likewise: unit
 vectors for the terms of few effects, or for all where they are not many, whose traces are then
-exact, and Rademacher probes for the others. Where L is nearly singular, K is found by its definition. The probes are fixed during a fit,
-so the map is deterministic and Newton's method converges. Probing S and not all of Z leaves out the
-noise that the eliminated term would add.
+exact, and Rademacher probes for the others. Where L is nearly singular, K is found by its
+definition. The probes are fixed during a fit, so the map is deterministic and Newton's method
+converges. Probing S and not all of Z leaves out the noise that the eliminated term would add.
 """
 
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ PROBED_ROWS = 200
 
 #: Effects left by elimination up to which each has a unit vector: no probe is as cheap as an answer
 #: without noise, which at a variance near 0 decides where the maximum is.
-MOST_UNITS = 256
+MOST_UNITS = 512
 
 
 def default_probes(problem, size):
