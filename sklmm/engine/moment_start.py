@@ -9,8 +9,8 @@ Z_b its columns,
 are linear in the variances (Hartley, Rao & LaMotte 1978, Biometrics 34, 233-242). The first are
 added up within each coefficient with weights that let every level count as much as its rows know of
 it; the second less what the effects explain, one by one. Consistent, and within a few standard
-errors of the maximum at the cost of one product; correlations, at the mean of a slope's column,
-start at 0. Coefficients of sparse columns count as effects of one more term.
+errors of the maximum at the cost of one product; correlations start at 0. Coefficients of sparse
+columns count as effects of one more term.
 """
 
 import numpy as np
@@ -22,6 +22,8 @@ N_PASSES = 2
 #: Least SD of a term, as a share of sigma, and least sigma as one of y's SD: Newton wants a slope.
 LEAST_SD = 0.1
 LEAST_SIGMA = 0.01
+#: Least share of a variance that is its coefficient's own where those of the table are unrelated.
+LEAST_OWN = 0.05
 #: Most of the residual's degrees of freedom that its equation may take away.
 MOST_EXPLAINED = 0.5
 
@@ -48,10 +50,22 @@ def moment_start(cross):
             variances[-1] = max(variances[-1], LEAST_SIGMA**2 * cross.yy / problem.n)
         variances[free] = np.maximum(variances[free], LEAST_SD**2 * variances[-1])
     sds, factors = np.sqrt(variances), []
-    for b in blocks:
-        factors.append(np.diag(sds[: b.r]))
+    for b, A in zip(blocks, problem.z_bases, strict=True):
+        factors.append(_uncorrelated(sds[: b.r], A))
         sds = sds[b.r :]
     return Params(tuple(factors), float(sds[-1]))
+
+
+def _uncorrelated(sds, basis):
+    """A factor with these SDs, of coefficients that are unrelated in the table's own basis.
+
+    Where that is far from the data there are none with the SDs, and it is in standard units.
+    """
+    back = np.linalg.inv(basis)
+    own = np.linalg.solve(back**2, sds**2)
+    if (own * np.diag(back) ** 2 < LEAST_OWN * sds**2).any():
+        return np.diag(sds)
+    return np.linalg.cholesky((back * own) @ back.T)
 
 
 def _forms(cross):

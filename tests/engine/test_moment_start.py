@@ -37,8 +37,7 @@ def test_means_over_simulations_are_the_truth(terms):
     rng = np.random.default_rng(0)
     n = 600
     g, h = rng.integers(0, 40, n), rng.geometric(0.15, n)
-    # Correlations start at 0 at the mean of the slope's column, so it is that of the truth, too.
-    table = pd.DataFrame({"g": g, "h": h, "s": rng.normal(0, 1, n)})
+    table = pd.DataFrame({"g": g, "h": h, "s": rng.normal(1, 1, n)})
     found = []
     for _ in range(200):
         y = 5 + 0.8 * rng.normal(size=40)[g] + rng.normal(0, 0.7, n) + table["s"].to_numpy()
