@@ -43,7 +43,7 @@ def pair(name, reml, rng):
     ("name", "reml"),
     [("poisson", False), ("negative_binomial", True), ("categorical", False), ("custom", False)],
 )
-def test_gradients_and_solutions(name, reml):
+def test_gradients_and_solutions(name, reml, monkeypatch):
     rng = np.random.default_rng(0)
     latent, compiled, theta = pair(name, reml, rng)
     P, m = latent.layout.size, latent.space.size
@@ -65,6 +65,11 @@ def test_gradients_and_solutions(name, reml):
     np.testing.assert_allclose(draws.mean(axis=1), 0, atol=1e-12)
     _, log_det = np.linalg.slogdet(equations.inverse())
     assert equations.log_det() == pytest.approx(-log_det, rel=1e-9)
+    # A solve that ends at its limit of iterations tells so.
+    assert theirs.unsolved == 0
+    monkeypatch.setattr("sklmm.engine.compiled_solver.MAX_SOLVE", 1)
+    theirs.solve(x, 1e-12)
+    assert 1e-12 < theirs.unsolved < 1
 
 
 @pytest.mark.parametrize(
