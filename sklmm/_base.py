@@ -142,10 +142,10 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
         return self
 
     def _fit(self, X, y, sample_weight, watch):
-        effects = resolve_terms(self.random_effects)
         X, y = self._take_response(X, y)
         name = response_name(y)
         table = self._validate_table(X, reset=True)
+        effects = resolve_terms(self.random_effects, getattr(table, "columns", ()))
         y = self._validate_target(table, y)
         table, response = bound(
             table,
@@ -422,8 +422,9 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
         return [n in wanted for n in names]
 
     def _new_design(self, X, include_random=True):
-        table = self._validate_new(X)
+        check_is_fitted(self)
         include = self._include(include_random)
+        table = self._validate_new(X, include)
         design = self._spec.apply(table, include)
         if self.handle_unknown == "error":
             for (term, refs), wanted in zip(self._refs_by_term(design), include, strict=True):

@@ -92,14 +92,35 @@ class TableInput(BaseEstimator):
             assert_all_finite(X, input_name="X")
         return X
 
-    def _validate_new(self, X):
+    def _validate_new(self, X, include=None):
+        """A table of the fit's columns; by their names alone where the fit named what it uses.
+
+        `include` is that of `DesignSpec.apply`.
+        """
         check_is_fitted(self)
         X, _ = self._take_response(X, ())
+        X = as_pandas(X)
+        if self._spec.named and isinstance(X, pd.DataFrame):
+            return _used_columns(X, self._spec.used(include))
         X = self._validate_table(X, reset=False)
         if self._from_frame or isinstance(X, pd.DataFrame):
             X = pd.DataFrame.sparse.from_spmatrix(X) if issparse(X) else pd.DataFrame(X)
             X = X.set_axis(list(self._spec.columns), axis=1)
         return X
+
+
+def _used_columns(X, used):
+    """The columns of a DataFrame that a model uses, found by name."""
+    missing = [repr(c) for c in used if c not in X.columns]
+    if missing:
+        raise ValueError(
+            f"X: the model uses the column(s) {', '.join(missing)}, which are not there: it has "
+            f"{', '.join(map(repr, X.columns[:10]))}{', ...' * (X.shape[1] > 10)}."
+        )
+    repeated = X.columns[X.columns.duplicated()].intersection(list(used))
+    if len(repeated):
+        raise ValueError(f"X: column {repeated[0]!r} stands twice; keep one.")
+    return X[list(used)]
 
 
 @contextmanager
@@ -126,12 +147,19 @@ def naming(parameter):
 
 
 def as_pandas(X):
-    """A frame of polars' or Arrow's as a pandas one, whose columns keep their names and kinds."""
+    """A frame of polars' or Arrow's as a pandas one, whose columns keep their names and kinds.
+
+    Names of several levels are tuples.
+    """
     if is_polars_df(X):
         return pd.DataFrame({name: _polars_column(X[name]) for name in X.columns})
     if is_pyarrow_data(X):
         # Else integers beside missing ones would become floats, which merge large ones.
         return X.to_pandas(integer_object_nulls=True)
+    if hasattr(X, "collect_schema") and not hasattr(X, "shape"):
+        raise TypeError("X: a LazyFrame has no rows yet: give X.collect().")
+    if isinstance(X, pd.DataFrame) and isinstance(X.columns, pd.MultiIndex):
+        return X.set_axis(X.columns.to_flat_index(), axis=1)
     return X
 
 

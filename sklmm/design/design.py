@@ -88,6 +88,8 @@ class DesignSpec(PlainState):
     sparse: tuple = ()
     #: Of a fit that left columns out, which rows' means it determines.
     estimable: Estimable | None = None
+    #: Whether the fit named the fixed effects' columns of a DataFrame.
+    named: bool = False
 
     @classmethod
     def learn(
@@ -157,7 +159,17 @@ class DesignSpec(PlainState):
         if formula is None:
             kept = few_entries(table, fixed, sparse_of(table, fixed))
             kept = kept if keeps_sparse(table.shape[0], len(kept), keep_sparse) else ()
-        spec = cls(tuple(columns), fixed, names, fit_intercept, tuple(terms), formula, offset, kept)
+        spec = cls(
+            tuple(columns),
+            fixed,
+            names,
+            fit_intercept,
+            tuple(terms),
+            formula,
+            offset,
+            kept,
+            named=fixed_effects is not None and is_frame(table),
+        )
         design = spec._build(table, encoded, X)
         spec._check_magnitudes(design)
         return spec, design
@@ -178,6 +190,15 @@ class DesignSpec(PlainState):
         if self.estimable is not None:
             self.estimable.check(design.X, self, table)
         return design
+
+    def used(self, include=None):
+        """Names of the table's columns that `apply` takes, each once."""
+        include = [True] * len(self.terms) if include is None else include
+        columns = list(self.fixed if self.formula is None else self.formula.columns)
+        columns += [] if self.offset is None else [self.offset]
+        for term, wanted in zip(self.terms, include, strict=True):
+            columns += [*(term.effect.columns if wanted else ()), *term.effect.slopes]
+        return tuple(dict.fromkeys(columns))
 
     def without(self, dropped, combination, sizes):
         """The spec of a fit that left columns of X out; the arguments are `Estimable`'s."""
@@ -285,10 +306,12 @@ def _find(column, columns, parameter, feature_names=None):
 
 
 def _locate(effect, columns, feature_names):
-    group = tuple(_find(c, columns, "random_effects", feature_names) for c in effect.columns)
+    # A tuple may be a name, of a table whose names have several levels.
+    named = (effect.group,) if effect.group in set(columns) else effect.columns
+    group = tuple(_find(c, columns, "random_effects", feature_names) for c in named)
     slopes = tuple(_find(c, columns, "random_effects", feature_names) for c in effect.slopes)
     return RandomEffect(
-        group[0] if len(group) == 1 else group,
+        group if len(group) > 1 or isinstance(group[0], tuple) else group[0],
         slopes,
         effect.intercept,
         effect.correlated,

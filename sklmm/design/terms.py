@@ -114,6 +114,13 @@ def _error(term, why):
     )
 
 
+def _whole_formula(formula):
+    return TypeError(
+        f"random_effects: {formula!r} is a whole formula: make the estimator by "
+        f"from_formula({formula!r}), or name the terms' columns."
+    )
+
+
 def _name(text, term, names):
     text = text.strip()
     if not _NAME.match(text):
@@ -177,13 +184,15 @@ def parse_term(term):
     return terms
 
 
-def resolve_terms(random_effects):
+def resolve_terms(random_effects, columns=()):
     """Turn the estimator's `random_effects` into a list of `RandomEffect`.
 
     Parameters
     ----------
     random_effects : None, or list of str, int, RandomEffect
         Column names, positions, lme4 term strings or terms.
+    columns : sequence, default=()
+        The table's names: an entry that is one of them is that column, whatever it looks like.
 
     Returns
     -------
@@ -198,15 +207,22 @@ def resolve_terms(random_effects):
     """
     if random_effects is None:
         return []
+    if isinstance(random_effects, str) and "~" in random_effects:
+        raise _whole_formula(random_effects)
     if isinstance(random_effects, str | Integral | RandomEffect):
         raise TypeError(
             f"random_effects={random_effects!r} must be a list of terms: write "
             f"[{random_effects!r}]."
         )
     terms = []
+    names = set(columns)
     for entry in random_effects:
         if isinstance(entry, RandomEffect):
             terms.append(entry)
+        elif isinstance(entry, str | tuple) and entry in names:
+            terms.append(RandomEffect((entry,) if isinstance(entry, tuple) else entry))
+        elif isinstance(entry, str) and "~" in entry:
+            raise _whole_formula(entry)
         elif isinstance(entry, str) and "|" in entry:
             terms.extend(parse_term(entry))
         elif isinstance(entry, str) or (
