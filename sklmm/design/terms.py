@@ -221,7 +221,7 @@ def resolve_terms(random_effects, columns=()):
             terms.append(entry)
         elif isinstance(entry, str | tuple) and entry in names:
             terms.append(RandomEffect((entry,) if isinstance(entry, tuple) else entry))
-        elif isinstance(entry, str) and "~" in entry:
+        elif isinstance(entry, str) and "~" in quoted(entry)[0]:
             raise _whole_formula(entry)
         elif isinstance(entry, str) and "|" in entry:
             terms.extend(parse_term(entry))
