@@ -279,6 +279,7 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
         with restoring(self):
             self._spec, self.result_ = spec, result
             self._set_effects(result)
+        warn_of_unsolved(None, result)
         return self
 
     def _bind_new(self, y, weights):

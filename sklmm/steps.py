@@ -293,13 +293,17 @@ def resolve_e_step(e_step, family, sizes, sparse=False):
             return HMC() if n_effects else Laplace()
         if sparse:
             return ConjugateGradient()
-        dense = n_effects - max(sizes, default=0)
-        small = dense <= MAX_EXACT_EFFECTS and dense**2 * n_effects <= MAX_EXACT_WORK
-        return Exact() if small else ConjugateGradient()
+        return Exact() if factorisable(sizes) else ConjugateGradient()
     raise ValueError(
         f"e_step={e_step!r} is not available: use 'auto', {', '.join(map(repr, _E_STEPS))}, or a "
         "configured instance such as HMC(n_chains=8)."
     )
+
+
+def factorisable(sizes):
+    """Whether equations of blocks of so many effects are to be factorised, the largest apart."""
+    beside = sum(sizes) - max(sizes, default=0)
+    return beside <= MAX_EXACT_EFFECTS and beside**2 * sum(sizes) <= MAX_EXACT_WORK
 
 
 def resolve_m_step(m_step, e_step, family):

@@ -5,7 +5,7 @@ The levels S that the new rows have are updated jointly; their prior is each one
     b_j ~ N(m_j, C_j)  (new levels: N(0, Sigma)),     b_j = m_j + L_j u_j,   C_j = L_j L_j^T,
 
 so that u has the mixed-model equations of the engine, one solve for a Gaussian model and a few of
-Newton's for others (Laplace's approximation):
+Newton's for others (Laplace's approximation), by the same solvers as a fit's:
 
     (Z_S^T W Z_S + I) u = Z_S^T W (y - eta),      C_S = (Z_S^T W Z_S + I)^-1.
 
@@ -22,18 +22,23 @@ from sklmm.engine.cross import Cross, loadings, roots
 from sklmm.engine.e_step.base import rescaled
 from sklmm.engine.elimination import Dense
 from sklmm.engine.graphs import graphs
+from sklmm.engine.iterative import Iterative
 from sklmm.engine.likelihood import Likelihood
 from sklmm.engine.problem import BlockData, Problem, reweighted
 from sklmm.engine.theta import CONSTRAINTS
 from sklmm.prediction import linear_predictor
 from sklmm.result import EXACT_ROOT, Status, own_sds
+from sklmm.steps import factorisable
 
 NEWTON_STEPS = 100
 #: Decrement, in units of the log density, at which Newton's method ends.
 NEWTON_TOL = 1e-12
 MOST_HALVINGS = 12
-#: Effects of the new rows' levels beside the largest term's: the equations are dense in them.
-MOST_EFFECTS = 5_000
+#: Of conjugate gradients, where the equations are too large to be factorised: their tolerance and
+#: limit, and the draws that tell what the variances of effects owe to those of other levels.
+SOLVE_TOL = 1e-10
+MOST_ITERATIONS = 2000
+N_DRAWS = 64
 #: Singular values of unit rows below this, of the largest, are rounding.
 RANK_TOLERANCE = 1e-10
 
@@ -178,13 +183,6 @@ class _Rows:
                 self.roots.append(L)
                 self.Z.append(loadings(refs, z, len(levels)))
                 self.spherical.append(loadings(refs, turned, len(levels)))
-        sizes = sorted(b.n_levels * b.r for b in blocks)
-        if sum(sizes[:-1]) > MOST_EFFECTS:
-            raise ValueError(
-                f"X: the new rows have {sum(sizes[:-1]):,} effects beside the largest term's, and "
-                f"update takes {MOST_EFFECTS:,} at once: update by parts, or fit again with "
-                "warm_start=True."
-            )
         # Of the rows' units, those of u are all that the equations see.
         self.problem = Problem(
             y=np.zeros(n),
@@ -202,9 +200,20 @@ class _Rows:
         )
 
     def equations(self, weights):
-        """Z^T W Z + I, factorised."""
+        """Z^T W Z + I, factorised where that is a fit's way too."""
         cross = Cross(reweighted(self.problem, weights))
-        return Dense(cross, [np.eye(b.r) for b in self.problem.blocks], 1.0)
+        factors = [np.eye(b.r) for b in self.problem.blocks]
+        if factorisable([b.n_levels * b.r for b in self.problem.blocks]):
+            return Dense(cross, factors, 1.0)
+        return Iterative(cross, factors, 1.0, {}, SOLVE_TOL, MOST_ITERATIONS)
+
+    def variances(self, equations):
+        """Each level's block of (Z^T W Z + I)^-1, [n_levels, r, r] by block."""
+        root = None
+        if isinstance(equations, Iterative):
+            noise = np.random.default_rng(0).standard_normal((equations.cross.Q, N_DRAWS))
+            root = equations.root(noise / np.sqrt(N_DRAWS))
+        return equations.variances(root)
 
     def solve(self, equations, gradient):
         """(Z^T W Z + I)^-1 [Q, c] of a gradient in u that is given by block."""
@@ -267,7 +276,7 @@ class _Rows:
             for arrays in (result.effects, result.effects_cov, result.effects_root)
         )
         for k, (levels, L, V) in enumerate(
-            zip(self.levels, self.roots, equations.variances(None), strict=True)
+            zip(self.levels, self.roots, self.variances(equations), strict=True)
         ):
             effects[k][levels] += (L @ u[k].reshape(*L.shape[:2], 1))[:, :, 0]
             new = L @ V @ L.transpose(0, 2, 1)
@@ -283,4 +292,5 @@ class _Rows:
             effects_cov=tuple(covs),
             effects_root=tuple(root),
             trace=None,
+            unsolved=equations.unsolved,
         )

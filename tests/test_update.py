@@ -1,5 +1,7 @@
 """`update`: the posterior of the effects by new rows, against all rows at once."""
 
+from copy import copy
+
 import joblib
 import numpy as np
 import pandas as pd
@@ -387,12 +389,26 @@ def test_models_without_effects_or_variances_say_so(data):
         MixedEffectsRegressor(["g"]).fit(X, np.zeros(len(X))).update(*new)
 
 
-def test_more_levels_than_the_equations_take(crossed, monkeypatch):
+@pytest.mark.parametrize("name", ["gaussian", "poisson"])
+def test_equations_too_large_for_a_factor_are_solved_by_conjugate_gradients(
+    crossed, monkeypatch, name
+):
     X, y = crossed
-    model = MixedEffectsRegressor(["g0", "g1"]).fit(X, y)
-    monkeypatch.setattr("sklmm.update.MOST_EFFECTS", 10)
-    with pytest.raises(ValueError, match=r"20 effects beside.*by parts"):
-        model.update(X, y)
+    if name == "poisson":
+        X, y = X[:400], np.round(np.exp(y[:400] / 4))
+    new = np.random.default_rng(0).uniform(size=len(X)) < 0.3
+    e_step = "exact" if name == "gaussian" else "laplace"
+    model = MixedEffectsRegressor(["g0", "(1 + x0 | g1)"], family=name, e_step=e_step)
+    model.fit(X[~new], y[~new])
+    dense = copy(model).update(X[new], y[new])
+    monkeypatch.setattr("sklmm.steps.MAX_EXACT_EFFECTS", 0)
+    monkeypatch.setattr("sklmm.update.Dense", None)
+    sparse = copy(model).update(X[new], y[new])
+    for term, expected in dense.random_effects_.items():
+        np.testing.assert_allclose(sparse.random_effects_[term], expected, rtol=1e-6, atol=1e-7)
+        # What an SD owes to other levels comes from 64 draws.
+        ratio = sparse.random_effects_std_[term] / dense.random_effects_std_[term]
+        np.testing.assert_allclose(ratio, 1.0, atol=0.03)
 
 
 def log_density(name, y, eta, parameters):
