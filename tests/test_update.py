@@ -1,5 +1,6 @@
 """`update`: the posterior of the effects by new rows, against all rows at once."""
 
+import time
 from copy import copy
 
 import joblib
@@ -409,6 +410,20 @@ def test_equations_too_large_for_a_factor_are_solved_by_conjugate_gradients(
         # What an SD owes to other levels comes from 64 draws.
         ratio = sparse.random_effects_std_[term] / dense.random_effects_std_[term]
         np.testing.assert_allclose(ratio, 1.0, atol=0.03)
+
+
+@pytest.mark.slow
+def test_an_update_of_fifty_thousand_rows_costs_less_than_a_refit():
+    X, y, _ = make_crossed(150_000, (20_000, 4_500), random_state=0)
+    new = np.random.default_rng(0).permutation(len(X)) < 50_000
+    model = MixedEffectsRegressor(["g0", "g1"], random_state=0).fit(X[~new], y[~new])
+    clock = time.process_time()
+    other = MixedEffectsRegressor(["g0", "g1"], random_state=0).fit(X, y)
+    refit, clock = time.process_time() - clock, time.process_time()
+    model.update(X[new], y[new])
+    assert time.process_time() - clock < 1.5 * refit
+    ratio = model.random_effects_std_["g0"] / other.random_effects_std_["g0"]
+    assert abs(ratio.mean() - 1).item() < 0.01
 
 
 def log_density(name, y, eta, parameters):
