@@ -105,8 +105,9 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
         One row per iteration: loss (-log p(y, b | theta), of several draws b the mean), loglik,
         acceptance_rate, step (in standard errors), seconds, and every parameter.
     mc_error_ : Series
-        Monte Carlo standard error of each parameter; 0 for the exact E-step. Here and in `history_`
-        the coefficients of columns that are kept sparse (see `fit`) are left out.
+        Monte Carlo standard error of each parameter, or of its standard error where that is larger;
+        0 for the exact E-step. Here and in `history_` the coefficients of columns that are kept
+        sparse (see `fit`) are left out.
     result_ : EMResult
         The engine's own record; ``result_.status`` says in words how the fit ended.
     feature_names_in_ : ndarray of str

@@ -103,7 +103,7 @@ class Laplace(EStep):
 
 
 class HMC(EStep):
-    """Monte Carlo EM with Hamiltonian Monte Carlo (under `tfp.mcmc.MetropolisHastings`).
+    """Monte Carlo EM with Hamiltonian Monte Carlo.
 
     By default several chains run in parallel, in antithetic pairs, about the posterior's mode and
     in coordinates in which its spread is nearly N(0, I). That Gaussian part of the motion is

@@ -20,9 +20,12 @@ def inverse_of_free(free, information):
     inverse = np.zeros_like(information)
     if free.any():
         part = information[np.ix_(free, free)]
+        # Its entries may be of very different sizes: some are known far better than others.
+        scale = np.sqrt(np.maximum(np.abs(np.diag(part)), 1e-300))
+        part = part / np.outer(scale, scale)
         inverse[np.ix_(free, free)] = np.linalg.pinv(
             (part + part.T) / 2, rcond=1e-10, hermitian=True
-        )
+        ) / np.outer(scale, scale)
     return inverse
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from sklmm.engine.chains import balanced, mean_information
 from sklmm.engine.complete import (
     Arrays,
     Point,
@@ -80,10 +81,16 @@ class CompiledLatent:
         return np.asarray(value), np.asarray(score)
 
     def information(self, theta, field, x, few=False, laplace=False):
-        """Complete-data information [m, m], averaged over draws x [P, C], or over a few of them.
+        """Complete-data information [m, m], averaged over draws x [P, C], or over a few of them."""
+        columns = self.informations(theta, field, x, few, laplace)
+        return mean_information(columns, self.latent.space.p)
+
+    def informations(self, theta, field, x, few=False, laplace=False, balance=None):
+        """Columns of the complete-data information, each [m, n_draws], at draws x [P, C].
 
         By central differences of the score. What beta's entries miss is so little that few draws
-        do; a Laplace approximation's columns are not draws, and all count.
+        do; a Laplace approximation's columns are not draws, and all count. Variables of mean 0 over
+        the posterior, `balance` [m, C], are control variates.
         """
         space, width = self.latent.space, x.shape[1]
         m, p, all_draws = space.size, space.p, np.arange(width)
@@ -93,7 +100,7 @@ class CompiledLatent:
         least = all_draws if laplace else some
         most = some if few else all_draws
         pairs = [(i, c) for i in range(m) for c in (least if i < p else most)]
-        out, count = np.zeros((m, m)), np.zeros(m)
+        out, draws = [[] for _ in range(m)], [[] for _ in range(m)]
         for first in range(0, len(pairs), width):
             batch = pairs[first : first + width]
             i, c = np.array(batch + batch[:1] * (width - len(batch))).T
@@ -102,8 +109,9 @@ class CompiledLatent:
             _, up = self.scores(theta, field, x[:, c], delta, laplace)
             _, down = self.scores(theta, field, x[:, c], -delta, laplace)
             for k in range(len(batch)):
-                out[:, i[k]] += (down[:, k] - up[:, k]) / (2 * STEP)
-                count[i[k]] += 1
-        out /= np.maximum(count, 1)
-        out[p:, :p] = out[:p, p:].T
-        return (out + out.T) / 2
+                out[i[k]].append((down[:, k] - up[:, k]) / (2 * STEP))
+                draws[i[k]].append(c[k])
+        out = [np.array(columns).T for columns in out]
+        if balance is None:
+            return out
+        return [balanced(column, balance[:, draws[i]], i) for i, column in enumerate(out)]

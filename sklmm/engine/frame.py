@@ -81,6 +81,28 @@ def unwhiten(frame, p, v):
     return frame.centre[:, None] + with_border(system_, p, inner, edge)
 
 
+def spread(frame, p):
+    """Diagonal blocks of T T^T, the posterior covariance if it were normal: beta's [p, p] first.
+
+    And a list of each block's [n_levels, r, r], in NumPy.
+    """
+    root = np.asarray(frame.edge_root, float)
+    edge, follows = root @ root.T, np.asarray(frame.follow, float) @ root
+    parts, first, start = [], p, p
+    for own, small in zip(frame.roots, frame.system.small, strict=True):
+        J, r = own.shape[0], own.shape[1]
+        if small:
+            rows = root[start : start + J * r].reshape(J, r, -1)
+            start += J * r
+        else:
+            rows = np.concatenate(
+                [follows[first : first + J * r].reshape(J, r, -1), np.asarray(own, float)], axis=2
+            )
+        parts.append(np.einsum("jaf,jbf->jab", rows, rows))
+        first += J * r
+    return edge[:p, :p], parts
+
+
 def pull_back(frame, p, g):
     """T^T g: [P, C]."""
     system_ = frame.system

@@ -104,18 +104,23 @@ class Latent:
 
     def shift(self, theta, equations, centre, tol=DRAW_TOL):
         """How the mode `centre` [P] moves with theta, [P, m]."""
+        return self.motion(theta, equations, centre, tol)[0]
+
+    def motion(self, theta, equations, centre, tol=DRAW_TOL):
+        """`shift`, and the derivative of the gradient in x with theta, [P, m] each."""
         m = self.space.size
         push = self._slope(theta, centre, np.zeros((len(centre), m)), np.eye(m))
         shift = equations.solve(push, tol)
         if tol <= EXACT_TOL:
             shift = self._refined(theta, equations, centre, push, shift)
-        return shift * self.layout.real[:, None]
+        return shift * self.layout.real[:, None], push
 
     def field(self, theta, equations, centre, tol=DRAW_TOL):
         """How x moves with theta about `centre` [P], for compiled steps."""
         from sklmm.engine.transport import make_field
 
-        return make_field(equations, self.space, self.shift(theta, equations, centre, tol), centre)
+        shift, push = self.motion(theta, equations, centre, tol)
+        return make_field(equations, self.space, shift, push, centre)
 
     def _slope(self, theta, x, along, delta):
         """Derivative of the gradient in x [P, m] in the directions (along [P, m], delta [m, m])."""
@@ -163,6 +168,10 @@ class Latent:
     def information(self, *args, **kwargs):
         """As `CompiledLatent.information`."""
         return self.compiled.information(*args, **kwargs)
+
+    def informations(self, *args, **kwargs):
+        """As `CompiledLatent.informations`."""
+        return self.compiled.informations(*args, **kwargs)
 
     def with_coefficients(self, last, field, root, rng):
         """Root of (beta, effects) from one of the effects given beta, which follow beta along F."""

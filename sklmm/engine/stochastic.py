@@ -9,22 +9,30 @@ iteration gives a pseudo-value
     psi_t = theta_t + M^-1 g_t,    E[psi_t] = theta-hat to second order,
 
 whose mean is the estimate. Its Monte Carlo error comes from batch means and from the chains'
-autocorrelation, whichever is larger. The fit stops when that error, and the step still to go from
-the mean of theta_t, are below `tol` standard errors for every parameter.
+autocorrelation, whichever is larger. The fit stops when that error, the step still to go from the
+mean of theta_t, and the relative error of each standard error are below `tol`, the first two in
+standard errors.
+
+A motion made at another theta leaves more of the information missing. Where the data tell much of
+each effect that is soon nearly all of it, and M a small difference of large and noisy matrices. So
+the motion is made anew whenever the scores' covariance says so, and the average starts again.
 """
 
 from copy import deepcopy
 
 import numpy as np
 
-from sklmm.engine.collect import inverse_of_free
-from sklmm.engine.e_step.base import (
-    Posterior,
-    joint_loss,
-    mirrored,
-    rescaled,
-    vech_indices,
+from sklmm.engine.chains import (
+    batch_error,
+    chain_covariance,
+    chain_error,
+    excess,
+    information_noise,
+    mean_information,
+    std_error_noise,
 )
+from sklmm.engine.collect import inverse_of_free
+from sklmm.engine.e_step.base import Posterior, joint_loss, vech_indices
 from sklmm.engine.em import EMStep
 from sklmm.engine.importance import marginal_loglik
 from sklmm.engine.latent import CENTRE_TOL
@@ -32,16 +40,21 @@ from sklmm.engine.start import start_theta
 
 QUIET_STEPS = 3
 MAX_BURN_IN = 60
-#: Decrement above which the metric, the motion and the information follow theta.
-FAR = 0.5
+#: How far beyond its own Monte Carlo noise a step may go for burn-in to end, and for the metric,
+#: the motion and the information to stay where they are.
+QUIET = 0.1
+STILL = 0.01
+#: Missing over complete-data information at which the motion is made anew, and that over a fresh
+#: motion's.
+MOST_MISSING = 1.0
+MOST_STALE = 4.0
 MIN_WINDOW = 12
 PLATEAU = 10
 GAIN_POWER = 0.7
-#: Iterations of the average at which the information is computed.
-INFORMATIONS = (1, 7, 19, 43, 91)
+#: Iterations of the average at which the information is computed: from a quarter of them on, two.
+INFORMATIONS = (5, 10, 20, 40, 80, 160)
 #: Share of the complete-data information that the missing data leave at least.
 LEAST_OBSERVED = 0.1
-MAX_MEMORY = 0.95
 NOISE_STEPS = 2.0
 MAX_STEP = 2.0
 MAX_RAW_STEP = 1.0
@@ -63,7 +76,7 @@ class MonteCarlo:
         self.rng = np.random.default_rng(seed)
         self.start = start
         self.n_draws = n_draws
-        self.kept, self.sums, self.squares, self.n_total = [], None, None, 0
+        self.kept, self.moments = [], None
         self.integrated, self.used, self.observed = None, None, None
         self.unsolved = 0.0
 
@@ -71,55 +84,85 @@ class MonteCarlo:
         """Yield `EMStep`s; the last one's `estimate` is the average."""
         theta, mode = start_theta(self.latent) if self.start is None else self.start
         self.flat, self.moved = self.space.join(theta), np.zeros(self.space.size)
-        yield from self._burn_in(mode)
-        yield from self._average()
+        self.mode, self.field = mode, None
+        while True:
+            yield from self._burn_in()
+            yield from self._average()
 
-    def _burn_in(self, mode):
-        space, latent = self.space, self.latent
-        quiet, t, decrement = 0, 0, np.inf
+    def _burn_in(self):
+        space = self.space
+        quiet, t, follow = 0, 0, True
         while quiet < QUIET_STEPS and t < MAX_BURN_IN:
             t += 1
             theta = space.split(self.flat)
-            follow = decrement > FAR
             if follow:
-                mode = mode + np.asarray(self.field.shift) @ self.moved if t > 1 else mode
-                self.moved = np.zeros(space.size)
-                mode, equations = latent.mode(theta, mode, CENTRE_TOL)
-                self.mode = mode
-                self.field = latent.field(theta, equations, mode)
-                self.sampler.place(latent, theta, equations, mode, self.rng)
-                self.unsolved = equations.unsolved
+                self._follow(theta)
             x, info, value, scores = self._draw(theta)
             covariance = chain_covariance(scores)
             if follow:
-                self.complete = latent.information(theta, self.field, x, few=True)
+                self.complete = self.latent.information(theta, self.field, x, few=True)
+                self.missing = missing_share(space, self.complete, covariance)
             step, decrement = newton(space, self.complete + covariance, scores.mean(axis=1))
             noise = own_noise(space, self.complete, covariance / scores.shape[1])
-            quiet = quiet + 1 if decrement < noise else 0
+            stale = self._stale(covariance)
+            quiet = quiet + 1 if decrement < noise + QUIET and not stale else 0
+            follow = decrement > noise + STILL or stale
             yield self._step(theta, x, value, info, decrement, cov=invert(space, self.complete))
             self.moved = cap(space, self.flat, step)
             self.flat, self.moved = space.bounded(self.flat, self.moved)
 
+    def _follow(self, theta):
+        """Make the metric and the motion of x anew at theta."""
+        latent, start = self.latent, self.mode
+        if self.field is not None:
+            start = start + np.asarray(self.field.shift) @ self.moved
+        self.moved = np.zeros(self.space.size)
+        self.mode, equations = latent.mode(theta, start, CENTRE_TOL)
+        self.field = latent.field(theta, equations, self.mode)
+        self.sampler.place(latent, theta, equations, self.mode, self.rng)
+        self.unsolved = equations.unsolved
+
+    def _stale(self, covariance):
+        """Whether theta has left the motion behind, as the scores' covariance tells."""
+        missing = missing_share(self.space, self.complete, covariance)
+        return missing > max(MOST_MISSING, MOST_STALE * self.missing)
+
     def _average(self):
+        """Yield `EMStep`s until the fit is done, or the motion is stale."""
         space = self.space
-        window, covariances, informations = [], [], []
-        self.integrated = _Integrated(np.asarray(self.field.shift)[: self.latent.problem.p])
-        while True:
+        window, covariances, informations = [], [], {}
+        complete, noisy = self.complete, False
+        self.kept, self.moments = [], None
+        beta_spread, spreads = self.sampler.spread()
+        shift = np.asarray(self.field.shift)[: self.latent.problem.p]
+        self.integrated = _Integrated(shift, beta_spread)
+        while not (covariances and self._stale(covariances[-1])):
             theta = space.split(self.flat)
             x, info, value, scores = self._draw(theta)
             window.append((self.flat, scores))
             covariances.append(chain_covariance(scores))
-            self.integrated.add(self.flat, x)
-            self._keep(theta, x)
-            if len(window) in INFORMATIONS:
-                informations.append(self.latent.information(theta, self.field, x))
-            complete = np.mean(informations, axis=0)
-            used = window[len(window) // 4 :]
-            missing = np.mean(covariances[len(window) // 4 :], axis=0)
+            self.integrated.add(self.flat, x, self.pull)
+            self._keep(theta, x, spreads)
+            first = len(window) // 4
+            if len(window) in INFORMATIONS or noisy:
+                balance = np.asarray(self.field.push).T @ self.pull
+                informations[len(window)] = self.latent.informations(
+                    theta, self.field, x, balance=balance
+                )
+                informations = {t: columns for t, columns in informations.items() if t > first}
+                means = [mean_information(columns, space.p) for columns in informations.values()]
+                complete = np.mean(means, axis=0)
+            used = window[first:]
+            missing = np.mean(covariances[first:], axis=0)
             self.used, self.observed = used, observed_information(space, complete, missing)
             estimate, error, drift = average(space, used, self.observed)
             covariance = invert(space, self.observed)
             std = np.sqrt(np.diag(covariance))
+            # What is missing may be far more than what is observed, whose error then is large.
+            parts = np.einsum("am,tmn,na->ta", covariance, covariances[first:], covariance)
+            also = information_noise(list(informations.values()), covariance)
+            noisy = informations and longest(0.5 * np.sqrt(also), std**2) > self.tol
+            error = np.maximum(error, std_error_noise(parts, std, scores.shape[1], also))
             beta_error, beta_std = self.integrated.summarize(estimate, len(used))
             relative = max(longest(error, std), longest(drift, std), longest(beta_error, beta_std))
             done = len(used) >= MIN_WINDOW and relative < self.tol
@@ -144,7 +187,7 @@ class MonteCarlo:
     def _draw(self, theta):
         """Draws at theta, the chains moved along with it: (x, info, log p(y, x), scores)."""
         self.sampler.shift(np.asarray(self.field.shift) @ self.moved)
-        x, info = self.sampler.draw(theta, self.rng)
+        x, self.pull, info = self.sampler.draw(theta, self.rng)
         self.x = x
         value, scores = self.latent.scores(theta, self.field, x)
         return x, info, value, scores
@@ -181,51 +224,51 @@ class MonteCarlo:
         effects = self.latent.layout.effects(theta.factors, x[:, :1])
         return tuple(b[:, :, 0] for b in effects)
 
-    def _keep(self, theta, x):
-        effects = self.latent.layout.effects(theta.factors, x)
+    def _keep(self, theta, x, spread):
+        """Add what draws x say of the effects' means and covariances; keep some draws."""
+        layout = self.latent.layout
+        effects = layout.effects(theta.factors, x)
         beta = x[: self.latent.problem.p]
         flat = np.concatenate([beta, *(b.reshape(-1, x.shape[1]) for b in effects)])
-        if self.sums is None:
-            self.sums, self.squares = np.zeros(len(flat)), np.zeros(len(flat))
-        self.sums += flat.sum(axis=1)
-        self.squares += (flat**2).sum(axis=1)
-        self.n_total += x.shape[1]
+        pulls = layout.effects(theta.factors, self.pull)
+        new = [beta.mean(axis=1)]
+        for L, b, pull, own in zip(theta.factors, effects, pulls, spread, strict=True):
+            own = np.einsum("ab,jbc,dc->jad", L, own[: len(b)], L)
+            new += [b.mean(axis=2) + pull.mean(axis=2), own + excess(b, pull)]
+        old = self.moments or (0, [0.0] * len(new))
+        self.moments = old[0] + 1, [a + b for a, b in zip(old[1], new, strict=True)]
         most = -(-self.n_draws // x.shape[1])
         self.kept = [*self.kept, flat.astype(np.float32)][-most:]
 
     def posterior(self, last, n_draws):
-        """Means and SDs over the draws since burn-in; root from the latest."""
+        """Means and covariances over the draws since burn-in; root from the latest."""
         latent, rng = self.latent, deepcopy(self.rng)
-        if not self.kept:
-            self._keep(last.estimate, self.x)
-        p = latent.problem.p
+        if self.moments is None:
+            self._keep(last.estimate, self.x, self.sampler.spread()[1])
+        p, (n, sums) = latent.problem.p, self.moments
         draws = np.concatenate(self.kept, axis=1).astype(float)[:, -n_draws:]
-        mean = self.sums / self.n_total
         draws -= draws.mean(axis=1, keepdims=True)
         n_draws = draws.shape[1]
         root = draws / np.sqrt(max(n_draws - 1, 1))
-        variance = np.maximum(self.squares / self.n_total - mean**2, 0.0)
-        beta, beta_cov, given = last.estimate.beta, None, root[p:]
+        beta, beta_cov, slope = last.estimate.beta, None, np.zeros((len(root) - p, p))
         if latent.full.reml:
-            own = root[:p] @ root[:p].T
-            slope = root[p:] @ root[:p].T @ np.linalg.pinv(own, hermitian=True)
-            beta, beta_cov = mean[:p], own
+            beta_cov = root[:p] @ root[:p].T
+            slope = root[p:] @ root[:p].T @ np.linalg.pinv(beta_cov, hermitian=True)
+            beta = sums[0] / n
             if self.integrated is not None:
                 beta, beta_cov = self.integrated.mean, self.integrated.covariance
-            variance[p:] -= np.einsum("qp,pr,qr->q", slope, beta_cov, slope)
-            given = given - slope @ root[:p]
         else:
             root = self.latent.with_coefficients(last, self.field, root, rng)
-        first = p
-        effects, covs = [], []
-        for b in latent.full.blocks:
-            part = slice(first, first + b.n_levels * b.r)
-            effects.append(mean[part].reshape(b.n_levels, b.r))
-            std = np.sqrt(np.maximum(variance[part], 0.0)).reshape(b.n_levels, b.r)
-            own = given[part.start - p : part.stop - p].reshape(b.n_levels, b.r, -1)
-            own = rescaled(own, std)
-            covs.append(np.einsum("jam,jbm->jab", own, own))
-            first = part.stop
+        first, effects, covs = 0, [], []
+        for b, mean, cov in zip(latent.full.blocks, sums[1::2], sums[2::2], strict=True):
+            follows = slope[first : first + b.n_levels * b.r].reshape(b.n_levels, b.r, p)
+            first += b.n_levels * b.r
+            cov = cov / n
+            if p:
+                cov = cov - np.einsum("jap,pq,jbq->jab", follows, beta_cov, follows)
+            values, vectors = np.linalg.eigh(cov)
+            effects.append(mean / n)
+            covs.append(np.einsum("jab,jb,jcb->jac", vectors, np.maximum(values, 0), vectors))
         found = self._loglik(last.estimate, rng)
         value = None if found is None else found.value + latent.log_constant
         error = 0.0 if found is None else found.error
@@ -265,16 +308,16 @@ class _Integrated:
     The means are moved from each theta_t to the estimate along `shift`, d beta / d theta [p, m].
     """
 
-    def __init__(self, shift):
-        self.shift = shift
-        self.thetas, self.draws, self.within = [], [], 0.0
+    def __init__(self, shift, spread):
+        self.shift, self.spread = shift, spread
+        self.thetas, self.draws, self.within = [], [], []
 
-    def add(self, flat, x):
-        """Record the draws x [P, C] at theta."""
-        beta = x[: len(self.shift)]
+    def add(self, flat, x, pull):
+        """Record the draws x and their pull [P, C] at theta."""
+        beta, pull = x[: len(self.shift)], pull[: len(self.shift)]
         self.thetas.append(flat)
-        self.draws.append(beta)
-        self.within = self.within + chain_covariance(beta)
+        self.draws.append(beta + pull)
+        self.within.append(self.spread + excess(beta, pull))
 
     def moved(self, estimate, n_used):
         """The draws [n, p, C] of the last `n_used` iterations, moved to the estimate."""
@@ -286,9 +329,11 @@ class _Integrated:
         draws = np.array(self.draws[-n_used:])
         means = draws.mean(axis=2)
         pseudo = self.moved(estimate, n_used).mean(axis=2)
-        self.mean, self.covariance = pseudo.mean(axis=0), self.within / len(self.draws)
+        self.mean, self.covariance = pseudo.mean(axis=0), np.mean(self.within, axis=0)
+        std = np.sqrt(np.diag(self.covariance))
         error = np.maximum(batch_error(pseudo), chain_error(draws - means[:, :, None]))
-        return error, np.sqrt(np.diag(self.covariance))
+        parts = np.diagonal(self.within, axis1=1, axis2=2)
+        return np.maximum(error, 0.5 * batch_error(parts) / std), std
 
 
 def newton(space, information, score):
@@ -323,22 +368,34 @@ def invert(space, information):
 
 
 def own_noise(space, information, noise):
-    """The length that Monte Carlo noise [m, m] alone gives a Newton step, with some margin."""
+    """The most that Monte Carlo noise [m, m] alone is likely to give a Newton step of length."""
     free = np.ix_(space.free, space.free)
-    return (
-        NOISE_STEPS * np.sqrt(max(np.sum(invert(space, information)[free] * noise[free]), 0)) + 0.1
-    )
+    return NOISE_STEPS * np.sqrt(max(np.sum(invert(space, information)[free] * noise[free]), 0))
+
+
+def _relative_to(space, complete, covariance):
+    """Root R [f, f] of the free entries' complete-data information, and R^-1 covariance R^-T."""
+    free = np.ix_(space.free, space.free)
+    scale = np.sqrt(np.maximum(np.abs(np.diag(complete[free])), 1e-300))
+    values, vectors = np.linalg.eigh(complete[free] / np.outer(scale, scale))
+    size = np.sqrt(np.maximum(values, 1e-9 * max(np.abs(values).max(initial=0.0), 1e-300)))
+    inverse = (vectors / size).T / scale
+    return scale[:, None] * vectors * size, inverse @ covariance[free] @ inverse.T
+
+
+def missing_share(space, complete, covariance):
+    """The largest share of the complete-data information that the scores' covariance takes."""
+    _, share = _relative_to(space, complete, covariance)
+    return float(np.linalg.eigvalsh(share).max(initial=0.0))
 
 
 def observed_information(space, complete, covariance):
     """Louis' formula, kept positive: at least `LEAST_OBSERVED` of the complete-data information."""
-    free = np.ix_(space.free, space.free)
-    values, vectors = np.linalg.eigh(complete[free])
-    root = vectors * np.sqrt(np.maximum(values, 1e-9 * max(values.max(initial=0.0), 1e-300)))
-    inverse = np.linalg.inv(root) if len(root) else root
-    left, turned = np.linalg.eigh(np.eye(len(root)) - inverse @ covariance[free] @ inverse.T)
+    root, share = _relative_to(space, complete, covariance)
+    left, turned = np.linalg.eigh(np.eye(len(root)) - share)
     out = np.zeros_like(complete)
-    out[free] = root @ (turned * np.maximum(left, LEAST_OBSERVED)) @ turned.T @ root.T
+    observed = (turned * np.maximum(left, LEAST_OBSERVED)) @ turned.T
+    out[np.ix_(space.free, space.free)] = root @ observed @ root.T
     return out
 
 
@@ -351,40 +408,6 @@ def average(space, window, information):
     away = np.array([inverse @ (s - s.mean(axis=1, keepdims=True)) for _, s in window])
     error = np.maximum(batch_error(pseudo), chain_error(away))
     return pseudo.mean(axis=0), error, scores.mean(axis=0) @ inverse
-
-
-def chain_covariance(draws):
-    """Covariance [m, m] of draws [m, C], from chains that are not each other's mirror images."""
-    C = draws.shape[1]
-    halves = (draws[:, : C // 2], draws[:, C // 2 :]) if mirrored(C) else (draws,)
-    return np.mean([np.atleast_2d(np.cov(half)) for half in halves], axis=0)
-
-
-def chain_error(away):
-    """Standard error of the mean of draws, deviations [n, m, C], from the chains' own memory.
-
-    The chains' autocorrelation at lag 1 is known well, from all of them, where batch means of a
-    short window are not: Var / (n C) (1 + rho) / (1 - rho), of pairs where chains are mirrored.
-    """
-    C = away.shape[2]
-    if mirrored(C):
-        away = (away[..., : C // 2] + away[..., C // 2 :]) / 2
-    n, _, C = away.shape
-    variance = (away**2).sum(axis=(0, 2)) / max(n * (C - 1), 1)
-    lag = (away[1:] * away[:-1]).sum(axis=(0, 2)) / max((n - 1) * (C - 1), 1)
-    rho = np.clip(lag / np.where(variance > 0, variance, 1.0), 0.0, MAX_MEMORY)
-    return np.sqrt(variance / (n * C) * (1 + rho) / (1 - rho))
-
-
-def batch_error(values):
-    """Standard error of the mean of a correlated series [n, m], by batch means."""
-    n = len(values)
-    size = max(int(np.sqrt(n)), 1)
-    count = n // size
-    if count < 2:
-        return np.full(values.shape[1], np.inf)
-    means = values[n - size * count :].reshape(count, size, -1).mean(axis=1)
-    return means.std(axis=0, ddof=1) / np.sqrt(count)
 
 
 def longest(step, std):

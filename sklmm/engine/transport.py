@@ -34,12 +34,14 @@ from sklmm.engine.xla import tf
 class Field(NamedTuple):
     """The motion of x with theta.
 
-    shift F [P, m]; system, with L_k at theta_0 and S_j^-1 [n_levels, r, r] for blocks, 0 for those
-    of the border; crossprod, H_j likewise; edge, K and S^-1 [f, f] of the border; follow G [P, f];
-    slope [m] and curve [m, m] of log |A|; centre m [P].
+    shift F [P, m] and push = C_0 F, the derivative of log p's gradient in x; system, with L_k at
+    theta_0 and S_j^-1 [n_levels, r, r] for blocks, 0 for those of the border; crossprod, H_j
+    likewise; edge, K and S^-1 [f, f] of the border; follow G [P, f]; slope [m] and curve [m, m] of
+    log |A|; centre m [P].
     """
 
     shift: object
+    push: object
     system: object
     crossprod: tuple
     edge: tuple
@@ -49,7 +51,7 @@ class Field(NamedTuple):
     centre: object
 
 
-def make_field(equations, space, shift, centre):
+def make_field(equations, space, shift, push, centre):
     """Field of `latent.Equations` at one theta about `centre` [P]."""
     layout, factors = equations.layout, equations.params.factors
     border = equations.marginal
@@ -77,6 +79,7 @@ def make_field(equations, space, shift, centre):
         )
     field = Field(
         shift,
+        push,
         equations.system._replace(blocks=tuple(inverses), border=(), schur=()),
         tuple(crossprod),
         (border.precision, border.inverse),

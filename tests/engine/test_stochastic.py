@@ -1,10 +1,11 @@
 import numpy as np
+import pandas as pd
 import pytest
 
-from sklmm import HMC, MixedEffectsRegressor
+from sklmm import HMC, Gaussian, MixedEffectsRegressor
+from sklmm.engine.chains import chain_covariance, chain_error
 from sklmm.engine.e_step.base import mirrored
 from sklmm.engine.e_step.hmc import LONGEST_STEP, TARGET_ACCEPTANCE, adapted, default_chains
-from sklmm.engine.stochastic import chain_covariance, chain_error
 from tests.simulate import simulate
 
 
@@ -59,6 +60,29 @@ def test_few_chains_give_the_standard_errors_of_many():
     ]
     ratio = np.mean([model.fixed_effects_["std_error"] / exact for model in few], axis=0)
     np.testing.assert_allclose(ratio, 1, atol=0.07)
+
+
+@pytest.mark.parametrize("log_mean", [7.0, 11.0])
+def test_standard_errors_where_groups_tell_much(log_mean):
+    """Of many counts a group, against the exact Gaussian model of their logarithms.
+
+    log y has variance 1 / mu to a thousandth there. The motion of the effects has to follow theta,
+    and above counts of some 10^4 the chains need float64.
+    """
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"g": np.repeat(np.arange(30), 10), "x": rng.normal(size=300)})
+    y = rng.poisson(np.exp(log_mean + 0.2 * X["x"] + rng.normal(0, 0.3, 30)[X["g"]]))
+    normal = Gaussian(sigma=1.0, weights="precision")
+    exact = MixedEffectsRegressor(["g"], family=normal, method="ml").fit(
+        X, np.log(y), sample_weight=y
+    )
+    model = MixedEffectsRegressor(["g"], family="poisson", random_state=0).fit(X, y)
+    assert model.converged_
+    ours, theirs = model.fixed_effects_, exact.fixed_effects_
+    np.testing.assert_allclose(ours["std_error"], theirs["std_error"], rtol=0.03)
+    assert np.all(np.abs(ours["estimate"] - theirs["estimate"]) < 0.1 * theirs["std_error"])
+    ours, theirs = (m.variance_components_.loc[0, ["sd", "std_error"]] for m in (model, exact))
+    np.testing.assert_allclose(ours.astype(float), theirs.astype(float), rtol=0.03)
 
 
 def test_default_chains_come_in_pairs():

@@ -1,7 +1,8 @@
-"""The Hamiltonian Monte Carlo E-step: `SplitHMC` under `tfp.mcmc.MetropolisHastings`.
+"""The Hamiltonian Monte Carlo E-step: `SplitHMC` and Metropolis-Hastings steps.
 
-Chains in parallel live in the whitened coordinates of `engine.frame`, in float32; likelihoods are
-summed in blocks and the blocks in float64. Trajectories are of random lengths, a quarter to
+Chains in parallel live in the whitened coordinates of `engine.frame`, in float32 unless its
+rounding shows: where rows tell much (large counts, precise measurements) or y is at the edge of its
+range. Log-likelihoods are summed in float64. Trajectories are of random lengths, a quarter to
 nearly half a turn, after which neither x nor x^2 remembers where it began: not all directions turn
 at the same rate.
 """
@@ -9,8 +10,8 @@ at the same rate.
 import numpy as np
 from scipy.special import ndtri
 
-from sklmm.engine.e_step.split import SplitHMC, antithetic
-from sklmm.engine.frame import make_frame, pull_back, unwhiten
+from sklmm.engine.e_step.split import SplitHMC, antithetic, metropolis
+from sklmm.engine.frame import make_frame, pull_back, spread, unwhiten
 from sklmm.engine.model import tfp
 from sklmm.engine.operator import from_rows, to_rows
 from sklmm.engine.unknowns import bucket
@@ -23,7 +24,10 @@ SHORTEST = 0.5
 JITTER = 0.2
 FIRST_STEP = 2.0
 MAX_LEAPFROGS = 64
-BLOCK = 4096
+#: Rounding of log p, and of its gradient in whitened units, from which float64 is needed; chains
+#: that are looked at.
+MOST_ROUNDING = 0.05
+LOOKED_AT = 2
 #: The adaptation fades.
 ADAPTATION_POWER = 0.6
 LEAST_RATE = 0.05
@@ -37,12 +41,8 @@ CHAIN_ROWS = 1 << 18
 
 
 def _total(rows):
-    """Sum over rows [n, C]: blocks in the rows' own precision, the blocks in float64."""
-    n = rows.shape[0]
-    size = min(BLOCK, n)
-    padded = tf.pad(rows, [[0, -n % size], [0, 0]])
-    blocks = tf.reduce_sum(tf.reshape(padded, [-1, size, rows.shape[1]]), axis=1)
-    return tf.reduce_sum(tf.cast(blocks, tf.float64), axis=0)
+    """Sum over rows [n, C], in float64."""
+    return tf.reduce_sum(tf.cast(rows, tf.float64), axis=0)
 
 
 def target(like, arrays, point, frame, offset):
@@ -72,18 +72,15 @@ def target(like, arrays, point, frame, offset):
     return log_prob
 
 
-def acceptance(results):
-    """Mean acceptance probability of a transition, 0 for a divergent chain."""
-    chance = tf.exp(tf.minimum(results.log_accept_ratio, 0.0))
-    return tf.reduce_mean(tf.where(tf.math.is_finite(chance), chance, tf.zeros_like(chance)))
-
-
 @compiled
 def hmc_transitions(like, arrays, point, frame, offset, v, step_size, fewest, most, seed, n_steps):
-    """`n_steps` transitions with jittered steps and lengths: (v, x, acceptance probability)."""
+    """`n_steps` transitions with jittered steps and lengths.
+
+    Returns v [C, P], x and its pull [P, C], and the acceptance probability.
+    """
     function = target(like, arrays, point, frame, offset)
 
-    def body(i, v, accepted):
+    def body(i, v, accepted, _):
         here, also = tf.unstack(
             tf.random.experimental.stateless_split(
                 tf.random.experimental.stateless_fold_in(seed, i)
@@ -91,15 +88,28 @@ def hmc_transitions(like, arrays, point, frame, offset, v, step_size, fewest, mo
         )
         jitter = tf.random.stateless_uniform([], here, 1 - JITTER, 1 + JITTER, v.dtype)
         leapfrogs = tf.random.stateless_uniform([], also, fewest, most + 1, tf.int32)
-        kernel = tfp.mcmc.MetropolisHastings(SplitHMC(function, step_size * jitter, leapfrogs))
-        v, results = kernel.one_step(v, kernel.bootstrap_results(v), seed=here)
-        return i + 1, v, accepted + acceptance(results)
+        proposal = SplitHMC(function, step_size * jitter, leapfrogs)
+        v, results, chance = metropolis(proposal, v, proposal.bootstrap_results(v), here)
+        return i + 1, v, accepted + tf.reduce_mean(chance), results.grads_target_log_prob
 
-    _, v, accepted = tf.while_loop(
-        lambda i, *_: i < n_steps, body, (tf.constant(0), v, tf.zeros([], v.dtype))
+    _, v, accepted, gradient = tf.while_loop(
+        lambda i, *_: i < n_steps,
+        body,
+        (tf.constant(0), v, tf.zeros([], v.dtype), tf.zeros_like(v)),
     )
-    x = unwhiten(frame, arrays.data.X.shape[1], tf.transpose(v))
-    return v, tf.cast(x, tf.float64), accepted / tf.cast(n_steps, v.dtype)
+    return v, *columns(arrays, frame, v, gradient), accepted / tf.cast(n_steps, v.dtype)
+
+
+def columns(arrays, frame, v, gradient):
+    """x and its pull T T^T grad log p [P, C], from v and the gradient in v [C, P], in float64.
+
+    The pull is a Newton step's if T T^T is the posterior's covariance, and has mean 0.
+    """
+    p = arrays.data.X.shape[1]
+    x = unwhiten(frame, p, tf.transpose(v))
+    still = frame._replace(centre=tf.zeros_like(frame.centre))
+    pull = unwhiten(still, p, tf.transpose(gradient))
+    return tf.cast(x, tf.float64), tf.cast(pull, tf.float64)
 
 
 def default_chains(n_rows):
@@ -114,6 +124,11 @@ def adapted(step, rate, gain):
     """
     wanted, found = ndtri(0.5 * np.clip([TARGET_ACCEPTANCE, rate], LEAST_RATE, 1 - LEAST_RATE))
     return min(step * (wanted / found) ** (0.5 * gain), LONGEST_STEP)
+
+
+def _cast(frame, dtype):
+    """A frame in another precision."""
+    return tf.nest.map_structure(lambda a: a if isinstance(a, bool) else tf.cast(a, dtype), frame)
 
 
 class HMCSampler:
@@ -134,50 +149,72 @@ class HMCSampler:
         if self.v is None:
             P = latent.layout.size
             self.arrays = latent.compiled.arrays32()
-            self.latent = latent
+            self.latent, self.dtype = latent, np.float32
             chains = self.n_chains or default_chains(latent.n_rows)
             self.v = antithetic(tf.constant(rng.standard_normal((chains, P)), tf.float32))
             first = FIRST_STEP * max(latent.layout.real.sum(), 1) ** -0.25
             self.step = self.step_size or min(first, LONGEST_STEP)
         first = self.frame is None
         self.centre = mode
-        self.frame = make_frame(equations, mode, np.float32)
         # So that float32 keeps the differences.
         self.offset = tf.constant(latent.gradient(theta, mode[:, None])[0])
+        exact = make_frame(equations, mode)
+        unknown = first or latent.like.names
+        if unknown and self.dtype == np.float32 and self._rounding(theta, exact) > MOST_ROUNDING:
+            self.dtype, self.arrays = np.float64, latent.compiled.arrays
+            self.v = tf.cast(self.v, tf.float64)
+        self.frame = _cast(exact, self.dtype)
         if first:
             for _ in range(WARM_UPS if self.n_warmup else 0):
                 self.draw(theta, rng, max(self.n_warmup // WARM_UPS, 1))
 
+    def _rounding(self, theta, frame):
+        """By how much float32 changes differences of log p between chains, and its gradient."""
+        v, found = self.v[:LOOKED_AT], []
+        compiled = self.latent.compiled
+        for dtype, arrays in ((np.float32, self.arrays), (np.float64, compiled.arrays)):
+            point, here = compiled.point(theta, dtype), _cast(frame, dtype)
+            function = target(self.latent.like, arrays, point, here, self.offset)
+            value, gradient = tfp.math.value_and_gradient(function, tf.cast(v, dtype))
+            found.append((value.numpy().astype(float), gradient.numpy().astype(float)))
+        value, gradient = (a - b for a, b in zip(*found, strict=True))
+        error = max(np.ptp(value), np.linalg.norm(gradient, axis=1).max())
+        return error if np.isfinite(error) else np.inf
+
     def shift(self, change):
         """Move the chains with their centre by `change` [P]."""
         self.centre = self.centre + change
-        self.frame = self.frame._replace(centre=tf.constant(self.centre, tf.float32))
+        self.frame = self.frame._replace(centre=tf.constant(self.centre, self.dtype))
 
     def draw(self, theta, rng, n_steps=None):
-        """Draws x [P, C] after `n_steps` transitions, and what to report of them."""
-        self.v, x, rate, leapfrogs = self.transitions(theta, rng, n_steps or self.n_steps)
+        """Draws x and their pull [P, C] after `n_steps` transitions, and what to report of them."""
+        self.v, x, pull, rate, leapfrogs = self.transitions(theta, rng, n_steps or self.n_steps)
         info = {"acceptance_rate": rate, "step_size": self.step, "leapfrogs": leapfrogs}
         if self.step_size is None:
             self.updates += 1
             self.step = adapted(self.step, rate, self.updates**-ADAPTATION_POWER)
-        return x.numpy(), info
+        return x.numpy(), pull.numpy(), info
+
+    def spread(self):
+        """Of the frame: `frame.spread`."""
+        return spread(self.frame, self.latent.layout.p)
 
     def arguments(self, theta):
         """What the chains' target and state are."""
-        point = self.latent.compiled.point(theta, np.float32)
+        point = self.latent.compiled.point(theta, self.dtype)
         return self.latent.like, self.arrays, point, self.frame, self.offset, self.v
 
     def transitions(self, theta, rng, n_steps):
-        """(v, x, acceptance rate, most leapfrogs) after `n_steps` transitions."""
+        """(v, x, pull, acceptance rate, most leapfrogs) after `n_steps` transitions."""
         most = self.num_leapfrog_steps or int(np.ceil(TRAJECTORY / self.step))
         most = int(np.clip(most, 1, MAX_LEAPFROGS))
         fewest = most if self.num_leapfrog_steps else max(int(SHORTEST * most), 1)
-        v, x, accepted = hmc_transitions(
+        v, x, pull, accepted = hmc_transitions(
             *self.arguments(theta),
-            tf.constant(self.step, tf.float32),
+            tf.constant(self.step, self.dtype),
             tf.constant(fewest),
             tf.constant(most),
             tf.constant(rng.integers(0, 2**31 - 1, 2), tf.int32),
             tf.constant(n_steps),
         )
-        return v, x, float(accepted), most
+        return v, x, pull, float(accepted), most

@@ -12,13 +12,15 @@ one's with what is not Gaussian about them: on InstEval a third of the gradients
 
 from typing import NamedTuple
 
+import numpy as np
+
 from sklmm.engine.e_step.base import mirrored
 from sklmm.engine.model import tfp
 from sklmm.engine.xla import tf
 
 
 class SplitResults(NamedTuple):
-    """What `tfp.mcmc.MetropolisHastings` asks of a proposal, and the gradient at its end."""
+    """What a Metropolis-Hastings step asks of a proposal, and the gradient at its end."""
 
     log_acceptance_correction: object
     target_log_prob: object
@@ -26,7 +28,7 @@ class SplitResults(NamedTuple):
 
 
 class SplitHMC(tfp.mcmc.TransitionKernel):
-    """Proposals for `tfp.mcmc.MetropolisHastings`; chains are the rows of the state [C, P].
+    """Proposals for `metropolis`; chains are the rows of the state [C, P].
 
     Parameters
     ----------
@@ -80,6 +82,28 @@ class SplitHMC(tfp.mcmc.TransitionKernel):
         momentum += 0.5 * h * (gradient + v)
         kinetic = 0.5 * tf.reduce_sum((first - momentum) * (first + momentum), axis=1)
         return v, SplitResults(kinetic, value, gradient)
+
+
+def metropolis(proposal, v, results, seed):
+    """A Metropolis-Hastings step from v [C, P]: (v, `SplitResults`, acceptance probability [C]).
+
+    As `tfp.mcmc.MetropolisHastings`, but that chains of a mirrored pair have one chance of
+    acceptance between them: nearly always they go or stay together, and remain mirrored.
+    """
+    here, chance = tf.unstack(tf.random.experimental.stateless_split(seed))
+    proposed, new = proposal.one_step(v, results, here)
+    ratio = new.target_log_prob - results.target_log_prob + new.log_acceptance_correction
+    ratio = tf.where(tf.math.is_finite(ratio), ratio, -np.inf * tf.ones_like(ratio))
+    C = v.shape[0]
+    each, shared = (C // 2, 2) if mirrored(C) else (C, 1)
+    uniform = tf.tile(tf.random.stateless_uniform([each], chance, dtype=v.dtype), [shared])
+    accepted = tf.math.log(uniform) < ratio
+    v, results = tf.nest.map_structure(
+        lambda a, b: tf.where(accepted[:, None] if len(a.shape) > 1 else accepted, a, b),
+        (proposed, new),
+        (v, results),
+    )
+    return v, results, tf.exp(tf.minimum(ratio, 0.0))
 
 
 def antithetic(normal):
