@@ -2,6 +2,7 @@
 
 from copy import copy
 from functools import partial
+from itertools import compress
 from numbers import Integral, Real
 
 import numpy as np
@@ -14,7 +15,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sklmm import comparison, fit_measures, inference, prediction
-from sklmm._input import TableInput, bound, response_name, restoring, unseen_levels
+from sklmm._input import TableInput, bound, refuse_unknown, response_name, restoring, unseen_levels
 from sklmm._messages import (
     history_table,
     warn_of_dropped,
@@ -27,7 +28,7 @@ from sklmm._messages import (
 from sklmm._progress import Watch
 from sklmm._reports import Reports
 from sklmm._state import PlainEstimator
-from sklmm.design import DesignSpec, check_effects, resolve_terms, split_formula, take_columns
+from sklmm.design import DesignSpec, check_effects, formula_parameters, resolve_terms
 from sklmm.engine.rank import combination
 from sklmm.families import Family, Response
 from sklmm.result import Status, count
@@ -65,8 +66,8 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
         Parameters
         ----------
         formula : str
-            ``"y ~ x * C(z) + (1 + x | g)"``: the fixed part in formulaic's grammar, random-effect
-            terms in lme4's.
+            ``"y ~ x * C(z) + offset(w) + (1 + x | g)"``: the fixed part in formulaic's grammar,
+            random-effect terms in lme4's; y is a column, or ``cbind(successes, failures)``.
         **params
             The estimator's other parameters.
 
@@ -89,8 +90,7 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
         >>> model.fit(table).coef_.round(2)
         array([10.47])
         """
-        fixed, terms = split_formula(formula)
-        return cls(terms or None, fixed_effects=fixed, **params)
+        return cls(**formula_parameters(formula), **params)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -428,17 +428,7 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
         table = self._validate_new(X, include)
         design = self._spec.apply(table, include)
         if self.handle_unknown == "error":
-            for (term, refs), wanted in zip(self._refs_by_term(design), include, strict=True):
-                if wanted and (refs < 0).any():
-                    row = int(np.argmax(refs < 0))
-                    columns = term.effect.columns
-                    frame = take_columns(table, columns)
-                    value = ":".join(str(frame[c].iloc[row]) for c in columns)
-                    raise ValueError(
-                        f"Grouping column {term.name!r} has the unknown or missing level "
-                        f"{value!r} in row {row}: fit on data that has it, or set "
-                        "handle_unknown='population'."
-                    )
+            refuse_unknown(table, compress(self._refs_by_term(design), include))
         return table, design
 
     def _refs_by_term(self, design):

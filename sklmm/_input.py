@@ -16,7 +16,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from sklmm.design import split_response, take_columns
+from sklmm.design import response_columns, split_response, take_columns
 
 #: Beyond it 1.0 more is nothing to a float64.
 MOST_REPETITIONS = 2.0**53
@@ -32,21 +32,23 @@ class TableInput(BaseEstimator):
         if response is None:
             return X, y
         given, X = X, as_pandas(X)
-        known = isinstance(X, pd.DataFrame) and response in X.columns
-        if not known and set(response) & set("(*+/:^|-"):
+        columns = response_columns(response)
+        known = [c for c in columns if isinstance(X, pd.DataFrame) and c in X.columns]
+        if not known and len(columns) == 1 and set(response) & set("(*+/:^|-"):
             raise ValueError(
-                f"fixed_effects={formula!r}: the response {response!r} must be a column; for a "
-                "function of one see scikit-learn's TransformedTargetRegressor."
+                f"fixed_effects={formula!r}: the response {response!r} must be a column: add it to "
+                "the table, X.assign(log_y=np.log(X['y'])) for example, or see scikit-learn's "
+                "TransformedTargetRegressor. Two columns of counts are cbind(successes, failures)."
             )
-        if known:
-            # As it was given: an Enum of polars' has an order, which pandas' column has not.
-            return X.drop(columns=response), given[response] if y is None else y
-        if y is None:
+        if y is None and len(known) < len(columns):
             raise ValueError(
                 f"fixed_effects={formula!r}: the response {response!r} is not a column of X: "
                 "give y."
             )
-        return X, y
+        if y is None:
+            # As it was given: an Enum of polars' has an order, which pandas' column has not.
+            y = X[columns] if len(columns) > 1 else given[response]
+        return X.drop(columns=known) if known else X, y
 
     def _validate_target(self, table, y):
         """y as the family's response, of one value a row."""
@@ -251,6 +253,19 @@ def unseen_levels(table, term, refs):
         missing = rows[part.isna().any(axis=1).to_numpy()]
         index[missing] = index.max() + 1 + np.arange(len(missing))
     return index
+
+
+def refuse_unknown(table, refs_by_term):
+    """Raise ValueError for the first row of a level that the fit has not seen."""
+    for term, refs in refs_by_term:
+        if (refs < 0).any():
+            row, columns = int(np.argmax(refs < 0)), term.effect.columns
+            frame = take_columns(table, columns)
+            value = ":".join(str(frame[c].iloc[row]) for c in columns)
+            raise ValueError(
+                f"Grouping column {term.name!r} has the unknown or missing level {value!r} in row "
+                f"{row}: fit on data that has it, or set handle_unknown='population'."
+            )
 
 
 def _rows(table, keep):

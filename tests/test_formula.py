@@ -5,7 +5,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.base import clone
+from sklearn.compose import make_column_transformer
 from sklearn.model_selection import cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from sklmm import MixedEffectsClassifier, MixedEffectsRegressor
 from sklmm.datasets import load_cbpp
@@ -197,3 +200,84 @@ def test_update_takes_the_response_from_the_table_too(table):
     new = table[:4].assign(Subject=999)
     twin.update(without_response(new), new["Reaction"])
     np.testing.assert_array_equal(model.update(new).predict(new), twin.predict(new))
+
+
+@pytest.mark.parametrize(
+    ("formula", "says"),
+    [
+        ("~ . - Days", r"'\.' is not read: name the columns"),
+        ("~ (Days + shift", "a bracket is not closed"),
+        ("~ I(Days^2)", r"exclusive or: write x \*\* 2"),
+        ("~ factor(shift)", r"a factor is C\(column\)"),
+        ("~ as.factor(shift)", r"a factor is C\(column\)"),
+        ("~ s(Days)", r"a smooth function of a column is bs\("),
+        ("~ offset(log(Days))", "computed beforehand, in the parameter offset"),
+        ("log(Reaction) ~ Days", r"add it to the table, .* TransformedTargetRegressor.* cbind"),
+    ],
+)
+def test_what_another_grammar_writes_is_told_in_ours(table, formula, says):
+    model = MixedEffectsRegressor(["Subject"], fixed_effects=formula)
+    with pytest.raises(ValueError, match=f"fixed_effects=.*{says}"):
+        model.fit(without_response(table), table["Reaction"])
+
+
+def test_a_spline_beyond_the_rows_of_the_fit_says_how_to_go_on(table):
+    X, y = without_response(table), table["Reaction"]
+    early = X["Days"] < 6
+    model = MixedEffectsRegressor(["Subject"], fixed_effects="~ bs(Days, df=4)")
+    with pytest.raises(ValueError, match='extrapolation="extend"'):
+        model.fit(X[early], y[early]).predict(X)
+    model.set_params(fixed_effects='~ bs(Days, df=4, extrapolation="extend")')
+    assert np.isfinite(model.fit(X[early], y[early]).predict(X)).all()
+
+
+@pytest.mark.parametrize("whole", ["Reaction ~ Days + (1 | Subject)", "~ Days"])
+def test_a_formula_is_no_list_of_terms(table, whole):
+    for terms in (whole, [whole]):
+        with pytest.raises(TypeError, match=r"whole formula: make the estimator by from_formula"):
+            MixedEffectsRegressor(terms).fit(without_response(table), table["Reaction"])
+
+
+@pytest.mark.parametrize("formula", ["y ~ x + offset(`log t`) + (1 | g)", "y ~ offset(w) + (1|g)"])
+def test_an_offset_in_a_formula_is_the_parameter(formula):
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame(rng.normal(size=(40, 4)), columns=["y", "x", "w", "log t"])
+    rows["g"] = np.arange(40) % 4
+    offset = "log t" if "log" in formula else "w"
+    model = MixedEffectsRegressor.from_formula(formula).fit(rows)
+    fixed = ["x"] if "x +" in formula else []
+    other = MixedEffectsRegressor(["g"], fixed_effects=fixed, offset=offset).fit(rows, rows["y"])
+    np.testing.assert_allclose(model.predict(rows), other.predict(rows))
+    with pytest.raises(TypeError, match="offset"):
+        MixedEffectsRegressor.from_formula(formula, offset="x")
+
+
+def test_two_columns_of_counts_on_the_left():
+    rows = load_cbpp(as_frame=True).frame
+    rows = rows.assign(healthy=rows["size"] - rows["incidence"])
+    options = {"family": "binomial", "e_step": "laplace", "random_state": 0}
+    formula = "cbind(incidence, healthy) ~ C(period) + (1 | herd)"
+    model = MixedEffectsRegressor.from_formula(formula, **options).fit(rows)
+    counts = rows[["incidence", "healthy"]]
+    other = MixedEffectsRegressor(["herd"], fixed_effects="~ C(period)", **options)
+    other.fit(rows[["herd", "period"]], counts)
+    np.testing.assert_allclose(model.coef_, other.coef_)
+    np.testing.assert_array_equal(model.predict(rows), other.predict(rows))
+    assert "cbind(incidence, healthy) ~" in model.summary()
+    with pytest.raises(ValueError, match=r"response 'cbind\(incidence, healthy\)' is not a column"):
+        clone(model).fit(rows.drop(columns="healthy"))
+
+
+@pytest.mark.parametrize("fixed_effects", [None, ["Days"], "~ Days"])
+def test_a_transformer_before_the_model_must_keep_names(table, fixed_effects):
+    X, y = without_response(table)[["Subject", "Days"]], table["Reaction"]
+    scaled = make_column_transformer((StandardScaler(), ["Days"]), remainder="passthrough")
+    model = make_pipeline(scaled, MixedEffectsRegressor(["Subject"], fixed_effects=fixed_effects))
+    with pytest.raises(ValueError, match=r'set_output\(transform="pandas"\)'):
+        model.fit(X, y)
+    scaled.set_output(transform="pandas")
+    with pytest.raises(ValueError, match="verbose_feature_names_out=False"):
+        model.fit(X, y)
+    scaled.set_params(verbose_feature_names_out=False)
+    plain = MixedEffectsRegressor(["Subject"]).fit(X, y)
+    np.testing.assert_allclose(model.fit(X, y).predict(X), plain.predict(X))

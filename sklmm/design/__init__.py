@@ -2,7 +2,12 @@
 
 from sklmm.design.columns import check_magnitude, take_columns
 from sklmm.design.design import Block, Design, DesignSpec, check_effects
-from sklmm.design.formula import split_formula, split_response
+from sklmm.design.formula import (
+    formula_parameters,
+    response_columns,
+    split_formula,
+    split_response,
+)
 from sklmm.design.terms import RandomEffect, parse_term, resolve_terms
 
 __all__ = [
@@ -12,8 +17,10 @@ __all__ = [
     "RandomEffect",
     "check_effects",
     "check_magnitude",
+    "formula_parameters",
     "parse_term",
     "resolve_terms",
+    "response_columns",
     "split_formula",
     "split_response",
     "take_columns",

@@ -11,6 +11,11 @@ LARGEST = 1e70
 SMALL_COLUMNS = 1000
 SMALL_NUMBERS = 20_000_000
 LARGEST_NUMBERS = 125_000_000
+#: What helps where an array has no names for its columns.
+UNNAMED = (
+    "Of a transformer before the model, a ColumnTransformer for example, "
+    '.set_output(transform="pandas") keeps names and types.'
+)
 #: Share of the rows beyond which a column of a sparse matrix is a dense one.
 FULL = 0.25
 

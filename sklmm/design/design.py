@@ -15,6 +15,7 @@ from scipy.sparse import csr_array, hstack
 
 from sklmm._state import PlainState
 from sklmm.design.columns import (
+    UNNAMED,
     check_magnitude,
     few_entries,
     is_frame,
@@ -301,8 +302,17 @@ def _find(column, columns, parameter, feature_names=None):
         raise ValueError(
             f"{parameter}: position {column} is out of range for a table of {len(columns)} columns."
         )
+    if isinstance(columns, pd.RangeIndex) and feature_names is None:
+        raise ValueError(
+            f"{parameter}: column {column!r} is not in X, whose {len(columns)} columns have no "
+            f"names: give X as a DataFrame, or positions. {UNNAMED}"
+        )
     known = ", ".join(map(repr, columns[:10])) + (", ..." if len(columns) > 10 else "")
-    raise ValueError(f"{parameter}: column {column!r} is not in X, which has {known}.")
+    prefixed = [c for c in columns if isinstance(c, str) and c.endswith(f"__{column}")]
+    hint = " ColumnTransformer(..., verbose_feature_names_out=False) leaves names as they are."
+    raise ValueError(
+        f"{parameter}: column {column!r} is not in X, which has {known}.{hint * bool(prefixed)}"
+    )
 
 
 def _locate(effect, columns, feature_names):

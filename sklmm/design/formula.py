@@ -11,17 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from sklmm.design.columns import raise_not_finite
+from sklmm.design.columns import UNNAMED, raise_not_finite
 from sklmm.design.terms import quoted, unquoted
 from sklmm.design.variables import C, Variable, uses_of
 
 #: Missing cells are told by column here; no variables but those of the table.
 _OPTIONS = {"na_action": "ignore", "context": {"C": C}}
 _RANDOM = re.compile(r"\+?\s*\([^()]*\|[^()]*\)")
+_CBIND = re.compile(r"cbind\(\s*([^,()]+?)\s*,\s*([^,()]+?)\s*\)")
 _OFFSET = re.compile(r"\+?\s*(?<![\w.])offset\(\s*([^()+*:,]+?)\s*\)")
 #: What helps where formulaic's reason, or the formula, has a pattern.
 _HINTS = (
-    ("reason", r"`\.` operator", "name the columns, or use fixed_effects=None, which is all of X"),
     ("reason", r"context marker", "a bracket is not closed, or not opened"),
     ("reason", r"beyond upper and/or lower", 'write bs(..., extrapolation="extend"), so that the '
      "function goes on beyond the rows of the fit (of the other folds, in cross-validation)"),
@@ -112,20 +112,22 @@ def split_formula(formula):
     return unquoted(f"{response} ~ {' '.join(fixed.split())}", names), terms
 
 
-def split_offset(formula):
-    """(formula without its offset(column), that column or None).
+def formula_parameters(formula):
+    """An estimator's parameters by a whole formula, which may have one offset(column).
 
     Examples
     --------
-    >>> from sklmm.design.formula import split_offset
-    >>> split_offset("y ~ x + offset(hours) + (1 | g)")
-    ('y ~ x + (1 | g)', 'hours')
+    >>> from sklmm.design.formula import formula_parameters
+    >>> formula_parameters("y ~ x + offset(hours) + (1 | g)")
+    {'random_effects': ['(1 | g)'], 'fixed_effects': 'y ~ x', 'offset': 'hours'}
     """
     text, names = quoted(formula)
     found = _OFFSET.findall(text)
-    if len(found) != 1:
-        return formula, None
-    return unquoted(_OFFSET.sub("", text), names), unquoted(found[0], names).strip("`")
+    if len(found) == 1:
+        formula = unquoted(_OFFSET.sub("", text), names)
+    fixed, terms = split_formula(formula)
+    offset = {"offset": unquoted(found[0], names).strip("`")} if len(found) == 1 else {}
+    return {"random_effects": terms or None, "fixed_effects": fixed} | offset
 
 
 def split_response(formula):
@@ -136,15 +138,28 @@ def split_response(formula):
     return left.strip().strip("`") or None, right.strip()
 
 
+def response_columns(response):
+    """Names of a response's columns: two of ``cbind(successes, failures)``, else one."""
+    text, names = quoted(response)
+    found = _CBIND.fullmatch(text)
+    return [unquoted(c, names).strip("`") for c in found.groups()] if found else [response]
+
+
 def learn_formula(formula, table, fit_intercept):
     """(X [n_rows, n_columns], Formula) of a right-hand side on a training table."""
     FormulaicFormula, DefaultFormulaParser = _formulaic()
     if not isinstance(table, pd.DataFrame):
         raise ValueError(
-            f"fixed_effects={formula!r}: a formula needs columns with names: give X as a DataFrame."
+            f"fixed_effects={formula!r}: a formula needs columns with names: give X as a "
+            f"DataFrame. {UNNAMED}"
         )
     rhs, name = split_response(formula)[1], f"fixed_effects={formula!r}"
     plain = quoted(rhs)[0]
+    if re.search(r"(^|[\s+(])\.($|[\s+):*])", plain):
+        raise ValueError(
+            f"{name}: '.' is not read: name the columns, or use fixed_effects=None, which takes "
+            "all that are neither grouping columns nor the offset."
+        )
     if re.search(r"(?<![\w.])offset\(", plain):
         raise ValueError(
             f"{name}: a formula has no offset(): leave it out, and name its column, computed "
