@@ -28,10 +28,16 @@ from sklmm._messages import (
 from sklmm._progress import Watch
 from sklmm._reports import Reports
 from sklmm._state import PlainEstimator
-from sklmm.design import DesignSpec, check_effects, formula_parameters, resolve_terms
+from sklmm.design import (
+    DesignSpec,
+    check_effects,
+    columns_read,
+    formula_parameters,
+    resolve_terms,
+)
 from sklmm.engine.rank import combination
 from sklmm.families import Family, Response
-from sklmm.result import Status, count
+from sklmm.result import Status
 from sklmm.separation import separation, unbounded
 from sklmm.steps import ConjugateGradient, EStep, Exact, MStep, resolve_e_step, resolve_m_step
 
@@ -55,6 +61,7 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
         "verbose": ["verbose"],
         "device": [str, None],
         "offset": [str, Integral, None],
+        "missing": [StrOptions({"error", "drop"})],
     }
     #: Of a Gaussian model's coefficients; the regressor's parameter.
     dof = None
@@ -146,6 +153,10 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
         name = response_name(y)
         table = self._validate_table(X, reset=True)
         effects = resolve_terms(self.random_effects, getattr(table, "columns", ()))
+        names = getattr(self, "feature_names_in_", None)
+        names = None if names is None or isinstance(table, pd.DataFrame) else list(names)
+        read = partial(columns_read, table, effects, self.fixed_effects, self.offset, names)
+        table, y, sample_weight, n_missing = self._known_rows(table, y, sample_weight, read)
         y = self._validate_target(table, y)
         table, response = bound(
             table,
@@ -154,13 +165,12 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
             lambda y, weights: self._resolve_family(y).bind(y, weights),
         )
         family = response.family
-        names = getattr(self, "feature_names_in_", None)
         spec, design = DesignSpec.learn(
             table,
             effects,
             self.fixed_effects,
             self.fit_intercept or family.name == "ordinal",
-            None if names is None or isinstance(table, pd.DataFrame) else list(names),
+            names,
             self.offset,
             keep_sparse=family.name == "gaussian"
             and self.method != "ml"
@@ -186,7 +196,7 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
                 f"not {family.name!r} with {e_step!r}: use dof=None."
             )
         self._from_frame = isinstance(table, pd.DataFrame)
-        self._response_name = name
+        self._response_name, self._n_missing = name, n_missing
         self._approximation = e_step.approximation if design.blocks else None
 
         def fitted(result):
@@ -272,6 +282,7 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
         table = self._validate_new(X)
         if table.shape[0] == 0:
             raise ValueError("Found array with 0 sample(s): X has no rows to update by.")
+        table, y, sample_weight, _ = self._known_rows(table, y, sample_weight, self._columns_read)
         y = self._validate_target(table, y)
         table, response = bound(table, y, sample_weight, self._bind_new)
         spec = self._spec.grown(table)
@@ -321,25 +332,6 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
             watch=watch,
             dof=self.dof,
         )
-
-    def _training(self, X, y, sample_weight):
-        """(Design, Response) of the rows of the fit, given again."""
-        X, y = self._take_response(X, y)
-        table = self._validate_new(X)
-        y = self._validate_target(table, y)
-        table, response = bound(table, y, sample_weight, self._bind_new)
-        design = self._spec.apply(table)
-        n_obs = response.weights.sum() if response.n_obs is None else response.n_obs
-        unseen = any((block.refs < 0).any() for block in design.blocks)
-        if unseen or not np.isclose(n_obs, self.result_.n_obs):
-            raise ValueError(
-                f"X: it must hold the rows of the fit, {count(self.result_.n_obs)} observations: "
-                f"it has {'levels that the fit had not' if unseen else count(n_obs)}."
-            )
-        for what, value in comparison.fingerprint(design, response).items():
-            if value != self._data[what]:
-                raise ValueError(f"{what}: it must be that of the fit, and it is another.")
-        return design, response
 
     def _set_fitted(self, spec, design, response, result):
         labels = inference.Labels.of(spec, design.blocks, response)

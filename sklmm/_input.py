@@ -16,7 +16,10 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from sklmm import comparison
+from sklmm._missing import incomplete, raise_unknown, take_rows, unknown_answers
 from sklmm.design import response_columns, split_response, take_columns
+from sklmm.result import count
 
 #: Beyond it 1.0 more is nothing to a float64.
 MOST_REPETITIONS = 2.0**53
@@ -50,10 +53,38 @@ class TableInput(BaseEstimator):
             y = X[columns] if len(columns) > 1 else given[response]
         return X.drop(columns=known) if known else X, y
 
-    def _validate_target(self, table, y):
-        """y as the family's response, of one value a row."""
+    def _known_rows(self, table, y, sample_weight, columns_read):
+        """(table, y, weights, rows left out) of the rows that count and miss no value.
+
+        Rows of weight 0 say nothing, not even that something is missing. `columns_read` gives the
+        columns that the model reads.
+        """
         if y is None:
             raise ValueError("This estimator requires y to be passed, but the target y is None.")
+        with naming("y"):
+            check_consistent_length(table, y)
+        keep = np.ones(table.shape[0], bool)
+        if sample_weight is not None:
+            sample_weight = _check_weights(sample_weight, len(keep))
+            keep = sample_weight > 0
+        missing = keep & unknown_answers(y)
+        if missing.any() and self.missing == "error":
+            raise_unknown(y, missing, table)
+        if self.missing == "drop":
+            missing |= keep & incomplete(table, columns_read())
+            keep &= ~missing
+            if not keep.any():
+                raise ValueError("missing='drop': every row misses a value, so none is left.")
+        if not keep.all():
+            table, y = _rows(table, keep), take_rows(y, keep)
+            sample_weight = None if sample_weight is None else sample_weight[keep]
+        return table, y, sample_weight, int(missing.sum())
+
+    def _columns_read(self):
+        return self._spec.predictors | {c for t in self._spec.terms for c in t.effect.columns}
+
+    def _validate_target(self, table, y):
+        """y as the family's response, of one value a row."""
         with naming("y"):
             y = self._check_target(y)
             check_consistent_length(table, y)
@@ -89,7 +120,7 @@ class TableInput(BaseEstimator):
             )
         if X.dtype.kind not in "biuf":
             return pd.DataFrame(X).infer_objects()
-        if not reset:
+        if not reset and self.missing == "error":
             # As scikit-learn has it; of frames and of objects a missing group is the population's.
             assert_all_finite(X, input_name="X")
         return X
@@ -109,6 +140,26 @@ class TableInput(BaseEstimator):
             X = pd.DataFrame.sparse.from_spmatrix(X) if issparse(X) else pd.DataFrame(X)
             X = X.set_axis(list(self._spec.columns), axis=1)
         return X
+
+    def _training(self, X, y, sample_weight):
+        """(Design, Response) of the rows of the fit, given again."""
+        X, y = self._take_response(X, y)
+        table = self._validate_new(X)
+        table, y, sample_weight, _ = self._known_rows(table, y, sample_weight, self._columns_read)
+        y = self._validate_target(table, y)
+        table, response = bound(table, y, sample_weight, self._bind_new)
+        design = self._spec.apply(table)
+        n_obs = response.weights.sum() if response.n_obs is None else response.n_obs
+        unseen = any((block.refs < 0).any() for block in design.blocks)
+        if unseen or not np.isclose(n_obs, self.result_.n_obs):
+            raise ValueError(
+                f"X: it must hold the rows of the fit, {count(self.result_.n_obs)} observations: "
+                f"it has {'levels that the fit had not' if unseen else count(n_obs)}."
+            )
+        for what, value in comparison.fingerprint(design, response).items():
+            if value != self._data[what]:
+                raise ValueError(f"{what}: it must be that of the fit, and it is another.")
+        return design, response
 
 
 def _used_columns(X, used):
@@ -226,10 +277,7 @@ def _check_weights(sample_weight, n_rows):
 
 def bound(table, y, sample_weight, bind):
     """(table, Response) of the rows that say something; bind makes it of y and the weights."""
-    weights = _check_weights(sample_weight, len(y))
-    if (weights == 0).any():
-        keep = weights > 0
-        table, y, weights = _rows(table, keep), y[keep], weights[keep]
+    weights = np.ones(len(y)) if sample_weight is None else sample_weight
     response = bind(y, weights)
     if response.family.weights == "repeats" and weights.sum() > MOST_REPETITIONS:
         raise ValueError(

@@ -126,11 +126,11 @@ def warn_of_separation(labels, spec, design, table, response, found, converged):
     names = names or labels.cutpoints or [n for n, yes in zip(labels.coef, far, strict=True) if yes]
     columns = sorted({j % design.X.shape[1] for j in mine})
     where = settled(_columns_of(columns, spec, design, table), response, found.rows)
-    has = "coefficient {} has" if len(names) == 1 else "coefficients {} have"
+    more = f", nor have {_listed(list(map(repr, names[1:])))}" * (len(names) > 1)
     others = "good" if converged else "not to be relied on, for the fit stopped at max_iter"
     warnings.warn(
-        f"The {has.format(_listed(list(map(repr, names))))} no finite maximum likelihood estimate: "
-        f"{where}. Standard errors are infinite there; predictions and the other coefficients are "
+        f"The coefficient {names[0]!r} has no finite maximum likelihood estimate{more}: {where}. "
+        "Standard errors are infinite there; predictions and the other coefficients are "
         f"{others}. Merge levels, leave out the column, or collect rows of the other kind; a "
         "factor may become a grouping column in random_effects, where such levels are shrunken.",
         ConvergenceWarning,

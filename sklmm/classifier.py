@@ -12,6 +12,7 @@ from sklearn.utils.validation import assert_all_finite, check_is_fitted, column_
 from sklmm import prediction
 from sklmm._base import BaseMixedEffects
 from sklmm._input import as_ordered
+from sklmm._missing import nan_where_missing, score_where_known
 from sklmm.families import Ordinal, resolve_family
 
 _FAMILIES = ("bernoulli", "categorical", "ordinal")
@@ -73,6 +74,11 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
         TensorFlow device such as "CPU:0" or "GPU:0", for "hmc", "nuts" and "laplace".
     offset : str or int, optional
         Column that is added to the linear predictor, with coefficient 1; not for "categorical".
+    missing : {"error", "drop"}, default="error"
+        Whether rows that miss y, or a value of a column that the model reads, are an error or left
+        out of the fit; `summary` counts them. With "drop", rows that miss a value of a fixed,
+        slope or offset column are predicted as nan, and left out of `score`; a missing group is
+        the population, as ever.
 
     Attributes
     ----------
@@ -125,6 +131,7 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
         verbose=0,
         device=None,
         offset=None,
+        missing="error",
     ):
         self.random_effects = random_effects
         self.fixed_effects = fixed_effects
@@ -141,7 +148,9 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
         self.verbose = verbose
         self.device = device
         self.offset = offset
+        self.missing = missing
 
+    @nan_where_missing
     def predict_proba(self, X, include_random=True):
         """Probabilities of the classes, averaged over posterior draws.
 
@@ -179,6 +188,7 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
         )
         return found[:, self._sorted]
 
+    @nan_where_missing
     def predict(self, X, include_random=True):
         """The most probable class of each row.
 
@@ -211,6 +221,7 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
         return self.classes_[best]
 
     @available_if(_is_binary)
+    @nan_where_missing
     def decision_function(self, X, include_random=True):
         """Link of the second class's averaged probability: positive where it is predicted.
 
@@ -242,6 +253,7 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
         second = self.predict_proba(X, include_random)[:, 1]
         return norm.ppf(second) if self._family.link == "probit" else logit(second)
 
+    @nan_where_missing
     def sample_y(self, X, n_samples=1, random_state=None):
         """Draw labels from the posterior predictive distribution.
 
@@ -274,6 +286,38 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
         """
         codes = self._sample(X, n_samples, check_random_state(random_state), self._family)
         return self._known_classes()[codes.astype(int)]
+
+    @score_where_known
+    def score(self, X, y, sample_weight=None):
+        """Accuracy of the predicted classes.
+
+        Parameters
+        ----------
+        X : DataFrame, array-like or sparse matrix of shape (n_rows, n_columns)
+        y : array-like of shape (n_rows,)
+        sample_weight : array-like of shape (n_rows,), optional
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming a column that is missing or not as in the fit, and the remedy.
+
+        Examples
+        --------
+        >>> from sklmm import MixedEffectsClassifier
+        >>> from sklmm.datasets import load_wine
+        >>> X, y = load_wine(return_X_y=True, as_frame=True)
+        >>> model = MixedEffectsClassifier(
+        ...     ["judge"], fixed_effects="~ temp", e_step="laplace", random_state=0
+        ... ).fit(X, y > 3)
+        >>> round(model.score(X, y > 3), 2)
+        0.86
+        """
+        return super().score(X, y, sample_weight)
 
     def _check_target(self, y):
         if (ordered := as_ordered(y)) is not None:

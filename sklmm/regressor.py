@@ -10,6 +10,7 @@ from sklearn.utils.validation import _check_y
 from sklmm import prediction
 from sklmm._base import BaseMixedEffects
 from sklmm._input import as_ordered
+from sklmm._missing import nan_where_missing, score_where_known
 from sklmm.design import check_magnitude
 from sklmm.families import Binomial, resolve_family
 from sklmm.families.base import listed
@@ -75,6 +76,11 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
     dof : "satterthwaite" or None, default=None
         With "satterthwaite", for Gaussian models by "exact" and "cg", `fixed_effects_` has t tests
         with Satterthwaite's degrees of freedom, as lmerTest's, in the place of normal ones.
+    missing : {"error", "drop"}, default="error"
+        Whether rows that miss y, or a value of a column that the model reads, are an error or left
+        out of the fit; `summary` counts them. With "drop", rows that miss a value of a fixed,
+        slope or offset column are predicted as nan, and left out of `score`; a missing group is
+        the population, as ever.
 
     Attributes
     ----------
@@ -155,6 +161,7 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
         device=None,
         offset=None,
         dof=None,
+        missing="error",
     ):
         self.random_effects = random_effects
         self.fixed_effects = fixed_effects
@@ -171,8 +178,10 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
         self.verbose = verbose
         self.device = device
         self.offset = offset
+        self.missing = missing
         self.dof = dof
 
+    @nan_where_missing
     def predict(self, X, return_std=False, include_random=True):
         """Predict the mean response, row by row.
 
@@ -220,6 +229,7 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
         rng = np.random.default_rng(0)
         return mean, np.sqrt(prediction.predict_variance(design, result, family, include, rng))
 
+    @nan_where_missing
     def sample_y(self, X, n_samples=1, random_state=None):
         """Draw responses from the posterior predictive distribution.
 
@@ -281,6 +291,7 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
             )
         return family
 
+    @score_where_known
     def score(self, X, y, sample_weight=None):
         """R^2 of the predicted mean; two columns of counts are proportions weighted by trials.
 

@@ -151,7 +151,7 @@ def test_a_level_of_a_grouping_column_of_one_class_is_no_separation():
         (
             MixedEffectsClassifier(fixed_effects=["x", "z"]),
             X[:, 1] + np.cos(np.arange(N)) > 0,
-            r"'x', 'z' have .*together they settle y in 240 of 240 rows",
+            r"'x' has .*, nor have 'z': together they settle y in 240 of 240 rows",
         ),
         (
             MixedEffectsRegressor(fixed_effects=["b"], family="poisson"),

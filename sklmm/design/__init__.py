@@ -1,7 +1,7 @@
 """Columns to frozen arrays: the term grammar and the design of a mixed model."""
 
 from sklmm.design.columns import check_magnitude, take_columns
-from sklmm.design.design import Block, Design, DesignSpec, check_effects
+from sklmm.design.design import Block, Design, DesignSpec, check_effects, columns_read
 from sklmm.design.formula import (
     formula_parameters,
     response_columns,
@@ -17,6 +17,7 @@ __all__ = [
     "RandomEffect",
     "check_effects",
     "check_magnitude",
+    "columns_read",
     "formula_parameters",
     "parse_term",
     "resolve_terms",

@@ -26,7 +26,7 @@ from sklmm.design.columns import (
     too_large,
 )
 from sklmm.design.estimable import Estimable
-from sklmm.design.formula import apply_formula, learn_formula
+from sklmm.design.formula import apply_formula, formula_columns, learn_formula
 from sklmm.design.levels import TermSpec, learn_levels
 from sklmm.design.terms import RandomEffect, check_repeated, independent_parts
 
@@ -210,6 +210,13 @@ class DesignSpec(PlainState):
         return replace(self, terms=tuple(t.grown(table) for t in self.terms))
 
     @property
+    def predictors(self):
+        """Columns that a prediction cannot do without: all but the grouping columns."""
+        fixed = self.fixed if self.formula is None else self.formula.columns
+        slopes = {c for term in self.terms for c in term.effect.slopes}
+        return {*fixed, *slopes} | ({self.offset} - {None})
+
+    @property
     def coef_names(self):
         """Names of X's columns."""
         dense = tuple(self.fixed_names[i] for i in self._dense)
@@ -289,6 +296,20 @@ def check_effects(spec, design, n):
                 f"no fewer than the {n:.10g} rows, and the residual's variance has no estimate: "
                 "leave out a slope, or pin the residual SD, family=Gaussian(sigma=...)."
             )
+
+
+def columns_read(table, effects, fixed_effects, offset, feature_names=None):
+    """Columns that a model of these parameters reads, a set; see `DesignSpec.learn`."""
+    columns = table.columns if is_frame(table) else pd.RangeIndex(table.shape[1])
+    if fixed_effects is None:
+        return set(columns)
+    effects = [_locate(e, columns, feature_names) for e in effects]
+    read = {c for e in effects for c in (*e.columns, *e.slopes)}
+    if offset is not None:
+        read.add(_find(offset, columns, "offset", feature_names))
+    if isinstance(fixed_effects, str):
+        return read | set(formula_columns(fixed_effects, table))
+    return read | {_find(c, columns, "fixed_effects", feature_names) for c in fixed_effects}
 
 
 def _find(column, columns, parameter, feature_names=None):

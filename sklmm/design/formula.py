@@ -147,6 +147,24 @@ def response_columns(response):
 
 def learn_formula(formula, table, fit_intercept):
     """(X [n_rows, n_columns], Formula) of a right-hand side on a training table."""
+    parsed, uses = _parsed(formula, table, fit_intercept)
+    rhs, name = split_response(formula)[1], f"fixed_effects={formula!r}"
+    _check_columns(table, uses)
+    variables = tuple(Variable.learn(table, column, how) for column, how in uses.items())
+    data = _data(variables, table)
+    made = _evaluated(name, lambda: parsed.get_model_matrix(data, output="numpy", **_OPTIONS))
+    return _finite(made, made.model_spec.column_names, name), Formula.learn(
+        rhs, made.model_spec, variables
+    )
+
+
+def formula_columns(formula, table):
+    """The table's columns that a formula reads."""
+    return list(_parsed(formula, table)[1])
+
+
+def _parsed(formula, table, fit_intercept=True):
+    """(formulaic's formula, use by column) of a right-hand side."""
     FormulaicFormula, DefaultFormulaParser = _formulaic()
     if not isinstance(table, pd.DataFrame):
         raise ValueError(
@@ -173,14 +191,7 @@ def learn_formula(formula, table, fit_intercept):
         factors = None
     if factors is None or "|" in plain:
         raise ValueError(f"{name}: give one right-hand side, without '|'.")
-    uses = uses_of(factors, table.columns)
-    _check_columns(table, uses)
-    variables = tuple(Variable.learn(table, column, how) for column, how in uses.items())
-    data = _data(variables, table)
-    made = _evaluated(name, lambda: parsed.get_model_matrix(data, output="numpy", **_OPTIONS))
-    return _finite(made, made.model_spec.column_names, name), Formula.learn(
-        rhs, made.model_spec, variables
-    )
+    return parsed, uses_of(factors, table.columns)
 
 
 def apply_formula(formula, table):

@@ -12,6 +12,8 @@ import numpy as np
 from scipy.special import expit, ndtr
 from sklearn.base import BaseEstimator
 
+from sklmm._fork import check_not_forked
+
 #: Constraints of an estimated parameter.
 CONSTRAINTS = ("positive", "real", "unit")
 
@@ -155,6 +157,7 @@ class Family(BaseEstimator):
 
     def _at(self, eta, params):
         eta = np.asarray(eta, float)
+        check_not_forked(f"family={self!r}")
         try:
             return self.distribution(eta, **{k: np.float64(v) for k, v in params.items()})
         except ImportError as error:

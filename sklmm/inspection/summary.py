@@ -160,4 +160,5 @@ def _family_lines(model, family):
 
 def _sizes(model, spec):
     groups = "; ".join(f"{t.name}, {len(t.levels)}" for t in spec.terms) or "none"
-    return f"Number of obs: {count(model.result_.n_obs)}, groups: {groups}"
+    out = f" ({model._n_missing} rows with missing values left out)" if model._n_missing else ""
+    return f"Number of obs: {count(model.result_.n_obs)}{out}, groups: {groups}"
