@@ -116,6 +116,8 @@ def test_names_of_several_levels_are_tuples(terms, fixed, reference):
         assert_same(model.predict(table[PATHS[::-1]]), reference.predict(X))
 
 
+# As pyarrow 14 makes frames of pandas.
+@pytest.mark.filterwarnings("ignore:Passing a BlockManager:DeprecationWarning")
 def test_arrow_tables_and_lazy_frames(reference):
     pa = pytest.importorskip("pyarrow")
     table = pa.Table.from_pandas(X)

@@ -181,8 +181,8 @@ STORED = {
         "overlapping": lambda c: pd.IntervalIndex.from_arrays(c - 1.0, c),
     },
     "decimals": {
-        "object": lambda c: [Decimal(int(k)) / 4 for k in c],
-        "polars": lambda c: polars.Series([Decimal(int(k)) / 4 for k in c]),
+        "object": lambda c: [Decimal(f"{k}.25") for k in c],
+        "polars": lambda c: polars.Series([Decimal(f"{k}.25") for k in c]),
     },
     "fractions": {
         "float64": lambda c: c / 10,

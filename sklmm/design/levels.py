@@ -115,6 +115,9 @@ def group_column(table, column):
     if values.dtype == np.float16:
         # pandas has no Index of them.
         values = values.astype(np.float32)
+    if str(values.dtype).startswith("dictionary"):
+        # Arrow's, of which pandas 2.2 makes no Categorical.
+        values = values.astype(object)
     return pd.Index(values.array if isinstance(values, pd.Series) else values, tupleize_cols=False)
 
 

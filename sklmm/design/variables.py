@@ -75,7 +75,10 @@ class Variable(PlainState):
                 f"The {self.called} has values of kind {kind}, and had values of kind {self.kind} "
                 "when the model was fitted: convert it."
             )
-        return table[self.name].to_numpy(object)
+        values = table[self.name].array
+        if isinstance(values, pd.Categorical):
+            return values.remove_unused_categories()
+        return values.astype(object) if isinstance(values.dtype, pd.StringDtype) else values
 
     def _factor(self, values):
         places = find(self.levels, self.kind, values, self.called)
@@ -172,7 +175,10 @@ def _names(expression):
     except SyntaxError:
         return set()
     found = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    return {quoted[int(n[8:])] if n.startswith("_quoted_") else n for n in found}
+    if "Q" in found:
+        # Q("name") is patsy's way to quote.
+        found |= {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    return {quoted[int(n[8:])] if str(n).startswith("_quoted_") else n for n in found}
 
 
 def _is_number(text):

@@ -200,6 +200,19 @@ def test_variables_are_those_of_the_expressions():
     }
 
 
+def test_what_only_functions_take_is_left_as_it_is():
+    table = TABLE.assign(
+        t=pd.date_range("2020", periods=N, freq="11D"), f=TABLE["f"].astype(LEVELS)
+    )
+    months = fitted("C(t.dt.quarter) + np.log(t.dt.month)", table)
+    assert names(months)[1:4] == [f"C(t.dt.quarter)[T.{k}]" for k in (2, 3, 4)]
+    # By the categories' order, in a function beside or not.
+    model = fitted("f + C(f == 'a'):x", table)
+    assert names(model)[1:3] == ["f[T.b]", "f[T.a]"]
+    with pytest.raises(ValueError, match=r"column 'f' holds 'z'.*not seen"):
+        model.predict(table.assign(f=pd.Series(["z"] * N).astype(LEVELS)))
+
+
 def test_a_loaded_formula_is_the_saved_one():
     table = TABLE.assign(f=TABLE["f"].astype(ORDERED), cut=pd.cut(TABLE["x"], [-9, -1, 1, 9]))
     with pytest.warns(UserWarning, match="left out"):
