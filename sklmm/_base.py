@@ -196,7 +196,9 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
                 f"not {family.name!r} with {e_step!r}: use dof=None."
             )
         self._from_frame = isinstance(table, pd.DataFrame)
-        self._response_name, self._n_missing = name, n_missing
+        # A Series made of a column has its name too.
+        self._response_name = "y" if name in spec.used() else name
+        self._n_missing = n_missing
         self._approximation = e_step.approximation if design.blocks else None
 
         def fitted(result):

@@ -78,25 +78,43 @@ class Reports:
             )
         return chain_table(self._labels, self.result_)
 
-    def to_arviz(self, random_state=None):
+    def to_arviz(
+        self, random_state=None, *, X=None, y=None, sample_weight=None, n_chains=4, n_draws=500
+    ):
         """The fit as an ArviZ DataTree.
 
         Parameters
         ----------
         random_state : int, RandomState or None
             Of the draws.
+        X, y, sample_weight
+            The rows of the fit, for the groups that are of rows; y is None where a formula names
+            it.
+        n_chains, n_draws : int, default=4, 500
+            Of the posterior. Its draws are independent, and a chain is a part of them.
 
         Returns
         -------
         xarray.DataTree
-            Groups "posterior": 500 joint draws of the coefficients and of each term's effects,
-            given the estimated variances; "chains": by "hmc" and "nuts", each chain's own
-            estimates of the parameters; "iterations": `history_`.
+            - "posterior": joint draws of ``coefficients`` (and ``cutpoints``) and of each term's
+              effects given the estimated variances; ``sd_`` and ``corr_`` of each term, ``sigma``
+              and the family's other parameters, of the normal distribution about their estimates
+              that Wald's intervals are of (of positive ones of the family in the logarithm).
+              Parameters without a standard error do not vary.
+            - "chains": by "hmc" and "nuts", each chain's own estimates of the parameters.
+            - "iterations": `history_`.
+            - With X, "observed_data", "posterior_predictive" and "log_likelihood" by row, for
+              ``arviz_stats.loo`` and predictive checks. Classes are their places 0..K-1 in the
+              model's order, binomial responses their numbers of successes; a row's repetitions
+              are one term of the log-likelihood.
 
         Raises
         ------
         ImportError
             Without arviz-base.
+        ValueError
+            For rows that are not those of the fit, for numbers below 1, and for the rows of a
+            perfect fit, whose density is infinite.
 
         Examples
         --------
@@ -104,13 +122,24 @@ class Reports:
         >>> from sklmm.datasets import load_sleepstudy
         >>> X, y = load_sleepstudy(return_X_y=True, as_frame=True)
         >>> model = MixedEffectsRegressor(["(1 + Days | Subject)"]).fit(X, y)
-        >>> tree = model.to_arviz(random_state=0)
-        >>> dict(tree["posterior"].sizes)["draw"]
-        500
+        >>> tree = model.to_arviz(random_state=0, X=X, y=y)
+        >>> sorted(tree["posterior"].data_vars)
+        ['Subject', 'coefficients', 'corr_Subject', 'sd_Subject', 'sigma']
+        >>> dict(tree["log_likelihood"].sizes)
+        {'chain': 4, 'draw': 500, 'row': 180}
         """
         check_is_fitted(self)
+        if not (n_chains >= 1 and n_draws >= 1):
+            raise ValueError(f"n_chains={n_chains!r}, n_draws={n_draws!r} must be at least 1.")
+        rows = None
+        if X is not None:
+            if self.result_.status is Status.PERFECT:
+                raise ValueError("X: the fit is a perfect one, and its density is infinite.")
+            from sklmm.engine.pointwise import log_densities
+
+            rows = (*self._training(X, y, sample_weight), log_densities)
         rng = np.random.default_rng(check_random_state(random_state).randint(2**31 - 1, size=4))
-        return data_tree(self, self._labels, rng)
+        return data_tree(self, self._labels, rng, (n_chains, n_draws), rows)
 
     def conf_int(
         self,

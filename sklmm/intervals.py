@@ -13,7 +13,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 from scipy.stats import norm
 
-from sklmm.prediction import linear_predictor
+from sklmm.prediction import linear_predictor, response_draws
 
 
 def table(names, lower, upper):
@@ -88,8 +88,7 @@ def bootstrap_intervals(estimates, estimate, level, bounds):
 
 def simulate(design, response, result, rng):
     """y [n_rows] from the fitted model, the effects drawn anew."""
-    family, d = response.family, response.n_predictors
-    effects = []
+    d, effects = response.n_predictors, []
     for old, cov in zip(result.effects, result.covariances, strict=True):
         values, vectors = np.linalg.eigh(cov)
         root = vectors * np.sqrt(np.maximum(values, 0.0))
@@ -97,10 +96,4 @@ def simulate(design, response, result, rng):
     drawn = replace(result, effects=tuple(effects))
     n_terms = 1 + max((b.term for b in design.blocks), default=-1)
     eta = linear_predictor(design, drawn, [True] * n_terms, d)
-    if family.name == "binomial":
-        trials = np.round(response.weights).astype(int)
-        return rng.binomial(trials, family.mean(eta, result.family)) / trials
-    if family.weights == "precision":
-        sd = result.sigma / (response.sigma_unit * np.sqrt(response.weights))
-        return rng.normal(eta, sd)
-    return np.asarray(family.sample(eta, result.family, rng), float)
+    return response_draws(response, eta, result.family, rng)

@@ -145,22 +145,43 @@ def _variance_by_draws(design, result, family, include, rng):
     return variance
 
 
+def predictor_draws(design, result, z, d=1):
+    """eta [n_rows, d, S] at joint draws of coefficients and effects, of numbers z [m, S].
+
+    A row's unseen levels have effect 0.
+    """
+    include = [True] * (1 + max((b.term for b in design.blocks), default=-1))
+    mean = linear_predictor(design, result, include, d).reshape(-1, d, 1)
+    out = np.empty((len(mean), d, z.shape[1]))
+    for rows in _chunks(design, result, d):
+        out[rows] = mean[rows] + _deviations(design, result, include, rows, d) @ z
+    return out
+
+
+def response_draws(response, eta, params, rng):
+    """y of eta's shape, of the rows of a `Response`: with its trials, and with its precisions."""
+    family = response.family
+    weights = response.weights.reshape(-1, *[1] * (np.ndim(eta) - 1))
+    if family.name == "binomial":
+        trials = np.round(weights).astype(int)
+        return rng.binomial(trials, family.mean(eta, params)) / trials
+    if family.weights == "precision":
+        return rng.normal(eta, params["sigma"] / (response.sigma_unit * np.sqrt(weights)))
+    return np.asarray(family.sample(eta, params, rng), float)
+
+
 def sample(design, unseen, result, family, n_samples, rng, d=1):
     """Draws from the posterior predictive distribution, [n_rows, n_samples].
 
     `unseen` holds for each term an index of its unseen levels [n_rows], -1 elsewhere: rows of one
     unseen level share its effect.
     """
-    include = [True] * len(unseen)
-    mean = linear_predictor(design, result, include, d).reshape(-1, d, 1)
     m = result.coef_root.shape[1]
     if _is_linear(family):
         xi = rng.standard_normal((m, n_samples))
     else:
         xi = np.sqrt(m) * np.eye(m)[:, rng.integers(m, size=n_samples)]
-    out = np.empty((len(mean), d, n_samples))
-    for rows in _chunks(design, result, d):
-        out[rows] = mean[rows] + _deviations(design, result, include, rows, d) @ xi
+    out = predictor_draws(design, result, xi, d)
     for k, block in enumerate(design.blocks):
         index = unseen[block.term]
         if not (new := index >= 0).any():

@@ -211,10 +211,10 @@ class Ordinal(Family):
         return np.sum(p * (scores - (p @ scores)[..., None]) ** 2, axis=-1)
 
     def sample(self, eta, params, rng):
-        """Codes 0..K-1."""
+        """Codes 0..K-1; the parameters are numbers, or have a value for each of eta's columns."""
         noise = rng.logistic if self.link == "logit" else rng.normal
         latent = eta + noise(size=np.shape(eta))
-        return np.searchsorted(_cutpoints(params), latent).astype(float)
+        return np.sum([latent > cutpoint for cutpoint in _cutpoints(params)], axis=0, dtype=float)
 
 
 class Categorical(Family):
@@ -271,7 +271,7 @@ class Categorical(Family):
 
 def _cutpoints(params):
     spacings = [params[f"spacing_{k}"] for k in range(1, len(params) + 1)]
-    return np.cumsum([0.0, *spacings])
+    return np.cumsum([np.zeros(np.shape(spacings)[1:]), *spacings], axis=0)
 
 
 def _scores(scores, p):

@@ -2,10 +2,19 @@
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit, logit
 
-N_DRAWS = 500
-#: Variables of the tree beside the terms'.
-COEFFICIENTS, PARAMETERS = "coefficients", "parameters"
+from sklmm.prediction import predictor_draws, response_draws
+
+#: Variables of the tree beside the terms' and the family's parameters.
+COEFFICIENTS, CUTPOINTS, PARAMETERS = "coefficients", "cutpoints", "parameters"
+
+
+#: A step from a parameter's value on the line on which it is estimated; elsewhere their sum.
+_MOVED = {
+    "positive": lambda value, step: value * np.exp(step),
+    "unit": lambda value, step: expit(logit(value) + step),
+}
 
 
 def _imported(module):
@@ -46,28 +55,129 @@ def _path_free(name):
     return name.replace("/", "_")
 
 
-def data_tree(model, labels, rng):
-    """DataTree of a fitted estimator: posterior, chains, iterations."""
+def data_tree(model, labels, rng, size, rows=None):
+    """DataTree of a fitted estimator.
+
+    Parameters
+    ----------
+    size : (int, int)
+        Chains and draws. The draws are independent: a chain is a part of them.
+    rows : (Design, Response, function), optional
+        The rows of the fit, and the function of a response, of eta and of the family's parameters
+        that gives the log densities.
+    """
     base, result = _imported("arviz_base"), model.result_
-    z = rng.standard_normal((result.coef_root.shape[1], N_DRAWS))
-    coef = result.coef[:, None] + result.coef_root @ z
-    posterior = {COEFFICIENTS: coef.T[None]}
-    coords, dims = {"coefficient": labels.coef}, {COEFFICIENTS: ["coefficient"]}
+    z = rng.standard_normal((result.coef_root.shape[1], size[0] * size[1]))
+    deviations = result.coef_root @ z
+    coef = result.coef[:, None] + deviations
+    parts, family = _parameter_draws(model, labels, deviations, rng)
+    groups = {"posterior": {}}
+    coords, dims = {}, {}
+
+    def add(variable, values, **axes):
+        """A variable of the posterior from draws [..., n_draws]; axes hold coordinates by name."""
+        groups["posterior"][variable] = _by_chain(values, size)
+        dims[variable] = list(axes)
+        coords.update(axes)
+
+    first = 1 if labels.cutpoints else 0
+    add(COEFFICIENTS, coef[first:], coefficient=labels.coef[first:])
+    if labels.cutpoints:
+        spacings = np.array([family[name] for name in labels.family]).reshape(-1, coef.shape[1])
+        zero = np.zeros((1, coef.shape[1]))
+        cutpoints = np.cumsum(np.concatenate([zero, spacings]), axis=0) - coef[0]
+        add(CUTPOINTS, cutpoints, cutpoint=labels.cutpoints)
+    else:
+        for name in labels.family:
+            add(name, family[name])
+    taken = {COEFFICIENTS, CUTPOINTS, *labels.family}
     for term, mine, names in model._term_blocks():
         draws = [result.effects[k][:, :, None] + result.effects_root[k] @ z for k in mine]
         name = _path_free(term.name)
-        name = f"{name}_" if name in (COEFFICIENTS, PARAMETERS) else name
-        posterior[name] = np.concatenate(draws, axis=1).transpose(2, 0, 1)[None]
-        dims[name] = [f"{name}_level", f"{name}_coefficient"]
+        name = f"{name}_" if name in taken else name
         levels = [":".join(map(str, v)) if isinstance(v, tuple) else v for v in term.levels]
-        coords |= dict(zip(dims[name], (levels, names), strict=True))
-    groups = {"posterior": posterior}
+        coefficients = {f"{name}_coefficient": names}
+        add(name, np.concatenate(draws, axis=1), **{f"{name}_level": levels}, **coefficients)
+        sds, correlations = ([parts[k][i] for k in mine] for i in range(2))
+        add(f"sd_{name}", np.concatenate(sds), **coefficients)
+        if pairs := [pair for k in mine for pair in _pairs(labels.blocks[k][1])]:
+            add(f"corr_{name}", np.concatenate(correlations), **{f"{name}_pair": pairs})
     if result.chains is not None:
         groups["chains"] = {PARAMETERS: result.chains @ labels.matrix.T}
         dims[PARAMETERS] = ["parameter"]
         coords["parameter"] = labels.names
+    if rows is not None:
+        variable = _path_free(model._response_name)
+        groups |= _of_rows(variable, model, z, family, size, rows, rng)
+        dims[variable] = ["row"]
     # More chains than draws are as it should be here, and no slip to warn of.
     tree = base.from_dict(groups, coords=coords, dims=dims, check_conventions=False)
     history = model.history_.rename(columns=_path_free)
     tree["iterations"] = _imported("xarray").DataTree(history.to_xarray())
     return tree
+
+
+def _by_chain(values, size):
+    """Draws [..., n_chains * n_draws] as [n_chains, n_draws, ...]."""
+    values = np.moveaxis(values, -1, 0)
+    return values.reshape(*size, *values.shape[1:])
+
+
+def _pairs(names):
+    return [f"{names[j]}, {names[i]}" for i in range(len(names)) for j in range(i)]
+
+
+def _parameter_draws(model, labels, deviations, rng):
+    """Draws of each block's (SDs, correlations), and of the family's parameters by name.
+
+    Of the normal distribution that Wald's intervals are of, given the coefficients' draws; of the
+    family's positive parameters in their logarithm, with a standard error of at most 1. SDs are
+    reflected at 0, correlations kept within -1 and 1. Without a standard error a parameter stays
+    at its estimate.
+    """
+    result, p = model.result_, len(deviations)
+    values, first = result.natural, len(result.natural) - len(labels.family)
+    cov = np.nan_to_num(result.natural_cov, posinf=0.0, neginf=0.0)
+    kinds = model._family.parameters(len(labels.cutpoints) + 1 if labels.cutpoints else None)
+    kinds = ["real"] * first + [kinds[name] for name in labels.family]
+    scale = np.ones(p + len(values))
+    for i, (kind, value) in enumerate(zip(kinds, values, strict=True), start=p):
+        if kind == "positive":
+            scale[i] = max(value, np.sqrt(cov[i, i]))
+        elif kind == "unit":
+            scale[i] = value * (1 - value)
+    cov = cov / np.outer(scale, scale)
+    slopes = cov[p:, :p] @ np.linalg.pinv(cov[:p, :p], hermitian=True)
+    variances, vectors = np.linalg.eigh(cov[p:, p:] - slopes @ cov[:p, p:])
+    noise = rng.standard_normal((len(values), deviations.shape[1]))
+    steps = slopes @ deviations + vectors @ (np.sqrt(np.maximum(variances, 0.0))[:, None] * noise)
+    draws = [
+        _MOVED.get(kind, np.add)(*pair) for kind, *pair in zip(kinds, values, steps, strict=True)
+    ]
+    parts, start = [], 0
+    for _, names in labels.blocks:
+        r, n_pairs = len(names), len(_pairs(names))
+        block = np.reshape(draws[start : start + r + n_pairs], (r + n_pairs, -1))
+        parts.append((np.abs(block[:r]), np.clip(block[r:], -1, 1)))
+        start += r + n_pairs
+    return parts, dict(zip(labels.family, draws[first:], strict=True))
+
+
+def _of_rows(variable, model, z, family, size, rows, rng):
+    """Groups of the rows of the fit: what was observed, what would be, and its log density."""
+    design, response, log_densities = rows
+    d = response.n_predictors
+    eta = predictor_draws(design, model.result_, z, d)
+    drawn = response_draws(response, eta[:, 0] if d == 1 else eta, family, rng)
+    observed = response.y
+    if response.family.name == "binomial":
+        observed, drawn = observed * response.weights, drawn * response.weights[:, None]
+    elif getattr(model, "_classes", None) is not None:
+        # A regressor's ratings have values; a classifier's classes are their places.
+        observed, drawn = (model._classes[codes.astype(int)] for codes in (observed, drawn))
+    log_likelihood = log_densities(response, eta, family)
+    return {
+        "posterior_predictive": {variable: _by_chain(drawn, size)},
+        "log_likelihood": {variable: _by_chain(log_likelihood, size)},
+        "observed_data": {variable: observed},
+    }

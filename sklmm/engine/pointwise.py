@@ -1,0 +1,35 @@
+"""Log densities of a response's rows at draws of the linear predictor and of the parameters."""
+
+import numpy as np
+from scipy.special import gammaln
+
+from sklmm.engine.graphs import graphs
+from sklmm.engine.likelihood import Likelihood
+from sklmm.engine.theta import CONSTRAINTS
+
+
+def log_densities(response, eta, parameters):
+    """log f [n_rows, S] at eta [n_rows, d, S]; parameters hold S values, or one, by name.
+
+    A row's repetitions are one term, and so are the trials of a binomial row.
+    """
+    family, y, weights = response.family, response.y, response.weights
+    like = Likelihood.of(family, response.n_classes)
+    n_draws = eta.shape[-1]
+    raw = [
+        CONSTRAINTS[kind][1](np.broadcast_to(parameters[name], n_draws))
+        for name, kind in zip(like.names, like.constraints, strict=True)
+    ]
+    raw = np.reshape(raw, (-1, n_draws))
+    eta = eta.reshape(-1, n_draws)
+    if family.weights == "precision":
+        # In units of each row's own SD over sigma.
+        unit = response.sigma_unit * np.sqrt(weights)
+        value = np.asarray(graphs(like).by_row(y * unit, eta * unit[:, None], raw)[0])
+        return value + np.log(unit)[:, None]
+    value = weights[:, None] * np.asarray(graphs(like).by_row(y, eta, raw)[0])
+    if family.name == "binomial":
+        successes = y * weights
+        ways = gammaln(weights + 1) - gammaln(successes + 1) - gammaln(weights - successes + 1)
+        value += ways[:, None]
+    return value
