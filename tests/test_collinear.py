@@ -8,7 +8,7 @@ import pytest
 
 from sklmm import MixedEffectsClassifier, MixedEffectsRegressor
 from sklmm.datasets import make_crossed
-from sklmm.engine.rank import independent, orthonormal, triangle
+from sklmm.engine.rank import combination, independent, orthonormal, triangle
 
 LEFT_OUT = "linear combinations"
 
@@ -175,6 +175,18 @@ def test_weights_decide_what_depends_on_what(table):
     fit_silently(MixedEffectsRegressor(["g0"]), X, y)
     with pytest.warns(UserWarning, match="'rare'"):
         MixedEffectsRegressor(["g0"]).fit(X, y, sample_weight=weight)
+
+
+def test_the_combination_of_what_was_left_out_holds_in_every_unit():
+    rng = np.random.default_rng(3)
+    X = np.column_stack([np.ones(50), 1e6 * rng.normal(size=50), 1e-4 * rng.normal(size=50)])
+    A = np.array([[3.0, 0.0, 0.0], [0.0, 2e-6, 0.0], [0.0, 5.0, 0.0]])
+    dropped = np.array([False, False, False, True, True, True])
+    found, sizes = combination(np.column_stack([X, X @ A]), dropped)
+    np.testing.assert_allclose(X @ found, X @ A, rtol=1e-9)
+    np.testing.assert_allclose(found, A, rtol=1e-9, atol=1e-12)
+    assert (sizes >= np.abs(found)).all()
+    assert not sizes[:, 2].any()
 
 
 def test_triangle_is_that_of_the_weighted_columns_in_any_slabs(monkeypatch):

@@ -28,9 +28,13 @@ class Estimable:
         """ValueError for a factors' combination that is not estimable, and else a warning."""
         if issparse(X):
             return
-        kept, left = X[:, ~self.dropped], X[:, self.dropped]
-        size = np.abs(left) + np.abs(kept) @ self.sizes
-        away = np.abs(left - kept @ self.combination) > TOLERANCE * size
+        left, away = X[:, self.dropped], X[:, self.dropped] != 0
+        # Columns of zeros alone need no others.
+        if (some := self.sizes.any(axis=0)).any():
+            kept = X[:, ~self.dropped]
+            size = np.abs(left[:, some]) + np.abs(kept) @ self.sizes[:, some]
+            rest = left[:, some] - kept @ self.combination[:, some]
+            away[:, some] = np.abs(rest) > TOLERANCE * size
         if not away.any():
             return
         names = np.array(spec.coef_names, dtype=object)[self.dropped]

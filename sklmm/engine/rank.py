@@ -7,7 +7,7 @@ through Gram and Schmidt's procedure in the table's order, as those of X do in R
 """
 
 import numpy as np
-from scipy.linalg import LinAlgError, cholesky, lstsq, solve_triangular
+from scipy.linalg import LinAlgError, cholesky, solve_triangular
 
 #: What is left of a column, of its size, that makes it independent: that of R's `lm`.
 TOLERANCE = 1e-7
@@ -65,9 +65,14 @@ def orthonormal(R, kept):
 def combination(X, dropped):
     """(A [n_kept, n_dropped] with X_dropped = X_kept A, a bound of its rounding and its units).
 
-    `dropped` is a mask of the columns of X [n_rows, p].
+    `dropped` is a mask of the columns of X [n_rows, p]. Those of zeros alone have zeros.
     """
-    R, size = triangle(X.T, np.ones(len(X))), np.sqrt((X**2).mean(axis=0))
+    size = np.sqrt((X**2).mean(axis=0))
     units = size[dropped] / np.where(size > 0, size, 1.0)[~dropped, None]
-    A = lstsq(R[:, ~dropped], R[:, dropped])[0] * units
+    A, some = np.zeros(units.shape), size[dropped] > 0
+    if some.any():
+        R = triangle(X.T, np.ones(len(X)))
+        Q, kept = np.linalg.qr(R[:, ~dropped])
+        A[:, some] = solve_triangular(kept, Q.T @ R[:, dropped][:, some])
+    A *= units
     return A, np.abs(A) + units
