@@ -15,9 +15,12 @@ from sklmm.engine.xla import tf
 
 # exp continues as a straight line from here, so that sums over rows stay finite in float32.
 _LARGEST_LOG = 60.0
-_SMALLEST_INVERSE = 1e-6
+# |eta| of a square root, and eta of a mean or its inverse, below which its log is continued.
+_SMALLEST_ROOT = 1e-8
+_SMALLEST = 1e-6
 # Where a beta mean comes so near to 0 or 1 that float32 loses the trigamma function.
 _BETA_RANGE = {"logit": (-30.0, 30.0), "probit": (-7.5, 7.5), "cloglog": (-30.0, 3.4)}
+_LARGEST_LOG_RATIO = 1e4
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -79,15 +82,26 @@ def _student_t_curvature(y, eta, p, link):
     return (p["df"] + 1) / ((p["df"] + 3) * p["sigma"] ** 2)
 
 
-def _poisson_mean(eta, link):
-    # The smallest square keeps the rate's log and its derivatives finite at 0.
-    return _exp(eta) if link == "log" else tf.maximum(eta**2, 1e-16)
+def _log_mean(eta, link):
+    """log mu and its derivative, of a positive mean.
+
+    A mean or its inverse is eta only where that is positive: below, the log goes on as its
+    parabola, which turns steps back that leave the positive numbers.
+    """
+    if link == "log":
+        return eta, tf.ones_like(eta)
+    if link == "sqrt":
+        root = tf.maximum(tf.abs(eta), _SMALLEST_ROOT)
+        return 2 * tf.math.log(root), 2 / root
+    safe, below = tf.maximum(eta, _SMALLEST), tf.minimum(eta / _SMALLEST - 1, 0)
+    value, slope = tf.math.log(safe) + below - 0.5 * below**2, (1 - below) / safe
+    return (value, slope) if link == "identity" else (-value, -slope)
 
 
 def _poisson(y, eta, p, link):
     # By hand: TFP's rate overflows for large eta.
-    log_rate = eta if link == "log" else tf.math.log(_poisson_mean(eta, link))
-    return y * log_rate - _poisson_mean(eta, link) - tf.math.lgamma(y + 1)
+    log_rate, _ = _log_mean(eta, link)
+    return y * log_rate - _exp(log_rate) - tf.math.lgamma(y + 1)
 
 
 def _poisson_fused(y, eta, p):
@@ -97,11 +111,12 @@ def _poisson_fused(y, eta, p):
 
 
 def _poisson_curvature(y, eta, p, link):
-    return tf.exp(tf.minimum(eta, _LARGEST_LOG)) if link == "log" else tf.constant(4.0, eta.dtype)
+    log_rate, slope = _log_mean(eta, link)
+    return tf.exp(tf.minimum(log_rate, _LARGEST_LOG)) * slope**2
 
 
 def _negative_binomial(y, eta, p, link):
-    logits = eta + tf.math.log(p["dispersion"])
+    logits = _log_mean(eta, link)[0] + tf.math.log(p["dispersion"])
     return tfd.NegativeBinomial(1 / p["dispersion"], logits=logits).log_prob(y)
 
 
@@ -116,23 +131,18 @@ def _negative_binomial_fused(y, eta, p):
 
 
 def _negative_binomial_curvature(y, eta, p, link):
-    mu = tf.exp(tf.minimum(eta, _LARGEST_LOG))
-    return mu / (1 + p["dispersion"] * mu)
+    log_mu, slope = _log_mean(eta, link)
+    mu = tf.exp(tf.minimum(log_mu, _LARGEST_LOG))
+    return mu / (1 + p["dispersion"] * mu) * slope**2
 
 
 def _gamma(y, eta, p, link):
     # By hand: with a large shape the terms of TFP's sum cancel in float32, and its rate overflows.
     shape = p["shape"]
     y = tf.where(y > 0, y, tf.ones_like(y))
-    if link == "log":
-        log_ratio = tf.math.log(y) - eta
-        ratio = _exp(log_ratio)
-    else:
-        # Below the smallest inverse mean, log continues as its parabola there.
-        safe = tf.maximum(eta, _SMALLEST_INVERSE)
-        below = tf.minimum(eta / _SMALLEST_INVERSE - 1, 0)
-        log_ratio = tf.math.log(y) + tf.math.log(safe) + below - 0.5 * below**2
-        ratio = y * eta
+    log_ratio = tf.math.log(y) - _log_mean(eta, link)[0]
+    # Of a mean below 0, which no step keeps, the ratio stays finite.
+    ratio = _exp(tf.minimum(log_ratio, _LARGEST_LOG_RATIO))
     large = tf.maximum(shape, 8.0)
     small = tf.minimum(shape, 8.0)
     norm = tf.where(
@@ -144,9 +154,7 @@ def _gamma(y, eta, p, link):
 
 
 def _gamma_curvature(y, eta, p, link):
-    if link == "log":
-        return p["shape"] + tf.zeros_like(eta)
-    return p["shape"] / tf.maximum(eta, _SMALLEST_INVERSE) ** 2
+    return p["shape"] * _log_mean(eta, link)[1] ** 2
 
 
 def _tails(eta, link):

@@ -112,6 +112,8 @@ class Family(BaseEstimator):
 
     name = "custom"
     links = ()
+    #: Whether a mean below 0 is none.
+    positive = False
     #: y may be standardised: eta and sigma then scale with y.
     scale_equivariant = False
     #: What `sample_weight` means: repetitions of a row, or precisions ("precision").
@@ -175,7 +177,8 @@ class Family(BaseEstimator):
         return np.broadcast_to(np.asarray(value), eta.shape)
 
     def _inverse_link(self, eta):
-        return INVERSE_LINKS[getattr(self, "link", "identity")](np.asarray(eta, float))
+        mu = INVERSE_LINKS[getattr(self, "link", "identity")](np.asarray(eta, float))
+        return np.maximum(mu, 0.0) if self.positive else mu
 
     def _error(self, message):
         return ValueError(f"{type(self).__name__}: {message}")

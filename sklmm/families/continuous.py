@@ -137,8 +137,8 @@ class Gamma(Family):
 
     Parameters
     ----------
-    link : {"log", "inverse"}, default="log"
-        log mu = eta, or 1 / mu = eta (where eta must be positive).
+    link : {"log", "inverse", "identity"}, default="log"
+        log mu, 1 / mu or mu is eta, which must be positive for the last two.
     shape : float, optional
         Pins the shape instead of estimating it; 1 is the exponential distribution.
 
@@ -154,7 +154,8 @@ class Gamma(Family):
     """
 
     name = "gamma"
-    links = ("log", "inverse")
+    links = ("log", "inverse", "identity")
+    positive = True
 
     def __init__(self, link="log", shape=None):
         self.link = link

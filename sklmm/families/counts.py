@@ -24,8 +24,8 @@ class Poisson(_Count):
 
     Parameters
     ----------
-    link : {"log", "sqrt"}, default="log"
-        log mu = eta, or mu = eta^2.
+    link : {"log", "sqrt", "identity"}, default="log"
+        log mu = eta, mu = eta^2, or mu = eta where that is positive.
 
     References
     ----------
@@ -39,7 +39,8 @@ class Poisson(_Count):
     """
 
     name = "poisson"
-    links = ("log", "sqrt")
+    links = ("log", "sqrt", "identity")
+    positive = True
 
     def __init__(self, link="log"):
         self.link = link
@@ -64,7 +65,8 @@ class NegativeBinomial(_Count):
 
     Parameters
     ----------
-    link : {"log"}, default="log"
+    link : {"log", "sqrt", "identity"}, default="log"
+        log mu = eta, mu = eta^2, or mu = eta where that is positive.
     dispersion : float, optional
         Pins the dispersion instead of estimating it.
 
@@ -80,7 +82,8 @@ class NegativeBinomial(_Count):
     """
 
     name = "negative_binomial"
-    links = ("log",)
+    links = ("log", "sqrt", "identity")
+    positive = True
 
     def __init__(self, link="log", dispersion=None):
         self.link = link

@@ -28,7 +28,8 @@ def mixture(eta, scale):
 
 
 def inverse(link):
-    return {"log": np.exp, "sqrt": np.square, "inverse": np.reciprocal, **CDFS}[link]
+    positive = {"log": np.exp, "sqrt": np.square, "inverse": np.reciprocal, "identity": np.positive}
+    return {**positive, **CDFS}[link]
 
 
 def ordinal(link, spacings):
@@ -37,8 +38,8 @@ def ordinal(link, spacings):
     return lambda y, eta: np.log(F(cut[y + 1] - eta) - F(cut[y] - eta))
 
 
-def negative_binomial(y, eta, a):
-    return stats.nbinom.logpmf(y, 1 / a, 1 / (1 + a * np.exp(eta)))
+def negative_binomial(y, eta, a, link="log"):
+    return stats.nbinom.logpmf(y, 1 / a, 1 / (1 + a * inverse(link)(eta)))
 
 
 def gamma(y, eta, shape, link):
@@ -85,13 +86,16 @@ CASES = {
         lambda y, e: stats.t.logpdf(y, 4, e, 0.7),
     ),
     "poisson": (fam.Poisson(), None, COUNTS, [], lambda y, e: stats.poisson.logpmf(y, np.exp(e))),
-    "poisson sqrt": (
-        fam.Poisson("sqrt"),
-        None,
-        COUNTS,
-        [],
-        lambda y, e: stats.poisson.logpmf(y, e**2),
-    ),
+    **{
+        f"poisson {link}": (
+            fam.Poisson(link),
+            None,
+            COUNTS,
+            [],
+            lambda y, e, link=link: stats.poisson.logpmf(y, inverse(link)(e)),
+        )
+        for link in ("sqrt", "identity")
+    },
     "negative_binomial": (
         fam.NegativeBinomial(),
         None,
@@ -99,15 +103,28 @@ CASES = {
         [0.4],
         lambda y, e: negative_binomial(y, e, 0.4),
     ),
+    **{
+        f"negative_binomial {link}": (
+            fam.NegativeBinomial(link),
+            None,
+            COUNTS,
+            [0.4],
+            lambda y, e, link=link: negative_binomial(y, e, 0.4, link),
+        )
+        for link in ("sqrt", "identity")
+    },
     "gamma": (fam.Gamma(), None, POSITIVE, [2.5], lambda y, e: gamma(y, e, 2.5, "log")),
     "gamma large": (fam.Gamma(), None, POSITIVE, [40.0], lambda y, e: gamma(y, e, 40.0, "log")),
-    "gamma inverse": (
-        fam.Gamma("inverse"),
-        None,
-        POSITIVE,
-        [2.5],
-        lambda y, e: gamma(y, e, 2.5, "inverse"),
-    ),
+    **{
+        f"gamma {link}": (
+            fam.Gamma(link),
+            None,
+            POSITIVE,
+            [2.5],
+            lambda y, e, link=link: gamma(y, e, 2.5, link),
+        )
+        for link in ("inverse", "identity")
+    },
     **{
         f"beta {link}": (
             fam.Beta(link),
@@ -165,7 +182,9 @@ def case(name):
         table = ordinal(family.link, natural)
         density = np.vectorize(lambda y, e: table(int(y), e))
     likelihood = Likelihood.of(family, classes)
-    eta = np.abs(ETA) + 0.1 if family.name == "gamma" and family.link == "inverse" else ETA + 0.01
+    eta = ETA + 0.01
+    if family.positive and family.link in ("inverse", "identity"):
+        eta = np.abs(ETA) + 0.1
     y, eta = (a.ravel() for a in np.meshgrid(y.astype(float), eta))
     return likelihood, y, eta[:, None], unconstrain(likelihood, natural)[:, None], density
 
@@ -229,10 +248,11 @@ def quadrature(name):
 EXPECTED = [
     "student_t",
     "student_t pinned",
-    "poisson sqrt",
+    *(f"poisson {link}" for link in ("sqrt", "identity")),
     "negative_binomial",
+    *(f"negative_binomial {link}" for link in ("sqrt", "identity")),
     "gamma",
-    "gamma inverse",
+    *(f"gamma {link}" for link in ("inverse", "identity")),
     *(f"beta {link}" for link in CDFS),
     *(f"bernoulli {link}" for link in CDFS),
     *(f"binomial {link}" for link in CDFS),
@@ -344,8 +364,8 @@ LOGIT_LIKE = [
     "ordinal logit",
     "ordinal probit",
     "student_t",
-    "gamma inverse",
     "poisson sqrt",
+    *(f"gamma {link}" for link in ("inverse", "identity")),
     "beta probit",
     "beta cloglog",
 ]
