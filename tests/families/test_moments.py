@@ -193,3 +193,14 @@ for name in FAMILIES:
 assert "tensorflow" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("kind", [fam.Poisson, fam.NegativeBinomial, fam.Gamma])
+def test_a_mean_is_eta_where_that_is_positive_and_none_below(kind):
+    family, params = kind("identity"), {"shape": 4.0, "dispersion": 0.5}
+    eta = np.array([-2.0, 0.0, 3.0])
+    np.testing.assert_array_equal(family.mean(eta, params), [0.0, 0.0, 3.0])
+    assert (family.variance(eta, params)[:2] == 0).all()
+    draws = family.sample(np.tile(eta, (20_000, 1)), params, np.random.default_rng(0))
+    assert (draws[:, :2] == 0).all()
+    check_draws(draws[:, 2], 3.0, family.variance(3.0, params))
