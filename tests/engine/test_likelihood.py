@@ -184,7 +184,7 @@ def case(name):
     likelihood = Likelihood.of(family, classes)
     eta = ETA + 0.01
     if family.positive and family.link in ("inverse", "identity"):
-        eta = np.abs(ETA) + 0.1
+        eta = np.abs(ETA) + (0.1 if family.link == "inverse" else 0.5)
     y, eta = (a.ravel() for a in np.meshgrid(y.astype(float), eta))
     return likelihood, y, eta[:, None], unconstrain(likelihood, natural)[:, None], density
 
