@@ -311,6 +311,7 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
 
     def _run(self, design, response, fit_intercept, e_step, watch=None):
         from sklmm.engine.fitting import run
+        from sklmm.engine.listening import telling
 
         m_step = resolve_m_step(self.m_step, e_step, response.family)
         # "auto" is REML for the Gaussian family, except that Adam trains the coefficients as
@@ -319,21 +320,22 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
         reml = self.method == "reml" or (self.method == "auto" and gaussian and m_step is None)
         rng = check_random_state(self.random_state)
         start = getattr(self, "result_", None) if self.warm_start else None
-        return run(
-            design,
-            response,
-            fit_intercept=fit_intercept,
-            reml=reml,
-            e_step=e_step,
-            m_step=m_step,
-            max_iter=self.max_iter,
-            tol=None if self.tol == "auto" else self.tol,
-            seed=int(rng.randint(2**31 - 1)),
-            start=start,
-            device=self.device,
-            watch=watch,
-            dof=self.dof,
-        )
+        with telling(getattr(watch, "compiling", None)):
+            return run(
+                design,
+                response,
+                fit_intercept=fit_intercept,
+                reml=reml,
+                e_step=e_step,
+                m_step=m_step,
+                max_iter=self.max_iter,
+                tol=None if self.tol == "auto" else self.tol,
+                seed=int(rng.randint(2**31 - 1)),
+                start=start,
+                device=self.device,
+                watch=watch,
+                dof=self.dof,
+            )
 
     def _set_fitted(self, spec, design, response, result):
         labels = inference.Labels.of(spec, design.blocks, response)

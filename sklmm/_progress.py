@@ -39,6 +39,11 @@ class Watch:
 
         return end
 
+    def compiling(self, step):
+        """A step is compiled, which may take longer than the iterations after it."""
+        if self.estimator.verbose:
+            print(f"compiling {step.replace('_', ' ')}, once for tables of about this size")
+
     def _print(self, iteration, record, left):
         self.seconds.append(record["seconds"])
         verbose = int(self.estimator.verbose)
@@ -47,10 +52,10 @@ class Watch:
         parts = [f"iteration {iteration:4d}", f"loss {record['loss']:.6g}"]
         if not np.isnan(record["acceptance_rate"]):
             parts.append(f"acceptance {record['acceptance_rate']:.2f}")
-        if not np.isnan(record["step"]):
+        if np.isfinite(record["step"]):
             parts.append(f"step {record['step']:.2g} SE")
         parts.append(f"{sum(self.seconds):.1f} s")
-        if not np.isnan(left):
+        if np.isfinite(left):
             left = min(np.ceil(left), self.estimator.max_iter - iteration)
             # The median, for the first iterations compile.
             parts.append(f"about {left * np.median(self.seconds[-10:]):.1f} s left")

@@ -11,6 +11,8 @@ import pandas as pd
 
 #: Raised when a fitted model's attributes change.
 STATE_FORMAT = 1
+#: scikit-learn's attributes of an estimator while it is fitted.
+UNDER_WAY = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
 #: Key of a dict that stands for a pandas object: which one.
 KIND = "pandas"
 
@@ -35,7 +37,11 @@ class PlainEstimator:
         return other
 
     def __getstate__(self):
-        return packed(super().__getstate__()) | {"_state_format": STATE_FORMAT}
+        state = packed(super().__getstate__()) | {"_state_format": STATE_FORMAT}
+        # Of a fit under way, whose callbacks save the estimate that it has reached.
+        for name in UNDER_WAY:
+            state.pop(name, None)
+        return state
 
     def __setstate__(self, state):
         state = dict(state)

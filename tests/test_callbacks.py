@@ -1,6 +1,7 @@
 """Onlookers: scikit-learn's callbacks, and the lines of `verbose`."""
 
 import re
+import signal
 
 import numpy as np
 import pytest
@@ -8,7 +9,10 @@ from sklearn.callback import ProgressBar, ScoringMonitor
 from sklearn.model_selection import GridSearchCV
 
 from sklmm import HMC, Adam, MixedEffectsRegressor
+from sklmm._progress import Watch
+from sklmm.callbacks import StopOnInterrupt
 from sklmm.datasets import make_crossed
+from sklmm.engine.e_step.exact import ExactKernel
 from sklmm.result import Status
 from tests.unchanged import assert_unchanged, snapshot
 
@@ -155,6 +159,7 @@ def test_a_progress_bar_through_a_grid_search(data, capsys, monkeypatch):
 def test_verbose_prints_lines(parameters, data, capsys):
     fitted = model(**parameters, verbose=1).fit(*data)
     lines = capsys.readouterr().out.splitlines()
+    lines = [line for line in lines if not line.startswith("compiling")]
     assert len(lines) == 1 + fitted.n_iter_ // 10 + (fitted.n_iter_ % 10 > 0)
     pattern = (
         r"iteration +(\d+)  loss [-\d.e+]+(  acceptance [01]\.\d\d)?(  step \S+ SE)?  [\d.]+ s"
@@ -166,6 +171,45 @@ def test_verbose_prints_lines(parameters, data, capsys):
     assert lines[-1].endswith("about 0.0 s left")
     model(**parameters, verbose=5).fit(*data)
     assert len(capsys.readouterr().out.splitlines()) > len(lines)
+
+
+def test_verbose_says_what_is_compiled_and_no_infinite_step(capsys):
+    watch = Watch(model(verbose=1), None, {}, None)
+    watch.compiling("hmc_transitions")
+    record = {"seconds": 1.0, "loss": 2.0, "acceptance_rate": 0.5, "step": np.inf}
+    watch._print(1, record, np.inf)
+    assert capsys.readouterr().out.splitlines() == [
+        "compiling hmc transitions, once for tables of about this size",
+        "iteration    1  loss 2  acceptance 0.50  1.0 s",
+    ]
+    Watch(model(), None, {}, None).compiling("hmc_transitions")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_stops_with_the_estimate_reached(times, data, monkeypatch):
+    step, stop = ExactKernel.step, StopOnInterrupt()
+
+    def interrupted(self, *args, **kwargs):
+        for _ in range(times):
+            signal.raise_signal(signal.SIGINT)
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(ExactKernel, "step", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    estimator = model().set_callbacks(stop)
+    if times == 2:
+        with pytest.raises(KeyboardInterrupt):
+            estimator.fit(*data)
+        assert not hasattr(estimator, "result_")
+    else:
+        assert estimator.fit(*data).result_.status is Status.STOPPED
+        assert estimator.n_iter_ == 1
+        assert np.isfinite(estimator.predict(data[0])).all()
+    assert stop.interrupted
+    assert signal.getsignal(signal.SIGINT) is before
+    monkeypatch.undo()
+    assert estimator.fit(*data).converged_
 
 
 def test_silence_is_the_default(data, capsys):

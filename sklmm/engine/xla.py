@@ -12,6 +12,7 @@ import re
 import tempfile
 import threading
 
+from sklmm.engine.listening import tell
 from sklmm.engine.parted import n_threads
 
 #: Start-up lines of TensorFlow and its libraries, which TF_CPP_MIN_LOG_LEVEL does not reach.
@@ -82,6 +83,7 @@ def compiled(function):
 
     def counted(*args, **kwargs):
         compilations[name] = compilations.get(name, 0) + 1
+        tell(name)
         return function(*args, **kwargs)
 
     counted.__name__ = name

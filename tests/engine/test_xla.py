@@ -4,7 +4,8 @@ from sklearn.model_selection import KFold, cross_val_score
 
 from sklmm import MixedEffectsClassifier, MixedEffectsRegressor
 from sklmm.datasets import make_crossed
-from sklmm.engine.xla import check_device, compilations
+from sklmm.engine.listening import telling
+from sklmm.engine.xla import check_device, compilations, compiled, tf
 
 
 def test_fits_of_nearly_equal_size_share_one_compilation():
@@ -41,3 +42,17 @@ def test_an_unknown_device_is_named(device):
 def test_the_cpu_is_a_device():
     assert check_device("CPU:0") == "/device:CPU:0"
     assert check_device(None) is None
+
+
+def test_a_compilation_is_told_once_a_shape():
+    def twice(x):
+        return 2 * x
+
+    step, heard = compiled(twice), []
+    with telling(heard.append):
+        step(tf.zeros(3))
+        step(tf.ones(3))
+        assert heard == ["twice"]
+        step(tf.zeros(4))
+    step(tf.zeros(5))
+    assert heard == ["twice", "twice"]
