@@ -9,6 +9,8 @@ import warnings
 import numpy as np
 import pandas as pd
 
+from sklmm._tables import Table
+
 #: Raised when a fitted model's attributes change.
 STATE_FORMAT = 1
 #: scikit-learn's attributes of an estimator while it is fitted.
@@ -84,10 +86,11 @@ def unpacked(value):
 
 def _packed_frame(frame):
     labels = {"index": packed(frame.index), "columns": packed(frame.columns)}
-    if all(dtype == np.float64 for dtype in frame.dtypes):
-        return {KIND: "DataFrame", "values": frame.to_numpy(), **labels}
-    values = [packed(pd.Index(frame.iloc[:, j])) for j in range(frame.shape[1])]
-    return {KIND: "DataFrame", "values": values, **labels}
+    values = frame.to_numpy()
+    if not all(dtype == np.float64 for dtype in frame.dtypes):
+        values = [packed(pd.Index(frame.iloc[:, j])) for j in range(frame.shape[1])]
+    kind = "Table" if isinstance(frame, Table) else "DataFrame"
+    return {KIND: kind, "values": values, **labels}
 
 
 def _packed_index(index):
@@ -154,6 +157,7 @@ def _index(values, dtype, name):
 
 
 _MAKERS = {
+    "Table": lambda **parts: Table(_frame(**parts)),
     "DataFrame": _frame,
     "Series": _series,
     "Index": _index,

@@ -8,6 +8,7 @@ from pandas.util import hash_array
 from scipy.stats import chi2
 from sklearn.utils.validation import check_is_fitted
 
+from sklmm._tables import Table
 from sklmm.inference import without_likelihood
 
 CHUNK = 1 << 22
@@ -63,7 +64,7 @@ def anova(*models):
         check_is_fitted(model)
     _check_comparable(models)
     results = [model.result_ for model in models]
-    table = pd.DataFrame(
+    table = Table(
         {
             "n_parameters": [r.n_parameters for r in results],
             "aic": [m.aic_ for m in models],

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm, t
 
+from sklmm._tables import Table
 from sklmm.result import natural_names
 
 #: Change of eta beyond which a parameter is no rounding's share of a direction.
@@ -143,7 +144,7 @@ def fixed_effects_table(labels, result, level=0.95):
     law = norm if result.dof is None else t(result.dof)
     half = law.ppf(0.5 + level / 2) * std
     tested = {"z": ratio} if result.dof is None else {"df": result.dof, "t": ratio}
-    return pd.DataFrame(
+    return Table(
         {
             "estimate": estimate,
             "std_error": std,
@@ -175,7 +176,7 @@ def variance_components_table(labels, result):
     if "sigma" in result.family:
         at = first + list(result.family).index("sigma")
         rows.append(("Residual", "", values[at] ** 2, values[at], np.nan, result.variance_se[at]))
-    return pd.DataFrame(rows, columns=["group", "name", "variance", "sd", "corr", "std_error"])
+    return Table(rows, columns=["group", "name", "variance", "sd", "corr", "std_error"])
 
 
 def wald_intervals(labels, result, level):

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from sklmm._state import KIND, packed, unpacked
+from sklmm._tables import Table
 
 DATES = pd.DatetimeIndex(["2020-01-31", "2020-03-01", "2020-02-29"], name="day")
 INDEXES = [
@@ -55,12 +56,15 @@ FRAMES = [
     pd.DataFrame({"group": ["g", None], "sd": [1.0, np.nan], "n": [1, 2]}),
     pd.DataFrame([["u", 1.0], ["v", 2.0]], columns=["same", "same"]),
     pd.DataFrame({"a": []}),
+    Table({"a": [1.0], "b": [2.0]}),
 ]
 
 
-@pytest.mark.parametrize("frame", FRAMES, ids=["floats", "mixed", "names twice", "empty"])
+@pytest.mark.parametrize("frame", FRAMES, ids=["floats", "mixed", "twice", "empty", "shown whole"])
 def test_tables_are_the_same_again(frame):
     assert is_plain(packed(frame))
-    pd.testing.assert_frame_equal(unpacked(packed(frame)), frame)
+    again = unpacked(packed(frame))
+    pd.testing.assert_frame_equal(again, frame)
+    assert type(again) is type(frame)
     column = frame.iloc[:, 0]
     pd.testing.assert_series_equal(unpacked(packed(column)), column)

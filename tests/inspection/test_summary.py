@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pandas as pd
 
-from sklmm import MixedEffectsRegressor
+from sklmm import MixedEffectsRegressor, anova
 
 
 def test_summary_reports_what_lme4s_does(sleep_model):
@@ -83,3 +83,23 @@ def test_a_summary_shows_a_formula_as_it_was_written_and_all_digits_of_large_cou
     assert lines[:2] == ["Linear model fit by REML", "y ~ 1 + x"]
     assert lines[2].endswith("(1 iteration)")
     assert "Number of obs: 411522.3333, groups: none" in lines
+
+
+def test_tables_show_all_of_their_columns(sleepstudy, sleep_model):
+    X, y = sleepstudy
+    plain, slopes = (
+        MixedEffectsRegressor([term], fixed_effects=["Days"], method="ml").fit(X, y)
+        for term in ("Subject", "(1 + Days | Subject)")
+    )
+    tables = [
+        sleep_model.fixed_effects_,
+        sleep_model.fixed_effects_.assign(another=1.0).round(2),
+        sleep_model.variance_components_,
+        anova(plain, slopes),
+    ]
+    with pd.option_context("display.max_columns", 2, "display.width", 30):
+        for table in tables:
+            text, html = repr(table).splitlines(), table._repr_html_()
+            assert all(name in text[0] and name in html for name in table.columns)
+            assert "..." not in "".join(text)
+            assert len({len(line) for line in text}) == 1

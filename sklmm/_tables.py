@@ -1,0 +1,22 @@
+"""A table that is to be read as a whole."""
+
+import pandas as pd
+
+#: Of pandas', by which a narrow terminal loses columns, and lines break.
+SHOWN_WHOLE = ("display.max_columns", None, "display.expand_frame_repr", False)
+
+
+class Table(pd.DataFrame):
+    """A DataFrame that shows all of its columns, however wide the terminal is."""
+
+    @property
+    def _constructor(self):
+        return Table
+
+    def __repr__(self):
+        with pd.option_context(*SHOWN_WHOLE):
+            return super().__repr__()
+
+    def _repr_html_(self):
+        with pd.option_context(*SHOWN_WHOLE):
+            return super()._repr_html_()
