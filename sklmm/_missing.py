@@ -1,6 +1,7 @@
 """Rows with missing values: an error that names them, or left out, and nan when predicted."""
 
 from functools import wraps
+from inspect import signature
 
 import numpy as np
 import pandas as pd
@@ -44,13 +45,15 @@ def take_rows(y, keep):
 
 def nan_where_missing(method):
     """A method of predictions, with nan for the rows that miss a value where missing="drop"."""
+    arguments = signature(method)
 
     @wraps(method)
     def wrapped(self, X, *args, **kwargs):
         if self.missing != "drop":
             return method(self, X, *args, **kwargs)
         check_is_fitted(self)
-        table = self._validate_new(X)
+        given = arguments.bind(self, X, *args, **kwargs).arguments
+        table = self._validate_new(X, self._include(given.get("include_random", True)))
         keep = ~incomplete(table, self._spec.predictors)
         if keep.all():
             return method(self, X, *args, **kwargs)

@@ -61,6 +61,16 @@ def test_a_population_has_no_groups(named, reference):
             named.predict(columns, include_random=include_random)
 
 
+def test_a_population_with_rows_left_out_has_no_groups():
+    model = MixedEffectsRegressor(TERMS, fixed_effects=["x", "w"], missing="drop").fit(X, Y)
+    columns = NEW[["w", "x"]].astype(float)
+    expected = model.predict(columns, include_random=False)
+    assert_same(expected, model.predict(NEW, include_random=False))
+    columns.iloc[3, 0] = np.nan
+    found = model.predict(columns, False, False)
+    assert_same(found, np.where(np.arange(9) == 3, np.nan, expected))
+
+
 def test_a_column_that_stands_twice_is_refused_where_it_is_used(named):
     twice = pd.concat([NEW, NEW[["other"]]], axis=1)
     assert_same(named.predict(twice), named.predict(NEW))

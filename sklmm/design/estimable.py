@@ -51,7 +51,7 @@ class Estimable:
             f"in its rows; in {int(away.any(axis=1).sum())} row(s) of X, the first row {row}, they "
             "are none: the rows of the fit do not determine the predictions there.",
             UserWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
 
     @staticmethod

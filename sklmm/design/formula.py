@@ -153,9 +153,8 @@ def learn_formula(formula, table, fit_intercept):
     variables = tuple(Variable.learn(table, column, how) for column, how in uses.items())
     data = _data(variables, table)
     made = _evaluated(name, lambda: parsed.get_model_matrix(data, output="numpy", **_OPTIONS))
-    return _finite(made, made.model_spec.column_names, name), Formula.learn(
-        rhs, made.model_spec, variables
-    )
+    learnt = Formula.learn(rhs, made.model_spec, variables)
+    return _finite(made, learnt.column_names, name), learnt
 
 
 def formula_columns(formula, table):
@@ -183,14 +182,18 @@ def _parsed(formula, table, fit_intercept=True):
             f"{name}: a formula has no offset(): leave it out, and name its column, computed "
             "beforehand, in the parameter offset."
         )
+    one_side = ValueError(
+        f"{name}: give one right-hand side, without '|': random-effect terms are those of the "
+        "parameter random_effects, or of a whole formula in from_formula."
+    )
+    if "|" in plain:
+        raise one_side
     parser = DefaultFormulaParser(include_intercept=fit_intercept)
     parsed = _evaluated(name, lambda: FormulaicFormula(rhs, _parser=parser))
     try:
         factors = [factor for term in parsed for factor in term.factors]
-    except (AttributeError, TypeError):
-        factors = None
-    if factors is None or "|" in plain:
-        raise ValueError(f"{name}: give one right-hand side, without '|'.")
+    except (AttributeError, TypeError) as error:
+        raise one_side from error
     return parsed, uses_of(factors, table.columns)
 
 

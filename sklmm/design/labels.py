@@ -80,7 +80,7 @@ def find(labels, kind, values, name):
             f"tell whole numbers apart, so {lossy.sum()} row(s) are taken for rows of unknown "
             f"levels. {_READ}",
             UserWarning,
-            stacklevel=2,
+            stacklevel=8,
         )
         known[known] = ~lossy
         values = values[~lossy]
