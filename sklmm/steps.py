@@ -7,7 +7,7 @@ turns them into kernels (`sklmm.engine.e_step.make_kernel`).
 from numbers import Integral, Real
 
 from sklearn.base import BaseEstimator
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, StrOptions
 
 _COUNT = [Interval(Integral, 1, None, closed="left")]
 _POSITIVE = [Interval(Real, 0, None, closed="neither")]
@@ -83,23 +83,33 @@ class Laplace(EStep):
     ----------
     n_probes : int, default=32
         At least 2. Draws that stand for ``log |C|`` where the model is too large for an exact one.
+    curvature : {"observed", "expected"}, default="observed"
+        The second derivative of a row's log density in its linear predictor that ``log |C|`` has:
+        its own one, as in TMB, or its mean over the responses, as in lme4. They are the same for
+        ordinal models and for the canonical links (Poisson's log, the binomial's logit); elsewhere
+        the observed one is nearer to the integral. Where probes are needed it is the expected one.
 
     References
     ----------
     Bates (2011), "Computational methods for mixed models", lme4 vignette.
+    Kristensen, Nielsen, Berg, Skaug & Bell (2016), J. Stat. Softw. 70(5), 1-21 (TMB).
 
     Examples
     --------
     >>> from sklmm import Laplace
-    >>> Laplace()
-    Laplace()
+    >>> Laplace(curvature="expected")
+    Laplace(curvature='expected')
     """
 
     approximation = "Laplace approximation"
-    _parameter_constraints = {"n_probes": [Interval(Integral, 2, None, closed="left")]}
+    _parameter_constraints = {
+        "n_probes": [Interval(Integral, 2, None, closed="left")],
+        "curvature": [StrOptions({"observed", "expected"})],
+    }
 
-    def __init__(self, n_probes=32):
+    def __init__(self, n_probes=32, curvature="observed"):
         self.n_probes = n_probes
+        self.curvature = curvature
 
 
 class HMC(EStep):

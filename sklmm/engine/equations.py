@@ -13,6 +13,7 @@ from sklmm.engine.border import marginal
 from sklmm.engine.cross import Cross
 from sklmm.engine.e_step.base import Params
 from sklmm.engine.e_step.gaussian import Equations as GaussianEquations
+from sklmm.engine.eliminated import Eliminated
 from sklmm.engine.elimination import Dense
 from sklmm.engine.problem import reweighted
 from sklmm.engine.small import Factorised
@@ -63,7 +64,14 @@ class Equations:
             from sklmm.engine.compiled_solver import CompiledSolver
 
             return CompiledSolver(self)
+        if not self.latent.rows.dense:
+            return Eliminated(self.latent.rows, self.problem, self.params)
         return Factorised(self.latent.rows, self.params.factors, self.problem.weights)
+
+    def factorised(self):
+        """Itself, factorised: LinAlgError where C is not positive."""
+        _ = self._solver
+        return self
 
     def solve(self, right, tol=SOLVE_TOL):
         """C^-1 right, [P, c]."""
@@ -82,8 +90,14 @@ class Equations:
         """Draws from N(0, C^-1), [P, n_draws]."""
         return self._solver.draws(rng, n_draws)
 
+    def leverages(self):
+        """C^-1 w_i at row i's own levels, w_i its row of W: of beta [n, p], of blocks [n, r]."""
+        return self._solver.leverages()
+
     def log_det(self):
         """log |C|, or None where it would take too long, or C is singular."""
+        if self.latent.rows is not None:
+            return self._solver.log_det()
         cross = Cross(self.problem)
         if cross.Q - cross.n_eliminated > MOST_DENSE:
             return None

@@ -174,10 +174,12 @@ def _for_any_family(problem, response, e_step, tol, seed, start, n_draws):
     like = replace(like, pinned=tuple((k, parameters[k]) for k, _ in like.pinned))
     # Compiled steps know a likelihood by identity: equal ones must be one.
     like = _LIKELIHOODS.setdefault(like, like)
-    latent = Latent(problem, like, parameters)
+    laplace = isinstance(e_step, Laplace)
+    observed = laplace and e_step.curvature == "observed"
+    latent = Latent(problem, like, parameters, direct=laplace, observed=observed)
     _check_tensorflow(latent, response.family, e_step)
     warm = _warm_theta(latent, start)
-    if isinstance(e_step, Laplace):
+    if laplace:
         tol = (DETERMINISTIC_TOL if problem.blocks else GLM_TOL) if tol is None else tol
         return LaplaceAlgorithm(latent, tol, seed, warm, e_step.n_probes)
     from sklmm.engine.stochastic import MonteCarlo

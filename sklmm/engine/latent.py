@@ -24,9 +24,13 @@ CENTRE_TOL = 1e-2
 
 
 class Latent:
-    """Arrays and compiled steps of a problem under a likelihood."""
+    """Arrays and steps of a problem under a likelihood, compiled but of small tables.
 
-    def __init__(self, problem, likelihood, parameters, reml=None):
+    `direct` asks for steps in NumPy, whatever the number of rows, where C can be factorised; and
+    `observed` for the observed curvature in Laplace's log |C|.
+    """
+
+    def __init__(self, problem, likelihood, parameters, reml=None, direct=False, observed=True):
         reml = problem.reml if reml is None else reml
         self.like = likelihood
         self.full = replace(problem, reml=reml)
@@ -37,8 +41,10 @@ class Latent:
         self.layout = Layout(self.problem)
         self.fixed = fixed
         self.n_rows = len(problem.y)
-        #: Of a small table, whose steps are not compiled but for those of every iteration.
-        self.rows = small.Rows.of(self.problem, self.layout, self.space.size)
+        self.direct = direct and likelihood.distribution is None
+        self.observed = observed
+        #: Of a table whose steps are not compiled but for those of every iteration.
+        self.rows = small.Rows.of(self.problem, self.layout, self.space.size, self.direct)
 
     @cached_property
     def compiled(self):
@@ -82,7 +88,7 @@ class Latent:
         """argmax_x log p(y, x) from x [P], by Newton steps and halving: (x, Equations)."""
         x = np.asarray(x, float)
         value, gradient, weights = (a[..., 0] for a in self.gradient(theta, x[:, None]))
-        equations = Equations(self, theta, weights)
+        equations = self._equations(theta, x, weights)
         for _ in range(NEWTON_STEPS):
             step = equations.solve(gradient[:, None])[:, 0]
             decrement = step @ gradient
@@ -99,8 +105,18 @@ class Latent:
                 break
             x = trial
             value, gradient, weights = new
-            equations = Equations(self, theta, weights)
+            equations = self._equations(theta, x, weights)
         return x, equations
+
+    def _equations(self, theta, x, weights):
+        """Those of a Newton step: of a curvature that makes C positive."""
+        equations = Equations(self, theta, weights)
+        if self.rows is not None and self.direct:
+            try:
+                return equations.factorised()
+            except np.linalg.LinAlgError:
+                return Equations(self, theta, small.safe_weights(self, theta, x, weights))
+        return equations
 
     def shift(self, theta, equations, centre, tol=DRAW_TOL):
         """How the mode `centre` [P] moves with theta, [P, m]."""
@@ -173,8 +189,11 @@ class Latent:
         """As `CompiledLatent.informations`."""
         return self.compiled.informations(*args, **kwargs)
 
-    def with_coefficients(self, last, field, root, rng):
-        """Root of (beta, effects) from one of the effects given beta, which follow beta along F."""
+    def with_coefficients(self, last, shift, root, rng):
+        """Root of (beta, effects) from one of the effects given beta.
+
+        These follow beta along `shift` [P, m], the motion of the mode.
+        """
         q, n_draws = self.space.p, root.shape[1]
         values, vectors = np.linalg.eigh(last.covariance[:q, :q])
         half = rng.standard_normal((q, -(-n_draws // 2)))
@@ -185,7 +204,7 @@ class Latent:
             noise = np.linalg.qr(noise.T)[0].T * np.sqrt(n_draws)
         noise = noise / np.sqrt(n_draws)
         beta = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T @ noise
-        follow = self.layout.effects(last.estimate.factors, np.asarray(field.shift)[:, :q] @ beta)
+        follow = self.layout.effects(last.estimate.factors, shift[:, :q] @ beta)
         parts = [b.reshape(-1, n_draws) for b in follow]
         return np.concatenate([beta, root + np.concatenate(parts) if parts else root])
 

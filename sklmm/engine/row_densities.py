@@ -12,6 +12,7 @@ from scipy.special import gammaln
 
 from sklmm.engine.links import log_mean, log_shares
 from sklmm.engine.special import (
+    LARGEST_LOG,
     LOG_2PI,
     exp,
     less_exp,
@@ -181,8 +182,11 @@ class NegativeBinomial(PositiveMean):
     @property
     def value(self):
         total = self.y + self._size
+        # Where mu is held constant log f falls along a line, as it does there.
+        beyond = np.maximum(self._t.value - LARGEST_LOG, 0.0)
         return (
-            self.y * self._t.value
+            self.y * (self._t.value - beyond)
+            - self._size * beyond
             - self.y
             - gammaln(self.y + 1)
             + total * self._gap[1]

@@ -13,14 +13,14 @@ LOG_2PI = float(np.log(2 * np.pi))
 #: From here the asymptotic series are exact to the last digit.
 _LARGE = 10.0
 #: Beyond this, exp's square overflows.
-_LARGEST_LOG = 300.0
+LARGEST_LOG = 300.0
 #: Left of this the continued fraction's first terms are more exact than Mills' ratio's difference.
 _FAR_LEFT = -100.0
 
 
 def exp(x):
     """exp x, constant where its square would overflow."""
-    return np.exp(np.minimum(x, _LARGEST_LOG))
+    return np.exp(np.minimum(x, LARGEST_LOG))
 
 
 def stirling(x):
@@ -52,7 +52,7 @@ def trigamma_square(x):
 
 def less_exp(u):
     """1 + u - exp u <= 0: the log density of gamma and Poisson rows, u the log of a ratio."""
-    u = np.minimum(u, _LARGEST_LOG)
+    u = np.minimum(u, LARGEST_LOG)
     return u - np.expm1(u)
 
 

@@ -258,7 +258,7 @@ class MonteCarlo:
             if self.integrated is not None:
                 beta, beta_cov = self.integrated.mean, self.integrated.covariance
         else:
-            root = self.latent.with_coefficients(last, self.field, root, rng)
+            root = self.latent.with_coefficients(last, np.asarray(self.field.shift), root, rng)
         first, effects, covs = 0, [], []
         for b, mean, cov in zip(latent.full.blocks, sums[1::2], sums[2::2], strict=True):
             follows = slope[first : first + b.n_levels * b.r].reshape(b.n_levels, b.r, p)

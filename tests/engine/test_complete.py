@@ -16,7 +16,7 @@ from sklmm.engine.xla import tf
 from tests.simulate import PARAMETERS
 
 
-def make_latent(family, table, y, terms, weights=None, reml=False):
+def make_latent(family, table, y, terms, weights=None, reml=False, **options):
     family = families.resolve_family(family)
     response = family.bind(y, np.ones(len(y)) if weights is None else weights)
     _, design = DesignSpec.learn(table, resolve_terms(terms), None, True)
@@ -25,7 +25,7 @@ def make_latent(family, table, y, terms, weights=None, reml=False):
     )
     problem = stacked(problem, response.n_predictors)
     likelihood = Likelihood.of(family, response.n_classes)
-    return Latent(problem, likelihood, response.parameters)
+    return Latent(problem, likelihood, response.parameters, **options)
 
 
 @pytest.fixture(autouse=True)

@@ -7,31 +7,56 @@ through deviations d with mean d d^T = C^-1: an exact root for few unknowns, oth
 noise fixed for the fit, so that Newton's method converges; what they leave of error is reported.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from sklmm.engine import small
+from sklmm.engine.approximation import Approximation
+from sklmm.engine.chart import Chart, scales
+from sklmm.engine.collect import inverse_of_free
 from sklmm.engine.draws import posterior_from_draws
 from sklmm.engine.e_step.base import joint_loss
 from sklmm.engine.em import EMStep
-from sklmm.engine.equations import EXACT_TOL
+from sklmm.engine.equations import EXACT_TOL, Equations
 from sklmm.engine.start import start_theta
-from sklmm.engine.stochastic import cap, invert, newton
 from sklmm.engine.theta import observed_information
+from sklmm.engine.trust import FLAT, look, updated, updated_radius
 
 #: Unknowns, and numbers in a [n_rows, n_columns] array, up to which the root is exact.
 EXACT_UNKNOWNS = 512
 EXACT_NUMBERS = 1 << 23
 N_PROBES = 32
-#: Decrement above which the information is computed afresh; below it is updated.
-FAR_STEP = 2.0
-MAX_HALVINGS = 8
+#: Rounds of EM before the first iteration.
+EM_ROUNDS = 2
+#: A step is taken if it makes this share of the rise it promised; and where that share is further
+#: than TRUSTED from 1, the information is computed afresh: otherwise it is updated.
+LEAST_RATIO = 1e-3
+TRUSTED = 0.5
+#: Share of the last decrement that is too much of it, and the information's fault.
+SLOW = 0.3
+#: Radius at which no step raises the likelihood.
+STUCK = 1e-3
+#: Share of the log-likelihood that its rounding, and the mode's, may be.
+RESOLVED = 1e-11
 #: Of steps shorter than SMALL standard errors, the share of the last one that is no progress.
 SMALL = 0.1
 CREEP = 0.5
 
 
+class Point(NamedTuple):
+    """theta, flat [m], and what was seen there."""
+
+    flat: np.ndarray
+    value: float
+    score: np.ndarray
+    loglik: float | None
+    scores: np.ndarray
+    mode: np.ndarray
+
+
 class Laplace:
-    """Quasi-Newton ascent of the Laplace approximation, from the complete-data information."""
+    """Ascent of the Laplace approximation by a trust region."""
 
     stochastic = False
 
@@ -49,75 +74,112 @@ class Laplace:
         self.exact = bool(few or latent.rows is not None)
 
     def steps(self):
-        """Yield `EMStep`s."""
-        space = self.space
-        theta, self.mode = start_theta(self.latent) if self.start is None else self.start
-        flat, information, before, decrement = space.join(theta), None, None, np.inf
+        """Yield `EMStep`s, one an evaluation; a step that lowers the likelihood is undone."""
+        theta, self.mode = start_theta(self.latent, EM_ROUNDS) if self.start is None else self.start
+        here = self._begin(theta)
+        information, fresh, radius, decrement = self._information(here), True, 1.0, np.inf
         while True:
-            flat, found, stalled = self._climb(flat, before)
-            theta, (value, scores, loglik) = space.split(flat), found
-            score = scores.mean(axis=1)
-            if information is None or decrement > FAR_STEP or self.plain:
-                information = self._information(theta)
-            elif not stalled:
-                information = secant(information, flat - before[0], before[1] - score)
-            last = decrement
-            step, decrement = newton(space, information, score)
-            before = flat, score, found
-            following, _ = space.bounded(flat, cap(space, flat, step))
+            last, (chart, ahead) = decrement, self._look(information, here, radius)
+            decrement = ahead.decrement
             # Newton's method only creeps where the maximum is at infinity: separated data.
-            creeping = CREEP * last < decrement < SMALL
-            done = stalled or decrement < self.tol or (self.plain and creeping)
-            covariance = invert(space, information)
-            if done:
-                covariance = self._covariance(theta, information)
-                # Newton's last step is worth taking where its information is exact.
-                theta = space.split(following) if self.plain and not stalled else theta
-            spread = None
-            if done and not self.exact:
-                spread = covariance @ np.cov(scores) @ covariance / scores.shape[1]
-            yield EMStep(
-                theta=self._shown(space.split(flat)),
-                loss=joint_loss(self.latent.full, theta.factors, -value),
-                loglik=np.nan if loglik is None else loglik + self.latent.log_constant,
-                decrement=decrement,
-                info={},
-                done=done,
-                estimate=self._shown(theta if done else space.split(following)),
-                covariance=covariance,
-                spread=spread,
-            )
-            flat = following
+            creeping = self.plain and CREEP * last < decrement < SMALL
+            if (decrement < self.tol or creeping) and not fresh:
+                # What was learnt on the way is no proof of a maximum.
+                information, fresh = self._information(here), True
+                chart, ahead = self._look(information, here, radius)
+                decrement = ahead.decrement
+            # A custom density may have kinks, where the gradient promises what no step keeps.
+            kink = radius < STUCK and self.latent.like.distribution is not None
+            done = decrement < self.tol or creeping or kink
+            following = chart.back(chart.t + ahead.step)
+            yield self._step(here, following, decrement, done, information)
+            new = self._point(following)
+            ratio = rise(here, new, chart, ahead) / ahead.rise
+            radius = updated_radius(radius, ahead, ratio)
+            information = learnt(information, here, new, chart, ahead, ratio > LEAST_RATIO)
+            fresh = False
+            here = new if ratio > LEAST_RATIO else here
+            slow = SLOW * last < decrement < np.inf
+            if self.plain or slow or not TRUSTED < ratio < 2 - TRUSTED:
+                information, fresh = self._information(here), True
 
-    def _climb(self, flat, before):
-        """(theta, its evaluation, False), the step to theta shortened until the likelihood rises.
+    def _begin(self, theta):
+        """The `Point` of theta, whose weights give the charts their scales."""
+        self.evaluate(theta)
+        blocks = self.equations.problem.blocks if self.latent.full.blocks else ()
+        self.sizes = scales(blocks)
+        return self._point(self.space.join(theta))
 
-        Where no length of it does, rounding is all that is left: (theta before, ..., True).
-        """
-        for _ in range(MAX_HALVINGS):
-            found = self.evaluate(self.space.split(flat))
-            if before is None or not self.exact:
-                return flat, found, False
-            last = before[2][2]
-            if found[2] >= last - 1e-10 * abs(last):
-                return flat, found, False
-            flat = before[0] + 0.25 * (flat - before[0])
-        self.evaluate(self.space.split(before[0]))
-        return before[0], before[2], True
+    def _look(self, information, here, radius):
+        """The chart about a point, and `Ahead` in its t, from the entries that are free."""
+        chart, free = self._chart(here), self.space.free
+        slope = chart.slope(chart.t)
+        score = here.score * slope
+        information = information * np.outer(slope, slope) + chart.bend(chart.t, score)
+        # A likelihood without effects is concave, or nearly, and its maximum may be far.
+        flat = 0.0 if self.plain else FLAT
+        ahead = look(information[np.ix_(free, free)], score[free], chart.limits[free], radius, flat)
+        step = np.zeros_like(here.flat)
+        step[free] = ahead.step
+        return chart, ahead._replace(step=step)
 
-    def evaluate(self, theta):
-        """(log p(y, m), scores [m, C], log-likelihood or None) at theta."""
+    def _chart(self, here):
+        return Chart(self.space, self.sizes, here.flat, here.score)
+
+    def _point(self, flat, mode=None):
+        value, scores, loglik = self.evaluate(self.space.split(flat), mode)
+        return Point(flat, value, scores.mean(axis=1), loglik, scores, self.mode)
+
+    def _step(self, here, following, decrement, done, information):
+        """The `EMStep` of a point, and of the step from it to `following`."""
+        theta = self.space.split(here.flat)
+        covariance = inverse_of_free(self.space.free, information)
+        spread = None
+        if done and not self.exact:
+            spread = covariance @ np.atleast_2d(np.cov(here.scores)) @ covariance
+            spread /= here.scores.shape[1]
+        return EMStep(
+            theta=self._shown(theta),
+            loss=joint_loss(self.latent.full, theta.factors, -here.value),
+            loglik=np.nan if here.loglik is None else here.loglik + self.latent.log_constant,
+            decrement=decrement,
+            info={},
+            done=done,
+            # Newton's last step is worth taking: its information is exact.
+            estimate=self._shown(self.space.split(following)),
+            covariance=covariance,
+            spread=spread,
+        )
+
+    def evaluate(self, theta, mode=None):
+        """(log p(y, m), scores [m, C], log-likelihood or None) at theta, with its mode if known."""
         latent = self.latent
-        self.mode, self.equations = latent.mode(theta, self.mode)
+        if self.plain and latent.rows is not None:
+            self.equations = Equations(latent, theta, latent.full.weights)
+            loglik, gradient = small.plain(latent, theta)
+            return loglik, gradient[:, None], loglik
+        if mode is None:
+            self.mode, self.equations = latent.mode(theta, self.mode)
+        else:
+            self.mode, self.equations = mode, None
+        if latent.rows is not None:
+            self.found = found = Approximation(latent, theta, self.mode, self.equations)
+            self.equations = found.equations
+            return found.joint, found.gradient[:, None], found.loglik
         self.field = latent.field(theta, self.equations, self.mode, EXACT_TOL)
         joint = float(latent.gradient(theta, self.mode[:, None])[0][0])
-        if latent.rows is not None:
-            loglik, gradient = small.laplace(latent, theta, self.mode, np.asarray(self.field.shift))
-            return joint, gradient[:, None], loglik
         self.deviations, log_det = self._deviations()
         _, scores = latent.scores(theta, self.field, self.deviations, laplace=True)
         loglik = None if log_det is None else joint - 0.5 * log_det
         return joint, scores, loglik
+
+    def shift(self):
+        """How the mode moves with theta [P, m], at the last one."""
+        if self.plain:
+            return np.zeros((0, self.space.size))
+        if self.latent.rows is not None:
+            return self.found.shift()
+        return np.asarray(self.field.shift)
 
     def _deviations(self):
         """Columns with mean d d^T = C^-1, and log |C| or None."""
@@ -130,25 +192,25 @@ class Laplace:
         out[real, :n] = np.linalg.cholesky(inverse) * np.sqrt(n)
         return out, -np.linalg.slogdet(inverse)[1] if n else 0.0
 
-    def _information(self, theta):
-        if self.latent.rows is not None and self.latent.like.distribution is None:
-            if self.plain:
-                return small.plain_information(self.latent, theta)
-            return small.information(self.latent, theta, self.mode, np.asarray(self.field.shift))
-        if self.latent.rows is not None:
-            self.deviations, _ = self._deviations()
-        return self.latent.information(theta, self.field, self.deviations, laplace=True)
+    def _information(self, here):
+        """Less the second derivatives [m, m]: by differences of the gradient, in the chart's t."""
+        theta, rows, self.mode = self.space.split(here.flat), self.latent.rows, here.mode
+        if self.plain and rows is not None:
+            return small.plain_information(self.latent, theta)
+        self.evaluate(theta)
+        if rows is None and not (self.exact and self.latent.like.distribution is None):
+            return self.latent.information(theta, self.field, self.deviations, laplace=True)
+        chart = self._chart(here)
+        slope = chart.slope(chart.t)
+        shift = self.shift() * slope
 
-    def _covariance(self, theta, information):
-        """From differences of the gradient, the mode following, where that is cheap."""
-        space = self.space
-        if self.exact and not self.plain:
-            flat = space.join(theta)
-            information = observed_information(
-                lambda e: self.evaluate(space.split(flat + e))[1].mean(axis=1), space.size
-            )
-            self.evaluate(theta)
-        return invert(space, information)
+        def score(change):
+            # The mode is where its motion leads, but for what the other sign takes back.
+            mode = here.mode + shift @ change if rows is not None else None
+            t = chart.t + change
+            return self._point(chart.back(t), mode).score * chart.slope(t)
+
+        return flattened(observed_information(score, self.space.size), here, chart, chart.t)
 
     def _shown(self, theta):
         if not self.latent.full.reml:
@@ -171,18 +233,32 @@ class Laplace:
         posterior = posterior._replace(loglik=loglik)
         if p:
             return posterior
-        root = self.latent.with_coefficients(last, self.field, posterior.root, rng)
+        root = self.latent.with_coefficients(last, self.shift(), posterior.root, rng)
         return posterior._replace(beta=last.estimate.beta, beta_cov=None, root=root)
 
 
-def secant(information, step, change):
-    """BFGS update of the information [m, m] with the score's fall `change` along `step`."""
-    along = step @ change
-    image = information @ step
-    if not along > 1e-10 * np.linalg.norm(step) * np.linalg.norm(change):
+def flattened(information, point, chart, t):
+    """The information in theta from that in a chart's t, at a point."""
+    slope = chart.slope(t)
+    return (information - chart.bend(t, point.score * slope)) / np.outer(slope, slope)
+
+
+def learnt(information, here, new, chart, ahead, accepted):
+    """The information at the new point, or at the old one, from what the step between them told."""
+    before, after = chart.slope(chart.t), chart.slope(chart.t + ahead.step)
+    scores = here.score * before, new.score * after
+    if not np.isfinite(new.score).all():
         return information
-    return (
-        information
-        + np.outer(change, change) / along
-        - np.outer(image, image) / max(step @ image, 1e-300)
-    )
+    information = information * np.outer(before, before) + chart.bend(chart.t, scores[0])
+    information = updated(information, ahead.step, scores[0] - scores[1])
+    where, t = (new, chart.t + ahead.step) if accepted else (here, chart.t)
+    return flattened(information, where, chart, t)
+
+
+def rise(here, new, chart, ahead):
+    """The log-likelihood's change, by its gradients where its own rounding hides it."""
+    after = chart.t + ahead.step
+    slopes = here.score * chart.slope(chart.t) + new.score * chart.slope(after)
+    if here.loglik is None or ahead.rise < RESOLVED * abs(here.loglik):
+        return 0.5 * slopes @ ahead.step
+    return new.loglik - here.loglik
