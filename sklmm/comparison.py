@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklmm._tables import Table
 from sklmm.inference import without_likelihood
 
-CHUNK = 1 << 22
+CHUNK = 1 << 15
 #: What fits that are compared have in common, and what to do otherwise.
 DATA = {
     "y": "fit all to one response, of the same rows",
@@ -87,26 +87,28 @@ def anova(*models):
 
 def fingerprint(design, response):
     """What likelihoods are of: a number each for y, the weights and the offset, in any order."""
-    w = response.weights
+    w, offset = response.weights, design.offset
     # Rows that are repeated are those of a weight, and an offset of zeros is none.
-    whole = bool((w % 1 == 0).all())
-    times = w if whole else None
-    zeros = _hashed(np.zeros(len(w)), times)
+    whole = bool((np.floor(w) == w).all())
+    times = w if whole and (w != 1).any() else None
+    if offset is not None:
+        offset = _hashed(offset, times) - _hashed(np.zeros(len(w)), times)
     return {
         "y": _hashed(response.y, times),
         "weights": 0 if whole else _hashed(w),
-        "offset": 0 if design.offset is None else (_hashed(design.offset, times) - zeros) % 2**64,
+        "offset": 0 if offset is None else offset % 2**64,
     }
 
 
 def _hashed(values, times=None):
     """Sum of the numbers' hashes modulo 2^64; 0 has one sign."""
-    total = np.uint64(0)
+    total = 0
     for first in range(0, len(values), CHUNK):
         rows = slice(first, first + CHUNK)
         hashes = hash_array(np.asarray(values[rows], np.float64) + 0.0)
-        total += (hashes if times is None else hashes * times[rows].astype(np.uint64)).sum()
-    return int(total)
+        hashes = hashes if times is None else hashes * times[rows].astype(np.uint64)
+        total += int(hashes.sum())
+    return total % 2**64
 
 
 def _check_comparable(models):

@@ -1,5 +1,7 @@
 """R^2, intraclass correlations and comparisons of models."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +15,7 @@ from sklmm import (
     Poisson,
     anova,
 )
+from sklmm.comparison import fingerprint
 from sklmm.datasets import load_epil2
 
 
@@ -168,6 +171,21 @@ def test_anova_takes_any_order_and_weights_for_repeated_rows(sleepstudy):
     twice = pd.concat([X, X[::-1]]), pd.concat([y, y[::-1]])
     other = MixedEffectsRegressor(["Subject"], fixed_effects=[], method="ml").fit(*twice)
     assert anova(one, other)["chi2"].iloc[1] > 0
+
+
+def test_the_data_of_a_fit_are_known_in_any_order_and_number():
+    rng = np.random.default_rng(0)
+    n = 40_000
+    y, offset, order = rng.normal(size=n), rng.normal(size=n), rng.permutation(n)
+
+    def known(y, weights, offset):
+        return fingerprint(SimpleNamespace(offset=offset), SimpleNamespace(y=y, weights=weights))
+
+    one = known(y, np.full(n, 2.0), offset)
+    assert one == known(np.tile(y[order], 2), np.ones(2 * n), np.tile(offset[order], 2))
+    assert known(y, np.ones(n), None) == known(y, np.ones(n), np.zeros(n))
+    for other in ((y + 1e-15, np.full(n, 2.0), offset), (y, np.full(n, 2.0), -offset)):
+        assert known(*other) != one
 
 
 def test_poisson_is_negative_binomials_bound():
