@@ -15,7 +15,7 @@ import numpy as np
 from sklmm.engine.problem import cross_product
 
 #: Eigenvalue of the D_i's correlations that is 0, and share of an entry in a null vector that is.
-NULL = 1e-10
+NULL = 1e-8
 SHARE = 1e-5
 
 
