@@ -100,11 +100,9 @@ def conformed(values, kind, labels, name):
     new = _kind(values, name)
     if new == kind:
         return values
-    if (
-        new in NUMBERS
-        and kind in NUMBERS
-        and (numbers := _numbers(values, new, labels, kind)) is not None
-    ):
+    both = new in NUMBERS and kind in NUMBERS
+    numbers = _numbers(values, new, labels, kind) if both else None
+    if numbers is not None:
         return numbers
     if "boolean" in (new, kind):
         truth, own = _truth(values, new), _truth(labels, kind)

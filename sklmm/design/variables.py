@@ -93,7 +93,7 @@ class Variable(PlainState):
         return pd.Categorical.from_codes(places, self.levels)
 
     def _numbers(self, values):
-        if self.kind == "boolean":
+        if self.kind == "boolean" and len(values):
             return np.asarray(conformed(values, self.kind, pd.Index([False, True]), self.called))
         kind = kind_of(values, self.called) if len(values) else self.kind
         if kind not in (*NUMBERS, "boolean"):
