@@ -124,7 +124,13 @@ def _packed_index(index):
             .where(index.notna() | pd.api.types.is_object_dtype(dtype), None)
             .tolist()
         )
-    return {KIND: "Index", "values": values, "dtype": str(dtype), "name": index.name}
+    return {KIND: "Index", "values": values, "dtype": _named(dtype), "name": index.name}
+
+
+def _named(dtype):
+    """The name that makes a dtype again; that of nullable strings has not their storage."""
+    nullable = isinstance(dtype, pd.StringDtype) and dtype.na_value is pd.NA
+    return f"string[{dtype.storage}]" if nullable else str(dtype)
 
 
 def _frame(values, index, columns):

@@ -13,6 +13,10 @@ class Table(pd.DataFrame):
     def _constructor(self):
         return Table
 
+    def _constructor_from_mgr(self, mgr, axes):
+        # pandas 2.2.0 would warn of its own call.
+        return Table._from_mgr(mgr, axes)
+
     def __repr__(self):
         with pd.option_context(*SHOWN_WHOLE):
             return super().__repr__()

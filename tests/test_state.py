@@ -19,7 +19,7 @@ INDEXES = [
     pd.Index(["b", "a"], dtype=object),
     pd.Index([], dtype=object),
     pd.Index([1, "a", (2, 3)], tupleize_cols=False),
-    pd.Index(["b", "a"], dtype="string"),
+    pd.Index(["b", "a"], dtype="string[python]"),
     pd.Index([2, None], dtype="Int64"),
     pd.Index(["b", "a"], dtype="string[pyarrow]"),
     DATES,
