@@ -5,7 +5,9 @@ import os
 import numpy as np
 import pandas as pd
 import pytest
+import scipy
 from scipy.linalg import block_diag
+from sklearn.utils.fixes import parse_version
 
 from sklmm import MixedEffectsRegressor
 from sklmm.datasets import load_insteval, load_sleepstudy
@@ -68,6 +70,13 @@ class DenseModel:
         variance = prior_variance - np.einsum("nm,nm->n", c @ self.Vi, c)
         variance += np.einsum("np,pq,nq->n", gap, self.beta_cov, gap) + self.sigma**2
         return X @ self.beta + Z @ self.effects, variance
+
+
+@pytest.fixture
+def array_api(monkeypatch):
+    """Without it scikit-learn skips its check of the array API, which wants SciPy 1.14."""
+    if parse_version(scipy.__version__) >= parse_version("1.14"):
+        monkeypatch.setenv("SCIPY_ARRAY_API", "1")
 
 
 @pytest.fixture(scope="session")

@@ -60,9 +60,8 @@ def checks(model, quick=None):
 @pytest.mark.filterwarnings("ignore:The coefficients? .* no finite maximum:UserWarning")
 @pytest.mark.filterwarnings("ignore:The fixed-effects column:UserWarning")
 @pytest.mark.parametrize(("estimator", "check"), list(checks(MixedEffectsClassifier())))
-def test_scikit_learns_checks(estimator, check, monkeypatch):
-    # Without it the array API's check is skipped.
-    monkeypatch.setenv("SCIPY_ARRAY_API", "1")
+@pytest.mark.usefixtures("array_api")
+def test_scikit_learns_checks(estimator, check):
     check(estimator)
 
 
@@ -216,6 +215,7 @@ UNORDERED = {
     "polars' categories": lambda words: pl.Series(words, dtype=pl.Categorical),
     "digits": lambda words: np.char.str_len(words).astype(str),
     "dates": lambda words: pd.Timestamp("2020") + pd.to_timedelta(np.char.str_len(words), "D"),
+    "nanoseconds": lambda words: np.char.str_len(words).astype("datetime64[ns]"),
 }
 
 

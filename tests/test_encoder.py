@@ -30,8 +30,8 @@ def crossed():
 
 
 @parametrize_with_checks([MixedEffectsEncoder(cv=3)])
-def test_scikit_learns_checks(estimator, check, monkeypatch):
-    monkeypatch.setenv("SCIPY_ARRAY_API", "1")
+@pytest.mark.usefixtures("array_api")
+def test_scikit_learns_checks(estimator, check):
     check(estimator)
 
 

@@ -26,9 +26,8 @@ def crossed():
 @pytest.mark.filterwarnings("ignore:The fixed-effects column")
 @pytest.mark.filterwarnings("ignore:The data do not identify .*level for each row")
 @parametrize_with_checks([MixedEffectsRegressor(), MixedEffectsRegressor(random_effects=[0])])
-def test_scikit_learns_checks(estimator, check, monkeypatch):
-    # Without it the array API's check is skipped.
-    monkeypatch.setenv("SCIPY_ARRAY_API", "1")
+@pytest.mark.usefixtures("array_api")
+def test_scikit_learns_checks(estimator, check):
     check(estimator)
 
 

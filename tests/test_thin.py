@@ -1,9 +1,11 @@
-"""Without TensorFlow: what needs it says so."""
+"""Without TensorFlow: fits and predictions are the same, and what needs it says so."""
 
 import json
 import subprocess
 import sys
 import textwrap
+
+import numpy as np
 
 #: An interpreter that finds no TensorFlow.
 ABSENT = """
@@ -25,9 +27,50 @@ from sklmm import CustomFamily, MixedEffectsClassifier, MixedEffectsRegressor
 
 rng = np.random.default_rng(0)
 X = pd.DataFrame({"g": np.arange(120) % 12, "h": np.arange(120) % 7, "x": rng.normal(size=120)})
-eta = 0.5 * X["x"] + 0.8 * rng.normal(size=12)[X["g"]]
+eta = 0.5 * X["x"] + np.linspace(-1, 1, 12)[X["g"]] + np.linspace(-1, 1, 7)[X["h"]]
 latent = eta + rng.logistic(size=120)
 """
+
+FITS = (
+    TABLE
+    + """
+responses = {
+    "gaussian": latent,
+    "student_t": eta + 0.3 * rng.standard_t(4, size=120),
+    "poisson": rng.poisson(np.exp(eta)),
+    "negative_binomial": rng.poisson(rng.gamma(2.0, np.exp(eta) / 2)),
+    "gamma": rng.gamma(3.0, np.exp(eta) / 3),
+    "beta": rng.beta(5 * expit(eta), 5 * expit(-eta)),
+    "binomial": rng.binomial(9, np.column_stack([expit(eta), expit(-eta)])),
+    "bernoulli": latent > 0,
+    "ordinal": np.digitize(latent, [-1, 1]),
+    "categorical": np.digitize(latent, [-1, 1]),
+}
+found = {}
+
+def record(name, model):
+    new = X[list(model.feature_names_in_)][:5]
+    told = model.predict_proba(new) if hasattr(model, "predict_proba") else model.predict(new)
+    parts = [model.fixed_effects_["estimate"], [model.loglik_], np.ravel(told)]
+    if model.random_effects:
+        parts += [model.variance_components_["std_error"], model.random_effects_["g"]["Intercept"]]
+    found[name] = np.concatenate(parts).tolist()
+
+for name, y in responses.items():
+    classes = name in ("bernoulli", "ordinal", "categorical")
+    make = MixedEffectsClassifier if classes else MixedEffectsRegressor
+    if name == "categorical":
+        record(name, make(family=name).fit(X[["x", "g"]], y))
+        continue
+    for e_step in ["exact", "cg", "laplace"] if name == "gaussian" else ["laplace"]:
+        model = make(["g", "h"], family=name, e_step=e_step, random_state=0).fit(X, y)
+        record(f"{name} {e_step}", model)
+model = MixedEffectsRegressor(["g"], family="poisson", e_step="laplace", random_state=0)
+model.fit(X[["x", "g"]], responses["poisson"])
+record("updated", model.update(X[["x", "g"]], responses["poisson"]))
+found["draws"] = model.sample_y(X[["x", "g"]][:3], 2, random_state=0).ravel().tolist()
+"""
+)
 
 
 def absent(code):
@@ -41,6 +84,16 @@ def absent(code):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return json.loads(done.stdout)
+
+
+def test_fits_and_predictions_are_those_with_tensorflow():
+    here = {}
+    exec(FITS, here)
+    there = absent(FITS + "\nprint(json.dumps(found))")
+    assert there.keys() == here["found"].keys()
+    for name, numbers in here["found"].items():
+        assert np.isfinite(numbers).all(), name
+        np.testing.assert_allclose(there[name], numbers, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
 def test_what_needs_tensorflow_says_so_and_how_to_install_it():

@@ -72,6 +72,8 @@ def tensors(problem, dtype=np.float64, multiple=1):
 
 def _inverse(square):
     """Inverse of a positive matrix, its pseudo-inverse where it is singular."""
+    if not square.size:
+        return square
     try:
         factor = cho_factor(square)
     except LinAlgError:

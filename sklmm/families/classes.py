@@ -180,7 +180,8 @@ class Ordinal(Family):
         return Response(self, codes, row_weights(weights, len(codes)), classes)
 
     def _require_numbers(self, labels):
-        for row, label in enumerate(labels.tolist()):
+        # NumPy lists times in nanoseconds as integers.
+        for row, label in enumerate(pd.Series(labels).tolist()):
             if not isinstance(label, Real):
                 raise self._error(
                     f"y must be numbers or an ordered categorical, which tell the order of the "
