@@ -30,7 +30,7 @@ def incomplete(table, columns):
 def raise_unknown(y, missing, table):
     """ValueError with the number and the first of the rows of y that are `missing` [n_rows]."""
     row = int(np.argmax(missing))
-    index = getattr(y, "index", getattr(table, "index", None))
+    index = next((a.index for a in (y, table) if isinstance(a, pd.Series | pd.DataFrame)), None)
     label = "" if index is None or index[row] == row else f" (index {index[row]!r})"
     raise ValueError(
         f"Input y contains NaN: {missing.sum()} missing value(s), the first in row {row}{label}. "

@@ -271,9 +271,13 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
                 "or their codes."
             )
         multi_output = self.family == "binomial" or isinstance(self.family, Binomial)
-        y = _check_y(y, multi_output=multi_output, y_numeric=True, estimator=self).astype(
-            np.float64
-        )
+        try:
+            y = _check_y(y, multi_output=multi_output, y_numeric=True, estimator=self)
+            y = y.astype(np.float64)
+        except ValueError as error:
+            if "could not convert" not in str(error):
+                raise
+            raise ValueError(f"y: {error}. Labels are for MixedEffectsClassifier.") from error
         check_magnitude("y", np.abs(y).max())
         return y
 

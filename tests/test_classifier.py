@@ -231,6 +231,9 @@ def test_a_regressor_of_ratings_refuses_categories_that_are_none(answers, levels
     X, words, names = answers
     codes = pd.Categorical(words, names).codes
     y = pd.Categorical.from_codes(codes, levels, ordered=True)
+    words = codes.astype(str).astype(object) + " stars"
+    with pytest.raises(ValueError, match=r"y: could not .*Labels are for MixedEffectsClassifier"):
+        MixedEffectsRegressor(["g"], family="ordinal", e_step="laplace").fit(X, words)
     with pytest.raises(ValueError, match=r"not numbers in their order.*MixedEffectsClassifier"):
         MixedEffectsRegressor(["g"], family="ordinal", e_step="laplace").fit(X, y)
 

@@ -32,6 +32,9 @@ def test_a_missing_answer_is_told_by_its_row(damaged):
     labels = np.where(y.isna(), None, "low")
     with pytest.raises(ValueError, match=r"2 missing .* row 7 \(index 'r7'\)"):
         MixedEffectsClassifier(["Subject"], fixed_effects=["Days"]).fit(X, labels)
+    # A list's index is a method, and an array has none.
+    with pytest.raises(ValueError, match=r"2 missing .* row 7\. "):
+        MixedEffectsRegressor([0], fixed_effects=[]).fit(X[["Subject"]].to_numpy(), y.tolist())
 
 
 @pytest.mark.parametrize("formula", [False, True])
