@@ -257,6 +257,8 @@ def _steepest(conditions, counted):
         places = np.random.default_rng(0).choice(n * m, FIRST, replace=False)
     rows = conditions.matrix(places // m, places % m)
     goal = conditions.total(counted)
+    if not goal.any():
+        return None
     for _ in range(MOST_PROGRAMS):
         most = min(MOST_WORK // max(int(np.count_nonzero(rows)), 1), MOST_ITERATIONS)
         found = linprog(

@@ -76,6 +76,12 @@ def test_overlap_is_none(family, y):
     assert found(family, y) is None
 
 
+def test_a_model_without_columns_has_nothing_to_separate():
+    assert found(Bernoulli(), CODES > 0, X[:, :0]) is None
+    assert found(Bernoulli(), CODES > 0, np.zeros((N, 1))) is None
+    assert found(Poisson(), np.zeros(N), X[:, :1]) is not None
+
+
 def test_one_column_against_the_order_of_its_values():
     """Two classes are separated by x where no value of one lies strictly among the other's."""
     seen = set()
