@@ -315,7 +315,7 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
         ...     ["judge"], fixed_effects="~ temp", e_step="laplace", random_state=0
         ... ).fit(X, y > 3)
         >>> round(model.score(X, y > 3), 2)
-        0.86
+        0.88
         """
         return super().score(X, y, sample_weight)
 
