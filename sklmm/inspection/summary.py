@@ -61,9 +61,10 @@ def _aligned(values, shown, blank):
 
 
 def _html(table, **options):
-    # A browser joins spaces, but not those of a digit's width; pandas cuts long cells.
+    # A browser joins spaces, but not those of a digit's width, which pandas strips off cells; and
+    # pandas cuts long cells.
     with pd.option_context("display.max_colwidth", None):
-        return _cells(table, "\u2007").to_html(**options)
+        return _cells(table, "\ue000").to_html(**options).replace("\ue000", "\u2007")
 
 
 def _number(value):

@@ -54,6 +54,10 @@ def test_a_summary_aligns_numbers_by_their_decimal_points(sleep_model):
     sds = [line for line in lines[first : first + 4] if "," not in line]
     fixed = lines[lines.index("Fixed effects:") + 3 :][:2]
     assert [line.split()[0] for line in fixed] == ["Intercept", "Days"]
+    # In a notebook by blanks of a digit's width.
+    html = sleep_model.summary()._repr_html_()
+    assert "<td>251.41\u2007</td>" in html
+    assert "<td>\u200710.467</td>" in html
     for rows in (sds, fixed):
         places = [[k for k, letter in enumerate(line) if letter == "."] for line in rows]
         assert places.count(places[0]) == len(places)
