@@ -104,7 +104,7 @@ def information_noise(informations, covariance):
             own = (covariance @ column) * covariance[:, i, None]
             own = (own[:, : n // 2] + own[:, n // 2 :]) / 2 if mirrored(n) else own
             out += own.var(axis=1, ddof=1) / own.shape[1]
-    return out / max(len(informations), 1) ** 2 if informations else np.full(len(out), np.inf)
+    return out / max(len(informations), 1) ** 2
 
 
 def std_error_noise(parts, std, n_chains, also=0.0):

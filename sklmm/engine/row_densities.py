@@ -176,8 +176,9 @@ class NegativeBinomial(PositiveMean):
     def _gap(self):
         """q and log(1 + q), 1 + q = (size + y) / (size + mu)."""
         q = (self.y - self._mu) / (self._size + self._mu)
-        ratio = (self._size + self.y) / (self._size + self._mu)
-        return q, np.where(np.abs(q) < 0.5, np.log1p(np.maximum(q, -0.5)), np.log(ratio))
+        # The mean itself may be beyond float64.
+        ratio = np.log(self._size + self.y) - np.logaddexp(np.log(self._size), self._t.value)
+        return q, np.where(np.abs(q) < 0.5, np.log1p(np.maximum(q, -0.5)), ratio)
 
     @property
     def value(self):

@@ -21,8 +21,9 @@ CONSTRAINTS = {
     "real": (lambda raw: raw, lambda value: value),
     "unit": (expit, logit),
 }
-#: A raw parameter beyond this is at the edge of its range: a dispersion of 0, a shape of infinity.
-MAX_RAW = 10.0
+#: A log or logit beyond this is at the edge of its range, a dispersion of 0 or a shape of infinity:
+#: float64 has no digits of y that would tell.
+MAX_RAW = 36.0
 
 
 class Theta(NamedTuple):
@@ -80,11 +81,16 @@ class Space:
         return Theta(flat[: self.p], tuple(factors), flat[first:])
 
     def bounded(self, flat, step):
-        """(flat + step, step) with the raw parameters kept within `MAX_RAW` of 0."""
+        """(flat + step, step) with logarithms and logits kept within `MAX_RAW` of 0."""
         new = flat + step
         first = self.size - len(self.estimated)
-        new[first:] = np.clip(new[first:], -MAX_RAW, MAX_RAW)
+        new[first:] = self.clipped(new[first:])
         return new, new - flat
+
+    def clipped(self, raw):
+        """Raw parameters within their bounds."""
+        real = [self.parameters[name] == "real" for name in self.estimated]
+        return np.where(real, raw, np.clip(raw, -MAX_RAW, MAX_RAW))
 
     def family(self, raw):
         """All family parameters by name, in the table's units."""

@@ -77,8 +77,8 @@ tf = _import()
 compilations: dict[str, int] = {}
 
 
-def compiled(function):
-    """`function` compiled by XLA, once per structure and shapes of its arguments."""
+def compiled(function, jit=True):
+    """`function` compiled by XLA, or a mere graph, once per structure and shapes of arguments."""
     name = function.__name__
 
     def counted(*args, **kwargs):
@@ -87,7 +87,7 @@ def compiled(function):
         return function(*args, **kwargs)
 
     counted.__name__ = name
-    jitted = tf.function(counted, jit_compile=True, autograph=False)
+    jitted = tf.function(counted, jit_compile=jit, autograph=False)
 
     jitted.__doc__ = function.__doc__
     return jitted

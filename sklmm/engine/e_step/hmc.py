@@ -7,6 +7,8 @@ nearly half a turn, after which neither x nor x^2 remembers where it began: not 
 at the same rate.
 """
 
+from functools import partial
+
 import numpy as np
 from scipy.special import ndtri
 
@@ -70,6 +72,12 @@ def target(like, arrays, point, frame, offset):
         return tf.cast(value, v.dtype), lambda upstream: upstream[:, None] * pulled
 
     return log_prob
+
+
+@partial(compiled, jit=False)
+def log_prob_and_gradient(like, arrays, point, frame, offset, v):
+    """Of `target`, at chains that are looked at once."""
+    return tfp.math.value_and_gradient(target(like, arrays, point, frame, offset), v)
 
 
 @compiled
@@ -174,9 +182,10 @@ class HMCSampler:
         compiled = self.latent.compiled
         for dtype, arrays in ((np.float32, self.arrays), (np.float64, compiled.arrays)):
             point, here = compiled.point(theta, dtype), _cast(frame, dtype)
-            function = target(self.latent.like, arrays, point, here, self.offset)
-            value, gradient = tfp.math.value_and_gradient(function, tf.cast(v, dtype))
-            found.append((value.numpy().astype(float), gradient.numpy().astype(float)))
+            both = log_prob_and_gradient(
+                self.latent.like, arrays, point, here, self.offset, tf.cast(v, dtype)
+            )
+            found.append([part.numpy().astype(float) for part in both])
         value, gradient = (a - b for a, b in zip(*found, strict=True))
         error = max(np.ptp(value), np.linalg.norm(gradient, axis=1).max())
         return error if np.isfinite(error) else np.inf

@@ -28,7 +28,6 @@ EXACT_UNKNOWNS = 512
 EXACT_NUMBERS = 1 << 23
 N_PROBES = 32
 #: Rounds of EM before the first iteration.
-EM_ROUNDS = 2
 #: A step is taken if it makes this share of the rise it promised; and where that share is further
 #: than TRUSTED from 1, the information is computed afresh: otherwise it is updated.
 LEAST_RATIO = 1e-3
@@ -75,7 +74,7 @@ class Laplace:
 
     def steps(self):
         """Yield `EMStep`s, one an evaluation; a step that lowers the likelihood is undone."""
-        theta, self.mode = start_theta(self.latent, EM_ROUNDS) if self.start is None else self.start
+        theta, self.mode = start_theta(self.latent) if self.start is None else self.start
         here = self._begin(theta)
         information, fresh, radius, decrement = self._information(here), True, 1.0, np.inf
         while True:
