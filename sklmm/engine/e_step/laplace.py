@@ -27,7 +27,6 @@ from sklmm.engine.trust import FLAT, look, updated, updated_radius
 EXACT_UNKNOWNS = 512
 EXACT_NUMBERS = 1 << 23
 N_PROBES = 32
-#: Rounds of EM before the first iteration.
 #: A step is taken if it makes this share of the rise it promised; and where that share is further
 #: than TRUSTED from 1, the information is computed afresh: otherwise it is updated.
 LEAST_RATIO = 1e-3
