@@ -211,7 +211,8 @@ def _verdict(algorithm, last, history, natural_cov, mc_error):
 
 def _singular(space, theta):
     """Which of `natural` belong to a covariance on its boundary, or are a sigma of 0."""
-    sigma = space.family(theta.raw).get("sigma", 1.0) / space.problem.sigma_scale
+    unit = space.problem.sigma_scale
+    sigma = space.family(theta.raw).get("sigma", unit) / unit
     blocks = [
         np.full(b.r * (b.r + 1) // 2, b.sd is None and is_singular(L, sigma))
         for b, L in zip(space.problem.blocks, theta.factors, strict=True)

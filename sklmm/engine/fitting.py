@@ -67,6 +67,7 @@ def run(
         sigma=family.sigma if gaussian else None,
         scale_y=family.scale_equivariant,
         sigma_unit=response.sigma_unit,
+        eta_power=family.eta_power,
     )
     if gaussian and problem.n <= problem.rank and not problem.perfect:
         raise ValueError(

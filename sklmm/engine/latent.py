@@ -212,7 +212,7 @@ class Latent:
     def log_constant(self):
         """What log p(y, x) lacks for the table's own units of y and of the coefficients."""
         full = self.full
-        out = -full.n * np.log(full.y_scale)
+        out = -full.n * full.log_unit
         if full.reml:
             out += full.p * np.log(np.sqrt(2 * np.pi) * full.y_scale) - 0.5 * full.log_det_basis
         return out

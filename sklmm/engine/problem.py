@@ -54,7 +54,7 @@ class Problem:
     linear predictor. `reml` integrates the coefficients out, `sigma` is the pinned residual SD (in
     standard units) or None, and `sigma_unit` what it is multiplied by besides y's scale. `perfect`
     says that the fixed part alone reproduces y. `columns`, the sparse part's, are None without one;
-    y lacks what `columns.start` explains.
+    y lacks what `columns.start` explains. y_scale is eta's unit, and y's to the `power`.
     """
 
     y: np.ndarray
@@ -73,6 +73,12 @@ class Problem:
     offset: np.ndarray | None = None
     sigma_unit: float = 1.0
     columns: Columns | None = None
+    power: int = 1
+
+    @property
+    def log_unit(self):
+        """log of what y is divided by."""
+        return self.power * np.log(self.y_scale)
 
     @property
     def sigma_scale(self):
@@ -237,12 +243,22 @@ def _orthogonal(z, weights, n):
 
 
 def standardize(
-    design, y, weights, *, fit_intercept, reml, sigma=None, scale_y=True, sigma_unit=1.0
+    design,
+    y,
+    weights,
+    *,
+    fit_intercept,
+    reml,
+    sigma=None,
+    scale_y=True,
+    sigma_unit=1.0,
+    eta_power=0,
 ):
     """Problem in standard units from a Design, y [n_rows] and weights [n_rows].
 
-    `scale_y` is for families whose y may be shifted and scaled; others keep y as it is. The
-    residual SD is in units of `sigma_unit` times y's.
+    `scale_y` is for families whose y may be shifted and scaled; of others eta's unit is y's to the
+    `eta_power`, 1 or -1, or they keep y as it is. The residual SD is in units of `sigma_unit` times
+    y's.
     """
     n = float(weights.sum())
     X, basis, log_det = _whiten(design.X, weights, n, fit_intercept)
@@ -254,9 +270,14 @@ def standardize(
         if offset is not None:
             y, offset = y - offset, None
         centre, scale, perfect, y = _units(X, y, weights, n, fit_intercept, columns)
+        y = y / scale
+    elif eta_power:
+        unit = float(weights @ y / n)
+        y, scale = y / unit, unit**eta_power
+        offset = None if offset is None else offset / scale
     blocks, z_bases = _standard_blocks(design, weights, n, scale)
     return Problem(
-        y=y / scale,
+        y=y,
         X=X,
         weights=weights,
         blocks=blocks,
@@ -272,6 +293,7 @@ def standardize(
         offset=offset,
         sigma_unit=sigma_unit,
         columns=columns,
+        power=eta_power or 1,
     )
 
 

@@ -116,6 +116,8 @@ class Family(BaseEstimator):
     positive = False
     #: y may be standardised: eta and sigma then scale with y.
     scale_equivariant = False
+    #: Power of y's unit that is eta's; 0 where another unit of y only moves the intercept.
+    eta_power = 0
     #: What `sample_weight` means: repetitions of a row, or precisions ("precision").
     weights = "repeats"
 

@@ -161,6 +161,11 @@ class Gamma(Family):
         self.link = link
         self.shape = shape
 
+    @property
+    def eta_power(self):
+        """Power of y's unit that is eta's."""
+        return {"identity": 1, "inverse": -1}.get(self.link, 0)
+
     def check(self):
         """Raise ValueError for an unknown link or a shape that is not positive."""
         super().check()

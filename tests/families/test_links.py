@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
 
 from sklmm import MixedEffectsRegressor, families
 
@@ -113,3 +114,21 @@ def test_laplaces_fits_are_glmmtmbs(family, coef, std, spread, loglik):
     np.testing.assert_allclose(model.fixed_effects_["std_error"], std, rtol=1e-3)
     np.testing.assert_allclose(own, spread, rtol=2e-3)
     assert model.loglik_ == pytest.approx(loglik, abs=1e-4)
+
+
+@pytest.mark.parametrize("link", ["log", "identity", "inverse"])
+def test_the_unit_of_a_gamma_response_is_the_users_to_choose(link):
+    X, answers = rows()
+    y = answers["inverse" if link == "inverse" else "gamma"]
+    unit = 1e-8
+    model = MixedEffectsRegressor(["g"], family=families.Gamma(link), e_step="laplace")
+    one = clone(model).fit(X, y)
+    other = clone(model).fit(X, unit * y)
+    power = {"log": 0, "identity": 1, "inverse": -1}[link]
+    assert other.result_.status is one.result_.status
+    np.testing.assert_allclose(other.coef_, one.coef_ * unit**power, rtol=1e-3)
+    for column in ("sd", "std_error"):
+        found, expected = (m.variance_components_[column] for m in (other, one))
+        np.testing.assert_allclose(found, expected * unit**power, rtol=1e-3)
+    assert other.loglik_ == pytest.approx(one.loglik_ - len(y) * np.log(unit), abs=1e-3)
+    np.testing.assert_allclose(other.predict(X), unit * one.predict(X), rtol=1e-3)

@@ -144,7 +144,7 @@ def joint_loss(problem, factors, loss):
         own = np.abs(np.diag(factor) * np.diag(A)) * problem.y_scale
         own = np.log(np.maximum(own, 1e-150)) + 0.5 * np.log(2 * np.pi)
         loss += block.n_levels * own.sum()
-    return float(loss + problem.n * np.log(problem.y_scale))
+    return float(loss + problem.n * problem.log_unit)
 
 
 def mirrored(n_chains):
