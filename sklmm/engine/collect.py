@@ -124,6 +124,9 @@ def collect(algorithm, last, posterior, history, trace, stopped=False):
         spread = jacobian @ _joint(last.spread, p, jacobian.shape[1]) @ jacobian.T
         mc_error = np.sqrt(np.maximum(np.diag(spread), 0.0))
     status, moving = _verdict(algorithm, last, history, natural_cov, mc_error)
+    if moving is not None and undetermined.any():
+        # It has no standard error to compare its steps with.
+        moving = q + int(np.argmax(undetermined))
     status = Status.STOPPED if stopped else status
     chains = None
     if posterior.chains is not None:
