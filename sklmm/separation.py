@@ -62,6 +62,8 @@ def separation(design, response, dropped):
     if getattr(family, "link", "logit") not in LINKS.get(family.name, ()):
         return None
     conditions = Conditions.of(design.X, response, np.flatnonzero(~dropped[: design.X.shape[1]]))
+    if not conditions.size:
+        return None
     strict = np.zeros((len(conditions.kinds), conditions.eta.shape[1]), bool)
     up = np.zeros(conditions.size)
     while (found := _steepest(conditions, ~strict)) is not None:

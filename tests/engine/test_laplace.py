@@ -3,10 +3,15 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import special
+from scipy.optimize import minimize
 
-from sklmm import MixedEffectsRegressor, RandomEffect
+from sklmm import Bernoulli, MixedEffectsRegressor, RandomEffect
+from sklmm import Laplace as LaplaceStep
+from sklmm.engine import small
 from sklmm.engine.e_step.laplace import Laplace
 from tests.engine.test_complete import make_latent, response, table, theta_for
+from tests.laplace_study import Fit
 
 __all__ = ["table"]
 
@@ -31,6 +36,140 @@ def test_gradient_is_the_log_likelihoods_derivative(table, name, reml):
     h = 1e-3
     slope = [(loglik(flat + h * e) - loglik(flat - h * e)) / (2 * h) for e in np.eye(len(flat))]
     np.testing.assert_allclose(scores.mean(axis=1), slope, rtol=2e-4, atol=2e-3)
+
+
+@pytest.mark.parametrize("observed", [True, False])
+@pytest.mark.parametrize(
+    ("name", "reml"), [("student_t", True), ("negative_binomial", False), ("ordinal", False)]
+)
+def test_the_largest_term_eliminated(table, monkeypatch, name, reml, observed):
+    """Sparse rows and a Schur complement give what dense equations give, slopes included."""
+    found = []
+    for rows in (small.MOST_ROWS, 0):
+        monkeypatch.setattr(small, "MOST_ROWS", rows)
+        y = response(name, np.random.default_rng(1))
+        terms, weights = ["(1 | h)", "(1 + s | g)"], np.arange(96) % 3 + 1
+        options = {"direct": True, "observed": observed}
+        latent = make_latent(name, table, y, terms, weights, reml, **options)
+        assert latent.rows.dense == (rows > 0)
+        algorithm = Laplace(latent, 1e-3, 0)
+        algorithm.mode = np.zeros(latent.layout.size)
+        _, scores, loglik = algorithm.evaluate(theta_for(latent, name))
+        draws = algorithm.equations.draws(np.random.default_rng(0), 4000)
+        found.append((scores[:, 0], algorithm.shift(), loglik, draws @ draws.T / 4000))
+    (*ours, spread), (*theirs, other) = found
+    for one, two in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(spread, other, atol=0.1)
+
+
+# Effects of each row's own, a dispersion of 0, correlations of 1, variances of 0, means of 1e3.
+@pytest.mark.parametrize("seed", [1, 8, 22, 30, 35, 41])
+def test_no_other_optimizer_or_start_ends_higher(seed):
+    fit = Fit(seed)
+    assert fit.done
+    assert fit.iterations <= 20
+    gap, _ = fit.gap(1, np.random.default_rng(0))
+    assert gap < 1e-3
+
+
+def test_two_blocks_of_effects_have_standard_errors():
+    """Where the information is indefinite along a step: a pinned SD finds nothing higher."""
+    rng = np.random.default_rng(1)
+    X = pd.DataFrame({"a": rng.integers(8, size=160), "x": rng.normal(size=160)})
+    X["row"] = np.arange(160)
+    eta = 0.8 + 0.3 * X["x"] + 0.8 * rng.normal(size=8)[X["a"]] + 0.5 * rng.normal(size=160)
+    y = rng.poisson(np.exp(eta))
+
+    def fit(term):
+        model = MixedEffectsRegressor([term, "row"], family="poisson", e_step="laplace")
+        return model.fit(X, y)
+
+    model = fit("a")
+    sd, error = (model.variance_components_[c].to_numpy() for c in ("sd", "std_error"))
+    assert model.fixed_effects_["std_error"].iloc[0] == pytest.approx(sd[0] / np.sqrt(8), rel=0.1)
+    assert error[0] == pytest.approx(sd[0] / 4, rel=0.2)
+    for pinned in sd[0] * np.array([0.7, 1.4]):
+        assert fit(RandomEffect("a", sd=pinned)).loglik_ < model.loglik_ - 0.1
+
+
+def test_the_observed_curvature_is_nearer_to_quadrature():
+    """A negative binomial's intercept, in standard errors: by 40-point Gauss and Hermite."""
+    rng = np.random.default_rng(5)
+    g = np.arange(240) % 40
+    y = rng.poisson(rng.gamma(1.0, np.exp(0.5 + 0.8 * rng.normal(size=40)[g])))
+    nodes, weights = np.polynomial.hermite_e.hermegauss(40)
+
+    def minus(theta):
+        size, mu = np.exp(-theta[2]), np.exp(theta[0] + np.exp(theta[1]) * nodes)
+        rows = special.gammaln(y + size) - special.gammaln(size) - special.gammaln(y + 1)
+        rows = rows[:, None] + y[:, None] * np.log(mu / (mu + size))
+        rows += size * np.log(size / (mu + size))
+        levels = np.zeros((40, 40))
+        np.add.at(levels, g, rows)
+        return -special.logsumexp(levels, axis=1, b=weights / np.sqrt(2 * np.pi)).sum()
+
+    right = minimize(minus, [0.5, -0.2, 0.0]).x[0]
+    away = []
+    for curvature in ("observed", "expected"):
+        e_step = LaplaceStep(curvature=curvature)
+        model = MixedEffectsRegressor(["g"], family="negative_binomial", e_step=e_step)
+        row = model.fit(pd.DataFrame({"g": g}), y).fixed_effects_.iloc[0]
+        away.append(abs(row["estimate"] - right) / row["std_error"])
+    assert away[0] < 0.02
+    assert away[1] > 5 * away[0]
+
+
+#: glmmTMB 1.1.5 on `test_glmmtmb`'s data: log-likelihood, coefficients, their errors, SD.
+GLMMTMB = {
+    "probit": [-136.950675, -0.018552, 0.746334, 0.192129, 0.129684, 0.814901],
+    "cloglog": [-134.760055, 0.041919, 0.799739, 0.218452, 0.152059, 0.926829],
+    "negative_binomial": [-344.963654, -0.030219, 0.297104, 0.168426, 0.094655, 0.696101],
+    "gamma": [-260.940725, 0.067799, 0.490014, 0.183810, 0.086483, 0.829166],
+    "beta": [65.774011, 0.004322, 0.442673, 0.186398, 0.070932, 0.866862],
+}
+
+
+def test_glmmtmb():
+    """Families and links whose observed curvature is not the expected one."""
+    rng = np.random.default_rng(7)
+    g, x = np.arange(240) % 24, rng.normal(size=240)
+    eta = 0.2 + 0.5 * x + 0.8 * rng.normal(size=24)[g]
+    u, mu, share = rng.random(240), np.exp(eta), special.expit(eta)
+    data = {
+        "probit": (u < special.ndtr(eta)) * 1,
+        "cloglog": (u < -np.expm1(-mu)) * 1,
+        "negative_binomial": rng.poisson(mu * rng.gamma(1.5, 1 / 1.5, 240)),
+        "gamma": mu * rng.gamma(0.8, 1 / 0.8, 240),
+        "beta": np.clip(rng.beta(4 * share, 4 * (1 - share)), 1e-6, 1 - 1e-6),
+    }
+    X = pd.DataFrame({"g": g, "x": x})
+    for name, y in data.items():
+        family = Bernoulli(link=name) if name in ("probit", "cloglog") else name
+        model = MixedEffectsRegressor(["g"], family=family, e_step="laplace").fit(X, y)
+        fixed = model.fixed_effects_
+        found = [model.loglik_, *fixed["estimate"], *fixed["std_error"]]
+        found.append(model.variance_components_["sd"].iloc[0])
+        np.testing.assert_allclose(found, GLMMTMB[name], rtol=2e-4, atol=2e-5, err_msg=name)
+
+
+def test_one_free_parameter(monkeypatch):
+    """By the Schur complement, and by probes where that is too large."""
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"g": np.arange(1200) % 200})
+    y = rng.poisson(np.exp(0.7 * rng.normal(size=200)[X["g"]]))
+    parameters = {"fixed_effects": [], "fit_intercept": False, "family": "poisson"}
+    model = MixedEffectsRegressor(["g"], e_step="laplace", random_state=0, **parameters)
+    found = []
+    for dense in (small.MOST_DENSE, -1):
+        monkeypatch.setattr(small, "MOST_ROWS", 0)
+        monkeypatch.setattr(small, "MOST_DENSE", dense)
+        # Few unknowns have an exact root of C^-1 instead of probes.
+        monkeypatch.setattr("sklmm.engine.e_step.laplace.EXACT_UNKNOWNS", 0)
+        row = model.fit(X, y).variance_components_.iloc[0]
+        assert model.converged_
+        found.append([row["sd"], row["std_error"], model.loglik_])
+    np.testing.assert_allclose(found[0], found[1], rtol=3e-3)
 
 
 def test_a_curvature_far_from_the_expected_one():

@@ -83,7 +83,7 @@ class Laplace:
             creeping = self.plain and CREEP * last < decrement < SMALL
             if (decrement < self.tol or creeping) and not fresh:
                 # What was learnt on the way is no proof of a maximum.
-                information, fresh = self._information(here), True
+                information, fresh = self._information(here, last=True), True
                 chart, ahead = self._look(information, here, radius)
                 decrement = ahead.decrement
             # A custom density may have kinks, where the gradient promises what no step keeps.
@@ -190,13 +190,18 @@ class Laplace:
         out[real, :n] = np.linalg.cholesky(inverse) * np.sqrt(n)
         return out, -np.linalg.slogdet(inverse)[1] if n else 0.0
 
-    def _information(self, here):
-        """Less the second derivatives [m, m]: by differences of the gradient, in the chart's t."""
+    def _information(self, here, last=False):
+        """Less the second derivatives [m, m]: by differences of the gradient, in the chart's t.
+
+        Where the gradient is dear or has kinks, complete data that miss little stand in for them;
+        of a dear one not at the last.
+        """
         theta, rows, self.mode = self.space.split(here.flat), self.latent.rows, here.mode
         if self.plain and rows is not None:
             return small.plain_information(self.latent, theta)
         self.evaluate(theta)
-        if rows is None and not (self.exact and self.latent.like.distribution is None):
+        smooth = self.latent.like.distribution is None
+        if rows is None and not (smooth and (self.exact or last)):
             return self.latent.information(theta, self.field, self.deviations, laplace=True)
         chart = self._chart(here)
         slope = chart.slope(chart.t)
