@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from sklmm import MixedEffectsRegressor
+from sklmm.result import Status
 from tests.quadrature import Model
 
 FAMILIES = ("poisson", "bernoulli", "negative_binomial")
@@ -87,6 +88,9 @@ def main():
         for seed in range(options.seeds):
             clock = time.process_time()
             model = fitted(table, y, family, n_terms, random_state=seed)
+            if model.result_.status is Status.SINGULAR:
+                print(f"{label} seed={seed}: singular after {model.n_iter_}", flush=True)
+                continue
             ratio = errors(model)[: len(std)] / std
             sds = model.variance_components_["sd"].to_numpy()[:n_terms]
             ours = np.concatenate([model.fixed_effects_["estimate"], sds])

@@ -71,6 +71,7 @@ class Model:
         sd = np.exp(values[self.p])
         phi = np.exp(values[-1]) if self.with_phi else None
         y, u = self.y[:, None], self.mode
+        u = u if np.isfinite(u).all() else np.zeros(self.J)
         for _ in range(100):
             _, slope, curve = self.density(y, (fixed + sd * u[self.groups])[:, None], phi)
             H = 1 + sd**2 * self._sums(curve)[:, 0]
@@ -95,10 +96,16 @@ class Model:
         start = np.asarray(start, float)
         start = np.concatenate([start[: self.p], np.log(start[self.p :])])
         # In units in which the information is near 1.
-        scale = 1 / np.sqrt(np.maximum(np.diag(self.information(start)), 1e-2))
+        scale = 1 / np.sqrt(np.maximum(np.diag(self.information(start)), 1.0))
         best = self.loglik(start)
+
+        def loss(values):
+            with np.errstate(all="ignore"):
+                value = best - self.loglik(start + scale * values)
+            return value if np.isfinite(value) else 1e10
+
         found = minimize(
-            lambda v: best - self.loglik(start + scale * v),
+            loss,
             np.zeros(len(start)),
             method="BFGS",
             options={"gtol": 1e-3},

@@ -3,10 +3,22 @@ import pandas as pd
 import pytest
 
 from sklmm import HMC, Gaussian, MixedEffectsRegressor
-from sklmm.engine.chains import chain_covariance, chain_error
+from sklmm.engine.chains import balanced, chain_covariance, chain_error, excess
 from sklmm.engine.e_step.base import mirrored
 from sklmm.engine.e_step.hmc import LONGEST_STEP, TARGET_ACCEPTANCE, adapted, default_chains
+from tests.quadrature import Model
 from tests.simulate import simulate
+
+
+@pytest.fixture(scope="module")
+def counts():
+    """The default fit of few counts a group, and quadrature's."""
+    rng = np.random.default_rng(5)
+    X = pd.DataFrame({"g": np.repeat(np.arange(40), 5), "x": rng.normal(size=200)})
+    y = rng.poisson(np.exp(0.2 + 0.4 * X["x"] + 0.8 * rng.normal(size=40)[X["g"]]))
+    model = MixedEffectsRegressor(["g"], family="poisson", random_state=0).fit(X, y)
+    columns = np.column_stack([np.ones(200), X["x"]])
+    return model, Model("poisson", columns, X["g"], y).fit([0.2, 0.4, 0.8])
 
 
 def chains(rng, n, C, rho, mirror):
@@ -37,6 +49,40 @@ def test_covariance_of_mirrored_chains(mirror):
     draws = [chains(rng, 3, 6, 0.0, mirror)[:, 0] for _ in range(4000)]
     mean = np.mean([chain_covariance(x) for x in draws], axis=0)
     np.testing.assert_allclose(mean, np.eye(3), atol=0.05)
+
+
+def test_effects_sds_are_quadratures(counts):
+    """Of every effect, where 16 iterations' draws alone would leave 5 % of noise in the worst."""
+    model, right = counts
+    ours = model.random_effects_std_["g"]["Intercept"].to_numpy()
+    np.testing.assert_allclose(ours, right.effects_std, rtol=0.015)
+    means = model.random_effects_["g"]["Intercept"].to_numpy()
+    assert np.abs((means - right.effects) / right.effects_std).max() < 0.05
+
+
+def test_standard_errors_are_quadratures(counts):
+    model, right = counts
+    ours = np.append(model.fixed_effects_["std_error"], model.variance_components_["std_error"])
+    np.testing.assert_allclose(ours, right.std_error, rtol=0.03)
+    assert model.loglik_ == pytest.approx(right.loglik, abs=4 * model.loglik_error_ + 0.02)
+
+
+def test_excess_of_a_normal_posterior_is_0():
+    rng = np.random.default_rng(0)
+    root = np.tril(rng.normal(size=(3, 3)))
+    x = root @ rng.standard_normal((3, 8))
+    np.testing.assert_allclose(excess(x, -x), 0, atol=1e-12)
+    # Too wide a normal approximation: unbiased all the same.
+    draws = root @ rng.normal(size=(9000, 3, 8)) / np.sqrt(2)
+    found = [root @ root.T + excess(x, -2 * x) for x in draws]
+    np.testing.assert_allclose(np.mean(found, axis=0), root @ root.T / 2, atol=0.05)
+
+
+def test_control_variates_leave_no_noise_of_theirs():
+    rng = np.random.default_rng(0)
+    balance = rng.normal(size=(3, 64))
+    values = np.array([[1.0], [2.0], [3.0]]) + rng.normal(size=(3, 3)) @ (1e6 * balance)
+    np.testing.assert_allclose(balanced(values, balance, 0), [[1.0] * 64, [2.0] * 64, [3.0] * 64])
 
 
 def test_step_is_adapted_to_the_target():
