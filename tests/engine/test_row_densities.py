@@ -7,6 +7,7 @@ from sklmm import families as fam
 from sklmm.engine.graphs import graphs
 from sklmm.engine.likelihood import Likelihood
 from sklmm.engine.traced import traced_graphs
+from sklmm.engine.xla import tf
 from tests.engine.test_likelihood import CASES, LOGIT_LIKE, case
 
 BUILT_IN = [name for name in CASES if type(CASES[name][0]) is not fam.CustomFamily]
@@ -26,6 +27,15 @@ def at(family, y, eta, *natural, observed=False):
     return *rows, np.transpose(slopes)
 
 
+@pytest.fixture
+def eager():
+    """TensorFlow without tracing, which takes longer than these few numbers."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_as_tensorflows(name):
     like, y, eta, raw, density = case(name)
@@ -36,7 +46,8 @@ def test_as_tensorflows(name):
     w = np.random.default_rng(0).uniform(0.5, 2, len(y))
     ours, theirs = graphs(like), traced_graphs(like)
     for k, given in ((0, (y, eta, raw)), (1, (y, eta, raw)), (3, (y, w, eta, raw))):
-        for mine, other in zip(ours[k](*given), theirs[k](*given), strict=True):
+        tensors = map(tf.constant, given)
+        for mine, other in zip(ours[k](*given), theirs[k](*tensors), strict=True):
             np.testing.assert_allclose(mine, other, rtol=1e-9, atol=1e-10)
             assert mine.shape == other.shape
 
@@ -50,12 +61,15 @@ def test_observed_curvature_is_the_scores_fall(name):
     np.testing.assert_allclose(found.observed(y, eta, raw)[0], fall, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.usefixtures("eager")
 def test_categorical():
     like = Likelihood.of(fam.Categorical(), 4)
     rng = np.random.default_rng(0)
     y, eta, raw = rng.integers(0, 4, 5).astype(float), rng.normal(0, 2, (15, 2)), np.zeros((0, 2))
     for mine, other in zip(
-        graphs(like).by_row(y, eta, raw), traced_graphs(like)[0](y, eta, raw), strict=True
+        graphs(like).by_row(y, eta, raw),
+        traced_graphs(like)[0](*map(tf.constant, (y, eta, raw))),
+        strict=True,
     ):
         np.testing.assert_allclose(mine, other, rtol=1e-12)
 
