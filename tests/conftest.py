@@ -79,6 +79,16 @@ def array_api(monkeypatch):
         monkeypatch.setenv("SCIPY_ARRAY_API", "1")
 
 
+@pytest.fixture
+def eagerly():
+    """TensorFlow without tracing and compiling, which take longer than few numbers do."""
+    from sklmm.engine.xla import tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 @pytest.fixture(scope="session")
 def dense_model():
     """The class of the dense oracle."""

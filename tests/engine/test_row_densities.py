@@ -27,15 +27,7 @@ def at(family, y, eta, *natural, observed=False):
     return *rows, np.transpose(slopes)
 
 
-@pytest.fixture
-def eager():
-    """TensorFlow without tracing, which takes longer than these few numbers."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
-@pytest.mark.usefixtures("eager")
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_as_tensorflows(name):
     like, y, eta, raw, density = case(name)
@@ -61,7 +53,7 @@ def test_observed_curvature_is_the_scores_fall(name):
     np.testing.assert_allclose(found.observed(y, eta, raw)[0], fall, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.usefixtures("eager")
+@pytest.mark.usefixtures("eagerly")
 def test_categorical():
     like = Likelihood.of(fam.Categorical(), 4)
     rng = np.random.default_rng(0)
