@@ -35,9 +35,8 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
     Two classes: P(second class) = logistic(eta). More: multinomial logit, with coefficients and
     effects for each class but the first. ``family="ordinal"``: P(y <= c) = logistic(theta_c - eta).
 
-    The model's order of the classes is that of numbers, or of an ordered categorical (pandas',
-    polars' Enum), or for classes without an order the alphabet's. An ordinal model refuses text
-    that is no ordered categorical.
+    Classes are sorted. An ordinal model has the order of numbers, or of an ordered categorical
+    (pandas', polars' Enum), and refuses other text.
 
     Parameters
     ----------
@@ -320,13 +319,16 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
         return super().score(X, y, sample_weight)
 
     def _check_target(self, y):
-        if (ordered := as_ordered(y)) is not None:
+        ordered = as_ordered(y)
+        ordinal = self.family == "ordinal" or isinstance(self.family, Ordinal)
+        if ordered is not None and ordinal:
             return ordered
-        y = column_or_1d(y, warn=True)
+        # Other families have sorted classes: their coefficients are told by classes_[1:].
+        y = column_or_1d(y if ordered is None else np.asarray(ordered), warn=True)
         if y.dtype.kind == "f":
             assert_all_finite(y, input_name="y")
         # Ratings may be halves, which scikit-learn takes for no classes.
-        if self.family != "ordinal" and not isinstance(self.family, Ordinal):
+        if not ordinal:
             check_classification_targets(y)
         return y
 

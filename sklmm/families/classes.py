@@ -176,19 +176,21 @@ class Ordinal(Family):
                 "'bernoulli', as two classes need no order."
             )
         if not _has_order(y):
-            self._require_numbers(labels)
+            self._require_numbers(labels, classes)
         return Response(self, codes, row_weights(weights, len(codes)), classes)
 
-    def _require_numbers(self, labels):
+    def _require_numbers(self, labels, classes):
         # NumPy lists times in nanoseconds as integers.
-        for row, label in enumerate(pd.Series(labels).tolist()):
-            if not isinstance(label, Real):
-                raise self._error(
-                    f"y must be numbers or an ordered categorical, which tell the order of the "
-                    f"classes, not {label!r} (row {row}): give pd.Categorical(y, categories=[...], "
-                    "ordered=True), the categories from the lowest to the highest, or their codes "
-                    "0, 1, ... by OrdinalEncoder(categories=[[...]])."
-                )
+        numbers = [isinstance(label, Real) for label in pd.Series(classes).tolist()]
+        if not all(numbers):
+            row = int(np.argmax(~np.isin(labels, classes[numbers])))
+            label = pd.Series(labels[row : row + 1]).tolist()[0]
+            raise self._error(
+                f"y must be numbers or an ordered categorical, which tell the order of the "
+                f"classes, not {label!r} (row {row}): give pd.Categorical(y, categories=[...], "
+                "ordered=True), the categories from the lowest to the highest, or their codes "
+                "0, 1, ... by OrdinalEncoder(categories=[[...]])."
+            )
 
     def probabilities(self, eta, params):
         """Probabilities of the classes along a new last axis."""
