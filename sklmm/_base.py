@@ -2,7 +2,6 @@
 
 from copy import copy
 from functools import partial
-from itertools import compress
 from numbers import Integral, Real
 
 import numpy as np
@@ -15,16 +14,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sklmm import comparison, fit_measures, inference, prediction
-from sklmm._input import TableInput, bound, refuse_unknown, response_name, restoring, unseen_levels
-from sklmm._messages import (
-    history_table,
-    warn_of_dropped,
-    warn_of_no_convergence,
-    warn_of_perfect_fit,
-    warn_of_separation,
-    warn_of_undetermined,
-    warn_of_unsolved,
-)
+from sklmm._input import TableInput, as_pandas, bound, response_name, restoring, unseen_levels
+from sklmm._messages import history_table, warn_of_fit, warn_of_unsolved
 from sklmm._progress import Watch
 from sklmm._reports import Reports
 from sklmm._state import PlainEstimator
@@ -36,7 +27,7 @@ from sklmm.design import (
     resolve_terms,
 )
 from sklmm.engine.rank import combination
-from sklmm.families import Family, Response
+from sklmm.families import Family
 from sklmm.result import Status
 from sklmm.separation import separation, unbounded
 from sklmm.steps import ConjugateGradient, EStep, Exact, MStep, resolve_e_step, resolve_m_step
@@ -149,8 +140,8 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
         return self
 
     def _fit(self, X, y, sample_weight, watch):
-        X, y = self._take_response(X, y)
-        name = response_name(y)
+        X, y = self._take_response(X, y, fitting=True)
+        X, name = as_pandas(X), response_name(y)
         table = self._validate_table(X, reset=True)
         effects = resolve_terms(self.random_effects, getattr(table, "columns", ()))
         names = getattr(self, "feature_names_in_", None)
@@ -196,6 +187,8 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
                 f"not {family.name!r} with {e_step!r}: use dof=None."
             )
         self._from_frame = isinstance(table, pd.DataFrame)
+        # Of objects in an array a frame is made too, whose names nobody gave.
+        self._by_name = self.fixed_effects is not None and isinstance(X, pd.DataFrame)
         # A Series made of a column has its name too.
         self._response_name = "y" if name in spec.used() else name
         self._n_missing = n_missing
@@ -212,22 +205,13 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
         dropped = result.dropped[: design.X.shape[1]]
         if dropped.any() and not spec.sparse:
             spec = spec.without(dropped, *combination(design.X, dropped))
-        found = None
+        found, converged = None, result.status.converged
         if result.status is not Status.STOPPED:
             found = separation(design, response, result.dropped)
-        converged = result.status.converged
         if found is not None:
             result = unbounded(result, found, design)
         self._set_fitted(spec, design, response, result)
-        if result.status is Status.MAX_ITER and result.moving is not None and self._stops_by_rule():
-            warn_of_no_convergence(self._labels, result, self.max_iter)
-        warn_of_dropped(spec, result)
-        warn_of_undetermined(self._labels, result)
-        warn_of_unsolved(e_step, result)
-        if result.status is Status.PERFECT:
-            warn_of_perfect_fit(spec, design, response.y, result)
-        if found is not None:
-            warn_of_separation(self._labels, spec, design, table, response, found, converged)
+        warn_of_fit(self, design, table, response, e_step, found, converged)
 
     def update(self, X, y=None, sample_weight=None):
         """Update the random effects by new rows, of known or new groups, without refitting.
@@ -292,22 +276,8 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
         with restoring(self):
             self._spec, self.result_ = spec, result
             self._set_effects(result)
-        warn_of_unsolved(None, result)
+        warn_of_unsolved(None, result, stacklevel=3)
         return self
-
-    def _bind_new(self, y, weights):
-        """`Response` in y, in the codes of the fit's classes."""
-        classes = self._known_classes()
-        if classes is None:
-            return self._family.bind(y, weights)
-        codes = pd.Index(classes).get_indexer(np.asarray(y))
-        if (codes < 0).any():
-            row = int(np.argmin(codes))
-            raise ValueError(
-                f"y: {np.asarray(y)[row]!s} (row {row}) is none of the classes of the fit, "
-                f"{', '.join(map(str, classes))}: fit again with it, or drop the row."
-            )
-        return Response(self._family, codes.astype(float), weights, classes)
 
     def _run(self, design, response, fit_intercept, e_step, watch=None):
         from sklmm.engine.fitting import run
@@ -404,32 +374,6 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
             )
             for term, mine, names in self._term_blocks()
         }
-
-    def _include(self, include_random):
-        names = [t.name for t in self._spec.terms]
-        if isinstance(include_random, bool | np.bool_):
-            return [bool(include_random)] * len(names)
-        wanted = [include_random] if isinstance(include_random, str) else list(include_random)
-        for name in wanted:
-            if name not in names:
-                raise ValueError(
-                    f"include_random: {name!r} is not a term of this model, which has "
-                    f"{', '.join(map(repr, names)) or 'none'}."
-                )
-        return [n in wanted for n in names]
-
-    def _new_design(self, X, include_random=True):
-        check_is_fitted(self)
-        include = self._include(include_random)
-        table = self._validate_new(X, include)
-        design = self._spec.apply(table, include)
-        if self.handle_unknown == "error":
-            refuse_unknown(table, compress(self._refs_by_term(design), include))
-        return table, design
-
-    def _refs_by_term(self, design):
-        for k, term in enumerate(self._spec.terms):
-            yield term, next(b.refs for b in design.blocks if b.term == k)
 
     def _sample(self, X, n_samples, random_state, family):
         rng = np.random.default_rng(random_state.randint(2**31 - 1, size=4))

@@ -3,6 +3,7 @@
 import re
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import compress
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,8 @@ from sklearn.utils.validation import (
 
 from sklmm import comparison
 from sklmm._missing import incomplete, raise_unknown, take_rows, unknown_answers
-from sklmm.design import response_columns, split_response, take_columns
+from sklmm.design import is_expression, response_columns, split_response, take_columns
+from sklmm.families import Response
 from sklmm.result import count
 
 #: Beyond it 1.0 more is nothing to a float64.
@@ -28,7 +30,7 @@ MOST_REPETITIONS = 2.0**53
 class TableInput(BaseEstimator):
     """What an estimator's methods make of X and y."""
 
-    def _take_response(self, X, y):
+    def _take_response(self, X, y, fitting=False):
         """X without the column that the formula names as its response, which is y if y is None."""
         formula = self.fixed_effects
         response = split_response(formula)[0] if isinstance(formula, str) else None
@@ -37,11 +39,12 @@ class TableInput(BaseEstimator):
         given, X = X, as_pandas(X)
         columns = response_columns(response)
         known = [c for c in columns if isinstance(X, pd.DataFrame) and c in X.columns]
-        if not known and len(columns) == 1 and set(response) & set("(*+/:^|-"):
+        if fitting and not known and is_expression(response):
             raise ValueError(
                 f"fixed_effects={formula!r}: the response {response!r} must be a column: add it to "
                 "the table, X.assign(log_y=np.log(X['y'])) for example, or see scikit-learn's "
-                "TransformedTargetRegressor. Two columns of counts are cbind(successes, failures)."
+                "TransformedTargetRegressor. Two columns of counts are cbind(successes, failures), "
+                "and a name with such signs stands in backquotes."
             )
         if y is None and len(known) < len(columns):
             raise ValueError(
@@ -50,7 +53,7 @@ class TableInput(BaseEstimator):
             )
         if y is None:
             # As it was given: an Enum of polars' has an order, which pandas' column has not.
-            y = X[columns] if len(columns) > 1 else given[response]
+            y = X[columns] if len(columns) > 1 else given[columns[0]]
         return X.drop(columns=known) if known else X, y
 
     def _known_rows(self, table, y, sample_weight, columns_read):
@@ -133,13 +136,53 @@ class TableInput(BaseEstimator):
         check_is_fitted(self)
         X, _ = self._take_response(X, ())
         X = as_pandas(X)
-        if self._spec.named and isinstance(X, pd.DataFrame):
+        if self._by_name and isinstance(X, pd.DataFrame):
             return _used_columns(X, self._spec.used(include))
         X = self._validate_table(X, reset=False)
         if self._from_frame or isinstance(X, pd.DataFrame):
             X = pd.DataFrame.sparse.from_spmatrix(X) if issparse(X) else pd.DataFrame(X)
             X = X.set_axis(list(self._spec.columns), axis=1)
         return X
+
+    def _bind_new(self, y, weights):
+        """`Response` in y, in the codes of the fit's classes."""
+        classes = self._known_classes()
+        if classes is None:
+            return self._family.bind(y, weights)
+        codes = pd.Index(classes).get_indexer(np.asarray(y))
+        if (codes < 0).any():
+            row = int(np.argmin(codes))
+            raise ValueError(
+                f"y: {np.asarray(y)[row]!s} (row {row}) is none of the classes of the fit, "
+                f"{', '.join(map(str, classes))}: fit again with it, or drop the row."
+            )
+        return Response(self._family, codes.astype(float), weights, classes)
+
+    def _include(self, include_random):
+        names = [t.name for t in self._spec.terms]
+        if isinstance(include_random, bool | np.bool_):
+            return [bool(include_random)] * len(names)
+        wanted = [include_random] if isinstance(include_random, str) else list(include_random)
+        for name in wanted:
+            if name not in names:
+                raise ValueError(
+                    f"include_random: {name!r} is not a term of this model, which has "
+                    f"{', '.join(map(repr, names)) or 'none'}."
+                )
+        return [n in wanted for n in names]
+
+    def _new_design(self, X, include_random=True):
+        check_is_fitted(self)
+        include = self._include(include_random)
+        table = self._validate_new(X, include)
+        design = self._spec.apply(table, include)
+        if self.handle_unknown == "error":
+            refuse_unknown(table, compress(self._refs_by_term(design), include))
+        return table, design
+
+    def _refs_by_term(self, design):
+        for k, term in enumerate(self._spec.terms):
+            yield term, next(b.refs for b in design.blocks if b.term == k)
 
     def _training(self, X, y, sample_weight):
         """(Design, Response) of the rows of the fit, given again."""
@@ -253,8 +296,6 @@ def as_ordered(y):
 
 
 def _check_weights(sample_weight, n_rows):
-    if sample_weight is None:
-        return np.ones(n_rows)
     with naming("sample_weight"):
         weights = np.asarray(sample_weight, dtype=np.float64)
     if weights.ndim == 0:

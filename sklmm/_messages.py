@@ -1,6 +1,5 @@
 """What a fit tells its user at its end: warnings, and the record of its iterations."""
 
-import re
 import warnings
 from numbers import Real
 
@@ -9,7 +8,7 @@ import pandas as pd
 from sklearn.exceptions import ConvergenceWarning
 
 from sklmm.design.design import INTERCEPT
-from sklmm.result import natural_names
+from sklmm.result import Status, natural_names
 from sklmm.steps import ConjugateGradient
 
 #: Share of the largest contribution to y below which a column's is none, and share of y itself.
@@ -33,6 +32,23 @@ def history_table(labels, history):
     return pd.DataFrame(rows, columns=[*columns, *labels.names], index=index)
 
 
+def warn_of_fit(model, design, table, response, e_step, found, converged):
+    """All of a fitted model's warnings.
+
+    `found` is what separates, or None, and `converged` whether the fit was without it.
+    """
+    spec, labels, result = model._spec, model._labels, model.result_
+    if result.status is Status.MAX_ITER and result.moving is not None and model._stops_by_rule():
+        warn_of_no_convergence(labels, result, model.max_iter)
+    warn_of_dropped(spec, result)
+    warn_of_undetermined(labels, result)
+    warn_of_unsolved(e_step, result)
+    if result.status is Status.PERFECT:
+        warn_of_perfect_fit(spec, design, response.y, result)
+    if found is not None:
+        warn_of_separation(labels, spec, design, table, response, found, converged)
+
+
 def warn_of_no_convergence(labels, result, max_iter):
     """Name the parameter that still moves."""
     names = [*labels.coef, *natural_names(labels.blocks, labels.family)]
@@ -41,7 +57,7 @@ def warn_of_no_convergence(labels, result, max_iter):
         "still moves most. Increase max_iter, or remove a term that the data do not support (see "
         "variance_components_).",
         ConvergenceWarning,
-        stacklevel=5,
+        stacklevel=6,
     )
 
 
@@ -54,7 +70,7 @@ def warn_of_dropped(spec, result):
             "them (a constant beside an intercept, the last dummy of a factor, a copy): left "
             "out of the model, with coefficient 0. Remove them from fixed_effects.",
             UserWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
 
 
@@ -73,11 +89,11 @@ def warn_of_undetermined(labels, result):
             f"so these estimates are arbitrary and have no standard errors ({reason}). Remove that "
             "slope or term from random_effects, or pin its SD.",
             UserWarning,
-            stacklevel=5,
+            stacklevel=6,
         )
 
 
-def warn_of_unsolved(e_step, result):
+def warn_of_unsolved(e_step, result, stacklevel=6):
     """Say that conjugate gradients ended before their tolerance."""
     if not result.unsolved:
         return
@@ -92,7 +108,7 @@ def warn_of_unsolved(e_step, result):
         f"{result.unsolved:.1e}: estimates and standard errors are that much less accurate. To "
         f"mend it, {remedy}.",
         ConvergenceWarning,
-        stacklevel=5,
+        stacklevel=stacklevel,
     )
 
 
@@ -110,7 +126,7 @@ def warn_of_perfect_fit(spec, design, y, result):
         f"The fixed-effects {who} alone reproduce y, so every variance is 0: y, or something "
         "computed from it, is among them. Leave it out of X, or of fixed_effects.",
         UserWarning,
-        stacklevel=5,
+        stacklevel=6,
     )
 
 
@@ -134,7 +150,7 @@ def warn_of_separation(labels, spec, design, table, response, found, converged):
         f"{others}. Merge levels, leave out the column, or collect rows of the other kind; a "
         "factor may become a grouping column in random_effects, where such levels are shrunken.",
         ConvergenceWarning,
-        stacklevel=5,
+        stacklevel=6,
     )
 
 
@@ -143,13 +159,9 @@ def _columns_of(columns, spec, design, table):
     names = [spec.coef_names[j] for j in columns]
     if spec.formula is None:
         return pd.DataFrame(design.X[:, columns], columns=names)
-    stems = [re.sub(r"\[[^\]]*\]", "", name) for name in names]
-    read = [
-        c
-        for c in table
-        if any(re.search(rf"(?<![\w.]){re.escape(c)}(?![\w.])", stem) for stem in stems)
-    ]
-    return table[read].reset_index(drop=True)
+    members = dict(zip(spec.formula.column_names, spec.formula.members, strict=True))
+    read = {column for name in names for column in members[name][0]}
+    return table[[c for c in table if c in read]].reset_index(drop=True)
 
 
 def settled(columns, response, rows):

@@ -15,8 +15,9 @@ from sklmm._tables import Table
 STATE_FORMAT = 1
 #: scikit-learn's attributes of an estimator while it is fitted.
 UNDER_WAY = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
-#: Key of a dict that stands for a pandas object: which one.
-KIND = "pandas"
+#: Key of a dict that stands for another object: which one. A dict that has this key itself, as the
+#: name of a term may be, is saved as its items.
+KIND = "pandas object"
 
 
 class PlainState:
@@ -68,7 +69,8 @@ def packed(value):
     if isinstance(value, pd.Index):
         return _packed_index(value)
     if type(value) is dict:
-        return {key: packed(part) for key, part in value.items()}
+        parts = {key: packed(part) for key, part in value.items()}
+        return {KIND: "dict", "items": list(parts.items())} if KIND in parts else parts
     if type(value) in (list, tuple):
         return type(value)(packed(part) for part in value)
     return value
@@ -128,9 +130,15 @@ def _packed_index(index):
 
 
 def _named(dtype):
-    """The name that makes a dtype again; that of nullable strings has not their storage."""
-    nullable = isinstance(dtype, pd.StringDtype) and dtype.na_value is pd.NA
-    return f"string[{dtype.storage}]" if nullable else str(dtype)
+    """The name that makes a dtype again; "object" where none does, as of Arrow's decimals."""
+    if isinstance(dtype, pd.StringDtype) and dtype.na_value is pd.NA:
+        # Its own name is without the storage.
+        return f"string[{dtype.storage}]"
+    try:
+        pd.api.types.pandas_dtype(str(dtype))
+    except (NotImplementedError, TypeError):
+        return "object"
+    return str(dtype)
 
 
 def _frame(values, index, columns):
@@ -163,6 +171,7 @@ def _index(values, dtype, name):
 
 
 _MAKERS = {
+    "dict": lambda items: dict(items),
     "Table": lambda **parts: Table(_frame(**parts)),
     "DataFrame": _frame,
     "Series": _series,

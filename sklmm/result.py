@@ -120,7 +120,9 @@ class EMResult(PlainState):
         return super().__getstate__() | {"status": self.status.name}
 
     def __setstate__(self, state):
-        super().__setstate__(state | {"status": Status[state["status"]]})
+        # Another version's may be of another kind: the estimator's warning says so.
+        status = state.get("status")
+        super().__setstate__(state | {"status": Status.__members__.get(status, status)})
 
     @property
     def sigma(self):

@@ -155,3 +155,12 @@ def test_partial_dependence_of_one_feature_two_and_a_group(container, reference)
     two = partial_dependence(model, table, [at("h"), at("x")], **options)["average"][0]
     effects = model.random_effects_[list(model.random_effects_)[1]]["Intercept"].to_numpy()
     np.testing.assert_allclose(two - two[:1], (effects[:, None] - effects[0]).repeat(5, 1))
+
+
+@pytest.mark.parametrize("kind", [float, object])
+def test_nobody_named_the_columns_of_an_array(kind):
+    table = X[["x", "w", "g"]]
+    model = MixedEffectsRegressor([2], fixed_effects=[0, 1]).fit(table.to_numpy().astype(kind), Y)
+    with pytest.warns(UserWarning, match="fitted without feature names"):
+        found = model.predict(table)
+    assert_same(found, model.predict(table.to_numpy()))

@@ -73,7 +73,7 @@ BAD = {
         Y,
         None,
         ValueError,
-        r"'g' has 1 missing value\(s\) \(NaN or None\), the first in row 4",
+        r"'g' has 1 missing value\(s\) \(NaN or None\), the first in row 4.*missing='drop'",
     ),
     "nan group": (
         {},
@@ -81,7 +81,7 @@ BAD = {
         Y,
         None,
         ValueError,
-        r"'g' has 1 missing value\(s\) \(NaN or None\), the first in row 4",
+        r"'g' has 1 missing value\(s\) \(NaN or None\), the first in row 4.*missing='drop'",
     ),
     "nan in a fixed column": ({}, with_value("x", 3, np.nan), Y, None, ValueError, r"NaN .* 'x'"),
     "inf in a fixed column": (

@@ -194,6 +194,18 @@ def test_a_response_is_a_column(table):
         model.fit(table, table["Reaction"])
 
 
+@pytest.mark.parametrize("name", ["yield (kg)", "my-y", "a ~ b", "log(y)"])
+def test_a_response_in_backquotes_has_any_name(table, name):
+    X, y = without_response(table), table["Reaction"]
+    model = MixedEffectsRegressor(["Subject"], fixed_effects=f"`{name}` ~ Days").fit(X, y)
+    expected = model.predict(X)
+    whole = X.assign(**{name: y})
+    np.testing.assert_array_equal(model.predict(whole), expected)
+    model = MixedEffectsRegressor.from_formula(f"`{name}` ~ Days + (1 | Subject)").fit(whole)
+    np.testing.assert_allclose(model.predict(X), expected, rtol=1e-12)
+    assert f"`{name}` ~ 1 + Days" in model.summary()
+
+
 def test_update_takes_the_response_from_the_table_too(table):
     model = MixedEffectsRegressor.from_formula("Reaction ~ Days + (1 | Subject)").fit(table)
     twin = clone(model).fit(table)

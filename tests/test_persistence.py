@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import joblib
 import numpy as np
@@ -15,6 +16,8 @@ import skops.io
 
 from sklmm import Laplace, MixedEffectsClassifier, MixedEffectsEncoder, MixedEffectsRegressor
 from sklmm.datasets import make_crossed
+from sklmm.design.formula import Formula
+from sklmm.result import EMResult, Status
 
 TENSORFLOW = ("tensorflow", "tensorflow_probability", "tf_keras", "keras")
 
@@ -140,6 +143,31 @@ def test_a_file_of_another_version_says_so(sleep_model):
     state = sleep_model.__getstate__() | {"_state_format": -1}
     with pytest.warns(UserWarning, match="saved by another version of sklmm.*fit it again"):
         MixedEffectsRegressor.__new__(MixedEffectsRegressor).__setstate__(state)
+
+
+def test_a_file_of_the_first_versions_says_so(labelled):
+    # They saved pandas' and formulaic's objects, and the status as an Enum's member.
+    X, y = labelled
+    model = MixedEffectsRegressor(["pandas"], fixed_effects="~ `log dose` + kind")
+    model.fit(X.rename(columns={"day": "pandas"}), y)
+    result = EMResult.__new__(EMResult)
+    result.__setstate__({"status": Status.CONVERGED, "coef": model.result_.coef})
+    formula = Formula.__new__(Formula)
+    formula.__setstate__(vars(model._spec.formula))
+    spec = replace(model._spec, formula=formula)
+    state = vars(model) | {"result_": result, "_spec": spec}
+    loaded = MixedEffectsRegressor.__new__(MixedEffectsRegressor)
+    with pytest.warns(UserWarning, match="saved by another version of sklmm.*fit it again"):
+        loaded.__setstate__(state)
+    assert loaded.result_.status is Status.CONVERGED
+    assert loaded._spec.formula.spec is model._spec.formula.spec
+
+
+def test_a_grouping_column_may_be_called_pandas(sleepstudy):
+    X, y = sleepstudy
+    model = MixedEffectsRegressor(["pandas"]).fit(X.rename(columns={"Subject": "pandas"}), y)
+    loaded = pickle.loads(pickle.dumps(model))
+    pd.testing.assert_frame_equal(loaded.cov_re_["pandas"], model.cov_re_["pandas"])
 
 
 def test_import_and_a_model_without_random_effects_need_no_tensorflow():

@@ -1,5 +1,7 @@
 """What is saved instead of pandas objects, and that it becomes the same objects again."""
 
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -70,3 +72,16 @@ def test_tables_are_the_same_again(frame):
     assert type(again) is type(frame)
     column = frame.iloc[:, 0]
     pd.testing.assert_series_equal(unpacked(packed(column)), column)
+
+
+def test_a_name_may_be_the_marker_itself():
+    by_term = {KIND: FRAMES[0], "pandas": {KIND: "Index"}, "other": [{KIND: [1]}]}
+    again = unpacked(packed(by_term))
+    pd.testing.assert_frame_equal(again.pop(KIND), FRAMES[0])
+    assert again == {"pandas": {KIND: "Index"}, "other": [{KIND: [1]}]}
+
+
+def test_labels_of_a_type_without_a_name_are_objects():
+    arrow = pytest.importorskip("pyarrow")
+    index = pd.Index([Decimal("1.50"), None], dtype=pd.ArrowDtype(arrow.decimal128(10, 2)))
+    pd.testing.assert_index_equal(unpacked(packed(index)), pd.Index([Decimal("1.50"), None]))

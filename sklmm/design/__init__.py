@@ -4,6 +4,7 @@ from sklmm.design.columns import check_magnitude, take_columns
 from sklmm.design.design import Block, Design, DesignSpec, check_effects, columns_read
 from sklmm.design.formula import (
     formula_parameters,
+    is_expression,
     response_columns,
     split_formula,
     split_response,
@@ -19,6 +20,7 @@ __all__ = [
     "check_magnitude",
     "columns_read",
     "formula_parameters",
+    "is_expression",
     "parse_term",
     "resolve_terms",
     "response_columns",

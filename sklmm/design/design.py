@@ -89,8 +89,6 @@ class DesignSpec(PlainState):
     sparse: tuple = ()
     #: Of a fit that left columns out, which rows' means it determines.
     estimable: Estimable | None = None
-    #: Whether the fit named the fixed effects' columns of a DataFrame.
-    named: bool = False
 
     @classmethod
     def learn(
@@ -169,7 +167,6 @@ class DesignSpec(PlainState):
             formula,
             offset,
             kept,
-            named=fixed_effects is not None and is_frame(table),
         )
         design = spec._build(table, encoded, X)
         spec._check_magnitudes(design)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from sklmm.design.columns import UNNAMED, raise_not_finite
 from sklmm.design.terms import quoted, unquoted
-from sklmm.design.variables import C, Variable, uses_of
+from sklmm.design.variables import C, Variable, factor_column, not_seen, shown, uses_of
 
 #: Missing cells are told by column here; no variables but those of the table.
 _OPTIONS = {"na_action": "ignore", "context": {"C": C}}
@@ -29,6 +29,8 @@ _HINTS = (
     ("formula", r"\b(as\.)?factor\(", "a factor is C(column)"),
     ("formula", r"(?<![\w.])s\(", "a smooth function of a column is bs(column, df=5) or cr(column, "
      "df=5)"),
+    ("reason", r"object is not callable", "a column that the formula reads has the name of a "
+     "function: rename it"),
 )  # fmt: skip
 
 
@@ -66,7 +68,9 @@ class Formula:
         return vars(self) | {"spec": _state(self.spec)}
 
     def __setstate__(self, state):
-        self.__dict__.update(state | {"spec": _restored(state["spec"])})
+        spec = state["spec"]
+        # Another version's may be formulaic's own: the estimator's warning says so.
+        self.__dict__.update(state | {"spec": _restored(spec) if type(spec) is dict else spec})
 
 
 def split_formula(formula):
@@ -95,7 +99,7 @@ def split_formula(formula):
     ('y ~ 1', ['(1 | g)'])
     """
     text, names = quoted(formula)
-    response, rhs = split_response(text)
+    response, rhs = _sides(text)
     if response is None:
         raise ValueError(
             f"formula={formula!r} has no response: write 'y ~ x + (1 | g)', y a column."
@@ -131,18 +135,35 @@ def formula_parameters(formula):
 
 
 def split_response(formula):
-    """(response's column or None, right-hand side) of a formula."""
-    left, tilde, right = formula.partition("~")
-    if not tilde:
-        return None, left.strip()
-    return left.strip().strip("`") or None, right.strip()
+    """(response as it is written, or None, right-hand side) of a formula."""
+    text, names = quoted(formula)
+    response, rhs = _sides(text)
+    return response and unquoted(response, names), unquoted(rhs, names)
+
+
+def _sides(text):
+    left, tilde, right = text.partition("~")
+    return (left.strip() or None, right.strip()) if tilde else (None, text.strip())
 
 
 def response_columns(response):
     """Names of a response's columns: two of ``cbind(successes, failures)``, else one."""
     text, names = quoted(response)
     found = _CBIND.fullmatch(text)
-    return [unquoted(c, names).strip("`") for c in found.groups()] if found else [response]
+    return [unquoted(c, names).strip("`") for c in (found.groups() if found else [text])]
+
+
+def is_expression(response):
+    """Whether a response is written as a function of columns; a name in backquotes is none.
+
+    Examples
+    --------
+    >>> from sklmm.design.formula import is_expression
+    >>> is_expression("log(y)"), is_expression("`log(y)`"), is_expression("cbind(a, b)")
+    (True, False, False)
+    """
+    text = quoted(response)[0]
+    return not _CBIND.fullmatch(text) and bool(set(text) & set("(*+/:^|-"))
 
 
 def learn_formula(formula, table, fit_intercept):
@@ -296,12 +317,8 @@ def _evaluated(name, build, on_unseen=lambda: None):
                 return build()
         except DataMismatchWarning as error:
             on_unseen()
-            unseen = re.search(r"\{.*\}", str(error))
-            raise ValueError(
-                f"{name}: a categorical factor of X has the level(s) {unseen[0] if unseen else ''}"
-                ", not seen when the model was fitted: they have no coefficient. Replace them, or "
-                "make the column a grouping factor in random_effects."
-            ) from None
+            found = re.search(r"\{(.*)\}", str(error))
+            raise not_seen(f"{name}: a factor", found[1] if found else "a level") from None
         except reasons as error:
             # formulaic marks places with escape codes, on further lines.
             reason = str(error).split("\n")[0]
@@ -311,19 +328,17 @@ def _evaluated(name, build, on_unseen=lambda: None):
 
 
 def _check_levels(spec, table):
-    """Name the column of an unseen level, where a factor is a column."""
+    """Name the column of an unseen level, where formulaic makes a factor of a column.
+
+    `Variable` looks at those that nothing but the factor reads.
+    """
     for factor, (_, state) in spec.encoder_state.items():
-        column = re.fullmatch(r"(?:C\()?`?([^`(),]+)`?\)?", factor)
-        if column is None or column[1] not in table or "categories" not in state:
-            continue
-        values = table[column[1]]
-        unseen = values[~values.isin(state["categories"])].tolist()
-        if unseen:
-            raise ValueError(
-                f"The fixed-effects column {column[1]!r} holds {unseen[0]!r}, a level not "
-                "seen when the model was fitted: it has no coefficient. Replace it, or make the "
-                "column a grouping factor in random_effects."
-            )
+        column = factor_column(factor)
+        if column in table and "categories" in state:
+            values = table[column]
+            unseen = values[~values.isin(state["categories"])]
+            if len(unseen):
+                raise not_seen(f"The fixed-effects column {column!r}", shown(unseen))
 
 
 def _finite(made, columns, name):

@@ -84,8 +84,8 @@ def learn_levels(table, effect, name, fewest=2):
         if (n := int(pd.isna(values).sum())) > 0:
             raise ValueError(
                 f"The grouping column {column!r} has {n} missing value(s) (NaN or None), the first "
-                f"in row {int(np.argmax(pd.isna(values)))}: drop those rows, or give them a level "
-                "of their own."
+                f"in row {int(np.argmax(pd.isna(values)))}. Leave these rows out, or set "
+                "missing='drop', which does, or give them a level of their own."
             )
     kinds = tuple(
         learn_kind(values, _named(column))

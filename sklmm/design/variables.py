@@ -20,6 +20,8 @@ from sklmm.design.labels import NUMBERS, conformed, find, kind_of, plain
 WHOLE = 2**53
 _NAME = r"`[^`]+`|[^\W\d]\w*"
 _FACTOR = re.compile(rf"C\(\s*({_NAME})\s*(?:,(.*))?\)", re.DOTALL)
+#: What formulaic's expressions have functions of, `np.log` and `contr.sum`.
+_MODULES = ("np", "contr")
 _TIMES = ("date", "datetime", "datetime with a time zone", "timedelta")
 
 
@@ -83,13 +85,7 @@ class Variable(PlainState):
     def _factor(self, values):
         places = find(self.levels, self.kind, values, self.called)
         if (places < 0).any():
-            unseen = pd.unique(values[places < 0]).tolist()
-            shown = ", ".join(map(repr, unseen[:5])) + ", ..." * (len(unseen) > 5)
-            raise ValueError(
-                f"The {self.called} holds {shown}, not seen when the model was fitted: there is no "
-                "coefficient for it. Replace such labels, fit with rows that have them, or make "
-                "the column a grouping factor in random_effects."
-            )
+            raise not_seen(f"The {self.called}", shown(values[places < 0]))
         return pd.Categorical.from_codes(places, self.levels)
 
     def _numbers(self, values):
@@ -117,7 +113,7 @@ class Variable(PlainState):
             )
 
     def _check_digits(self, values, levels):
-        if not isinstance(values, pd.CategoricalIndex) and all(map(_is_number, levels)):
+        if not isinstance(values, pd.CategoricalIndex) and all(map(_reads_as_number, levels)):
             raise TypeError(
                 f"The {self.called} holds strings of digits, like {levels[0]!r}: convert them to "
                 f"numbers, with astype(float), or write C(`{self.name}`) for a factor."
@@ -143,6 +139,27 @@ def uses_of(factors, columns):
     return {name: how for name, how in uses.items() if name in columns}
 
 
+def factor_column(expression):
+    """The column that a factor is made of, its name or the first argument of C()."""
+    found = _FACTOR.fullmatch(expression)
+    return (found[1] if found else expression).strip("`")
+
+
+def not_seen(what, labels):
+    """ValueError for labels, as text, that have no coefficient; `what` holds them."""
+    return ValueError(
+        f"{what} holds {labels}, not seen when the model was fitted: there is no coefficient for "
+        "it. Replace such labels, fit with rows that have them, or make the column a grouping "
+        "factor in random_effects."
+    )
+
+
+def shown(values):
+    """The first few different ones of some values, as text."""
+    values = pd.unique(values).tolist()
+    return ", ".join(map(repr, values[:5])) + ", ..." * (len(values) > 5)
+
+
 def C(data, *args, **kwargs):
     """formulaic's C, whose levels are integers where the numbers are whole."""
     from formulaic.transforms import C
@@ -163,7 +180,10 @@ def _index(values):
 
 
 def _names(expression):
-    """Names of the variables in a Python expression, in which backquotes mark names."""
+    """Names of the variables in a Python expression, in which backquotes mark names.
+
+    A function's name is none, nor that of a module of formulaic's: columns may have the same.
+    """
     quoted = []
 
     def name(match):
@@ -174,14 +194,18 @@ def _names(expression):
         tree = ast.parse(re.sub(r"`[^`]+`", name, expression).strip(), mode="eval")
     except SyntaxError:
         return set()
-    found = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    if "Q" in found:
+    nodes = list(ast.walk(tree))
+    functions = {node.func for node in nodes if isinstance(node, ast.Call)}
+    modules = {node.value for node in nodes if isinstance(node, ast.Attribute)}
+    variables = {node for node in nodes if isinstance(node, ast.Name)} - functions
+    found = {node.id for node in variables if node not in modules or node.id not in _MODULES}
+    if any(isinstance(node, ast.Name) and node.id == "Q" for node in functions):
         # Q("name") is patsy's way to quote.
-        found |= {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+        found |= {node.value for node in nodes if isinstance(node, ast.Constant)}
     return {quoted[int(n[8:])] if str(n).startswith("_quoted_") else n for n in found}
 
 
-def _is_number(text):
+def _reads_as_number(text):
     try:
         float(text)
     except ValueError:

@@ -200,6 +200,17 @@ def test_variables_are_those_of_the_expressions():
     }
 
 
+def test_a_function_is_no_column_of_its_name():
+    formula = "np.log1p(k) + log(k + 1) + C(f, contr.sum)"
+    others = {"np": "a", "log": np.nan, "C": 1.0, "contr": pd.NaT}
+    with pytest.warns(UserWarning, match="linear combinations"):
+        model, plain = fitted(formula, TABLE.assign(**others)), fitted(formula)
+    np.testing.assert_array_equal(model.coef_, plain.coef_)
+    assert model._spec.predictors == {"k", "f"}
+    with pytest.raises(ValueError, match="has the name of a function: rename it"):
+        fitted("log + log(k + 1)", TABLE.assign(log=1.0))
+
+
 def test_what_only_functions_take_is_left_as_it_is():
     table = TABLE.assign(
         t=pd.date_range("2020", periods=N, freq="11D"), f=TABLE["f"].astype(LEVELS)
@@ -225,3 +236,19 @@ def test_a_loaded_formula_is_the_saved_one():
         with pytest.raises((TypeError, ValueError)) as found:
             again.predict(new)
         assert str(found.value) == str(expected.value)
+
+
+@pytest.mark.parametrize(
+    ("formula", "label", "what"),
+    [
+        ("f", "z", "fixed-effects column 'f' holds 'z'"),
+        ("x:k + C(k)", 7, "fixed-effects column 'k' holds 7.0"),
+        ("C(f, contr.sum):x + np.where(f == 'a', x, 1)", "z", "fixed-effects column 'f' holds 'z'"),
+        ("C(k * 1)", 7, "a factor holds .*7"),
+    ],
+)
+def test_an_unseen_level_is_told_in_one_way(formula, label, what):
+    model = fitted(formula)
+    says = f"{what}.*, not seen when the model was fitted: there is no coefficient for it"
+    with pytest.raises(ValueError, match=says):
+        model.predict(TABLE.assign(**{"f" if label == "z" else "k": label}))
