@@ -109,6 +109,38 @@ def test_a_rare_column_among_many_rows_is_found():
     assert np.flatnonzero(result.rows).tolist() == [4321]
 
 
+def test_a_huge_value_in_one_row_is_no_separation():
+    """The other values are 0 beside it only as far as the programs see."""
+    x = X[:, 1].copy()
+    x[0], y = 1e10, CODES > 0
+    y = np.where(np.arange(N) == 0, True, y)
+    assert found(Bernoulli(), y, np.column_stack([np.ones(N), x])) is None
+
+
+@pytest.mark.parametrize("terms", [None, ["g"]])
+def test_programs_are_for_fits_that_may_be_separated(monkeypatch, terms):
+    """A rare column of one class is looked for, and nothing where each predictor is known."""
+    seen = []
+
+    def spy(*args):
+        seen.append(args)
+        return separation(*args)
+
+    monkeypatch.setattr("sklmm._base.separation", spy)
+    table = pd.DataFrame({"x": X[:, 1], "g": np.arange(N) % 12, "rare": np.arange(N) == 7})
+    y = (CODES > 0) | table["rare"]
+    model = MixedEffectsClassifier(terms, fixed_effects=["x"], e_step="laplace")
+    assert model.fit(table, y).converged_
+    assert not seen
+    with pytest.warns(UserWarning, match="'rare' has no"):
+        model.set_params(fixed_effects=["x", "rare"]).fit(table, y)
+    assert len(seen) == 1
+    # Far from the maximum nothing is proof.
+    with pytest.warns(UserWarning, match="max_iter"):
+        model.set_params(fixed_effects=["x"], max_iter=1, tol=1e-9).fit(table, y)
+    assert len(seen) == 2
+
+
 def test_what_is_finite_is_as_without_the_cell():
     table = pd.DataFrame({"g": np.arange(N) % 12, "x": X[:, 1], "f": np.array(list("abc"))[F]})
     u = RNG.normal(0, 0.5, 12)[table["g"]]
