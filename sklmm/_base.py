@@ -29,7 +29,7 @@ from sklmm.design import (
 from sklmm.engine.rank import combination
 from sklmm.families import Family
 from sklmm.result import Status
-from sklmm.separation import separation, unbounded
+from sklmm.separation import is_determined, separation, unbounded
 from sklmm.steps import ConjugateGradient, EStep, Exact, MStep, resolve_e_step, resolve_m_step
 
 
@@ -206,7 +206,9 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
         if dropped.any() and not spec.sparse:
             spec = spec.without(dropped, *combination(design.X, dropped))
         found, converged = None, result.status.converged
-        if result.status is not Status.STOPPED:
+        known = converged and self._stops_by_rule()
+        known = known and is_determined(result, design, response, self.tol)
+        if result.status is not Status.STOPPED and not known:
             found = separation(design, response, result.dropped)
         if found is not None:
             result = unbounded(result, found, design)
@@ -322,7 +324,9 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
         self.loglik_error_ = result.loglik_error
         self.aic_, self.bic_ = inference.information_criteria(result)
         self._spread = fit_measures.Spread.of(design, response, result)
-        self._data = comparison.fingerprint(design, response)
+        hashes = comparison.hashed(response.y)
+        self._data = comparison.fingerprint(design, response, hashes)
+        self._joint_sums = comparison.joint_sums(design, response, hashes)
         self.n_iter_ = max(len(result.history), 1)
         self.converged_ = result.status.converged
         self.history_ = history_table(labels, result.history)

@@ -202,6 +202,11 @@ class TableInput(BaseEstimator):
         for what, value in comparison.fingerprint(design, response).items():
             if value != self._data[what]:
                 raise ValueError(f"{what}: it must be that of the fit, and it is another.")
+        if not comparison.same_rows(design, response, self._joint_sums):
+            raise ValueError(
+                "X: each row must be that of the fit for its y: the rows of X and y are in "
+                "different orders, or X's values are others."
+            )
         return design, response
 
 

@@ -1,5 +1,6 @@
 """Comparisons of fitted models by their likelihoods."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +13,13 @@ from sklmm._tables import Table
 from sklmm.inference import without_likelihood
 
 CHUNK = 1 << 15
+#: Of sums over rows in another order, relative to those of absolute values.
+ROUNDING = 1e-10
+#: chi2 of models that have converged to one likelihood, absolute and relative to the deviance.
+LEAST_CHI2 = 1e-3
+LEAST_RELATIVE = 1e-9
+#: Standard errors that a Monte Carlo estimate is from what it estimates, at most.
+MOST_ERRORS = 4.0
 #: What fits that are compared have in common, and what to do otherwise.
 DATA = {
     "y": "fit all to one response, of the same rows",
@@ -38,7 +46,8 @@ def anova(*models):
     Raises
     ------
     ValueError
-        For models whose likelihoods cannot be compared, or that have none, and why.
+        For models whose likelihoods cannot be compared, or that have none, and why; also where a
+        model of more parameters has a lower likelihood, so that the other is not within it.
 
     Notes
     -----
@@ -76,6 +85,7 @@ def anova(*models):
     ).sort_values("n_parameters", kind="stable")
     table["chi2"] = 2 * table["loglik"].diff()
     table["df"] = table["n_parameters"].diff()
+    _check_nested(models, table)
     names = [models[k]._family.name for k in table.index]
     bounded = [before != name for before, name in pairwise([names[0], *names])]
     p = chi2.sf(table["chi2"], table["df"])
@@ -85,30 +95,81 @@ def anova(*models):
     return table
 
 
-def fingerprint(design, response):
-    """What likelihoods are of: a number each for y, the weights and the offset, in any order."""
+def fingerprint(design, response, hashes=None):
+    """What likelihoods are of: a number each for y, the weights and the offset, in any order.
+
+    `hashes` are those of y, if they are known.
+    """
     w, offset = response.weights, design.offset
     # Rows that are repeated are those of a weight, and an offset of zeros is none.
     whole = bool((np.floor(w) == w).all())
-    times = w if whole and (w != 1).any() else None
+    times = w.astype(np.uint64) if whole and (w != 1).any() else None
     if offset is not None:
-        offset = _hashed(offset, times) - _hashed(np.zeros(len(w)), times)
+        offset = _total(hashed(offset), times) - _total(hashed(np.zeros(len(w))), times)
     return {
-        "y": _hashed(response.y, times),
-        "weights": 0 if whole else _hashed(w),
+        "y": _total(hashed(response.y) if hashes is None else hashes, times),
+        "weights": 0 if whole else _total(hashed(w)),
         "offset": 0 if offset is None else offset % 2**64,
     }
 
 
-def _hashed(values, times=None):
-    """Sum of the numbers' hashes modulo 2^64; 0 has one sign."""
-    total = 0
+def hashed(values):
+    """Hashes uint64 [n_rows] of numbers; 0 has one sign."""
+    out = np.empty(len(values), np.uint64)
     for first in range(0, len(values), CHUNK):
         rows = slice(first, first + CHUNK)
-        hashes = hash_array(np.asarray(values[rows], np.float64) + 0.0)
-        hashes = hashes if times is None else hashes * times[rows].astype(np.uint64)
-        total += int(hashes.sum())
-    return total % 2**64
+        out[rows] = hash_array(np.asarray(values[rows], np.float64) + 0.0)
+    return out
+
+
+def _total(hashes, times=None):
+    """Their sum modulo 2^64."""
+    return int(np.sum(hashes if times is None else hashes * times))
+
+
+def joint_sums(design, response, hashes):
+    """Sums [k] over the rows that tell which y stands beside which columns and levels.
+
+    A number in [-1, 1), the hash of y, times the weight is summed over all rows, alone and times
+    each column of the fixed part and the offset; over the rows of each level, alone or times each
+    slope, and there the sums' squares are added up. The order of the whole rows is no matter, nor
+    are the levels' names and order, which an update changes; a row of weight 2 counts as two rows.
+    """
+    return _joint_sums(design, _signs(response, hashes))
+
+
+def same_rows(design, response, known):
+    """Whether the rows of a design and a response are, in any order, those of `joint_sums`."""
+    signs = _signs(response, hashed(response.y))
+    sizes = _joint_sums(_absolute(design), np.abs(signs))
+    return bool((np.abs(_joint_sums(design, signs) - known) <= ROUNDING * sizes).all())
+
+
+def _signs(response, hashes):
+    return hashes.view(np.int64) * (response.weights * 2.0**-63)
+
+
+def _joint_sums(design, signs):
+    parts = [[signs.sum()], signs @ design.X]
+    parts += [] if design.offset is None else [[signs @ design.offset]]
+    parts += [] if design.sparse is None else [signs @ design.sparse]
+    for block in design.blocks:
+        columns = [signs] if block.z is None else (block.z * signs[:, None]).T
+        sums = [np.bincount(block.refs, column, block.n_levels) for column in columns]
+        parts.append([level_sums @ level_sums for level_sums in sums])
+    return np.concatenate(parts)
+
+
+def _absolute(design):
+    """The design of the columns' absolute values."""
+    blocks = [replace(b, z=None if b.z is None else np.abs(b.z)) for b in design.blocks]
+    return replace(
+        design,
+        X=abs(design.X),
+        blocks=tuple(blocks),
+        offset=None if design.offset is None else np.abs(design.offset),
+        sparse=None if design.sparse is None else abs(design.sparse),
+    )
 
 
 def _check_comparable(models):
@@ -139,6 +200,30 @@ def _check_comparable(models):
             "fixed parts, and REML's likelihoods are of different data then: fit them by "
             "method='ml'",
         )
+
+
+def _check_nested(models, table):
+    """ValueError where more parameters have less likelihood, beyond errors of those."""
+    errors = np.array([_chi2_error(models[k]) for k in table.index])
+    allowed = LEAST_CHI2 + LEAST_RELATIVE * table["deviance"].abs().to_numpy()
+    allowed[1:] += errors[1:] + errors[:-1]
+    lower = ((table["df"] > 0) & (table["chi2"] < -allowed)).to_numpy()
+    if lower.any():
+        at = int(np.argmax(lower))
+        small, large = table.index[at - 1], table.index[at]
+        raise ValueError(
+            f"models: model {large} has more parameters than model {small} and a lower likelihood "
+            f"(chi2 = {table['chi2'].iloc[at]:.4g}): model {small} is not nested in it, one of the "
+            "fits has not converged, or their rows of X are in another order beside y."
+        )
+
+
+def _chi2_error(model):
+    """What Monte Carlo errors of a model's likelihood and estimates make of chi2, at most."""
+    std = np.sqrt(np.maximum(np.diag(model.result_.natural_cov), 0.0))
+    known = std > 0
+    shares = model.result_.mc_error[known] / std[known]
+    return MOST_ERRORS * (2 * model.loglik_error_ + np.sum(shares**2))
 
 
 def _check_families(models):

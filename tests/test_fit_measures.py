@@ -188,6 +188,38 @@ def test_the_data_of_a_fit_are_known_in_any_order_and_number():
         assert known(*other) != one
 
 
+@pytest.mark.parametrize("family", ["gaussian", "poisson"])
+def test_the_rows_of_the_fit_are_whole_ones(family):
+    """X and y in another order together are the same data; one of them alone is not."""
+    rng = np.random.default_rng(2)
+    X = pd.DataFrame(
+        {"x": 1e6 + rng.normal(size=90), "z": rng.normal(size=90), "g": np.arange(90) // 10}
+    )
+    y = pd.Series(rng.poisson(np.exp(X["z"] / 2)))
+    parameters = {"fixed_effects": ["x"], "offset": "z", "family": family}
+    model = MixedEffectsRegressor(["(1 + z | g)"], e_step="laplace", **parameters)
+    weight = 1 + np.arange(90) % 2
+    model.fit(X, y, sample_weight=weight)
+    order = rng.permutation(np.repeat(np.arange(90), weight))
+    model._training(X.iloc[order], y.iloc[order], None)
+    model.update(X[:1].assign(g=-1), y[:1])
+    # A level that comes first moves the others.
+    model._training(X[::-1], y[::-1], weight[::-1])
+    for column in X:
+        moved = X.assign(**{column: np.roll(X[column], 2)})
+        with pytest.raises(ValueError, match="X: each row must be that of the fit for its y"):
+            model._training(moved, y, weight)
+
+
+def test_anova_refuses_more_parameters_with_less_likelihood(sleepstudy):
+    X, y = sleepstudy
+    small = MixedEffectsRegressor(["Subject"], method="ml").fit(X, y)
+    large = MixedEffectsRegressor(["(1 + Days | Subject)"], method="ml")
+    large.fit(X.sample(frac=1, random_state=0), y.to_numpy())
+    with pytest.raises(ValueError, match=r"model 0 has more parameters than model 1 .* nested"):
+        anova(large, small)
+
+
 def test_poisson_is_negative_binomials_bound():
     rng = np.random.default_rng(1)
     X = pd.DataFrame({"x": rng.normal(size=200), "z": rng.normal(size=200)})
