@@ -12,20 +12,23 @@ from sklmm.result import natural_names
 
 #: Change of eta beyond which a parameter is no rounding's share of a direction.
 MOVES = 1e-6
+#: Bounds of a parameter of the family by its constraint; one that is pinned has none.
+BOUNDS = {"positive": (0.0, np.inf), "unit": (0.0, 1.0)}
 
 
 @dataclass(frozen=True)
 class Labels:
     """Names of an `EMResult`'s entries.
 
-    coef; blocks, (term, coefficient names) a covariance; family, the family's parameters; classes
-    of an ordinal response, else None; sparse, names of the columns that are kept sparse, which come
-    after `coef`, and order, the rows of the two in the table's order.
+    coef; blocks, (term, coefficient names) a covariance; family, the constraints of the family's
+    parameters by name; cutpoints of an ordinal response, else None; sparse, names of the columns
+    that are kept sparse, which come after `coef`, and order, the rows of the two in the table's
+    order.
     """
 
     coef: list
     blocks: list
-    family: list
+    family: dict
     cutpoints: list | None = None
     sparse: tuple = ()
     order: np.ndarray | None = None
@@ -46,7 +49,7 @@ class Labels:
         if response.family.name == "ordinal":
             cutpoints = [f"{a}|{b}" for a, b in pairwise(classes)]
         order = spec.order if spec.sparse else None
-        return cls(coef, pairs, list(response.parameters), cutpoints, spec.sparse_names, order)
+        return cls(coef, pairs, dict(response.parameters), cutpoints, spec.sparse_names, order)
 
     @property
     def n_fixed(self):
@@ -62,15 +65,16 @@ class Labels:
 
     @property
     def bounds(self):
-        """(lower, upper) bounds [m] of the parameters in `names`: of SDs 0, of correlations 1."""
-        lower = [np.full(self.n_fixed, -np.inf)]
+        """(lower, upper) bounds [m] of `names`: 0 of SDs, 1 of correlations."""
+        free = -np.inf, np.inf
+        pairs = [free] * self.n_fixed
         for _, names in self.blocks:
             r = len(names)
-            lower += [np.zeros(r), np.full(r * (r - 1) // 2, -1.0)]
+            pairs += [(0.0, np.inf)] * r + [(-1.0, 1.0)] * (r * (r - 1) // 2)
         if not self.cutpoints:
-            lower += [[0.0 if name == "sigma" else -np.inf] for name in self.family]
-        lower = np.concatenate(lower)
-        return lower, np.where(lower == -1.0, 1.0, np.inf)
+            pairs += [BOUNDS.get(kind, free) for kind in self.family.values()]
+        lower, upper = np.array(pairs).reshape(-1, 2).T
+        return lower, upper
 
     @property
     def matrix(self):
@@ -182,7 +186,8 @@ def variance_components_table(labels, result):
 def wald_intervals(labels, result, level):
     """Wald intervals of the coefficients and of SDs, correlations and family parameters.
 
-    SDs' are cut at 0; those of correlations are of Fisher's z, atanh.
+    They are cut at the bounds of SDs and family parameters; those of correlations are of Fisher's
+    z, atanh.
     """
     estimate, std, n = reported(labels, result)
     quantile = np.full(len(std), norm.ppf(0.5 + level / 2))
@@ -191,8 +196,8 @@ def wald_intervals(labels, result, level):
     half, value = (quantile * std).to_numpy(), estimate.to_numpy()
     lower, upper = value - half, value + half
     least, most = (bound[labels.n_fixed :] for bound in labels.bounds)
-    lower[n:] = np.maximum(lower[n:], least)
-    corr = n + np.flatnonzero(most == 1.0)
+    lower[n:], upper[n:] = np.maximum(lower[n:], least), np.minimum(upper[n:], most)
+    corr = n + np.flatnonzero(least == -1.0)
     r = value[corr]
     with np.errstate(divide="ignore", invalid="ignore"):
         z, width = np.arctanh(r), half[corr] / (1 - r**2)

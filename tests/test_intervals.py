@@ -7,6 +7,7 @@ import pytest
 from sklmm import Gaussian, MixedEffectsClassifier, MixedEffectsRegressor, RandomEffect
 from sklmm.datasets import load_dyestuff
 from sklmm.engine.profile import Profile
+from sklmm.inference import Labels
 
 #: lme4 1.1-31: confint(lmer(Reaction ~ Days + (1 + Days | Subject)), oldNames = FALSE).
 SLEEPSTUDY = {
@@ -95,6 +96,27 @@ def test_intervals_are_within_the_parameters_bounds():
     assert abs(r) + half > 1
     fisher = np.tanh(np.arctanh(r) + np.array([-1, 1]) * half / (1 - r**2))
     np.testing.assert_allclose(model.conf_int().loc["corr(g, Intercept, x)"], fisher, rtol=1e-5)
+
+
+def test_wald_intervals_are_within_the_bounds_of_the_familys_parameters():
+    """Underdispersed counts, whose dispersion is 0 but for its error."""
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"g": np.arange(240) // 12})
+    y = rng.binomial(20, 0.2 * np.exp(0.3 * rng.normal(size=20))[X["g"]])
+    model = MixedEffectsRegressor(["g"], family="negative_binomial", e_step="laplace").fit(X, y)
+    estimate, std = (part["dispersion"] for part in model._estimates())
+    assert 0 < estimate < 1.9 * std
+    lower, upper = model.conf_int().loc["dispersion"]
+    assert lower == 0.0
+    np.testing.assert_allclose(upper, estimate + 1.959964 * std)
+
+
+def test_the_bounds_of_each_constraint():
+    constraints = {"scale": "positive", "inflation": "unit", "skew": "real", "df": 4.0}
+    lower, upper = Labels(["x"], [("g", ("a", "b"))], constraints).bounds
+    inf = np.inf
+    np.testing.assert_array_equal(lower, [-inf, 0, 0, -1, 0, 0, -inf, -inf])
+    np.testing.assert_array_equal(upper, [inf, inf, inf, 1, inf, 1, inf, inf])
 
 
 @pytest.mark.slow

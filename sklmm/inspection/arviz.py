@@ -138,8 +138,7 @@ def _parameter_draws(model, labels, deviations, rng):
     result, p = model.result_, len(deviations)
     values, first = result.natural, len(result.natural) - len(labels.family)
     cov = np.nan_to_num(result.natural_cov, posinf=0.0, neginf=0.0)
-    kinds = model._family.parameters(len(labels.cutpoints) + 1 if labels.cutpoints else None)
-    kinds = ["real"] * first + [kinds[name] for name in labels.family]
+    kinds = ["real"] * first + list(labels.family.values())
     scale = np.ones(p + len(values))
     for i, (kind, value) in enumerate(zip(kinds, values, strict=True), start=p):
         if kind == "positive":
