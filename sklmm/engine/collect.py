@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from sklmm.engine.identify import unidentified
 from sklmm.engine.m_step import MIN_SIGMA, free_mask, is_singular
 from sklmm.result import EMResult, Status
 
@@ -110,18 +109,18 @@ def collect(algorithm, last, posterior, history, trace, stopped=False):
     jacobian = np.zeros((q + len(space.natural(theta)), p + space.size - space.p))
     jacobian[:q, :p] = problem.basis * problem.y_scale
     jacobian[q:, p:] = space.jacobian(theta)[:, space.p :]
-    cov = _joint(last.covariance, p, jacobian.shape[1])
+    cov = _joint(last.covariance, jacobian.shape[1])
     if posterior.beta_cov is not None:
         cov[:p, :p] = posterior.beta_cov
     natural_cov = jacobian @ cov @ jacobian.T
-    undetermined = _undetermined(space)
+    undetermined = space.undetermined
     unknown = undetermined | _without_error(space, theta, last.covariance)
     unknown = np.flatnonzero(np.concatenate([problem.dropped, unknown]))
     natural_cov[unknown] = natural_cov[:, unknown] = np.nan
     # A noisy algorithm stopped before it could estimate its error does not know it.
     mc_error = np.full(len(jacobian), np.nan if algorithm.stochastic else 0.0)
     if last.spread is not None and np.isfinite(last.spread).all():
-        spread = jacobian @ _joint(last.spread, p, jacobian.shape[1]) @ jacobian.T
+        spread = jacobian @ _joint(last.spread, jacobian.shape[1]) @ jacobian.T
         mc_error = np.sqrt(np.maximum(np.diag(spread), 0.0))
     status, moving = _verdict(algorithm, last, history, natural_cov, mc_error)
     if moving is not None and undetermined.any():
@@ -183,8 +182,8 @@ def _sparse_part(problem, posterior):
     return {"sparse_coef": coef, "sparse_std": std, "sparse_root": root.astype(np.float32)}
 
 
-def _joint(cov, p, size):
-    """[p + m, p + m] from a covariance of all of (beta, theta) or of its last entries."""
+def _joint(cov, size):
+    """[size, size] from a covariance of all of (beta, theta) or of its last entries."""
     out = np.zeros((size, size))
     if cov is not None:
         first = size - len(cov)
@@ -223,13 +222,6 @@ def _singular(space, theta):
     family = np.zeros(len(space.parameters), bool)
     family[:] = sigma <= MIN_SIGMA
     return np.concatenate([*blocks, family])
-
-
-def _undetermined(space):
-    """Entries of `natural` that the design leaves undetermined."""
-    gaussian = "sigma" in space.parameters and len(space.parameters) == 1
-    found, sigma = unidentified(space.problem, gaussian and bool(space.estimated))
-    return np.concatenate([found, np.full(len(space.parameters), sigma)])
 
 
 def _without_error(space, theta, covariance):

@@ -8,6 +8,7 @@ of level j
     tr D_ab D_cd = m_ab m_cd / 2 sum_j (G_ac G_bd + G_ad G_bc)_j,    m = 2 off the diagonal, else 1.
 
 A column of slopes that is constant within the levels is what usually makes the D_i dependent.
+Several linear predictors share no row and have the same Z each: what holds of one holds of all.
 """
 
 import numpy as np
@@ -24,13 +25,15 @@ def unidentified(problem, residual):
 
     `residual` says that V has a sigma^2 which is estimated.
     """
-    found, sigma = [np.zeros((b.r, b.r), bool) for b in problem.blocks], False
-    for group in _partitions(problem.blocks):
-        for null in _null_vectors(problem, group, residual):
+    d, sigma = problem.d, False
+    blocks = problem.blocks[::d]
+    found = [np.zeros((b.r, b.r), bool) for b in blocks]
+    for group in _partitions(blocks):
+        for null in _null_vectors(problem, [blocks[k] for k in group], residual):
             sigma |= bool(abs(null[-1, -1]) > SHARE)
             first = 0
             for k in group:
-                A = problem.z_bases[k]
+                A = problem.z_bases[k * d]
                 part = slice(first, first + len(A))
                 size = np.linalg.norm(A, axis=1)
                 found[k] |= np.abs(A @ null[part, part] @ A.T) > SHARE * np.outer(size, size)
@@ -39,7 +42,7 @@ def unidentified(problem, residual):
     for own in found:
         sd = np.diag(own)
         corr = own | sd[:, None] | sd
-        flags += [sd, corr[np.tril_indices(len(own), -1)]]
+        flags += d * [sd, corr[np.tril_indices(len(own), -1)]]
     return np.concatenate([*flags, np.zeros(0, bool)]), sigma
 
 
@@ -64,15 +67,15 @@ def _is_same(one, other):
     return np.array_equal(partner[one.refs], other.refs)
 
 
-def _null_vectors(problem, group, residual):
+def _null_vectors(problem, blocks, residual):
     """Changes of the covariances [R + 1, R + 1], sigma^2's last, that leave V as it is."""
-    blocks = [problem.blocks[k] for k in group]
     if len(blocks) == 1:
         G = blocks[0].crossprod
     else:
-        z = np.concatenate([b.z for b in blocks], axis=1)
-        G = cross_product(blocks[0].refs, z, problem.weights, blocks[0].n_levels)
-    member = np.repeat(np.arange(len(group)), [b.r for b in blocks])
+        own = slice(None, None, problem.d)
+        z = np.concatenate([b.z[own] for b in blocks], axis=1)
+        G = cross_product(blocks[0].refs[own], z, problem.weights[own], blocks[0].n_levels)
+    member = np.repeat(np.arange(len(blocks)), [b.r for b in blocks])
     free = np.repeat([b.sd is None for b in blocks], [b.r for b in blocks])
     a, b = np.nonzero(np.tril((member[:, None] == member) & free))
     twice = 2.0 - (a == b)

@@ -54,7 +54,8 @@ class Problem:
     linear predictor. `reml` integrates the coefficients out, `sigma` is the pinned residual SD (in
     standard units) or None, and `sigma_unit` what it is multiplied by besides y's scale. `perfect`
     says that the fixed part alone reproduces y. `columns`, the sparse part's, are None without one;
-    y lacks what `columns.start` explains. y_scale is eta's unit, and y's to the `power`.
+    y lacks what `columns.start` explains. y_scale is eta's unit, and y's to the `power`. d is the
+    number of linear predictors a row of the table has, a row each here.
     """
 
     y: np.ndarray
@@ -74,6 +75,7 @@ class Problem:
     sigma_unit: float = 1.0
     columns: Columns | None = None
     power: int = 1
+    d: int = 1
 
     @property
     def log_unit(self):
@@ -392,4 +394,5 @@ def stacked(problem, d):
         basis=np.kron(np.eye(d), problem.basis),
         z_bases=tuple(A for A in problem.z_bases for _ in range(d)),
         log_det_basis=d * problem.log_det_basis,
+        d=d,
     )

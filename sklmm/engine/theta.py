@@ -5,6 +5,7 @@ those in (0, 1). Under REML beta is integrated out and is no part of theta.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy.linalg import block_diag
 from scipy.special import expit, logit
 
 from sklmm.engine.e_step.base import vech_indices
+from sklmm.engine.identify import unidentified
 from sklmm.result import natural
 
 #: Of differences of gradients, in float64.
@@ -63,6 +65,13 @@ class Space:
         parts = [np.full(b.r * (b.r + 1) // 2, b.sd is None) for b in self.problem.blocks]
         ones = np.ones(len(self.estimated), bool)
         return np.concatenate([np.ones(self.p, bool), *parts, ones])
+
+    @cached_property
+    def undetermined(self):
+        """Entries of `natural` that the design leaves undetermined."""
+        gaussian = "sigma" in self.parameters and len(self.parameters) == 1
+        found, sigma = unidentified(self.problem, gaussian and bool(self.estimated))
+        return np.concatenate([found, np.full(len(self.parameters), sigma)])
 
     def join(self, theta):
         """Flat theta; under REML without the beta that an estimate shows."""
