@@ -118,12 +118,8 @@ class Latent:
                 return Equations(self, theta, small.safe_weights(self, theta, x, weights))
         return equations
 
-    def shift(self, theta, equations, centre, tol=DRAW_TOL):
-        """How the mode `centre` [P] moves with theta, [P, m]."""
-        return self.motion(theta, equations, centre, tol)[0]
-
     def motion(self, theta, equations, centre, tol=DRAW_TOL):
-        """`shift`, and the derivative of the gradient in x with theta, [P, m] each."""
+        """How the mode `centre` [P] moves with theta, and the gradient in x there: [P, m] each."""
         m = self.space.size
         push = self._slope(theta, centre, np.zeros((len(centre), m)), np.eye(m))
         shift = equations.solve(push, tol)
