@@ -1,0 +1,51 @@
+"""Newton's method on noisy scores: of a quadratic likelihood, and with missing data."""
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from sklmm.engine.stochastic_newton import (
+    LEAST_OBSERVED,
+    average,
+    missing_share,
+    newton,
+    observed_information,
+)
+
+#: Three parameters, of very different units, the second pinned.
+SPACE = SimpleNamespace(free=np.array([True, False, True]), size=3)
+UNIT = np.array([1e-4, 1.0, 1e3])
+COMPLETE = np.array([[3.0, 0.2, 1.0], [0.2, 1.0, 0.1], [1.0, 0.1, 2.0]]) / np.outer(UNIT, UNIT)
+BEST = np.array([2.0, 0.0, -1.0]) * UNIT
+
+
+def test_pseudo_values_average_to_the_maximum_wherever_the_scores_were_taken():
+    rng = np.random.default_rng(0)
+    thetas = UNIT * rng.normal(size=(40, 3)) * SPACE.free
+    noise = rng.normal(size=(20, 3, 4)) / UNIT[:, None]
+    noise = np.concatenate([noise, -noise])
+    window = [
+        (t, (COMPLETE @ (BEST - t))[:, None] + away) for t, away in zip(thetas, noise, strict=True)
+    ]
+    estimate, error, drift = average(SPACE, window, COMPLETE)
+    np.testing.assert_allclose(estimate, BEST, rtol=1e-10)
+    np.testing.assert_allclose(drift, BEST - thetas.mean(axis=0), rtol=1e-10)
+    assert error[1] == 0
+    assert (error[[0, 2]] > 0).all()
+
+
+def test_a_step_ends_at_the_maximum_and_goes_uphill_where_there_is_none():
+    score = COMPLETE @ BEST
+    step, decrement = newton(SPACE, COMPLETE, score)
+    np.testing.assert_allclose(step, BEST, rtol=1e-10)
+    np.testing.assert_allclose(decrement**2, score @ BEST, rtol=1e-10)
+    assert score @ newton(SPACE, -COMPLETE, score)[0] > 0
+
+
+def test_louis_formula_stays_positive():
+    observed = observed_information(SPACE, COMPLETE, 0.3 * COMPLETE)
+    both = np.outer(SPACE.free, SPACE.free)
+    np.testing.assert_allclose(observed, 0.7 * COMPLETE * both, rtol=1e-10)
+    np.testing.assert_allclose(missing_share(SPACE, COMPLETE, 0.3 * COMPLETE), 0.3, rtol=1e-10)
+    observed = observed_information(SPACE, COMPLETE, 2 * COMPLETE)
+    np.testing.assert_allclose(observed, LEAST_OBSERVED * COMPLETE * both, rtol=1e-10)
