@@ -7,6 +7,8 @@ from sklmm.result import EMResult, Status
 
 MAX_TRACE = 512
 MAX_TRACE_NUMBERS = 4_000_000
+#: Share of a variance that a negative part of theta's covariance may take away.
+INDEFINITE = 0.01
 
 
 def theta_covariance(problem, information):
@@ -115,7 +117,8 @@ def collect(algorithm, last, posterior, history, trace, stopped=False):
     natural_cov = jacobian @ cov @ jacobian.T
     undetermined = space.undetermined
     unknown = undetermined | _without_error(space, theta, last.covariance)
-    unknown = np.flatnonzero(np.concatenate([problem.dropped, unknown]))
+    unknown = np.concatenate([problem.dropped, unknown])
+    unknown = np.flatnonzero(unknown | indefinite(last.covariance, jacobian))
     natural_cov[unknown] = natural_cov[:, unknown] = np.nan
     # A noisy algorithm stopped before it could estimate its error does not know it.
     mc_error = np.full(len(jacobian), np.nan if algorithm.stochastic else 0.0)
@@ -191,6 +194,21 @@ def _joint(cov, size):
     return out
 
 
+def indefinite(cov, jacobian):
+    """Rows of a Jacobian [k, m] whose variance an indefinite covariance of theta does not tell.
+
+    It is the inverse of an information away from a maximum, and belongs to the last entries of the
+    Jacobian's columns.
+    """
+    if cov is None or not len(cov):
+        return np.zeros(len(jacobian), bool)
+    scale = np.sqrt(np.abs(np.diag(cov)))
+    scale = np.where(scale > 0, scale, 1.0)
+    values, vectors = np.linalg.eigh(cov / np.outer(scale, scale))
+    parts = (jacobian[:, -len(cov) :] @ (scale[:, None] * vectors)) ** 2
+    return parts @ np.maximum(-values, 0.0) > INDEFINITE * (parts @ np.maximum(values, 0.0))
+
+
 def _verdict(algorithm, last, history, natural_cov, mc_error):
     """How the fit ended, and which estimate moves most if it did not converge."""
     if last.done:
@@ -208,6 +226,8 @@ def _verdict(algorithm, last, history, natural_cov, mc_error):
     std = np.sqrt(np.maximum(np.diag(natural_cov), 0.0))
     with np.errstate(invalid="ignore"):
         relative = np.where(std > 0, change / np.where(std > 0, std, 1.0), 0.0)
+    if not (std > 0).any():
+        relative = change
     return Status.MAX_ITER, int(np.argmax(relative))
 
 
