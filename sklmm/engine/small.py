@@ -119,7 +119,7 @@ class Factorised:
 
     def leverages(self):
         """C^-1 w_i at row i's own levels, w_i its row of W: of beta [n, p], of blocks [n, r]."""
-        solved = self.W @ np.linalg.inv(self.C) if len(self.C) else self.W
+        solved = self.W @ self.solve(np.eye(len(self.U))) if len(self.U) else self.W
         n = np.arange(len(solved))[:, None]
         return solved[:, : self.p], [solved[n, places] for places in self.rows._of_rows]
 

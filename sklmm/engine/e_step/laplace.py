@@ -91,7 +91,7 @@ class Laplace:
             done = decrement < self.tol or creeping or kink
             following = chart.back(chart.t + ahead.step)
             yield self._step(here, following, decrement, done, information)
-            new = self._point(following)
+            new = self._trial(following)
             ratio = rise(here, new, chart, ahead) / ahead.rise
             radius = updated_radius(radius, ahead, ratio)
             information = learnt(information, here, new, chart, ahead, ratio > LEAST_RATIO)
@@ -127,6 +127,15 @@ class Laplace:
     def _point(self, flat, mode=None):
         value, scores, loglik = self.evaluate(self.space.split(flat), mode)
         return Point(flat, value, scores.mean(axis=1), loglik, scores, self.mode)
+
+    def _trial(self, flat):
+        """A `_point` that need not exist: where C is singular its log-likelihood is -inf."""
+        mode = self.mode
+        try:
+            return self._point(flat)
+        except np.linalg.LinAlgError:
+            self.mode, nothing = mode, np.full(len(flat), np.nan)
+            return Point(flat, -np.inf, nothing, -np.inf, nothing[:, None], mode)
 
     def _step(self, here, following, decrement, done, information):
         """The `EMStep` of a point, and of the step from it to `following`."""
