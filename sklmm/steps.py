@@ -87,7 +87,10 @@ class Laplace(EStep):
         The second derivative of a row's log density in its linear predictor that ``log |C|`` has:
         its own one, as in TMB, or its mean over the responses, as in lme4. They are the same for
         ordinal models and for the canonical links (Poisson's log, the binomial's logit); elsewhere
-        the observed one is nearer to the integral. Where probes are needed it is the expected one.
+        the observed one is nearer to the integral. It is the expected one in any case where probes
+        are needed, and for the Student t, the gamma family by the identity link and the negative
+        binomial by other links than the log: these are not log-concave, so that the observed ``C``
+        may be singular at a mode, where the approximation has no bound.
 
     References
     ----------

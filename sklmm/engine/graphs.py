@@ -24,8 +24,9 @@ from sklmm.engine.theta import CONSTRAINTS
 
 #: Likelihoods whose functions are kept.
 KEPT = 64
-#: Curvatures stay above this fraction of their mean.
+#: Curvatures stay above this fraction of their median, of MEDIAN_ROWS rows at most.
 FLOOR = 1e-7
+MEDIAN_ROWS = 1024
 
 _DENSITIES = {
     "gaussian": Gaussian,
@@ -57,6 +58,19 @@ class Graphs(NamedTuple):
     slopes: object
 
 
+def observes(like):
+    """Whether Laplace's log |C| can have the observed curvature: where log f is (nearly) concave.
+
+    Elsewhere C may lose its rank at a mode, and -log |C| / 2 has no bound. The beta density is
+    convex only for an eta that is far on the wrong side of y.
+    """
+    return like.distribution is not None or like.link not in _density(like).convex_links
+
+
+def _density(like):
+    return _DENSITIES.get(like.name) or _DENSITIES[like.name, like.link]
+
+
 @lru_cache(maxsize=KEPT)
 def graphs(like):
     """`Graphs` of a likelihood."""
@@ -64,7 +78,7 @@ def graphs(like):
         from sklmm.engine.traced import traced_graphs
 
         return Graphs(*traced_graphs(like))
-    make = _DENSITIES.get(like.name) or _DENSITIES[like.name, like.link]
+    make = _density(like)
 
     def at(y, eta, raw):
         y, eta, raw = np.asarray(y, float), np.asarray(eta, float), np.asarray(raw, float)
@@ -101,5 +115,7 @@ def graphs(like):
 
 def _above_floor(weights, eta):
     weights = np.broadcast_to(np.maximum(weights, 0.0), np.shape(eta))
-    floor = FLOOR * weights.mean(axis=0, keepdims=True)
+    # A median, as the mean is that of one row where its curvature is huge: of some rows, for speed.
+    median = np.median(weights[:: len(weights) // MEDIAN_ROWS + 1], axis=0, keepdims=True)
+    floor = FLOOR * np.where(median > 0, median, weights.mean(axis=0, keepdims=True))
     return np.maximum(weights, np.maximum(floor, np.finfo(np.float32).tiny))

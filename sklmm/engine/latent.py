@@ -11,6 +11,7 @@ import numpy as np
 
 from sklmm.engine import small
 from sklmm.engine.equations import DRAW_TOL, EXACT_TOL, SOLVE_TOL, Equations
+from sklmm.engine.graphs import observes
 from sklmm.engine.theta import STEP, Space
 from sklmm.engine.unknowns import Layout
 
@@ -27,7 +28,8 @@ class Latent:
     """Arrays and steps of a problem under a likelihood, compiled but of small tables.
 
     `direct` asks for steps in NumPy, whatever the number of rows, where C can be factorised; and
-    `observed` for the observed curvature in Laplace's log |C|.
+    `observed` for the observed curvature in Laplace's log |C|, which a density that is not concave
+    in its predictor does not have.
     """
 
     def __init__(self, problem, likelihood, parameters, reml=None, direct=False, observed=True):
@@ -42,7 +44,7 @@ class Latent:
         self.fixed = fixed
         self.n_rows = len(problem.y)
         self.direct = direct and likelihood.distribution is None
-        self.observed = observed
+        self.observed = observed and observes(likelihood)
         #: Of a table whose steps are not compiled but for those of every iteration.
         self.rows = small.Rows.of(self.problem, self.layout, self.space.size, self.direct)
 

@@ -33,6 +33,9 @@ class Density:
     logarithms of the parameters, which are all positive.
     """
 
+    #: Links by which log f is convex in eta beside its maximum, for any y or for y far from it.
+    convex_links = ()
+
     def __init__(self, y, eta, parameters, link):
         self.y, self.eta, self.link = y, eta, link
         for name, value in parameters.items():
@@ -73,6 +76,8 @@ class Gaussian(Density):
 
 class StudentT(Density):
     """(y - eta) / sigma ~ t(df), with h = df / 2 and w = z^2 / df."""
+
+    convex_links = ("identity",)
 
     @cached_property
     def _h(self):
@@ -168,6 +173,9 @@ class Poisson(PositiveMean):
 class NegativeBinomial(PositiveMean):
     """Var[y] = mu + dispersion mu^2, size the dispersion's inverse."""
 
+    # Of y = 0 where dispersion mu > 1, and by the identity link everywhere.
+    convex_links = ("sqrt", "identity")
+
     @cached_property
     def _size(self):
         return 1 / self.dispersion
@@ -217,6 +225,9 @@ class NegativeBinomial(PositiveMean):
 
 class Gamma(PositiveMean):
     """Var[y] = mu^2 / shape."""
+
+    # Where mu > 2 y.
+    convex_links = ("identity",)
 
     @cached_property
     def _log_ratio(self):

@@ -5,11 +5,22 @@ import pandas as pd
 import pytest
 from scipy import special
 from scipy.optimize import minimize
+from sklearn.exceptions import ConvergenceWarning
 
-from sklmm import Bernoulli, MixedEffectsRegressor, RandomEffect
+from sklmm import (
+    Bernoulli,
+    Gamma,
+    MixedEffectsRegressor,
+    NegativeBinomial,
+    Poisson,
+    RandomEffect,
+    StudentT,
+)
 from sklmm import Laplace as LaplaceStep
 from sklmm.engine import small
 from sklmm.engine.e_step.laplace import Laplace
+from sklmm.engine.graphs import graphs, observes
+from sklmm.engine.likelihood import Likelihood
 from tests.engine.test_complete import make_latent, response, table, theta_for
 from tests.laplace_study import Fit
 
@@ -186,3 +197,97 @@ def test_a_curvature_far_from_the_expected_one():
     found = model.result_.covariances[0][0, 0]
     nearby = MixedEffectsRegressor([RandomEffect("g", sd=np.sqrt(found) + 0.05)], family="gamma")
     assert nearby.set_params(e_step="laplace").fit(X, y).loglik_ < model.loglik_
+
+
+def test_densities_that_are_not_log_concave():
+    """Negative curvatures make C singular at a fold of the mode, and -log |C| / 2 infinite."""
+    rng = np.random.default_rng([9, 2])
+    X = pd.DataFrame({"g": np.repeat(np.arange(30), 4), "x": rng.normal(size=120)})
+    slope = 0.5 + 0.4 * rng.normal(size=30)[X["g"]]
+    y = slope * X["x"] + 0.7 * rng.normal(size=30)[X["g"]] + 0.5 * rng.standard_t(2, 120)
+    found = []
+    for curvature in ("observed", "expected"):
+        model = MixedEffectsRegressor.from_formula("y ~ x + (1 + x | g)", family="student_t")
+        model.set_params(e_step=LaplaceStep(curvature=curvature)).fit(X.assign(y=y))
+        assert model.converged_
+        assert (model.result_.variance_se > 0.05).all()
+        found.append(model.loglik_)
+    assert found[0] == found[1]
+
+
+CONCAVE = [Poisson(link) for link in Poisson.links] + [Gamma(link) for link in ("log", "inverse")]
+CONCAVE += [Bernoulli(link) for link in Bernoulli.links] + [NegativeBinomial()]
+CONVEX = [StudentT(), Gamma("identity"), NegativeBinomial("identity"), NegativeBinomial("sqrt")]
+
+
+@pytest.mark.parametrize("family", CONCAVE + CONVEX, ids=repr)
+def test_the_observed_curvature_is_that_of_concave_densities(family):
+    like = Likelihood.of(family)
+    y, eta = np.array([1e-3, 0.5, 0.9]), np.linspace(0.05, 8, 60)
+    if "Bernoulli" in repr(family):
+        y = np.array([0.0, 1.0])
+    elif not isinstance(family, Gamma | StudentT):
+        y = np.array([0.0, 1.0, 7.0])
+    raw = np.full((len(like.names), len(eta)), 0.3)
+    (bend,) = graphs(like).observed(y, np.tile(eta, (len(y), 1)), raw)
+    assert (bend.min() > -1e-12) == observes(like)
+
+
+def test_an_indefinite_information_tells_no_standard_errors():
+    """Away from a maximum: of what it says nothing about they are nan, not 0; others stay."""
+    rng = np.random.default_rng(0)
+    g, row, x = rng.integers(12, size=60), np.arange(60), rng.normal(size=60)
+    eta = 1 + 0.8 * rng.normal(size=12)[g] * x + 0.8 * rng.normal(size=12)[g]
+    y = rng.poisson(np.exp(eta + 0.5 * rng.normal(size=60)))
+    X = pd.DataFrame({"g": g, "row": row, "x": x})
+    model = MixedEffectsRegressor(["(1 + x | g)", "row"], fixed_effects=["x"], max_iter=3)
+    model.set_params(family="negative_binomial", e_step="laplace")
+    with pytest.warns(ConvergenceWarning, match="max_iter"):
+        model.fit(X, y)
+    assert np.isnan(model.result_.variance_se).tolist() == [False, False, False, True, True]
+    assert (model.fixed_effects_["std_error"] > 0.1).all()
+    assert np.isfinite(model.predict(X)).all()
+
+
+@pytest.mark.parametrize("seed", [11, 14])
+def test_a_trial_where_c_is_singular_is_a_step_not_taken(seed):
+    rng = np.random.default_rng([31, seed])
+    X = pd.DataFrame({"g": np.repeat(np.arange(25), 8), "x": rng.uniform(-1, 1, size=200)})
+    mu = 2 + 0.5 * X["x"] + 0.4 * rng.normal(size=25)[X["g"]]
+    mu = np.maximum(mu + 0.2 * rng.normal(size=25)[X["g"]] * X["x"], 0.1)
+    X["y"] = rng.gamma(2, mu / 2)
+    model = MixedEffectsRegressor.from_formula("y ~ x + (1 + x | g)", family=Gamma("identity"))
+    assert model.set_params(e_step="laplace").fit(X).converged_
+
+
+def test_a_trial_point_that_does_not_exist(table):
+    """The radius shrinks, and the fit ends where it does without it."""
+    y, found = response("poisson", np.random.default_rng(1)), []
+    for broken in ((), (2, 3)):
+        algorithm = Laplace(make_latent("poisson", table, y, ["g"], direct=True), 1e-3, 0)
+        trials, trial, point = [], algorithm._trial, algorithm._point
+
+        def failing(flat, algorithm=algorithm):
+            algorithm.mode = np.full_like(algorithm.mode, np.nan)
+            raise np.linalg.LinAlgError
+
+        def one(flat, algorithm=algorithm, trials=trials, broken=broken, trial=trial, point=point):
+            trials.append(flat)
+            algorithm._point = failing if len(trials) in broken else point
+            new = trial(flat)
+            algorithm._point = point
+            return new
+
+        algorithm._trial = one
+        steps = zip(range(50), algorithm.steps(), strict=False)
+        found.append(next(step.loglik for _, step in steps if step.done))
+        assert len(trials) > len(broken)
+    assert found[0] == pytest.approx(found[1], abs=1e-5)
+
+
+def test_one_curvature_beyond_all_bounds_lifts_no_other():
+    like = Likelihood.of(Gamma("identity", shape=1.0))
+    eta = np.array([[1.0], [2.0], [4.0], [-1e60]])
+    (W,) = graphs(like).curvature(np.ones(4), eta, np.zeros((0, 1)))
+    assert W[3] > 1e100
+    np.testing.assert_allclose(W[:3, 0], [1, 1 / 4, 1 / 16], rtol=1e-12)
