@@ -274,7 +274,8 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
         y = self._validate_target(table, y)
         table, response = bound(table, y, sample_weight, self._bind_new)
         spec = self._spec.grown(table)
-        result = updated(self.result_, spec.apply(table), response, self._spec, spec)
+        curvature = getattr(self.e_step, "curvature", "observed")
+        result = updated(self.result_, spec.apply(table), response, self._spec, spec, curvature)
         with restoring(self):
             self._spec, self.result_ = spec, result
             self._set_effects(result)

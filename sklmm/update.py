@@ -5,7 +5,8 @@ The levels S that the new rows have are updated jointly; their prior is each one
     b_j ~ N(m_j, C_j)  (new levels: N(0, Sigma)),     b_j = m_j + L_j u_j,   C_j = L_j L_j^T,
 
 so that u has the mixed-model equations of the engine, one solve for a Gaussian model and a few of
-Newton's for others (Laplace's approximation), by the same solvers as a fit's:
+Newton's for others (Laplace's approximation, with the curvature W of a fit's), by the same solvers
+as a fit's:
 
     (Z_S^T W Z_S + I) u = Z_S^T W (y - eta),      C_S = (Z_S^T W Z_S + I)^-1.
 
@@ -21,10 +22,11 @@ import numpy as np
 from sklmm.engine.cross import Cross, loadings, roots
 from sklmm.engine.e_step.base import rescaled
 from sklmm.engine.elimination import Dense
-from sklmm.engine.graphs import graphs
+from sklmm.engine.graphs import graphs, observes
 from sklmm.engine.iterative import Iterative
 from sklmm.engine.likelihood import Likelihood
 from sklmm.engine.problem import BlockData, Problem, reweighted
+from sklmm.engine.small import LEAST_CURVATURE
 from sklmm.engine.theta import CONSTRAINTS
 from sklmm.prediction import linear_predictor
 from sklmm.result import EXACT_ROOT, Status, own_sds
@@ -43,7 +45,7 @@ N_DRAWS = 64
 RANK_TOLERANCE = 1e-10
 
 
-def updated(result, design, response, before, after):
+def updated(result, design, response, before, after, curvature="observed"):
     """`EMResult` with the posterior of the effects given new rows as well.
 
     Parameters
@@ -55,6 +57,8 @@ def updated(result, design, response, before, after):
     response : Response
     before, after : DesignSpec
         Whose levels `result` has, and whose it gets.
+    curvature : {"observed", "expected"}
+        As `Laplace` has it.
     """
     if not design.blocks:
         raise ValueError(
@@ -74,17 +78,23 @@ def updated(result, design, response, before, after):
     d = response.n_predictors
     grown = _grown(result, design, before, after, response.family.scale_equivariant, d)
     rows = _Rows(grown, design, d)
-    equations, u = rows.mode(_density(result, response), response.weights)
+    density, observed = _densities(result, response)
+    equations, eta, u = rows.mode(density, response.weights)
+    if observed is not None and curvature == "observed":
+        equations = rows.observed(equations, observed(eta), response.weights)
     return rows.posterior(equations, u)
 
 
-def _density(result, response):
-    """Function from eta [n * d] to log p(y | eta) [n], its score and curvature [n * d]."""
+def _densities(result, response):
+    """Functions of eta [n * d]: log p(y | eta) [n], its score and expected curvature [n * d].
+
+    And its observed curvature, or None where Laplace's approximation takes the expected one.
+    """
     y = response.y
     if response.family.name == "gaussian":
         s2 = (result.sigma / response.sigma_unit) ** 2
         precision = np.full(len(y), 1 / s2)
-        return lambda eta: (-0.5 * (y - eta) ** 2 / s2, (y - eta) / s2, precision)
+        return lambda eta: (-0.5 * (y - eta) ** 2 / s2, (y - eta) / s2, precision), None
     like = Likelihood.of(response.family, response.n_classes)
     kinds = zip(like.names, like.constraints, strict=True)
     raw = np.array([CONSTRAINTS[kind][1](result.family[name]) for name, kind in kinds], float)
@@ -92,7 +102,10 @@ def _density(result, response):
     def density(eta):
         return [part[:, 0] for part in graphs(like).by_row(y, eta[:, None], raw[:, None])]
 
-    return density
+    def observed(eta):
+        return graphs(like).observed(y, eta[:, None], raw[:, None])[0][:, 0]
+
+    return density, observed if observes(like) else None
 
 
 def _grown(result, design, before, after, linear, d):
@@ -224,7 +237,7 @@ class _Rows:
         return [solved[s] for s in equations.cross.slices]
 
     def mode(self, density, weights):
-        """(Equations, u by block) at the mode of log p(y | u) - |u|^2 / 2, by Newton's method."""
+        """(Equations, eta, u by block) at the mode of log p(y | u) - |u|^2 / 2, by Newton."""
         each = np.repeat(weights, self.d)
 
         def at(eta, u):
@@ -255,7 +268,21 @@ class _Rows:
                 equations = self.equations(W)
             if decrement < NEWTON_TOL:
                 break
-        return equations, u
+        return equations, eta, u
+
+    def observed(self, equations, curvature, weights):
+        """The equations with the observed curvature [n * d], where they are factorised.
+
+        Where that makes them not positive, a share of the expected one stands in for what it lacks.
+        """
+        W = np.repeat(weights, self.d) * curvature
+        expected = equations.cross.problem.weights
+        if isinstance(equations, Iterative) or np.array_equal(W, expected):
+            return equations
+        try:
+            return self.equations(W)
+        except np.linalg.LinAlgError:
+            return self.equations(np.maximum(W, LEAST_CURVATURE * expected))
 
     def posterior(self, equations, u):
         """The result with the posterior of the levels at hand; the others are as they were."""

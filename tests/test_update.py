@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, log_softmax
 from scipy.stats import t as student
 
-from sklmm import MixedEffectsClassifier, MixedEffectsRegressor, RandomEffect
+from sklmm import Laplace, MixedEffectsClassifier, MixedEffectsRegressor, RandomEffect, update
 from sklmm.datasets import make_crossed
 from sklmm.families import StudentT
 from sklmm.result import Status
@@ -479,6 +479,40 @@ def test_other_families_take_laplaces_posterior_from_each_levels_own(name):
         whole = MixedEffectsRegressor(["g"], family=name, e_step="laplace").fit(X, y)
         gap = model.random_effects_["g"] - whole.random_effects_["g"]
         assert np.sqrt((gap**2).to_numpy().mean()) < 0.25
+
+
+@pytest.mark.parametrize("curvature", ["observed", "expected"])
+@pytest.mark.parametrize("name", ["negative_binomial", "gamma"])
+def test_a_new_level_with_the_rows_of_a_fitted_one_has_its_posterior(name, curvature):
+    rng = np.random.default_rng(3)
+    X, _ = grouped(n_rows=60, n_groups=5)
+    mu = np.exp(1.0 + 0.5 * rng.normal(size=5)[X["g"]])
+    y = rng.poisson(mu * rng.gamma(2.0, 0.5, 60)) if name != "gamma" else rng.gamma(2.0, mu / 2)
+    model = MixedEffectsRegressor(
+        ["g"], fixed_effects=[], family=name, e_step=Laplace(32, curvature)
+    )
+    model.fit(X, y).update(X.assign(g=X["g"] + 100), y)
+    for table in (model.random_effects_["g"], model.random_effects_std_["g"]):
+        np.testing.assert_allclose(table.iloc[5:], table.iloc[:5], rtol=1e-5, atol=1e-6)
+
+
+def test_where_the_observed_curvature_is_negative_a_share_of_the_expected_stands_in(monkeypatch):
+    rng = np.random.default_rng(3)
+    X, y = pd.DataFrame({"g": np.arange(60) % 5}), rng.poisson(3.0, 60)
+    y[X["g"] == 0] += 3
+    model = MixedEffectsRegressor(["g"], fixed_effects=[], family="poisson", e_step="laplace")
+    model.fit(X, y)
+    new = X[:12].assign(g=9), y[:12]
+    prior = 1 / model.cov_re_["g"].iloc[0, 0]
+    whole = copy(model).update(*new).random_effects_std_["g"].iloc[-1, 0] ** -2.0 - prior
+    densities = update._densities
+
+    def negative(*arguments):
+        return densities(*arguments)[0], lambda eta: np.full(len(eta), -9.0)
+
+    monkeypatch.setattr(update, "_densities", negative)
+    share = model.update(*new).random_effects_std_["g"].iloc[-1, 0] ** -2.0 - prior
+    assert share == pytest.approx(0.1 * whole)
 
 
 def test_a_classifier_knows_its_classes():
