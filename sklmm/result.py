@@ -85,6 +85,9 @@ class EMResult(PlainState):
         the joint root; empty without such columns.
     unbounded : ndarray [n_columns + m, k] or None
         Directions in (coef, natural) of a separated fit in which no estimate is finite.
+    indefinite : ndarray of bool [n_columns + m]
+        Which of (coef, natural) have no standard error because the information is indefinite;
+        empty where there was none to look at.
     """
 
     coef: np.ndarray
@@ -115,6 +118,7 @@ class EMResult(PlainState):
     sparse_std: np.ndarray = field(default_factory=lambda: np.zeros(0))
     sparse_root: np.ndarray = field(default_factory=lambda: np.zeros((0, 1), np.float32))
     unbounded: np.ndarray | None = None
+    indefinite: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
     def __getstate__(self):
         return super().__getstate__() | {"status": self.status.name}
@@ -132,7 +136,10 @@ class EMResult(PlainState):
     @property
     def dropped(self):
         """Coefficients of columns that depend on earlier ones and were left out, bool."""
-        return np.isnan(np.diag(self.coef_cov))
+        unknown = np.isnan(np.diag(self.coef_cov))
+        if len(self.indefinite):
+            unknown &= ~self.indefinite[: len(unknown)]
+        return unknown
 
     @property
     def effects_std(self):

@@ -118,7 +118,8 @@ def collect(algorithm, last, posterior, history, trace, stopped=False):
     undetermined = space.undetermined
     unknown = undetermined | _without_error(space, theta, last.covariance)
     unknown = np.concatenate([problem.dropped, unknown])
-    unknown = np.flatnonzero(unknown | indefinite(last.covariance, jacobian))
+    untold = indefinite(last.covariance, jacobian) & ~unknown
+    unknown = np.flatnonzero(unknown | untold)
     natural_cov[unknown] = natural_cov[:, unknown] = np.nan
     # A noisy algorithm stopped before it could estimate its error does not know it.
     mc_error = np.full(len(jacobian), np.nan if algorithm.stochastic else 0.0)
@@ -167,6 +168,7 @@ def collect(algorithm, last, posterior, history, trace, stopped=False):
         trace=trace.collect(),
         chains=chains,
         undetermined=undetermined,
+        indefinite=untold,
         unsolved=posterior.unsolved,
         **_sparse_part(problem, posterior.columns),
     )
