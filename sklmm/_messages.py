@@ -8,12 +8,15 @@ import pandas as pd
 from sklearn.exceptions import ConvergenceWarning
 
 from sklmm.design.design import INTERCEPT
+from sklmm.prediction import linear_predictor
 from sklmm.result import Status, natural_names
 from sklmm.steps import ConjugateGradient
 
 #: Share of the largest contribution to y below which a column's is none, and share of y itself.
 TINY = 1e-6
 ROUNDING = 1e-12
+#: A linear predictor that is not to be told from 0, where a positive mean or its inverse ends.
+EDGE = 1e-6
 #: Share of the largest change of eta below which a column is not what separates.
 FAINT = 0.01
 #: Values of a column that make cells, not a range; cells that a message names.
@@ -38,7 +41,9 @@ def warn_of_fit(model, design, table, response, e_step, found, converged):
     `found` is what separates, or None, and `converged` whether the fit was without it.
     """
     spec, labels, result = model._spec, model._labels, model.result_
-    if result.status is Status.MAX_ITER and result.moving is not None and model._stops_by_rule():
+    early = result.status is Status.MAX_ITER and result.moving is not None
+    early = early and model._stops_by_rule()
+    if early and not warn_of_edge(design, response.family, result, model.max_iter):
         warn_of_no_convergence(labels, result, model.max_iter)
     warn_of_dropped(spec, result)
     warn_of_undetermined(labels, result)
@@ -47,6 +52,29 @@ def warn_of_fit(model, design, table, response, e_step, found, converged):
         warn_of_perfect_fit(spec, design, response.y, result)
     if found is not None:
         warn_of_separation(labels, spec, design, table, response, found, converged)
+
+
+def warn_of_edge(design, family, result, max_iter):
+    """Tell of means that are none by their link, where no more iterations help; whether there are.
+
+    The likelihood ends there, and its maximum is no point where its slope is 0.
+    """
+    link = getattr(family, "link", None)
+    if not family.positive or link not in ("identity", "inverse"):
+        return False
+    eta = linear_predictor(design, result, np.ones(len(design.blocks), bool))
+    n_rows = int(np.sum(eta <= EDGE))
+    if n_rows:
+        others = [repr(other) for other in family.links if other not in ("identity", "inverse")]
+        warnings.warn(
+            f"The fit stopped at max_iter={max_iter}: the linear predictor of {n_rows} of "
+            f"{len(eta)} rows is 0 or below, where link={link!r} has no mean. Its estimates "
+            "are not to be relied on, and a larger max_iter does not help: use "
+            f"link={' or '.join(others)}, by which every mean is positive.",
+            ConvergenceWarning,
+            stacklevel=6,
+        )
+    return n_rows > 0
 
 
 def warn_of_no_convergence(labels, result, max_iter):

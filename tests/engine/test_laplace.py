@@ -291,3 +291,16 @@ def test_one_curvature_beyond_all_bounds_lifts_no_other():
     (W,) = graphs(like).curvature(np.ones(4), eta, np.zeros((0, 1)))
     assert W[3] > 1e100
     np.testing.assert_allclose(W[:3, 0], [1, 1 / 4, 1 / 16], rtol=1e-12)
+
+
+def test_a_mean_at_the_edge_of_its_link_is_told():
+    rng = np.random.default_rng([31, 9])
+    X = pd.DataFrame({"g": np.repeat(np.arange(25), 8), "x": rng.uniform(-1, 1, size=200)})
+    mean = 0.8 + 0.5 * X["x"] + 0.4 * rng.normal(size=25)[X["g"]]
+    y = rng.poisson(np.maximum(mean, 0.05))
+    model = MixedEffectsRegressor(["(1 + x | g)"], fixed_effects=["x"], e_step="laplace")
+    model.set_params(family=Poisson("identity"), max_iter=20)
+    # Coefficients without standard errors are no columns that were left out.
+    with pytest.warns(ConvergenceWarning, match="of 200 rows is 0 or below.*'log' or 'sqrt'"):
+        model.fit(X, y)
+    assert model.set_params(family=Poisson("sqrt")).fit(X, y).converged_
