@@ -244,7 +244,7 @@ def test_hmc_gradient_is_the_slope_of_the_dense_likelihood(problem, dense, slope
     sampler.place(latent, theta, equations, mode, rng)
     scores, beta = [], []
     for _ in range(150):
-        x, info = sampler.draw(theta, rng)
+        x, _, info = sampler.draw(theta, rng)
         scores.append(latent.scores(theta, field, x)[1])
         beta.append(x[: latent.problem.p].mean(axis=1))
     pairs = np.mean(scores[20:], axis=0).reshape(-1, 2, 16).mean(axis=1)
