@@ -61,8 +61,9 @@ class Graphs(NamedTuple):
 def observes(like):
     """Whether Laplace's log |C| can have the observed curvature: where log f is (nearly) concave.
 
-    Elsewhere C may lose its rank at a mode, and -log |C| / 2 has no bound. The beta density is
-    convex only for an eta that is far on the wrong side of y.
+    Elsewhere C may lose its rank at a mode, and -log |C| / 2 has no bound. The beta density, gamma
+    by the identity link and negative binomial by sqrt and identity are convex only for an eta that
+    is far on one side of y: they keep the observed one, as TMB does.
     """
     return like.distribution is not None or like.link not in _density(like).convex_links
 

@@ -33,7 +33,7 @@ class Density:
     logarithms of the parameters, which are all positive.
     """
 
-    #: Links by which log f is convex in eta beside its maximum, for any y or for y far from it.
+    #: Links by which log f is convex in eta wherever y is far from it, however far.
     convex_links = ()
 
     def __init__(self, y, eta, parameters, link):
@@ -173,9 +173,6 @@ class Poisson(PositiveMean):
 class NegativeBinomial(PositiveMean):
     """Var[y] = mu + dispersion mu^2, size the dispersion's inverse."""
 
-    # Of y = 0 where dispersion mu > 1, and by the identity link everywhere.
-    convex_links = ("sqrt", "identity")
-
     @cached_property
     def _size(self):
         return 1 / self.dispersion
@@ -225,9 +222,6 @@ class NegativeBinomial(PositiveMean):
 
 class Gamma(PositiveMean):
     """Var[y] = mu^2 / shape."""
-
-    # Where mu > 2 y.
-    convex_links = ("identity",)
 
     @cached_property
     def _log_ratio(self):

@@ -217,10 +217,9 @@ def test_densities_that_are_not_log_concave():
 
 CONCAVE = [Poisson(link) for link in Poisson.links] + [Gamma(link) for link in ("log", "inverse")]
 CONCAVE += [Bernoulli(link) for link in Bernoulli.links] + [NegativeBinomial()]
-CONVEX = [StudentT(), Gamma("identity"), NegativeBinomial("identity"), NegativeBinomial("sqrt")]
 
 
-@pytest.mark.parametrize("family", CONCAVE + CONVEX, ids=repr)
+@pytest.mark.parametrize("family", [*CONCAVE, StudentT()], ids=repr)
 def test_the_observed_curvature_is_that_of_concave_densities(family):
     like = Likelihood.of(family)
     y, eta = np.array([1e-3, 0.5, 0.9]), np.linspace(0.05, 8, 60)
@@ -249,15 +248,15 @@ def test_an_indefinite_information_tells_no_standard_errors():
     assert np.isfinite(model.predict(X)).all()
 
 
-@pytest.mark.parametrize("seed", [11, 14])
-def test_a_trial_where_c_is_singular_is_a_step_not_taken(seed):
+@pytest.mark.parametrize(("seed", "curvature"), [(11, "expected"), (14, "observed")])
+def test_a_trial_where_c_is_singular_is_a_step_not_taken(seed, curvature):
     rng = np.random.default_rng([31, seed])
     X = pd.DataFrame({"g": np.repeat(np.arange(25), 8), "x": rng.uniform(-1, 1, size=200)})
     mu = 2 + 0.5 * X["x"] + 0.4 * rng.normal(size=25)[X["g"]]
     mu = np.maximum(mu + 0.2 * rng.normal(size=25)[X["g"]] * X["x"], 0.1)
     X["y"] = rng.gamma(2, mu / 2)
     model = MixedEffectsRegressor.from_formula("y ~ x + (1 + x | g)", family=Gamma("identity"))
-    assert model.set_params(e_step="laplace").fit(X).converged_
+    assert model.set_params(e_step=LaplaceStep(curvature=curvature)).fit(X).converged_
 
 
 def test_a_trial_point_that_does_not_exist(table):
