@@ -2,9 +2,11 @@ r"""The Laplace approximation: the posterior of x is taken as N(m, C^-1) about i
 
     l(theta) = log p(y, m; theta) - log |C| / 2,    C = Z^T W(eta_hat) Z + I.
 
-The gradient has the term of the motion of W with the mode (as lme4's and TMB's). log |C| enters
-through deviations d with mean d d^T = C^-1: an exact root for few unknowns, otherwise draws with a
-noise fixed for the fit, so that Newton's method converges; what they leave of error is reported.
+The gradient has the term of the motion of W with the mode (as lme4's and TMB's). It is exact, and
+so is log |C|, of tables whose terms beside the largest have few effects (`engine.approximation`).
+Of larger ones, and of custom families, log |C| enters through deviations d with mean d d^T = C^-1:
+an exact root for few unknowns, otherwise draws with a noise fixed for the fit, so that the steps
+converge; what they leave of error is reported.
 """
 
 from typing import NamedTuple
