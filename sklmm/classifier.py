@@ -9,10 +9,10 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import assert_all_finite, check_is_fitted, column_or_1d
 
-from sklmm import prediction
-from sklmm._base import BaseMixedEffects
-from sklmm._input import as_ordered
-from sklmm._missing import nan_where_missing, score_where_known
+from sklmm._estimators.base import BaseMixedEffects
+from sklmm._estimators.input import as_ordered
+from sklmm._estimators.missing import nan_where_missing, score_where_known
+from sklmm._fitted import prediction
 from sklmm.families import Ordinal, resolve_family
 
 _FAMILIES = ("bernoulli", "categorical", "ordinal")

@@ -9,8 +9,8 @@ from pandas.util import hash_array
 from scipy.stats import chi2
 from sklearn.utils.validation import check_is_fitted
 
+from sklmm._fitted.tables import without_likelihood
 from sklmm._tables import Table
-from sklmm.inference import without_likelihood
 
 CHUNK = 1 << 15
 #: Of sums over rows in another order, relative to those of absolute values.

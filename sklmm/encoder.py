@@ -16,8 +16,8 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from sklmm._base import BaseMixedEffects
-from sklmm._input import as_pandas, restoring
+from sklmm._estimators.base import BaseMixedEffects
+from sklmm._estimators.input import as_pandas, restoring
 from sklmm.design.labels import find, learn_kind
 from sklmm.design.levels import group_column
 from sklmm.design.terms import RandomEffect

@@ -7,10 +7,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import _check_y
 
-from sklmm import prediction
-from sklmm._base import BaseMixedEffects
-from sklmm._input import as_ordered
-from sklmm._missing import nan_where_missing, score_where_known
+from sklmm._estimators.base import BaseMixedEffects
+from sklmm._estimators.input import as_ordered
+from sklmm._estimators.missing import nan_where_missing, score_where_known
+from sklmm._fitted import prediction
 from sklmm.design import check_magnitude
 from sklmm.families import Binomial, resolve_family
 from sklmm.families.base import listed

@@ -19,6 +19,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from sklmm._fitted.prediction import linear_predictor
 from sklmm.engine.cross import Cross, loadings, roots
 from sklmm.engine.e_step.base import rescaled
 from sklmm.engine.elimination import Dense
@@ -28,7 +29,6 @@ from sklmm.engine.likelihood import Likelihood
 from sklmm.engine.problem import BlockData, Problem, reweighted
 from sklmm.engine.small import LEAST_CURVATURE
 from sklmm.engine.theta import CONSTRAINTS
-from sklmm.prediction import linear_predictor
 from sklmm.result import EXACT_ROOT, Status, own_sds
 from sklmm.steps import factorisable
 

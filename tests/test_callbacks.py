@@ -9,7 +9,7 @@ from sklearn.callback import ProgressBar, ScoringMonitor
 from sklearn.model_selection import GridSearchCV
 
 from sklmm import HMC, Adam, MixedEffectsRegressor
-from sklmm._progress import Watch
+from sklmm._estimators.progress import Watch
 from sklmm.callbacks import StopOnInterrupt
 from sklmm.datasets import make_crossed
 from sklmm.engine.e_step.exact import ExactKernel

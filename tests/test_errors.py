@@ -376,7 +376,7 @@ def test_interruption_leaves_the_estimator_as_it_was(e_step, monkeypatch):
     def interrupt(self, iteration, record, left):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sklmm._progress.Watch._print", interrupt)
+    monkeypatch.setattr("sklmm._estimators.progress.Watch._print", interrupt)
     with pytest.raises(KeyboardInterrupt):
         model.fit(table(), Y)
     assert_unchanged(model, before)

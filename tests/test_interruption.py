@@ -96,7 +96,7 @@ def test_an_exception_of_the_progress_report_is_an_interruption(data, monkeypatc
     def report(self, iteration, record, left):
         raise Stop
 
-    monkeypatch.setattr("sklmm._progress.Watch._print", report)
+    monkeypatch.setattr("sklmm._estimators.progress.Watch._print", report)
     with pytest.raises(Stop):
         model.fit(*data)
     assert_unchanged(model, before)

@@ -206,7 +206,7 @@ SAME = [
 
 
 def contained(labels):
-    from sklmm._input import as_pandas
+    from sklmm._estimators.input import as_pandas
 
     if isinstance(labels, polars.Series):
         return as_pandas(polars.DataFrame({"g": labels, "h": CODES}))

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 
-from sklmm.prediction import predictor_draws, response_draws
+from sklmm._fitted.prediction import predictor_draws, response_draws
 
 #: Variables of the tree beside the terms' and the family's parameters.
 COEFFICIENTS, CUTPOINTS, PARAMETERS = "coefficients", "cutpoints", "parameters"

@@ -6,8 +6,8 @@ from html import escape
 import numpy as np
 import pandas as pd
 
+from sklmm._fitted.tables import without_likelihood
 from sklmm.design import split_response
-from sklmm.inference import without_likelihood
 from sklmm.result import count
 
 #: Below it a p value is not worth its digits, as in R.

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from sklmm import Gaussian, MixedEffectsClassifier, MixedEffectsRegressor
+from sklmm._fitted.prediction import linear_predictor
 from sklmm.engine.pointwise import log_densities
-from sklmm.prediction import linear_predictor
 
 RNG = np.random.default_rng(0)
 N = 60

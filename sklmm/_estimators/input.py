@@ -18,7 +18,7 @@ from sklearn.utils.validation import (
 )
 
 from sklmm import comparison
-from sklmm._missing import incomplete, raise_unknown, take_rows, unknown_answers
+from sklmm._estimators.missing import incomplete, raise_unknown, take_rows, unknown_answers
 from sklmm.design import is_expression, response_columns, split_response, take_columns
 from sklmm.families import Response
 from sklmm.result import count

@@ -13,7 +13,7 @@ import pandas as pd
 from joblib import Parallel, delayed
 from scipy.stats import norm
 
-from sklmm.prediction import linear_predictor, response_draws
+from sklmm._fitted.prediction import linear_predictor, response_draws
 
 
 def table(names, lower, upper):

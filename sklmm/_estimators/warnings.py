@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from sklearn.exceptions import ConvergenceWarning
 
+from sklmm._fitted.prediction import linear_predictor
 from sklmm.design.design import INTERCEPT
-from sklmm.prediction import linear_predictor
 from sklmm.result import Status, natural_names
 from sklmm.steps import ConjugateGradient
 

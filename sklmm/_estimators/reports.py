@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from sklmm import fit_measures, inference, intervals
+from sklmm._fitted import intervals, measures, tables
 from sklmm.inspection.arviz import chain_table, data_tree
 from sklmm.inspection.summary import Summary
 from sklmm.result import Status
@@ -203,7 +203,7 @@ class Reports:
         check_is_fitted(self)
         if not 0 < level < 1:
             raise ValueError(f"level={level!r} must be between 0 and 1.")
-        wald = inference.wald_intervals(self._labels, self.result_, level)
+        wald = tables.wald_intervals(self._labels, self.result_, level)
         places = intervals.chosen(wald.index, parm)
         if method == "wald":
             return wald.iloc[places]
@@ -274,7 +274,7 @@ class Reports:
 
     def _estimates(self):
         """Estimates and standard errors of all parameters, each a Series."""
-        return inference.reported(self._labels, self.result_)[:2]
+        return tables.reported(self._labels, self.result_)[:2]
 
     def r2(self):
         r"""Marginal and conditional R^2 of the fit: without and with the random effects.
@@ -305,7 +305,7 @@ class Reports:
         [0.279, 0.799]
         """
         check_is_fitted(self)
-        return fit_measures.r_squared(self._family, self.result_, self._spread)
+        return measures.r_squared(self._family, self.result_, self._spread)
 
     def icc(self):
         """Intraclass correlation of each grouping factor: its share of the variance given X.
@@ -334,7 +334,7 @@ class Reports:
         """
         check_is_fitted(self)
         names = [term.name for term in self._spec.terms]
-        return fit_measures.intraclass_correlations(self._family, self.result_, self._spread, names)
+        return measures.intraclass_correlations(self._family, self.result_, self._spread, names)
 
     def model_graph(self):
         """Conditional structure of the fitted model, from its TFP joint distribution.

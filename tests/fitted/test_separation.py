@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from sklmm import MixedEffectsClassifier, MixedEffectsRegressor
+from sklmm._fitted.separation import separation
 from sklmm.families import Bernoulli, Binomial, Categorical, NegativeBinomial, Ordinal, Poisson
 from sklmm.result import Status
-from sklmm.separation import separation
 
 RNG = np.random.default_rng(0)
 N = 240
@@ -126,7 +126,7 @@ def test_programs_are_for_fits_that_may_be_separated(monkeypatch, terms):
         seen.append(args)
         return separation(*args)
 
-    monkeypatch.setattr("sklmm._base.separation", spy)
+    monkeypatch.setattr("sklmm._estimators.base.separation", spy)
     table = pd.DataFrame({"x": X[:, 1], "g": np.arange(N) % 12, "rare": np.arange(N) == 7})
     y = (CODES > 0) | table["rare"]
     model = MixedEffectsClassifier(terms, fixed_effects=["x"], e_step="laplace")

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from sklmm.prediction import linear_predictor
+from sklmm._fitted.prediction import linear_predictor
 
 #: Variance of the latent variable that a link of binary and ordered responses stands for.
 LATENT = {"logit": np.pi**2 / 3, "probit": 1.0, "cloglog": np.pi**2 / 6}

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from sklmm import Gaussian, MixedEffectsClassifier, MixedEffectsRegressor, RandomEffect
+from sklmm._fitted.tables import Labels
 from sklmm.datasets import load_dyestuff
 from sklmm.engine.profile import Profile
-from sklmm.inference import Labels
 
 #: lme4 1.1-31: confint(lmer(Reaction ~ Days + (1 + Days | Subject)), oldNames = FALSE).
 SLEEPSTUDY = {

@@ -13,11 +13,20 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from sklmm import comparison, fit_measures, inference, prediction
-from sklmm._input import TableInput, as_pandas, bound, response_name, restoring, unseen_levels
-from sklmm._messages import history_table, warn_of_fit, warn_of_unsolved
-from sklmm._progress import Watch
-from sklmm._reports import Reports
+from sklmm import comparison
+from sklmm._estimators.input import (
+    TableInput,
+    as_pandas,
+    bound,
+    response_name,
+    restoring,
+    unseen_levels,
+)
+from sklmm._estimators.progress import Watch
+from sklmm._estimators.reports import Reports
+from sklmm._estimators.warnings import history_table, warn_of_fit, warn_of_unsolved
+from sklmm._fitted import measures, prediction, tables
+from sklmm._fitted.separation import is_determined, separation, unbounded
 from sklmm._state import PlainEstimator
 from sklmm.design import (
     DesignSpec,
@@ -29,7 +38,6 @@ from sklmm.design import (
 from sklmm.engine.rank import combination
 from sklmm.families import Family
 from sklmm.result import Status
-from sklmm.separation import is_determined, separation, unbounded
 from sklmm.steps import ConjugateGradient, EStep, Exact, MStep, resolve_e_step, resolve_m_step
 
 
@@ -311,20 +319,20 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
             )
 
     def _set_fitted(self, spec, design, response, result):
-        labels = inference.Labels.of(spec, design.blocks, response)
+        labels = tables.Labels.of(spec, design.blocks, response)
         self._spec, self.result_, self._labels = spec, result, labels
         self._family, self._n_predictors = clone(response.family), response.n_predictors
         self._set_classes(response)
         self._set_coefficients(spec, labels, result)
-        self.fixed_effects_ = inference.fixed_effects_table(labels, result)
+        self.fixed_effects_ = tables.fixed_effects_table(labels, result)
         self._set_effects(result)
         self.cov_re_ = self._covariances(result)
-        self.variance_components_ = inference.variance_components_table(labels, result)
+        self.variance_components_ = tables.variance_components_table(labels, result)
         self.sigma_ = result.sigma
         self.loglik_ = np.nan if result.loglik is None else result.loglik
         self.loglik_error_ = result.loglik_error
-        self.aic_, self.bic_ = inference.information_criteria(result)
-        self._spread = fit_measures.Spread.of(design, response, result)
+        self.aic_, self.bic_ = tables.information_criteria(result)
+        self._spread = measures.Spread.of(design, response, result)
         hashes = comparison.hashed(response.y)
         self._data = comparison.fingerprint(design, response, hashes)
         self._joint_sums = comparison.joint_sums(design, response, hashes)
@@ -353,7 +361,7 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
         self.family_params_ = dict(result.family)
         if labels.cutpoints:
             self.intercept_ = 0.0
-            self.family_params_ = {"cutpoints": inference.cutpoints(result)}
+            self.family_params_ = {"cutpoints": tables.cutpoints(result)}
 
     def _stops_by_rule(self):
         return self.m_step == "auto"

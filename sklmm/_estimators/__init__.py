@@ -1,0 +1,1 @@
+"""The estimators' shared machinery: input, fit and predict, warnings, reports."""
