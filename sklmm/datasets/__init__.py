@@ -15,8 +15,16 @@ Every loader returns what its scikit-learn namesakes return. The conventions the
 The files were written by ``write.csv`` from the R packages that each docstring names.
 """
 
-from sklmm.datasets._gaussian import load_dyestuff, load_insteval, load_pastes, load_sleepstudy
-from sklmm.datasets._generalized import load_cbpp, load_epil2, load_toenail, load_wine
+from sklmm.datasets._loaders import (
+    load_cbpp,
+    load_dyestuff,
+    load_epil2,
+    load_insteval,
+    load_pastes,
+    load_sleepstudy,
+    load_toenail,
+    load_wine,
+)
 from sklmm.datasets._simulate import make_crossed
 
 __all__ = [
