@@ -8,6 +8,11 @@ Each run is a process of its own: "process" is its whole time, "first" and "seco
 fits (or cross-validations, or predictions) in it, "memory" its peak. The systems of a workload take
 turns; the table has medians and ratios to sklmm's. The rows of 10^7 and more take minutes and
 gigabytes; with `--workloads`, the others keep their rows. Leave the machine alone meanwhile.
+
+    python -m tests.benchmarks --against ../before --workloads insteval crossed-1e5
+
+times sklmm alone, that of another checkout and this one in turn, and prints their medians and the
+ratios before / after.
 """
 
 import argparse
@@ -15,59 +20,21 @@ import datetime
 import math
 import os
 import platform
-import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 
-from tests.benchmarks.systems import R_FIT, r_script, work
+from tests.benchmarks.processes import ROOT, run, version
+from tests.benchmarks.systems import R_FIT, work
+from tests.benchmarks.trees import compare
 from tests.benchmarks.workloads import WORKLOADS
 
-ROOT = Path(__file__).parents[2]
 #: Systems that are not fitted a second time.
 ONE_FIT = (*R_FIT, "tutorial")
 LARGE = ("crossed-1e7", "crossed-3.2e7")
-
-
-def version(system, python):
-    """The system's version, None where it is not installed."""
-    if system in R_FIT:
-        package = {"glmmtmb": "glmmTMB"}.get(system, system)
-        command = ["Rscript", "-e", f'cat(as.character(packageVersion("{package}")))']
-    else:
-        name = "sklmm" if system == "tutorial" else system
-        command = [python, "-c", f"import {name}; print({name}.__version__)"]
-    if shutil.which(command[0]) is None:
-        return None
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    return done.stdout.split()[-1] if done.returncode == 0 and done.stdout else None
-
-
-def run(system, workload, python, folder):
-    """(process s, first s, second s, peak GB, estimates) of one process."""
-    if system in R_FIT:
-        slopes = "slopes" if workload.slopes else "intercepts"
-        command = ["Rscript", str(r_script(system, folder)), f"{folder}/data.csv", slopes]
-    else:
-        command = [python, "-m", "tests.benchmarks", "--worker", system, workload.name]
-        command += [f"{folder}/data.npz"]
-    out = Path(folder) / "out.txt"
-    start = time.perf_counter()
-    with out.open("w") as stream:
-        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, cwd=ROOT)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = status
-    seconds = time.perf_counter() - start
-    lines = [line for line in out.read_text().splitlines() if "RESULT " in line]
-    if status or not lines:
-        raise RuntimeError(f"{' '.join(command)}:\n{out.read_text()}")
-    first, second, *values = lines[-1].split("RESULT ")[1].split()
-    return seconds, float(first), float(second), usage.ru_maxrss / 1e6, " ".join(values)
 
 
 def rows(name, results, missing):
@@ -88,7 +55,7 @@ def rows(name, results, missing):
         cells = [cell(values, i) for i in range(4)]
         out.append(
             f"| {name} | {system} | {' | '.join(cells)} | {len(results[system])} | "
-            f"{results[system][-1][4]} |"
+            f"{results[system][-1].estimates} |"
         )
     out += [f"| {name} | {system} | not installed | | | | | |" for system in missing]
     return out
@@ -117,11 +84,20 @@ def main():
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--once", nargs="*", default=[], help="systems too slow to repeat")
     parser.add_argument("--out", default="docs/benchmarks.md")
+    parser.add_argument("--against", type=Path, help="another checkout of sklmm, to compare with")
+    parser.add_argument("--tree", default=str(ROOT), help=argparse.SUPPRESS)
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
+        # What runs the systems is this checkout's, whichever sklmm they import.
+        sys.path.insert(0, args.tree)
         system, name, path = args.worker
         return work(system, WORKLOADS[name], path, system not in ONE_FIT and name not in LARGE)
+    if args.against:
+        other = args.against.resolve()
+        if not (other / "sklmm" / "__init__.py").exists():
+            parser.error(f"--against {args.against}: there is no sklmm/ in that folder")
+        return compare([WORKLOADS[name] for name in args.workloads], other, args.repeats)
 
     def python_of(system):
         return sys.executable if system in ("sklmm", "tutorial") else args.peers_python
@@ -147,7 +123,7 @@ def main():
                 for system, runs in results.items():
                     if repeat and system in args.once:
                         continue
-                    runs.append(run(system, workload, python_of(system), folder))
+                    runs.append(run(system, workload, folder, python_of(system)))
                     print(name, system, *(f"{v:.2f}" for v in runs[-1][:4]), flush=True)
         lines[name] = rows(name, results, [s for s in wanted if not versions[s]])
         write(out, [line for w in WORKLOADS for line in lines.get(w, [])], versions)

@@ -24,9 +24,7 @@ d <- read.csv(a[1])
 groups <- grep("^g", names(d), value = TRUE)
 columns <- grep("^x", names(d), value = TRUE)
 for (g in groups) d[[g]] <- factor(d[[g]])
-slopes <- a[2] == "slopes"
-terms <- if (slopes) sprintf("(1 + x0 | %s)", groups) else sprintf("(1 | %s)", groups)
-f <- as.formula(paste("y ~", paste(c(columns, terms), collapse = " + ")))
+f <- as.formula(paste("y ~", paste(c(columns, sprintf(a[2], groups)), collapse = " + ")))
 first <- system.time(m <- fit(f, d))[["elapsed"]]
 cat(sprintf("RESULT %f nan %s", first, paste(sprintf("%.5f", sds(m)), collapse = " ")))
 """
@@ -39,7 +37,7 @@ def r_script(system, folder):
     return path
 
 
-def frame(data, slopes):
+def frame(data, term):
     """(table, y, terms) for sklmm."""
     import pandas as pd
 
@@ -47,8 +45,7 @@ def frame(data, slopes):
     X = pd.DataFrame(data["groups"], columns=names)
     for k in range(data["columns"].shape[1]):
         X[f"x{k}"] = data["columns"][:, k]
-    terms = [f"(1 + x0 | {g})" for g in names] if slopes else names
-    return X, data["y"], terms
+    return X, data["y"], [term % g for g in names]
 
 
 def sklmm(data, workload):
@@ -57,7 +54,7 @@ def sklmm(data, workload):
 
     from sklmm import MixedEffectsClassifier, MixedEffectsRegressor
 
-    X, y, terms = frame(data, workload.slopes)
+    X, y, terms = frame(data, workload.term)
     fixed = [c for c in X if c.startswith("x")]
     if workload.family == "gaussian":
         model = MixedEffectsRegressor(terms, fixed_effects=fixed, random_state=0)
@@ -110,7 +107,7 @@ def statsmodels(data, workload):
     X = np.column_stack([np.ones(len(data["y"])), data["columns"]])
 
     def fit():
-        Z = X if workload.slopes else None
+        Z = X if "x0" in workload.term else None
         return lmm.MixedLM(data["y"], X, groups=data["groups"][:, 0], exog_re=Z).fit()
 
     return fit, lambda m: np.sqrt([*np.diag(m.cov_re), m.scale]), {}
@@ -120,7 +117,7 @@ def tutorial(data, workload):
     """The loop of TensorFlow's tutorial, by sklmm's Adam M-step, in the tutorial's settings."""
     from sklmm import HMC, Adam, Gaussian, MixedEffectsRegressor
 
-    X, y, terms = frame(data, False)
+    X, y, terms = frame(data, workload.term)
     e_step = HMC(step_size=0.015, num_leapfrog_steps=3, n_chains=1, n_warmup=1000, n_steps=5)
     model = MixedEffectsRegressor(
         terms,

@@ -6,19 +6,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+SLOPES = "(1 + x0 | %s)"
 MIXED = ("sklmm", "gpboost", "lme4", "glmmtmb")
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A table [groups, columns, y] by `load`; `task` is fit, predict or cross_validate."""
+    """A table [groups, columns, y] by `load`; `task` is fit, predict or cross_validate.
+
+    `term` is that of every grouping column %s.
+    """
 
     name: str
     load: object
     systems: tuple = ("sklmm", "gpboost")
     family: str = "gaussian"
     task: str = "fit"
-    slopes: bool = False
+    term: str = "(1 | %s)"
 
     def write(self, folder):
         """data.npz for Python's systems, data.csv for R's where one takes part."""
@@ -61,6 +65,16 @@ def _nested():
     return groups, x, y
 
 
+def _slopes():
+    """Intercepts and slopes of 20,000 levels in 200,000 rows, independent of each other."""
+    rng = np.random.default_rng(0)
+    group = rng.integers(0, 20_000, 200_000).astype(np.int32)
+    x = rng.normal(size=(len(group), 1))
+    intercepts, slopes = rng.normal(0, [[0.8], [0.5]], (2, 20_000))
+    y = 2 + intercepts[group] + (0.5 + slopes[group]) * x[:, 0] + rng.normal(size=len(group))
+    return group[:, None], x, y
+
+
 def _sleepstudy():
     from sklmm.datasets import load_sleepstudy
 
@@ -76,7 +90,7 @@ def _sized(rows, levels):
 WORKLOADS = {
     w.name: w
     for w in [
-        Workload("sleepstudy", _sleepstudy, ("sklmm", "lme4", "statsmodels"), slopes=True),
+        Workload("sleepstudy", _sleepstudy, ("sklmm", "lme4", "statsmodels"), term=SLOPES),
         Workload("insteval", _insteval, (*MIXED, "tutorial")),
         Workload("insteval-cv", _insteval, ("sklmm", "gpboost"), task="cross_validate"),
         Workload("insteval-logistic", lambda: _insteval(4), ("sklmm", "gpboost"), "bernoulli"),
@@ -86,6 +100,8 @@ WORKLOADS = {
         Workload("crossed-1e7", _sized(10**7, (60_000, 20_000))),
         Workload("crossed-3.2e7", _sized(32_000_000, (200_948, 84_432)), ("sklmm",)),
         Workload("nested-1e6", _nested),
+        Workload("slopes-2e5", _slopes, ("sklmm", "lme4"), term=SLOPES),
+        Workload("slopes-apart-2e5", _slopes, ("sklmm", "lme4"), term="(1 + x0 || %s)"),
         Workload("predict-1e6", _sized(10**6, (20_000, 8_000)), ("sklmm",), task="predict"),
     ]
 }
