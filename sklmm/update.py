@@ -20,15 +20,16 @@ from dataclasses import replace
 import numpy as np
 
 from sklmm._fitted.prediction import linear_predictor
-from sklmm.engine.cross import Cross, loadings, roots
-from sklmm.engine.e_step.base import rescaled
-from sklmm.engine.elimination import Dense
+from sklmm.engine.equations.crossproducts import Cross, loadings
+from sklmm.engine.equations.elimination import Dense
+from sklmm.engine.equations.schur_cg import Iterative
+from sklmm.engine.equations.score import rescaled
 from sklmm.engine.graphs import graphs, observes
-from sklmm.engine.iterative import Iterative
+from sklmm.engine.latent.small import LEAST_CURVATURE
 from sklmm.engine.likelihood import Likelihood
-from sklmm.engine.problem import BlockData, Problem, reweighted
-from sklmm.engine.small import LEAST_CURVATURE
-from sklmm.engine.theta import CONSTRAINTS
+from sklmm.engine.linalg.blocks import roots
+from sklmm.engine.rows.standardize import BlockData, Problem, reweighted
+from sklmm.engine.theta.space import CONSTRAINTS
 from sklmm.result import EXACT_ROOT, Status, own_sds
 from sklmm.steps import factorisable
 

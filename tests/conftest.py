@@ -82,7 +82,7 @@ def array_api(monkeypatch):
 @pytest.fixture
 def eagerly():
     """TensorFlow without tracing and compiling, which take longer than few numbers do."""
-    from sklmm.engine.xla import tf
+    from sklmm.engine.runtime.tensorflow import tf
 
     tf.config.run_functions_eagerly(True)
     yield

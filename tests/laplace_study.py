@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import minimize
 
-from sklmm.engine.e_step.laplace import Laplace
+from sklmm.engine.algorithms.laplace import Laplace
 from tests.engine.test_complete import make_latent
 
 GAP = 1e-3

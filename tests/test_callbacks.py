@@ -12,7 +12,7 @@ from sklmm import HMC, Adam, MixedEffectsRegressor
 from sklmm._estimators.progress import Watch
 from sklmm.callbacks import StopOnInterrupt
 from sklmm.datasets import make_crossed
-from sklmm.engine.e_step.exact import ExactKernel
+from sklmm.engine.algorithms.reml_exact import ExactKernel
 from sklmm.result import Status
 from tests.unchanged import assert_unchanged, snapshot
 

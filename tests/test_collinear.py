@@ -8,7 +8,7 @@ import pytest
 
 from sklmm import MixedEffectsClassifier, MixedEffectsRegressor
 from sklmm.datasets import make_crossed
-from sklmm.engine.rank import combination, independent, orthonormal, triangle
+from sklmm.engine.rows.collinearity import combination, independent, orthonormal, triangle
 
 LEFT_OUT = "linear combinations"
 
@@ -194,7 +194,7 @@ def test_triangle_is_that_of_the_weighted_columns_in_any_slabs(monkeypatch):
     columns, weights = rng.normal(size=(5, 301)), rng.uniform(0.5, 3, 301)
     columns[3] = columns[0] - columns[1]
     columns[4] *= 1e-6
-    monkeypatch.setattr("sklmm.engine.rank.SLAB", 16)
+    monkeypatch.setattr("sklmm.engine.rows.collinearity.SLAB", 16)
     R = triangle(columns, weights)
     gram = columns * weights @ columns.T
     size = np.sqrt(np.diag(gram))

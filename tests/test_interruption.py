@@ -5,7 +5,7 @@ import pytest
 
 from sklmm import MixedEffectsRegressor
 from sklmm.datasets import make_crossed
-from sklmm.engine.e_step.exact import ExactKernel
+from sklmm.engine.algorithms.reml_exact import ExactKernel
 from tests.unchanged import assert_unchanged, snapshot
 
 E_STEPS = ["exact", "cg", "hmc"]
@@ -24,10 +24,10 @@ def data():
 def sampler(e_step):
     """The class whose method does an iteration's work, and the method's name."""
     if e_step == "hmc":
-        from sklmm.engine.e_step.hmc import HMCSampler
+        from sklmm.engine.latent.hmc import HMCSampler
 
         return HMCSampler, "draw"
-    from sklmm.engine.e_step.cg import CGKernel
+    from sklmm.engine.algorithms.reml_cg import CGKernel
 
     return (ExactKernel if e_step == "exact" else CGKernel), "step"
 

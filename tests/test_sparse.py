@@ -16,7 +16,8 @@ from sklearn.preprocessing import OneHotEncoder
 
 from sklmm import ConjugateGradient, Gaussian, MixedEffectsRegressor, RandomEffect
 from sklmm.design import columns as design
-from sklmm.engine import columns, problem
+from sklmm.engine.rows import sparse_fixed as columns
+from sklmm.engine.rows import standardize as problem
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*linear combinations:UserWarning")
 

@@ -35,7 +35,7 @@ from sklmm.design import (
     formula_parameters,
     resolve_terms,
 )
-from sklmm.engine.rank import combination
+from sklmm.engine.rows.collinearity import combination
 from sklmm.families import Family
 from sklmm.result import Status
 from sklmm.steps import ConjugateGradient, EStep, Exact, MStep, resolve_e_step, resolve_m_step
@@ -291,8 +291,8 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
         return self
 
     def _run(self, design, response, fit_intercept, e_step, watch=None):
-        from sklmm.engine.fitting import run
-        from sklmm.engine.listening import telling
+        from sklmm.engine.fit import run
+        from sklmm.engine.runtime.listening import telling
 
         m_step = resolve_m_step(self.m_step, e_step, response.family)
         # "auto" is REML for the Gaussian family, except that Adam trains the coefficients as

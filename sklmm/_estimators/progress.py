@@ -4,7 +4,7 @@ import numpy as np
 
 
 class Watch:
-    """Onlookers of one fit's iterations, as `engine.em.fit` calls them.
+    """Onlookers of one fit's iterations, as `engine.algorithms.loop.fit` calls them.
 
     Parameters
     ----------

@@ -229,7 +229,7 @@ class Reports:
                     f"method='profile' is for family='gaussian', not {response.family.name!r}: use "
                     "'bootstrap'."
                 )
-            from sklmm.engine.fitting import profile
+            from sklmm.engine.fit import profile
 
             found = profile(
                 design, response, fit_intercept=self._spec.fit_intercept, start=self.result_
@@ -354,9 +354,9 @@ class Reports:
         (('Subject', ()), ('y', ('Subject',)))
         """
         check_is_fitted(self)
-        from sklmm.engine.requirements import require_tensorflow
+        from sklmm.engine.runtime.requirements import require_tensorflow
 
         require_tensorflow("model_graph")
-        from sklmm.engine.model import graph
+        from sklmm.engine.runtime.tfp_graph import graph
 
         return graph(self._labels.blocks, self.result_)

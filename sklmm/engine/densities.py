@@ -10,8 +10,8 @@ import math
 
 import numpy as np
 
-from sklmm.engine.model import tfd, tfp
-from sklmm.engine.xla import tf
+from sklmm.engine.runtime.tensorflow import tf
+from sklmm.engine.runtime.tfp_graph import tfd, tfp
 
 # exp continues as a straight line from here, so that sums over rows stay finite in float32.
 _LARGEST_LOG = 60.0

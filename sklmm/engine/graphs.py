@@ -20,7 +20,7 @@ from sklmm.engine.row_densities import (
     Shares,
     StudentT,
 )
-from sklmm.engine.theta import CONSTRAINTS
+from sklmm.engine.theta.space import CONSTRAINTS
 
 #: Likelihoods whose functions are kept.
 KEPT = 64

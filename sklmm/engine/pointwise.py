@@ -5,7 +5,7 @@ from scipy.special import gammaln
 
 from sklmm.engine.graphs import graphs
 from sklmm.engine.likelihood import Likelihood
-from sklmm.engine.theta import CONSTRAINTS
+from sklmm.engine.theta.space import CONSTRAINTS
 
 
 def log_densities(response, eta, parameters):

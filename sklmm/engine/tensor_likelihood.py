@@ -4,7 +4,7 @@ import numpy as np
 
 from sklmm.engine import densities
 from sklmm.engine.graphs import FLOOR
-from sklmm.engine.xla import tf
+from sklmm.engine.runtime.tensorflow import tf
 
 
 def constrain(like, raw):

@@ -1,6 +1,6 @@
 """Graphs of a likelihood in TensorFlow, traced once for arrays of any size."""
 
-from sklmm.engine.xla import tf, traced
+from sklmm.engine.runtime.tensorflow import tf, traced
 
 
 def traced_graphs(like):

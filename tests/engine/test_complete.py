@@ -6,13 +6,15 @@ import pytest
 
 from sklmm import families
 from sklmm.design import DesignSpec, resolve_terms
-from sklmm.engine import compiled_latent, complete, unknowns
-from sklmm.engine.latent import STEP, Equations, Latent
+from sklmm.engine.equations import layout as unknowns
+from sklmm.engine.latent import compiled as compiled_latent
+from sklmm.engine.latent import complete_data as complete
+from sklmm.engine.latent.mode import STEP, Equations, Latent
+from sklmm.engine.latent.reparametrization import move
 from sklmm.engine.likelihood import Likelihood
-from sklmm.engine.problem import stacked, standardize
-from sklmm.engine.theta import Theta
-from sklmm.engine.transport import move
-from sklmm.engine.xla import tf
+from sklmm.engine.rows.standardize import stacked, standardize
+from sklmm.engine.runtime.tensorflow import tf
+from sklmm.engine.theta.space import Theta
 from tests.simulate import PARAMETERS
 
 

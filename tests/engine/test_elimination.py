@@ -6,9 +6,9 @@ import pytest
 from scipy.linalg import block_diag
 
 from sklmm.design import DesignSpec, resolve_terms
-from sklmm.engine.cross import Cross
-from sklmm.engine.elimination import Dense
-from sklmm.engine.problem import standardize
+from sklmm.engine.equations.crossproducts import Cross
+from sklmm.engine.equations.elimination import Dense
+from sklmm.engine.rows.standardize import standardize
 
 REGULAR = {1: np.array([[0.7]]), 2: np.array([[0.6, 0.0], [0.3, 0.5]])}
 SINGULAR = {1: np.array([[0.0]]), 2: np.array([[0.6, 0.0], [0.3, 0.0]])}

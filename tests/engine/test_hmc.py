@@ -2,8 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sklmm.engine.e_step.hmc import HMCSampler
-from sklmm.engine.start import start_theta
+from sklmm.engine.algorithms.start_glm import start_theta
+from sklmm.engine.latent.hmc import HMCSampler
 from tests.engine.test_complete import make_latent
 
 X = pd.DataFrame({"g": np.repeat(np.arange(6), 5)})

@@ -6,10 +6,10 @@ import pytest
 
 from sklmm import MixedEffectsRegressor
 from sklmm.design import DesignSpec, resolve_terms
-from sklmm.engine import identify
-from sklmm.engine.identify import unidentified
-from sklmm.engine.problem import stacked, standardize
-from sklmm.engine.theta import Space
+from sklmm.engine.posterior import identify
+from sklmm.engine.posterior.identify import unidentified
+from sklmm.engine.rows.standardize import stacked, standardize
+from sklmm.engine.theta.space import Space
 from sklmm.result import natural_names
 
 G = np.repeat(np.arange(8), 3)

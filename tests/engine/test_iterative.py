@@ -12,14 +12,14 @@ from sklearn.exceptions import ConvergenceWarning
 from sklmm import ConjugateGradient, MixedEffectsRegressor
 from sklmm.datasets import make_crossed
 from sklmm.design import DesignSpec, resolve_terms
-from sklmm.engine.cross import Cross
-from sklmm.engine.e_step.base import Params
-from sklmm.engine.e_step.cg import CGKernel
-from sklmm.engine.e_step.exact import ExactKernel
-from sklmm.engine.elimination import Dense
-from sklmm.engine.iterative import Iterative
-from sklmm.engine.parted import n_threads
-from sklmm.engine.problem import standardize
+from sklmm.engine.algorithms.reml_cg import CGKernel
+from sklmm.engine.algorithms.reml_exact import ExactKernel
+from sklmm.engine.equations.crossproducts import Cross
+from sklmm.engine.equations.elimination import Dense
+from sklmm.engine.equations.schur_cg import Iterative
+from sklmm.engine.rows.standardize import standardize
+from sklmm.engine.runtime.threads import n_threads
+from sklmm.engine.theta.params import Params
 from sklmm.result import Status
 
 REGULAR = {1: np.array([[0.7]]), 2: np.array([[0.6, 0.0], [0.3, 0.5]])}
@@ -58,7 +58,7 @@ def factors(problem, request):
 
 @pytest.fixture(params=[1, 3], ids=["whole", "in parts"])
 def pair(problem, factors, request, monkeypatch):
-    monkeypatch.setattr("sklmm.engine.parted.PARTED", 0 if request.param > 1 else 10**9)
+    monkeypatch.setattr("sklmm.engine.rows.pairs.PARTED", 0 if request.param > 1 else 10**9)
     cross = Cross(problem)
     ours = Iterative(cross, factors, 0.6, {}, 1e-10, 1000)
     return ours, Dense(cross, factors, 0.6)
@@ -96,7 +96,7 @@ def test_variances_by_draws_are_nearly_exact(pair):
 
 
 def test_traces_with_all_units_as_probes_are_exact(problem, factors, monkeypatch):
-    monkeypatch.setattr("sklmm.engine.iterative.INFORMATION_TOL", 0.0)
+    monkeypatch.setattr("sklmm.engine.equations.schur_cg.INFORMATION_TOL", 0.0)
     kernel, params = CGKernel(tol=1e-10), Params(factors, 0.8)
     state = kernel.init(problem, 0)
     state.probes = np.eye(len(state.probes))

@@ -7,13 +7,13 @@ import pytest
 from sklmm import HMC, ConjugateGradient, Exact, Gaussian, MixedEffectsRegressor
 from sklmm.datasets import load_dyestuff, load_sleepstudy, make_crossed
 from sklmm.design import Block, Design
-from sklmm.engine.e_step import make_kernel
-from sklmm.engine.e_step.base import Params, vech_indices
-from sklmm.engine.latent import Latent
+from sklmm.engine.algorithms.kernels import make_kernel
+from sklmm.engine.algorithms.m_step import gradient
+from sklmm.engine.latent.mode import Latent
 from sklmm.engine.likelihood import Likelihood
-from sklmm.engine.m_step import gradient
-from sklmm.engine.problem import standardize
-from sklmm.engine.theta import Theta
+from sklmm.engine.rows.standardize import standardize
+from sklmm.engine.theta.params import Params, vech_indices
+from sklmm.engine.theta.space import Theta
 from sklmm.result import own_sds
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sklmm.engine.lanczos import LogDeterminant, inverse_root, lanczos
+from sklmm.engine.linalg.lanczos import LogDeterminant, inverse_root, lanczos
 
 
 def matrix(rng, n):

@@ -17,9 +17,9 @@ from sklmm import (
     StudentT,
 )
 from sklmm import Laplace as LaplaceStep
-from sklmm.engine import small
-from sklmm.engine.e_step.laplace import Laplace
+from sklmm.engine.algorithms.laplace import Laplace
 from sklmm.engine.graphs import graphs, observes
+from sklmm.engine.latent import small
 from sklmm.engine.likelihood import Likelihood
 from tests.engine.test_complete import make_latent, response, table, theta_for
 from tests.laplace_study import Fit
@@ -176,7 +176,7 @@ def test_one_free_parameter(monkeypatch):
         monkeypatch.setattr(small, "MOST_ROWS", 0)
         monkeypatch.setattr(small, "MOST_DENSE", dense)
         # Few unknowns have an exact root of C^-1 instead of probes.
-        monkeypatch.setattr("sklmm.engine.e_step.laplace.EXACT_UNKNOWNS", 0)
+        monkeypatch.setattr("sklmm.engine.algorithms.laplace.EXACT_UNKNOWNS", 0)
         row = model.fit(X, y).variance_components_.iloc[0]
         assert model.converged_
         found.append([row["sd"], row["std_error"], model.loglik_])

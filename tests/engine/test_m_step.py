@@ -4,10 +4,17 @@ import numpy as np
 import pytest
 
 from sklmm.design import Block, Design
-from sklmm.engine.e_step.base import Params, initial_params
-from sklmm.engine.e_step.exact import ExactKernel
-from sklmm.engine.m_step import em_step, free_mask, gradient, is_singular, move, newton_step
-from sklmm.engine.problem import standardize
+from sklmm.engine.algorithms.m_step import (
+    em_step,
+    free_mask,
+    gradient,
+    is_singular,
+    move,
+    newton_step,
+)
+from sklmm.engine.algorithms.reml_exact import ExactKernel
+from sklmm.engine.rows.standardize import standardize
+from sklmm.engine.theta.params import Params, initial_params
 
 
 def one_way(effects, n_each=8, sd=None, sigma=None, reml=True):

@@ -4,14 +4,14 @@ import pytest
 from sklmm import Gaussian, MixedEffectsRegressor
 from sklmm.datasets import load_sleepstudy
 from sklmm.design import DesignSpec, resolve_terms
-from sklmm.engine.e_step import hmc
-from sklmm.engine.frame import make_frame, unwhiten
-from sklmm.engine.latent import Latent
+from sklmm.engine.latent import hmc
+from sklmm.engine.latent.mode import Latent
+from sklmm.engine.latent.whitening import make_frame, unwhiten
 from sklmm.engine.likelihood import Likelihood
-from sklmm.engine.model import joint_distribution
-from sklmm.engine.problem import standardize
-from sklmm.engine.theta import Theta
-from sklmm.engine.xla import tf
+from sklmm.engine.rows.standardize import standardize
+from sklmm.engine.runtime.tensorflow import tf
+from sklmm.engine.runtime.tfp_graph import joint_distribution
+from sklmm.engine.theta.space import Theta
 
 FACTOR = np.array([[0.9, 0.0], [0.2, 0.4]])
 SIGMA = 0.8

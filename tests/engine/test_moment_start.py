@@ -7,10 +7,10 @@ import pytest
 from sklmm import MixedEffectsRegressor, RandomEffect
 from sklmm.datasets import load_dyestuff, load_insteval, load_sleepstudy, make_crossed
 from sklmm.design import DesignSpec, resolve_terms
-from sklmm.engine.cross import Cross
-from sklmm.engine.e_step.exact import ExactKernel
-from sklmm.engine.moment_start import moment_start
-from sklmm.engine.problem import standardize
+from sklmm.engine.algorithms.reml_exact import ExactKernel
+from sklmm.engine.algorithms.start_moments import moment_start
+from sklmm.engine.equations.crossproducts import Cross
+from sklmm.engine.rows.standardize import standardize
 
 
 def started(terms, table, y, weights=None, sigma=None):

@@ -6,7 +6,7 @@ import pytest
 from sklmm import MixedEffectsRegressor
 from sklmm.datasets import load_sleepstudy
 from sklmm.design import DesignSpec, resolve_terms
-from sklmm.engine.problem import standardize
+from sklmm.engine.rows.standardize import standardize
 
 
 @pytest.fixture

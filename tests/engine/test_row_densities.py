@@ -6,8 +6,8 @@ import pytest
 from sklmm import families as fam
 from sklmm.engine.graphs import graphs
 from sklmm.engine.likelihood import Likelihood
+from sklmm.engine.runtime.tensorflow import tf
 from sklmm.engine.traced import traced_graphs
-from sklmm.engine.xla import tf
 from tests.engine.test_likelihood import CASES, LOGIT_LIKE, case
 
 BUILT_IN = [name for name in CASES if type(CASES[name][0]) is not fam.CustomFamily]

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from sklmm import CustomFamily, MixedEffectsRegressor, Poisson
-from sklmm.engine.e_step.laplace import Laplace
-from sklmm.engine.latent import Latent
+from sklmm.engine.algorithms.laplace import Laplace
+from sklmm.engine.latent.mode import Latent
 from tests.engine.test_complete import THETA, make_latent, response, theta_for
 
 TERMS = ["(1 | h)", "(1 + s | g)"]
@@ -81,7 +81,7 @@ def test_gradients_and_solutions(name, reml, monkeypatch):
     assert equations.log_det() == pytest.approx(-log_det, rel=1e-9)
     # A solve that ends at its limit of iterations tells so.
     assert theirs.unsolved == 0
-    monkeypatch.setattr("sklmm.engine.compiled_solver.MAX_SOLVE", 0)
+    monkeypatch.setattr("sklmm.engine.equations.compiled_solver.MAX_SOLVE", 0)
     theirs.solve(x, 1e-12)
     assert theirs.unsolved == pytest.approx(1.0)
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from sklmm.engine.e_step.split import SplitHMC, antithetic, metropolis
-from sklmm.engine.xla import tf
+from sklmm.engine.latent.split_hmc import SplitHMC, antithetic, metropolis
+from sklmm.engine.runtime.tensorflow import tf
 
 
 def log_density(v):

@@ -3,9 +3,8 @@ import pandas as pd
 import pytest
 
 from sklmm import HMC, Gaussian, MixedEffectsRegressor
-from sklmm.engine.chains import balanced, chain_covariance, chain_error, excess
-from sklmm.engine.e_step.base import mirrored
-from sklmm.engine.e_step.hmc import LONGEST_STEP, TARGET_ACCEPTANCE, adapted, default_chains
+from sklmm.engine.latent.chains import balanced, chain_covariance, chain_error, excess, mirrored
+from sklmm.engine.latent.hmc import LONGEST_STEP, TARGET_ACCEPTANCE, adapted, default_chains
 from tests.quadrature import Model
 from tests.simulate import simulate
 

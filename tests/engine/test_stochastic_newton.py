@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from sklmm.engine.stochastic_newton import (
+from sklmm.engine.algorithms.averaging import (
     LEAST_OBSERVED,
     average,
     missing_share,

@@ -4,8 +4,8 @@ from sklearn.model_selection import KFold, cross_val_score
 
 from sklmm import MixedEffectsClassifier, MixedEffectsRegressor
 from sklmm.datasets import make_crossed
-from sklmm.engine.listening import telling
-from sklmm.engine.xla import check_device, compilations, compiled, tf
+from sklmm.engine.runtime.listening import telling
+from sklmm.engine.runtime.tensorflow import check_device, compilations, compiled, tf
 
 
 def test_fits_of_nearly_equal_size_share_one_compilation():

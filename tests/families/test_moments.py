@@ -42,7 +42,7 @@ def laplace(eta, scale):
 
 
 def cauchy(eta):
-    from sklmm.engine.model import tfd
+    from sklmm.engine.runtime.tfp_graph import tfd
 
     class NoMoments(tfd.Cauchy):
         def _mean(self):

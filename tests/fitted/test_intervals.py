@@ -7,7 +7,7 @@ import pytest
 from sklmm import Gaussian, MixedEffectsClassifier, MixedEffectsRegressor, RandomEffect
 from sklmm._fitted.tables import Labels
 from sklmm.datasets import load_dyestuff
-from sklmm.engine.profile import Profile
+from sklmm.engine.algorithms.profile import Profile
 
 #: lme4 1.1-31: confint(lmer(Reaction ~ Days + (1 + Days | Subject)), oldNames = FALSE).
 SLEEPSTUDY = {

@@ -1,0 +1,1 @@
+"""How a model is fitted: one file an algorithm, from the starting values to the last step."""

@@ -1,0 +1,278 @@
+r"""The Laplace approximation: the posterior of x is taken as N(m, C^-1) about its mode.
+
+    l(theta) = log p(y, m; theta) - log |C| / 2,    C = Z^T W(eta_hat) Z + I.
+
+The gradient has the term of the motion of W with the mode (as lme4's and TMB's). It is exact, and
+so is log |C|, of tables whose terms beside the largest have few effects
+(`engine.latent.approximation`). Of larger ones, and of custom families, log |C| enters through
+deviations d with mean d d^T = C^-1: an exact root for few unknowns, otherwise draws with a noise
+fixed for the fit, so that the steps converge; what they leave of error is reported.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sklmm.engine.algorithms.loop import EMStep
+from sklmm.engine.algorithms.start_glm import start_theta
+from sklmm.engine.equations.score import joint_loss
+from sklmm.engine.equations.weighted import EXACT_TOL, Equations
+from sklmm.engine.latent import small
+from sklmm.engine.latent.approximation import Approximation
+from sklmm.engine.linalg.trust_region import FLAT, look, updated, updated_radius
+from sklmm.engine.posterior.assemble import inverse_of_free
+from sklmm.engine.posterior.from_draws import posterior_from_draws
+from sklmm.engine.theta.chart import Chart, scales
+from sklmm.engine.theta.space import observed_information
+
+#: Unknowns, and numbers in a [n_rows, n_columns] array, up to which the root is exact.
+EXACT_UNKNOWNS = 512
+EXACT_NUMBERS = 1 << 23
+N_PROBES = 32
+#: A step is taken if it makes this share of the rise it promised; and where that share is further
+#: than TRUSTED from 1, the information is computed afresh: otherwise it is updated.
+LEAST_RATIO = 1e-3
+TRUSTED = 0.5
+#: Share of the last decrement that is too much of it, and the information's fault.
+SLOW = 0.3
+#: Radius at which no step raises the likelihood.
+STUCK = 1e-3
+#: Share of the log-likelihood that its rounding, and the mode's, may be.
+RESOLVED = 1e-11
+#: Of steps shorter than SMALL standard errors, the share of the last one that is no progress.
+SMALL = 0.1
+CREEP = 0.5
+
+
+class Point(NamedTuple):
+    """theta, flat [m], and what was seen there."""
+
+    flat: np.ndarray
+    value: float
+    score: np.ndarray
+    loglik: float | None
+    scores: np.ndarray
+    mode: np.ndarray
+
+
+class Laplace:
+    """Ascent of the Laplace approximation by a trust region."""
+
+    stochastic = False
+
+    def __init__(self, latent, tol, seed, start=None, n_probes=N_PROBES):
+        self.latent = latent
+        self.space = latent.space
+        self.tol = tol
+        self.seed = seed
+        self.start = start
+        self.n_probes = n_probes
+        #: Without latent variables the information is exact, and Newton's method quadratic.
+        self.plain = not latent.layout.size
+        unknowns = latent.layout.real.sum()
+        few = unknowns <= EXACT_UNKNOWNS and unknowns * latent.n_rows <= EXACT_NUMBERS
+        self.exact = bool(few or latent.rows is not None)
+
+    def steps(self):
+        """Yield `EMStep`s, one an evaluation; a step that lowers the likelihood is undone."""
+        theta, self.mode = start_theta(self.latent) if self.start is None else self.start
+        here = self._begin(theta)
+        information, fresh, radius, decrement = self._information(here), True, 1.0, np.inf
+        while True:
+            last, (chart, ahead) = decrement, self._look(information, here, radius)
+            decrement = ahead.decrement
+            # Newton's method only creeps where the maximum is at infinity: separated data.
+            creeping = self.plain and CREEP * last < decrement < SMALL
+            if (decrement < self.tol or creeping) and not fresh:
+                # What was learnt on the way is no proof of a maximum.
+                information, fresh = self._information(here, last=True), True
+                chart, ahead = self._look(information, here, radius)
+                decrement = ahead.decrement
+            # A custom density may have kinks, where the gradient promises what no step keeps.
+            kink = radius < STUCK and self.latent.like.distribution is not None
+            done = decrement < self.tol or creeping or kink
+            following = chart.back(chart.t + ahead.step)
+            yield self._step(here, following, decrement, done, information)
+            new = self._trial(following)
+            ratio = rise(here, new, chart, ahead) / ahead.rise
+            radius = updated_radius(radius, ahead, ratio)
+            information = learnt(information, here, new, chart, ahead, ratio > LEAST_RATIO)
+            fresh = False
+            here = new if ratio > LEAST_RATIO else here
+            slow = SLOW * last < decrement < np.inf
+            if self.plain or slow or not TRUSTED < ratio < 2 - TRUSTED:
+                information, fresh = self._information(here), True
+
+    def _begin(self, theta):
+        """The `Point` of theta, whose weights give the charts their scales."""
+        self.evaluate(theta)
+        blocks = self.equations.problem.blocks if self.latent.full.blocks else ()
+        self.sizes = scales(blocks)
+        return self._point(self.space.join(theta))
+
+    def _look(self, information, here, radius):
+        """The chart about a point, and `Ahead` in its t, from the entries that are free."""
+        chart, free = self._chart(here), self.space.free
+        slope = chart.slope(chart.t)
+        score = here.score * slope
+        information = information * np.outer(slope, slope) + chart.bend(chart.t, score)
+        # A likelihood without effects is concave, or nearly, and its maximum may be far.
+        flat = 0.0 if self.plain else FLAT
+        ahead = look(information[np.ix_(free, free)], score[free], chart.limits[free], radius, flat)
+        step = np.zeros_like(here.flat)
+        step[free] = ahead.step
+        return chart, ahead._replace(step=step)
+
+    def _chart(self, here):
+        return Chart(self.space, self.sizes, here.flat, here.score)
+
+    def _point(self, flat, mode=None):
+        value, scores, loglik = self.evaluate(self.space.split(flat), mode)
+        return Point(flat, value, scores.mean(axis=1), loglik, scores, self.mode)
+
+    def _trial(self, flat):
+        """A `_point` that need not exist: where C is singular its log-likelihood is -inf."""
+        mode = self.mode
+        try:
+            return self._point(flat)
+        except np.linalg.LinAlgError:
+            self.mode, nothing = mode, np.full(len(flat), np.nan)
+            return Point(flat, -np.inf, nothing, -np.inf, nothing[:, None], mode)
+
+    def _step(self, here, following, decrement, done, information):
+        """The `EMStep` of a point, and of the step from it to `following`."""
+        theta = self.space.split(here.flat)
+        covariance = inverse_of_free(self.space.free, information)
+        spread = None
+        if done and not self.exact:
+            spread = covariance @ np.atleast_2d(np.cov(here.scores)) @ covariance
+            spread /= here.scores.shape[1]
+        return EMStep(
+            theta=self._shown(theta),
+            loss=joint_loss(self.latent.full, theta.factors, -here.value),
+            loglik=np.nan if here.loglik is None else here.loglik + self.latent.log_constant,
+            decrement=decrement,
+            info={},
+            done=done,
+            # Newton's last step is worth taking: its information is exact.
+            estimate=self._shown(self.space.split(following)),
+            covariance=covariance,
+            spread=spread,
+        )
+
+    def evaluate(self, theta, mode=None):
+        """(log p(y, m), scores [m, C], log-likelihood or None) at theta, with its mode if known."""
+        latent = self.latent
+        if self.plain and latent.rows is not None:
+            self.equations = Equations(latent, theta, latent.full.weights)
+            loglik, gradient = small.plain(latent, theta)
+            return loglik, gradient[:, None], loglik
+        if mode is None:
+            self.mode, self.equations = latent.mode(theta, self.mode)
+        else:
+            self.mode, self.equations = mode, None
+        if latent.rows is not None:
+            self.found = found = Approximation(latent, theta, self.mode, self.equations)
+            self.equations = found.equations
+            return found.joint, found.gradient[:, None], found.loglik
+        self.field = latent.field(theta, self.equations, self.mode, EXACT_TOL)
+        joint = float(latent.gradient(theta, self.mode[:, None])[0][0])
+        self.deviations, log_det = self._deviations()
+        _, scores = latent.scores(theta, self.field, self.deviations, laplace=True)
+        loglik = None if log_det is None else joint - 0.5 * log_det
+        return joint, scores, loglik
+
+    def shift(self):
+        """How the mode moves with theta [P, m], at the last one."""
+        if self.plain:
+            return np.zeros((0, self.space.size))
+        if self.latent.rows is not None:
+            return self.found.shift()
+        return np.asarray(self.field.shift)
+
+    def _deviations(self):
+        """Columns with mean d d^T = C^-1, and log |C| or None."""
+        if not self.exact:
+            rng = np.random.default_rng(self.seed)
+            return self.equations.draws(rng, self.n_probes), None
+        real, inverse = self.latent.layout.real, self.equations.inverse()
+        n = len(inverse)
+        out = np.zeros((len(real), max(n, 1)))
+        out[real, :n] = np.linalg.cholesky(inverse) * np.sqrt(n)
+        return out, -np.linalg.slogdet(inverse)[1] if n else 0.0
+
+    def _information(self, here, last=False):
+        """Less the second derivatives [m, m]: by differences of the gradient, in the chart's t.
+
+        Where the gradient is dear or has kinks, complete data that miss little stand in for them;
+        of a dear one not at the last.
+        """
+        theta, rows, self.mode = self.space.split(here.flat), self.latent.rows, here.mode
+        if self.plain and rows is not None:
+            return small.plain_information(self.latent, theta)
+        self.evaluate(theta)
+        smooth = self.latent.like.distribution is None
+        if rows is None and not (smooth and (self.exact or last)):
+            return self.latent.information(theta, self.field, self.deviations, laplace=True)
+        chart = self._chart(here)
+        slope = chart.slope(chart.t)
+        shift = self.shift() * slope
+
+        def score(change):
+            # The mode is where its motion leads, but for what the other sign takes back.
+            mode = here.mode + shift @ change if rows is not None else None
+            t = chart.t + change
+            return self._point(chart.back(t), mode).score * chart.slope(t)
+
+        return flattened(observed_information(score, self.space.size), here, chart, chart.t)
+
+    def _shown(self, theta):
+        if not self.latent.full.reml:
+            return theta
+        return theta._replace(beta=self.mode[: self.latent.problem.p])
+
+    def posterior(self, last, n_draws):
+        """The Gaussian posterior at the estimate, by draws."""
+        theta = last.estimate._replace(beta=last.estimate.beta[: self.space.p])
+        joint, _, loglik = self.evaluate(theta)
+        rng = np.random.default_rng([self.seed, 1])
+        equations, p = self.equations, self.latent.problem.p
+        draws = equations.draws(rng, n_draws)
+        columns = equations.solve(np.eye(len(draws))[:, :p]) if p else draws[:, :0]
+        posterior = posterior_from_draws(equations, self.mode, columns, draws)
+        if loglik is None and (log_det := equations.log_det()) is not None:
+            loglik = joint - 0.5 * log_det
+        if loglik is not None:
+            loglik += self.latent.log_constant
+        posterior = posterior._replace(loglik=loglik)
+        if p:
+            return posterior
+        root = self.latent.with_coefficients(last, self.shift(), posterior.root, rng)
+        return posterior._replace(beta=last.estimate.beta, beta_cov=None, root=root)
+
+
+def flattened(information, point, chart, t):
+    """The information in theta from that in a chart's t, at a point."""
+    slope = chart.slope(t)
+    return (information - chart.bend(t, point.score * slope)) / np.outer(slope, slope)
+
+
+def learnt(information, here, new, chart, ahead, accepted):
+    """The information at the new point, or at the old one, from what the step between them told."""
+    before, after = chart.slope(chart.t), chart.slope(chart.t + ahead.step)
+    scores = here.score * before, new.score * after
+    if not np.isfinite(new.score).all():
+        return information
+    information = information * np.outer(before, before) + chart.bend(chart.t, scores[0])
+    information = updated(information, ahead.step, scores[0] - scores[1])
+    where, t = (new, chart.t + ahead.step) if accepted else (here, chart.t)
+    return flattened(information, where, chart, t)
+
+
+def rise(here, new, chart, ahead):
+    """The log-likelihood's change, by its gradients where its own rounding hides it."""
+    after = chart.t + ahead.step
+    slopes = here.score * chart.slope(chart.t) + new.score * chart.slope(after)
+    if here.loglik is None or ahead.rise < RESOLVED * abs(here.loglik):
+        return 0.5 * slopes @ ahead.step
+    return new.loglik - here.loglik

@@ -1,0 +1,140 @@
+"""M-steps: parameters from moments.
+
+`newton_step` is a damped Newton step on theta = (vech L_k, log sigma). The observed information is
+the average information plus the curvature of Sigma = L L^T, -2 (I (x) G_k), which alone survives
+where a variance is 0 (there the gradient in L vanishes but G_k is negative): a singular fit is a
+regular maximum in L, reached quadratically. `em_step` is the closed-form EM step, never leaving the
+space.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sklmm.engine.theta.params import Params, n_theta, vech_indices
+
+MIN_SIGMA = 1e-5
+SINGULAR_SD = 1e-4
+RAISED_SD = 0.05
+MAX_STEP = 1.0
+
+
+class Step(NamedTuple):
+    """A step in theta [m], its information [m, m], and its length in standard errors."""
+
+    delta: np.ndarray
+    information: np.ndarray
+    decrement: float
+
+
+def free_mask(problem):
+    """Which entries of theta are estimated."""
+    mask = [np.full(b.r * (b.r + 1) // 2, b.sd is None) for b in problem.blocks]
+    return np.concatenate([*mask, [problem.sigma is None]]).astype(bool)
+
+
+def gradient(params, moments):
+    """dl/dtheta [m]: 2 G_k L_k on the lower triangle, and the gradient in log sigma."""
+    parts = []
+    for L, G in zip(params.factors, moments.score, strict=True):
+        rows, columns = vech_indices(len(L))
+        parts.append(2 * (G @ L)[rows, columns])
+    return np.concatenate([*parts, [moments.score_sigma]])
+
+
+def observed_information(params, moments):
+    """Average information less the curvature term 2 G_k in each column of L_k."""
+    information = moments.information.copy()
+    first = 0
+    for L, G in zip(params.factors, moments.score, strict=True):
+        rows, columns = vech_indices(len(L))
+        same = columns[:, None] == columns[None, :]
+        part = slice(first, first + len(rows))
+        information[part, part] -= 2 * G[np.ix_(rows, rows)] * same
+        first += len(rows)
+    return information
+
+
+def newton_step(problem, params, moments, damping=0.0, information=None):
+    """Newton step with absolute eigenvalues, so that it climbs from a saddle too.
+
+    `information` replaces the observed one where an average over iterations is at hand.
+    """
+    free = free_mask(problem)
+    if params.sigma <= MIN_SIGMA and moments.score_sigma < 0:
+        free[-1] = False
+    m = n_theta(params.factors)
+    delta = np.zeros(m)
+    if information is None:
+        information = observed_information(params, moments)
+    if not free.any():
+        return Step(delta, information, 0.0)
+    g = gradient(params, moments)[free]
+    part = information[np.ix_(free, free)]
+    scale = np.sqrt(np.maximum(np.abs(np.diag(part)), 1e-12 * np.abs(np.diag(part)).max() + 1e-300))
+    values, vectors = np.linalg.eigh(part / np.outer(scale, scale))
+    projected = vectors.T @ (g / scale)
+    size = np.abs(values)
+    # A direction without information (residual and group variance confounded) is left alone.
+    flat = size <= 1e-9 * size.max()
+    inverse = np.where(flat, 0.0, 1.0 / np.where(flat, 1.0, size + damping * size.max()))
+    step = vectors @ (inverse * projected) / scale
+    decrement = float(np.sqrt(np.sum(inverse * projected**2)))
+    delta[free] = step * min(1.0, MAX_STEP / max(np.abs(step).max(), 1e-300))
+    return Step(delta, information, decrement)
+
+
+def move(params, delta):
+    """Params after a step in theta; columns of L keep a nonnegative diagonal."""
+    factors, first = [], 0
+    for L in params.factors:
+        rows, columns = vech_indices(len(L))
+        new = L.copy()
+        new[rows, columns] += delta[first : first + len(rows)]
+        first += len(rows)
+        factors.append(new * np.where(np.diag(new) < 0, -1.0, 1.0))
+    return Params(tuple(factors), max(float(params.sigma * np.exp(delta[-1])), MIN_SIGMA))
+
+
+def em_step(problem, params, moments):
+    """Closed-form EM step: Sigma_k + (2 / J_k) Sigma_k G_k Sigma_k, sigma^2 (1 + g / n)."""
+    factors = []
+    for block, L, G in zip(problem.blocks, params.factors, moments.score, strict=True):
+        if block.sd is None:
+            inner = np.eye(block.r) + 2 / block.n_levels * (L.T @ G @ L)
+            values, vectors = np.linalg.eigh(inner)
+            inner = (vectors * np.maximum(values, 0.01)) @ vectors.T
+            L = L @ np.linalg.cholesky(inner)
+        factors.append(L)
+    sigma = params.sigma
+    if problem.sigma is None:
+        sigma = max(sigma * np.sqrt(max(1 + moments.score_sigma / problem.n, 0.01)), MIN_SIGMA)
+    return Params(tuple(factors), float(sigma))
+
+
+def is_singular(factor, sigma):
+    """Whether a covariance is on the boundary: an SD at 0 or a correlation at +-1."""
+    return np.linalg.svd(factor, compute_uv=False).min() < SINGULAR_SD * sigma
+
+
+def leave_boundary(problem, params, moments):
+    """Params with a variance raised from 0 where the log-likelihood rises with it, else None.
+
+    At L = 0 the gradient in L vanishes whatever the sign of G, so Newton would stop at a saddle.
+    """
+    factors, moved = [], False
+    for block, L, G in zip(problem.blocks, params.factors, moments.score, strict=True):
+        vectors, sizes, _ = np.linalg.svd(L)
+        null = vectors[:, sizes < SINGULAR_SD * params.sigma]
+        if block.sd is None and null.shape[1]:
+            values, turned = np.linalg.eigh(null.T @ G @ null)
+            up = (null @ turned)[:, values > 1e-6 * block.n_levels]
+            if up.shape[1]:
+                moved = True
+                L = np.linalg.cholesky(
+                    L @ L.T
+                    + (RAISED_SD * params.sigma) ** 2 * (up @ up.T)
+                    + 1e-12 * np.eye(block.r)
+                )
+        factors.append(L)
+    return Params(tuple(factors), params.sigma) if moved else None

@@ -1,0 +1,222 @@
+r"""Profile likelihood intervals of a Gaussian model's parameters, from its exact likelihood.
+
+Of a parameter psi(theta, beta) the profile l(v) is the maximum at psi = v, and an interval holds
+the v at which
+
+    zeta(v) = sign(v - psi-hat) sqrt(2 (l-hat - l(v)))
+
+is between normal quantiles, as lme4's `profile` has it (Bates, Maechler, Bolker & Walker 2015, J.
+Stat. Softw. 67(1), sec. 5.1). SDs and correlations are held by a constraint on theta. Of a
+coefficient b^T beta the other ones are least squares', which leaves a problem in theta,
+
+    l(v) = max_theta  l(theta) - (v - b^T beta-hat)^2 / (2 b^T C b),    C = (X^T V^-1 X)^-1.
+"""
+
+import numpy as np
+from scipy.optimize import brentq, minimize
+
+from sklmm.engine.algorithms.loop import gaussian_theta
+from sklmm.engine.algorithms.m_step import MIN_SIGMA, gradient, is_singular
+from sklmm.engine.posterior.assemble import theta_covariance
+from sklmm.engine.posterior.satterthwaite import coefficient_slopes, displaced, observed
+from sklmm.engine.theta.params import n_theta
+
+#: Steps outwards, in units of the Wald interval's half width, at which a limit is looked for.
+OUTWARDS = (1.0, 1.5, 2.5, 4.0, 7.0, 12.0, 25.0, 60.0)
+#: Of the half width: a limit's precision; and how near to a bound of the parameter is at it.
+PRECISE = 1e-4
+NEAR = 1e-3
+#: Half width, in a parameter's own unit, where an estimate has no standard error.
+UNKNOWN = 0.2
+#: Slope of a parameter in standard errors of theta, in its own unit, that is none.
+FLAT = 1e-8
+#: Distance from a constraint, in standard errors, that is none.
+HELD = 1e-3
+#: What a theta without a likelihood has for one.
+WORST = 1e10
+
+
+class Profile:
+    """Profiles about the maximum that a `Newton` by the exact kernel has reached.
+
+    `std` are the standard errors of (coefficients, natural), nan where there is none.
+    """
+
+    def __init__(self, algorithm, std):
+        self.kernel, self.state, self.space = algorithm.kernel, algorithm.state, algorithm.space
+        self.problem, self.seed, self.params = algorithm.problem, algorithm.seed, algorithm.params
+        self.std = std
+        moments = self._moments(self.params)
+        self.best = moments.loglik
+        self.estimate = np.concatenate(
+            [self.problem.coef(moments.beta), self._natural(np.zeros(n_theta(self.params.factors)))]
+        )
+        information = observed(self.kernel, self.params, self.state, self.seed)
+        values, vectors = np.linalg.eigh(theta_covariance(self.problem, information))
+        known = values > 1e-12 * max(values.max(initial=0.0), 1e-300)
+        #: theta = theta-hat + root z: z is in standard errors.
+        self.root = vectors[:, known] * np.sqrt(values[known])
+
+    def _moments(self, params):
+        return self.kernel.step(params, self.state, self.seed)[0]
+
+    def _theta(self, delta):
+        params = displaced(self.params, delta)
+        return gaussian_theta(self.space, params, np.zeros(self.space.p))
+
+    def _natural(self, delta):
+        return self.space.natural(self._theta(delta))
+
+    def natural_slopes(self, z):
+        """D natural / d z at theta-hat + root z."""
+        slopes = self.space.jacobian(self._theta(self.root @ z))[:, self.space.p :]
+        return slopes @ self.root[: slopes.shape[1]]
+
+    def starts(self, start):
+        """Where to begin: at `start` and, with a variance of 0, where it is none as well.
+
+        At 0 the gradient vanishes, though the profile may rise with the variance.
+        """
+        singular = any(is_singular(L, self.params.sigma) for L in self.params.factors)
+        return [start, start + 1.0] if singular else [start]
+
+    @staticmethod
+    def best_of(loss, starts, options):
+        """(maximum of -loss, where)."""
+        found = [minimize(loss, z, jac=True, **options) for z in starts]
+        if held := options.get("constraints"):
+            # One that ends beside the constraint has no say.
+            found = [f for f in found if abs(held["fun"](f.x)) < HELD] or found
+        best = min(found, key=lambda f: f.fun)
+        return -best.fun, best.x
+
+    def interval(self, i, quantile):
+        """(lower, upper) of entry i of (coefficients, natural): where zeta is -+ quantile."""
+        if np.isnan(self.std[i]) and i < len(self.problem.basis):
+            return np.nan, np.nan
+        if self.std[i] == 0:
+            return self.estimate[i], self.estimate[i]
+        own = _OfCoefficient(self, i) if i < len(self.problem.basis) else _OfNatural(self, i)
+        return tuple(self._limit(own, i, side, quantile) for side in (-1, 1))
+
+    def units(self):
+        """Unit of each SD (the residual one, of its column), correlation (1) and sigma."""
+        sigma, problem, out = self.params.sigma, self.problem, []
+        for b, A in zip(problem.blocks, problem.z_bases, strict=True):
+            out.append(sigma * problem.y_scale * np.linalg.norm(A, axis=1))
+            out.append(np.ones(b.r * (b.r - 1) // 2))
+        return np.concatenate([*out, [sigma * problem.sigma_scale]])
+
+    def _limit(self, own, i, side, quantile):
+        estimate, width = self.estimate[i], quantile * self.std[i]
+        if not width > 0:
+            width = UNKNOWN * own.unit
+        bound = own.bounds[(side + 1) // 2]
+        inside, z = estimate, np.zeros(self.root.shape[1])
+
+        def excess(value, start):
+            loglik, z = own.maximum(value, start)
+            return np.sqrt(max(2 * (self.best - loglik), 0.0)) - quantile, z
+
+        for step in OUTWARDS:
+            value = estimate + side * step * width
+            at_bound = side * (value - bound) >= 0
+            if at_bound:
+                value = bound - side * NEAR * min(width, abs(bound - estimate) or width)
+            if side * (value - inside) <= 0:
+                return bound
+            beyond, found = excess(value, z)
+            if beyond >= 0:
+                limits = {"xtol": PRECISE * width, "rtol": 1e-12}
+                return brentq(lambda v, start=z: excess(v, start)[0], inside, value, **limits)
+            if at_bound:
+                return bound
+            inside, z = value, found
+        return bound
+
+
+class _OfNatural:
+    """The profile of an SD, a correlation or sigma."""
+
+    def __init__(self, profile, i):
+        self.profile, self.i = profile, i - len(profile.problem.basis)
+        correlations = np.concatenate(
+            [np.r_[np.zeros(b.r), np.ones(b.r * (b.r - 1) // 2)] for b in profile.problem.blocks]
+            + [[0.0]]
+        )
+        self.bounds = (-1.0, 1.0) if correlations[self.i] else (0.0, np.inf)
+        self.unit = std if (std := profile.std[i]) > 0 else profile.units()[self.i]
+
+    def _value(self, z):
+        return self.profile._natural(self.profile.root @ z)[self.i]
+
+    def maximum(self, value, start):
+        """(l(value), z there) from a z nearby."""
+        profile = self.profile
+
+        def loss(z):
+            return _loss(profile, z)[:2]
+
+        def slope(z):
+            return profile.natural_slopes(z)[self.i]
+
+        starts, scale = [], 1.0
+        for z in profile.starts(start):
+            along = slope(z)
+            if (size := np.linalg.norm(along)) > FLAT * self.unit:
+                starts.append(z + along * (value - self._value(z)) / size**2)
+                scale = size
+        if not starts:
+            # The design leaves it undetermined: any value is as good as the estimate.
+            return profile.best, start
+        held = {
+            "type": "eq",
+            "fun": lambda z: (self._value(z) - value) / scale,
+            "jac": lambda z: slope(z) / scale,
+        }
+        options = {"method": "SLSQP", "constraints": held, "options": {"ftol": 1e-9}}
+        return profile.best_of(loss, starts, options)
+
+
+class _OfCoefficient:
+    """The profile of a coefficient."""
+
+    bounds = (-np.inf, np.inf)
+
+    def __init__(self, profile, i):
+        self.profile, self.i = profile, i
+
+    def maximum(self, value, start):
+        """(l(value), z there) from a z nearby."""
+        profile, problem = self.profile, self.profile.problem
+        row = problem.basis[self.i] * problem.y_scale
+
+        def loss(z):
+            base, slope, moments, params = _loss(profile, z)
+            if moments is None:
+                return base, slope
+            C, changes = coefficient_slopes(profile.kernel.equations(params, profile.state))
+            variance = row @ C @ row
+            away = value - problem.coef(moments.beta)[self.i]
+            bend = np.einsum("p,ipq,q->i", row, changes, row)
+            more = -away / variance * (row @ moments.sensitivity)
+            more = more - 0.5 * (away / variance) ** 2 * bend
+            return base + 0.5 * away**2 / variance, slope + more @ profile.root
+
+        if not len(start):
+            return -loss(start)[0], start
+        return profile.best_of(
+            loss, profile.starts(start), {"method": "BFGS", "options": {"gtol": 1e-5}}
+        )
+
+
+def _loss(profile, z):
+    """(-l, its gradient in z, moments, params) at theta-hat + root z."""
+    params = displaced(profile.params, profile.root @ z)
+    if not MIN_SIGMA < params.sigma < 1 / MIN_SIGMA:
+        return WORST, np.zeros_like(z), None, params
+    try:
+        moments = profile._moments(params)
+    except np.linalg.LinAlgError:
+        return WORST, np.zeros_like(z), None, params
+    return -moments.loglik, -gradient(params, moments) @ profile.root, moments, params

@@ -1,0 +1,154 @@
+r"""The matrix-free E-step for Gaussian responses: conjugate gradients on what elimination leaves.
+
+The traces of Z^T V^-1 Z need the inverse of S. With vectors v of the remaining effects that are I
+on average in v v^T (Hutchinson 1990), and y = S^-1 v,
+
+    L^T K L = E sum_j v_j (v - y)_j^T
+
+for a term of factor L, K = sum_j (Z^T V^-1 Z)_jj, and the eliminated term's K likewise: unit
+vectors for the terms of few effects, or for all where they are not many, whose traces are then
+exact, and Rademacher probes for the others. Where L is nearly singular, K is found by its
+definition. The probes are fixed during a fit, so the map is deterministic and Newton's method
+converges. Probing S and not all of Z leaves out the noise that the eliminated term would add.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sklmm.engine.equations.crossproducts import Cross
+from sklmm.engine.equations.henderson import GaussianKernel
+from sklmm.engine.equations.schur_cg import Iterative
+from sklmm.engine.linalg.blocks import turn
+
+#: Relative residual of the solves while theta still moves far.
+LOOSEST = 1e-4
+#: Share of a block's information in 1 below which its trace is found by definition.
+WELL_SCALED = 1e-2
+#: Fewest and most probes by default, and the rows an effect that one probe makes up for.
+PROBES = (2, 8)
+PROBED_ROWS = 200
+
+
+#: Effects left by elimination up to which each has a unit vector: no probe is as cheap as an answer
+#: without noise, which at a variance near 0 decides where the maximum is.
+MOST_UNITS = 512
+
+
+def default_probes(problem, size):
+    """As many as leave an error of a few per cent of the standard errors.
+
+    What the probes miss is off S's diagonal, and falls with the number of rows an effect.
+    """
+    return int(np.clip(np.ceil(PROBED_ROWS * size / len(problem.y)), *PROBES))
+
+
+@dataclass
+class _State:
+    """Probes [Q_R, f + S]: the units of f effects, then the Rademacher ones; their weights."""
+
+    cross: Cross
+    probes: np.ndarray
+    weights: np.ndarray
+    n_units: int
+    warm: dict = field(default_factory=dict)
+    theta: np.ndarray | None = None
+
+
+class CGKernel(GaussianKernel):
+    """Conjugate gradients, all right-hand sides in one batch."""
+
+    def __init__(self, n_probes=None, tol=1e-8, max_iter=2000):
+        self.n_probes = n_probes
+        self.tol = tol
+        self.max_iter = max_iter
+
+    def init(self, problem, seed):
+        """Cross-products and probes."""
+        cross = Cross(problem)
+        size, f = cross.Q - cross.n_eliminated, cross.n_few
+        if self.n_probes is None and size <= MOST_UNITS:
+            f = size
+        needed = size > f and problem.blocks
+        n_probes = (self.n_probes or default_probes(problem, size)) if needed else 0
+        probes = np.zeros((size, f + n_probes))
+        probes[:f, :f] = np.eye(f)
+        rng = np.random.default_rng(seed)
+        probes[f:, f:] = rng.choice([-1.0, 1.0], (size - f, n_probes))
+        weights = np.r_[np.ones(f), np.full(n_probes, 1 / max(n_probes, 1))]
+        return _State(cross, probes, weights, f)
+
+    def eliminate(self, params, state, tol=None):
+        """S by products."""
+        tol = self.tol if tol is None else tol
+        s2 = params.sigma**2
+        return Iterative(state.cross, params.factors, s2, state.warm, tol, self.max_iter)
+
+    def tolerance(self, params, state):
+        """Of a step's solves: below the square of the last one, which Newton's next will be.
+
+        An error of the solution counts for more in Z^T P y and in the traces where the rows know
+        the effects well.
+        """
+        theta = np.concatenate([*(L.ravel() for L in params.factors), [params.sigma]])
+        before, state.theta = state.theta, theta
+        if before is None:
+            return self.tol
+        moved = np.abs(theta - before).max() / params.sigma
+        known = [
+            np.einsum("ba,jbc,ca->", L, b.crossprod, L) / b.n_levels
+            for L, b in zip(params.factors, state.cross.problem.blocks, strict=True)
+        ]
+        loose = min(moved**2 / 100, LOOSEST) / (1 + max(known, default=0.0) / params.sigma**2)
+        return max(float(loose), self.tol)
+
+    def traces(self, state, equations):
+        """Estimates, and their deviations by probe."""
+        cross, H, v = state.cross, equations.H, state.probes
+        if not cross.slices:
+            return [], None
+        T = np.eye(len(H.L)) - cross.G_EE @ H.inner
+        exact = (T @ cross.G_EE).sum(axis=0) / H.s2
+        f = state.n_units
+        if cross.n_eliminated == cross.Q:
+            return [exact], None
+        y = equations.probed
+        samples = [None] * len(cross.slices)
+        lifted = cross.parted.down(H.lift(np.column_stack([v, y])))
+        turned = turn(T, lifted).reshape(len(T), -1, lifted.shape[1]) / H.s2
+        ahead, behind = np.split(turned, 2, axis=2)
+        samples[cross.eliminated] = -np.einsum("jac,jbc->cab", ahead, behind, optimize=True)
+        for k, L, part in H.parts():
+            shape = (-1, len(L), v.shape[1])
+            left = (v - y)[part].reshape(shape)
+            sample = np.einsum("jac,jbc->cab", v[part].reshape(shape), left, optimize=True)
+            gain = np.einsum("c,cab->ab", state.weights, sample)
+            if np.linalg.eigvalsh((gain + gain.T) / 2).min() > WELL_SCALED * left.shape[0]:
+                back = np.linalg.inv(L)
+                samples[k] = back.T @ sample @ back
+            else:
+                samples[k] = self._direct(H, v, part, len(L))
+        out, deviations = [], []
+        for k, sample in enumerate(samples):
+            sample = (sample + sample.transpose(0, 2, 1)) / 2
+            K = np.einsum("c,cab->ab", state.weights, sample)
+            out.append(K + exact if k == cross.eliminated else K)
+            deviations.append(sample[f:] - sample[f:].mean(axis=0) if len(sample) > f else None)
+        return out, deviations if v.shape[1] > f + 1 else None
+
+    @staticmethod
+    def _direct(H, v, part, r):
+        """v_j z_j^T summed over the levels of a block, z = (N - N M N) v of it alone."""
+        own = np.zeros_like(v)
+        own[part] = v[part]
+        image = H.apply_data(own)
+        solved = H.solve_rest(H.lift(image, transpose=True))
+        z = image - H.apply_data(H.lift(solved))
+        shape = (-1, r, v.shape[1])
+        return np.einsum(
+            "jac,jbc->cab", v[part].reshape(shape), z[part].reshape(shape), optimize=True
+        )
+
+    def info(self, equations):
+        """Iterations of the solver."""
+        return {"cg_iterations": equations.H.iterations}

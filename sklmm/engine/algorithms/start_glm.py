@@ -1,0 +1,167 @@
+"""Starting values: a model of the mean alone, the joint mode of coefficients and effects, EM."""
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import logit
+
+from sklmm.engine.equations.layout import precision_blocks
+from sklmm.engine.graphs import graphs
+from sklmm.engine.latent.mode import CENTRE_TOL, Latent
+from sklmm.engine.linalg.blocks import invert
+from sklmm.engine.theta.space import Theta
+
+#: SD of the effects over that of the working response: their spread is found by EM.
+RELATIVE_SD = 0.5
+MAX_ROWS = 20_000
+#: Rounds of EM at most, the change of logarithms that is too small for another, and the most that
+#: a round changes a parameter's.
+EM_ROUNDS = 8
+NEAR = 0.2
+MOST_CHANGE = 3.0
+#: Log-likelihood that such a change is to gain.
+LEAST_GAIN = 0.01
+#: Tables with the same likelihood have the same start to the last digits.
+EXACTLY = {"method": "L-BFGS-B", "options": {"ftol": 0, "gtol": 1e-12}}
+
+
+def start_theta(latent, rounds=EM_ROUNDS):
+    """(Theta, mode [P]) to start from: SDs and parameters after at most `rounds` of EM."""
+    problem, like, space = latent.full, latent.like, latent.space
+    y, w = latent.observations()
+    offset = np.zeros(len(y)) if problem.offset is None else problem.offset
+    constant, raw = _constant(like, y, w, offset, len(space.estimated))
+    raw = space.clipped(raw)
+    eta = (np.tile(constant, len(y)) + np.repeat(offset, len(constant)))[:, None]
+    W = graphs(like).curvature(y, eta, raw[:, None])[0][:, 0]
+    weight = np.repeat(w, like.n_predictors)
+    working = 1 / np.sqrt(max(weight @ W / weight.sum(), 1e-12))
+    factors = tuple(
+        np.eye(b.r) * (RELATIVE_SD * working / np.sqrt(b.r) if b.sd is None else b.sd)
+        for b in problem.blocks
+    )
+    # Least squares of the constant predictor: exact where there is an intercept.
+    rows = np.repeat(w, like.n_predictors)
+    target = np.tile(constant, len(y))
+    beta = problem.X.T @ (rows * target) / problem.n
+    if not problem.blocks and not problem.reml:
+        # Newton's method needs no start, and a mode at infinity would be one of rounding.
+        return Theta(beta, (), raw), np.zeros(0)
+    joint = Latent(problem, like, space.parameters, reml=True, direct=latent.direct)
+    x = np.zeros(joint.layout.size)
+    x[: problem.p] = beta
+    theta = Theta(np.zeros(0), factors, raw)
+    x, equations = joint.mode(theta, x, CENTRE_TOL)
+    for _ in range(rounds):
+        before, raw = theta, _parameters(joint, theta, x, equations)
+        theta, x = _spread(theta, x, equations)
+        theta = theta._replace(raw=raw)
+        x, equations = joint.mode(theta, x, CENTRE_TOL)
+        if _near(before, theta):
+            break
+    if problem.reml:
+        return theta, x
+    return Theta(x[: problem.p], theta.factors, theta.raw), x[problem.p :]
+
+
+def _near(before, after):
+    """Whether a round changed so little that Newton's method does better."""
+    sizes = [
+        np.log(np.linalg.norm(new) / np.linalg.norm(old))
+        for new, old in zip(after.factors, before.factors, strict=True)
+    ]
+    return np.abs([*sizes, *(after.raw - before.raw)]).max(initial=0.0) < NEAR
+
+
+def _parameters(joint, theta, x, equations):
+    """The EM step of the raw parameters: eta is spread about the mode as each level's effects are.
+
+    A precision of the mean alone may be a millionth of what it is given the effects.
+    """
+    space, problem, layout = joint.space, joint.full, joint.layout
+    if not space.estimated:
+        return theta.raw
+    y, w = joint.observations()
+    d, some = joint.like.n_predictors, _some(len(y))
+    rows = (some[:, None] * d + np.arange(d)).ravel()
+    beta, parts = layout.split(x[:, None])
+    eta = problem.X[rows] @ beta[:, 0]
+    eta += 0.0 if problem.offset is None else problem.offset[rows]
+    variance = np.zeros(len(rows))
+    precision = precision_blocks(equations.problem, equations.params)
+    for L, u, H, b in zip(theta.factors, parts, precision, problem.blocks, strict=True):
+        z = b.z[rows] @ L
+        eta += np.einsum("na,na->n", z, u[b.refs[rows], :, 0])
+        variance += np.einsum("na,nab,nb->n", z, invert(H)[b.refs[rows]], z)
+    eta = eta[:, None] + np.sqrt(variance)[:, None] * [1, -1]
+    y, w = y[some], w[some] / w[some].sum()
+
+    def loss(raw):
+        value, _, of_raw = graphs(joint.like).slopes(y, w, eta, np.column_stack([raw, raw]))
+        return -float((w @ value).mean()), -np.nan_to_num(of_raw.mean(axis=1))
+
+    # Far from 0 the likelihood may know nothing of a parameter: also from where it does.
+    near = np.clip(theta.raw, -MOST_CHANGE, MOST_CHANGE)
+    starts = [near] if np.array_equal(near, theta.raw) else [near, theta.raw]
+    found = [minimize(loss, start, jac=True, bounds=_around(start), **EXACTLY) for start in starts]
+    found = min(found, key=lambda one: one.fun)
+    gain = (loss(theta.raw)[0] - found.fun) * problem.n
+    return space.clipped(found.x) if gain > LEAST_GAIN else theta.raw
+
+
+def _around(raw):
+    return [(value - MOST_CHANGE, value + MOST_CHANGE) for value in raw]
+
+
+def _some(n):
+    """Numbers of so many of n rows as say enough."""
+    return np.linspace(0, n - 1, min(n, MAX_ROWS)).astype(int)
+
+
+def _spread(theta, x, equations):
+    """The EM step of the factors, each level's variance being that given all the others; and x.
+
+    A start's SD may be a hundred times too small where the rows of a level tell much: the effects
+    hardly know of it, and one step finds their spread.
+    """
+    layout, problem = equations.layout, equations.problem
+    beta, parts = layout.split(x[:, None])
+    precision = precision_blocks(problem, equations.params)
+    factors, effects = [], []
+    for L, u, H, block in zip(theta.factors, parts, precision, problem.blocks, strict=True):
+        new = L
+        if block.sd is None:
+            u = u[:, :, 0]
+            second = (u.T @ u + invert(H).sum(axis=0)) / len(u)
+            new = L @ np.linalg.cholesky(second)
+            u = np.linalg.solve(new, L @ u.T).T[:, :, None]
+        factors.append(new)
+        effects.append(u)
+    return theta._replace(factors=tuple(factors)), layout.join(beta, effects)[:, 0]
+
+
+def _constant(like, y, w, offset, n_raw):
+    """Linear predictors [d] and raw parameters of independent, identically distributed y."""
+    y, w, offset = (a[_some(len(y))] for a in (y, w, offset))
+    d, total = like.n_predictors, w.sum()
+    known, share = np.repeat(offset, d)[:, None], w / total
+
+    def loss(values):
+        eta = known + np.tile(values[:d, None], [len(y), 1])
+        rows, by_eta, of_raw = graphs(like).slopes(y, share, eta, values[d:, None])
+        value = -float(share @ rows[:, 0])
+        if not np.isfinite(value):
+            return 1e10, np.zeros_like(values)
+        by_constant = by_eta.reshape(-1, d).sum(axis=0)
+        return value, -np.nan_to_num(np.concatenate([by_constant, of_raw[:, 0]]))
+
+    mean = float(w @ y / total)
+    guesses = {0.0, mean, np.log(mean) if mean > 0 else 0.0}
+    guesses |= {logit(mean)} if 0 < mean < 1 else set()
+    starts = [np.concatenate([np.full(d, g), np.zeros(n_raw)]) for g in sorted(guesses)]
+    best = min(starts, key=lambda s: loss(s)[0])
+    found = minimize(loss, best, jac=True, **EXACTLY)
+    values = found.x if np.isfinite(found.fun) else best
+    # A t's degrees of freedom, say: of the mean alone any large number is as good as another.
+    nearer = np.concatenate([values[:d], np.clip(values[d:], -MOST_CHANGE, MOST_CHANGE)])
+    values = values if (loss(nearer)[0] - loss(values)[0]) * total > LEAST_GAIN else nearer
+    return values[:d], values[d:]

@@ -1,0 +1,209 @@
+r"""The tutorial's loop: HMC draws and stochastic gradients by Adam, on the TFP joint distribution.
+
+Every iteration takes `n_steps` transitions of `tfp.mcmc.HamiltonianMonteCarlo` in the effects' own
+units from where the chain stands, then one Adam step on -log p(y, b | theta) at the draw reached,
+theta = (beta, L_k with log diagonals, log sigma), from 0 and unit SDs. It is the loop of
+TensorFlow's tutorial "Linear mixed effects models", kept as it is for comparison: with SDs trained
+it takes very long to move the level of y from the effects of a factor of few levels into the
+intercept.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sklmm.engine.algorithms.loop import EMStep, fit, gaussian_space, gaussian_theta
+from sklmm.engine.algorithms.reml_cg import CGKernel
+from sklmm.engine.runtime.tensorflow import check_device, compiled, tf
+from sklmm.engine.runtime.tfp_graph import joint_distribution, tfp
+from sklmm.engine.theta.params import Params
+
+DTYPE = tf.float32
+
+
+def _factor(raw):
+    """Lower triangle with exp(diagonal) from a vector of r (r + 1) / 2 free numbers."""
+    diagonal = tfp.bijectors.Exp()
+    return tfp.bijectors.FillScaleTriL(diag_bijector=diagonal, diag_shift=None).forward(raw)
+
+
+def _log_joint(data, beta, factors, sigma):
+    X, y, refs, z, levels = data
+    names = [f"b{k}" for k in range(len(refs))]
+    sizes = [size.shape[0] for size in levels]
+    joint = joint_distribution(names, X, refs, z, sizes, beta, factors, sigma)
+    return lambda *b: joint.log_prob(dict(zip(names, b, strict=True)) | {"y": y})
+
+
+def _values(raw, pinned):
+    """(beta, factors, sigma): trained ones from `raw`, pinned ones as they are."""
+    beta, raw_factors, raw_sigma = raw
+    factors = [_factor(r) if p is None else p for r, p in zip(raw_factors, pinned[0], strict=True)]
+    return beta, factors, tf.exp(raw_sigma) if pinned[1] is None else pinned[1]
+
+
+@compiled
+def adam_e_step(data, raw, pinned, b, step_size, leapfrogs, seed, n_steps):
+    """`n_steps` HMC transitions at fixed theta: (b, acceptance rate)."""
+    target = _log_joint(data, *_values(raw, pinned))
+    kernel = tfp.mcmc.HamiltonianMonteCarlo(target, step_size, leapfrogs)
+    results = kernel.bootstrap_results(b)
+
+    def body(i, b, results, accepted):
+        here = tf.random.experimental.stateless_fold_in(seed, i)
+        b, results = kernel.one_step(b, results, seed=here)
+        return i + 1, b, results, accepted + tf.reduce_mean(tf.cast(results.is_accepted, DTYPE))
+
+    _, b, _, accepted = tf.while_loop(
+        lambda i, *_: i < n_steps, body, (tf.constant(0), list(b), results, tf.zeros([], DTYPE))
+    )
+    return b, accepted / tf.cast(n_steps, DTYPE)
+
+
+@compiled
+def adam_gradient(data, raw, pinned, b):
+    """Loss -log p(y, b | theta), averaged over chains, and its gradient in `raw`."""
+    flat = tf.nest.flatten(raw)
+    with tf.GradientTape() as tape:
+        tape.watch(flat)
+        log_joint = _log_joint(data, *_values(tf.nest.pack_sequence_as(raw, flat), pinned))
+        loss = -tf.reduce_mean(log_joint(*b))
+    return loss, tape.gradient(loss, flat, unconnected_gradients="zero")
+
+
+@dataclass
+class _State:
+    problem: object
+    data: tuple
+    pinned: tuple
+    total: list
+    n_total: int = 0
+    beta: np.ndarray | None = None
+    device: str | None = None
+
+
+class AdamLoop:
+    """The loop's chain and its variables."""
+
+    stochastic = True
+
+    def __init__(self, problem, e_step, m_step, device, max_iter, seed):
+        self.problem = problem
+        self.space = gaussian_space(problem)
+        self.e_step = e_step
+        self.n_chains = e_step.n_chains or 1
+        self.m_step = m_step
+        self.device = device
+        self.max_iter = max_iter
+        self.seed = seed
+
+    def _init(self):
+        """Data on the device, in float32 as the tutorial has them."""
+        problem = self.problem
+        device = check_device(self.device)
+        with tf.device(device):
+            data = (
+                tf.constant(problem.X, DTYPE),
+                tf.constant(problem.y, DTYPE),
+                [tf.constant(b.refs) for b in problem.blocks],
+                [tf.constant(b.z, DTYPE) for b in problem.blocks],
+                [tf.zeros([b.n_levels, 0]) for b in problem.blocks],
+            )
+            pinned = (
+                [
+                    None if b.sd is None else tf.constant(b.sd * np.eye(b.r), DTYPE)
+                    for b in problem.blocks
+                ],
+                None if problem.sigma is None else tf.constant(problem.sigma, DTYPE),
+            )
+        total = [np.zeros((b.n_levels, b.r)) for b in problem.blocks]
+        return _State(problem, data, pinned, total, device=device)
+
+    def steps(self):
+        """Yield one `EMStep` per iteration; it never stops by itself."""
+        problem = self.problem
+        self.state = state = self._init()
+        rng = np.random.default_rng(self.seed)
+        e = self.e_step
+        settings = (
+            tf.constant(0.015 if e.step_size is None else e.step_size, DTYPE),
+            tf.constant(e.num_leapfrog_steps or 3),
+        )
+        optimizer = tf.keras.optimizers.Adam(self.m_step.learning_rate)
+        with tf.device(state.device):
+            raw = (
+                tf.Variable(tf.zeros([problem.p], DTYPE)),
+                [tf.Variable(tf.zeros([b.r * (b.r + 1) // 2], DTYPE)) for b in problem.blocks],
+                tf.Variable(tf.zeros([], DTYPE)),
+            )
+            variables = tf.nest.flatten(raw)
+            optimizer.build(variables)
+            b = [tf.zeros([self.n_chains, k.n_levels, k.r], DTYPE) for k in problem.blocks]
+            if e.n_warmup:
+                b, _ = self._transitions(state, raw, b, settings, rng, e.n_warmup)
+            for iteration in range(1, self.max_iter + 1):
+                b, accepted = self._transitions(state, raw, b, settings, rng, e.n_steps)
+                loss, gradient = adam_gradient(state.data, _read(raw), state.pinned, b)
+                params, beta = self._params(raw, state)
+                draw = tuple(part.numpy()[0].astype(np.float64) for part in b)
+                self._keep(state, iteration, b)
+                optimizer.apply_gradients(zip(gradient, variables, strict=True))
+                self.params, _ = self._params(raw, state)
+                state.beta = raw[0].numpy().astype(np.float64)
+                yield EMStep(
+                    theta=gaussian_theta(self.space, params, beta),
+                    loss=float(loss),
+                    loglik=np.nan,
+                    decrement=np.nan,
+                    info={
+                        "acceptance_rate": float(accepted),
+                        "draw": draw,
+                        "left": self.max_iter - iteration,
+                    },
+                    done=False,
+                    estimate=gaussian_theta(self.space, self.params, state.beta),
+                    covariance=None,
+                    spread=None,
+                )
+
+    def _transitions(self, state, raw, b, settings, rng, n_steps):
+        seed = tf.constant(rng.integers(0, 2**31 - 1, 2), tf.int32)
+        return adam_e_step(
+            state.data, _read(raw), state.pinned, b, *settings, seed, tf.constant(n_steps)
+        )
+
+    def _params(self, raw, state):
+        beta, factors, sigma = _values(_read(raw), state.pinned)
+        factors = tuple(np.asarray(L, np.float64) for L in factors)
+        return Params(factors, float(sigma)), np.asarray(beta, np.float64)
+
+    def _keep(self, state, iteration, b):
+        """Sum the draws of the second half, for the posterior means."""
+        if 2 * iteration > self.max_iter:
+            state.total = [t + p.numpy().sum(axis=0) for t, p in zip(state.total, b, strict=True)]
+            state.n_total += self.n_chains
+
+    def posterior(self, last, n_draws):
+        """Means over the second half's draws; SDs and root by conjugate gradients."""
+        state, seed = self.state, self.seed
+        equations = CGKernel()
+        posterior = equations.posterior(
+            self.params, equations.init(state.problem, seed), seed, n_draws
+        )
+        if not state.n_total:
+            # Stopped in the first half, whose draws are left out.
+            return posterior._replace(beta=state.beta)
+        effects = tuple(t / state.n_total for t in state.total)
+        return posterior._replace(beta=state.beta, effects=effects)
+
+
+def _read(raw):
+    return tf.nest.map_structure(tf.convert_to_tensor, raw)
+
+
+def fit_by_adam(problem, e_step, m_step, max_iter, seed, n_draws, device, watch):
+    """Run the loop for `max_iter` iterations: `EMResult`."""
+    if not np.all(problem.weights == 1):
+        raise ValueError("m_step='adam' takes no sample_weight: use m_step='auto'.")
+    loop = AdamLoop(problem, e_step, m_step, device, max_iter, seed)
+    return fit(loop, max_iter=max_iter, n_draws=n_draws, watch=watch)

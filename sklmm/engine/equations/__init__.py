@@ -1,0 +1,1 @@
+"""The mixed-model equations: cross-products, and the ways to solve them."""

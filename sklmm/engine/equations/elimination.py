@@ -1,0 +1,239 @@
+r"""The mixed-model equations of a Gaussian model with the largest term eliminated level by level.
+
+In spherical effects u, with E the largest term, R all the others and G = Z^T w Z,
+
+    H = Lambda^T G Lambda / s^2 + I = [ D    B^T ]     D block diagonal, one block per level of E,
+                                      [ B   H_RR ]     S = H_RR - B D^{-1} B^T.
+
+What is left is S, [Q_R, Q_R]: factorised here (`Dense`), in time O(Q_R^2 Q) and memory O(Q_R^2), or
+solved by conjugate gradients (`engine.equations.schur_cg`). One grouping factor costs no more than
+its rows, however many its levels. MixedModels.jl orders its blocked factor in the same way (Bates,
+Maechler, Bolker & Walker 2015, J. Stat. Softw. 67(1), 1-48, on lme4's).
+"""
+
+from functools import cached_property
+
+import numpy as np
+from scipy import sparse
+from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.linalg.lapack import dpotri
+
+from sklmm.engine.linalg.blocks import block_diagonal, invert, roots, turn, turn_all
+
+#: Numbers in a dense slab of C^T.
+SLAB = 1 << 22
+#: Share of a block's information in 1 from which I - S^-1 keeps ten digits of it.
+WELL_SCALED = 1e-5
+
+
+class Elimination:
+    """H of one theta: D^-1 [J, r, r] of E, and inner = L D^-1 L^T / s^2; S is a subclass's.
+
+    `log_det` is log |H|, None where it is not known, and `log_det_error` its Monte Carlo error.
+    """
+
+    #: Largest relative residual of a solve that ended before its tolerance.
+    unsolved = 0.0
+    log_det = None
+    log_det_error = 0.0
+
+    def __init__(self, cross, factors, s2):
+        self.cross, self.s2, self.n = cross, s2, cross.n_eliminated
+        self.factors = factors
+        self.L = factors[cross.eliminated] if cross.slices else np.eye(1)
+        self.D = self.L.T @ cross.G_EE @ self.L / s2 + np.eye(len(self.L))
+        self.inverse = invert(self.D)
+        self.inner = self.L @ self.inverse @ self.L.T / s2
+
+    def log_det_eliminated(self):
+        """log |D|."""
+        return 2 * float(np.log(np.einsum("jaa->ja", roots(self.D))).sum())
+
+    def parts(self):
+        """The remaining blocks, their factors and their places among the remaining effects."""
+        for k in self.cross.rest:
+            s = self.cross.slices[k]
+            yield k, self.factors[k], slice(s.start - self.n, s.stop - self.n)
+
+    def lift(self, flat, transpose=False):
+        """Lambda_R, or its transpose, applied to [Q_R, ...]."""
+        out = np.empty_like(flat)
+        first = self.cross.n_random - self.n
+        out[first:] = flat[first:]
+        for _, L, part in self.parts():
+            out[part] = turn_all(L.T if transpose else L, flat[part])
+        return out
+
+    def _push(self, e):
+        """B D^-1 e."""
+        lowered = self.cross.parted.up(turn_all(self.L, turn(self.inverse, e)))
+        return self.lift(lowered, transpose=True) / self.s2
+
+    def _pull(self, r):
+        """D^-1 B^T r."""
+        raised = turn_all(self.L.T, self.cross.parted.down(self.lift(r)))
+        return turn(self.inverse, raised) / self.s2
+
+    def solve(self, right, name=None, also=None):
+        """H^-1 applied to [Q, c], and S^-1 to `also` [Q_R, c'] if there is such.
+
+        A `name` is that of a series of similar right-hand sides.
+        """
+        e, r = right[: self.n], right[self.n :]
+        r = r - self._push(e)
+        if also is not None:
+            both = self.solve_rest(np.column_stack([r, also]), name)
+            r, also = np.split(both, [r.shape[1]], axis=1)
+        else:
+            r = self.solve_rest(r, name)
+        x = np.concatenate([turn(self.inverse, e) - self._pull(r), r])
+        return x if also is None else (x, also)
+
+    def root(self, noise):
+        """A root of H^-1 applied to [Q, m]: of N(0, I), draws from N(0, H^-1)."""
+        e, r = noise[: self.n], self.root_rest(noise[self.n :])
+        return np.concatenate([turn(roots(self.inverse), e) - self._pull(r), r])
+
+
+class Dense(Elimination):
+    """S factorised: its lower factor U [Q_R, Q_R]."""
+
+    def __init__(self, cross, factors, s2):
+        super().__init__(cross, factors, s2)
+        self.U = self._factor() if cross.C.shape[1] else np.zeros((0, 0))
+        self.log_det = self.log_det_eliminated() + 2 * float(np.log(np.diag(self.U)).sum())
+
+    def _factor(self):
+        # Z_E^T w Z_R Lambda_R.
+        self.C = self._lifted()
+        S = self._lift_both(self.cross.G_RR.toarray())
+        S -= self._around(self.inner)
+        S /= self.s2
+        S[np.diag_indices(len(S))] += 1.0
+        # Symmetric: its transpose is in LAPACK's order, and needs no copy.
+        return cholesky(S.T, lower=True, overwrite_a=True, check_finite=False)
+
+    def _lifted(self):
+        """C Lambda_R, sparse."""
+        C = self.cross.C.copy()
+        if all(len(L) == 1 for _, L, _ in self.parts()):
+            C.data *= self.lift(np.ones(C.shape[1]))[C.indices]
+            return C
+        levels = self.cross.problem.blocks
+        tiles = [np.tile(L, (levels[k].n_levels, 1, 1)) for k, L, _ in self.parts()]
+        return (C @ sparse.block_diag([block_diagonal(b) for b in tiles], "csr")).tocsr()
+
+    def _around(self, blocks):
+        """C^T blocks C, dense [Q_R, Q_R], for blocks [J, r, r]."""
+        C = self.C
+        if blocks.shape[1] > 1:
+            return (C.T @ (block_diagonal(blocks) @ C)).toarray()
+        scaled = C.copy()
+        scaled.data *= np.repeat(blocks.ravel(), np.diff(C.indptr))
+        return (C.T @ scaled).toarray()
+
+    def _lift_both(self, square):
+        """Lambda_R^T square Lambda_R."""
+        out = self.lift(square, transpose=True)
+        for _, L, part in self.parts():
+            if len(L) == 1:
+                out[:, part] *= L[0, 0]
+            else:
+                out[:, part] = turn_all(L.T, out[:, part].T).T
+        return out
+
+    @cached_property
+    def _remaining(self):
+        """S^-1 [Q_R, Q_R], its lower triangle."""
+        return dpotri(self.U, lower=True)[0] if len(self.U) else self.U
+
+    def solve_rest(self, right, name=None):
+        """S^-1 applied to [Q_R, ...]."""
+        return cho_solve((self.U, True), right, check_finite=False) if len(self.U) else right
+
+    def root_rest(self, noise):
+        """S^{-T/2} applied to [Q_R, m]."""
+        if not len(self.U):
+            return noise
+        return solve_triangular(self.U, noise, lower=True, trans="T", check_finite=False)
+
+    def traces(self):
+        """Sum over levels of the blocks of Z^T V^-1 Z, [r, r] for each block of the problem.
+
+        For E:  sum_j T_j (G_j / s^2 - C_j S^-1 C_j^T T_j^T / s^4),  T_j = I - G_j L D_j^-1 L^T /
+        s^2, whose second part is the trace of S^-1 times C^T (T_a^T T_b) C. For the others L^T K L
+        = sum_j (I - S^-1)_jj, and where L is nearly singular the definition.
+        """
+        cross, width = self.cross, len(self.L)
+        out = [None] * len(cross.slices)
+        if not cross.slices:
+            return out
+        T = np.eye(width) - cross.G_EE @ self.inner
+        out[cross.eliminated] = K = (T @ cross.G_EE).sum(axis=0) / self.s2
+        if not cross.rest:
+            return out
+        inverse = self._remaining
+        for a in range(width):
+            for b in range(a + 1):
+                P = self._around(T[:, a, :, None] * T[:, b, None, :])
+                # P is symmetric for a = b only; BLAS wants both in the same order.
+                own = np.diag(inverse) @ np.diag(P)
+                twice = P if a == b else 0.5 * (P + P.T)
+                value = 2 * np.dot(inverse.T.ravel(), twice.ravel()) - own
+                K[[a, b], [b, a]] -= value / self.s2**2
+        for k, L, part in self.parts():
+            r = len(L)
+            own = own_blocks(inverse, part, r)
+            gain = (np.eye(r) - own).sum(axis=0)
+            gain = np.tril(gain) + np.tril(gain, -1).T
+            if np.linalg.eigvalsh(gain).min() > WELL_SCALED * len(own):
+                back = np.linalg.inv(L)
+                out[k] = back.T @ gain @ back
+            else:
+                out[k] = self._trace(part, r)
+        return out
+
+    def _trace(self, part, r):
+        """Summed blocks of N - N Lambda_R S^-1 Lambda_R^T N, N = Z_R^T V_E^-1 Z_R."""
+        cross = self.cross
+        N = cross.G_RR[:, part] - cross.C.T @ (block_diagonal(self.inner) @ cross.C[:, part])
+        N = N.toarray() / self.s2
+        half = solve_triangular(
+            self.U, self.lift(N, transpose=True), lower=True, check_finite=False
+        )
+        columns = half.reshape(len(half), -1, r)
+        size = columns.shape[1]
+        own = N[part].reshape(size, r, size, r)[np.arange(size), :, np.arange(size)].sum(axis=0)
+        return own - np.einsum("qja,qjb->ab", columns, columns, optimize=True)
+
+    def variances(self, root):
+        """Each level's block of H^-1, [n_levels, r, r] for each block of the problem."""
+        cross = self.cross
+        out = [None] * len(cross.slices)
+        if cross.slices:
+            lower = self.inverse @ self.L.T / self.s2
+            out[cross.eliminated] = self.inverse + lower @ self._forms() @ lower.transpose(0, 2, 1)
+        for k, L, part in self.parts():
+            own = own_blocks(self._remaining, part, len(L))
+            out[k] = np.tril(own) + np.tril(own, -1).transpose(0, 2, 1)
+        return out
+
+    def _forms(self):
+        """C_j S^-1 C_j^T for every level j of E, [J, r, r]."""
+        J, r = self.inverse.shape[:2]
+        out = np.zeros((J, r, r))
+        step = max(SLAB // max(len(self.U) * r, 1), 1)
+        for first in range(0, J if len(self.U) else 0, step):
+            rows = self.C[first * r : (first + step) * r].toarray().T
+            half = solve_triangular(
+                self.U, rows, lower=True, overwrite_b=True, check_finite=False
+            ).reshape(len(rows), -1, r)
+            out[first : first + step] = np.einsum("qja,qjb->jab", half, half)
+        return out
+
+
+def own_blocks(square, part, r):
+    """The diagonal blocks [n_levels, r, r] of a part of a matrix."""
+    size = (part.stop - part.start) // r
+    levels = np.arange(size)
+    return square[part, part].reshape(size, r, size, r)[levels, :, levels]

@@ -1,0 +1,116 @@
+"""The mixed-model equations of any family at one theta and one vector of weights.
+
+C = W^T diag(weights) W + (0, I), W = [X, Z_1 L_1, ..., Z_K L_K], solved by compiled conjugate
+gradients, or in NumPy where a table is so small that compiling would take longer.
+"""
+
+from copy import copy
+from functools import cached_property
+
+import numpy as np
+
+from sklmm.engine.equations.border import marginal
+from sklmm.engine.equations.crossproducts import Cross
+from sklmm.engine.equations.eliminated import Eliminated
+from sklmm.engine.equations.elimination import Dense
+from sklmm.engine.equations.henderson import Equations as GaussianEquations
+from sklmm.engine.latent.small import Factorised
+from sklmm.engine.rows.standardize import reweighted
+from sklmm.engine.theta.params import Params
+
+SOLVE_TOL = 1e-6
+EXACT_TOL = 1e-10
+DRAW_TOL = 1e-4
+#: Effects beside the largest term's up to which log |C| is that of a dense factor.
+MOST_DENSE = 2500
+
+
+class Equations:
+    """C of a `latent.Latent` at theta's factors."""
+
+    def __init__(self, latent, theta, weights):
+        self.latent, self.layout = latent, latent.layout
+        self.params = Params(tuple(theta.factors), 1.0)
+        self.problem = reweighted(latent.problem, weights)
+
+    def with_factors(self, factors):
+        """The equations at other factors, with the same weights."""
+        out = copy(self)
+        out.params = Params(tuple(factors), 1.0)
+        for name in ("system", "marginal", "_solver"):
+            vars(out).pop(name, None)
+        return out
+
+    @cached_property
+    def border(self):
+        """Cross-products of the border, which know no factors."""
+        from sklmm.engine.equations.arrow import Border
+
+        return Border(self.problem, self.layout)
+
+    @cached_property
+    def system(self):
+        """The operator's arrays."""
+        return self.border.system(self.problem, self.params)
+
+    @cached_property
+    def marginal(self):
+        """The border's posterior."""
+        return marginal(self)
+
+    @cached_property
+    def _solver(self):
+        if self.latent.rows is None:
+            from sklmm.engine.equations.compiled_solver import CompiledSolver
+
+            return CompiledSolver(self)
+        if not self.latent.rows.dense:
+            return Eliminated(self.latent.rows, self.problem, self.params)
+        return Factorised(self.latent.rows, self.params.factors, self.problem.weights)
+
+    def factorised(self):
+        """Itself, factorised: LinAlgError where C is not positive."""
+        _ = self._solver
+        return self
+
+    def solve(self, right, tol=SOLVE_TOL):
+        """C^-1 right, [P, c]."""
+        return self._solver.solve(right, tol)
+
+    @property
+    def unsolved(self):
+        """Largest relative residual of a solve that ended before its tolerance, or 0."""
+        return getattr(self._solver, "unsolved", 0.0)
+
+    def apply(self, flat):
+        """C flat [P, c] for columns that hold beta fixed."""
+        return self._solver.apply(flat)
+
+    def draws(self, rng, n_draws):
+        """Draws from N(0, C^-1), [P, n_draws]."""
+        return self._solver.draws(rng, n_draws)
+
+    def leverages(self):
+        """C^-1 w_i at row i's own levels, w_i its row of W: of beta [n, p], of blocks [n, r]."""
+        return self._solver.leverages()
+
+    def log_det(self):
+        """log |C|, or None where it would take too long, or C is singular."""
+        if self.latent.rows is not None:
+            return self._solver.log_det()
+        cross = Cross(self.problem)
+        if cross.Q - cross.n_eliminated > MOST_DENSE:
+            return None
+        try:
+            H = Dense(cross, self.params.factors, 1.0)
+            S = GaussianEquations(self.params, cross, H).S_factor
+        except np.linalg.LinAlgError:
+            return None
+        return H.log_det + 2 * float(np.log(np.diag(S)).sum())
+
+    def inverse(self):
+        """C^-1 [P, P] without the padding, dense: for few unknowns."""
+        real = self.layout.real
+        units = np.eye(self.layout.size)[:, real]
+        inverse = self.solve(units, EXACT_TOL)[real]
+        return (inverse + inverse.T) / 2

@@ -1,0 +1,122 @@
+"""What draws of parallel chains tell: covariances, and the Monte Carlo errors of means and of them.
+
+Chains may be each other's mirror images (`mirrored`): the second half of them, of the
+first.
+"""
+
+import numpy as np
+
+MAX_MEMORY = 0.95
+#: Fewest draws to each control variate.
+DRAWS_A_VARIABLE = 3
+
+
+def chain_covariance(draws):
+    """Covariance [m, m] of draws [m, C], from chains that are not each other's mirror images."""
+    C = draws.shape[1]
+    halves = (draws[:, : C // 2], draws[:, C // 2 :]) if mirrored(C) else (draws,)
+    return np.mean([np.atleast_2d(np.cov(half)) for half in halves], axis=0)
+
+
+def excess(x, pull):
+    """Covariances [..., m, m] of draws [..., m, C], less those of a normal posterior.
+
+    With the pull T T^T grad log p for a control variate: Cov(x, pull) is - T T^T for any posterior,
+    so Cov(x, x + pull) is what its covariance has beyond T T^T, and of draws from a normal one it
+    is 0 (Mira, Solgi & Imparato 2013, Stat. Comput. 23, 653-662).
+    """
+    C = x.shape[-1]
+    halves = (slice(0, C // 2), slice(C // 2, C)) if mirrored(C) else (slice(0, C),)
+    out = 0.0
+    for half in halves:
+        own, pulled = x[..., half], x[..., half] + pull[..., half]
+        away = own - own.mean(axis=-1, keepdims=True)
+        away = away @ np.swapaxes(pulled - pulled.mean(axis=-1, keepdims=True), -1, -2)
+        out = out + away / ((own.shape[-1] - 1) * len(halves))
+    return (out + np.swapaxes(out, -1, -2)) / 2
+
+
+def chain_error(away):
+    """Standard error of the mean of draws, deviations [n, m, C], from the chains' own memory.
+
+    The chains' autocorrelation at lag 1 is known well, from all of them, where batch means of a
+    short window are not: Var / (n C) (1 + rho) / (1 - rho), of pairs where chains are mirrored.
+    """
+    C = away.shape[2]
+    if mirrored(C):
+        away = (away[..., : C // 2] + away[..., C // 2 :]) / 2
+    n, _, C = away.shape
+    variance = (away**2).sum(axis=(0, 2)) / max(n * (C - 1), 1)
+    lag = (away[1:] * away[:-1]).sum(axis=(0, 2)) / max((n - 1) * (C - 1), 1)
+    rho = np.clip(lag / np.where(variance > 0, variance, 1.0), 0.0, MAX_MEMORY)
+    return np.sqrt(variance / (n * C) * (1 + rho) / (1 - rho))
+
+
+def batch_error(values):
+    """Standard error of the mean of a correlated series [n, m], by batch means."""
+    n = len(values)
+    size = max(int(np.sqrt(n)), 1)
+    count = n // size
+    if count < 2:
+        return np.full(values.shape[1], np.inf)
+    means = values[n - size * count :].reshape(count, size, -1).mean(axis=1)
+    return means.std(axis=0, ddof=1) / np.sqrt(count)
+
+
+def mean_information(columns, p):
+    """Information [m, m] from columns [m, n_draws], of which beta's p have the fewest draws."""
+    m = len(columns)
+    out = np.array([column.mean(axis=1) for column in columns]).reshape(m, m).T
+    out[p:, :p] = out[:p, p:].T
+    return (out + out.T) / 2
+
+
+def balanced(values, balance, i):
+    """Column i of informations [m, n] less its regression on variables [m, n] of mean 0.
+
+    Control variates: as large as the noise may be, nearly all of it is theirs where the data tell
+    much of each effect. Each entry has those of its own two parameters, or of all if there are
+    draws enough.
+    """
+    m, n = values.shape
+    out = values.copy()
+    for j in range(m):
+        own = range(m) if n >= DRAWS_A_VARIABLE * (m + 1) else sorted({i, j})
+        if n >= DRAWS_A_VARIABLE * (len(own) + 1):
+            size = np.maximum(balance[own].std(axis=1, keepdims=True), 1e-300)
+            z = balance[own] / size
+            design = np.column_stack([np.ones(n), z.T])
+            out[j] -= np.linalg.lstsq(design, values[j], rcond=1e-10)[0][1:] @ z
+    return out
+
+
+def information_noise(informations, covariance):
+    """Monte Carlo variance [m] of covariance @ mean information @ covariance's diagonal.
+
+    From lists of the informations' columns [m, n_draws], of draws in mirrored pairs.
+    """
+    out = np.zeros(len(covariance))
+    for columns in informations:
+        for i, column in enumerate(columns):
+            n = column.shape[1]
+            own = (covariance @ column) * covariance[:, i, None]
+            own = (own[:, : n // 2] + own[:, n // 2 :]) / 2 if mirrored(n) else own
+            out += own.var(axis=1, ddof=1) / own.shape[1]
+    return out / max(len(informations), 1) ** 2
+
+
+def std_error_noise(parts, std, n_chains, also=0.0):
+    """Monte Carlo error of standard errors, times `std` [m] and so in units of the parameters.
+
+    From what each iteration's draws say of the variances, or of the part of them that is missing,
+    [n, m], and the variance `also` of the other part.
+    """
+    count = len(parts) * n_chains / (2 if mirrored(n_chains) else 1)
+    error = np.maximum(batch_error(parts), np.sqrt(2 / count) * parts.mean(axis=0))
+    error = np.sqrt(error**2 + also)
+    return 0.5 * np.divide(error, std, out=np.zeros_like(std), where=std > 0)
+
+
+def mirrored(n_chains):
+    """Whether chains come in pairs: an even number of them, of two pairs at least."""
+    return n_chains % 2 == 0 and n_chains >= 4

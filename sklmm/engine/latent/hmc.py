@@ -1,0 +1,229 @@
+"""The Hamiltonian Monte Carlo E-step: `SplitHMC` and Metropolis-Hastings steps.
+
+Chains in parallel live in the whitened coordinates of `engine.latent.whitening`, in float32 unless
+its rounding shows: where rows tell much (large counts, precise measurements) or y is at the edge of
+its range. Log-likelihoods are summed in float64. Trajectories are of random lengths, a quarter to
+nearly half a turn, after which neither x nor x^2 remembers where it began: not all directions turn
+at the same rate.
+"""
+
+from functools import partial
+
+import numpy as np
+from scipy.special import ndtri
+
+from sklmm.engine.equations.arrow import from_rows, to_rows
+from sklmm.engine.equations.layout import bucket
+from sklmm.engine.latent.split_hmc import SplitHMC, antithetic, metropolis
+from sklmm.engine.latent.whitening import make_frame, pull_back, spread, unwhiten
+from sklmm.engine.runtime.tensorflow import compiled, tf
+from sklmm.engine.runtime.tfp_graph import tfp
+
+TARGET_ACCEPTANCE = 0.85
+#: The longest trajectory in whitened units, and the shortest's share of it.
+TRAJECTORY = 2.8
+SHORTEST = 0.5
+JITTER = 0.2
+FIRST_STEP = 2.0
+MAX_LEAPFROGS = 64
+#: Rounding of log p, and of its gradient in whitened units, from which float64 is needed; chains
+#: that are looked at.
+MOST_ROUNDING = 0.05
+LOOKED_AT = 2
+#: The adaptation fades.
+ADAPTATION_POWER = 0.6
+LEAST_RATE = 0.05
+#: With jitter less than 1.72, from where a direction of precision 2 makes split steps unstable: two
+#: crossed terms make such ones.
+LONGEST_STEP = 1.4
+WARM_UPS = 2
+#: Chains, by default: as many as rows times chains allow, within bounds.
+CHAINS = (16, 128)
+CHAIN_ROWS = 1 << 18
+
+
+def _total(rows):
+    """Sum over rows [n, C], in float64."""
+    return tf.reduce_sum(tf.cast(rows, tf.float64), axis=0)
+
+
+def target(like, arrays, point, frame, offset):
+    """log p(y, x(v)) - offset for chains first, [C, P] -> [C], its score computed alongside."""
+    data = arrays.data
+    p = data.X.shape[1]
+    system_ = frame.system._replace(factors=point.factors)
+    fixed = arrays.offset + arrays.fixed @ point.beta[:, None]
+    y, w, d = data.y[:: like.n_predictors], data.w[:: like.n_predictors, None], like.n_predictors
+    raw = point.raw[:, None]
+
+    @tf.custom_gradient
+    def log_prob(v):
+        whitened = tf.transpose(v)
+        x = unwhiten(frame, p, whitened)
+        eta = to_rows(data, system_, x) + fixed
+        rows, score = like.log_prob_and_score(y, eta, raw)
+        u = tf.concat([tf.zeros_like(x[:p]), x[p:]], axis=0)
+        # Of padding x is 0: its v, which the model leaves free, is N(0, 1).
+        spare = frame.padding * whitened
+        value = _total(w * rows) - 0.5 * _total(u**2 + spare**2) - offset
+        score = tf.repeat(w, d, axis=0) * score if d > 1 else w * score
+        pull = from_rows(data, system_, score, tf.ones_like(x[0])) - u
+        pulled = tf.transpose(pull_back(frame, p, pull) - spare)
+        return tf.cast(value, v.dtype), lambda upstream: upstream[:, None] * pulled
+
+    return log_prob
+
+
+@partial(compiled, jit=False)
+def log_prob_and_gradient(like, arrays, point, frame, offset, v):
+    """Of `target`, at chains that are looked at once."""
+    return tfp.math.value_and_gradient(target(like, arrays, point, frame, offset), v)
+
+
+@compiled
+def hmc_transitions(like, arrays, point, frame, offset, v, step_size, fewest, most, seed, n_steps):
+    """`n_steps` transitions with jittered steps and lengths.
+
+    Returns v [C, P], x and its pull [P, C], and the acceptance probability.
+    """
+    function = target(like, arrays, point, frame, offset)
+
+    def body(i, v, accepted, _):
+        here, also = tf.unstack(
+            tf.random.experimental.stateless_split(
+                tf.random.experimental.stateless_fold_in(seed, i)
+            )
+        )
+        jitter = tf.random.stateless_uniform([], here, 1 - JITTER, 1 + JITTER, v.dtype)
+        leapfrogs = tf.random.stateless_uniform([], also, fewest, most + 1, tf.int32)
+        proposal = SplitHMC(function, step_size * jitter, leapfrogs)
+        v, results, chance = metropolis(proposal, v, proposal.bootstrap_results(v), here)
+        return i + 1, v, accepted + tf.reduce_mean(chance), results.grads_target_log_prob
+
+    _, v, accepted, gradient = tf.while_loop(
+        lambda i, *_: i < n_steps,
+        body,
+        (tf.constant(0), v, tf.zeros([], v.dtype), tf.zeros_like(v)),
+    )
+    return v, *columns(arrays, frame, v, gradient), accepted / tf.cast(n_steps, v.dtype)
+
+
+def columns(arrays, frame, v, gradient):
+    """x and its pull T T^T grad log p [P, C], from v and the gradient in v [C, P], in float64.
+
+    The pull is a Newton step's if T T^T is the posterior's covariance, and has mean 0.
+    """
+    p = arrays.data.X.shape[1]
+    x = unwhiten(frame, p, tf.transpose(v))
+    still = frame._replace(centre=tf.zeros_like(frame.centre))
+    pull = unwhiten(still, p, tf.transpose(gradient))
+    return tf.cast(x, tf.float64), tf.cast(pull, tf.float64)
+
+
+def default_chains(n_rows):
+    """An even number of chains for a table of `n_rows`, one for all of a shape bucket."""
+    return 2 * int(np.clip(CHAIN_ROWS // bucket(n_rows), *CHAINS) // 2)
+
+
+def adapted(step, rate, gain):
+    """The step at which the acceptance rate is on target, as 2 Phi(-c step^2) says, or near it.
+
+    Beskos et al. (2013), Bernoulli 19, 1501-1534: the error in energy is normal, its SD ~ step^2.
+    """
+    wanted, found = ndtri(0.5 * np.clip([TARGET_ACCEPTANCE, rate], LEAST_RATE, 1 - LEAST_RATE))
+    return min(step * (wanted / found) ** (0.5 * gain), LONGEST_STEP)
+
+
+def _cast(frame, dtype):
+    """A frame in another precision."""
+    return tf.nest.map_structure(lambda a: a if isinstance(a, bool) else tf.cast(a, dtype), frame)
+
+
+class HMCSampler:
+    """Chains in a frame; the adaptation of the step size fades."""
+
+    def __init__(
+        self, step_size=None, num_leapfrog_steps=None, n_chains=None, n_warmup=4, n_steps=1
+    ):
+        self.step_size = step_size
+        self.num_leapfrog_steps = num_leapfrog_steps
+        self.n_chains = n_chains
+        self.n_warmup = n_warmup
+        self.n_steps = n_steps
+        self.v, self.frame, self.updates = None, None, 0
+
+    def place(self, latent, theta, equations, mode, rng):
+        """Put the chains in the frame about `mode`; their whitened coordinates stay."""
+        if self.v is None:
+            P = latent.layout.size
+            self.arrays = latent.compiled.arrays32()
+            self.latent, self.dtype = latent, np.float32
+            chains = self.n_chains or default_chains(latent.n_rows)
+            self.v = antithetic(tf.constant(rng.standard_normal((chains, P)), tf.float32))
+            first = FIRST_STEP * max(latent.layout.real.sum(), 1) ** -0.25
+            self.step = self.step_size or min(first, LONGEST_STEP)
+        first = self.frame is None
+        self.centre = mode
+        # So that float32 keeps the differences.
+        self.offset = tf.constant(latent.gradient(theta, mode[:, None])[0])
+        exact = make_frame(equations, mode)
+        unknown = first or latent.like.names
+        if unknown and self.dtype == np.float32 and self._rounding(theta, exact) > MOST_ROUNDING:
+            self.dtype, self.arrays = np.float64, latent.compiled.arrays
+            self.v = tf.cast(self.v, tf.float64)
+        self.frame = _cast(exact, self.dtype)
+        if first:
+            for _ in range(WARM_UPS if self.n_warmup else 0):
+                self.draw(theta, rng, max(self.n_warmup // WARM_UPS, 1))
+
+    def _rounding(self, theta, frame):
+        """By how much float32 changes differences of log p between chains, and its gradient."""
+        v, found = self.v[:LOOKED_AT], []
+        compiled = self.latent.compiled
+        for dtype, arrays in ((np.float32, self.arrays), (np.float64, compiled.arrays)):
+            point, here = compiled.point(theta, dtype), _cast(frame, dtype)
+            both = log_prob_and_gradient(
+                self.latent.like, arrays, point, here, self.offset, tf.cast(v, dtype)
+            )
+            found.append([part.numpy().astype(float) for part in both])
+        value, gradient = (a - b for a, b in zip(*found, strict=True))
+        error = max(np.ptp(value), np.linalg.norm(gradient, axis=1).max())
+        return error if np.isfinite(error) else np.inf
+
+    def shift(self, change):
+        """Move the chains with their centre by `change` [P]."""
+        self.centre = self.centre + change
+        self.frame = self.frame._replace(centre=tf.constant(self.centre, self.dtype))
+
+    def draw(self, theta, rng, n_steps=None):
+        """Draws x and their pull [P, C] after `n_steps` transitions, and what to report of them."""
+        self.v, x, pull, rate, leapfrogs = self.transitions(theta, rng, n_steps or self.n_steps)
+        info = {"acceptance_rate": rate, "step_size": self.step, "leapfrogs": leapfrogs}
+        if self.step_size is None:
+            self.updates += 1
+            self.step = adapted(self.step, rate, self.updates**-ADAPTATION_POWER)
+        return x.numpy(), pull.numpy(), info
+
+    def spread(self):
+        """Of the frame: `frame.spread`."""
+        return spread(self.frame, self.latent.layout.p)
+
+    def arguments(self, theta):
+        """What the chains' target and state are."""
+        point = self.latent.compiled.point(theta, self.dtype)
+        return self.latent.like, self.arrays, point, self.frame, self.offset, self.v
+
+    def transitions(self, theta, rng, n_steps):
+        """(v, x, pull, acceptance rate, most leapfrogs) after `n_steps` transitions."""
+        most = self.num_leapfrog_steps or int(np.ceil(TRAJECTORY / self.step))
+        most = int(np.clip(most, 1, MAX_LEAPFROGS))
+        fewest = most if self.num_leapfrog_steps else max(int(SHORTEST * most), 1)
+        v, x, pull, accepted = hmc_transitions(
+            *self.arguments(theta),
+            tf.constant(self.step, self.dtype),
+            tf.constant(fewest),
+            tf.constant(most),
+            tf.constant(rng.integers(0, 2**31 - 1, 2), tf.int32),
+            tf.constant(n_steps),
+        )
+        return v, x, pull, float(accepted), most

@@ -1,0 +1,216 @@
+"""The latent part of a model at a given theta: its mode, its metric, its motion with theta.
+
+Every solve is one of the mixed-model equations with W's weights in the place of w / sigma^2, so the
+operator, border and preconditioner of the Gaussian case serve all families.
+"""
+
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+
+from sklmm.engine.equations.layout import Layout
+from sklmm.engine.equations.weighted import DRAW_TOL, EXACT_TOL, SOLVE_TOL, Equations
+from sklmm.engine.graphs import observes
+from sklmm.engine.latent import small
+from sklmm.engine.theta.space import STEP, Space
+
+#: Rounds of refinement of dm / dtheta, at most.
+REFINEMENTS = 20
+NEWTON_STEPS = 50
+#: Decrement, in units of log p(y, x), at which Newton's method ends: for a likelihood, and for a
+#: centre of the chains.
+NEWTON_TOL = 1e-10
+CENTRE_TOL = 1e-2
+
+
+class Latent:
+    """Arrays and steps of a problem under a likelihood, compiled but of small tables.
+
+    `direct` asks for steps in NumPy, whatever the number of rows, where C can be factorised; and
+    `observed` for the observed curvature in Laplace's log |C|, which a density that is not concave
+    in its predictor does not have.
+    """
+
+    def __init__(self, problem, likelihood, parameters, reml=None, direct=False, observed=True):
+        reml = problem.reml if reml is None else reml
+        self.like = likelihood
+        self.full = replace(problem, reml=reml)
+        self.space = Space(self.full, parameters)
+        inner = problem.X if reml else problem.X[:, :0]
+        fixed = problem.X[:, :0] if reml else problem.X
+        self.problem = replace(problem, X=inner)
+        self.layout = Layout(self.problem)
+        self.fixed = fixed
+        self.n_rows = len(problem.y)
+        self.direct = direct and likelihood.distribution is None
+        self.observed = observed and observes(likelihood)
+        #: Of a table whose steps are not compiled but for those of every iteration.
+        self.rows = small.Rows.of(self.problem, self.layout, self.space.size, self.direct)
+
+    @cached_property
+    def compiled(self):
+        """Arrays and steps in TensorFlow, which a small table of a built-in family never needs."""
+        from sklmm.engine.latent.compiled import CompiledLatent
+
+        return CompiledLatent(self)
+
+    def observations(self):
+        """y and the weights of the observations, one each for all their predictors."""
+        d = self.like.n_predictors
+        return self.full.y[::d], self.full.weights[::d]
+
+    def eta(self, beta, linear):
+        """Linear predictor [..., n_rows] from coefficients in theta and W x."""
+        offset = 0.0 if self.full.offset is None else self.full.offset
+        return offset + self.fixed @ beta + linear
+
+    def log_densities(self, theta, x, some):
+        """w_i log f(y_i | eta_i) of `some` observations [n, C], at x [P, C] of effects alone."""
+        d = self.like.n_predictors
+        rows = slice(some.start * d, some.stop * d)
+        linear = self.fixed[rows] @ theta.beta[:, None] + np.zeros(x.shape[1])
+        if self.full.offset is not None:
+            linear += self.full.offset[rows, None]
+        for b, effects in zip(self.full.blocks, self.layout.effects(theta.factors, x), strict=True):
+            linear += np.einsum("na,nac->nc", b.z[rows], effects[b.refs[rows]])
+        y, w = (a[some] for a in self.observations())
+        raw = np.repeat(theta.raw[:, None], x.shape[1], axis=1)
+        return w[:, None] * np.asarray(self.like.log_prob(y, linear, raw))
+
+    def gradient(self, theta, x, delta=None):
+        """(log p(y, x) [C], gradient in x [P, C], weights [n_rows, C]) at x [P, C]."""
+        if delta is None:
+            delta = np.zeros((self.space.size, x.shape[1]))
+        if self.rows is not None:
+            return small.gradient(self, theta, x, delta)
+        return self.compiled.gradient(theta, x, delta)
+
+    def mode(self, theta, x, tol=NEWTON_TOL):
+        """argmax_x log p(y, x) from x [P], by Newton steps and halving: (x, Equations)."""
+        x = np.asarray(x, float)
+        value, gradient, weights = (a[..., 0] for a in self.gradient(theta, x[:, None]))
+        equations = self._equations(theta, x, weights)
+        for _ in range(NEWTON_STEPS):
+            step = equations.solve(gradient[:, None])[:, 0]
+            decrement = step @ gradient
+            if not decrement > tol:
+                break
+            length = 1.0
+            while length > 1e-3:
+                trial = x + length * step
+                new = [a[..., 0] for a in self.gradient(theta, trial[:, None])]
+                if new[0] >= value - 1e-9 * abs(value):
+                    break
+                length /= 2
+            else:
+                break
+            x = trial
+            value, gradient, weights = new
+            equations = self._equations(theta, x, weights)
+        return x, equations
+
+    def _equations(self, theta, x, weights):
+        """Those of a Newton step: of a curvature that makes C positive."""
+        equations = Equations(self, theta, weights)
+        if self.rows is not None and self.direct:
+            try:
+                return equations.factorised()
+            except np.linalg.LinAlgError:
+                return Equations(self, theta, small.safe_weights(self, theta, x, weights))
+        return equations
+
+    def motion(self, theta, equations, centre, tol=DRAW_TOL):
+        """How the mode `centre` [P] moves with theta, and the gradient in x there: [P, m] each."""
+        m = self.space.size
+        push = self._slope(theta, centre, np.zeros((len(centre), m)), np.eye(m))
+        shift = equations.solve(push, tol)
+        if tol <= EXACT_TOL:
+            shift = self._refined(theta, equations, centre, push, shift)
+        return shift * self.layout.real[:, None], push
+
+    def field(self, theta, equations, centre, tol=DRAW_TOL):
+        """How x moves with theta about `centre` [P], for compiled steps."""
+        from sklmm.engine.latent.reparametrization import make_field
+
+        shift, push = self.motion(theta, equations, centre, tol)
+        return make_field(equations, self.space, shift, push, centre)
+
+    def _slope(self, theta, x, along, delta):
+        """Derivative of the gradient in x [P, m] in the directions (along [P, m], delta [m, m])."""
+        both = np.concatenate([STEP * along, -STEP * along], axis=1)
+        deltas = np.concatenate([STEP * delta, -STEP * delta], axis=1)
+        _, gradient, _ = self.gradient(theta, x[:, None] + both, deltas)
+        m = along.shape[1]
+        return (gradient[:, :m] - gradient[:, m:]) / (2 * STEP)
+
+    def _refined(self, theta, equations, centre, push, shift):
+        """dm / dtheta by the observed curvature, where the equations have the expected one.
+
+        By conjugate gradients, the equations for a preconditioner.
+        """
+        still = np.zeros((self.space.size, shift.shape[1]))
+
+        def curved(along):
+            # Differences want directions of one size.
+            size = np.maximum(np.abs(along).max(axis=0, initial=0.0), 1e-300)
+            return -self._slope(theta, centre, along / size, still) * size
+
+        target = SOLVE_TOL**2 * np.einsum("ij,ij->j", push, shift)
+        residual = push - curved(shift)
+        direction = ahead = equations.solve(residual, EXACT_TOL)
+        size = np.einsum("ij,ij->j", residual, ahead)
+        for _ in range(REFINEMENTS):
+            if not (size > target).any():
+                break
+            image = curved(direction)
+            bend = np.einsum("ij,ij->j", direction, image)
+            running = (size > target) & (bend > 0)
+            length = np.where(running, size / np.where(running, bend, 1.0), 0.0)
+            shift = shift + length * direction
+            residual = residual - length * image
+            ahead = equations.solve(residual, EXACT_TOL)
+            new = np.einsum("ij,ij->j", residual, ahead)
+            direction = ahead + new / np.where(size > 0, size, 1.0) * direction
+            size = new
+        return shift
+
+    def scores(self, *args, **kwargs):
+        """As `CompiledLatent.scores`."""
+        return self.compiled.scores(*args, **kwargs)
+
+    def information(self, *args, **kwargs):
+        """As `CompiledLatent.information`."""
+        return self.compiled.information(*args, **kwargs)
+
+    def informations(self, *args, **kwargs):
+        """As `CompiledLatent.informations`."""
+        return self.compiled.informations(*args, **kwargs)
+
+    def with_coefficients(self, last, shift, root, rng):
+        """Root of (beta, effects) from one of the effects given beta.
+
+        These follow beta along `shift` [P, m], the motion of the mode.
+        """
+        q, n_draws = self.space.p, root.shape[1]
+        values, vectors = np.linalg.eigh(last.covariance[:q, :q])
+        half = rng.standard_normal((q, -(-n_draws // 2)))
+        noise = np.concatenate([half, -half], axis=1)[:, :n_draws]
+        if 2 * (len(root) + q) <= n_draws:
+            # Independent of the effects in the sample, too.
+            noise = noise - noise @ np.linalg.pinv(root) @ root
+            noise = np.linalg.qr(noise.T)[0].T * np.sqrt(n_draws)
+        noise = noise / np.sqrt(n_draws)
+        beta = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T @ noise
+        follow = self.layout.effects(last.estimate.factors, shift[:, :q] @ beta)
+        parts = [b.reshape(-1, n_draws) for b in follow]
+        return np.concatenate([beta, root + np.concatenate(parts) if parts else root])
+
+    @property
+    def log_constant(self):
+        """What log p(y, x) lacks for the table's own units of y and of the coefficients."""
+        full = self.full
+        out = -full.n * full.log_unit
+        if full.reml:
+            out += full.p * np.log(np.sqrt(2 * np.pi) * full.y_scale) - 0.5 * full.log_det_basis
+        return out

@@ -1,0 +1,224 @@
+"""Latent variables of small tables in NumPy, where compiling would take longer than running.
+
+W = [X, Z_1 L_1, ..., Z_K L_K] is a dense matrix here, and C = W^T w W + (0, I) is factorised.
+"""
+
+import numpy as np
+from scipy import sparse
+from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
+
+from sklmm.engine.graphs import graphs
+from sklmm.engine.theta.space import STEP
+
+#: Rows n of a small table, and operations m n P^2 of making C once for each entry of theta.
+MOST_ROWS = 4096
+MOST_OPERATIONS = 2e8
+#: Rows times columns of theta that are worked on at once.
+MOST_CELLS = 1 << 23
+#: Share of C's largest eigenvalue below which, under 0, its least one is not only rounding.
+INDEFINITE = 1e-8
+#: Share of the expected curvature that Newton's steps to the mode keep of the observed one.
+LEAST_CURVATURE = 0.1
+#: Effects beside the largest term's up to which a table is worked on directly.
+MOST_DENSE = 4000
+
+
+class Rows:
+    """W of a problem [n_rows, P] for any factors, in the places of a `Layout`: dense or sparse."""
+
+    def __init__(self, problem, layout, dense):
+        self.problem, self.layout, self.dense = problem, layout, dense
+        n, first, places = len(problem.y), layout.p, []
+        for b, (J, r) in zip(problem.blocks, layout.shapes, strict=True):
+            places.append(first + b.refs.astype(np.intp)[:, None] * r + np.arange(r))
+            first += J * r
+        self._of_rows = places
+        if not dense:
+            fixed = np.tile(np.arange(layout.p), (n, 1))
+            self._columns = np.concatenate([fixed, *places], axis=1)
+        self._last = None, None
+
+    @classmethod
+    def of(cls, problem, layout, m, direct=False):
+        """`Rows`, or None where the table is not small for a theta [m], nor to be `direct`."""
+        n, effects = len(problem.y), [b.n_levels * b.r for b in problem.blocks]
+        small = n <= MOST_ROWS and m * n * layout.size**2 <= MOST_OPERATIONS
+        direct = direct and sum(effects) - max(effects, default=0) <= MOST_DENSE
+        return cls(problem, layout, small) if small or direct else None
+
+    def matrix(self, factors):
+        """W at some factors; it is not to be written to."""
+        known, found = self._last
+        if known is None or not all(map(np.array_equal, known, factors)):
+            found = self._made(factors)
+            self._last = tuple(L.copy() for L in factors), found
+        return found
+
+    def _made(self, factors):
+        problem, p = self.problem, self.layout.p
+        loads = [b.z @ L for b, L in zip(problem.blocks, factors, strict=True)]
+        n = len(problem.y)
+        if not self.dense:
+            data = np.concatenate([problem.X, *loads], axis=1)
+            ends = np.arange(n + 1) * data.shape[1]
+            shape = n, self.layout.size
+            return sparse.csr_array((data.ravel(), self._columns.ravel(), ends), shape)
+        out = np.zeros((n, self.layout.size))
+        out[:, :p] = problem.X
+        for places, load in zip(self._of_rows, loads, strict=True):
+            out[np.arange(n)[:, None], places] = load
+        return out
+
+    def own(self, array, k):
+        """Entries [n_rows, r, ...] of an array [P, ...] at each row's own level of block k."""
+        return array[self._of_rows[k]]
+
+    def sums(self, rows, k):
+        """Of rows [n_rows, r], sums by level in the places of block k, [P]."""
+        places = self._of_rows[k].ravel()
+        return np.bincount(places, rows.ravel(), minlength=self.layout.size)
+
+    def places(self, cross):
+        """Where the effects of `engine.equations.crossproducts.Cross` lie in the layout."""
+        starts = self.layout.p + np.cumsum([0, *(J * r for J, r in self.layout.shapes)])
+        out = np.empty(cross.Q, np.intp)
+        for part, start in zip(cross.slices, starts[:-1], strict=True):
+            out[part] = start + np.arange(part.stop - part.start)
+        return out
+
+
+class Factorised:
+    """C = U^T U at some factors and weights [n_rows]."""
+
+    def __init__(self, rows, factors, weights):
+        self.p, self.rows, self.W = rows.layout.p, rows, rows.matrix(factors)
+        self.C = _precision(self.W, weights, self.p)
+        try:
+            self.U = cholesky(self.C)
+        except LinAlgError:
+            # Singular to working precision: the least of its eigenvalues are rounding.
+            values, vectors = np.linalg.eigh(self.C)
+            if values[0] < -INDEFINITE * values[-1]:
+                raise
+            values = np.maximum(values, np.finfo(float).eps * len(values) * values[-1])
+            self.U = np.linalg.qr((vectors * np.sqrt(values)).T)[1]
+
+    def solve(self, right, tol=None):
+        """C^-1 right, as exactly as may be."""
+        return cho_solve((self.U, False), right) if len(self.U) else right
+
+    def apply(self, flat):
+        """C flat, 0 on beta."""
+        out = self.C @ flat
+        out[: self.p] = 0.0
+        return out
+
+    def log_det(self):
+        """log |C|."""
+        return 2 * float(np.log(np.abs(np.diag(self.U))).sum())
+
+    def leverages(self):
+        """C^-1 w_i at row i's own levels, w_i its row of W: of beta [n, p], of blocks [n, r]."""
+        solved = self.W @ self.solve(np.eye(len(self.U))) if len(self.U) else self.W
+        n = np.arange(len(solved))[:, None]
+        return solved[:, : self.p], [solved[n, places] for places in self.rows._of_rows]
+
+    def draws(self, rng, n_draws):
+        """Draws from N(0, C^-1) in mirrored pairs, whose covariance is exact where they are enough.
+
+        So that what is nearly quadratic in them has nearly no Monte Carlo error.
+        """
+        noise = rng.standard_normal((len(self.U), -(-n_draws // 2)))
+        if 0 < len(noise) <= noise.shape[1]:
+            noise = np.linalg.qr(noise.T)[0].T * np.sqrt(noise.shape[1])
+        noise = np.concatenate([noise, -noise], axis=1)[:, :n_draws]
+        return solve_triangular(self.U, noise) if len(noise) else noise
+
+
+def gradient(latent, theta, x, delta):
+    """As `complete.latent_gradient`: [C], [P, C], [n_rows, C]."""
+    like, d, p = latent.like, latent.like.n_predictors, latent.layout.p
+    theta = theta._replace(beta=theta.beta[: latent.space.p])
+    matrices, eta, raw = _moved(latent, theta, x, delta)
+    y, w = latent.observations()
+    if like.distribution is None:
+        rows, score, W = graphs(like).by_row(y, eta, raw)
+    else:
+        rows, score = _expanded(latent, theta, x, y, eta, raw)
+        (W,) = graphs(like).curvature(y, eta, raw)
+    if latent.direct:
+        (W,) = graphs(like).observed(y, eta, raw)
+    each = np.repeat(w, d)[:, None]
+    weighted = each * score
+    slope = np.column_stack([M.T @ weighted[:, c] for c, M in enumerate(matrices)])
+    slope[p:] -= x[p:]
+    value = w @ rows - 0.5 * np.sum(x[p:] ** 2, axis=0)
+    return value, slope, each * W
+
+
+def safe_weights(latent, theta, x, weights):
+    """Weights [n_rows] at x [P] that are positive: of the expected curvature, a share at least."""
+    eta = latent.eta(theta.beta, latent.rows.matrix(theta.factors) @ x)
+    y, _ = latent.observations()
+    (W,) = graphs(latent.like).curvature(y, eta[:, None], theta.raw[:, None])
+    return np.maximum(weights, LEAST_CURVATURE * latent.full.weights * W[:, 0])
+
+
+def _precision(W, weights, p):
+    """C [P, P] of W and weights [n_rows], the first p unknowns without a prior."""
+    C = (W.T * weights) @ W
+    prior = np.arange(p, len(C))
+    C[prior, prior] += 1.0
+    return C
+
+
+def plain(latent, theta, columns=None):
+    """Log-likelihood and gradient [m] of a model without effects; with `columns` [m, c] away.
+
+    Then the gradients alone, [m, c].
+    """
+    m = latent.space.size
+    away = np.zeros((m, 1)) if columns is None else columns
+    _, eta, raw = _moved(latent, theta, np.zeros((latent.layout.size, away.shape[1])), away)
+    y, w = latent.observations()
+    rows, score, of_raw = graphs(latent.like).slopes(y, w, eta, raw)
+    gradient = np.concatenate([latent.fixed.T @ score, of_raw])
+    return gradient if columns is not None else (float(w @ rows[:, 0]), gradient[:, 0])
+
+
+def plain_information(latent, theta):
+    """Less the second derivatives [m, m] of a model without effects, by differences of scores."""
+    m = latent.space.size
+    some = max(MOST_CELLS // (2 * latent.n_rows), 1)
+    out = np.zeros((m, m))
+    for first in range(0, m, some):
+        away = STEP * np.eye(m)[:, first : first + some]
+        both = plain(latent, theta, np.concatenate([away, -away], axis=1))
+        up, down = np.split(both, 2, axis=1)
+        out[:, first : first + some] = (down - up) / (2 * STEP)
+    return (out + out.T) / 2
+
+
+def _moved(latent, theta, x, delta):
+    """(W's, eta [n, C], raw [., C]) at theta + delta [m, C] and x [P, C]."""
+    still, flat = latent.rows.matrix(theta.factors), latent.space.join(theta)
+    matrices, eta, raw = [], np.empty((latent.n_rows, x.shape[1])), []
+    for c, change in enumerate(delta.T):
+        moved = latent.space.split(flat + change)
+        same = all(map(np.array_equal, moved.factors, theta.factors))
+        matrices.append(still if same else latent.rows.matrix(moved.factors))
+        eta[:, c] = latent.eta(moved.beta, matrices[c] @ x[:, c])
+        raw.append(moved.raw)
+    return matrices, eta, np.column_stack(raw)
+
+
+def _expanded(latent, theta, x, y, eta, raw):
+    """Log density and score of a custom family, to second order about theta's own eta at x."""
+    still = latent.rows.matrix(theta.factors)
+    about = latent.eta(theta.beta, (still @ x).T).T
+    still = np.repeat(theta.raw[:, None], eta.shape[1], axis=1)
+    rows, score, W = graphs(latent.like).by_row(y, about, raw)
+    if (raw != still).any():
+        (W,) = graphs(latent.like).curvature(y, about, still)
+    away = eta - about
+    return rows + away * (score - 0.5 * W * away), score - W * away

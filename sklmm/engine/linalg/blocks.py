@@ -1,0 +1,41 @@
+"""Block diagonal matrices: one block [r, r] for each level, or one for all of them."""
+
+import numpy as np
+from scipy import sparse
+
+
+def turn(blocks, flat):
+    """Each level's own block [J, r, r] times its part of flat [J * r, ...]."""
+    J, r, _ = blocks.shape
+    if r == 1:
+        return blocks.reshape(J, *[1] * (flat.ndim - 1)) * flat
+    shaped = flat.reshape(J, r, *flat.shape[1:])
+    return np.einsum("jab,jb...->ja...", blocks, shaped).reshape(flat.shape)
+
+
+def turn_all(L, flat):
+    """L applied to every level's part of flat [J * r, ...]."""
+    if len(L) == 1:
+        return L[0, 0] * flat
+    shaped = flat.reshape(len(flat) // len(L), len(L), *flat.shape[1:])
+    return np.einsum("ab,jb...->ja...", L, shaped).reshape(flat.shape)
+
+
+def block_diagonal(blocks):
+    """Sparse [J * r, J * r] from [J, r, r]."""
+    J, r, _ = blocks.shape
+    return sparse.bsr_array((blocks, np.arange(J), np.arange(J + 1)), shape=(J * r, J * r)).tocsr()
+
+
+def invert(blocks):
+    """Inverse of each level's block [J, r, r]."""
+    return 1.0 / blocks if blocks.shape[1] == 1 else np.linalg.inv(blocks)
+
+
+def roots(blocks):
+    """Lower factor of each level's block [J, r, r]."""
+    if blocks.shape[1] > 1:
+        return np.linalg.cholesky(blocks)
+    if not (blocks > 0).all():
+        raise np.linalg.LinAlgError("a block is not positive")
+    return np.sqrt(blocks)

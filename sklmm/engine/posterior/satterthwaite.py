@@ -1,0 +1,79 @@
+r"""Satterthwaite's degrees of freedom of coefficients.
+
+With C(theta) = (X^T V^-1 X)^-1 and A the covariance of theta, a coefficient l^T beta has
+
+    df = 2 (l^T C l)^2 / (g^T A g),    g_i = d l^T C l / d theta_i = l^T C M_i C l,
+
+M_i = X^T V^-1 (dV / d theta_i) V^-1 X (Satterthwaite 1946, Biometrics Bull. 2, 110-114; Kuznetsova,
+Brockhoff & Christensen 2017, J. Stat. Softw. 82(13), on lmerTest's). A is the inverse of the
+observed information: differences of the gradient, as the average information of Newton's method is
+that of a maximum only in balanced data.
+"""
+
+import numpy as np
+from scipy.linalg import solve_triangular
+
+from sklmm.engine.algorithms.m_step import gradient
+from sklmm.engine.posterior.assemble import theta_covariance
+from sklmm.engine.theta.params import Params, n_theta, vech_indices
+from sklmm.engine.theta.space import observed_information
+
+
+def satterthwaite(kernel, params, state, seed):
+    """Degrees of freedom [n_columns] at a maximum; nan of a coefficient without a variance."""
+    problem = state.cross.problem
+    if not problem.p:
+        return np.full(len(problem.basis), np.nan)
+    C, changes = coefficient_slopes(kernel.equations(params, state))
+    A = theta_covariance(problem, observed(kernel, params, state, seed))
+    basis = problem.basis
+    variance = np.einsum("cp,pq,cq->c", basis, C, basis)
+    g = np.einsum("cp,ipq,cq->ci", basis, changes, basis)
+    spread = np.einsum("ci,ij,cj->c", g, A, g)
+    known = spread > 0
+    # Where theta is known, and the coefficient's variance with it, t is normal.
+    out = np.where(known, 2 * variance**2 / np.where(known, spread, 1.0), np.inf)
+    return np.where(variance > 0, out, np.nan)
+
+
+def coefficient_slopes(equations):
+    """C [p, p] and its derivatives [m, p, p] in theta = (vech L_1, ..., vech L_K, log sigma)."""
+    cross, factors = equations.cross, equations.params.factors
+    S = equations.S
+    half = solve_triangular(equations.S_factor, np.eye(len(S)), lower=True)
+    C = half.T @ half
+    ZVX = cross.blocks((cross.F - equations.GHR) / equations.s2)
+    out, random = np.empty((n_theta(factors), *S.shape)), np.zeros_like(S)
+    i = 0
+    for L, z in zip(factors, ZVX, strict=True):
+        both = np.einsum("jap,jbq->abpq", z, z)
+        for a, b in zip(*vech_indices(len(L)), strict=True):
+            change = np.zeros_like(L)
+            change[a] = L[:, b]
+            out[i] = np.einsum("ab,abpq->pq", change + change.T, both)
+            i += 1
+        random += np.einsum("ab,abpq->pq", L @ L.T, both)
+    out[-1] = 2 * (S - random)
+    return C, np.einsum("ap,ipq,qb->iab", C, out, C)
+
+
+def observed(kernel, params, state, seed):
+    """Observed information [m, m] of theta."""
+
+    def score(delta):
+        moved = displaced(params, delta)
+        return gradient(moved, kernel.step(moved, state, seed)[0])
+
+    return observed_information(score, n_theta(params.factors))
+
+
+def displaced(params, delta):
+    """Params at theta + delta, the signs of L's columns as they are."""
+    factors, first = [], 0
+    for L in params.factors:
+        rows, columns = vech_indices(len(L))
+        new = L.copy()
+        new[rows, columns] += delta[first : first + len(rows)]
+        factors.append(new)
+        first += len(rows)
+    return Params(tuple(factors), float(params.sigma * np.exp(delta[-1])))

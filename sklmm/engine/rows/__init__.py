@@ -1,0 +1,1 @@
+"""What touches the rows of the table: units, sums, products."""

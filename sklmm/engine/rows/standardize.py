@@ -1,0 +1,399 @@
+"""The engine's input: a design in standard units, and the way back.
+
+Every length-like quantity is scaled so that tolerances mean the same whatever the units of the
+table:
+
+    y' = (y - m) / s,   X' = X B with X'^T w X' = n I,   z' = z A with unit mean squares
+
+B comes from the eigenvectors of the scaled cross-product of the centred columns. A column that
+depends linearly on earlier ones is left out, its row of B 0 (`engine.rows.collinearity`); but with
+no more rows than columns directions without variation are, so that the solution is that of minimum
+norm.
+
+A is upper triangular, by Gram and Schmidt's procedure: a term whose coefficients may be correlated
+is the same model in any basis of its columns, b = A b', Sigma = A Sigma' A^T, and in this one a
+slope's origin, be it that of Unix seconds, is near its data. Of independent coefficients, which
+are a block each, A is the scale alone: there the origin is part of the model.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sklmm.engine.rows.collinearity import independent, orthonormal, triangle, well_conditioned
+from sklmm.engine.rows.sparse_fixed import Columns
+
+RANK_TOLERANCE = 1e-11
+#: Residual variance, as a share of y's, that counts as none; and that where conjugate gradients
+#: found the coefficients.
+PERFECT_FIT = 1e-20
+SOLVED_FIT = 1e-18
+ROUNDING = 4 * np.finfo(float).eps
+
+
+@dataclass(frozen=True)
+class BlockData:
+    """refs int32 [n_rows], z [n_rows, r], the pinned SD or None, crossprod [n_levels, r, r]."""
+
+    refs: np.ndarray
+    z: np.ndarray
+    n_levels: int
+    sd: float | None
+    crossprod: np.ndarray
+
+    @property
+    def r(self):
+        """Number of coefficients a level."""
+        return self.z.shape[1]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """y [n_rows], X [n_rows, p], weights [n_rows], blocks; and the scales that lead back.
+
+    Weights count repetitions of a row: `n` is their sum. offset [n_rows] or None is added to the
+    linear predictor. `reml` integrates the coefficients out, `sigma` is the pinned residual SD (in
+    standard units) or None, and `sigma_unit` what it is multiplied by besides y's scale. `perfect`
+    says that the fixed part alone reproduces y. `columns`, the sparse part's, are None without one;
+    y lacks what `columns.start` explains. y_scale is eta's unit, and y's to the `power`. d is the
+    number of linear predictors a row of the table has, a row each here.
+    """
+
+    y: np.ndarray
+    X: np.ndarray
+    weights: np.ndarray
+    blocks: tuple
+    n: float
+    reml: bool
+    sigma: float | None
+    y_centre: float
+    y_scale: float
+    basis: np.ndarray
+    z_bases: tuple
+    log_det_basis: float
+    perfect: bool = False
+    offset: np.ndarray | None = None
+    sigma_unit: float = 1.0
+    columns: Columns | None = None
+    power: int = 1
+    d: int = 1
+
+    @property
+    def log_unit(self):
+        """log of what y is divided by."""
+        return self.power * np.log(self.y_scale)
+
+    @property
+    def sigma_scale(self):
+        """The residual SD's unit."""
+        return self.y_scale * self.sigma_unit
+
+    @property
+    def p(self):
+        """Rank of the fixed part."""
+        return self.X.shape[1]
+
+    @property
+    def dropped(self):
+        """Columns that depend on earlier ones, where there are rows to tell: bool [n_columns]."""
+        return ~self.basis.any(axis=1) & (len(self.y) > len(self.basis))
+
+    @property
+    def rank(self):
+        """Rank of the fixed part, the sparse columns included."""
+        if self.columns is None or self.perfect:
+            return self.p
+        return self.columns.Q.shape[1] + self.columns.rank
+
+    @property
+    def n_effects(self):
+        """Total number of random effects, Q."""
+        return sum(b.n_levels * b.r for b in self.blocks)
+
+    def coef(self, beta):
+        """Coefficients in the columns' own units, [..., p] -> [..., n_columns]."""
+        coef = self.coef_deviation(beta)
+        # Only a model with an intercept, its first column, is centred.
+        if self.y_centre:
+            coef[..., 0] += self.y_centre
+        return coef
+
+    def coef_deviation(self, beta):
+        """The same for differences of coefficients, which no centre shifts."""
+        return np.asarray(beta) @ self.basis.T * self.y_scale
+
+    def factor(self, block, L):
+        """A factor [r, r] of the covariance of block number `block`, from that in standard units.
+
+        Not triangular.
+        """
+        return self.y_scale * self.z_bases[block] @ L
+
+    def covariance(self, block, L):
+        """Covariance [r, r] of block number `block` from its factor in standard units."""
+        factor = self.factor(block, L)
+        return factor @ factor.T
+
+    def effects(self, block, b):
+        """Random effects in y's units, [n_levels, r, ...]."""
+        return np.einsum("ab,jb...->ja...", self.y_scale * self.z_bases[block], b)
+
+    def effects_covariance(self, block, V):
+        """Covariances of a block's effects in y's units, [n_levels, r, r]."""
+        A = self.y_scale * self.z_bases[block]
+        return A @ V @ A.T
+
+
+def cross_product(refs, z, weights, n_levels):
+    """z^T w z of every level, [n_levels, r, r]."""
+    r = z.shape[1]
+    out = np.empty((n_levels, r, r))
+    # bincount would convert the references anew each time.
+    refs = refs.astype(np.intp)
+    for a in range(r):
+        for b in range(a, r):
+            out[:, a, b] = out[:, b, a] = np.bincount(
+                refs, weighed(z[:, a] * z[:, b], weights), minlength=n_levels
+            )
+    return out
+
+
+def weighed(array, weights):
+    """Array [..., n_rows] times the weights; itself, without a copy, where they are all 1."""
+    return array if (weights == 1).all() else array * weights
+
+
+def _whiten(X, weights, n, fit_intercept):
+    """X B with orthonormal columns up to n, B [n_columns, rank], and log|det| of the map.
+
+    Column by column, in place: a table may have 10^8 rows.
+    """
+    centre = weights @ X / n if fit_intercept else np.zeros(X.shape[1])
+    if fit_intercept:
+        centre[0] = 0.0
+    # An overflow-free scale for columns as large as 1e300.
+    peak = np.maximum(X.max(axis=0, initial=0.0), -X.min(axis=0, initial=0.0))
+    peak = np.maximum(peak, np.finfo(float).tiny)
+    columns = np.empty(X.shape[::-1])
+    for column, values, middle, size in zip(columns, X.T, centre, peak, strict=True):
+        np.subtract(values, middle, out=column)
+        column /= size
+    noise = np.finfo(float).eps * (np.abs(centre) / peak) * 8
+    rms = np.sqrt([weighed(column, weights) @ column / n for column in columns])
+    varies = rms > np.maximum(noise, np.finfo(float).tiny)
+    scale = np.where(varies, rms, 1.0)
+    columns[~varies] = 0.0
+    gram = weighed(columns, weights) @ columns.T / n / np.outer(scale, scale)
+    if len(X) > X.shape[1] and not well_conditioned(gram):
+        R = triangle(columns, weights)
+        kept = independent(R, noise / scale)
+        rotation, log_det = orthonormal(R, kept)
+    else:
+        values, vectors = np.linalg.eigh(gram)
+        keep = values > RANK_TOLERANCE * max(values.max(initial=0.0), 1.0)
+        rotation, log_det = vectors[:, keep] / np.sqrt(values[keep]), np.log(values[keep]).sum()
+        if keep.all():
+            # The symmetric root: unrelated columns have equal eigenvalues, and any eigenvectors.
+            rotation = rotation @ vectors.T
+        # Rounding's share of a constant column would be its coefficient's.
+        rotation[~varies] = 0.0
+        kept = varies
+    rotation /= scale[:, None]
+    whitened = (rotation.T @ columns).T
+    basis = rotation / peak[:, None]
+    if fit_intercept:
+        basis[0] -= centre @ basis
+    # log|X^T w X| = log|n I| + log_det for an X of full rank.
+    log_det = float(log_det + 2 * np.sum(np.log((scale * peak)[kept])))
+    return whitened, basis, log_det
+
+
+def _standard_blocks(design, weights, n, y_scale):
+    """The blocks with z A in the place of z, and those A."""
+    blocks, bases = [], []
+    for b in design.blocks:
+        z, A = np.ones((len(weights), 1)), np.eye(1)
+        if b.z is not None:
+            z, A = _orthogonal(b.z, weights, n)
+        sd = None if b.sd is None else b.sd / float(A[0, 0]) / y_scale
+        blocks.append(
+            BlockData(b.refs, z, b.n_levels, sd, cross_product(b.refs, z, weights, b.n_levels))
+        )
+        bases.append(A)
+    return tuple(blocks), tuple(bases)
+
+
+def _orthogonal(z, weights, n):
+    """z A [n_rows, r] with unit mean squares, unrelated over the rows, and A [r, r].
+
+    A column that depends on those before it is scaled only.
+    """
+    size = np.sqrt(weights @ z**2 / n)
+    size = np.where(size > 0, size, 1.0)
+    A = np.diag(1 / size)
+    out = z / size
+    for a in range(1, len(A)):
+        rest, own = out[:, a].copy(), A[:, a].copy()
+        # Twice, as one pass leaves rounding of the size of what it takes away.
+        for _ in range(2):
+            along = out[:, :a].T @ weighed(rest, weights) / n
+            rest -= out[:, :a] @ along
+            own -= A[:, :a] @ along
+        left = np.sqrt(weighed(rest, weights) @ rest / n)
+        if left > RANK_TOLERANCE:
+            out[:, a], A[:, a] = rest / left, own / left
+    return out, A
+
+
+def standardize(
+    design,
+    y,
+    weights,
+    *,
+    fit_intercept,
+    reml,
+    sigma=None,
+    scale_y=True,
+    sigma_unit=1.0,
+    eta_power=0,
+):
+    """Problem in standard units from a Design, y [n_rows] and weights [n_rows].
+
+    `scale_y` is for families whose y may be shifted and scaled; of others eta's unit is y's to the
+    `eta_power`, 1 or -1, or they keep y as it is. The residual SD is in units of `sigma_unit` times
+    y's.
+    """
+    n = float(weights.sum())
+    X, basis, log_det = _whiten(design.X, weights, n, fit_intercept)
+    centre, scale, perfect, offset = 0.0, 1.0, False, design.offset
+    columns = None
+    if design.sparse is not None:
+        columns = Columns(design.sparse, X, weights, n, fit_intercept)
+    if scale_y:
+        if offset is not None:
+            y, offset = y - offset, None
+        centre, scale, perfect, y = _units(X, y, weights, n, fit_intercept, columns)
+        y = y / scale
+    elif eta_power:
+        unit = float(weights @ y / n)
+        y, scale = y / unit, unit**eta_power
+        offset = None if offset is None else offset / scale
+    blocks, z_bases = _standard_blocks(design, weights, n, scale)
+    return Problem(
+        y=y,
+        X=X,
+        weights=weights,
+        blocks=blocks,
+        n=n,
+        reml=reml,
+        sigma=None if sigma is None else sigma / (scale * sigma_unit),
+        y_centre=centre,
+        y_scale=scale,
+        basis=basis,
+        z_bases=z_bases,
+        log_det_basis=log_det,
+        perfect=perfect,
+        offset=offset,
+        sigma_unit=sigma_unit,
+        columns=columns,
+        power=eta_power or 1,
+    )
+
+
+def _units(X, y, weights, n, fit_intercept, columns=None):
+    """Centre of y, its residual SD by least squares, whether that is 0, and y less the centre.
+
+    With sparse columns y is also less what they explain, and `columns` learn it and their rank.
+    """
+    rank, least = X.shape[1], PERFECT_FIT
+    centre = float(weights @ y / n) if fit_intercept else 0.0
+    # Of y's size the centred values have the rounding.
+    rounding = (ROUNDING**2) * float(weights @ y**2) / n
+    y = y - centre
+    total = float(weights @ y**2) / n
+    residual = y - X @ (X.T @ (weights * y) / n)
+    if columns is not None:
+        least = SOLVED_FIT
+        columns.start = columns.least_squares(residual)
+        y = y - columns.matrix @ columns.start
+        residual = y - X @ (X.T @ (weights * y) / n)
+    squares = float(weights @ residual**2)
+    if total == 0.0 or squares <= (least * total + rounding) * max(n - rank, 1.0):
+        return centre, 1.0, True, y
+    if columns is not None:
+        rank = columns.identify().Q.shape[1] + columns.rank
+    scale = np.sqrt(squares / max(n - rank, 1.0))
+    if columns is not None:
+        columns.start = columns.start / scale
+    return centre, scale, False, y
+
+
+def in_own_units(design, y, weights, *, fit_intercept, reml, sigma=None):
+    """Problem in the table's own units, those of the tutorial's settings."""
+    n = float(weights.sum())
+    y = y if design.offset is None else y - design.offset
+    _, basis, _ = _whiten(design.X, weights, n, fit_intercept)
+    kept = basis.any(axis=1)
+    blocks = tuple(
+        BlockData(b.refs, z, b.n_levels, b.sd, cross_product(b.refs, z, weights, b.n_levels))
+        for b in design.blocks
+        for z in [np.ones((len(y), 1)) if b.z is None else b.z]
+    )
+    return Problem(
+        y=y,
+        X=design.X[:, kept],
+        weights=weights,
+        blocks=blocks,
+        n=n,
+        reml=reml,
+        sigma=sigma,
+        y_centre=0.0,
+        y_scale=1.0,
+        basis=np.eye(len(kept))[:, kept],
+        z_bases=tuple(np.eye(b.r) for b in blocks),
+        log_det_basis=0.0,
+    )
+
+
+def reweighted(problem, weights):
+    """The problem with other weights [n_rows], its cross-products with them."""
+    blocks = tuple(
+        replace(b, crossprod=cross_product(b.refs, b.z, weights, b.n_levels))
+        for b in problem.blocks
+    )
+    return replace(problem, weights=weights, blocks=blocks)
+
+
+def stacked(problem, d):
+    """The problem of `d` linear predictors a row, each with coefficients and effects of its own.
+
+    The rows of one observation are adjacent, i * d + c; the coefficients of one predictor too, and
+    block k becomes the blocks k * d + c, whose z is 0 on the rows of the other predictors.
+    """
+    if d == 1:
+        return problem
+    n_rows = len(problem.y)
+    weights = np.repeat(problem.weights, d)
+    blocks = []
+    for b in problem.blocks:
+        refs = np.repeat(b.refs, d)
+        for c in range(d):
+            z = np.zeros((n_rows * d, b.r))
+            z[c::d] = b.z
+            blocks.append(
+                BlockData(refs, z, b.n_levels, b.sd, cross_product(refs, z, weights, b.n_levels))
+            )
+    return replace(
+        problem,
+        y=np.repeat(problem.y, d),
+        X=np.kron(problem.X, np.eye(d))
+        .reshape(n_rows * d, -1, d)
+        .swapaxes(1, 2)
+        .reshape(n_rows * d, -1),
+        weights=weights,
+        blocks=tuple(blocks),
+        basis=np.kron(np.eye(d), problem.basis),
+        z_bases=tuple(A for A in problem.z_bases for _ in range(d)),
+        log_det_basis=d * problem.log_det_basis,
+        d=d,
+    )

@@ -1,0 +1,1 @@
+"""TensorFlow, threads, and who listens to a fit."""

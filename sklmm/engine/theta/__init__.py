@@ -1,0 +1,1 @@
+"""The parameters: their layout, bounds and natural units."""
