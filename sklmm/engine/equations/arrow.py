@@ -22,19 +22,10 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
-from sklmm.engine.equations.layout import bucket, pad, precision_blocks
+from sklmm.engine.equations.layout import precision_blocks
 from sklmm.engine.linalg.blocks import invert
+from sklmm.engine.rows import tensors
 from sklmm.engine.runtime.tensorflow import compiled, tf
-
-
-class Data(NamedTuple):
-    """Row arrays as tensors, padded with rows of weight 0: the arguments of every compiled step."""
-
-    X: object
-    y: object
-    w: object
-    refs: tuple
-    z: tuple
 
 
 class System(NamedTuple):
@@ -50,24 +41,6 @@ class System(NamedTuple):
     blocks: tuple
     border: object
     schur: object
-
-
-def tensors(problem, dtype=np.float64, multiple=1):
-    """Data of a problem in its shape bucket, a multiple of `multiple` rows."""
-    n = multiple * bucket(-(-len(problem.y) // multiple))
-
-    def rows(array, kind=dtype):
-        return tf.constant(pad(np.asarray(array, kind), n))
-
-    y = np.pad(problem.y, (0, n - len(problem.y)), mode="edge")
-    return Data(
-        rows(problem.X),
-        # A row of weight 0 repeats a true y: it is in the support of any family.
-        tf.constant(y, dtype),
-        rows(problem.weights),
-        tuple(rows(b.refs, np.int32) for b in problem.blocks),
-        tuple(rows(b.z) for b in problem.blocks),
-    )
 
 
 def _inverse(square):
@@ -187,35 +160,18 @@ def lower(L, b):
     return L[0, 0] * b if L.shape[0] == 1 else tf.einsum("ba,jbc->jac", L, b)
 
 
-def gather_rows(data, k, b):
-    """Z_k b: [n_levels, r, c] -> [n_rows, c]."""
-    rows = tf.gather(b, data.refs[k])
-    return tf.reduce_sum(rows * data.z[k][:, :, None], axis=1)
-
-
-def sum_levels(data, k, rows, n_levels):
-    """Z_k^T rows: [n_rows, c] -> [n_levels, r, c]."""
-    spread = rows[:, None, :] * data.z[k][:, :, None]
-    return tf.math.unsorted_segment_sum(spread, data.refs[k], n_levels)
-
-
 def to_rows(data, system_, flat):
     """W x: [n_rows, c]."""
     beta, parts = split(system_, data.X.shape[1], flat)
-    rows = data.X @ beta
-    for k, (L, u) in enumerate(zip(system_.factors, parts, strict=True)):
-        rows += gather_rows(data, k, lift(L, u))
-    return rows
+    effects = [lift(L, u) for L, u in zip(system_.factors, parts, strict=True)]
+    return tensors.to_rows(data, beta, effects)
 
 
 def from_rows(data, system_, rows, beta_mask):
     """W^T rows: [p + Q, c]; beta_mask [c] is 0 in columns that hold beta fixed."""
-    parts = [tf.matmul(data.X, rows, transpose_a=True) * beta_mask]
-    for k, (L, block) in enumerate(zip(system_.factors, system_.blocks, strict=True)):
-        J, r = block.shape[0], block.shape[1]
-        summed = lower(L, sum_levels(data, k, rows, J))
-        parts.append(tf.reshape(summed, [J * r, -1]))
-    return tf.concat(parts, axis=0)
+    beta, sums = tensors.from_rows(data, rows, [block.shape[0] for block in system_.blocks])
+    parts = [flatten(lower(L, b)) for L, b in zip(system_.factors, sums, strict=True)]
+    return tf.concat([beta * beta_mask, *parts], axis=0)
 
 
 def apply(data, system_, flat, beta_mask):

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from sklmm.engine.equations.arrow import tensors
 from sklmm.engine.latent.chains import balanced, mean_information
 from sklmm.engine.latent.complete_data import (
     Arrays,
@@ -11,6 +10,7 @@ from sklmm.engine.latent.complete_data import (
     laplace_scores,
     latent_gradient,
 )
+from sklmm.engine.rows.tensors import tensors
 from sklmm.engine.runtime.tensorflow import tf
 from sklmm.engine.theta.space import STEP
 

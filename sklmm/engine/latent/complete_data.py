@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sklmm.engine.equations.arrow import gather_rows
 from sklmm.engine.latent.reparametrization import lift_columns, move
+from sklmm.engine.rows.tensors import to_rows
 from sklmm.engine.runtime.tensorflow import compiled, tf
 from sklmm.engine.theta.params import vech_indices
 
@@ -58,15 +58,13 @@ def _eta(arrays, beta, factors, x, shapes):
 
 
 def _linear(arrays, beta, factors, x, shapes):
-    data = arrays.data
-    p = data.X.shape[1]
-    rows = arrays.fixed @ beta + data.X @ x[:p]
-    first = p
-    for k, ((J, r), L) in enumerate(zip(shapes, factors, strict=True)):
+    first = p = arrays.data.X.shape[1]
+    effects = []
+    for (J, r), L in zip(shapes, factors, strict=True):
         u = tf.reshape(x[first : first + J * r], [J, r, -1])
-        rows += gather_rows(data, k, lift_columns(L, u))
+        effects.append(lift_columns(L, u))
         first += J * r
-    return rows
+    return arrays.fixed @ beta + to_rows(arrays.data, x[:p], effects)
 
 
 def _undisplaced(like, arrays, point, x, delta, shapes):

@@ -13,9 +13,9 @@ import numpy as np
 from scipy.special import ndtri
 
 from sklmm.engine.equations.arrow import from_rows, to_rows
-from sklmm.engine.equations.layout import bucket
 from sklmm.engine.latent.split_hmc import SplitHMC, antithetic, metropolis
 from sklmm.engine.latent.whitening import make_frame, pull_back, spread, unwhiten
+from sklmm.engine.runtime.buckets import bucket
 from sklmm.engine.runtime.tensorflow import compiled, tf
 from sklmm.engine.runtime.tfp_graph import tfp
 

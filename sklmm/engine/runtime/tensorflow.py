@@ -1,7 +1,7 @@
 """TensorFlow, imported quietly and once; the one compiler decorator; devices.
 
 Compiled steps are module-level functions that take their data as arguments, so one compilation
-serves every fit whose arrays have the same shapes: `unknowns.bucket` makes the folds of a
+serves every fit whose arrays have the same shapes: `runtime.buckets` makes the folds of a
 cross-validation share them.
 """
 

@@ -1,0 +1,62 @@
+"""Rows as tensors, for compiled steps: linear predictors from coefficients, and sums back."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sklmm.engine.runtime.buckets import bucket, pad
+from sklmm.engine.runtime.tensorflow import tf
+
+
+class Data(NamedTuple):
+    """Row arrays as tensors, padded with rows of weight 0: the arguments of every compiled step."""
+
+    X: object
+    y: object
+    w: object
+    refs: tuple
+    z: tuple
+
+
+def tensors(problem, dtype=np.float64, multiple=1):
+    """Data of a problem in its shape bucket, a multiple of `multiple` rows."""
+    n = multiple * bucket(-(-len(problem.y) // multiple))
+
+    def rows(array, kind=dtype):
+        return tf.constant(pad(np.asarray(array, kind), n))
+
+    y = np.pad(problem.y, (0, n - len(problem.y)), mode="edge")
+    return Data(
+        rows(problem.X),
+        # A row of weight 0 repeats a true y: it is in the support of any family.
+        tf.constant(y, dtype),
+        rows(problem.weights),
+        tuple(rows(b.refs, np.int32) for b in problem.blocks),
+        tuple(rows(b.z) for b in problem.blocks),
+    )
+
+
+def gather_rows(data, k, b):
+    """Z_k b: [n_levels, r, c] -> [n_rows, c]."""
+    rows = tf.gather(b, data.refs[k])
+    return tf.reduce_sum(rows * data.z[k][:, :, None], axis=1)
+
+
+def sum_levels(data, k, rows, n_levels):
+    """Z_k^T rows: [n_rows, c] -> [n_levels, r, c]."""
+    spread = rows[:, None, :] * data.z[k][:, :, None]
+    return tf.math.unsorted_segment_sum(spread, data.refs[k], n_levels)
+
+
+def to_rows(data, beta, effects):
+    """X beta + sum_k Z_k b_k: [p, c] and [n_levels, r, c] of each term -> [n_rows, c]."""
+    rows = data.X @ beta
+    for k, b in enumerate(effects):
+        rows += gather_rows(data, k, b)
+    return rows
+
+
+def from_rows(data, rows, levels):
+    """(X^T rows [p, c], Z_k^T rows [n_levels, r, c] of each term) from rows [n_rows, c]."""
+    sums = [sum_levels(data, k, rows, J) for k, J in enumerate(levels)]
+    return tf.matmul(data.X, rows, transpose_a=True), sums
