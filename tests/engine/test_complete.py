@@ -9,9 +9,10 @@ from sklmm.design import DesignSpec, resolve_terms
 from sklmm.engine.equations import layout as unknowns
 from sklmm.engine.latent import compiled as compiled_latent
 from sklmm.engine.latent import complete_data as complete
-from sklmm.engine.latent.mode import STEP, Equations, Latent
+from sklmm.engine.latent.mode import Equations, Latent
 from sklmm.engine.latent.reparametrization import move
 from sklmm.engine.likelihood import Likelihood
+from sklmm.engine.linalg.newton import STEP
 from sklmm.engine.rows.standardize import stacked, standardize
 from sklmm.engine.runtime.tensorflow import tf
 from sklmm.engine.theta.space import Theta

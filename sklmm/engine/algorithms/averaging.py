@@ -7,11 +7,13 @@ which Louis' formula makes the observed one.
 import numpy as np
 
 from sklmm.engine.latent.chains import batch_error, chain_error
-from sklmm.engine.posterior.assemble import inverse_of_free
+from sklmm.engine.linalg.newton import ascent, inverse_of_free
 from sklmm.engine.theta.params import vech_indices
 
 #: Share of the complete-data information that the missing data leave at least.
 LEAST_OBSERVED = 0.1
+#: Share of the largest information that a step takes every direction to have.
+LEAST_INFORMATION = 1e-4
 #: Sizes of steps: that of noise alone in its SDs, in coefficients, in the family's raw parameters,
 #: and that of an SD of 0.
 NOISE_STEPS = 2.0
@@ -22,17 +24,10 @@ MIN_MOVE = 0.01
 
 def newton(space, information, score):
     """Step in theta [m] by absolute eigenvalues, and its length in standard errors."""
-    free = space.free
-    delta = np.zeros(space.size)
-    if not free.any():
-        return delta, 0.0
-    part = information[np.ix_(free, free)]
-    scale = np.sqrt(np.maximum(np.abs(np.diag(part)), 1e-300))
-    values, vectors = np.linalg.eigh(part / np.outer(scale, scale))
-    size = np.maximum(np.abs(values), 1e-4 * np.abs(values).max())
-    projected = vectors.T @ (score[free] / scale)
-    delta[free] = vectors @ (projected / size) / scale
-    return delta, float(np.sqrt(np.sum(projected**2 / size)))
+    free, delta = space.free, np.zeros(space.size)
+    both = np.ix_(free, free)
+    delta[free], length = ascent(information[both], score[free], least=LEAST_INFORMATION)
+    return delta, length
 
 
 def cap(space, flat, step):

@@ -19,11 +19,10 @@ from sklmm.engine.equations.score import joint_loss
 from sklmm.engine.equations.weighted import EXACT_TOL, Equations
 from sklmm.engine.latent import small
 from sklmm.engine.latent.approximation import Approximation
+from sklmm.engine.linalg.newton import by_differences, inverse_of_free
 from sklmm.engine.linalg.trust_region import FLAT, look, updated, updated_radius
-from sklmm.engine.posterior.assemble import inverse_of_free
 from sklmm.engine.posterior.from_draws import posterior_from_draws
 from sklmm.engine.theta.chart import Chart, scales
-from sklmm.engine.theta.space import observed_information
 
 #: Unknowns, and numbers in a [n_rows, n_columns] array, up to which the root is exact.
 EXACT_UNKNOWNS = 512
@@ -224,7 +223,7 @@ class Laplace:
             t = chart.t + change
             return self._point(chart.back(t), mode).score * chart.slope(t)
 
-        return flattened(observed_information(score, self.space.size), here, chart, chart.t)
+        return flattened(by_differences(score, self.space.size), here, chart, chart.t)
 
     def _shown(self, theta):
         if not self.latent.full.reml:

@@ -11,11 +11,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sklmm.engine.linalg.newton import ascent
 from sklmm.engine.theta.params import Params, n_theta, vech_indices
 
 MIN_SIGMA = 1e-5
 SINGULAR_SD = 1e-4
 RAISED_SD = 0.05
+#: Share of the largest information up to which a direction has none (residual and group variance
+#: confounded).
+FLAT = 1e-9
 MAX_STEP = 1.0
 
 
@@ -70,16 +74,7 @@ def newton_step(problem, params, moments, damping=0.0, information=None):
     if not free.any():
         return Step(delta, information, 0.0)
     g = gradient(params, moments)[free]
-    part = information[np.ix_(free, free)]
-    scale = np.sqrt(np.maximum(np.abs(np.diag(part)), 1e-12 * np.abs(np.diag(part)).max() + 1e-300))
-    values, vectors = np.linalg.eigh(part / np.outer(scale, scale))
-    projected = vectors.T @ (g / scale)
-    size = np.abs(values)
-    # A direction without information (residual and group variance confounded) is left alone.
-    flat = size <= 1e-9 * size.max()
-    inverse = np.where(flat, 0.0, 1.0 / np.where(flat, 1.0, size + damping * size.max()))
-    step = vectors @ (inverse * projected) / scale
-    decrement = float(np.sqrt(np.sum(inverse * projected**2)))
+    step, decrement = ascent(information[np.ix_(free, free)], g, damping, FLAT)
     delta[free] = step * min(1.0, MAX_STEP / max(np.abs(step).max(), 1e-300))
     return Step(delta, information, decrement)
 

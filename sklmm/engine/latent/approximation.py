@@ -12,8 +12,8 @@ import numpy as np
 from sklmm.engine.equations.weighted import Equations
 from sklmm.engine.graphs import graphs
 from sklmm.engine.latent.small import safe_weights
+from sklmm.engine.linalg.newton import STEP
 from sklmm.engine.theta.params import vech_indices
-from sklmm.engine.theta.space import STEP
 
 #: Newton's decrement at x below which what is left of the way to the mode is of second order.
 NEAR = 1e-4

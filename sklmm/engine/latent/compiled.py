@@ -10,9 +10,9 @@ from sklmm.engine.latent.complete_data import (
     laplace_scores,
     latent_gradient,
 )
+from sklmm.engine.linalg.newton import STEP
 from sklmm.engine.rows.tensors import tensors
 from sklmm.engine.runtime.tensorflow import tf
-from sklmm.engine.theta.space import STEP
 
 FEW_DRAWS = 4
 

@@ -13,7 +13,8 @@ from sklmm.engine.equations.layout import Layout
 from sklmm.engine.equations.weighted import DRAW_TOL, EXACT_TOL, SOLVE_TOL, Equations
 from sklmm.engine.graphs import observes
 from sklmm.engine.latent import small
-from sklmm.engine.theta.space import STEP, Space
+from sklmm.engine.linalg.newton import STEP
+from sklmm.engine.theta.space import Space
 
 #: Rounds of refinement of dm / dtheta, at most.
 REFINEMENTS = 20

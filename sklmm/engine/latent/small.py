@@ -8,7 +8,7 @@ from scipy import sparse
 from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 
 from sklmm.engine.graphs import graphs
-from sklmm.engine.theta.space import STEP
+from sklmm.engine.linalg.newton import STEP
 
 #: Rows n of a small table, and operations m n P^2 of making C once for each entry of theta.
 MOST_ROWS = 4096

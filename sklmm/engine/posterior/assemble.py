@@ -3,6 +3,7 @@
 import numpy as np
 
 from sklmm.engine.algorithms.m_step import MIN_SIGMA, free_mask, is_singular
+from sklmm.engine.linalg.newton import inverse_of_free
 from sklmm.result import EMResult, Status
 
 MAX_TRACE = 512
@@ -14,20 +15,6 @@ INDEFINITE = 0.01
 def theta_covariance(problem, information):
     """Inverse information [m, m] of the free entries of theta, 0 for the pinned ones."""
     return inverse_of_free(free_mask(problem), information)
-
-
-def inverse_of_free(free, information):
-    """Inverse information [m, m] of the entries that `free` [m] marks, 0 for the others."""
-    inverse = np.zeros_like(information)
-    if free.any():
-        part = information[np.ix_(free, free)]
-        # Its entries may be of very different sizes: some are known far better than others.
-        scale = np.sqrt(np.maximum(np.abs(np.diag(part)), 1e-300))
-        part = part / np.outer(scale, scale)
-        inverse[np.ix_(free, free)] = np.linalg.pinv(
-            (part + part.T) / 2, rcond=1e-10, hermitian=True
-        ) / np.outer(scale, scale)
-    return inverse
 
 
 class Trace:

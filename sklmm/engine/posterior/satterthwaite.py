@@ -14,9 +14,9 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from sklmm.engine.algorithms.m_step import gradient
+from sklmm.engine.linalg.newton import by_differences
 from sklmm.engine.posterior.assemble import theta_covariance
 from sklmm.engine.theta.params import Params, n_theta, vech_indices
-from sklmm.engine.theta.space import observed_information
 
 
 def satterthwaite(kernel, params, state, seed):
@@ -64,7 +64,7 @@ def observed(kernel, params, state, seed):
         moved = displaced(params, delta)
         return gradient(moved, kernel.step(moved, state, seed)[0])
 
-    return observed_information(score, n_theta(params.factors))
+    return by_differences(score, n_theta(params.factors))
 
 
 def displaced(params, delta):

@@ -16,8 +16,6 @@ from sklmm.engine.posterior.identify import unidentified
 from sklmm.engine.theta.params import vech_indices
 from sklmm.result import natural
 
-#: Of differences of gradients, in float64.
-STEP = 1e-4
 CONSTRAINTS = {
     "positive": (np.exp, np.log),
     "real": (lambda raw: raw, lambda value: value),
@@ -147,13 +145,3 @@ def slopes(factor, basis):
         corr = turned @ unit.T
         columns.append(np.concatenate([along * sd * (sd > 0), (corr + corr.T)[pairs]]))
     return np.column_stack(columns)
-
-
-def observed_information(score, m):
-    """Less the derivatives [m, m] at 0 of `score`, a function of a displacement of theta [m]."""
-    columns = []
-    for e in STEP * np.eye(m):
-        up, down = score(e), score(-e)
-        columns.append((down - up) / (2 * STEP))
-    out = np.reshape(columns, (m, m))
-    return (out + out.T) / 2
