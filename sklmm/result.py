@@ -7,9 +7,6 @@ import numpy as np
 
 from sklmm._state import PlainState
 
-#: Columns that an exact root of the posterior may have: beyond it draws stand for the root.
-EXACT_ROOT = 2048
-
 
 class Status(Enum):
     """How a fit ended; the value is a sentence for the user."""

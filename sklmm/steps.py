@@ -9,6 +9,8 @@ from numbers import Integral, Real
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from sklmm._limits import factorisable
+
 _COUNT = [Interval(Integral, 1, None, closed="left")]
 _POSITIVE = [Interval(Real, 0, None, closed="neither")]
 
@@ -248,11 +250,6 @@ class Adam(MStep):
         self.learning_rate = learning_rate
 
 
-#: The exact E-step's effects beside the largest term, and its multiplications, up to which it is as
-#: fast as conjugate gradients.
-MAX_EXACT_EFFECTS = 2000
-MAX_EXACT_WORK = 2e10
-
 _E_STEPS = {
     "exact": Exact,
     "cg": ConjugateGradient,
@@ -311,12 +308,6 @@ def resolve_e_step(e_step, family, sizes, sparse=False):
         f"e_step={e_step!r} is not available: use 'auto', {', '.join(map(repr, _E_STEPS))}, or a "
         "configured instance such as HMC(n_chains=8)."
     )
-
-
-def factorisable(sizes):
-    """Whether equations of blocks of so many effects are to be factorised, the largest apart."""
-    beside = sum(sizes) - max(sizes, default=0)
-    return beside <= MAX_EXACT_EFFECTS and beside**2 * sum(sizes) <= MAX_EXACT_WORK
 
 
 def resolve_m_step(m_step, e_step, family):

@@ -20,6 +20,7 @@ from dataclasses import replace
 import numpy as np
 
 from sklmm._fitted.prediction import linear_predictor
+from sklmm._limits import EXACT_ROOT, factorisable
 from sklmm.engine.equations.crossproducts import Cross, loadings
 from sklmm.engine.equations.elimination import Dense
 from sklmm.engine.equations.schur_cg import Iterative
@@ -30,8 +31,7 @@ from sklmm.engine.likelihood import Likelihood
 from sklmm.engine.linalg.blocks import roots
 from sklmm.engine.rows.standardize import BlockData, Problem, reweighted
 from sklmm.engine.theta.space import CONSTRAINTS
-from sklmm.result import EXACT_ROOT, Status, own_sds
-from sklmm.steps import factorisable
+from sklmm.result import Status, own_sds
 
 NEWTON_STEPS = 100
 #: Decrement, in units of the log density, at which Newton's method ends.

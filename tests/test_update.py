@@ -11,7 +11,14 @@ from scipy.optimize import minimize
 from scipy.special import expit, log_softmax
 from scipy.stats import t as student
 
-from sklmm import Laplace, MixedEffectsClassifier, MixedEffectsRegressor, RandomEffect, update
+from sklmm import (
+    Laplace,
+    MixedEffectsClassifier,
+    MixedEffectsRegressor,
+    RandomEffect,
+    _limits,
+    update,
+)
 from sklmm.datasets import make_crossed
 from sklmm.families import StudentT
 from sklmm.result import Status
@@ -402,7 +409,7 @@ def test_equations_too_large_for_a_factor_are_solved_by_conjugate_gradients(
     model = MixedEffectsRegressor(["g0", "(1 + x0 | g1)"], family=name, e_step=e_step)
     model.fit(X[~new], y[~new])
     dense = copy(model).update(X[new], y[new])
-    monkeypatch.setattr("sklmm.steps.MAX_EXACT_EFFECTS", 0)
+    monkeypatch.setitem(_limits.FACTORISED, "fit", (0, 0))
     monkeypatch.setattr("sklmm.update.Dense", None)
     sparse = copy(model).update(X[new], y[new])
     for term, expected in dense.random_effects_.items():

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from sklmm._limits import EXACT_ROOT
 from sklmm.engine.algorithms.kernels import make_kernel
 from sklmm.engine.algorithms.loop import Newton, fit
 from sklmm.engine.algorithms.m_step import RAISED_SD
@@ -15,7 +16,6 @@ from sklmm.engine.rows.standardize import in_own_units, stacked, standardize
 from sklmm.engine.runtime.requirements import require_tensorflow
 from sklmm.engine.theta.params import Params, initial_params
 from sklmm.engine.theta.space import CONSTRAINTS, Theta
-from sklmm.result import EXACT_ROOT
 from sklmm.steps import ConjugateGradient, Exact, Laplace
 
 #: Posterior draws kept by Monte Carlo kernels, and where an exact root would be too large.

@@ -15,11 +15,11 @@ from sklmm import (
     Poisson,
     RandomEffect,
     StudentT,
+    _limits,
 )
 from sklmm import Laplace as LaplaceStep
 from sklmm.engine.algorithms.laplace import Laplace
 from sklmm.engine.graphs import graphs, observes
-from sklmm.engine.latent import small
 from sklmm.engine.likelihood import Likelihood
 from tests.engine.test_complete import make_latent, response, table, theta_for
 from tests.laplace_study import Fit
@@ -56,8 +56,8 @@ def test_gradient_is_the_log_likelihoods_derivative(table, name, reml):
 def test_the_largest_term_eliminated(table, monkeypatch, name, reml, observed):
     """Sparse rows and a Schur complement give what dense equations give, slopes included."""
     found = []
-    for rows in (small.MOST_ROWS, 0):
-        monkeypatch.setattr(small, "MOST_ROWS", rows)
+    for rows in (_limits.SMALL_ROWS, 0):
+        monkeypatch.setattr(_limits, "SMALL_ROWS", rows)
         y = response(name, np.random.default_rng(1))
         terms, weights = ["(1 | h)", "(1 + s | g)"], np.arange(96) % 3 + 1
         options = {"direct": True, "observed": observed}
@@ -172,11 +172,11 @@ def test_one_free_parameter(monkeypatch):
     parameters = {"fixed_effects": [], "fit_intercept": False, "family": "poisson"}
     model = MixedEffectsRegressor(["g"], e_step="laplace", random_state=0, **parameters)
     found = []
-    for dense in (small.MOST_DENSE, -1):
-        monkeypatch.setattr(small, "MOST_ROWS", 0)
-        monkeypatch.setattr(small, "MOST_DENSE", dense)
+    for limit in (_limits.FACTORISED["gradient"], (-1, 0)):
+        monkeypatch.setattr(_limits, "SMALL_ROWS", 0)
+        monkeypatch.setitem(_limits.FACTORISED, "gradient", limit)
         # Few unknowns have an exact root of C^-1 instead of probes.
-        monkeypatch.setattr("sklmm.engine.algorithms.laplace.EXACT_UNKNOWNS", 0)
+        monkeypatch.setattr(_limits, "EXACT_UNKNOWNS", 0)
         row = model.fit(X, y).variance_components_.iloc[0]
         assert model.converged_
         found.append([row["sd"], row["std_error"], model.loglik_])

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sklmm._limits import has_exact_root
 from sklmm.engine.algorithms.loop import EMStep
 from sklmm.engine.algorithms.start_glm import start_theta
 from sklmm.engine.equations.score import joint_loss
@@ -24,9 +25,6 @@ from sklmm.engine.linalg.trust_region import FLAT, look, updated, updated_radius
 from sklmm.engine.posterior.from_draws import posterior_from_draws
 from sklmm.engine.theta.chart import Chart, scales
 
-#: Unknowns, and numbers in a [n_rows, n_columns] array, up to which the root is exact.
-EXACT_UNKNOWNS = 512
-EXACT_NUMBERS = 1 << 23
 N_PROBES = 32
 #: A step is taken if it makes this share of the rise it promised; and where that share is further
 #: than TRUSTED from 1, the information is computed afresh: otherwise it is updated.
@@ -68,8 +66,7 @@ class Laplace:
         self.n_probes = n_probes
         #: Without latent variables the information is exact, and Newton's method quadratic.
         self.plain = not latent.layout.size
-        unknowns = latent.layout.real.sum()
-        few = unknowns <= EXACT_UNKNOWNS and unknowns * latent.n_rows <= EXACT_NUMBERS
+        few = has_exact_root(latent.layout.real.sum(), latent.n_rows)
         self.exact = bool(few or latent.rows is not None)
 
     def steps(self):

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from sklmm._limits import EXACT_TRACES
 from sklmm.engine.equations.crossproducts import Cross
 from sklmm.engine.equations.henderson import GaussianKernel
 from sklmm.engine.equations.schur_cg import Iterative
@@ -28,11 +29,6 @@ WELL_SCALED = 1e-2
 #: Fewest and most probes by default, and the rows an effect that one probe makes up for.
 PROBES = (2, 8)
 PROBED_ROWS = 200
-
-
-#: Effects left by elimination up to which each has a unit vector: no probe is as cheap as an answer
-#: without noise, which at a variance near 0 decides where the maximum is.
-MOST_UNITS = 512
 
 
 def default_probes(problem, size):
@@ -67,7 +63,7 @@ class CGKernel(GaussianKernel):
         """Cross-products and probes."""
         cross = Cross(problem)
         size, f = cross.Q - cross.n_eliminated, cross.n_few
-        if self.n_probes is None and size <= MOST_UNITS:
+        if self.n_probes is None and size <= EXACT_TRACES:
             f = size
         needed = size > f and problem.blocks
         n_probes = (self.n_probes or default_probes(problem, size)) if needed else 0

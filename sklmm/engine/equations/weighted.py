@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
+from sklmm._limits import factorisable
 from sklmm.engine.equations.border import marginal
 from sklmm.engine.equations.crossproducts import Cross
 from sklmm.engine.equations.eliminated import Eliminated
@@ -21,8 +22,6 @@ from sklmm.engine.theta.params import Params
 SOLVE_TOL = 1e-6
 EXACT_TOL = 1e-10
 DRAW_TOL = 1e-4
-#: Effects beside the largest term's up to which log |C| is that of a dense factor.
-MOST_DENSE = 2500
 
 
 class Equations:
@@ -98,9 +97,9 @@ class Equations:
         """log |C|, or None where it would take too long, or C is singular."""
         if self.latent.rows is not None:
             return self._solver.log_det()
-        cross = Cross(self.problem)
-        if cross.Q - cross.n_eliminated > MOST_DENSE:
+        if not factorisable([b.n_levels * b.r for b in self.problem.blocks], "log_det"):
             return None
+        cross = Cross(self.problem)
         try:
             H = Dense(cross, self.params.factors, 1.0)
             S = GaussianEquations(self.params, cross, H).S_factor

@@ -7,20 +7,16 @@ import numpy as np
 from scipy import sparse
 from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 
+from sklmm._limits import factorisable, is_small
 from sklmm.engine.graphs import graphs
 from sklmm.engine.linalg.newton import STEP
 
-#: Rows n of a small table, and operations m n P^2 of making C once for each entry of theta.
-MOST_ROWS = 4096
-MOST_OPERATIONS = 2e8
 #: Rows times columns of theta that are worked on at once.
 MOST_CELLS = 1 << 23
 #: Share of C's largest eigenvalue below which, under 0, its least one is not only rounding.
 INDEFINITE = 1e-8
 #: Share of the expected curvature that Newton's steps to the mode keep of the observed one.
 LEAST_CURVATURE = 0.1
-#: Effects beside the largest term's up to which a table is worked on directly.
-MOST_DENSE = 4000
 
 
 class Rows:
@@ -41,9 +37,9 @@ class Rows:
     @classmethod
     def of(cls, problem, layout, m, direct=False):
         """`Rows`, or None where the table is not small for a theta [m], nor to be `direct`."""
-        n, effects = len(problem.y), [b.n_levels * b.r for b in problem.blocks]
-        small = n <= MOST_ROWS and m * n * layout.size**2 <= MOST_OPERATIONS
-        direct = direct and sum(effects) - max(effects, default=0) <= MOST_DENSE
+        small = is_small(len(problem.y), layout.size, m)
+        sizes = [b.n_levels * b.r for b in problem.blocks]
+        direct = direct and factorisable(sizes, "gradient")
         return cls(problem, layout, small) if small or direct else None
 
     def matrix(self, factors):

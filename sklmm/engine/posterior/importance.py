@@ -17,9 +17,9 @@ import numpy as np
 from scipy import sparse
 from scipy.special import gammaln, logsumexp
 
+from sklmm._limits import CONNECTED, factorisable
 from sklmm.engine.equations.crossproducts import Cross
 from sklmm.engine.equations.elimination import Dense
-from sklmm.engine.equations.weighted import MOST_DENSE
 
 #: Degrees of freedom of the proposals.
 DF = 8
@@ -31,10 +31,8 @@ MOST_DRAWS = 8192
 MOST_CELLS = 1 << 28
 #: Standard error at which there are draws enough.
 ERROR = 0.05
-#: Weights whose squares' mean is beyond this have an error that the draws do not show; they are not
-#: worth looking at where more effects than this are connected.
+#: Weights whose squares' mean is beyond this have an error that the draws do not show.
 MOST_UNEVEN = 20.0
-MOST_CONNECTED = 400
 
 
 class Estimate(NamedTuple):
@@ -52,10 +50,10 @@ def marginal_loglik(latent, theta, start, rng):
     """
     blocks = latent.problem.blocks
     sizes = [b.n_levels * b.r for b in blocks]
-    if latent.problem.p or not blocks or sum(sizes) - max(sizes) > MOST_DENSE:
+    if latent.problem.p or not blocks or not factorisable(sizes, "log_det"):
         return None
     components = _Components(latent)
-    if components.sizes.max() > MOST_CONNECTED:
+    if components.sizes.max() > CONNECTED:
         return None
     try:
         with np.errstate(all="ignore"):

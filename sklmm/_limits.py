@@ -1,0 +1,47 @@
+"""What is affordable: the sizes up to which a dense or exact way is taken, each with its reason."""
+
+import math
+
+#: For what the equations are solved: the effects beside the largest term, and the multiplications,
+#: up to which they are factorised. Beyond them conjugate gradients (and probes) take over.
+FACTORISED = {
+    # Up to here a factorisation is as fast as conjugate gradients are for a whole fit.
+    "fit": (2000, 2e10),
+    # Laplace's gradient is exact with a factor and noisy without: that is worth more time.
+    "gradient": (4000, math.inf),
+    # log |C| is asked for once, at the estimate; a dense factor has 50 megabytes.
+    "log_det": (2500, math.inf),
+}
+#: Rows n of a table whose latent part of P unknowns is worked on densely in NumPy, and operations
+#: m n P^2 of making C once for each of m parameters: compiling would take longer.
+SMALL_ROWS = 4096
+SMALL_WORK = 2e8
+#: Columns that an exact root of the posterior may have: beyond it draws stand for the root.
+EXACT_ROOT = 2048
+#: Unknowns, and numbers in an array of a column for each unknown and a row for each of the table's,
+#: up to which Laplace's deviations are an exact root of C^-1 and not draws.
+EXACT_UNKNOWNS = 512
+EXACT_NUMBERS = 1 << 23
+#: Effects left by elimination up to which each has a unit vector for its trace: no probe is as
+#: cheap as an answer without noise, which at a variance near 0 decides where the maximum is.
+EXACT_TRACES = 512
+#: Effects that rows connect beyond which importance weights are too uneven to be worth a look.
+CONNECTED = 400
+
+
+def factorisable(sizes, purpose="fit"):
+    """Whether equations of terms of so many effects each are factorised, for a purpose."""
+    beside = sum(sizes) - max(sizes, default=0)
+    most, work = FACTORISED[purpose]
+    return beside <= most and beside**2 * sum(sizes) <= work
+
+
+def is_small(n_rows, n_unknowns, n_parameters):
+    """Whether the latent part of a table is worked on densely, without compiled steps."""
+    work = n_parameters * n_rows * n_unknowns**2
+    return n_rows <= SMALL_ROWS and work <= SMALL_WORK
+
+
+def has_exact_root(n_unknowns, n_rows):
+    """Whether Laplace's deviations are an exact root of C^-1."""
+    return n_unknowns <= EXACT_UNKNOWNS and n_unknowns * n_rows <= EXACT_NUMBERS
