@@ -1,11 +1,12 @@
 """`ConvergenceDisplay`: the fit, iteration by iteration."""
 
+import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
-from sklmm.inspection._axes import new_axes
+from sklmm.inspection._display import Display
 
 
-class ConvergenceDisplay:
+class ConvergenceDisplay(Display):
     """Loss, parameters and acceptance rate by iteration.
 
     Parameters
@@ -36,10 +37,9 @@ class ConvergenceDisplay:
     ['loss', 'Intercept', 'Days', 'sd(Subject, Intercept)', 'sigma']
     """
 
-    def __init__(self, *, history, estimate, std_error):
-        self.history = history
-        self.estimate = estimate
-        self.std_error = std_error
+    history: pd.DataFrame
+    estimate: pd.Series
+    std_error: pd.Series
 
     @classmethod
     def from_estimator(cls, estimator, *, parameters=None, ax=None):
@@ -84,7 +84,7 @@ class ConvergenceDisplay:
         history = self.history
         rate = history["acceptance_rate"]
         drawn = rate.notna().any()
-        self.figure_, self.axes_ = new_axes(self, 2 + drawn, ax)
+        self.figure_, self.axes_ = self._new_axes(2 + drawn, ax)
         loss, moves = self.axes_[:2]
         (line,) = loss.plot(history.index, history["loss"], color="C0")
         self.lines_ = {"loss": line}

@@ -2,10 +2,10 @@
 
 from sklearn.utils.validation import check_is_fitted
 
-from sklmm.inspection._axes import new_axes
+from sklmm.inspection._display import Display
 
 
-class ModelGraphDisplay:
+class ModelGraphDisplay(Display):
     """The model's variables as boxes, each below those that it depends on.
 
     Parameters
@@ -27,8 +27,7 @@ class ModelGraphDisplay:
     ['instructors', 'students', 'y']
     """
 
-    def __init__(self, *, graph):
-        self.graph = graph
+    graph: tuple
 
     @classmethod
     def from_estimator(cls, estimator, *, ax=None):
@@ -46,18 +45,7 @@ class ModelGraphDisplay:
         check_is_fitted(estimator)
         return cls(graph=estimator.model_graph()).plot(ax=ax)
 
-    def plot(self, *, ax=None):
-        """Draw.
-
-        Parameters
-        ----------
-        ax : Axes, optional
-
-        Returns
-        -------
-        ModelGraphDisplay
-        """
-        self.figure_, (self.ax_,) = new_axes(self, 1, ax)
+    def _draw(self):
         depth = {}
         for name, parents in self.graph:
             depth[name] = 1 + max((depth[p] for p in parents), default=-1)
@@ -84,4 +72,3 @@ class ModelGraphDisplay:
                 )
         self.ax_.set(xlim=(0, 1), ylim=(0.5 - len(rows), 0.5))
         self.ax_.set_axis_off()
-        return self

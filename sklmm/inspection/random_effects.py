@@ -1,10 +1,11 @@
 """`RandomEffectsDisplay`: the effects of a term's levels."""
 
 import numpy as np
+import pandas as pd
 from scipy.stats import norm
 from sklearn.utils.validation import check_is_fitted
 
-from sklmm.inspection._axes import histogram, named, new_axes, normal_quantiles
+from sklmm.inspection._display import Display, histogram, named, normal_quantiles
 
 KINDS = ("caterpillar", "histogram", "qq")
 #: Levels up to which a new figure is made high enough for the names of all, and the height in
@@ -14,7 +15,7 @@ LINE = 9.0
 LONGEST_NAME = 30
 
 
-class RandomEffectsDisplay:
+class RandomEffectsDisplay(Display):
     """Posterior means of a term's effects, and their uncertainty.
 
     Parameters
@@ -41,12 +42,11 @@ class RandomEffectsDisplay:
     'effect: Days'
     """
 
-    def __init__(self, *, effects, std, sd, term, coefficient):
-        self.effects = effects
-        self.std = std
-        self.sd = sd
-        self.term = term
-        self.coefficient = coefficient
+    effects: pd.Series
+    std: pd.Series
+    sd: float
+    term: str
+    coefficient: str
 
     @classmethod
     def from_estimator(
@@ -105,7 +105,7 @@ class RandomEffectsDisplay:
         named_levels = n_levels if kind == "caterpillar" and n_levels <= MOST_NAMED else 0
         # Axes are about three quarters of their figure.
         height = max(3.6, (named_levels + 1) * LINE / 72 / 0.75)
-        self.figure_, (self.ax_,) = new_axes(self, 1, ax, height)
+        self.figure_, (self.ax_,) = self._new_axes(1, ax, height)
         name = f"effect: {self.coefficient}"
         if kind == "histogram":
             histogram(self.effects.to_numpy(), self.sd, self.ax_, color="C0", alpha=0.6)

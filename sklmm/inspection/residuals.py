@@ -3,13 +3,13 @@
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from sklmm.inspection._axes import histogram, named, new_axes, normal_quantiles
+from sklmm.inspection._display import Display, histogram, named, normal_quantiles
 
 KINDS = ("fitted", "histogram", "qq")
 MOST_POINTS = 5000
 
 
-class ResidualsDisplay:
+class ResidualsDisplay(Display):
     """Residuals y - prediction, in SDs of the response given the prediction.
 
     Parameters
@@ -34,10 +34,9 @@ class ResidualsDisplay:
     'residual'
     """
 
-    def __init__(self, *, fitted, residuals, sd):
-        self.fitted = fitted
-        self.residuals = residuals
-        self.sd = sd
+    fitted: np.ndarray
+    residuals: np.ndarray
+    sd: float
 
     @classmethod
     def from_estimator(cls, estimator, X, y, sample_weight=None, *, kind="fitted", ax=None):
@@ -91,7 +90,7 @@ class ResidualsDisplay:
         ResidualsDisplay
         """
         kind = named(kind, KINDS, "kind")
-        self.figure_, (self.ax_,) = new_axes(self, 1, ax)
+        self.figure_, (self.ax_,) = self._new_axes(1, ax)
         some = slice(None, None, -(-len(self.residuals) // MOST_POINTS))
         if kind == "fitted":
             self.ax_.plot(self.fitted[some], self.residuals[some], ".", markersize=3, alpha=0.5)

@@ -1,11 +1,12 @@
 """`TraceDisplay`: a chain's effects by iteration."""
 
+import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from sklmm.inspection._axes import named, new_axes
+from sklmm.inspection._display import Display, named
 
 
-class TraceDisplay:
+class TraceDisplay(Display):
     """One chain's draws of some levels' effects, by iteration.
 
     The parameters move in the first iterations, and the draws with them.
@@ -35,12 +36,11 @@ class TraceDisplay:
     ['308', '309']
     """
 
-    def __init__(self, *, iterations, draws, levels, term, coefficient):
-        self.iterations = iterations
-        self.draws = draws
-        self.levels = levels
-        self.term = term
-        self.coefficient = coefficient
+    iterations: np.ndarray
+    draws: np.ndarray
+    levels: list
+    term: str
+    coefficient: str
 
     @classmethod
     def from_estimator(cls, estimator, *, term=None, coefficient=None, levels=5, ax=None):
@@ -93,22 +93,10 @@ class TraceDisplay:
             iterations=iterations, draws=draws, levels=wanted, term=term, coefficient=coefficient
         ).plot(ax=ax)
 
-    def plot(self, *, ax=None):
-        """Draw.
-
-        Parameters
-        ----------
-        ax : Axes, optional
-
-        Returns
-        -------
-        TraceDisplay
-        """
-        self.figure_, (self.ax_,) = new_axes(self, 1, ax)
+    def _draw(self):
         self.lines_ = self.ax_.plot(self.iterations, self.draws, linewidth=1)
         for line, level in zip(self.lines_, self.levels, strict=True):
             line.set_label(str(level))
         if len(self.levels) <= 10:
             self.ax_.legend(frameon=False, fontsize="small", title=self.term)
         self.ax_.set(xlabel="iteration", ylabel=f"effect: {self.coefficient}", title=self.term)
-        return self

@@ -1,24 +1,52 @@
-"""What the displays share: matplotlib, imported when one is drawn."""
+"""The displays' base and what they share; matplotlib is imported when one is drawn."""
+
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import norm
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
 
-def new_axes(display, n=1, ax=None, height=3.6):
-    """(figure, array of axes): new ones side by side, or the `ax` given, one or several."""
-    check_matplotlib_support(f"{type(display).__name__}.plot")
-    import matplotlib.pyplot as plt
+class Display:
+    """Base class of the displays: their fields are what is drawn, and `plot` draws it.
 
-    if ax is None:
-        figure, axes = plt.subplots(
-            1, n, figsize=(4.6 * n, height), layout="constrained", squeeze=False
-        )
-        return figure, axes[0]
-    axes = np.ravel(ax)
-    if len(axes) != n:
-        raise ValueError(f"ax: {type(display).__name__} draws on {n} axes, and {len(axes)} came.")
-    return axes[0].figure, axes
+    A subclass's fields are the keyword arguments that it is made of.
+    """
+
+    def __init_subclass__(cls):
+        dataclass(kw_only=True, eq=False, repr=False)(cls)
+
+    def plot(self, *, ax=None):
+        """Draw.
+
+        Parameters
+        ----------
+        ax : Axes, optional
+            None makes a figure.
+
+        Returns
+        -------
+        Display
+            The display itself.
+        """
+        self.figure_, (self.ax_,) = self._new_axes(1, ax)
+        self._draw()
+        return self
+
+    def _new_axes(self, n, ax, height=3.6):
+        """(figure, array of n axes): new ones side by side, or the `ax` given, one or several."""
+        check_matplotlib_support(f"{type(self).__name__}.plot")
+        import matplotlib.pyplot as plt
+
+        if ax is None:
+            figure, axes = plt.subplots(
+                1, n, figsize=(4.6 * n, height), layout="constrained", squeeze=False
+            )
+            return figure, axes[0]
+        axes = np.ravel(ax)
+        if len(axes) != n:
+            raise ValueError(f"ax: {type(self).__name__} draws on {n} axes, and {len(axes)} came.")
+        return axes[0].figure, axes
 
 
 def normal_quantiles(values, ax, **line):
