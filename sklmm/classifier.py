@@ -11,7 +11,7 @@ from sklearn.utils.validation import assert_all_finite, check_is_fitted, column_
 
 from sklmm._estimators.base import BaseMixedEffects
 from sklmm._estimators.input import as_ordered
-from sklmm._estimators.missing import nan_where_missing, score_where_known
+from sklmm._estimators.new_rows import nan_where_missing, score_where_known
 from sklmm._fitted import prediction
 from sklmm.families import Ordinal, resolve_family
 
@@ -183,7 +183,7 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
         _, design = self._new_design(X, include_random)
         include = self._include(include_random)
         found = prediction.predict_probabilities(
-            design, self.result_, self._family, include, self._n_predictors
+            design, self.result_, self._fitted.family, include, self._fitted.n_predictors
         )
         return found[:, self._sorted]
 
@@ -250,7 +250,7 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
         array([-1.5, -1.5])
         """
         second = self.predict_proba(X, include_random)[:, 1]
-        return norm.ppf(second) if self._family.link == "probit" else logit(second)
+        return norm.ppf(second) if self._fitted.family.link == "probit" else logit(second)
 
     @nan_where_missing
     def sample_y(self, X, n_samples=1, random_state=None):
@@ -283,8 +283,8 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
         >>> model.sample_y(X[:2], n_samples=5, random_state=0).shape
         (2, 5)
         """
-        codes = self._sample(X, n_samples, check_random_state(random_state), self._family)
-        return self._known_classes()[codes.astype(int)]
+        codes = self._sample(X, n_samples, check_random_state(random_state), self._fitted.family)
+        return self._fitted.classes[codes.astype(int)]
 
     @score_where_known
     def score(self, X, y, sample_weight=None):
@@ -344,15 +344,12 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
             )
         return family
 
-    def _set_classes(self, response):
-        """`classes_` as scikit-learn's scorers need them, which sort the labels by themselves."""
+    def _set_fitted(self, model, result):
+        super()._set_fitted(model, result)
+        # scikit-learn's scorers sort the labels by themselves.
         try:
-            self._sorted = np.argsort(response.classes)
+            self._sorted = np.argsort(model.classes)
         except TypeError:
             # Of categories that have no order but their own.
-            self._sorted = np.arange(len(response.classes))
-        self.classes_ = response.classes[self._sorted]
-
-    def _known_classes(self):
-        """The classes in the order of the model's codes."""
-        return self.classes_[np.argsort(self._sorted)]
+            self._sorted = np.arange(len(model.classes))
+        self.classes_ = model.classes[self._sorted]

@@ -1,20 +1,15 @@
 """Comparisons of fitted models by their likelihoods."""
 
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
-from pandas.util import hash_array
 from scipy.stats import chi2
 from sklearn.utils.validation import check_is_fitted
 
 from sklmm._fitted.tables import without_likelihood
 from sklmm._tables import Table
 
-CHUNK = 1 << 15
-#: Of sums over rows in another order, relative to those of absolute values.
-ROUNDING = 1e-10
 #: chi2 of models that have converged to one likelihood, absolute and relative to the deviance.
 LEAST_CHI2 = 1e-3
 LEAST_RELATIVE = 1e-9
@@ -86,90 +81,13 @@ def anova(*models):
     table["chi2"] = 2 * table["loglik"].diff()
     table["df"] = table["n_parameters"].diff()
     _check_nested(models, table)
-    names = [models[k]._family.name for k in table.index]
+    names = [models[k]._fitted.family.name for k in table.index]
     bounded = [before != name for before, name in pairwise([names[0], *names])]
     p = chi2.sf(table["chi2"], table["df"])
     one_less = np.where(table["df"] > 1, chi2.sf(table["chi2"], table["df"] - 1), 0.0)
     p = np.where(bounded, (p + one_less) / 2, p)
     table["p"] = np.where(table["df"] > 0, p, np.nan)
     return table
-
-
-def fingerprint(design, response, hashes=None):
-    """What likelihoods are of: a number each for y, the weights and the offset, in any order.
-
-    `hashes` are those of y, if they are known.
-    """
-    w, offset = response.weights, design.offset
-    # Rows that are repeated are those of a weight, and an offset of zeros is none.
-    whole = bool((np.floor(w) == w).all())
-    times = w.astype(np.uint64) if whole and (w != 1).any() else None
-    if offset is not None:
-        offset = _total(hashed(offset), times) - _total(hashed(np.zeros(len(w))), times)
-    return {
-        "y": _total(hashed(response.y) if hashes is None else hashes, times),
-        "weights": 0 if whole else _total(hashed(w)),
-        "offset": 0 if offset is None else offset % 2**64,
-    }
-
-
-def hashed(values):
-    """Hashes uint64 [n_rows] of numbers; 0 has one sign."""
-    out = np.empty(len(values), np.uint64)
-    for first in range(0, len(values), CHUNK):
-        rows = slice(first, first + CHUNK)
-        out[rows] = hash_array(np.asarray(values[rows], np.float64) + 0.0)
-    return out
-
-
-def _total(hashes, times=None):
-    """Their sum modulo 2^64."""
-    return int(np.sum(hashes if times is None else hashes * times))
-
-
-def joint_sums(design, response, hashes):
-    """Sums [k] over the rows that tell which y stands beside which columns and levels.
-
-    A number in [-1, 1), the hash of y, times the weight is summed over all rows, alone and times
-    each column of the fixed part and the offset; over the rows of each level, alone or times each
-    slope, and there the sums' squares are added up. The order of the whole rows is no matter, nor
-    are the levels' names and order, which an update changes; a row of weight 2 counts as two rows.
-    """
-    return _joint_sums(design, _signs(response, hashes))
-
-
-def same_rows(design, response, known):
-    """Whether the rows of a design and a response are, in any order, those of `joint_sums`."""
-    signs = _signs(response, hashed(response.y))
-    sizes = _joint_sums(_absolute(design), np.abs(signs))
-    return bool((np.abs(_joint_sums(design, signs) - known) <= ROUNDING * sizes).all())
-
-
-def _signs(response, hashes):
-    return hashes.view(np.int64) * (response.weights * 2.0**-63)
-
-
-def _joint_sums(design, signs):
-    parts = [[signs.sum()], signs @ design.X]
-    parts += [] if design.offset is None else [[signs @ design.offset]]
-    parts += [] if design.sparse is None else [signs @ design.sparse]
-    for block in design.blocks:
-        columns = [signs] if block.z is None else (block.z * signs[:, None]).T
-        sums = [np.bincount(block.refs, column, block.n_levels) for column in columns]
-        parts.append([level_sums @ level_sums for level_sums in sums])
-    return np.concatenate(parts)
-
-
-def _absolute(design):
-    """The design of the columns' absolute values."""
-    blocks = [replace(b, z=None if b.z is None else np.abs(b.z)) for b in design.blocks]
-    return replace(
-        design,
-        X=abs(design.X),
-        blocks=tuple(blocks),
-        offset=None if design.offset is None else np.abs(design.offset),
-        sparse=None if design.sparse is None else abs(design.sparse),
-    )
 
 
 def _check_comparable(models):
@@ -182,9 +100,9 @@ def _check_comparable(models):
                 f"{without_likelihood(model.result_)}."
             )
     _check_families(models)
-    _check_same([getattr(m._family, "link", None) for m in models], "links")
-    _check_same([m._family.weights for m in models], "meanings of the weights")
-    if models[0]._family.name != "gaussian":
+    _check_same([getattr(m._fitted.family, "link", None) for m in models], "links")
+    _check_same([m._fitted.family.weights for m in models], "meanings of the weights")
+    if models[0]._fitted.family.name != "gaussian":
         # A model without effects has one likelihood.
         _check_same(
             ["estimated" if r.loglik_error else "Laplace's" for r in results if r.effects],
@@ -192,7 +110,8 @@ def _check_comparable(models):
         )
     _check_same([r.n_obs for r in results], "numbers of observations: fit them on the same rows")
     for what, remedy in DATA.items():
-        _check_same([m._data[what] for m in models], f"{what}: {remedy}", shown=False)
+        values = [m._fitted.fingerprint.data[what] for m in models]
+        _check_same(values, f"{what}: {remedy}", shown=False)
     _check_same([r.reml for r in results], "methods: fit all by method='ml'")
     if results[0].reml:
         _check_same(
@@ -228,7 +147,7 @@ def _chi2_error(model):
 
 def _check_families(models):
     """One family, or Poisson models and larger negative binomial ones."""
-    names = [m._family.name for m in models]
+    names = [m._fitted.family.name for m in models]
     if set(names) == {"poisson", "negative_binomial"}:
         order = sorted(range(len(models)), key=lambda k: models[k].result_.n_parameters)
         if sorted(names, reverse=True) == [names[k] for k in order]:

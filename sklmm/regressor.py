@@ -9,7 +9,7 @@ from sklearn.utils.validation import _check_y
 
 from sklmm._estimators.base import BaseMixedEffects
 from sklmm._estimators.input import as_ordered
-from sklmm._estimators.missing import nan_where_missing, score_where_known
+from sklmm._estimators.new_rows import nan_where_missing, score_where_known
 from sklmm._fitted import prediction
 from sklmm.design import check_magnitude
 from sklmm.families import Binomial, resolve_family
@@ -324,15 +324,9 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
         0.83
         """
         if np.ndim(y) == 2 and np.shape(y)[1] == 2:
-            response = self._family.bind(y, sample_weight)
+            response = self._fitted.family.bind(y, sample_weight)
             y, sample_weight = response.y, response.weights
         return super().score(X, y, sample_weight)
-
-    def _set_classes(self, response):
-        self._classes = response.classes if response.family.name == "ordinal" else None
-
-    def _known_classes(self):
-        return np.array([0.0, 1.0]) if self._family.name == "bernoulli" else self._classes
 
     def _conditional_variance(self, X):
         """Variance of y given eta at its posterior mean [n_rows]."""
@@ -341,7 +335,8 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
         return self._response_family().variance(eta, self.result_.family)
 
     def _response_family(self):
-        return self._family if self._classes is None else _Ratings(self._family, self._classes)
+        family, classes = self._fitted.family, self._fitted.classes
+        return _Ratings(family, classes) if family.name == "ordinal" else family
 
 
 def _increase(categories):

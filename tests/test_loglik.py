@@ -15,7 +15,7 @@ TERMS = ["students", "instructors", "departments"]
 
 def quadrature(model, X, y, weights):
     """log p(y) of a model with one random intercept, by the trapezoidal rule on each level."""
-    like = Likelihood.of(model._family)
+    like = Likelihood.of(model._fitted.family)
     fixed = model.intercept_ + X.drop(columns=X.columns[0]).to_numpy(float) @ model.coef_
     u, step = np.linspace(-8, 8, 1601, retstep=True)
     eta = fixed[:, None] + model.variance_components_["sd"][0] * u

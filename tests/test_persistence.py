@@ -131,7 +131,8 @@ def test_a_saved_formula_makes_the_same_columns_of_any_rows(labelled, formula, a
     model = MixedEffectsRegressor(["day"], fixed_effects=formula).fit(X, y)
     loaded = again(model)
     for rows in (X, X[7:8], X[X["kind"] == "b"]):
-        np.testing.assert_array_equal(loaded._spec.apply(rows).X, model._spec.apply(rows).X)
+        before, after = (m._fitted.spec.apply(rows).X for m in (model, loaded))
+        np.testing.assert_array_equal(after, before)
     new = X[:1].assign(kind="d")
     with pytest.raises(ValueError, match="'d'") as error:
         model.predict(new)
@@ -153,14 +154,14 @@ def test_a_file_of_the_first_versions_says_so(labelled):
     result = EMResult.__new__(EMResult)
     result.__setstate__({"status": Status.CONVERGED, "coef": model.result_.coef})
     formula = Formula.__new__(Formula)
-    formula.__setstate__(vars(model._spec.formula))
-    spec = replace(model._spec, formula=formula)
+    formula.__setstate__(vars(model._fitted.spec.formula))
+    spec = replace(model._fitted.spec, formula=formula)
     state = vars(model) | {"result_": result, "_spec": spec}
     loaded = MixedEffectsRegressor.__new__(MixedEffectsRegressor)
     with pytest.warns(UserWarning, match="saved by another version of sklmm.*fit it again"):
         loaded.__setstate__(state)
     assert loaded.result_.status is Status.CONVERGED
-    assert loaded._spec.formula.spec is model._spec.formula.spec
+    assert loaded._fitted.spec.formula.spec is model._fitted.spec.formula.spec
 
 
 def test_a_grouping_column_may_be_called_pandas(sleepstudy):

@@ -172,11 +172,11 @@ def test_a_table_too_large_to_be_dense_at_predict_stays_sparse(data, monkeypatch
     model = MixedEffectsRegressor([0, 1]).fit(sparse.csr_array(X), y)
     mean, std = model.predict(X, return_std=True)
     monkeypatch.setattr(design, "LARGEST_NUMBERS", 0)
-    assert sparse.issparse(model._spec.apply(sparse.csr_array(X)).X)
+    assert sparse.issparse(model._fitted.spec.apply(sparse.csr_array(X)).X)
     found = model.predict(sparse.csr_array(X), return_std=True)
     np.testing.assert_allclose(found, [mean, std], rtol=1e-10)
     frame = pd.DataFrame.sparse.from_spmatrix(sparse.csr_array(X))
-    assert sparse.issparse(model._spec.apply(frame.astype({0: float, 3: float})).X)
+    assert sparse.issparse(model._fitted.spec.apply(frame.astype({0: float, 3: float})).X)
 
 
 @pytest.mark.usefixtures("keep_sparse")

@@ -51,7 +51,8 @@ def dense_posterior(model, X, y, weights=None):
     """Mean [J, r] and covariance [J, r, r] given the coefficients, one factor: the textbook's."""
     levels = model.random_effects_["g"].index
     columns = model.random_effects_["g"].columns
-    residual = y - model.intercept_ - X[list(model._spec.fixed_names)].to_numpy() @ model.coef_
+    fixed = X[list(model._fitted.spec.fixed_names)].to_numpy()
+    residual = y - model.intercept_ - fixed @ model.coef_
     weights = np.ones(len(X)) if weights is None else weights
     prior, means, covs = np.linalg.inv(model.cov_re_["g"]), [], []
     for level in levels:

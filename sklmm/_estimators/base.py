@@ -1,31 +1,25 @@
 """Fit and predict plumbing of the estimators: validation, the engine's call, fitted attributes."""
 
 from copy import copy
+from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
 import pandas as pd
-from scipy.linalg import block_diag
-from sklearn.base import _fit_context, clone
+from sklearn.base import _fit_context
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from sklmm import comparison
-from sklmm._estimators.input import (
-    TableInput,
-    as_pandas,
-    bound,
-    response_name,
-    restoring,
-    unseen_levels,
-)
+from sklmm._estimators.input import informative, response_name, restoring
+from sklmm._estimators.new_rows import NewRows, unseen_levels
 from sklmm._estimators.progress import Watch
 from sklmm._estimators.reports import Reports
-from sklmm._estimators.warnings import history_table, warn_of_fit, warn_of_unsolved
-from sklmm._fitted import measures, prediction, tables
+from sklmm._estimators.warnings import warn_of_fit, warn_of_unsolved
+from sklmm._fitted import prediction, tables
+from sklmm._fitted.model import FittedModel
 from sklmm._fitted.separation import is_determined, separation, unbounded
 from sklmm._state import PlainEstimator
 from sklmm.design import (
@@ -41,7 +35,7 @@ from sklmm.result import Status
 from sklmm.steps import ConjugateGradient, EStep, Exact, MStep, resolve_e_step, resolve_m_step
 
 
-class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput):
+class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, NewRows):
     """Shared machinery; the public estimators add the target's side."""
 
     _parameter_constraints = {
@@ -149,62 +143,29 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
 
     def _fit(self, X, y, sample_weight, watch):
         X, y = self._take_response(X, y, fitting=True)
-        X, name = as_pandas(X), response_name(y)
-        table = self._validate_table(X, reset=True)
-        effects = resolve_terms(self.random_effects, getattr(table, "columns", ()))
+        table, name = self._validate_table(X, reset=True), response_name(y)
+        terms = resolve_terms(self.random_effects, getattr(table, "columns", ()))
         names = getattr(self, "feature_names_in_", None)
         names = None if names is None or isinstance(table, pd.DataFrame) else list(names)
-        read = partial(columns_read, table, effects, self.fixed_effects, self.offset, names)
-        table, y, sample_weight, n_missing = self._known_rows(table, y, sample_weight, read)
+        read = partial(columns_read, table, terms, self.fixed_effects, self.offset, names)
+        table, y, weights, n_missing = self._known_rows(table, y, sample_weight, read)
         y = self._validate_target(table, y)
-        table, response = bound(
-            table,
-            y,
-            sample_weight,
-            lambda y, weights: self._resolve_family(y).bind(y, weights),
-        )
-        family = response.family
-        spec, design = DesignSpec.learn(
-            table,
-            effects,
-            self.fixed_effects,
-            self.fit_intercept or family.name == "ordinal",
-            names,
-            self.offset,
-            keep_sparse=family.name == "gaussian"
-            and self.method != "ml"
-            and self._stops_by_rule()
-            and self.dof is None,
-        )
-        if family.name == "ordinal" and not spec.fit_intercept:
-            raise ValueError(
-                f"fixed_effects={self.fixed_effects!r}: an ordinal model's cutpoints stand for the "
-                "intercept: leave it in the formula."
-            )
-        if self.offset is not None and response.n_predictors > 1:
-            raise ValueError(
-                f"offset={self.offset!r} is one number a row, and family={family.name!r} has "
-                f"{response.n_predictors} predictors a row: use offset=None."
-            )
-        if response.parameters.get("sigma") == "positive":
-            check_effects(spec, design, response.weights.sum())
-        e_step = resolve_e_step(self.e_step, family, design.sizes, bool(spec.sparse))
-        if self.dof is not None and not isinstance(e_step, Exact | ConjugateGradient):
-            raise ValueError(
-                f"dof={self.dof!r} is for family='gaussian' with e_step 'auto', 'exact' or 'cg', "
-                f"not {family.name!r} with {e_step!r}: use dof=None."
-            )
-        self._from_frame = isinstance(table, pd.DataFrame)
-        # Of objects in an array a frame is made too, whose names nobody gave.
-        self._by_name = self.fixed_effects is not None and isinstance(X, pd.DataFrame)
-        # A Series made of a column has its name too.
-        self._response_name = "y" if name in spec.used() else name
-        self._n_missing = n_missing
-        self._approximation = e_step.approximation if design.blocks else None
+        table, response = informative(table, self._resolve_family(y).bind(y, weights))
+        spec, design = self._learn(table, terms, names, response)
+        e_step = self._checked_e_step(spec, design, response)
+        known = {
+            # A Series made of a column has its name too.
+            "response_name": "y" if name in spec.used() else name,
+            "from_frame": isinstance(table, pd.DataFrame),
+            # Of objects in an array a frame is made too, whose names nobody gave.
+            "by_name": self.fixed_effects is not None and isinstance(X, pd.DataFrame),
+            "n_missing": n_missing,
+            "approximation": e_step.approximation if design.blocks else None,
+        }
 
         def fitted(result):
             other = copy(self)
-            other._set_fitted(spec, design, response, result)
+            other._set_fitted(FittedModel.of(spec, design, response, result, **known), result)
             return vars(other)
 
         watched = self.verbose or hasattr(self, "_skl_callbacks")
@@ -214,14 +175,52 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
         if dropped.any() and not spec.sparse:
             spec = spec.without(dropped, *combination(design.X, dropped))
         found, converged = None, result.status.converged
-        known = converged and self._stops_by_rule()
-        known = known and is_determined(result, design, response, self.tol)
-        if result.status is not Status.STOPPED and not known:
+        determined = converged and self._stops_by_rule()
+        determined = determined and is_determined(result, design, response, self.tol)
+        if result.status is not Status.STOPPED and not determined:
             found = separation(design, response, result.dropped)
         if found is not None:
             result = unbounded(result, found, design)
-        self._set_fitted(spec, design, response, result)
+        self._set_fitted(FittedModel.of(spec, design, response, result, **known), result)
         warn_of_fit(self, design, table, response, e_step, found, converged)
+
+    def _learn(self, table, terms, names, response):
+        """(DesignSpec, Design) of a training table."""
+        ordinal = response.family.name == "ordinal"
+        spec, design = DesignSpec.learn(
+            table,
+            terms,
+            self.fixed_effects,
+            self.fit_intercept or ordinal,
+            names,
+            self.offset,
+            keep_sparse=response.family.name == "gaussian"
+            and self.method != "ml"
+            and self._stops_by_rule()
+            and self.dof is None,
+        )
+        if ordinal and not spec.fit_intercept:
+            raise ValueError(
+                f"fixed_effects={self.fixed_effects!r}: an ordinal model's cutpoints stand for the "
+                "intercept: leave it in the formula."
+            )
+        if self.offset is not None and response.n_predictors > 1:
+            raise ValueError(
+                f"offset={self.offset!r} is one number a row, and family={response.family.name!r} "
+                f"has {response.n_predictors} predictors a row: use offset=None."
+            )
+        if response.parameters.get("sigma") == "positive":
+            check_effects(spec, design, response.weights.sum())
+        return spec, design
+
+    def _checked_e_step(self, spec, design, response):
+        e_step = resolve_e_step(self.e_step, response.family, design.sizes, bool(spec.sparse))
+        if self.dof is not None and not isinstance(e_step, Exact | ConjugateGradient):
+            raise ValueError(
+                f"dof={self.dof!r} is for family='gaussian' with e_step 'auto', 'exact' or 'cg', "
+                f"not {response.family.name!r} with {e_step!r}: use dof=None."
+            )
+        return e_step
 
     def update(self, X, y=None, sample_weight=None):
         """Update the random effects by new rows, of known or new groups, without refitting.
@@ -274,19 +273,13 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
         from sklmm.update import updated
 
         check_is_fitted(self)
-        X, y = self._take_response(X, y)
-        table = self._validate_new(X)
-        if table.shape[0] == 0:
-            raise ValueError("Found array with 0 sample(s): X has no rows to update by.")
-        table, y, sample_weight, _ = self._known_rows(table, y, sample_weight, self._columns_read)
-        y = self._validate_target(table, y)
-        table, response = bound(table, y, sample_weight, self._bind_new)
-        spec = self._spec.grown(table)
+        table, response = self._new_response(X, y, sample_weight)
+        before, after = self._fitted.spec, self._fitted.spec.grown(table)
         curvature = getattr(self.e_step, "curvature", "observed")
-        result = updated(self.result_, spec.apply(table), response, self._spec, spec, curvature)
+        result = updated(self.result_, after.apply(table), response, before, after, curvature)
         with restoring(self):
-            self._spec, self.result_ = spec, result
-            self._set_effects(result)
+            self._fitted, self.result_ = replace(self._fitted, spec=after), result
+            self._set_effects()
         warn_of_unsolved(None, result, stacklevel=3)
         return self
 
@@ -318,80 +311,39 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, TableInput
                 dof=self.dof,
             )
 
-    def _set_fitted(self, spec, design, response, result):
-        labels = tables.Labels.of(spec, design.blocks, response)
-        self._spec, self.result_, self._labels = spec, result, labels
-        self._family, self._n_predictors = clone(response.family), response.n_predictors
-        self._set_classes(response)
-        self._set_coefficients(spec, labels, result)
+    def _set_fitted(self, model, result):
+        self._fitted, self.result_, labels = model, result, model.labels
+        intercept, coef = model.coefficients(result)
+        one = model.n_predictors == 1
+        self.coef_, self.intercept_ = (coef[0], float(intercept[0])) if one else (coef, intercept)
+        self.family_params_ = dict(result.family)
+        if labels.cutpoints:
+            self.intercept_ = 0.0
+            self.family_params_ = {"cutpoints": tables.cutpoints(result)}
         self.fixed_effects_ = tables.fixed_effects_table(labels, result)
-        self._set_effects(result)
-        self.cov_re_ = self._covariances(result)
+        self._set_effects()
+        self.cov_re_ = model.covariances(result)
         self.variance_components_ = tables.variance_components_table(labels, result)
         self.sigma_ = result.sigma
         self.loglik_ = np.nan if result.loglik is None else result.loglik
         self.loglik_error_ = result.loglik_error
         self.aic_, self.bic_ = tables.information_criteria(result)
-        self._spread = measures.Spread.of(design, response, result)
-        hashes = comparison.hashed(response.y)
-        self._data = comparison.fingerprint(design, response, hashes)
-        self._joint_sums = comparison.joint_sums(design, response, hashes)
         self.n_iter_ = max(len(result.history), 1)
         self.converged_ = result.status.converged
-        self.history_ = history_table(labels, result.history)
+        self.history_ = tables.history_table(labels, result.history)
         self.mc_error_ = pd.Series(labels.std_errors(result.mc_error**2), index=labels.names)
 
-    def _set_effects(self, result):
-        """`random_effects_` and `random_effects_std_`."""
-        self.random_effects_ = self._by_term(result.effects)
-        self.random_effects_std_ = self._by_term(result.effects_std)
-
-    def _set_coefficients(self, spec, labels, result):
-        """`coef_`, `intercept_` and `family_params_`."""
-        first = int(spec.fit_intercept)
-        coef = result.coef.reshape(self._n_predictors, -1)
-        intercept = coef[:, 0] if first else np.zeros(len(coef))
-        self.coef_ = coef[:, first:].copy()
-        self.intercept_ = intercept.copy()
-        if spec.sparse:
-            joined = np.concatenate([result.coef, result.sparse_coef])[spec.order]
-            self.coef_ = joined[None, first:]
-        if self._n_predictors == 1:
-            self.coef_, self.intercept_ = self.coef_[0], float(intercept[0])
-        self.family_params_ = dict(result.family)
-        if labels.cutpoints:
-            self.intercept_ = 0.0
-            self.family_params_ = {"cutpoints": tables.cutpoints(result)}
+    def _set_effects(self):
+        self.random_effects_ = self._fitted.by_term(self.result_.effects)
+        self.random_effects_std_ = self._fitted.by_term(self.result_.effects_std)
 
     def _stops_by_rule(self):
         return self.m_step == "auto"
-
-    def _term_blocks(self):
-        """Each term with the numbers of its blocks and the names of their coefficients."""
-        for term in self._spec.terms:
-            mine = [k for k, (name, _) in enumerate(self._labels.blocks) if name == term.name]
-            yield term, mine, [c for k in mine for c in self._labels.blocks[k][1]]
-
-    def _by_term(self, arrays):
-        return {
-            term.name: pd.DataFrame(
-                np.concatenate([arrays[k] for k in mine], axis=1), index=term.levels, columns=names
-            )
-            for term, mine, names in self._term_blocks()
-        }
-
-    def _covariances(self, result):
-        return {
-            term.name: pd.DataFrame(
-                block_diag(*[result.covariances[k] for k in mine]), index=names, columns=names
-            )
-            for term, mine, names in self._term_blocks()
-        }
 
     def _sample(self, X, n_samples, random_state, family):
         rng = np.random.default_rng(random_state.randint(2**31 - 1, size=4))
         table, design = self._new_design(X)
         unseen = [unseen_levels(table, term, refs) for term, refs in self._refs_by_term(design)]
         return prediction.sample(
-            design, unseen, self.result_, family, n_samples, rng, self._n_predictors
+            design, unseen, self.result_, family, n_samples, rng, self._fitted.n_predictors
         )

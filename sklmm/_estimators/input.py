@@ -3,25 +3,20 @@
 import re
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import compress
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
+from sklearn.utils import _safe_indexing
 from sklearn.utils._dataframe import is_polars_df, is_pyarrow_data
 from sklearn.utils.validation import (
     assert_all_finite,
     check_consistent_length,
-    check_is_fitted,
     validate_data,
 )
 
-from sklmm import comparison
-from sklmm._estimators.missing import incomplete, raise_unknown, take_rows, unknown_answers
-from sklmm.design import is_expression, response_columns, split_response, take_columns
-from sklmm.families import Response
-from sklmm.result import count
+from sklmm.design import is_expression, response_columns, split_response
 
 #: Beyond it 1.0 more is nothing to a float64.
 MOST_REPETITIONS = 2.0**53
@@ -31,30 +26,38 @@ class TableInput(BaseEstimator):
     """What an estimator's methods make of X and y."""
 
     def _take_response(self, X, y, fitting=False):
-        """X without the column that the formula names as its response, which is y if y is None."""
-        formula = self.fixed_effects
-        response = split_response(formula)[0] if isinstance(formula, str) else None
-        if response is None:
-            return X, y
-        given, X = X, as_pandas(X)
-        columns = response_columns(response)
-        known = [c for c in columns if isinstance(X, pd.DataFrame) and c in X.columns]
-        if fitting and not known and is_expression(response):
+        """X without the formula's response, and y, which is that response where it is None."""
+        given, (X, known) = X, self._without_response(X)
+        response = self._formula_response()
+        columns = [] if response is None else response_columns(response)
+        if fitting and columns and not known and is_expression(response):
             raise ValueError(
-                f"fixed_effects={formula!r}: the response {response!r} must be a column: add it to "
-                "the table, X.assign(log_y=np.log(X['y'])) for example, or see scikit-learn's "
-                "TransformedTargetRegressor. Two columns of counts are cbind(successes, failures), "
-                "and a name with such signs stands in backquotes."
+                f"fixed_effects={self.fixed_effects!r}: the response {response!r} must be a "
+                "column: add it to the table, X.assign(log_y=np.log(X['y'])) for example, or see "
+                "scikit-learn's TransformedTargetRegressor. Two columns of counts are "
+                "cbind(successes, failures), and a name with such signs stands in backquotes."
             )
         if y is None and len(known) < len(columns):
             raise ValueError(
-                f"fixed_effects={formula!r}: the response {response!r} is not a column of X: "
-                "give y."
+                f"fixed_effects={self.fixed_effects!r}: the response {response!r} is not a column "
+                "of X: give y."
             )
-        if y is None:
+        if y is None and columns:
             # As it was given: an Enum of polars' has an order, which pandas' column has not.
-            y = X[columns] if len(columns) > 1 else given[columns[0]]
-        return X.drop(columns=known) if known else X, y
+            y = as_pandas(given)[columns] if len(columns) > 1 else given[columns[0]]
+        return X, y
+
+    def _without_response(self, X):
+        """(X without the columns that the formula names as its response, those that it had)."""
+        X, response = as_pandas(X), self._formula_response()
+        if response is None or not isinstance(X, pd.DataFrame):
+            return X, []
+        known = [c for c in response_columns(response) if c in X.columns]
+        return (X.drop(columns=known) if known else X), known
+
+    def _formula_response(self):
+        formula = self.fixed_effects
+        return split_response(formula)[0] if isinstance(formula, str) else None
 
     def _known_rows(self, table, y, sample_weight, columns_read):
         """(table, y, weights, rows left out) of the rows that count and miss no value.
@@ -66,10 +69,8 @@ class TableInput(BaseEstimator):
             raise ValueError("This estimator requires y to be passed, but the target y is None.")
         with naming("y"):
             check_consistent_length(table, y)
-        keep = np.ones(table.shape[0], bool)
-        if sample_weight is not None:
-            sample_weight = _check_weights(sample_weight, len(keep))
-            keep = sample_weight > 0
+        weights = _check_weights(sample_weight, table.shape[0])
+        keep = weights > 0
         missing = keep & unknown_answers(y)
         if missing.any() and self.missing == "error":
             raise_unknown(y, missing, table)
@@ -79,12 +80,8 @@ class TableInput(BaseEstimator):
             if not keep.any():
                 raise ValueError("missing='drop': every row misses a value, so none is left.")
         if not keep.all():
-            table, y = _rows(table, keep), take_rows(y, keep)
-            sample_weight = None if sample_weight is None else sample_weight[keep]
-        return table, y, sample_weight, int(missing.sum())
-
-    def _columns_read(self):
-        return self._spec.predictors | {c for t in self._spec.terms for c in t.effect.columns}
+            table, y, weights = _rows(table, keep), take_rows(y, keep), weights[keep]
+        return table, y, weights, int(missing.sum())
 
     def _validate_target(self, table, y):
         """y as the family's response, of one value a row."""
@@ -98,7 +95,6 @@ class TableInput(BaseEstimator):
 
         Numbers and labels are checked column by column, by `sklmm.design`.
         """
-        X = as_pandas(X)
         if isinstance(X, pd.DataFrame):
             with naming("X"):
                 validate_data(self, X, skip_check_array=True, reset=reset)
@@ -127,101 +123,6 @@ class TableInput(BaseEstimator):
             # As scikit-learn has it; of frames and of objects a missing group is the population's.
             assert_all_finite(X, input_name="X")
         return X
-
-    def _validate_new(self, X, include=None):
-        """A table of the fit's columns; by their names alone where the fit named what it uses.
-
-        `include` is that of `DesignSpec.apply`.
-        """
-        check_is_fitted(self)
-        X, _ = self._take_response(X, ())
-        X = as_pandas(X)
-        if self._by_name and isinstance(X, pd.DataFrame):
-            return _used_columns(X, self._spec.used(include))
-        X = self._validate_table(X, reset=False)
-        if self._from_frame or isinstance(X, pd.DataFrame):
-            X = pd.DataFrame.sparse.from_spmatrix(X) if issparse(X) else pd.DataFrame(X)
-            X = X.set_axis(list(self._spec.columns), axis=1)
-        return X
-
-    def _bind_new(self, y, weights):
-        """`Response` in y, in the codes of the fit's classes."""
-        classes = self._known_classes()
-        if classes is None:
-            return self._family.bind(y, weights)
-        codes = pd.Index(classes).get_indexer(np.asarray(y))
-        if (codes < 0).any():
-            row = int(np.argmin(codes))
-            raise ValueError(
-                f"y: {np.asarray(y)[row]!s} (row {row}) is none of the classes of the fit, "
-                f"{', '.join(map(str, classes))}: fit again with it, or drop the row."
-            )
-        return Response(self._family, codes.astype(float), weights, classes)
-
-    def _include(self, include_random):
-        names = [t.name for t in self._spec.terms]
-        if isinstance(include_random, bool | np.bool_):
-            return [bool(include_random)] * len(names)
-        wanted = [include_random] if isinstance(include_random, str) else list(include_random)
-        for name in wanted:
-            if name not in names:
-                raise ValueError(
-                    f"include_random: {name!r} is not a term of this model, which has "
-                    f"{', '.join(map(repr, names)) or 'none'}."
-                )
-        return [n in wanted for n in names]
-
-    def _new_design(self, X, include_random=True):
-        check_is_fitted(self)
-        include = self._include(include_random)
-        table = self._validate_new(X, include)
-        design = self._spec.apply(table, include)
-        if self.handle_unknown == "error":
-            refuse_unknown(table, compress(self._refs_by_term(design), include))
-        return table, design
-
-    def _refs_by_term(self, design):
-        for k, term in enumerate(self._spec.terms):
-            yield term, next(b.refs for b in design.blocks if b.term == k)
-
-    def _training(self, X, y, sample_weight):
-        """(Design, Response) of the rows of the fit, given again."""
-        X, y = self._take_response(X, y)
-        table = self._validate_new(X)
-        table, y, sample_weight, _ = self._known_rows(table, y, sample_weight, self._columns_read)
-        y = self._validate_target(table, y)
-        table, response = bound(table, y, sample_weight, self._bind_new)
-        design = self._spec.apply(table)
-        n_obs = response.weights.sum() if response.n_obs is None else response.n_obs
-        unseen = any((block.refs < 0).any() for block in design.blocks)
-        if unseen or not np.isclose(n_obs, self.result_.n_obs):
-            raise ValueError(
-                f"X: it must hold the rows of the fit, {count(self.result_.n_obs)} observations: "
-                f"it has {'levels that the fit had not' if unseen else count(n_obs)}."
-            )
-        for what, value in comparison.fingerprint(design, response).items():
-            if value != self._data[what]:
-                raise ValueError(f"{what}: it must be that of the fit, and it is another.")
-        if not comparison.same_rows(design, response, self._joint_sums):
-            raise ValueError(
-                "X: each row must be that of the fit for its y: the rows of X and y are in "
-                "different orders, or X's values are others."
-            )
-        return design, response
-
-
-def _used_columns(X, used):
-    """The columns of a DataFrame that a model uses, found by name."""
-    missing = [repr(c) for c in used if c not in X.columns]
-    if missing:
-        raise ValueError(
-            f"X: the model uses the column(s) {', '.join(missing)}, which are not there: it has "
-            f"{', '.join(map(repr, X.columns[:10]))}{', ...' * (X.shape[1] > 10)}."
-        )
-    repeated = X.columns[X.columns.duplicated()].intersection(list(used))
-    if len(repeated):
-        raise ValueError(f"X: column {repeated[0]!r} stands twice; keep one.")
-    return X[list(used)]
 
 
 @contextmanager
@@ -300,7 +201,38 @@ def as_ordered(y):
     return pd.Categorical(y) if getattr(getattr(y, "dtype", None), "ordered", False) else None
 
 
+def unknown_answers(y):
+    """Rows of y, of any container, with a missing value: bool [n_rows]."""
+    missing = np.asarray(pd.isna(np.asarray(y)))
+    return missing if missing.ndim < 2 else missing.any(axis=1)
+
+
+def incomplete(table, columns):
+    """Rows of a table with a missing value in some of `columns`: bool [n_rows]."""
+    if isinstance(table, pd.DataFrame):
+        return table[[c for c in table if c in columns]].isna().any(axis=1).to_numpy()
+    values = table[:, sorted(columns)]
+    if issparse(values):
+        values = values.tocoo()
+        return np.bincount(values.row[np.isnan(values.data)], minlength=table.shape[0]) > 0
+    return np.isnan(values).any(axis=1) if values.dtype.kind == "f" else np.zeros(len(table), bool)
+
+
+def raise_unknown(y, missing, table):
+    """ValueError with the number and the first of the rows of y that are `missing` [n_rows]."""
+    row = int(np.argmax(missing))
+    index = next((a.index for a in (y, table) if isinstance(a, pd.Series | pd.DataFrame)), None)
+    label = "" if index is None or index[row] == row else f" (index {index[row]!r})"
+    raise ValueError(
+        f"Input y contains NaN: {missing.sum()} missing value(s), the first in row {row}{label}. "
+        "Leave these rows out, or set missing='drop', which does."
+    )
+
+
 def _check_weights(sample_weight, n_rows):
+    """Weights as float64 [n_rows], 1 where none are given."""
+    if sample_weight is None:
+        return np.ones(n_rows)
     with naming("sample_weight"):
         weights = np.asarray(sample_weight, dtype=np.float64)
     if weights.ndim == 0:
@@ -321,13 +253,12 @@ def _check_weights(sample_weight, n_rows):
     return weights
 
 
-def bound(table, y, sample_weight, bind):
-    """(table, Response) of the rows that say something; bind makes it of y and the weights."""
-    weights = np.ones(len(y)) if sample_weight is None else sample_weight
-    response = bind(y, weights)
-    if response.family.weights == "repeats" and weights.sum() > MOST_REPETITIONS:
+def informative(table, response):
+    """(table, Response) of the rows that say something: of those that the response keeps."""
+    total = response.weights.sum()
+    if response.family.weights == "repeats" and total > MOST_REPETITIONS:
         raise ValueError(
-            f"sample_weight: the weights sum to {weights.sum():.3g}, and no more than "
+            f"sample_weight: the weights sum to {total:.3g}, and no more than "
             f"{MOST_REPETITIONS:.3g} repetitions can be counted one by one: divide them."
         )
     if (keep := response.keep) is not None and not keep.all():
@@ -337,29 +268,9 @@ def bound(table, y, sample_weight, bind):
     return table, response
 
 
-def unseen_levels(table, term, refs):
-    """Index of each row's unseen level, -1 for known ones; a missing level is one of its own."""
-    index = np.full(len(refs), -1)
-    rows = np.flatnonzero(refs < 0)
-    if len(rows):
-        part = take_columns(table, term.effect.columns).iloc[rows]
-        index[rows] = part.groupby(list(part.columns), sort=False, dropna=False).ngroup()
-        missing = rows[part.isna().any(axis=1).to_numpy()]
-        index[missing] = index.max() + 1 + np.arange(len(missing))
-    return index
-
-
-def refuse_unknown(table, refs_by_term):
-    """Raise ValueError for the first row of a level that the fit has not seen."""
-    for term, refs in refs_by_term:
-        if (refs < 0).any():
-            row, columns = int(np.argmax(refs < 0)), term.effect.columns
-            frame = take_columns(table, columns)
-            value = ":".join(str(frame[c].iloc[row]) for c in columns)
-            raise ValueError(
-                f"Grouping column {term.name!r} has the unknown or missing level {value!r} in row "
-                f"{row}: fit on data that has it, or set handle_unknown='population'."
-            )
+def take_rows(y, keep):
+    """Rows of y, of any container, that a mask keeps."""
+    return _safe_indexing(y, np.flatnonzero(keep))
 
 
 def _rows(table, keep):

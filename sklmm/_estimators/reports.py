@@ -36,7 +36,7 @@ class Reports:
         ...
         """
         check_is_fitted(self)
-        return Summary.of(self, self._spec)
+        return Summary.of(self)
 
     def chain_diagnostics(self):
         """Effective sample sizes and R-hat of the Markov chains, by arviz-stats.
@@ -76,7 +76,7 @@ class Reports:
                 f"e_step={self.e_step!r} left no chains: fit by 'hmc' or 'nuts' until the "
                 "estimates are averaged."
             )
-        return chain_table(self._labels, self.result_)
+        return chain_table(self._fitted.labels, self.result_)
 
     def to_arviz(
         self, random_state=None, *, X=None, y=None, sample_weight=None, n_chains=4, n_draws=500
@@ -139,7 +139,7 @@ class Reports:
 
             rows = (*self._training(X, y, sample_weight), log_densities)
         rng = np.random.default_rng(check_random_state(random_state).randint(2**31 - 1, size=4))
-        return data_tree(self, self._labels, rng, (n_chains, n_draws), rows)
+        return data_tree(self, rng, (n_chains, n_draws), rows)
 
     def conf_int(
         self,
@@ -203,7 +203,8 @@ class Reports:
         check_is_fitted(self)
         if not 0 < level < 1:
             raise ValueError(f"level={level!r} must be between 0 and 1.")
-        wald = tables.wald_intervals(self._labels, self.result_, level)
+        labels = self._fitted.labels
+        wald = tables.wald_intervals(labels, self.result_, level)
         places = intervals.chosen(wald.index, parm)
         if method == "wald":
             return wald.iloc[places]
@@ -216,13 +217,14 @@ class Reports:
                 f"method={method!r} needs the rows of the fit: conf_int(method={method!r}, X=X, "
                 "y=y)."
             )
-        if self._spec.sparse or self.result_.status is Status.PERFECT or not self._stops_by_rule():
+        perfect = self.result_.status is Status.PERFECT
+        if self._fitted.spec.sparse or perfect or not self._stops_by_rule():
             raise ValueError(
                 f"method={method!r} is not for models with sparse columns, a perfect fit or "
                 "m_step='adam': use 'wald'."
             )
         design, response = self._training(X, y, sample_weight)
-        names = self._labels.names
+        names = labels.names
         if method == "profile":
             if response.family.name != "gaussian":
                 raise ValueError(
@@ -232,7 +234,7 @@ class Reports:
             from sklmm.engine.fit import profile
 
             found = profile(
-                design, response, fit_intercept=self._spec.fit_intercept, start=self.result_
+                design, response, fit_intercept=self._fitted.spec.fit_intercept, start=self.result_
             )
             names = [names[i] for i in places]
             found = intervals.profile_intervals(found, places, level, n_jobs)
@@ -255,11 +257,9 @@ class Reports:
             self._refitted, design, response, self.result_, n_resamples, n_jobs, rng
         )
         estimate, std = self._estimates()
-        lower, upper = intervals.bootstrap_intervals(
-            estimates, estimate, level, self._labels.bounds
-        )
-        unknown = np.isnan(std.to_numpy()) & (np.arange(len(std)) < self._labels.n_fixed)
-        unknown |= self._labels.undetermined(self.result_)
+        lower, upper = intervals.bootstrap_intervals(estimates, estimate, level, labels.bounds)
+        unknown = np.isnan(std.to_numpy()) & (np.arange(len(std)) < labels.n_fixed)
+        unknown |= labels.undetermined(self.result_)
         lower[unknown] = upper[unknown] = np.nan
         return intervals.table(names, lower, upper).iloc[places]
 
@@ -269,12 +269,12 @@ class Reports:
         other.warm_start, other.verbose, other.random_state = True, 0, int(seed)
         other.dof = None
         e_step = resolve_e_step(self.e_step, response.family, design.sizes)
-        result = other._run(design, response, self._spec.fit_intercept, e_step)
-        return self._labels.estimates(result.coef, result.natural)
+        result = other._run(design, response, self._fitted.spec.fit_intercept, e_step)
+        return self._fitted.labels.estimates(result.coef, result.natural)
 
     def _estimates(self):
         """Estimates and standard errors of all parameters, each a Series."""
-        return tables.reported(self._labels, self.result_)[:2]
+        return tables.reported(self._fitted.labels, self.result_)[:2]
 
     def r2(self):
         r"""Marginal and conditional R^2 of the fit: without and with the random effects.
@@ -305,7 +305,7 @@ class Reports:
         [0.279, 0.799]
         """
         check_is_fitted(self)
-        return measures.r_squared(self._family, self.result_, self._spread)
+        return measures.r_squared(self._fitted.family, self.result_, self._fitted.spread)
 
     def icc(self):
         """Intraclass correlation of each grouping factor: its share of the variance given X.
@@ -333,8 +333,9 @@ class Reports:
         {'Subject': 0.59}
         """
         check_is_fitted(self)
-        names = [term.name for term in self._spec.terms]
-        return measures.intraclass_correlations(self._family, self.result_, self._spread, names)
+        model = self._fitted
+        names = [term.name for term in model.spec.terms]
+        return measures.intraclass_correlations(model.family, self.result_, model.spread, names)
 
     def model_graph(self):
         """Conditional structure of the fitted model, from its TFP joint distribution.
@@ -359,4 +360,4 @@ class Reports:
         require_tensorflow("model_graph")
         from sklmm.engine.runtime.tfp_graph import graph
 
-        return graph(self._labels.blocks, self.result_)
+        return graph(self._fitted.labels.blocks, self.result_)

@@ -1,4 +1,4 @@
-"""What a fit tells its user at its end: warnings, and the record of its iterations."""
+"""Warnings of a fit at its end."""
 
 import warnings
 from numbers import Real
@@ -24,23 +24,12 @@ MOST_VALUES = 10
 MOST_CELLS = 3
 
 
-def history_table(labels, history):
-    """One row an iteration: loss, step, seconds, and every reported parameter."""
-    columns = ["loss", "loglik", "acceptance_rate", "step", "seconds"]
-    rows = [
-        [*(record[c] for c in columns), *labels.estimates(record["coef"], record["natural"])]
-        for record in history
-    ]
-    index = pd.RangeIndex(1, len(rows) + 1, name="iteration")
-    return pd.DataFrame(rows, columns=[*columns, *labels.names], index=index)
-
-
 def warn_of_fit(model, design, table, response, e_step, found, converged):
     """All of a fitted model's warnings.
 
     `found` is what separates, or None, and `converged` whether the fit was without it.
     """
-    spec, labels, result = model._spec, model._labels, model.result_
+    spec, labels, result = model._fitted.spec, model._fitted.labels, model.result_
     early = result.status is Status.MAX_ITER and result.moving is not None
     early = early and model._stops_by_rule()
     if early and not warn_of_edge(design, response.family, result, model.max_iter):

@@ -1,4 +1,4 @@
-"""Tables of a fitted model: fixed effects, variance components, intervals, information criteria."""
+"""Tables of a fitted model: fixed effects, variances, iterations, intervals, criteria."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -181,6 +181,17 @@ def variance_components_table(labels, result):
         at = first + list(result.family).index("sigma")
         rows.append(("Residual", "", values[at] ** 2, values[at], np.nan, result.variance_se[at]))
     return Table(rows, columns=["group", "name", "variance", "sd", "corr", "std_error"])
+
+
+def history_table(labels, history):
+    """One row an iteration: loss, step, seconds, and every reported parameter."""
+    columns = ["loss", "loglik", "acceptance_rate", "step", "seconds"]
+    rows = [
+        [*(record[c] for c in columns), *labels.estimates(record["coef"], record["natural"])]
+        for record in history
+    ]
+    index = pd.RangeIndex(1, len(rows) + 1, name="iteration")
+    return pd.DataFrame(rows, columns=[*columns, *labels.names], index=index)
 
 
 def wald_intervals(labels, result, level):

@@ -55,7 +55,7 @@ def _path_free(name):
     return name.replace("/", "_")
 
 
-def data_tree(model, labels, rng, size, rows=None):
+def data_tree(model, rng, size, rows=None):
     """DataTree of a fitted estimator.
 
     Parameters
@@ -66,7 +66,7 @@ def data_tree(model, labels, rng, size, rows=None):
         The rows of the fit, and the function of a response, of eta and of the family's parameters
         that gives the log densities.
     """
-    base, result = _imported("arviz_base"), model.result_
+    base, result, labels = _imported("arviz_base"), model.result_, model._fitted.labels
     z = rng.standard_normal((result.coef_root.shape[1], size[0] * size[1]))
     deviations = result.coef_root @ z
     coef = result.coef[:, None] + deviations
@@ -91,7 +91,7 @@ def data_tree(model, labels, rng, size, rows=None):
         for name in labels.family:
             add(name, family[name])
     taken = {COEFFICIENTS, CUTPOINTS, *labels.family}
-    for term, mine, names in model._term_blocks():
+    for term, mine, names in model._fitted.term_blocks():
         draws = [result.effects[k][:, :, None] + result.effects_root[k] @ z for k in mine]
         name = _path_free(term.name)
         name = f"{name}_" if name in taken else name
@@ -107,7 +107,7 @@ def data_tree(model, labels, rng, size, rows=None):
         dims[PARAMETERS] = ["parameter"]
         coords["parameter"] = labels.names
     if rows is not None:
-        variable = _path_free(model._response_name)
+        variable = _path_free(model._fitted.response_name)
         groups |= _of_rows(variable, model, z, family, size, rows, rng)
         dims[variable] = ["row"]
     # More chains than draws are as it should be here, and no slip to warn of.
@@ -171,9 +171,9 @@ def _of_rows(variable, model, z, family, size, rows, rng):
     observed = response.y
     if response.family.name == "binomial":
         observed, drawn = observed * response.weights, drawn * response.weights[:, None]
-    elif getattr(model, "_classes", None) is not None:
+    elif response.classes is not None and not hasattr(model, "classes_"):
         # A regressor's ratings have values; a classifier's classes are their places.
-        observed, drawn = (model._classes[codes.astype(int)] for codes in (observed, drawn))
+        observed, drawn = (response.classes[codes.astype(int)] for codes in (observed, drawn))
     log_likelihood = log_densities(response, eta, family)
     return {
         "posterior_predictive": {variable: _by_chain(drawn, size)},

@@ -63,7 +63,7 @@ class ResidualsDisplay(Display):
                 "estimator: classes have no residuals; ResidualsDisplay is for a "
                 "MixedEffectsRegressor."
             )
-        fitted, family = estimator.predict(X), estimator._family
+        fitted, family = estimator.predict(X), estimator._fitted.family
         variance = estimator._conditional_variance(X)
         if family.name == "binomial":
             response = family.bind(y, sample_weight)

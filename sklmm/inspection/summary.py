@@ -20,8 +20,9 @@ class Summary(str):
     __slots__ = ("html",)
 
     @classmethod
-    def of(cls, model, spec):
+    def of(cls, model):
         """Report of a fitted estimator in the manner of lme4's `summary`."""
+        spec = model._fitted.spec
         head, sizes, foot = _head(model, spec), _sizes(model, spec), _foot(model)
         variances = model.variance_components_.drop(columns="variance")
         fixed = _fixed_effects(model, spec)
@@ -80,10 +81,10 @@ def _paragraph(lines):
 
 
 def _head(model, spec):
-    result, family = model.result_, model._family
+    result, family, approximation = model.result_, model._fitted.family, model._fitted.approximation
     method = "REML" if result.reml else "maximum likelihood"
-    if model._approximation:
-        method += f" ({model._approximation})"
+    if approximation:
+        method += f" ({approximation})"
     kind = f"linear {'mixed ' if spec.terms else ''}model"
     kind = kind.capitalize() if family.name == "gaussian" else f"Generalized {kind}"
     return [
@@ -108,7 +109,7 @@ def _formula(model, spec):
     fixed += [f"({len(spec.sparse)} sparse columns)"] if spec.sparse else []
     offset = [] if spec.offset is None else [f"offset({spec.offset})"]
     right = [*fixed, *offset, *(str(term.effect) for term in spec.terms)]
-    return f"{response or model._response_name} ~ {' + '.join(right)}"
+    return f"{response or model._fitted.response_name} ~ {' + '.join(right)}"
 
 
 def _chain_lines(model):
@@ -161,5 +162,6 @@ def _family_lines(model, family):
 
 def _sizes(model, spec):
     groups = "; ".join(f"{t.name}, {len(t.levels)}" for t in spec.terms) or "none"
-    out = f" ({model._n_missing} rows with missing values left out)" if model._n_missing else ""
+    missing = model._fitted.n_missing
+    out = f" ({missing} rows with missing values left out)" if missing else ""
     return f"Number of obs: {count(model.result_.n_obs)}{out}, groups: {groups}"

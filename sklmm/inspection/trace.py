@@ -80,7 +80,7 @@ class TraceDisplay(Display):
             raise ValueError(f"levels: {wanted[int(rows.argmin())]!r} is not one of {term!r}.")
         iterations, blocks = trace
         column = list(table.columns).index(coefficient)
-        for name, mine, _ in estimator._term_blocks():
+        for name, mine, _ in estimator._fitted.term_blocks():
             if name.name != term:
                 continue
             for k in mine:

@@ -206,7 +206,7 @@ def test_a_function_is_no_column_of_its_name():
     with pytest.warns(UserWarning, match="linear combinations"):
         model, plain = fitted(formula, TABLE.assign(**others)), fitted(formula)
     np.testing.assert_array_equal(model.coef_, plain.coef_)
-    assert model._spec.predictors == {"k", "f"}
+    assert model._fitted.spec.predictors == {"k", "f"}
     with pytest.raises(ValueError, match="has the name of a function: rename it"):
         fitted("log + log(k + 1)", TABLE.assign(log=1.0))
 

@@ -25,7 +25,7 @@ def test_profiles_are_lme4s(sleepstudy, method, monkeypatch):
     X, y = sleepstudy
     model = MixedEffectsRegressor(["(1 + Days | Subject)"], method=method).fit(X, y)
     interval = model.conf_int(method="profile", X=X, y=y)
-    assert list(interval.index) == model._labels.names
+    assert list(interval.index) == model._fitted.labels.names
     expected = pd.DataFrame(SLEEPSTUDY, index=["lower", "upper"]).T.loc[interval.index]
     width = expected["upper"] - expected["lower"]
     assert ((interval - expected).abs().max(axis=1) < 0.003 * width).all(), interval

@@ -15,7 +15,7 @@ from sklmm import (
     Poisson,
     anova,
 )
-from sklmm.comparison import fingerprint
+from sklmm._fitted.fingerprint import hashed, hashed_data
 from sklmm.datasets import load_epil2
 
 
@@ -179,7 +179,8 @@ def test_the_data_of_a_fit_are_known_in_any_order_and_number():
     y, offset, order = rng.normal(size=n), rng.normal(size=n), rng.permutation(n)
 
     def known(y, weights, offset):
-        return fingerprint(SimpleNamespace(offset=offset), SimpleNamespace(y=y, weights=weights))
+        rows = SimpleNamespace(offset=offset), SimpleNamespace(y=y, weights=weights)
+        return hashed_data(*rows, hashed(y))
 
     one = known(y, np.full(n, 2.0), offset)
     assert one == known(np.tile(y[order], 2), np.ones(2 * n), np.tile(offset[order], 2))

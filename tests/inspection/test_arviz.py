@@ -42,7 +42,7 @@ def test_chains_that_do_not_mix_show(toenail):
     """Each chain about a mean of its own."""
     chains = toenail.result_.chains.copy()
     apart = chains + 3 * chains.std() * np.arange(len(chains))[:, None, None]
-    table = chain_table(toenail._labels, replace(toenail.result_, chains=apart))
+    table = chain_table(toenail._fitted.labels, replace(toenail.result_, chains=apart))
     assert (table["rhat"] > 2).all()
     assert (table["ess_bulk"] < toenail.chain_diagnostics()["ess_bulk"] / 2).all()
 

@@ -44,7 +44,7 @@ def sampled():
 def test_convergence_has_a_line_a_parameter(gaussian):
     display = ConvergenceDisplay.from_estimator(gaussian)
     assert len(display.axes_) == 2
-    assert list(display.lines_) == ["loss", *gaussian._labels.names]
+    assert list(display.lines_) == ["loss", *gaussian._fitted.labels.names]
     loss, moves = display.axes_
     assert len(loss.lines) == 1
     np.testing.assert_array_equal(loss.lines[0].get_ydata(), gaussian.history_["loss"])
@@ -52,7 +52,7 @@ def test_convergence_has_a_line_a_parameter(gaussian):
     last = [line.get_ydata()[-1] for line in moves.lines]
     np.testing.assert_allclose(last, 0, atol=0.01)
     assert loss.get_xlim() == (1, gaussian.n_iter_)
-    assert [t.get_text() for t in moves.get_legend().get_texts()] == gaussian._labels.names
+    assert [t.get_text() for t in moves.get_legend().get_texts()] == gaussian._fitted.labels.names
 
 
 def test_convergence_of_chains_has_their_acceptance(sampled):

@@ -1,0 +1,191 @@
+"""New rows for a fitted model: the columns of the fit, found again, and what they miss."""
+
+from functools import wraps
+from inspect import signature
+from itertools import compress
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import issparse
+from sklearn.utils.validation import check_is_fitted
+
+from sklmm._estimators.input import TableInput, incomplete, informative, take_rows, unknown_answers
+from sklmm.design import take_columns
+from sklmm.families import Response
+from sklmm.result import count
+
+
+class NewRows(TableInput):
+    """What a fitted estimator's methods make of X and y."""
+
+    def _validate_new(self, X, include=None):
+        """A table of the fit's columns; by their names alone where the fit named what it uses.
+
+        `include` is that of `DesignSpec.apply`.
+        """
+        check_is_fitted(self)
+        (X, _), model = self._without_response(X), self._fitted
+        if model.by_name and isinstance(X, pd.DataFrame):
+            return _used_columns(X, model.spec.used(include))
+        X = self._validate_table(X, reset=False)
+        if model.from_frame or isinstance(X, pd.DataFrame):
+            X = pd.DataFrame.sparse.from_spmatrix(X) if issparse(X) else pd.DataFrame(X)
+            X = X.set_axis(list(model.spec.columns), axis=1)
+        return X
+
+    def _new_design(self, X, include_random=True):
+        check_is_fitted(self)
+        include = self._include(include_random)
+        table = self._validate_new(X, include)
+        design = self._fitted.spec.apply(table, include)
+        if self.handle_unknown == "error":
+            refuse_unknown(table, compress(self._refs_by_term(design), include))
+        return table, design
+
+    def _include(self, include_random):
+        names = [t.name for t in self._fitted.spec.terms]
+        if isinstance(include_random, bool | np.bool_):
+            return [bool(include_random)] * len(names)
+        wanted = [include_random] if isinstance(include_random, str) else list(include_random)
+        for name in wanted:
+            if name not in names:
+                raise ValueError(
+                    f"include_random: {name!r} is not a term of this model, which has "
+                    f"{', '.join(map(repr, names)) or 'none'}."
+                )
+        return [n in wanted for n in names]
+
+    def _refs_by_term(self, design):
+        for k, term in enumerate(self._fitted.spec.terms):
+            yield term, next(b.refs for b in design.blocks if b.term == k)
+
+    def _new_response(self, X, y, sample_weight):
+        """(table, Response) of rows whose y is known."""
+        X, y = self._take_response(X, y)
+        table = self._validate_new(X)
+        if table.shape[0] == 0:
+            raise ValueError("Found array with 0 sample(s): X has no rows.")
+        table, y, weights, _ = self._known_rows(table, y, sample_weight, self._columns_read)
+        y = self._validate_target(table, y)
+        return informative(table, self._bind_new(y, weights))
+
+    def _bind_new(self, y, weights):
+        """`Response` in y, in the codes of the fit's classes."""
+        family, classes = self._fitted.family, self._fitted.classes
+        if classes is None:
+            return family.bind(y, weights)
+        codes = pd.Index(classes).get_indexer(np.asarray(y))
+        if (codes < 0).any():
+            row = int(np.argmin(codes))
+            raise ValueError(
+                f"y: {np.asarray(y)[row]!s} (row {row}) is none of the classes of the fit, "
+                f"{', '.join(map(str, classes))}: fit again with it, or drop the row."
+            )
+        return Response(family, codes.astype(float), weights, classes)
+
+    def _columns_read(self):
+        spec = self._fitted.spec
+        return spec.predictors | {c for term in spec.terms for c in term.effect.columns}
+
+    def _training(self, X, y, sample_weight):
+        """(Design, Response) of the rows of the fit, given again."""
+        table, response = self._new_response(X, y, sample_weight)
+        design = self._fitted.spec.apply(table)
+        n_obs = response.weights.sum() if response.n_obs is None else response.n_obs
+        unseen = any((block.refs < 0).any() for block in design.blocks)
+        if unseen or not np.isclose(n_obs, self.result_.n_obs):
+            raise ValueError(
+                f"X: it must hold the rows of the fit, {count(self.result_.n_obs)} observations: "
+                f"it has {'levels that the fit had not' if unseen else count(n_obs)}."
+            )
+        self._fitted.fingerprint.check(design, response)
+        return design, response
+
+
+def _used_columns(X, used):
+    """The columns of a DataFrame that a model uses, found by name."""
+    missing = [repr(c) for c in used if c not in X.columns]
+    if missing:
+        raise ValueError(
+            f"X: the model uses the column(s) {', '.join(missing)}, which are not there: it has "
+            f"{', '.join(map(repr, X.columns[:10]))}{', ...' * (X.shape[1] > 10)}."
+        )
+    repeated = X.columns[X.columns.duplicated()].intersection(list(used))
+    if len(repeated):
+        raise ValueError(f"X: column {repeated[0]!r} stands twice; keep one.")
+    return X[list(used)]
+
+
+def unseen_levels(table, term, refs):
+    """Index of each row's unseen level, -1 for known ones; a missing level is one of its own."""
+    index = np.full(len(refs), -1)
+    rows = np.flatnonzero(refs < 0)
+    if len(rows):
+        part = take_columns(table, term.effect.columns).iloc[rows]
+        index[rows] = part.groupby(list(part.columns), sort=False, dropna=False).ngroup()
+        missing = rows[part.isna().any(axis=1).to_numpy()]
+        index[missing] = index.max() + 1 + np.arange(len(missing))
+    return index
+
+
+def refuse_unknown(table, refs_by_term):
+    """Raise ValueError for the first row of a level that the fit has not seen."""
+    for term, refs in refs_by_term:
+        if (refs < 0).any():
+            row, columns = int(np.argmax(refs < 0)), term.effect.columns
+            frame = take_columns(table, columns)
+            value = ":".join(str(frame[c].iloc[row]) for c in columns)
+            raise ValueError(
+                f"Grouping column {term.name!r} has the unknown or missing level {value!r} in row "
+                f"{row}: fit on data that has it, or set handle_unknown='population'."
+            )
+
+
+def nan_where_missing(method):
+    """A method of predictions, with nan for the rows that miss a value where missing="drop"."""
+    arguments = signature(method)
+
+    @wraps(method)
+    def wrapped(self, X, *args, **kwargs):
+        if self.missing != "drop":
+            return method(self, X, *args, **kwargs)
+        check_is_fitted(self)
+        given = arguments.bind(self, X, *args, **kwargs).arguments
+        table = self._validate_new(X, self._include(given.get("include_random", True)))
+        keep = ~incomplete(table, self._fitted.spec.predictors)
+        if keep.all():
+            return method(self, X, *args, **kwargs)
+        frame = pd.DataFrame.sparse.from_spmatrix(table) if issparse(table) else pd.DataFrame(table)
+        found = method(self, frame[keep], *args, **kwargs)
+        return (
+            tuple(_spread(f, keep) for f in found)
+            if isinstance(found, tuple)
+            else _spread(found, keep)
+        )
+
+    return wrapped
+
+
+def score_where_known(method):
+    """A `score` of the rows that miss no value, where missing="drop"."""
+
+    @wraps(method)
+    def wrapped(self, X, y, sample_weight=None):
+        if self.missing == "drop":
+            check_is_fitted(self)
+            table = self._validate_new(X)
+            keep = ~(unknown_answers(y) | incomplete(table, self._fitted.spec.predictors))
+            X, y = take_rows(X, keep), take_rows(y, keep)
+            sample_weight = None if sample_weight is None else take_rows(sample_weight, keep)
+        return method(self, X, y, sample_weight)
+
+    return wrapped
+
+
+def _spread(found, keep):
+    """Rows of an array in their places among all; labels that have no nan become objects."""
+    kind = found.dtype.kind
+    dtype = found.dtype if kind == "f" else float if kind in "iu" else object
+    out = np.full((len(keep), *found.shape[1:]), np.nan, dtype)
+    out[keep] = found
+    return out

@@ -1,0 +1,105 @@
+"""A fitted model as its predictions, tables, displays and comparisons read it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.linalg import block_diag
+from sklearn.base import clone
+
+from sklmm._fitted.fingerprint import Fingerprint
+from sklmm._fitted.measures import Spread
+from sklmm._fitted.tables import Labels
+from sklmm._state import PlainState
+from sklmm.design import DesignSpec
+from sklmm.families import Family
+
+
+@dataclass(frozen=True)
+class FittedModel(PlainState):
+    """What an estimator keeps of a fit beside the estimates, an `EMResult`.
+
+    Attributes
+    ----------
+    spec : DesignSpec
+        It makes the design of a new table.
+    labels : Labels
+    family : Family
+        A copy, which the estimator's parameter does not reach.
+    classes : ndarray [K] or None
+        Classes in the order of the model's codes.
+    n_predictors : int
+        Linear predictors a row.
+    spread : Spread or None
+    fingerprint : Fingerprint
+        It recognises the rows of the fit.
+    response_name : str
+    from_frame : bool
+        Whether the table was a DataFrame, or was made one.
+    by_name : bool
+        Whether new tables are read by the names of the columns that the model uses.
+    n_missing : int
+        Rows with missing values that were left out.
+    approximation : str or None
+        What the E-step approximates the likelihood by.
+    """
+
+    spec: DesignSpec
+    labels: Labels
+    family: Family
+    classes: np.ndarray | None
+    n_predictors: int
+    spread: Spread | None
+    fingerprint: Fingerprint
+    response_name: str
+    from_frame: bool
+    by_name: bool
+    n_missing: int
+    approximation: str | None
+
+    @classmethod
+    def of(cls, spec, design, response, result, **table):
+        """The model of a fit; `table` holds the attributes from `response_name` on."""
+        return cls(
+            spec,
+            Labels.of(spec, design.blocks, response),
+            clone(response.family),
+            response.classes,
+            response.n_predictors,
+            Spread.of(design, response, result),
+            Fingerprint.of(design, response),
+            **table,
+        )
+
+    def term_blocks(self):
+        """Each term with the numbers of its blocks and the names of their coefficients."""
+        for term in self.spec.terms:
+            mine = [k for k, (name, _) in enumerate(self.labels.blocks) if name == term.name]
+            yield term, mine, [c for k in mine for c in self.labels.blocks[k][1]]
+
+    def by_term(self, arrays):
+        """A table of levels by coefficients for each term from arrays [n_levels, r] a block."""
+        return {
+            term.name: pd.DataFrame(
+                np.concatenate([arrays[k] for k in mine], axis=1), index=term.levels, columns=names
+            )
+            for term, mine, names in self.term_blocks()
+        }
+
+    def covariances(self, result):
+        """The covariance matrix of each term's coefficients, a table."""
+        return {
+            term.name: pd.DataFrame(
+                block_diag(*[result.covariances[k] for k in mine]), index=names, columns=names
+            )
+            for term, mine, names in self.term_blocks()
+        }
+
+    def coefficients(self, result):
+        """(intercepts [d], coefficients [d, n_fixed]) in the table's order of columns."""
+        first = int(self.spec.fit_intercept)
+        coef = result.coef.reshape(self.n_predictors, -1)
+        intercept = coef[:, 0].copy() if first else np.zeros(len(coef))
+        if self.spec.sparse:
+            coef = np.concatenate([result.coef, result.sparse_coef])[None, self.spec.order]
+        return intercept, coef[:, first:].copy()
