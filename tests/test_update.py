@@ -17,9 +17,9 @@ from sklmm import (
     MixedEffectsRegressor,
     RandomEffect,
     _limits,
-    update,
 )
 from sklmm.datasets import make_crossed
+from sklmm.engine.algorithms import update
 from sklmm.families import StudentT
 from sklmm.result import Status
 
@@ -411,7 +411,7 @@ def test_equations_too_large_for_a_factor_are_solved_by_conjugate_gradients(
     model.fit(X[~new], y[~new])
     dense = copy(model).update(X[new], y[new])
     monkeypatch.setitem(_limits.FACTORISED, "fit", (0, 0))
-    monkeypatch.setattr("sklmm.update.Dense", None)
+    monkeypatch.setattr("sklmm.engine.algorithms.update.Dense", None)
     sparse = copy(model).update(X[new], y[new])
     for term, expected in dense.random_effects_.items():
         np.testing.assert_allclose(sparse.random_effects_[term], expected, rtol=1e-6, atol=1e-7)
@@ -566,7 +566,7 @@ def test_an_interrupted_update_changes_nothing(monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(MixedEffectsRegressor, "_by_term", stop)
+        patch.setattr("sklmm._fitted.model.FittedModel.by_term", stop)
         with pytest.raises(KeyboardInterrupt):
             model.update(X[:5].assign(g=999), y[:5])
     assert model.result_ is result

@@ -29,7 +29,7 @@ from sklmm.design import (
     formula_parameters,
     resolve_terms,
 )
-from sklmm.engine.rows.collinearity import combination
+from sklmm.engine import fit as engine
 from sklmm.families import Family
 from sklmm.result import Status
 from sklmm.steps import ConjugateGradient, EStep, Exact, MStep, resolve_e_step, resolve_m_step
@@ -173,7 +173,7 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, NewRows):
         result = self._run(design, response, spec.fit_intercept, e_step, watch)
         dropped = result.dropped[: design.X.shape[1]]
         if dropped.any() and not spec.sparse:
-            spec = spec.without(dropped, *combination(design.X, dropped))
+            spec = spec.without(dropped, *engine.combination(design.X, dropped))
         found, converged = None, result.status.converged
         determined = converged and self._stops_by_rule()
         determined = determined and is_determined(result, design, response, self.tol)
@@ -270,23 +270,37 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, NewRows):
         >>> model.update(new, y[new.index]).predict(new[-1:]).round(1)
         array([430.7])
         """
-        from sklmm.update import updated
-
         check_is_fitted(self)
         table, response = self._new_response(X, y, sample_weight)
-        before, after = self._fitted.spec, self._fitted.spec.grown(table)
+        spec = self._fitted.spec.grown(table)
+        design, places = spec.apply(table), self._fitted.spec.places(spec)
+        self._check_updatable(design)
         curvature = getattr(self.e_step, "curvature", "observed")
-        result = updated(self.result_, after.apply(table), response, before, after, curvature)
+        result = engine.update(self.result_, design, response, places, curvature)
         with restoring(self):
-            self._fitted, self.result_ = replace(self._fitted, spec=after), result
+            self._fitted, self.result_ = replace(self._fitted, spec=spec), result
             self._set_effects()
         warn_of_unsolved(None, result, stacklevel=3)
         return self
 
-    def _run(self, design, response, fit_intercept, e_step, watch=None):
-        from sklmm.engine.fit import run
-        from sklmm.engine.runtime.listening import telling
+    def _check_updatable(self, design):
+        if not design.blocks:
+            raise ValueError(
+                "random_effects: the model has no terms, so there are no effects to update: fit "
+                "it again, with all rows."
+            )
+        if design.sparse is not None:
+            raise ValueError(
+                "X: the model keeps its sparse columns apart, and update does not know how they "
+                "vary with the effects: fit again, with warm_start=True."
+            )
+        if self.result_.status is Status.PERFECT:
+            raise ValueError(
+                "y: the fixed effects alone reproduced that of the fit, so the model has no "
+                "variances to weigh new rows by: fit it again, with all rows."
+            )
 
+    def _run(self, design, response, fit_intercept, e_step, watch=None):
         m_step = resolve_m_step(self.m_step, e_step, response.family)
         # "auto" is REML for the Gaussian family, except that Adam trains the coefficients as
         # parameters, by ML.
@@ -294,22 +308,21 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, NewRows):
         reml = self.method == "reml" or (self.method == "auto" and gaussian and m_step is None)
         rng = check_random_state(self.random_state)
         start = getattr(self, "result_", None) if self.warm_start else None
-        with telling(getattr(watch, "compiling", None)):
-            return run(
-                design,
-                response,
-                fit_intercept=fit_intercept,
-                reml=reml,
-                e_step=e_step,
-                m_step=m_step,
-                max_iter=self.max_iter,
-                tol=None if self.tol == "auto" else self.tol,
-                seed=int(rng.randint(2**31 - 1)),
-                start=start,
-                device=self.device,
-                watch=watch,
-                dof=self.dof,
-            )
+        return engine.run(
+            design,
+            response,
+            fit_intercept=fit_intercept,
+            reml=reml,
+            e_step=e_step,
+            m_step=m_step,
+            max_iter=self.max_iter,
+            tol=None if self.tol == "auto" else self.tol,
+            seed=int(rng.randint(2**31 - 1)),
+            start=start,
+            device=self.device,
+            watch=watch,
+            dof=self.dof,
+        )
 
     def _set_fitted(self, model, result):
         self._fitted, self.result_, labels = model, result, model.labels

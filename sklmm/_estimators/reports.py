@@ -7,6 +7,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sklmm._fitted import intervals, measures, tables
+from sklmm.engine import fit as engine
 from sklmm.inspection.arviz import chain_table, data_tree
 from sklmm.inspection.summary import Summary
 from sklmm.result import Status
@@ -135,9 +136,7 @@ class Reports:
         if X is not None:
             if self.result_.status is Status.PERFECT:
                 raise ValueError("X: the fit is a perfect one, and its density is infinite.")
-            from sklmm.engine.pointwise import log_densities
-
-            rows = (*self._training(X, y, sample_weight), log_densities)
+            rows = (*self._training(X, y, sample_weight), engine.log_densities)
         rng = np.random.default_rng(check_random_state(random_state).randint(2**31 - 1, size=4))
         return data_tree(self, rng, (n_chains, n_draws), rows)
 
@@ -231,9 +230,7 @@ class Reports:
                     f"method='profile' is for family='gaussian', not {response.family.name!r}: use "
                     "'bootstrap'."
                 )
-            from sklmm.engine.fit import profile
-
-            found = profile(
+            found = engine.profile(
                 design, response, fit_intercept=self._fitted.spec.fit_intercept, start=self.result_
             )
             names = [names[i] for i in places]
@@ -355,9 +352,4 @@ class Reports:
         (('Subject', ()), ('y', ('Subject',)))
         """
         check_is_fitted(self)
-        from sklmm.engine.runtime.requirements import require_tensorflow
-
-        require_tensorflow("model_graph")
-        from sklmm.engine.runtime.tfp_graph import graph
-
-        return graph(self._fitted.labels.blocks, self.result_)
+        return engine.graph(self._fitted.labels.blocks, self.result_)

@@ -206,6 +206,11 @@ class DesignSpec(PlainState):
         """The spec with the levels of another table added to its terms'."""
         return replace(self, terms=tuple(t.grown(table) for t in self.terms))
 
+    def places(self, grown):
+        """Places of the levels among those of a `grown` spec, an array a term."""
+        pairs = zip(self.terms, grown.terms, strict=True)
+        return [new.levels.get_indexer(old.levels) for old, new in pairs]
+
     @property
     def predictors(self):
         """Columns that a prediction cannot do without: all but the grouping columns."""

@@ -1,4 +1,4 @@
-"""One entry point for the estimators: problem and algorithm from plain parameters."""
+"""The engine's entry: what the estimators call, and nothing else of the engine."""
 
 from contextlib import nullcontext
 from dataclasses import replace
@@ -10,13 +10,19 @@ from sklmm.engine.algorithms.kernels import make_kernel
 from sklmm.engine.algorithms.loop import Newton, fit
 from sklmm.engine.algorithms.m_step import RAISED_SD
 from sklmm.engine.algorithms.profile import Profile
+from sklmm.engine.algorithms.update import update
+from sklmm.engine.pointwise import log_densities
 from sklmm.engine.posterior.assemble import perfect
 from sklmm.engine.posterior.satterthwaite import satterthwaite
+from sklmm.engine.rows.collinearity import combination
 from sklmm.engine.rows.standardize import in_own_units, stacked, standardize
+from sklmm.engine.runtime.listening import telling
 from sklmm.engine.runtime.requirements import require_tensorflow
 from sklmm.engine.theta.params import Params, initial_params
 from sklmm.engine.theta.space import CONSTRAINTS, Theta
 from sklmm.steps import ConjugateGradient, Exact, Laplace
+
+__all__ = ["combination", "graph", "log_densities", "profile", "run", "update"]
 
 #: Posterior draws kept by Monte Carlo kernels, and where an exact root would be too large.
 N_DRAWS = 64
@@ -57,7 +63,8 @@ def run(
         problem = in_own_units(
             design, y, weights, fit_intercept=fit_intercept, reml=reml, sigma=family.sigma
         )
-        return fit_by_adam(problem, e_step, m_step, max_iter, seed, N_DRAWS, device, watch)
+        with telling(getattr(watch, "compiling", None)):
+            return fit_by_adam(problem, e_step, m_step, max_iter, seed, N_DRAWS, device, watch)
     problem = standardize(
         design,
         y,
@@ -102,7 +109,7 @@ def run(
             degrees = satterthwaite(kernel, algorithm.params, algorithm.state, seed)
         return replace(result, n_obs=n_obs, dof=degrees)
 
-    with scope:
+    with scope, telling(getattr(watch, "compiling", None)):
         try:
             return fit(
                 algorithm,
@@ -135,6 +142,14 @@ def profile(design, response, *, fit_intercept, start):
     algorithm = Newton(problem, make_kernel(Exact()), PROFILE_TOL, 0, _warm(problem, start))
     result = fit(algorithm, max_iter=MOST_ITERATIONS, n_draws=FEWEST_DRAWS)
     return Profile(algorithm, np.sqrt(np.maximum(np.diag(result.natural_cov), 0.0)))
+
+
+def graph(labels, result):
+    """Each random variable of a fitted model with those it depends on, by TFP."""
+    require_tensorflow("model_graph")
+    from sklmm.engine.runtime import tfp_graph
+
+    return tfp_graph.graph(labels, result)
 
 
 def _on(device):

@@ -19,7 +19,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from sklmm._fitted.prediction import linear_predictor
 from sklmm._limits import EXACT_ROOT, factorisable
 from sklmm.engine.equations.crossproducts import Cross, loadings
 from sklmm.engine.equations.elimination import Dense
@@ -31,7 +30,7 @@ from sklmm.engine.likelihood import Likelihood
 from sklmm.engine.linalg.blocks import roots
 from sklmm.engine.rows.standardize import BlockData, Problem, reweighted
 from sklmm.engine.theta.space import CONSTRAINTS
-from sklmm.result import Status, own_sds
+from sklmm.result import own_sds
 
 NEWTON_STEPS = 100
 #: Decrement, in units of the log density, at which Newton's method ends.
@@ -46,7 +45,7 @@ N_DRAWS = 64
 RANK_TOLERANCE = 1e-10
 
 
-def updated(result, design, response, before, after, curvature="observed"):
+def update(result, design, response, places, curvature="observed"):
     """`EMResult` with the posterior of the effects given new rows as well.
 
     Parameters
@@ -54,30 +53,15 @@ def updated(result, design, response, before, after, curvature="observed"):
     result : EMResult
         Of the fit, or of the last update.
     design : Design
-        Of the new rows, by the grown spec.
+        Of the new rows, with the levels that they add to the terms.
     response : Response
-    before, after : DesignSpec
-        Whose levels `result` has, and whose it gets.
+    places : list of ndarray [n_levels]
+        Places of the levels of `result` among those of the design, an array a term.
     curvature : {"observed", "expected"}
         As `Laplace` has it.
     """
-    if not design.blocks:
-        raise ValueError(
-            "random_effects: the model has no terms, so there are no effects to update: fit it "
-            "again, with all rows."
-        )
-    if design.sparse is not None:
-        raise ValueError(
-            "X: the model keeps its sparse columns apart, and update does not know how they vary "
-            "with the effects: fit again, with warm_start=True."
-        )
-    if result.status is Status.PERFECT:
-        raise ValueError(
-            "y: the fixed effects alone reproduced that of the fit, so the model has no variances "
-            "to weigh new rows by: fit it again, with all rows."
-        )
     d = response.n_predictors
-    grown = _grown(result, design, before, after, response.family.scale_equivariant, d)
+    grown = _grown(result, design, places, response.family.scale_equivariant, d)
     rows = _Rows(grown, design, d)
     density, observed = _densities(result, response)
     equations, eta, u = rows.mode(density, response.weights)
@@ -109,12 +93,8 @@ def _densities(result, response):
     return density, observed if observes(like) else None
 
 
-def _grown(result, design, before, after, linear, d):
-    """The result with new levels, at their prior, in the places of the spec `after`."""
-    places = [
-        new.levels.get_indexer(old.levels)
-        for old, new in zip(before.terms, after.terms, strict=True)
-    ]
+def _grown(result, design, places, linear, d):
+    """The result with new levels, at their prior, and the others in their `places`."""
     blocks = [b for b in design.blocks for _ in range(d)]
     m = result.coef_root.shape[1]
     added = sum((b.n_levels - len(places[b.term])) * b.r for b in blocks)
@@ -213,6 +193,16 @@ class _Rows:
             log_det_basis=0.0,
         )
 
+    def linear_predictor(self):
+        """eta [n * d] at the posterior means."""
+        coef = self.result.coef.reshape(self.d, -1)
+        eta = (self.design.X @ coef.T).ravel()
+        if self.design.offset is not None:
+            eta += np.repeat(self.design.offset, self.d)
+        for Z, levels, effects in zip(self.Z, self.levels, self.result.effects, strict=True):
+            eta += Z @ effects[levels].ravel()
+        return eta
+
     def equations(self, weights):
         """Z^T W Z + I, factorised where that is a fit's way too."""
         cross = Cross(reweighted(self.problem, weights))
@@ -246,8 +236,7 @@ class _Rows:
             prior = -0.5 * sum(float(np.sum(v**2)) for v in u)
             return weights @ value + prior, score * each, W * each
 
-        terms = [True] * (1 + self.design.blocks[-1].term)
-        eta = linear_predictor(self.design, self.result, terms, self.d).ravel()
+        eta = self.linear_predictor()
         u = [np.zeros((Z.shape[1], 1)) for Z in self.spherical]
         value, score, W = at(eta, u)
         equations = self.equations(W)
