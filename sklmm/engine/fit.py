@@ -18,7 +18,6 @@ from sklmm.engine.rows.collinearity import combination
 from sklmm.engine.rows.standardize import in_own_units, stacked, standardize
 from sklmm.engine.runtime.listening import telling
 from sklmm.engine.runtime.requirements import require_tensorflow
-from sklmm.engine.theta.params import Params, initial_params
 from sklmm.engine.theta.space import CONSTRAINTS, Theta
 from sklmm.steps import ConjugateGradient, Exact, Laplace
 
@@ -106,7 +105,7 @@ def run(
         n_obs = result.n_obs if response.n_obs is None else response.n_obs
         degrees = None
         if dof == "satterthwaite":
-            degrees = satterthwaite(kernel, algorithm.params, algorithm.state, seed)
+            degrees = satterthwaite(algorithm.space, kernel, algorithm.theta, algorithm.state, seed)
         return replace(result, n_obs=n_obs, dof=degrees)
 
     with scope, telling(getattr(watch, "compiling", None)):
@@ -205,11 +204,12 @@ def _for_any_family(problem, response, e_step, tol, seed, start, n_draws):
 
 
 def _warm(problem, start):
-    """Params from a previous fit's result, off the boundary, or None; pins stay pinned."""
+    """Theta from a previous fit's result, off the boundary, or None; pins stay pinned."""
     if start is None or not start.sigma > 0 or len(start.covariances) != len(problem.blocks):
         return None
     sigma = start.sigma / problem.sigma_scale if problem.sigma is None else problem.sigma
-    return Params(_warm_factors(problem, start, initial_params(problem).factors, sigma), sigma)
+    raw = np.array([np.log(sigma)] if problem.sigma is None else [])
+    return Theta(np.zeros(0), _warm_factors(problem, start, sigma), raw)
 
 
 def _warm_theta(latent, start):
@@ -229,18 +229,17 @@ def _warm_theta(latent, start):
     if problem.y_centre:
         coef[0] -= problem.y_centre
     beta = np.linalg.lstsq(problem.basis, coef / problem.y_scale, rcond=None)[0]
-    start_factors = [np.eye(b.r) * (b.sd or 1.0) for b in problem.blocks]
-    factors = _warm_factors(problem, start, start_factors, family.get("sigma", 1.0))
+    factors = _warm_factors(problem, start, family.get("sigma", 1.0))
     x = np.zeros(latent.layout.size)
     x[: latent.problem.p] = beta[: latent.problem.p]
     return Theta(beta[: space.p], factors, np.array(raw, float)), x
 
 
-def _warm_factors(problem, start, factors, sigma):
+def _warm_factors(problem, start, sigma):
     out = []
     for k, (block, covariance) in enumerate(zip(problem.blocks, start.covariances, strict=True)):
         if block.sd is not None or covariance.shape != (block.r, block.r):
-            out.append(factors[k])
+            out.append(np.eye(block.r) * (block.sd or 1.0))
             continue
         back = np.linalg.inv(problem.y_scale * problem.z_bases[k])
         values, vectors = np.linalg.eigh(back @ covariance @ back.T)

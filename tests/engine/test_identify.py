@@ -7,7 +7,7 @@ import pytest
 from sklmm import MixedEffectsRegressor
 from sklmm.design import DesignSpec, resolve_terms
 from sklmm.engine.posterior import identify
-from sklmm.engine.posterior.identify import unidentified
+from sklmm.engine.posterior.identify import undetermined
 from sklmm.engine.rows.standardize import stacked, standardize
 from sklmm.engine.theta.space import Space
 from sklmm.result import natural_names
@@ -89,29 +89,28 @@ def test_what_is_undetermined_is_the_null_space_of_the_derivatives(terms, n_unde
         (spec.terms[b.term].name, spec.terms[b.term].cnames[b.first :][: b.r])
         for b in design.blocks
     ]
-    found, sigma = unidentified(problem, residual=True)
+    *found, sigma = undetermined(Space.gaussian(problem))
     names = [n for n, out in zip(natural_names(blocks, ()), found, strict=True) if out]
-    names += ["sigma"] * sigma
+    names += ["sigma"] * int(sigma)
     # Three linear predictors a row, of which no two share one: what holds of one, three times.
-    own, _ = unidentified(problem, residual=False)
+    own = undetermined(Space(problem, {}))
     sizes = [b.r * (b.r + 1) // 2 for b in problem.blocks]
     parts = np.split(own, np.cumsum(sizes)[:-1])
-    three, _ = unidentified(stacked(problem, 3), residual=False)
+    three = undetermined(Space(stacked(problem, 3), {}))
     np.testing.assert_array_equal(three, np.concatenate([p for p in parts for _ in range(3)]))
     assert sorted(names) == sorted(by_rank(design, blocks, residual=True))
     assert len(names) == n_undetermined
 
 
 def test_blocks_that_share_no_row_are_not_crossed(monkeypatch):
-    """Of one term and many classes; and once a fit, whatever asks for it."""
+    """Of one term and many classes."""
     table = pd.DataFrame({"G": G})
     _, design = DesignSpec.learn(table, resolve_terms(["G"]), [], True)
     y = np.random.default_rng(0).normal(size=24)
     problem = standardize(design, y, np.ones(24), fit_intercept=True, reml=False)
     space = Space(stacked(problem, 9), {})
     monkeypatch.setattr(identify, "cross_product", None)
-    np.testing.assert_array_equal(space.undetermined, np.zeros(9, bool))
-    assert space.undetermined is space.undetermined
+    np.testing.assert_array_equal(undetermined(space), np.zeros(9, bool))
 
 
 @pytest.mark.parametrize(("e_step", "family"), [("exact", "gaussian"), ("laplace", "poisson")])

@@ -19,7 +19,7 @@ from sklmm.engine.equations.elimination import Dense
 from sklmm.engine.equations.schur_cg import Iterative
 from sklmm.engine.rows.standardize import standardize
 from sklmm.engine.runtime.threads import n_threads
-from sklmm.engine.theta.params import Params
+from sklmm.engine.theta.space import Theta
 from sklmm.result import Status
 
 REGULAR = {1: np.array([[0.7]]), 2: np.array([[0.6, 0.0], [0.3, 0.5]])}
@@ -97,13 +97,13 @@ def test_variances_by_draws_are_nearly_exact(pair):
 
 def test_traces_with_all_units_as_probes_are_exact(problem, factors, monkeypatch):
     monkeypatch.setattr("sklmm.engine.equations.schur_cg.INFORMATION_TOL", 0.0)
-    kernel, params = CGKernel(tol=1e-10), Params(factors, 0.8)
+    kernel, theta = CGKernel(tol=1e-10), Theta(np.zeros(0), factors, np.log([0.8]))
     state = kernel.init(problem, 0)
     state.probes = np.eye(len(state.probes))
     state.weights = np.ones(len(state.probes))
     exact = ExactKernel()
-    expected, _, _ = exact.step(params, exact.init(problem, 0), 0)
-    found, _, _ = kernel.step(params, state, 0)
+    expected, _, _ = exact.step(theta, exact.init(problem, 0), 0)
+    found, _, _ = kernel.step(theta, state, 0)
     for ours, theirs in zip(found.score, expected.score, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(found.information, expected.information, rtol=1e-6, atol=1e-6)
@@ -140,10 +140,10 @@ def test_noise_is_that_of_the_probes():
     """Gradients of many seeds scatter as the replicates of one say."""
     problem = make_problem(["(1 + s | a)", "b", "few"])
     factors = tuple(REGULAR[b.r] for b in problem.blocks)
-    kernel, params = CGKernel(n_probes=16), Params(factors, 0.8)
+    kernel, theta = CGKernel(n_probes=16), Theta(np.zeros(0), factors, np.log([0.8]))
     scores, errors = [], []
     for seed in range(60):
-        moments, _, _ = kernel.step(params, kernel.init(problem, seed), seed)
+        moments, _, _ = kernel.step(theta, kernel.init(problem, seed), seed)
         scores.append(moments.score_sigma)
         errors.append(moments.noise[:, -1].var(ddof=1) / len(moments.noise))
     assert np.std(scores, ddof=1) == pytest.approx(np.sqrt(np.mean(errors)), rel=0.35)

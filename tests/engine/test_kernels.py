@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from sklmm import HMC, ConjugateGradient, Exact, Gaussian, MixedEffectsRegressor
+from sklmm.covariances.unstructured import vech_indices
 from sklmm.datasets import load_dyestuff, load_sleepstudy, make_crossed
 from sklmm.design import Block, Design
 from sklmm.engine.algorithms.kernels import make_kernel
@@ -12,7 +13,6 @@ from sklmm.engine.algorithms.m_step import gradient
 from sklmm.engine.latent.mode import Latent
 from sklmm.engine.likelihood import Likelihood
 from sklmm.engine.rows.standardize import standardize
-from sklmm.engine.theta.params import Params, vech_indices
 from sklmm.engine.theta.space import Theta
 from sklmm.result import own_sds
 
@@ -106,29 +106,31 @@ def problem(request, levels):
     return standardize(design, y, weights, fit_intercept=True, reml=request.param)
 
 
-PARAMS = Params((np.array([[0.6, 0.0], [0.25, 0.4]]), np.array([[0.3]])), 0.8)
-THETA = [(0, 0, 0), (0, 1, 0), (0, 1, 1), (1, 0, 0), None]
+SIGMA = 0.8
+FACTORS = np.array([[0.6, 0.0], [0.25, 0.4]]), np.array([[0.3]])
+AT = Theta(np.zeros(0), FACTORS, np.log([SIGMA]))
+ENTRIES = [(0, 0, 0), (0, 1, 0), (0, 1, 1), (1, 0, 0), None]
 
 
 def moved(entry, step):
-    """PARAMS with an entry of theta moved: (block, row, column), or None for log sigma."""
+    """AT with an entry of theta moved: (block, row, column), or None for log sigma."""
     if entry is None:
-        return PARAMS._replace(sigma=PARAMS.sigma * np.exp(step))
-    factors = [L.copy() for L in PARAMS.factors]
+        return AT._replace(raw=AT.raw + step)
+    factors = [L.copy() for L in FACTORS]
     factors[entry[0]][entry[1:]] += step
-    return PARAMS._replace(factors=tuple(factors))
+    return AT._replace(factors=tuple(factors))
 
 
 @pytest.fixture(scope="module")
 def dense(problem, dense_model):
     """The dense model of the problem, in standard units, at given parameters."""
 
-    def at(params):
+    def at(theta):
         terms = [
             (b.refs, b.z, L @ L.T, b.n_levels)
-            for b, L in zip(problem.blocks, params.factors, strict=True)
+            for b, L in zip(problem.blocks, theta.factors, strict=True)
         ]
-        return dense_model(problem.X, problem.y, terms, params.sigma, problem.weights)
+        return dense_model(problem.X, problem.y, terms, np.exp(theta.raw[0]), problem.weights)
 
     return at
 
@@ -141,14 +143,14 @@ def slope(problem, dense):
         [
             (dense(moved(e, h)).loglik(problem.reml) - dense(moved(e, -h)).loglik(problem.reml))
             / (2 * h)
-            for e in THETA
+            for e in ENTRIES
         ]
     )
 
 
-def step(e_step, problem, params=PARAMS, seed=0):
+def step(e_step, problem, theta=AT, seed=0):
     kernel = make_kernel(e_step)
-    return kernel.step(params, kernel.init(problem, 0), seed)[0]
+    return kernel.step(theta, kernel.init(problem, 0), seed)[0]
 
 
 def test_exact_log_likelihood_is_the_dense_one_in_the_units_of_y(problem, dense):
@@ -157,25 +159,25 @@ def test_exact_log_likelihood_is_the_dense_one_in_the_units_of_y(problem, dense)
     if problem.reml:
         # log|X'V^-1 X| in y's units and X's own columns.
         in_units -= problem.p * np.log(problem.y_scale) - 0.5 * problem.log_det_basis
-    expected = dense(PARAMS).loglik(problem.reml) - in_units
+    expected = dense(AT).loglik(problem.reml) - in_units
     assert moments.loglik == pytest.approx(expected, abs=1e-8)
 
 
 def test_exact_gradient_is_the_slope_of_the_dense_likelihood(problem, slope):
-    np.testing.assert_allclose(gradient(PARAMS, step(Exact(), problem)), slope, atol=1e-5)
+    np.testing.assert_allclose(gradient(AT, step(Exact(), problem)), slope, atol=1e-5)
 
 
 def test_exact_score_is_the_slope_in_each_covariance(problem, dense_model):
     """G_k against central differences in Sigma_k itself, off-diagonal entries included."""
     score = step(Exact(), problem).score
-    covariances = [L @ L.T for L in PARAMS.factors]
+    covariances = [L @ L.T for L in FACTORS]
 
     def loglik(k, direction):
         terms = [
             (b.refs, b.z, S + direction if i == k else S, b.n_levels)
             for i, (b, S) in enumerate(zip(problem.blocks, covariances, strict=True))
         ]
-        args = problem.X, problem.y, terms, PARAMS.sigma, problem.weights
+        args = problem.X, problem.y, terms, SIGMA, problem.weights
         return dense_model(*args).loglik(problem.reml)
 
     for k, G in enumerate(score):
@@ -189,11 +191,11 @@ def test_exact_score_is_the_slope_in_each_covariance(problem, dense_model):
 
 def test_exact_information_is_the_average_information(problem, dense):
     """AI = q'Pq / 2 with q = dV/dtheta P y by differences of the dense V."""
-    oracle, h = dense(PARAMS), 1e-6
+    oracle, h = dense(AT), 1e-6
     XtVi = oracle.X.T @ oracle.Vi
     P = oracle.Vi - XtVi.T @ oracle.beta_cov @ XtVi
     q = np.column_stack(
-        [(dense(moved(e, h)).V - dense(moved(e, -h)).V) / (2 * h) @ P @ oracle.y for e in THETA]
+        [(dense(moved(e, h)).V - dense(moved(e, -h)).V) / (2 * h) @ P @ oracle.y for e in ENTRIES]
     )
     moments = step(Exact(), problem)
     np.testing.assert_allclose(moments.information, q.T @ P @ q / 2, rtol=1e-5, atol=1e-6)
@@ -202,9 +204,9 @@ def test_exact_information_is_the_average_information(problem, dense):
 @pytest.mark.parametrize("e_step", [Exact(), ConjugateGradient(tol=1e-10)], ids=["exact", "cg"])
 def test_beta_and_its_derivative_are_the_dense_ones(problem, dense, e_step):
     moments, h = step(e_step, problem), 1e-5
-    np.testing.assert_allclose(moments.beta, dense(PARAMS).beta, rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(moments.beta, dense(AT).beta, rtol=1e-7, atol=1e-9)
     expected = np.column_stack(
-        [(dense(moved(e, h)).beta - dense(moved(e, -h)).beta) / (2 * h) for e in THETA]
+        [(dense(moved(e, h)).beta - dense(moved(e, -h)).beta) / (2 * h) for e in ENTRIES]
     )
     # cg stops these at 1e-3 of the whole solution's norm, of which beta is a part.
     tolerance = 1e-7 if isinstance(e_step, Exact) else 0.02
@@ -215,7 +217,7 @@ def test_beta_and_its_derivative_are_the_dense_ones(problem, dense, e_step):
 
 def test_cg_gradient_is_the_slope_of_the_dense_likelihood(problem, slope, levels):
     moments = step(ConjugateGradient(n_probes=64, tol=1e-9), problem)
-    found = gradient(PARAMS, moments)
+    found = gradient(AT, moments)
     if levels == SIZES["few levels"]:
         assert moments.noise is None
         np.testing.assert_allclose(found, slope, atol=1e-4)
@@ -235,8 +237,8 @@ def test_cg_information_is_the_exact_one_to_its_tolerance(problem):
 @pytest.mark.slow
 def test_hmc_gradient_is_the_slope_of_the_dense_likelihood(problem, dense, slope):
     latent = Latent(problem, Likelihood.of(Gaussian()), {"sigma": "positive"})
-    p, estimate = latent.space.p, dense(PARAMS).beta
-    theta = Theta(estimate[:p], PARAMS.factors, np.log([PARAMS.sigma]))
+    p, estimate = latent.space.p, dense(AT).beta
+    theta = Theta(estimate[:p], FACTORS, AT.raw)
     mode, equations = latent.mode(theta, np.zeros(latent.layout.size))
     field = latent.field(theta, equations, mode)
     rng = np.random.default_rng(0)
@@ -260,8 +262,8 @@ def test_hmc_gradient_is_the_slope_of_the_dense_likelihood(problem, dense, slope
 
 @pytest.mark.parametrize("e_step", [Exact(), ConjugateGradient(tol=1e-9)], ids=["exact", "cg"])
 def test_posterior_is_the_dense_blup(problem, dense, e_step):
-    oracle, kernel = dense(PARAMS), make_kernel(e_step)
-    posterior = kernel.posterior(PARAMS, kernel.init(problem, 0), 0, 400)
+    oracle, kernel = dense(AT), make_kernel(e_step)
+    posterior = kernel.posterior(AT, kernel.init(problem, 0), 0, 400)
     effects = np.concatenate([e.ravel() for e in posterior.effects])
     stds = np.concatenate([s.ravel() for s in own_sds(posterior.effects_cov)])
     given_beta = oracle.D - oracle.D @ oracle.Z.T @ oracle.Vi @ oracle.Z @ oracle.D

@@ -6,7 +6,6 @@ import pytest
 from sklmm.design import Block, Design
 from sklmm.engine.algorithms.m_step import (
     em_step,
-    free_mask,
     gradient,
     is_singular,
     move,
@@ -14,7 +13,7 @@ from sklmm.engine.algorithms.m_step import (
 )
 from sklmm.engine.algorithms.reml_exact import ExactKernel
 from sklmm.engine.rows.standardize import standardize
-from sklmm.engine.theta.params import Params, initial_params
+from sklmm.engine.theta.space import Space, Theta, residual_sd
 
 
 def one_way(effects, n_each=8, sd=None, sigma=None, reml=True):
@@ -29,9 +28,16 @@ def one_way(effects, n_each=8, sd=None, sigma=None, reml=True):
     return problem, y.reshape(len(effects), n_each)
 
 
-def climb(problem, take, iterations, params=None):
+def start(problem):
+    """Half the variance to the residual and half to the term."""
+    sd = problem.blocks[0].sd or np.sqrt(0.5)
+    raw = [np.log(np.sqrt(0.5))] if problem.sigma is None else []
+    return Theta(np.zeros(0), (np.array([[sd]]),), np.array(raw))
+
+
+def climb(problem, take, iterations):
     kernel = ExactKernel()
-    state, path = kernel.init(problem, 0), [params or initial_params(problem)]
+    state, path = kernel.init(problem, 0), [start(problem)]
     for _ in range(iterations):
         moments, state, _ = kernel.step(path[-1], state, 0)
         path.append(take(path[-1], moments))
@@ -39,7 +45,8 @@ def climb(problem, take, iterations, params=None):
 
 
 def newton(problem):
-    return lambda params, moments: move(params, newton_step(problem, params, moments).delta)
+    space = Space.gaussian(problem)
+    return lambda theta, moments: move(space, theta, newton_step(space, theta, moments).delta)
 
 
 def anova(y):
@@ -52,9 +59,9 @@ def anova(y):
     return np.sqrt((between - within) / n), np.sqrt(within)
 
 
-def in_units(problem, params):
-    covariance = problem.covariance(0, params.factors[0])
-    return np.sqrt(covariance[0, 0]), params.sigma * problem.y_scale
+def in_units(problem, theta):
+    covariance = problem.covariance(0, theta.factors[0])
+    return np.sqrt(covariance[0, 0]), residual_sd(problem, theta) * problem.y_scale
 
 
 EFFECTS = np.random.default_rng(1).normal(0, 2.0, 12)
@@ -74,9 +81,9 @@ def test_em_reaches_the_anova_estimate_and_never_descends():
     kernel = ExactKernel()
     state, logliks = kernel.init(problem, 0), []
 
-    def take(params, moments):
+    def take(theta, moments):
         logliks.append(moments.loglik)
-        return em_step(problem, params, moments)
+        return em_step(problem, theta, moments)
 
     path = climb(problem, take, 60)
     assert (np.diff(logliks) > -1e-9).all()
@@ -97,42 +104,46 @@ def test_newton_reaches_a_variance_of_zero_quadratically():
     tau, sigma = in_units(problem, path[-1])
     assert tau < 1e-6 * sigma
     assert sigma == pytest.approx(anova(y)[1], rel=1e-6)
-    assert is_singular(path[-1].factors[0], path[-1].sigma)
-    assert not is_singular(path[0].factors[0], path[0].sigma)
+    assert is_singular(path[-1].factors[0], residual_sd(problem, path[-1]))
+    assert not is_singular(path[0].factors[0], residual_sd(problem, path[0]))
 
 
 @pytest.mark.parametrize("take", [newton, lambda p: lambda q, m: em_step(p, q, m)])
 def test_pinned_parameters_stay(take):
     problem, _ = one_way(EFFECTS, sd=1.5)
     path = climb(problem, take(problem), 4)
-    assert free_mask(problem).tolist() == [False, True]
-    for params in path:
-        assert in_units(problem, params)[0] == pytest.approx(1.5, rel=1e-12)
-    assert path[-1].sigma != path[0].sigma
+    assert Space.gaussian(problem).free.tolist() == [False, True]
+    for theta in path:
+        assert in_units(problem, theta)[0] == pytest.approx(1.5, rel=1e-12)
+    assert path[-1].raw != path[0].raw
     problem, _ = one_way(EFFECTS, sigma=1.0)
     path = climb(problem, take(problem), 4)
-    assert free_mask(problem).tolist() == [True, False]
-    for params in path:
-        assert in_units(problem, params)[1] == pytest.approx(1.0, rel=1e-12)
+    assert Space.gaussian(problem).free.tolist() == [True]
+    for theta in path:
+        assert in_units(problem, theta)[1] == pytest.approx(1.0, rel=1e-12)
     assert path[-1].factors[0] != path[0].factors[0]
 
 
 def test_newton_vanishes_at_the_maximum_and_nowhere_else():
     problem, _ = one_way(EFFECTS)
+    space = Space.gaussian(problem)
     best = climb(problem, newton(problem), 12)[-1]
     kernel = ExactKernel()
     moments = kernel.step(best, kernel.init(problem, 0), 0)[0]
     np.testing.assert_allclose(gradient(best, moments), 0.0, atol=1e-7)
-    assert newton_step(problem, best, moments).decrement < 1e-8
-    away = best._replace(sigma=best.sigma * 1.1)
+    assert newton_step(space, best, moments).decrement < 1e-8
+    away = best._replace(raw=best.raw + np.log(1.1))
     moments = kernel.step(away, kernel.init(problem, 0), 0)[0]
-    assert newton_step(problem, away, moments).decrement > 0.5
+    assert newton_step(space, away, moments).decrement > 0.5
 
 
 def test_move_keeps_the_covariance_when_a_diagonal_turns_negative():
     L = np.array([[1.0, 0.0], [0.5, 0.2]])
-    params = move(Params((L,), 1.0), np.array([-3.0, 0.1, -0.5, np.log(2.0)]))
+    table = Design(np.ones((6, 1)), (Block(np.repeat([0, 1], 3), np.eye(6)[:, :2], 2, None, 0, 0),))
+    problem = standardize(table, np.arange(6.0), np.ones(6), fit_intercept=True, reml=True)
+    theta, step = Theta(np.zeros(0), (L,), np.zeros(1)), np.array([-3.0, 0.1, -0.5, np.log(2.0)])
+    moved = move(Space.gaussian(problem), theta, step)
     raw = np.array([[-2.0, 0.0], [0.6, -0.3]])
-    np.testing.assert_allclose(params.factors[0] @ params.factors[0].T, raw @ raw.T)
-    assert (np.diag(params.factors[0]) >= 0).all()
-    assert params.sigma == pytest.approx(2.0)
+    np.testing.assert_allclose(moved.factors[0] @ moved.factors[0].T, raw @ raw.T)
+    assert (np.diag(moved.factors[0]) >= 0).all()
+    assert moved.raw == pytest.approx(np.log(2.0))

@@ -41,7 +41,13 @@ def target(latent, theta):
     offset = tf.constant(0.0, tf.float64)
 
     def at(v):
-        arguments = latent.like, latent.compiled.arrays, latent.compiled.point(theta), frame, offset
+        arguments = (
+            latent.like,
+            latent.compiled.arrays,
+            latent.compiled.tensors_of(theta),
+            frame,
+            offset,
+        )
         return hmc.target(*arguments)(tf.constant(v))
 
     return at, frame

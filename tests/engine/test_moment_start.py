@@ -11,6 +11,7 @@ from sklmm.engine.algorithms.reml_exact import ExactKernel
 from sklmm.engine.algorithms.start_moments import moment_start
 from sklmm.engine.equations.crossproducts import Cross
 from sklmm.engine.rows.standardize import standardize
+from sklmm.engine.theta.space import residual_sd
 
 
 def started(terms, table, y, weights=None, sigma=None):
@@ -18,11 +19,11 @@ def started(terms, table, y, weights=None, sigma=None):
     _, design = DesignSpec.learn(table, resolve_terms(terms), None, True)
     weights = np.ones(len(y)) if weights is None else weights
     problem = standardize(design, y, weights, fit_intercept=True, reml=True, sigma=sigma)
-    params = moment_start(Cross(problem))
-    covariances = [problem.covariance(k, L) for k, L in enumerate(params.factors)]
+    theta = moment_start(Cross(problem))
+    covariances = [problem.covariance(k, L) for k, L in enumerate(theta.factors)]
     return (
         np.sqrt(np.concatenate([np.diag(S) for S in covariances])),
-        params.sigma * problem.y_scale,
+        residual_sd(problem, theta) * problem.y_scale,
     )
 
 
@@ -84,10 +85,10 @@ def failing(monkeypatch, calls):
     """Equations that cannot be factorised at these calls of the step."""
     step, count = ExactKernel.step, iter(range(1000))
 
-    def fail(self, params, state, seed):
+    def fail(self, theta, state, seed):
         if next(count) in calls:
             raise np.linalg.LinAlgError("not positive definite")
-        return step(self, params, state, seed)
+        return step(self, theta, state, seed)
 
     monkeypatch.setattr(ExactKernel, "step", fail)
 

@@ -6,9 +6,9 @@ which Louis' formula makes the observed one.
 
 import numpy as np
 
+from sklmm.covariances.unstructured import vech_indices
 from sklmm.engine.latent.chains import batch_error, chain_error
 from sklmm.engine.linalg.newton import ascent, inverse_of_free
-from sklmm.engine.theta.params import vech_indices
 
 #: Share of the complete-data information that the missing data leave at least.
 LEAST_OBSERVED = 0.1

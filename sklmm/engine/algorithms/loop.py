@@ -13,7 +13,9 @@ import numpy as np
 
 from sklmm.engine.algorithms.m_step import em_step, leave_boundary, move, newton_step
 from sklmm.engine.algorithms.start_moments import moment_start
-from sklmm.engine.posterior.assemble import Trace, collect, theta_covariance
+from sklmm.engine.linalg.newton import inverse_of_free
+from sklmm.engine.posterior.assemble import Trace, collect
+from sklmm.engine.posterior.identify import undetermined
 from sklmm.engine.theta.space import Space, Theta
 
 N_EM_STEPS = 2
@@ -52,19 +54,19 @@ class Newton:
         self.kernel = kernel
         self.tol = tol
         self.seed = seed
-        self.params = start
-        self.space = gaussian_space(problem)
+        self.theta = start
+        self.space = Space.gaussian(problem)
 
     def steps(self):
         """Yield `EMStep`s."""
-        problem = self.problem
+        problem, space = self.problem, self.space
         self.state = self.kernel.init(problem, self.seed)
-        params = moment_start(self.state.cross) if self.params is None else self.params
+        theta = moment_start(self.state.cross) if self.theta is None else self.theta
         best, damping, iteration, retreats = None, 0.0, 0, 0
         while True:
             iteration += 1
             try:
-                moments, self.state, info = self.kernel.step(params, self.state, self.seed)
+                moments, self.state, info = self.kernel.step(theta, self.state, self.seed)
             except np.linalg.LinAlgError:
                 # Singular to working precision: the step before was too long.
                 retreats += 1
@@ -73,64 +75,44 @@ class Newton:
                 moments, info = None, {}
             if best is not None and _worse(moments, best[1]):
                 damping = max(4 * damping, 0.05)
-                params, moments = best
+                theta, moments = best
             else:
                 damping = damping / 4 if damping > 0.01 else 0.0
-                best = params, moments
-            step = newton_step(problem, params, moments, damping)
+                best = theta, moments
+            step = newton_step(space, theta, moments, damping)
             done = step.decrement < self.tol
-            raised = leave_boundary(problem, params, moments) if done else None
+            raised = leave_boundary(problem, theta, moments) if done else None
             done = done and raised is None
             if raised is not None:
                 following = raised
             elif iteration <= N_EM_STEPS and np.abs(step.delta).max() > FAR and damping == 0:
-                following = em_step(problem, params, moments)
+                following = em_step(problem, theta, moments)
             else:
-                following = move(params, step.delta)
-            self.params = following
+                following = move(space, theta, step.delta)
+            self.theta = following
             yield EMStep(
-                theta=self._theta(params, moments.beta),
+                theta=theta._replace(beta=moments.beta),
                 loss=moments.loss,
                 loglik=np.nan if moments.loglik is None else moments.loglik,
                 decrement=step.decrement,
                 info=info,
                 done=done,
-                estimate=self._theta(following, moments.beta),
-                covariance=self._trim(theta_covariance(problem, step.information)),
-                spread=self._trim(_probe_spread(problem, step, moments), problem.p),
+                estimate=following._replace(beta=moments.beta),
+                covariance=inverse_of_free(space.free, step.information),
+                spread=_probe_spread(space, step, moments),
             )
-            params = following
+            theta = following
 
     def posterior(self, last, n_draws):
         """Posterior at the estimate."""
-        return self.kernel.posterior(self.params, self.state, self.seed, n_draws)
-
-    def _theta(self, params, beta):
-        return gaussian_theta(self.space, params, beta)
-
-    def _trim(self, cov, first=0):
-        """Without the row of a pinned sigma."""
-        if cov is None or self.space.estimated:
-            return cov
-        return cov[:-1, :-1]
+        return self.kernel.posterior(self.theta, self.state, self.seed, n_draws)
 
 
-def gaussian_space(problem):
-    """Space of a Gaussian problem."""
-    return Space(problem, {"sigma": "positive" if problem.sigma is None else problem.sigma})
-
-
-def gaussian_theta(space, params, beta):
-    """Theta of a Gaussian model's Params."""
-    raw = [np.log(params.sigma)] if space.estimated else []
-    return Theta(beta, params.factors, np.array(raw))
-
-
-def _probe_spread(problem, step, moments):
+def _probe_spread(space, step, moments):
     if moments.noise is None:
         return None
     # d theta = M^-1 dg, and beta follows theta.
-    inverse = theta_covariance(problem, step.information)
+    inverse = inverse_of_free(space.free, step.information)
     path = np.concatenate([moments.sensitivity, np.eye(len(inverse))]) @ inverse
     return path @ (np.cov(moments.noise.T) / len(moments.noise)) @ path.T
 
@@ -180,7 +162,7 @@ def fit(
     EMResult
     """
     problem, steps = algorithm.space.problem, algorithm.steps()
-    history, trace = [], Trace(problem)
+    history, trace, untold = [], Trace(problem), undetermined(algorithm.space)
 
     def result():
         # Of a copy, so that a glance at the fit leaves it as it is.
@@ -188,7 +170,7 @@ def fit(
         posterior = here.posterior(last, n_draws)
         if posterior.loglik is not None:
             posterior = posterior._replace(loglik=posterior.loglik + log_constant)
-        return finish(collect(here, last, posterior, list(history), trace, stopped))
+        return finish(collect(here, last, posterior, list(history), trace, untold, stopped))
 
     while True:
         end = watch() if watch is not None else None

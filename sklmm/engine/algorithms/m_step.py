@@ -11,10 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sklmm.covariances.unstructured import vech_indices
 from sklmm.engine.linalg.newton import ascent
-from sklmm.engine.theta.params import Params, n_theta, vech_indices
+from sklmm.engine.theta.space import Theta, residual_sd
 
 MIN_SIGMA = 1e-5
+#: The least log sigma.
+MIN_RAW = np.log(MIN_SIGMA)
 SINGULAR_SD = 1e-4
 RAISED_SD = 0.05
 #: Share of the largest information up to which a direction has none (residual and group variance
@@ -31,26 +34,20 @@ class Step(NamedTuple):
     decrement: float
 
 
-def free_mask(problem):
-    """Which entries of theta are estimated."""
-    mask = [np.full(b.r * (b.r + 1) // 2, b.sd is None) for b in problem.blocks]
-    return np.concatenate([*mask, [problem.sigma is None]]).astype(bool)
-
-
-def gradient(params, moments):
-    """dl/dtheta [m]: 2 G_k L_k on the lower triangle, and the gradient in log sigma."""
+def gradient(theta, moments):
+    """dl/dtheta [m]: 2 G_k L_k on the lower triangle, and the gradient in log sigma if that is."""
     parts = []
-    for L, G in zip(params.factors, moments.score, strict=True):
+    for L, G in zip(theta.factors, moments.score, strict=True):
         rows, columns = vech_indices(len(L))
         parts.append(2 * (G @ L)[rows, columns])
-    return np.concatenate([*parts, [moments.score_sigma]])
+    return np.concatenate([*parts, np.full(len(theta.raw), moments.score_sigma)])
 
 
-def observed_information(params, moments):
+def observed_information(theta, moments):
     """Average information less the curvature term 2 G_k in each column of L_k."""
     information = moments.information.copy()
     first = 0
-    for L, G in zip(params.factors, moments.score, strict=True):
+    for L, G in zip(theta.factors, moments.score, strict=True):
         rows, columns = vech_indices(len(L))
         same = columns[:, None] == columns[None, :]
         part = slice(first, first + len(rows))
@@ -59,52 +56,40 @@ def observed_information(params, moments):
     return information
 
 
-def newton_step(problem, params, moments, damping=0.0, information=None):
-    """Newton step with absolute eigenvalues, so that it climbs from a saddle too.
-
-    `information` replaces the observed one where an average over iterations is at hand.
-    """
-    free = free_mask(problem)
-    if params.sigma <= MIN_SIGMA and moments.score_sigma < 0:
+def newton_step(space, theta, moments, damping=0.0):
+    """Newton step with absolute eigenvalues, so that it climbs from a saddle too."""
+    free = space.free
+    if (theta.raw <= MIN_RAW).any() and moments.score_sigma < 0:
         free[-1] = False
-    m = n_theta(params.factors)
-    delta = np.zeros(m)
-    if information is None:
-        information = observed_information(params, moments)
+    delta = np.zeros(space.size)
+    information = observed_information(theta, moments)
     if not free.any():
         return Step(delta, information, 0.0)
-    g = gradient(params, moments)[free]
+    g = gradient(theta, moments)[free]
     step, decrement = ascent(information[np.ix_(free, free)], g, damping, FLAT)
     delta[free] = step * min(1.0, MAX_STEP / max(np.abs(step).max(), 1e-300))
     return Step(delta, information, decrement)
 
 
-def move(params, delta):
-    """Params after a step in theta; columns of L keep a nonnegative diagonal."""
-    factors, first = [], 0
-    for L in params.factors:
-        rows, columns = vech_indices(len(L))
-        new = L.copy()
-        new[rows, columns] += delta[first : first + len(rows)]
-        first += len(rows)
-        factors.append(new * np.where(np.diag(new) < 0, -1.0, 1.0))
-    return Params(tuple(factors), max(float(params.sigma * np.exp(delta[-1])), MIN_SIGMA))
+def move(space, theta, delta):
+    """Theta after a step; columns of L keep a nonnegative diagonal."""
+    moved = space.moved(theta, delta)
+    factors = [L * np.where(np.diag(L) < 0, -1.0, 1.0) for L in moved.factors]
+    return Theta(moved.beta, tuple(factors), np.maximum(moved.raw, MIN_RAW))
 
 
-def em_step(problem, params, moments):
+def em_step(problem, theta, moments):
     """Closed-form EM step: Sigma_k + (2 / J_k) Sigma_k G_k Sigma_k, sigma^2 (1 + g / n)."""
     factors = []
-    for block, L, G in zip(problem.blocks, params.factors, moments.score, strict=True):
+    for block, L, G in zip(problem.blocks, theta.factors, moments.score, strict=True):
         if block.sd is None:
             inner = np.eye(block.r) + 2 / block.n_levels * (L.T @ G @ L)
             values, vectors = np.linalg.eigh(inner)
             inner = (vectors * np.maximum(values, 0.01)) @ vectors.T
             L = L @ np.linalg.cholesky(inner)
         factors.append(L)
-    sigma = params.sigma
-    if problem.sigma is None:
-        sigma = max(sigma * np.sqrt(max(1 + moments.score_sigma / problem.n, 0.01)), MIN_SIGMA)
-    return Params(tuple(factors), float(sigma))
+    raw = theta.raw + 0.5 * np.log(max(1 + moments.score_sigma / problem.n, 0.01))
+    return theta._replace(factors=tuple(factors), raw=np.maximum(raw, MIN_RAW))
 
 
 def is_singular(factor, sigma):
@@ -112,24 +97,22 @@ def is_singular(factor, sigma):
     return np.linalg.svd(factor, compute_uv=False).min() < SINGULAR_SD * sigma
 
 
-def leave_boundary(problem, params, moments):
-    """Params with a variance raised from 0 where the log-likelihood rises with it, else None.
+def leave_boundary(problem, theta, moments):
+    """Theta with a variance raised from 0 where the log-likelihood rises with it, else None.
 
     At L = 0 the gradient in L vanishes whatever the sign of G, so Newton would stop at a saddle.
     """
-    factors, moved = [], False
-    for block, L, G in zip(problem.blocks, params.factors, moments.score, strict=True):
+    factors, moved, sigma = [], False, residual_sd(problem, theta)
+    for block, L, G in zip(problem.blocks, theta.factors, moments.score, strict=True):
         vectors, sizes, _ = np.linalg.svd(L)
-        null = vectors[:, sizes < SINGULAR_SD * params.sigma]
+        null = vectors[:, sizes < SINGULAR_SD * sigma]
         if block.sd is None and null.shape[1]:
             values, turned = np.linalg.eigh(null.T @ G @ null)
             up = (null @ turned)[:, values > 1e-6 * block.n_levels]
             if up.shape[1]:
                 moved = True
                 L = np.linalg.cholesky(
-                    L @ L.T
-                    + (RAISED_SD * params.sigma) ** 2 * (up @ up.T)
-                    + 1e-12 * np.eye(block.r)
+                    L @ L.T + (RAISED_SD * sigma) ** 2 * (up @ up.T) + 1e-12 * np.eye(block.r)
                 )
         factors.append(L)
-    return Params(tuple(factors), params.sigma) if moved else None
+    return theta._replace(factors=tuple(factors)) if moved else None

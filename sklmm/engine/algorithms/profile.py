@@ -15,11 +15,10 @@ coefficient b^T beta the other ones are least squares', which leaves a problem i
 import numpy as np
 from scipy.optimize import brentq, minimize
 
-from sklmm.engine.algorithms.loop import gaussian_theta
 from sklmm.engine.algorithms.m_step import MIN_SIGMA, gradient, is_singular
-from sklmm.engine.posterior.assemble import theta_covariance
-from sklmm.engine.posterior.satterthwaite import coefficient_slopes, displaced, observed
-from sklmm.engine.theta.params import n_theta
+from sklmm.engine.linalg.newton import inverse_of_free
+from sklmm.engine.posterior.satterthwaite import coefficient_slopes, observed
+from sklmm.engine.theta.space import residual_sd
 
 #: Steps outwards, in units of the Wald interval's half width, at which a limit is looked for.
 OUTWARDS = (1.0, 1.5, 2.5, 4.0, 7.0, 12.0, 25.0, 60.0)
@@ -44,40 +43,37 @@ class Profile:
 
     def __init__(self, algorithm, std):
         self.kernel, self.state, self.space = algorithm.kernel, algorithm.state, algorithm.space
-        self.problem, self.seed, self.params = algorithm.problem, algorithm.seed, algorithm.params
+        self.problem, self.seed, self.theta = algorithm.problem, algorithm.seed, algorithm.theta
         self.std = std
-        moments = self._moments(self.params)
+        moments = self._moments(self.theta)
         self.best = moments.loglik
         self.estimate = np.concatenate(
-            [self.problem.coef(moments.beta), self._natural(np.zeros(n_theta(self.params.factors)))]
+            [self.problem.coef(moments.beta), self.space.natural(self.theta)]
         )
-        information = observed(self.kernel, self.params, self.state, self.seed)
-        values, vectors = np.linalg.eigh(theta_covariance(self.problem, information))
+        information = observed(self.space, self.kernel, self.theta, self.state, self.seed)
+        values, vectors = np.linalg.eigh(inverse_of_free(self.space.free, information))
         known = values > 1e-12 * max(values.max(initial=0.0), 1e-300)
         #: theta = theta-hat + root z: z is in standard errors.
         self.root = vectors[:, known] * np.sqrt(values[known])
 
-    def _moments(self, params):
-        return self.kernel.step(params, self.state, self.seed)[0]
+    def _moments(self, theta):
+        return self.kernel.step(theta, self.state, self.seed)[0]
 
-    def _theta(self, delta):
-        params = displaced(self.params, delta)
-        return gaussian_theta(self.space, params, np.zeros(self.space.p))
-
-    def _natural(self, delta):
-        return self.space.natural(self._theta(delta))
+    def at(self, z):
+        """Theta-hat + root z."""
+        return self.space.moved(self.theta, self.root @ z)
 
     def natural_slopes(self, z):
         """D natural / d z at theta-hat + root z."""
-        slopes = self.space.jacobian(self._theta(self.root @ z))[:, self.space.p :]
-        return slopes @ self.root[: slopes.shape[1]]
+        return self.space.jacobian(self.at(z)) @ self.root
 
     def starts(self, start):
         """Where to begin: at `start` and, with a variance of 0, where it is none as well.
 
         At 0 the gradient vanishes, though the profile may rise with the variance.
         """
-        singular = any(is_singular(L, self.params.sigma) for L in self.params.factors)
+        sigma = residual_sd(self.problem, self.theta)
+        singular = any(is_singular(L, sigma) for L in self.theta.factors)
         return [start, start + 1.0] if singular else [start]
 
     @staticmethod
@@ -101,7 +97,8 @@ class Profile:
 
     def units(self):
         """Unit of each SD (the residual one, of its column), correlation (1) and sigma."""
-        sigma, problem, out = self.params.sigma, self.problem, []
+        problem, out = self.problem, []
+        sigma = residual_sd(problem, self.theta)
         for b, A in zip(problem.blocks, problem.z_bases, strict=True):
             out.append(sigma * problem.y_scale * np.linalg.norm(A, axis=1))
             out.append(np.ones(b.r * (b.r - 1) // 2))
@@ -148,7 +145,7 @@ class _OfNatural:
         self.unit = std if (std := profile.std[i]) > 0 else profile.units()[self.i]
 
     def _value(self, z):
-        return self.profile._natural(self.profile.root @ z)[self.i]
+        return self.profile.space.natural(self.profile.at(z))[self.i]
 
     def maximum(self, value, start):
         """(l(value), z there) from a z nearby."""
@@ -192,10 +189,10 @@ class _OfCoefficient:
         row = problem.basis[self.i] * problem.y_scale
 
         def loss(z):
-            base, slope, moments, params = _loss(profile, z)
+            base, slope, moments, theta = _loss(profile, z)
             if moments is None:
                 return base, slope
-            C, changes = coefficient_slopes(profile.kernel.equations(params, profile.state))
+            C, changes = coefficient_slopes(profile.kernel.equations(theta, profile.state))
             variance = row @ C @ row
             away = value - problem.coef(moments.beta)[self.i]
             bend = np.einsum("p,ipq,q->i", row, changes, row)
@@ -211,12 +208,12 @@ class _OfCoefficient:
 
 
 def _loss(profile, z):
-    """(-l, its gradient in z, moments, params) at theta-hat + root z."""
-    params = displaced(profile.params, profile.root @ z)
-    if not MIN_SIGMA < params.sigma < 1 / MIN_SIGMA:
-        return WORST, np.zeros_like(z), None, params
+    """(-l, its gradient in z, moments, theta) at theta-hat + root z."""
+    theta = profile.at(z)
+    if not MIN_SIGMA < residual_sd(profile.problem, theta) < 1 / MIN_SIGMA:
+        return WORST, np.zeros_like(z), None, theta
     try:
-        moments = profile._moments(params)
+        moments = profile._moments(theta)
     except np.linalg.LinAlgError:
-        return WORST, np.zeros_like(z), None, params
-    return -moments.loglik, -gradient(params, moments) @ profile.root, moments, params
+        return WORST, np.zeros_like(z), None, theta
+    return -moments.loglik, -gradient(theta, moments) @ profile.root, moments, theta

@@ -74,28 +74,27 @@ class CGKernel(GaussianKernel):
         weights = np.r_[np.ones(f), np.full(n_probes, 1 / max(n_probes, 1))]
         return _State(cross, probes, weights, f)
 
-    def eliminate(self, params, state, tol=None):
+    def eliminate(self, factors, s2, state, tol=None):
         """S by products."""
         tol = self.tol if tol is None else tol
-        s2 = params.sigma**2
-        return Iterative(state.cross, params.factors, s2, state.warm, tol, self.max_iter)
+        return Iterative(state.cross, factors, s2, state.warm, tol, self.max_iter)
 
-    def tolerance(self, params, state):
+    def tolerance(self, factors, sigma, state):
         """Of a step's solves: below the square of the last one, which Newton's next will be.
 
         An error of the solution counts for more in Z^T P y and in the traces where the rows know
         the effects well.
         """
-        theta = np.concatenate([*(L.ravel() for L in params.factors), [params.sigma]])
+        theta = np.concatenate([*(L.ravel() for L in factors), [sigma]])
         before, state.theta = state.theta, theta
         if before is None:
             return self.tol
-        moved = np.abs(theta - before).max() / params.sigma
+        moved = np.abs(theta - before).max() / sigma
         known = [
             np.einsum("ba,jbc,ca->", L, b.crossprod, L) / b.n_levels
-            for L, b in zip(params.factors, state.cross.problem.blocks, strict=True)
+            for L, b in zip(factors, state.cross.problem.blocks, strict=True)
         ]
-        loose = min(moved**2 / 100, LOOSEST) / (1 + max(known, default=0.0) / params.sigma**2)
+        loose = min(moved**2 / 100, LOOSEST) / (1 + max(known, default=0.0) / sigma**2)
         return max(float(loose), self.tol)
 
     def traces(self, state, equations):

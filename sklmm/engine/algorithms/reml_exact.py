@@ -23,9 +23,9 @@ class ExactKernel(GaussianKernel):
         """Cross-products, computed once."""
         return _State(Cross(problem))
 
-    def eliminate(self, params, state, tol=None):
+    def eliminate(self, factors, s2, state, tol=None):
         """S factorised."""
-        return Dense(state.cross, params.factors, params.sigma**2)
+        return Dense(state.cross, factors, s2)
 
     def traces(self, state, equations):
         """Exactly."""

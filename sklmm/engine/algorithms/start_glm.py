@@ -87,7 +87,7 @@ def _parameters(joint, theta, x, equations):
     eta = problem.X[rows] @ beta[:, 0]
     eta += 0.0 if problem.offset is None else problem.offset[rows]
     variance = np.zeros(len(rows))
-    precision = precision_blocks(equations.problem, equations.params)
+    precision = precision_blocks(equations.problem, equations.factors)
     for L, u, H, b in zip(theta.factors, parts, precision, problem.blocks, strict=True):
         z = b.z[rows] @ L
         eta += np.einsum("na,na->n", z, u[b.refs[rows], :, 0])
@@ -125,7 +125,7 @@ def _spread(theta, x, equations):
     """
     layout, problem = equations.layout, equations.problem
     beta, parts = layout.split(x[:, None])
-    precision = precision_blocks(problem, equations.params)
+    precision = precision_blocks(problem, equations.factors)
     factors, effects = [], []
     for L, u, H, block in zip(theta.factors, parts, precision, problem.blocks, strict=True):
         new = L

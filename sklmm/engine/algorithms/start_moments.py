@@ -16,7 +16,7 @@ columns count as effects of one more term.
 import numpy as np
 from scipy.optimize import nnls
 
-from sklmm.engine.theta.params import Params
+from sklmm.engine.theta.space import Theta
 
 N_PASSES = 2
 #: Least SD of a term, as a share of sigma, and least sigma as one of y's SD: Newton wants a slope.
@@ -29,7 +29,7 @@ MOST_EXPLAINED = 0.5
 
 
 def moment_start(cross):
-    """Params to start from; pinned SDs stay as they are."""
+    """Theta to start from; pinned SDs stay as they are."""
     problem, blocks = cross.problem, cross.problem.blocks
     pinned = [b.sd for b in blocks for _ in range(b.r)]
     if cross.columns is not None:
@@ -53,7 +53,8 @@ def moment_start(cross):
     for b, A in zip(blocks, problem.z_bases, strict=True):
         factors.append(_uncorrelated(sds[: b.r], A))
         sds = sds[b.r :]
-    return Params(tuple(factors), float(sds[-1]))
+    raw = np.log(sds[-1:]) if problem.sigma is None else np.zeros(0)
+    return Theta(np.zeros(0), tuple(factors), raw)
 
 
 def _uncorrelated(sds, basis):

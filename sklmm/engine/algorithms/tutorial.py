@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sklmm.engine.algorithms.loop import EMStep, fit, gaussian_space, gaussian_theta
+from sklmm.engine.algorithms.loop import EMStep, fit
 from sklmm.engine.algorithms.reml_cg import CGKernel
 from sklmm.engine.runtime.tensorflow import check_device, compiled, tf
 from sklmm.engine.runtime.tfp_graph import joint_distribution, tfp
-from sklmm.engine.theta.params import Params
+from sklmm.engine.theta.space import Space, Theta
 
 DTYPE = tf.float32
 
@@ -78,7 +78,6 @@ class _State:
     pinned: tuple
     total: list
     n_total: int = 0
-    beta: np.ndarray | None = None
     device: str | None = None
 
 
@@ -89,7 +88,7 @@ class AdamLoop:
 
     def __init__(self, problem, e_step, m_step, device, max_iter, seed):
         self.problem = problem
-        self.space = gaussian_space(problem)
+        self.space = Space.gaussian(problem)
         self.e_step = e_step
         self.n_chains = e_step.n_chains or 1
         self.m_step = m_step
@@ -144,14 +143,13 @@ class AdamLoop:
             for iteration in range(1, self.max_iter + 1):
                 b, accepted = self._transitions(state, raw, b, settings, rng, e.n_steps)
                 loss, gradient = adam_gradient(state.data, _read(raw), state.pinned, b)
-                params, beta = self._params(raw, state)
+                theta = self._theta(raw, state)
                 draw = tuple(part.numpy()[0].astype(np.float64) for part in b)
                 self._keep(state, iteration, b)
                 optimizer.apply_gradients(zip(gradient, variables, strict=True))
-                self.params, _ = self._params(raw, state)
-                state.beta = raw[0].numpy().astype(np.float64)
+                self.theta = self._theta(raw, state)
                 yield EMStep(
-                    theta=gaussian_theta(self.space, params, beta),
+                    theta=theta,
                     loss=float(loss),
                     loglik=np.nan,
                     decrement=np.nan,
@@ -161,7 +159,7 @@ class AdamLoop:
                         "left": self.max_iter - iteration,
                     },
                     done=False,
-                    estimate=gaussian_theta(self.space, self.params, state.beta),
+                    estimate=self.theta,
                     covariance=None,
                     spread=None,
                 )
@@ -172,10 +170,11 @@ class AdamLoop:
             state.data, _read(raw), state.pinned, b, *settings, seed, tf.constant(n_steps)
         )
 
-    def _params(self, raw, state):
+    def _theta(self, raw, state):
         beta, factors, sigma = _values(_read(raw), state.pinned)
         factors = tuple(np.asarray(L, np.float64) for L in factors)
-        return Params(factors, float(sigma)), np.asarray(beta, np.float64)
+        raw_sigma = [np.log(float(sigma))] if self.space.estimated else []
+        return Theta(np.asarray(beta, np.float64), factors, np.array(raw_sigma))
 
     def _keep(self, state, iteration, b):
         """Sum the draws of the second half, for the posterior means."""
@@ -188,13 +187,13 @@ class AdamLoop:
         state, seed = self.state, self.seed
         equations = CGKernel()
         posterior = equations.posterior(
-            self.params, equations.init(state.problem, seed), seed, n_draws
+            self.theta, equations.init(state.problem, seed), seed, n_draws
         )
         if not state.n_total:
             # Stopped in the first half, whose draws are left out.
-            return posterior._replace(beta=state.beta)
+            return posterior._replace(beta=self.theta.beta)
         effects = tuple(t / state.n_total for t in state.total)
-        return posterior._replace(beta=state.beta, effects=effects)
+        return posterior._replace(beta=self.theta.beta, effects=effects)
 
 
 def _read(raw):

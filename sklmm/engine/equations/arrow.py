@@ -97,24 +97,24 @@ class Border:
             yield start
             start += problem.blocks[k].n_levels * problem.blocks[k].r
 
-    def lift(self, problem, params, array):
+    def lift(self, problem, factors, array):
         """Lambda_F^T along the last axis."""
         out = array.copy()
         for k, start in self.starts.items():
-            b, L = problem.blocks[k], params.factors[k]
+            b, L = problem.blocks[k], factors[k]
             part = slice(start, start + b.n_levels * b.r)
             shaped = array[..., part].reshape(*array.shape[:-1], b.n_levels, b.r)
             out[..., part] = (shaped @ L).reshape(*array.shape[:-1], -1)
         return out
 
-    def system(self, problem, params, dtype=np.float64):
-        """System at `params`, levels padded to their buckets."""
-        layout, precision = self.layout, params.sigma**-2
+    def system(self, problem, factors, dtype=np.float64):
+        """System at `factors`, levels padded to their buckets."""
+        layout, precision = self.layout, 1.0
         multiple = max(len(problem.blocks) - len(self.small), 1)
-        square = self.lift(problem, params, self.lift(problem, params, self.square).T) * precision
+        square = self.lift(problem, factors, self.lift(problem, factors, self.square).T) * precision
         square[np.arange(problem.p, self.f), np.arange(problem.p, self.f)] += 1.0
         blocks, border = [], []
-        for k, H in enumerate(precision_blocks(problem, params, multiple)):
+        for k, H in enumerate(precision_blocks(problem, factors, multiple)):
             J, r = layout.shapes[k]
             padded = np.zeros((J, r, r))
             edge = np.zeros((J, r, self.f))
@@ -122,8 +122,8 @@ class Border:
                 inverse = invert(H)
                 padded[:] = np.eye(r)
                 padded[: len(H)] = inverse
-                cross = self.lift(problem, params, self.cross[k]) * precision
-                edge[: len(H)] = np.einsum("ba,jbf->jaf", params.factors[k], cross)
+                cross = self.lift(problem, factors, self.cross[k]) * precision
+                edge[: len(H)] = np.einsum("ba,jbf->jaf", factors[k], cross)
                 square -= np.einsum(
                     "jaf,jab,jbg->fg", edge[: len(H)], inverse, edge[: len(H)], optimize=True
                 )
@@ -131,7 +131,7 @@ class Border:
             border.append(edge.reshape(J * r, self.f))
         border = np.concatenate([np.zeros((problem.p, self.f)), *border])
         return System(
-            tuple(tf.constant(L, dtype) for L in params.factors),
+            tuple(tf.constant(L, dtype) for L in factors),
             tf.constant(precision, dtype),
             tuple(k in self.small for k in range(len(blocks))),
             tuple(blocks),

@@ -33,7 +33,7 @@ class Marginal(NamedTuple):
 
 def marginal(equations):
     """`Marginal` of `latent.Equations`."""
-    layout, factors = equations.layout, equations.params.factors
+    layout, factors = equations.layout, equations.factors
     place, p = np.flatnonzero(layout.border), layout.p
     f = len(place)
     units = np.zeros((layout.size, f))

@@ -16,11 +16,11 @@ from sklmm.engine.linalg.blocks import block_diagonal
 class Eliminated:
     """C of a problem with the weights of its rows in it, at some factors."""
 
-    def __init__(self, rows, problem, params):
-        self.rows, self.problem, self.factors = rows, problem, params.factors
+    def __init__(self, rows, problem, factors):
+        self.rows, self.problem, self.factors = rows, problem, factors
         self.cross = cross = Cross(problem)
-        self.H = Dense(cross, params.factors, 1.0)
-        self.joint = GaussianEquations(params, cross, self.H)
+        self.H = Dense(cross, factors, 1.0)
+        self.joint = GaussianEquations(factors, 1.0, cross, self.H)
         self.p, self.place = problem.p, rows.places(cross)
 
     def solve(self, right, tol=None):

@@ -20,7 +20,7 @@ from sklmm.engine.equations.score import (
     rescaled,
     working_effects,
 )
-from sklmm.engine.theta.params import n_theta
+from sklmm.engine.theta.space import residual_sd
 from sklmm.result import own_sds
 
 
@@ -31,18 +31,17 @@ class Equations:
     to `probes` [Q_R, c].
     """
 
-    def __init__(self, params, cross, H, probes=None):
-        s2 = params.sigma**2
-        self.params, self.cross, self.H, self.s2 = params, cross, H, s2
-        self.R = cross.lift(params.factors, cross.F, transpose=True) / s2  # H_uX
-        ly = cross.lift(params.factors, cross.zy, transpose=True) / s2
+    def __init__(self, factors, s2, cross, H, probes=None):
+        self.factors, self.cross, self.H, self.s2 = factors, cross, H, s2
+        self.R = cross.lift(factors, cross.F, transpose=True) / s2  # H_uX
+        ly = cross.lift(factors, cross.zy, transpose=True) / s2
         right = np.column_stack([self.R, ly])
         if probes is None:
             solved = H.solve(right, "data")
         else:
             solved, self.probed = H.solve(right, "data", probes)
         self.HR, Hy = solved[:, :-1], solved[:, -1]
-        b = cross.lift(params.factors, self.HR)
+        b = cross.lift(factors, self.HR)
         self.GHR = cross.product(b)
         # X^T V^-1 X, in a form that is positive whatever the solver's error.
         random = self.HR[: cross.n_random]
@@ -53,7 +52,7 @@ class Equations:
         self.u = Hy - self.HR @ self.beta
         # Of the effects: coefficients of sparse columns have no prior.
         self.uu = float(np.sum(self.u[: cross.n_random] ** 2))
-        b = cross.lift(params.factors, self.u)
+        b = cross.lift(factors, self.u)
         zwr = cross.zy - cross.F @ self.beta - cross.product(b)
         xwr = cross.xy - cross.xx @ self.beta - cross.F.T @ b
         self.c = zwr / s2  # Z^T P y
@@ -73,22 +72,23 @@ class Equations:
     def information(self, u, c):
         """AI = q^T P q / 2 and d beta / d theta = -(X^T V^-1 X)^-1 X^T V^-1 q.
 
-        The working vectors of AI-REML (Gilmour, Thompson & Cullis 1995) are q = [Z a, 2 r].
+        The working vectors of AI-REML (Gilmour, Thompson & Cullis 1995) are q = [Z a, 2 r], the
+        last one where sigma is estimated.
         """
-        cross, factors = self.cross, self.params.factors
-        m = n_theta(factors)
-        A = np.zeros((cross.Q, m - 1))
+        cross, factors = self.cross, self.factors
+        effects = [working_effects(L, uj, cj) for L, uj, cj in zip(factors, u, c, strict=True)]
+        A = np.zeros((cross.Q, sum(a.shape[2] for a in effects)))
         first = 0
-        for s, L, uj, cj in zip(cross.slices, factors, u, c, strict=True):
-            a = working_effects(L, uj, cj)
+        for s, a in zip(cross.slices, effects, strict=True):
             A[s, first : first + a.shape[2]] = a.reshape(-1, a.shape[2])
             first += a.shape[2]
-        zq = np.column_stack([cross.product(A), 2 * self.s2 * self.c])
-        xq = np.column_stack([cross.F.T @ A, np.zeros(cross.p)])
-        qq = np.empty((m, m))
-        qq[:-1, :-1] = A.T @ zq[:, :-1]
-        qq[-1, :-1] = qq[:-1, -1] = A.T @ zq[:, -1]
-        qq[-1, -1] = 4 * self.sse
+        zq, xq = cross.product(A), cross.F.T @ A
+        qq = A.T @ zq
+        if cross.problem.sigma is None:
+            zr = 2 * self.s2 * self.c
+            both = (A.T @ zr)[:, None]
+            qq = np.block([[qq, both], [both.T, np.array([[4 * self.sse]])]])
+            zq, xq = np.column_stack([zq, zr]), np.column_stack([xq, np.zeros(cross.p)])
         lq = cross.lift(factors, zq, transpose=True)
         beta, v = self.solve(xq / self.s2, lq / self.s2, "information")
         information = 0.5 * (qq - xq.T @ beta - lq.T @ v) / self.s2
@@ -105,15 +105,16 @@ class GaussianKernel(Kernel):
     """Moments and posterior; subclasses eliminate, and find the traces."""
 
     @abstractmethod
-    def eliminate(self, params, state, tol=None):
-        """The `Elimination` at `params`, its solves to `tol` or as accurate as they are."""
+    def eliminate(self, factors, s2, state, tol=None):
+        """The `Elimination` at theta, its solves to `tol` or as accurate as they are."""
 
-    def equations(self, params, state):
-        """The mixed-model equations at `params`, solved to the kernel's own tolerance."""
-        return Equations(params, state.cross, self.eliminate(params, state))
+    def equations(self, theta, state):
+        """The mixed-model equations at theta, solved to the kernel's own tolerance."""
+        factors, s2 = theta.factors, residual_sd(state.cross.problem, theta) ** 2
+        return Equations(factors, s2, state.cross, self.eliminate(factors, s2, state))
 
-    def tolerance(self, params, state):
-        """That of a step."""
+    def tolerance(self, factors, sigma, state):
+        """The tolerance of a step's solves, or None where they are as accurate as they are."""
         return None
 
     @abstractmethod
@@ -136,18 +137,19 @@ class GaussianKernel(Kernel):
         quadratic = equations.sse / equations.s2 + equations.uu
         return float(-0.5 * (dof * np.log(2 * np.pi * problem.y_scale**2) + log_det + quadratic))
 
-    def step(self, params, state, seed):
-        """Moments at `params`."""
-        problem = state.cross.problem
-        H = self.eliminate(params, state, self.tolerance(params, state))
-        eq = Equations(params, state.cross, H, state.probes)
+    def step(self, theta, state, seed):
+        """Moments at `theta`."""
+        problem, factors = state.cross.problem, theta.factors
+        sigma = residual_sd(problem, theta)
+        H = self.eliminate(factors, sigma**2, state, self.tolerance(factors, sigma, state))
+        eq = Equations(factors, sigma**2, state.cross, H, state.probes)
         u, c = state.cross.blocks(eq.u), state.cross.blocks(eq.c)
         traces, deviations = self.traces(state, eq)
         if problem.reml and state.cross.p:
             own = [np.einsum("jaq,jbq->ab", D, D) for D in eq.projected_columns()]
             traces = [K - D for K, D in zip(traces, own, strict=True)]
         score, trace = [], 0.0
-        for K, L, cj in zip(traces, params.factors, c, strict=True):
+        for K, L, cj in zip(traces, factors, c, strict=True):
             score.append(0.5 * (np.einsum("ja,jb->ab", cj, cj) - K))
             trace += np.trace(L.T @ K @ L)
         dof = problem.n - problem.rank * problem.reml
@@ -159,8 +161,8 @@ class GaussianKernel(Kernel):
             score_sigma=eq.sse / eq.s2 - (dof - trace),
             information=information,
             loglik=self.loglik(eq),
-            noise=None if deviations is None else noise(params, deviations),
-            loss=joint_loss(problem, params.factors, loss),
+            noise=None if deviations is None else noise(theta, deviations),
+            loss=joint_loss(problem, factors, loss),
             sensitivity=state.cross.embed(sensitivity),
         )
         return moments, state, self.info(eq)
@@ -169,15 +171,15 @@ class GaussianKernel(Kernel):
         """What `history_` tells of a step."""
         return {}
 
-    def posterior(self, params, state, seed, n_draws):
+    def posterior(self, theta, state, seed, n_draws):
         """Exact root of the posterior covariance where p + Q <= n_draws, else from draws.
 
         The draws' covariance of the coefficients, and each effect's variance given them, are made
         exact; what stays random is the correlation of effects.
         """
         cross = state.cross
-        p, Q, factors = cross.p, cross.Q, params.factors
-        eq = self.equations(params, state)
+        p, Q, factors = cross.p, cross.Q, theta.factors
+        eq = self.equations(theta, state)
         if few := p + Q <= n_draws:
             x, e = np.split(np.eye(p + Q), [p])
         else:
@@ -240,11 +242,11 @@ def columns_posterior(eq, beta, root, few):
     return beta, back @ both @ back.T, (mean, std, draws)
 
 
-def noise(params, deviations):
+def noise(theta, deviations):
     """Errors [S, m] of the gradient in theta from those of the traces."""
     out, total = [], 0.0
-    for L, deviation in zip(params.factors, deviations, strict=True):
+    for L, deviation in zip(theta.factors, deviations, strict=True):
         columns, rows = np.triu_indices(len(L))
         out.append(-np.einsum("sab,bd->sad", deviation, L)[:, rows, columns])
         total = total + np.einsum("ba,sbc,ca->s", L, deviation, L)
-    return np.column_stack([*out, total])
+    return np.column_stack([*out, total] if len(theta.raw) else out)

@@ -63,10 +63,9 @@ class Layout:
         return np.concatenate(columns)
 
 
-def precision_blocks(problem, params, multiple=1):
-    """multiple * L_k^T Z_j^T w Z_j L_k / sigma^2 + I: C's diagonal blocks, [n_levels, r, r]."""
-    scale = multiple / params.sigma**2
+def precision_blocks(problem, factors, multiple=1):
+    """multiple * L_k^T Z_j^T w Z_j L_k + I: C's diagonal blocks at s2 = 1, [n_levels, r, r]."""
     return [
-        np.einsum("ba,jbc,cd->jad", L, b.crossprod, L, optimize=True) * scale + np.eye(b.r)
-        for b, L in zip(problem.blocks, params.factors, strict=True)
+        np.einsum("ba,jbc,cd->jad", L, b.crossprod, L, optimize=True) * multiple + np.eye(b.r)
+        for b, L in zip(problem.blocks, factors, strict=True)
     ]

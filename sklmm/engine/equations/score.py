@@ -9,12 +9,12 @@ A kernel returns the gradient of the (restricted) log-likelihood l as Fisher's i
 
     G_k = dl / dSigma_k,     g = dl / dlog(sigma),
 
-and the average information of theta = (vech L_1, ..., vech L_K, log sigma)
-(Gilmour, Thompson & Cullis 1995, Biometrics 51, 1440-1450). The EM step is a function of G_k:
-Sigma_k + (2 / J_k) Sigma_k G_k Sigma_k, so one `Moments` serves both M-steps.
+and the average information of theta = (vech L_1, ..., vech L_K, log sigma), without log sigma
+where it is pinned (Gilmour, Thompson & Cullis 1995, Biometrics 51, 1440-1450). The EM step is a
+function of G_k: Sigma_k + (2 / J_k) Sigma_k G_k Sigma_k, so one `Moments` serves both M-steps.
 
 A kernel is ``init(problem, seed) -> state`` and
-``step(params, state, seed) -> (moments, state, info)``.
+``step(theta, state, seed) -> (moments, state, info)``.
 """
 
 from abc import ABC, abstractmethod
@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sklmm.engine.theta.params import vech_indices
+from sklmm.covariances.unstructured import vech_indices
 
 
 class Moments(NamedTuple):
@@ -85,11 +85,11 @@ class Kernel(ABC):
         """State for a problem: what is computed, and drawn, once for all steps."""
 
     @abstractmethod
-    def step(self, params, state, seed):
-        """(moments, state, info) at `params`; `info` is a dict for `history_`."""
+    def step(self, theta, state, seed):
+        """(moments, state, info) at `theta`; `info` is a dict for `history_`."""
 
     @abstractmethod
-    def posterior(self, params, state, seed, n_draws):
+    def posterior(self, theta, state, seed, n_draws):
         """Posterior at the estimate."""
 
 

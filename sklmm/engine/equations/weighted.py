@@ -17,7 +17,6 @@ from sklmm.engine.equations.elimination import Dense
 from sklmm.engine.equations.henderson import Equations as GaussianEquations
 from sklmm.engine.latent.small import Factorised
 from sklmm.engine.rows.standardize import reweighted
-from sklmm.engine.theta.params import Params
 
 SOLVE_TOL = 1e-6
 EXACT_TOL = 1e-10
@@ -29,13 +28,13 @@ class Equations:
 
     def __init__(self, latent, theta, weights):
         self.latent, self.layout = latent, latent.layout
-        self.params = Params(tuple(theta.factors), 1.0)
+        self.factors = tuple(theta.factors)
         self.problem = reweighted(latent.problem, weights)
 
     def with_factors(self, factors):
         """The equations at other factors, with the same weights."""
         out = copy(self)
-        out.params = Params(tuple(factors), 1.0)
+        out.factors = tuple(factors)
         for name in ("system", "marginal", "_solver"):
             vars(out).pop(name, None)
         return out
@@ -50,7 +49,7 @@ class Equations:
     @cached_property
     def system(self):
         """The operator's arrays."""
-        return self.border.system(self.problem, self.params)
+        return self.border.system(self.problem, self.factors)
 
     @cached_property
     def marginal(self):
@@ -64,8 +63,8 @@ class Equations:
 
             return CompiledSolver(self)
         if not self.latent.rows.dense:
-            return Eliminated(self.latent.rows, self.problem, self.params)
-        return Factorised(self.latent.rows, self.params.factors, self.problem.weights)
+            return Eliminated(self.latent.rows, self.problem, self.factors)
+        return Factorised(self.latent.rows, self.factors, self.problem.weights)
 
     def factorised(self):
         """Itself, factorised: LinAlgError where C is not positive."""
@@ -101,8 +100,8 @@ class Equations:
             return None
         cross = Cross(self.problem)
         try:
-            H = Dense(cross, self.params.factors, 1.0)
-            S = GaussianEquations(self.params, cross, H).S_factor
+            H = Dense(cross, self.factors, 1.0)
+            S = GaussianEquations(self.factors, 1.0, cross, H).S_factor
         except np.linalg.LinAlgError:
             return None
         return H.log_det + 2 * float(np.log(np.diag(S)).sum())

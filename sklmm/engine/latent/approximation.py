@@ -9,11 +9,11 @@ dm / dtheta = C^-1 d (gradient in x) / dtheta, one solve against it.
 
 import numpy as np
 
+from sklmm.covariances.unstructured import vech_indices
 from sklmm.engine.equations.weighted import Equations
 from sklmm.engine.graphs import graphs
 from sklmm.engine.latent.small import safe_weights
 from sklmm.engine.linalg.newton import STEP
-from sklmm.engine.theta.params import vech_indices
 
 #: Newton's decrement at x below which what is left of the way to the mode is of second order.
 NEAR = 1e-4

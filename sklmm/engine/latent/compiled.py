@@ -5,7 +5,6 @@ import numpy as np
 from sklmm.engine.latent.chains import balanced, mean_information
 from sklmm.engine.latent.complete_data import (
     Arrays,
-    Point,
     complete_scores,
     laplace_scores,
     latent_gradient,
@@ -13,6 +12,7 @@ from sklmm.engine.latent.complete_data import (
 from sklmm.engine.linalg.newton import STEP
 from sklmm.engine.rows.tensors import tensors
 from sklmm.engine.runtime.tensorflow import tf
+from sklmm.engine.theta.space import Theta
 
 FEW_DRAWS = 4
 
@@ -38,9 +38,9 @@ class CompiledLatent:
         """The same in float32, for the sampler."""
         return self._arrays(np.float32)
 
-    def point(self, theta, dtype=np.float64):
-        """theta as tensors."""
-        return Point(
+    def tensors_of(self, theta, dtype=np.float64):
+        """Theta of tensors."""
+        return Theta(
             tf.constant(theta.beta, dtype),
             tuple(tf.constant(L, dtype) for L in theta.factors),
             tf.constant(theta.raw, dtype),
@@ -52,7 +52,7 @@ class CompiledLatent:
         value, gradient, weights = latent_gradient(
             latent.like,
             self.arrays,
-            self.point(theta),
+            self.tensors_of(theta),
             tuple(latent.layout.shapes),
             tf.constant(x),
             tf.constant(delta),
@@ -73,7 +73,7 @@ class CompiledLatent:
         value, score = function(
             latent.like,
             self.arrays,
-            self.point(theta),
+            self.tensors_of(theta),
             field,
             tf.constant(x),
             tf.constant(delta),

@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sklmm.covariances.unstructured import vech_indices
 from sklmm.engine.latent.reparametrization import lift_columns, move
 from sklmm.engine.rows.tensors import to_rows
 from sklmm.engine.runtime.tensorflow import compiled, tf
-from sklmm.engine.theta.params import vech_indices
 
 
 class Arrays(NamedTuple):
@@ -27,20 +27,12 @@ class Arrays(NamedTuple):
     offset: object
 
 
-class Point(NamedTuple):
-    """theta as tensors."""
-
-    beta: object
-    factors: tuple
-    raw: object
-
-
-def _changes(point, delta):
+def _changes(theta, delta):
     """beta, factors and raw [..., C] at theta + delta [m, C], and the factors' changes."""
-    p = point.beta.shape[0]
-    beta, first = point.beta[:, None] + delta[:p], p
+    p = theta.beta.shape[0]
+    beta, first = theta.beta[:, None] + delta[:p], p
     factors, changes = [], []
-    for L in point.factors:
+    for L in theta.factors:
         r = L.shape[0]
         rows, columns = vech_indices(r)
         place = np.zeros((r * r, len(rows)))
@@ -50,7 +42,7 @@ def _changes(point, delta):
         changes.append(change)
         factors.append(L[:, :, None] + change)
         first += len(rows)
-    return beta, factors, point.raw[:, None] + delta[first:], changes
+    return beta, factors, theta.raw[:, None] + delta[first:], changes
 
 
 def _eta(arrays, beta, factors, x, shapes):
@@ -67,11 +59,11 @@ def _linear(arrays, beta, factors, x, shapes):
     return arrays.fixed @ beta + to_rows(arrays.data, x[:p], effects)
 
 
-def _undisplaced(like, arrays, point, x, delta, shapes):
+def _undisplaced(like, arrays, theta, x, delta, shapes):
     """(eta, raw) at delta = 0 for custom densities, which are expanded about it, else None."""
     if like.distribution is None:
         return None
-    beta, factors, raw, _ = _changes(point, tf.zeros_like(delta))
+    beta, factors, raw, _ = _changes(theta, tf.zeros_like(delta))
     return _eta(arrays, beta, factors, x, shapes), raw
 
 
@@ -107,13 +99,13 @@ def _gradient(function, variable):
 
 
 @compiled
-def complete_scores(like, arrays, point, field, x, delta):
+def complete_scores(like, arrays, theta, field, x, delta):
     """log p(y, x) [C] and its score in theta [m, C], at draws x [P, C] moved by delta [m, C]."""
     p, shapes = arrays.data.X.shape[1], _shapes(field)
-    undisplaced = _undisplaced(like, arrays, point, x, delta, shapes)
+    undisplaced = _undisplaced(like, arrays, theta, x, delta, shapes)
 
     def value(delta):
-        beta, factors, raw, changes = _changes(point, delta)
+        beta, factors, raw, changes = _changes(theta, delta)
         moved, log_det = move(field, changes, x, delta, p)
         eta = _eta(arrays, beta, factors, moved, shapes)
         likelihood = _log_likelihood(like, arrays, eta, raw, undisplaced)
@@ -123,7 +115,7 @@ def complete_scores(like, arrays, point, field, x, delta):
 
 
 @compiled
-def laplace_scores(like, arrays, point, field, deviations, delta):
+def laplace_scores(like, arrays, theta, field, deviations, delta):
     """As `complete_scores`, for the quadratic expansion about the mode m = field.centre.
 
         log p(y, m) - (d^T C d) / 2,    C = Z^T W(eta_hat) Z + I,
@@ -133,10 +125,10 @@ def laplace_scores(like, arrays, point, field, deviations, delta):
     """
     p, shapes = arrays.data.X.shape[1], _shapes(field)
     tiled = tf.repeat(field.centre[:, None], tf.shape(delta)[1], axis=1)
-    undisplaced = _undisplaced(like, arrays, point, tiled, delta, shapes)
+    undisplaced = _undisplaced(like, arrays, theta, tiled, delta, shapes)
 
     def value(delta):
-        beta, factors, raw, changes = _changes(point, delta)
+        beta, factors, raw, changes = _changes(theta, delta)
         mode = field.centre[:, None] + field.shift @ delta
         still = field._replace(shift=tf.zeros_like(field.shift), centre=0 * field.centre)
         d, log_det = move(still, changes, deviations, delta, p)
@@ -156,11 +148,11 @@ def laplace_scores(like, arrays, point, field, deviations, delta):
 
 
 @compiled
-def latent_gradient(like, arrays, point, shapes, x, delta):
+def latent_gradient(like, arrays, theta, shapes, x, delta):
     """log p(y, x) [C], its gradient in x [P, C], and W's weights [n_rows, C], at theta + delta."""
     p = arrays.data.X.shape[1]
-    beta, factors, raw, _ = _changes(point, delta)
-    undisplaced = _undisplaced(like, arrays, point, x, delta, shapes)
+    beta, factors, raw, _ = _changes(theta, delta)
+    undisplaced = _undisplaced(like, arrays, theta, x, delta, shapes)
 
     def value(x):
         eta = _eta(arrays, beta, factors, x, shapes)

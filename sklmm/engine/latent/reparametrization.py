@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sklmm.covariances.unstructured import vech_indices
 from sklmm.engine.equations.arrow import (
     border_of,
     flatten,
@@ -28,7 +29,6 @@ from sklmm.engine.equations.arrow import (
 from sklmm.engine.equations.layout import precision_blocks
 from sklmm.engine.linalg.blocks import invert
 from sklmm.engine.runtime.tensorflow import tf
-from sklmm.engine.theta.params import vech_indices
 
 
 class Field(NamedTuple):
@@ -53,10 +53,10 @@ class Field(NamedTuple):
 
 def make_field(equations, space, shift, push, centre):
     """Field of `latent.Equations` at one theta about `centre` [P]."""
-    layout, factors = equations.layout, equations.params.factors
+    layout, factors = equations.layout, equations.factors
     border = equations.marginal
     slope, curve = np.zeros(space.size), np.zeros((space.size, space.size))
-    precision = precision_blocks(equations.problem, equations.params)
+    precision = precision_blocks(equations.problem, equations.factors)
     crossprod, inverses, of_border, first = [], [], {}, space.p
     for k, (block, S) in enumerate(zip(equations.problem.blocks, precision, strict=True)):
         J, r = layout.shapes[k]

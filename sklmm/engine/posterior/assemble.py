@@ -2,19 +2,13 @@
 
 import numpy as np
 
-from sklmm.engine.algorithms.m_step import MIN_SIGMA, free_mask, is_singular
-from sklmm.engine.linalg.newton import inverse_of_free
+from sklmm.engine.algorithms.m_step import MIN_SIGMA, is_singular
 from sklmm.result import EMResult, Status
 
 MAX_TRACE = 512
 MAX_TRACE_NUMBERS = 4_000_000
 #: Share of a variance that a negative part of theta's covariance may take away.
 INDEFINITE = 0.01
-
-
-def theta_covariance(problem, information):
-    """Inverse information [m, m] of the free entries of theta, 0 for the pinned ones."""
-    return inverse_of_free(free_mask(problem), information)
 
 
 class Trace:
@@ -90,8 +84,11 @@ def perfect(problem, parameters):
     )
 
 
-def collect(algorithm, last, posterior, history, trace, stopped=False):
-    """EMResult in the table's units; `stopped` before the algorithm was done."""
+def collect(algorithm, last, posterior, history, trace, undetermined, stopped=False):
+    """EMResult in the table's units; `stopped` before the algorithm was done.
+
+    `undetermined` [n_natural] are `identify`'s.
+    """
     space, theta = algorithm.space, last.estimate
     problem = space.problem
     p, q = problem.p, len(problem.basis)
@@ -102,7 +99,6 @@ def collect(algorithm, last, posterior, history, trace, stopped=False):
     if posterior.beta_cov is not None:
         cov[:p, :p] = posterior.beta_cov
     natural_cov = jacobian @ cov @ jacobian.T
-    undetermined = space.undetermined
     unknown = undetermined | _without_error(space, theta, last.covariance)
     unknown = np.concatenate([problem.dropped, unknown])
     untold = indefinite(last.covariance, jacobian) & ~unknown

@@ -14,7 +14,7 @@ def posterior_from_draws(equations, mean, beta_columns, draws):
     The effects' SDs are Rao-Blackwellised: Var(u_j) = H_jj^-1 + Var(E[u_j | the rest]), the first
     exact and the second small (Siden, Lindgren, Bolin & Villani 2018, J. Comput. Graph. Stat. 27).
     """
-    problem, layout, params = equations.problem, equations.layout, equations.params
+    problem, layout, factors = equations.problem, equations.layout, equations.factors
     p = problem.p
     beta_cov, _ = layout.split(beta_columns)
     beta_cov = (beta_cov + beta_cov.T) / 2
@@ -25,23 +25,22 @@ def posterior_from_draws(equations, mean, beta_columns, draws):
     _, own = layout.split(given_beta)
     _, pull = layout.split(equations.apply(given_beta))
     covs = []
-    blocks = precision_blocks(problem, params)
-    for L, H, u, Hu in zip(params.factors, blocks, own, pull, strict=True):
+    blocks = precision_blocks(problem, factors)
+    for L, H, u, Hu in zip(factors, blocks, own, pull, strict=True):
         inverse = invert(H)
         rest = u - np.einsum("jab,jbm->jam", inverse, Hu)
         variance = inverse + np.einsum("jam,jbm->jab", rest, rest) / u.shape[2]
         covs.append(np.einsum("ab,jbc,dc->jad", L, variance, L, optimize=True))
-    root = _root(draws, given_beta, beta_cov, own_sds(covs), params, layout)
+    root = _root(draws, given_beta, beta_cov, own_sds(covs), factors, layout)
     beta, u_mean = layout.split(mean[:, None])
     effects = tuple(
-        (np.einsum("ab,jbm->jam", L, u))[:, :, 0]
-        for L, u in zip(params.factors, u_mean, strict=True)
+        (np.einsum("ab,jbm->jam", L, u))[:, :, 0] for L, u in zip(factors, u_mean, strict=True)
     )
     unsolved = equations.unsolved
     return Posterior(beta[:, 0], effects, tuple(covs), beta_cov, root, None, unsolved=unsolved)
 
 
-def _root(draws, given_beta, beta_cov, stds, params, layout):
+def _root(draws, given_beta, beta_cov, stds, factors, layout):
     """Root of the posterior covariance [p + Q, M] from draws, their known parts made exact.
 
     The draws of beta get the covariance `beta_cov`, and each effect given beta the SD it is known
@@ -61,7 +60,7 @@ def _root(draws, given_beta, beta_cov, stds, params, layout):
     _, own = layout.split(given_beta / np.sqrt(n_draws))
     _, shared = layout.split(follows)
     parts = [beta]
-    for L, u, s, std in zip(params.factors, own, shared, stds, strict=True):
+    for L, u, s, std in zip(factors, own, shared, stds, strict=True):
         b = np.einsum("ab,jbm->jam", L, u)
         size = np.sqrt(np.sum(b**2, axis=2))
         b *= np.divide(std, size, out=np.ones_like(std), where=size > 0)[:, :, None]

@@ -20,12 +20,12 @@ NULL = 1e-8
 SHARE = 1e-5
 
 
-def unidentified(problem, residual):
-    """Which of `natural`'s SDs and correlations are undetermined, bool, and whether sigma is.
-
-    `residual` says that V has a sigma^2 which is estimated.
-    """
-    d, sigma = problem.d, False
+def undetermined(space):
+    """Which of `natural`'s entries the design leaves undetermined, bool [n_natural]."""
+    problem, sigma = space.problem, False
+    # Whether V has a sigma^2 which is estimated.
+    residual = list(space.parameters) == ["sigma"] and bool(space.estimated)
+    d = problem.d
     blocks = problem.blocks[::d]
     found = [np.zeros((b.r, b.r), bool) for b in blocks]
     for group in _partitions(blocks):
@@ -43,7 +43,7 @@ def unidentified(problem, residual):
         sd = np.diag(own)
         corr = own | sd[:, None] | sd
         flags += d * [sd, corr[np.tril_indices(len(own), -1)]]
-    return np.concatenate([*flags, np.zeros(0, bool)]), sigma
+    return np.concatenate([*flags, np.full(len(space.parameters), sigma)])
 
 
 def _partitions(blocks):

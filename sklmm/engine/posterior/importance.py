@@ -66,7 +66,7 @@ def marginal_loglik(latent, theta, start, rng):
 def _sampled(latent, theta, start, components, rng):
     mode, equations = latent.mode(theta, start)
     cross = Cross(equations.problem)
-    H = Dense(cross, equations.params.factors, 1.0)
+    H = Dense(cross, equations.factors, 1.0)
     components = components.of(cross)
     at_once = int(np.clip(CELLS // latent.n_rows, *AT_ONCE))
     weights, more = np.zeros((components.n, 0)), 1

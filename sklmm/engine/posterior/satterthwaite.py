@@ -13,19 +13,18 @@ that of a maximum only in balanced data.
 import numpy as np
 from scipy.linalg import solve_triangular
 
+from sklmm.covariances.unstructured import vech_indices
 from sklmm.engine.algorithms.m_step import gradient
-from sklmm.engine.linalg.newton import by_differences
-from sklmm.engine.posterior.assemble import theta_covariance
-from sklmm.engine.theta.params import Params, n_theta, vech_indices
+from sklmm.engine.linalg.newton import by_differences, inverse_of_free
 
 
-def satterthwaite(kernel, params, state, seed):
+def satterthwaite(space, kernel, theta, state, seed):
     """Degrees of freedom [n_columns] at a maximum; nan of a coefficient without a variance."""
     problem = state.cross.problem
     if not problem.p:
         return np.full(len(problem.basis), np.nan)
-    C, changes = coefficient_slopes(kernel.equations(params, state))
-    A = theta_covariance(problem, observed(kernel, params, state, seed))
+    C, changes = coefficient_slopes(kernel.equations(theta, state))
+    A = inverse_of_free(space.free, observed(space, kernel, theta, state, seed))
     basis = problem.basis
     variance = np.einsum("cp,pq,cq->c", basis, C, basis)
     g = np.einsum("cp,ipq,cq->ci", basis, changes, basis)
@@ -37,43 +36,34 @@ def satterthwaite(kernel, params, state, seed):
 
 
 def coefficient_slopes(equations):
-    """C [p, p] and its derivatives [m, p, p] in theta = (vech L_1, ..., vech L_K, log sigma)."""
-    cross, factors = equations.cross, equations.params.factors
+    """C [p, p] and its derivatives [m, p, p] in theta = (vech L_1, ..., vech L_K, log sigma).
+
+    Without the last where sigma is pinned.
+    """
+    cross, factors = equations.cross, equations.factors
     S = equations.S
     half = solve_triangular(equations.S_factor, np.eye(len(S)), lower=True)
     C = half.T @ half
     ZVX = cross.blocks((cross.F - equations.GHR) / equations.s2)
-    out, random = np.empty((n_theta(factors), *S.shape)), np.zeros_like(S)
-    i = 0
+    out, random = [], np.zeros_like(S)
     for L, z in zip(factors, ZVX, strict=True):
         both = np.einsum("jap,jbq->abpq", z, z)
         for a, b in zip(*vech_indices(len(L)), strict=True):
             change = np.zeros_like(L)
             change[a] = L[:, b]
-            out[i] = np.einsum("ab,abpq->pq", change + change.T, both)
-            i += 1
+            out.append(np.einsum("ab,abpq->pq", change + change.T, both))
         random += np.einsum("ab,abpq->pq", L @ L.T, both)
-    out[-1] = 2 * (S - random)
+    if cross.problem.sigma is None:
+        out.append(2 * (S - random))
+    out = np.reshape(out, (len(out), *S.shape))
     return C, np.einsum("ap,ipq,qb->iab", C, out, C)
 
 
-def observed(kernel, params, state, seed):
+def observed(space, kernel, theta, state, seed):
     """Observed information [m, m] of theta."""
 
     def score(delta):
-        moved = displaced(params, delta)
+        moved = space.moved(theta, delta)
         return gradient(moved, kernel.step(moved, state, seed)[0])
 
-    return by_differences(score, n_theta(params.factors))
-
-
-def displaced(params, delta):
-    """Params at theta + delta, the signs of L's columns as they are."""
-    factors, first = [], 0
-    for L in params.factors:
-        rows, columns = vech_indices(len(L))
-        new = L.copy()
-        new[rows, columns] += delta[first : first + len(rows)]
-        factors.append(new)
-        first += len(rows)
-    return Params(tuple(factors), float(params.sigma * np.exp(delta[-1])))
+    return by_differences(score, space.size)

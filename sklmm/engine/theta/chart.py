@@ -12,7 +12,7 @@ infinity, is phi = phi_0 t^2 where it falls and phi_0 / t^2 where it rises: ther
 
 import numpy as np
 
-from sklmm.engine.theta.params import vech_indices
+from sklmm.covariances.unstructured import vech_indices
 
 #: A coefficient's unit, where that of the predictor is 1.
 COEFFICIENT = 2.0

@@ -1,19 +1,18 @@
 """theta = (beta, vech L_1, ..., vech L_K, raw phi): its layout, its bounds, and its natural units.
 
 `raw` holds the family's estimated parameters on the whole line: log for positive ones, logit for
-those in (0, 1). Under REML beta is integrated out and is no part of theta.
+those in (0, 1). Under REML beta is integrated out and is no part of theta; of a Gaussian model
+fitted by ML it is a function of the rest.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import block_diag
 from scipy.special import expit, logit
 
-from sklmm.engine.posterior.identify import unidentified
-from sklmm.engine.theta.params import vech_indices
+from sklmm.covariances.unstructured import vech_indices
 from sklmm.result import natural
 
 CONSTRAINTS = {
@@ -36,15 +35,25 @@ class Theta(NamedTuple):
 
 @dataclass(frozen=True)
 class Space:
-    """Layout of theta for a problem; `parameters` maps names to constraints or pinned numbers."""
+    """Layout of theta for a problem; `parameters` maps names to constraints or pinned numbers.
+
+    `profiled` says that the coefficients are functions of the rest of theta, and none of it.
+    """
 
     problem: object
     parameters: dict
+    profiled: bool = False
+
+    @classmethod
+    def gaussian(cls, problem):
+        """The space of a Gaussian model whose coefficients are least squares' for each theta."""
+        parameters = {"sigma": "positive" if problem.sigma is None else problem.sigma}
+        return cls(problem, parameters, profiled=True)
 
     @property
     def p(self):
-        """Coefficients in theta: none under REML."""
-        return 0 if self.problem.reml else self.problem.p
+        """Coefficients in theta: none under REML, nor where they are profiled out."""
+        return 0 if self.problem.reml or self.profiled else self.problem.p
 
     @property
     def estimated(self):
@@ -64,13 +73,6 @@ class Space:
         ones = np.ones(len(self.estimated), bool)
         return np.concatenate([np.ones(self.p, bool), *parts, ones])
 
-    @cached_property
-    def undetermined(self):
-        """Entries of `natural` that the design leaves undetermined."""
-        gaussian = "sigma" in self.parameters and len(self.parameters) == 1
-        found, sigma = unidentified(self.problem, gaussian and bool(self.estimated))
-        return np.concatenate([found, np.full(len(self.parameters), sigma)])
-
     def join(self, theta):
         """Flat theta; under REML without the beta that an estimate shows."""
         parts = [L[vech_indices(len(L))] for L in theta.factors]
@@ -86,6 +88,10 @@ class Space:
             factors.append(L)
             first += len(rows)
         return Theta(flat[: self.p], tuple(factors), flat[first:])
+
+    def moved(self, theta, step):
+        """Theta after a step [m]; the columns of L keep the signs that the step gives them."""
+        return self.split(self.join(theta) + step)
 
     def bounded(self, flat, step):
         """(flat + step, step) with logarithms and logits kept within `MAX_RAW` of 0."""
@@ -125,6 +131,11 @@ class Space:
             up, down = (list(self.family(theta.raw + d).values()) for d in (e, -e))
             family[:, i] = np.subtract(up, down) / (2 * h)
         return block_diag(np.zeros((0, self.p)), *blocks, family)
+
+
+def residual_sd(problem, theta):
+    """The residual SD of a Gaussian model at theta, in standard units."""
+    return float(np.exp(theta.raw[0])) if len(theta.raw) else problem.sigma
 
 
 def slopes(factor, basis):
