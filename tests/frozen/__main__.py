@@ -8,8 +8,8 @@ cg, laplace) must agree to 1e-8 of a unit (a few that rounding moves more have a
 own in `models.py`), fits by sampling (hmc, nuts, adam) within 4 Monte Carlo errors of the
 difference; `record.py` says which units. Every model has a line with its worst number, and one that
 fails makes the exit status 1. The file is written after every model, so that
-a long run may be cut; `--resume` goes on with it. All models take some 15 minutes, the quick ones
-two.
+a long run may be cut; `--resume` goes on with it. All models take some ten minutes, the quick ones
+half a minute.
 """
 
 import argparse

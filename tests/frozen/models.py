@@ -232,6 +232,7 @@ add(
     "sleepstudy adam",
     partial(of_sleepstudy, "Subject", e_step="hmc", m_step="adam", max_iter=500),
     quick=False,
+    tolerance=1e-5,
 )
 
 

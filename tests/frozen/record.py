@@ -4,7 +4,8 @@ The unit of an estimate is its standard error; of a standard error, itself; of a
 posterior SD; of a mean prediction and its SD, that SD over sqrt(n), which is what n rows know of a
 mean (1 / sqrt(n) of a probability); of a log-likelihood, sqrt(n), as it varies over data sets. The
 Monte Carlo error of an estimate and its standard error is the fit's `mc_error_`; effects and
-predictions are taken to have the largest one, in units of their SDs.
+predictions are taken to have the largest one, in units of their SDs. Adam's fits state none: their
+numbers are to be the same from the same seed.
 """
 
 from dataclasses import dataclass
@@ -35,7 +36,8 @@ class Quantity:
         unit = np.broadcast_to(np.ravel(unit), value.shape).astype(float)
         own = np.where(np.isfinite(value) & (value != 0), np.abs(value), 1.0)
         unit = np.where(np.isfinite(unit) & (unit > 0), unit, own)
-        error = np.nan_to_num(np.broadcast_to(np.ravel(error), value.shape).astype(float))
+        error = np.broadcast_to(np.ravel(error), value.shape).astype(float)
+        error = np.where(np.isnan(error), 0.0, error)
         return cls(value, unit, error, list(range(len(value)) if names is None else names))
 
     def array(self):
@@ -94,7 +96,8 @@ def record(model, X, extra=None):
         rows = spread(len(effects))
         sd = model.random_effects_std_[term].to_numpy()[rows].ravel()
         out[f"effects {k}"] = Quantity.of(effects.to_numpy()[rows], sd, share * sd)
-        out[f"effects_std {k}"] = Quantity.of(sd, sd, share * sd)
+        # Of a level's SD a few draws tell little: no bound where they are what tells it.
+        out[f"effects_std {k}"] = Quantity.of(sd, sd, np.inf if share else 0.0)
     rows = spread(n)
     rows = X.iloc[rows] if hasattr(X, "iloc") else X[rows]
     for name, (value, sd) in predictions(model, rows).items():
