@@ -18,8 +18,7 @@ from sklearn.utils.validation import (
 
 from sklmm._estimators.base import BaseMixedEffects
 from sklmm._estimators.input import as_pandas, restoring
-from sklmm.design.labels import find, learn_kind
-from sklmm.design.levels import group_column
+from sklmm.design.levels import find, group_column, learn_kind
 from sklmm.design.terms import RandomEffect
 from sklmm.regressor import MixedEffectsRegressor
 

@@ -1,7 +1,17 @@
-"""Levels of a grouping factor: learnt from a table's labels, found again in another's."""
+"""Levels of a grouping factor: learnt from a table's labels, found again in another's.
 
+A column's labels have a kind, a plain word or two: "integer", "string", "datetime with a time
+zone". How a table stores a label is no part of it: a category of strings, Arrow's strings and
+Python's are one kind. Labels of one kind are compared by value. Numbers are so across their types
+where that is exact, and booleans with 0 and 1 and with the words that CSV files have for them.
+Every other pair of kinds is an error, for "7" may or may not be meant for 7.
+"""
+
+import datetime
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -9,15 +19,41 @@ from pandas.errors import InvalidIndexError
 
 from sklmm._state import PlainState
 from sklmm.design.columns import take
-from sklmm.design.labels import conformed, find, learn_kind
 from sklmm.design.terms import RandomEffect
+
+NUMBERS = ("integer", "float64", "float32", "decimal")
+#: As `pandas.read_csv` reads them.
+TRUTH = {"True": True, "true": True, "TRUE": True, "False": False, "false": False, "FALSE": False}
+_BY_DTYPE = {"b": "boolean", "i": "integer", "u": "integer", "M": "datetime", "m": "timedelta"}
+#: The first that fits: a datetime is a date too, and a bool an int.
+_BY_TYPE = (
+    (str, "string"),
+    (bytes, "bytes"),
+    ((bool, np.bool_), "boolean"),
+    ((int, np.integer), "integer"),
+    ((float, np.floating), "float64"),
+    (Decimal, "decimal"),
+    (datetime.datetime, "datetime"),
+    (datetime.date, "date"),
+)
+_READ = (
+    "Read the column as 'Int64' or as strings: a missing value among integers makes floats of them "
+    "in pandas."
+)
+_CONVERSIONS = {
+    "string": "astype(str)",
+    "integer": "astype('int64')",
+    "datetime": "dt.tz_localize(None) or pd.to_datetime",
+    "datetime with a time zone": "dt.tz_localize or pd.to_datetime(utc=True)",
+    "float64": "astype('float64')",
+}
 
 
 @dataclass(frozen=True)
 class TermSpec(PlainState):
     """What a term keeps from training: its name, levels and coefficients' names.
 
-    `kinds` are those of the labels of its grouping columns (`sklmm.design.labels`).
+    `kinds` are those of the labels of its grouping columns.
     """
 
     effect: RandomEffect
@@ -141,3 +177,195 @@ def _parts(levels):
 
 def _named(column):
     return f"grouping column {column!r}"
+
+
+def learn_kind(values, name):
+    """Kind of a fit's labels, an Index of which none is missing; "" for no labels.
+
+    Here and below `name` is what errors call the column, "grouping column 'g'".
+
+    Raises
+    ------
+    TypeError
+        For labels of several kinds.
+    ValueError
+        For floats that cannot tell whole numbers apart.
+    """
+    kind = kind_of(values, name)
+    if kind in NUMBERS and len(lossy := (values := plain(values))[_lossy(values)]):
+        raise ValueError(
+            f"The {name} holds {_shown(lossy)}: {values.dtype} numbers of this size cannot tell "
+            f"whole numbers apart, so different labels may have become one. {_READ}"
+        )
+    return kind
+
+
+def kind_of(values, name):
+    """Kind of labels, an Index of which none is missing; "" for none, TypeError for two kinds."""
+    if isinstance(values, pd.CategoricalIndex):
+        values = values.remove_unused_categories().categories
+    return _kind(plain(values), name) if len(values) else ""
+
+
+def find(labels, kind, values, name):
+    """Place of each value of a column among a fit's labels, int [n_rows]; -1 for others.
+
+    Raises
+    ------
+    TypeError
+        For a column of another kind.
+    """
+    if isinstance(values, pd.CategoricalIndex):
+        used = np.unique(values.codes[values.codes >= 0])
+        places = np.full(len(values.categories) + 1, -1)
+        places[used] = find(labels, kind, values.categories[used], name)
+        return places[values.codes]
+    places, known = np.full(len(values), -1), ~values.isna()
+    values = plain(values if known.all() else values[known])
+    if (lossy := _lossy(values)).any():
+        warnings.warn(
+            f"The {name} holds {_shown(values[lossy])}: {values.dtype} numbers of this size cannot "
+            f"tell whole numbers apart, so {lossy.sum()} row(s) are taken for rows of unknown "
+            f"levels. {_READ}",
+            UserWarning,
+            stacklevel=8,
+        )
+        known[known] = ~lossy
+        values = values[~lossy]
+    if kind and len(values):
+        labels = plain(labels)
+        values = conformed(values, kind, labels, name)
+        if isinstance(labels.dtype, pd.IntervalDtype):
+            # Those that overlap pandas finds as objects alone.
+            labels, values = labels.astype(object), values.astype(object)
+        places[known] = labels.get_indexer(values)
+    return places
+
+
+def conformed(values, kind, labels, name):
+    """Labels, none missing, in a type that compares with those of the fit; else a TypeError."""
+    values, labels = plain(values), plain(labels)
+    new = _kind(values, name)
+    if new == kind:
+        return values
+    both = new in NUMBERS and kind in NUMBERS
+    numbers = _numbers(values, new, labels, kind) if both else None
+    if numbers is not None:
+        return numbers
+    if "boolean" in (new, kind):
+        truth, own = _truth(values, new), _truth(labels, kind)
+        if truth is not None and own is not None and len(set(own)) == len(own):
+            spelling = {t: type(labels[0])(t) for t in (False, True)}
+            spelling |= dict(zip(own, labels, strict=True))
+            return pd.Index(np.where(truth, spelling[True], spelling[False]))
+    raise TypeError(
+        f"The {name} has labels, like {_shown(values)}, of kind {new}, and had labels of kind "
+        f"{kind}, like {_shown(labels)}, when the model was fitted: the two are not compared. "
+        f"{_remedy(new, kind)}"
+    )
+
+
+def plain(values):
+    """Labels, none missing, by their values alone: of NumPy's types, or of pandas' own."""
+    dtype = values.dtype
+    if isinstance(dtype, pd.CategoricalDtype):
+        return plain(values.categories.take(values.codes))
+    if isinstance(dtype, pd.SparseDtype):
+        return plain(pd.Index(np.asarray(values)))
+    own = getattr(dtype, "numpy_dtype", dtype)
+    if own is not dtype and own.kind in "biuf":
+        return pd.Index(values.to_numpy(own))
+    if isinstance(dtype, pd.ArrowDtype):
+        values = pd.Index(values.to_numpy(object), dtype=object, tupleize_cols=False)
+    if values.dtype != object:
+        return values
+    inferred = pd.api.types.infer_dtype(values, skipna=False)
+    if inferred == "mixed-integer-float":
+        return values.astype(np.float64)
+    return values if inferred == "string" else values.infer_objects()
+
+
+def _kind(values, name):
+    """Kind of plain labels, none missing."""
+    dtype = values.dtype
+    if isinstance(dtype, pd.StringDtype):
+        return "string"
+    if isinstance(dtype, pd.DatetimeTZDtype):
+        return "datetime with a time zone"
+    if isinstance(dtype, pd.PeriodDtype | pd.IntervalDtype):
+        # An interval's limits may be integers or floats.
+        return f"interval[{dtype.closed}]" if hasattr(dtype, "closed") else str(dtype)
+    if dtype.kind == "f":
+        return dtype.name
+    if dtype.kind not in "Oc":
+        return _BY_DTYPE.get(dtype.kind, dtype.name)
+    if pd.api.types.infer_dtype(values, skipna=False) == "string":
+        return "string"
+    types = set(map(type, values))
+    kinds = set().union(*(_kinds_of(t, values) for t in types))
+    if len(kinds) > 1 or kinds & {"tuple", "complex"} or next(iter(types)).__hash__ is None:
+        names = kinds if len(types) == 1 else {t.__name__ for t in types}
+        why = "".join(f" (unhashable type: {t.__name__!r})" for t in types if t.__hash__ is None)
+        raise TypeError(
+            f"The {name} holds labels of type {' and '.join(sorted(names))}, which have no order "
+            f"and are not compared{why}: the argument must be a column of strings or numbers. "
+            "Convert it to one type, with astype(str) for example."
+        )
+    return kinds.pop()
+
+
+def _kinds_of(kind, values):
+    """Kinds of those among objects that are of one type."""
+    found = next((k for base, k in _BY_TYPE if issubclass(kind, base)), kind.__name__)
+    if found == "datetime":
+        aware = {v.tzinfo is not None for v in values if type(v) is kind}
+        return {found + " with a time zone" * a for a in aware}
+    return {found}
+
+
+def _lossy(values):
+    """Which of plain labels are floats of a size at which whole numbers are not told apart."""
+    if values.dtype.kind != "f":
+        return np.zeros(len(values), bool)
+    return np.abs(values.to_numpy()) >= 2.0 ** (np.finfo(values.dtype).nmant + 1)
+
+
+def _numbers(values, new, labels, kind):
+    """Plain numbers in a type that compares with labels of another; None where there is none."""
+    if new == "integer":
+        return values
+    numbers = values.to_numpy()
+    if (numbers == numbers // 1).all():
+        return pd.Index(map(int, numbers) if new == "decimal" else numbers.astype(np.int64))
+    if kind == "integer":
+        return values
+    if "decimal" in (new, kind):
+        return None
+    # A fraction is the same in two types of float where it is in the narrower one.
+    narrow = min(new, kind, key=lambda name: np.dtype(name).itemsize)
+    own = labels.astype(narrow)
+    if not own.is_unique:
+        return None
+    places = own.get_indexer(values.astype(narrow))
+    return pd.Index(np.where(places < 0, values, labels[places]))
+
+
+def _truth(values, kind):
+    """Plain labels as a list of bool; None where one is neither true nor false."""
+    if kind == "boolean":
+        return values.tolist()
+    known = {1: True, 0: False} if kind in NUMBERS else TRUTH
+    truth = [known.get(v) for v in values] if kind in (*NUMBERS, "string") else [None]
+    return None if None in truth else truth
+
+
+def _shown(values):
+    """The first of some labels, as Python writes it."""
+    return repr(values[:1].tolist()[0])
+
+
+def _remedy(new, kind):
+    if new in NUMBERS and kind in NUMBERS:
+        return "Such fractions are not the same in both types: convert the column, with astype."
+    how = f", with {_CONVERSIONS[kind]}" if kind in _CONVERSIONS else ""
+    return f"Convert the column to the kind of the fit first{how}."

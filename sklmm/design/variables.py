@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from sklmm._state import PlainState
-from sklmm.design.labels import NUMBERS, conformed, find, kind_of, plain
+from sklmm.design.levels import NUMBERS, conformed, find, kind_of, plain
 
 #: Above it integers are not all floats.
 WHOLE = 2**53
