@@ -169,6 +169,12 @@ def own_sds(covariances):
     return [np.sqrt(np.maximum(np.einsum("jaa->ja", V), 0.0)) for V in covariances]
 
 
+def covariance_root(covariances):
+    """L with L L^T = covariance, for each of [..., r, r], singular ones included."""
+    values, vectors = np.linalg.eigh(covariances)
+    return vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :]
+
+
 def natural(covariances, family):
     """SDs and correlations (lower triangle) of each block, then the family's parameters: flat."""
     out = []
@@ -180,12 +186,18 @@ def natural(covariances, family):
     return np.concatenate([*out, np.atleast_1d(family)])
 
 
+def natural_entries(blocks):
+    """(term, names) of each SD and correlation, in `natural`'s order; names are one or two.
+
+    `blocks` are pairs of a term's name and of its coefficients' names.
+    """
+    for term, names in blocks:
+        yield from ((term, (name,)) for name in names)
+        yield from ((term, (names[j], names[i])) for i in range(len(names)) for j in range(i))
+
+
 def natural_names(blocks, family=("sigma",)):
     """Names matching `natural` for blocks given as (term name, coefficient names) pairs."""
-    names = []
-    for term, cnames in blocks:
-        names += [f"sd({term}, {c})" for c in cnames]
-        names += [
-            f"corr({term}, {cnames[j]}, {cnames[i]})" for i in range(len(cnames)) for j in range(i)
-        ]
+    kinds = {1: "sd", 2: "corr"}
+    names = [f"{kinds[len(n)]}({', '.join([term, *n])})" for term, n in natural_entries(blocks)]
     return [*names, *family]

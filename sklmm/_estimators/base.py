@@ -17,7 +17,7 @@ from sklmm._estimators.input import informative, response_name, restoring
 from sklmm._estimators.new_rows import NewRows, unseen_levels
 from sklmm._estimators.progress import Watch
 from sklmm._estimators.reports import Reports
-from sklmm._estimators.warnings import warn_of_fit, warn_of_unsolved
+from sklmm._estimators.warnings import warn_of_fit, warn_of_update
 from sklmm._fitted import prediction, tables
 from sklmm._fitted.model import FittedModel
 from sklmm._fitted.separation import is_determined, separation, unbounded
@@ -280,7 +280,7 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, NewRows):
         with restoring(self):
             self._fitted, self.result_ = replace(self._fitted, spec=spec), result
             self._set_effects()
-        warn_of_unsolved(None, result, stacklevel=3)
+        warn_of_update(result)
         return self
 
     def _check_updatable(self, design):

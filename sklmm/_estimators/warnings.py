@@ -30,120 +30,113 @@ def warn_of_fit(model, design, table, response, e_step, found, converged):
     `found` is what separates, or None, and `converged` whether the fit was without it.
     """
     spec, labels, result = model._fitted.spec, model._fitted.labels, model.result_
-    early = result.status is Status.MAX_ITER and result.moving is not None
-    early = early and model._stops_by_rule()
-    if early and not warn_of_edge(design, response.family, result, model.max_iter):
-        warn_of_no_convergence(labels, result, model.max_iter)
-    warn_of_dropped(spec, result)
-    warn_of_undetermined(labels, result)
-    warn_of_unsolved(e_step, result)
-    if result.status is Status.PERFECT:
-        warn_of_perfect_fit(spec, design, response.y, result)
+    slow, infinite = None, None
+    if result.status is Status.MAX_ITER and result.moving is not None and model._stops_by_rule():
+        slow = beyond_edge(design, response.family, result, model.max_iter)
+        slow = slow or not_converged(labels, result, model.max_iter)
     if found is not None:
-        warn_of_separation(labels, spec, design, table, response, found, converged)
+        infinite = separated(labels, spec, design, table, response, found, converged)
+    for message, category in (
+        (slow, ConvergenceWarning),
+        (dropped(spec, result), UserWarning),
+        (undetermined(labels, result), UserWarning),
+        (unsolved(e_step, result), ConvergenceWarning),
+        (perfect_fit(spec, design, response.y, result), UserWarning),
+        (infinite, ConvergenceWarning),
+    ):
+        if message:
+            warnings.warn(message, category, stacklevel=5)
 
 
-def warn_of_edge(design, family, result, max_iter):
-    """Tell of means that are none by their link, where no more iterations help; whether there are.
+def warn_of_update(result):
+    """The warning of an update whose equations were not solved."""
+    if message := unsolved(None, result):
+        warnings.warn(message, ConvergenceWarning, stacklevel=3)
+
+
+def beyond_edge(design, family, result, max_iter):
+    """Text on means that are none by their link, where no more iterations help; or None.
 
     The likelihood ends there, and its maximum is no point where its slope is 0.
     """
     link = getattr(family, "link", None)
     if not family.positive or link not in ("identity", "inverse"):
-        return False
-    eta = linear_predictor(design, result, np.ones(len(design.blocks), bool))
+        return None
+    eta = linear_predictor(design, result)
     n_rows = int(np.sum(eta <= EDGE))
-    if n_rows:
-        others = [repr(other) for other in family.links if other not in ("identity", "inverse")]
-        warnings.warn(
-            f"The fit stopped at max_iter={max_iter}: the linear predictor of {n_rows} of "
-            f"{len(eta)} rows is 0 or below, where link={link!r} has no mean. Its estimates "
-            "are not to be relied on, and a larger max_iter does not help: use "
-            f"link={' or '.join(others)}, by which every mean is positive.",
-            ConvergenceWarning,
-            stacklevel=6,
-        )
-    return n_rows > 0
-
-
-def warn_of_no_convergence(labels, result, max_iter):
-    """Name the parameter that still moves."""
-    names = [*labels.coef, *natural_names(labels.blocks, labels.family)]
-    warnings.warn(
-        f"The fit stopped at max_iter={max_iter} before convergence; {names[result.moving]!r} "
-        "still moves most. Increase max_iter, or remove a term that the data do not support (see "
-        "variance_components_).",
-        ConvergenceWarning,
-        stacklevel=6,
+    others = [repr(other) for other in family.links if other not in ("identity", "inverse")]
+    return n_rows and (
+        f"The fit stopped at max_iter={max_iter}: the linear predictor of {n_rows} of "
+        f"{len(eta)} rows is 0 or below, where link={link!r} has no mean. Its estimates "
+        "are not to be relied on, and a larger max_iter does not help: use "
+        f"link={' or '.join(others)}, by which every mean is positive."
     )
 
 
-def warn_of_dropped(spec, result):
-    """Name the columns that depend linearly on earlier ones."""
+def not_converged(labels, result, max_iter):
+    """Text on the parameter that still moves."""
+    names = [*labels.coef, *natural_names(labels.blocks, labels.family)]
+    return (
+        f"The fit stopped at max_iter={max_iter} before convergence; {names[result.moving]!r} "
+        "still moves most. Increase max_iter, or remove a term that the data do not support (see "
+        "variance_components_)."
+    )
+
+
+def dropped(spec, result):
+    """Text on the columns that depend linearly on earlier ones, if there are any."""
     names = [repr(n) for n, out in zip(spec.coef_names, result.dropped, strict=False) if out]
-    if names:
-        warnings.warn(
-            f"The fixed-effects column(s) {_listed(names)} are linear combinations of those before "
-            "them (a constant beside an intercept, the last dummy of a factor, a copy): left "
-            "out of the model, with coefficient 0. Remove them from fixed_effects.",
-            UserWarning,
-            stacklevel=6,
-        )
+    return names and (
+        f"The fixed-effects column(s) {_listed(names)} are linear combinations of those before "
+        "them (a constant beside an intercept, the last dummy of a factor, a copy): left "
+        "out of the model, with coefficient 0. Remove them from fixed_effects."
+    )
 
 
-def warn_of_undetermined(labels, result):
-    """Name the SDs and correlations that the design leaves undetermined."""
+def undetermined(labels, result):
+    """Text on the SDs and correlations that the design leaves undetermined, if there are any."""
     names = natural_names(labels.blocks, labels.family)
     names = [repr(n) for n, out in zip(names, result.undetermined, strict=False) if out]
-    if names:
-        reason = (
-            "a slope's column is constant within the levels of its factor, or two factors are one"
-        )
-        if repr("sigma") in names:
-            reason = "a factor has a level for each row"
-        warnings.warn(
-            f"The data do not identify {_listed(names)}: other values have the same likelihood, "
-            f"so these estimates are arbitrary and have no standard errors ({reason}). Remove that "
-            "slope or term from random_effects, or pin its SD.",
-            UserWarning,
-            stacklevel=6,
-        )
+    reason = "a slope's column is constant within the levels of its factor, or two factors are one"
+    if repr("sigma") in names:
+        reason = "a factor has a level for each row"
+    return names and (
+        f"The data do not identify {_listed(names)}: other values have the same likelihood, "
+        f"so these estimates are arbitrary and have no standard errors ({reason}). Remove that "
+        "slope or term from random_effects, or pin its SD."
+    )
 
 
-def warn_of_unsolved(e_step, result, stacklevel=6):
-    """Say that conjugate gradients ended before their tolerance."""
-    if not result.unsolved:
-        return
+def unsolved(e_step, result):
+    """Text on conjugate gradients that ended before their tolerance, if they did."""
     remedy = "leave out a term that is nearly another one, or a column far larger than the others"
     if isinstance(e_step, ConjugateGradient):
         remedy = (
             f"raise max_iter, ConjugateGradient(max_iter={10 * e_step.max_iter}), or use "
             "e_step='exact' where its memory is enough"
         )
-    warnings.warn(
+    return result.unsolved and (
         f"Conjugate gradients ended before their tolerance, with a relative residual of "
         f"{result.unsolved:.1e}: estimates and standard errors are that much less accurate. To "
-        f"mend it, {remedy}.",
-        ConvergenceWarning,
-        stacklevel=stacklevel,
+        f"mend it, {remedy}."
     )
 
 
-def warn_of_perfect_fit(spec, design, y, result):
-    """Name the columns that y is computed from.
+def perfect_fit(spec, design, y, result):
+    """Text on the columns that y is computed from in a perfect fit, or None.
 
     A constant y is nobody's mistake, and as many columns as rows reproduce any.
     """
+    if result.status is not Status.PERFECT or result.rank >= len(y):
+        return None
     part = np.abs(result.coef) * design.X.std(axis=0)
-    if part.max(initial=0.0) <= ROUNDING * np.abs(y).max() or result.rank >= len(y):
-        return
+    if part.max(initial=0.0) <= ROUNDING * np.abs(y).max():
+        return None
     names = [repr(n) for n, p in zip(spec.coef_names, part, strict=True) if p > TINY * part.max()]
     who = "columns" if spec.sparse else f"column(s) {_listed(names)}"
-    warnings.warn(
+    return (
         f"The fixed-effects {who} alone reproduce y, so every variance is 0: y, or something "
-        "computed from it, is among them. Leave it out of X, or of fixed_effects.",
-        UserWarning,
-        stacklevel=6,
+        "computed from it, is among them. Leave it out of X, or of fixed_effects."
     )
 
 
@@ -151,8 +144,8 @@ def _listed(names):
     return ", ".join(names[:10]) + (f" and {len(names) - 10} more" * (len(names) > 10))
 
 
-def warn_of_separation(labels, spec, design, table, response, found, converged):
-    """Name the coefficients that run to infinity, and the rows that send them there."""
+def separated(labels, spec, design, table, response, found, converged):
+    """Text on the coefficients that run to infinity, and the rows that send them there."""
     far = np.abs(found.shares) > FAINT * np.abs(found.shares).max()
     mine = [j for j, name in enumerate(labels.coef) if far[j] and not name.endswith(INTERCEPT)]
     names = [labels.coef[j] for j in mine]
@@ -161,13 +154,11 @@ def warn_of_separation(labels, spec, design, table, response, found, converged):
     where = settled(_columns_of(columns, spec, design, table), response, found.rows)
     more = f", nor have {_listed(list(map(repr, names[1:])))}" * (len(names) > 1)
     others = "good" if converged else "not to be relied on, for the fit stopped at max_iter"
-    warnings.warn(
+    return (
         f"The coefficient {names[0]!r} has no finite maximum likelihood estimate{more}: {where}. "
         "Standard errors are infinite there; predictions and the other coefficients are "
         f"{others}. Merge levels, leave out the column, or collect rows of the other kind; a "
-        "factor may become a grouping column in random_effects, where such levels are shrunken.",
-        ConvergenceWarning,
-        stacklevel=6,
+        "factor may become a grouping column in random_effects, where such levels are shrunken."
     )
 
 

@@ -14,6 +14,7 @@ from joblib import Parallel, delayed
 from scipy.stats import norm
 
 from sklmm._fitted.prediction import linear_predictor, response_draws
+from sklmm.result import covariance_root
 
 
 def table(names, lower, upper):
@@ -90,10 +91,6 @@ def simulate(design, response, result, rng):
     """y [n_rows] from the fitted model, the effects drawn anew."""
     d, effects = response.n_predictors, []
     for old, cov in zip(result.effects, result.covariances, strict=True):
-        values, vectors = np.linalg.eigh(cov)
-        root = vectors * np.sqrt(np.maximum(values, 0.0))
-        effects.append(rng.standard_normal(old.shape) @ root.T)
-    drawn = replace(result, effects=tuple(effects))
-    n_terms = 1 + max((b.term for b in design.blocks), default=-1)
-    eta = linear_predictor(design, drawn, [True] * n_terms, d)
+        effects.append(rng.standard_normal(old.shape) @ covariance_root(cov).T)
+    eta = linear_predictor(design, replace(result, effects=tuple(effects)), d=d)
     return response_draws(response, eta, result.family, rng)

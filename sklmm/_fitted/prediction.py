@@ -13,6 +13,8 @@ A level that is unseen, missing or left out has effect 0, and adds its prior var
 
 import numpy as np
 
+from sklmm.result import covariance_root
+
 CHUNK = 1 << 22
 
 
@@ -20,8 +22,11 @@ def _is_linear(family):
     return family.scale_equivariant
 
 
-def linear_predictor(design, result, include, d=1):
-    """Posterior mean of eta: [n_rows], or [n_rows, d] for several predictors a row."""
+def linear_predictor(design, result, include=None, d=1):
+    """Posterior mean of eta: [n_rows], or [n_rows, d] for several predictors a row.
+
+    `include` says for each term whether its effects count, as all do by default.
+    """
     columns = [_predictor(design, result, include, c, d) for c in range(d)]
     if design.offset is not None:
         columns = [column + design.offset for column in columns]
@@ -34,7 +39,7 @@ def _predictor(design, result, include, c, d):
     if design.sparse is not None:
         eta += design.sparse @ result.sparse_coef
     for k, block in enumerate(design.blocks):
-        if include[block.term]:
+        if include is None or include[block.term]:
             eta += _lookup(block, result.effects[k * d + c])
     return eta
 
@@ -47,8 +52,7 @@ def _lookup(block, effects, rows=slice(None)):
         taken = effects[:, 0]
         out = taken[np.where(known, refs, 0)]
     else:
-        z = block.z[rows] if block.z is not None else np.ones((len(refs), 1))
-        out = np.einsum("na,na...->n...", z, effects[np.where(known, refs, 0)])
+        out = np.einsum("na,na...->n...", block.loadings(rows), effects[np.where(known, refs, 0)])
     out = np.asarray(out, dtype=np.float64)
     out[~known] = 0.0
     return out
@@ -63,7 +67,7 @@ def _deviations(design, result, include, rows, d):
         if design.sparse is not None:
             root += design.sparse[rows] @ result.sparse_root
         for k, block in enumerate(design.blocks):
-            if include[block.term]:
+            if include is None or include[block.term]:
                 root += _lookup(block, result.effects_root[k * d + c], rows)
         out.append(root)
     return np.stack(out, axis=1)
@@ -119,10 +123,15 @@ def predict_variance(design, result, family, include, rng=None):
         root = _deviations(design, result, include, rows, 1)[:, 0]
         variance[rows] += np.einsum("nm,nm->n", root, root)
     for block, cov in zip(design.blocks, result.covariances, strict=True):
-        z = np.ones((design.n_rows, 1)) if block.z is None else block.z
-        new = _new(block, include)
-        variance[new] += np.einsum("na,ab,nb->n", z[new], cov, z[new])
+        new = np.flatnonzero(_new(block, include))
+        variance[new] += _prior_variance(block, cov, new)
     return variance
+
+
+def _prior_variance(block, covariance, rows):
+    """Variance of some rows' eta by the effects of a block [n]."""
+    z = block.loadings(rows)
+    return np.einsum("na,ab,nb->n", z, covariance, z)
 
 
 def _new(block, include):
@@ -135,9 +144,8 @@ def _variance_by_draws(design, result, family, include, rng):
     for rows, eta in _draws(design, result, include, 1):
         eta = eta.copy()
         for block, cov in zip(design.blocks, result.covariances, strict=True):
-            new = _new(block, include)[rows]
-            z = np.ones((len(new), 1)) if block.z is None else block.z[rows]
-            sd = np.sqrt(np.einsum("na,ab,nb->n", z[new], cov, z[new]))
+            new = np.flatnonzero(_new(block, include)[rows])
+            sd = np.sqrt(_prior_variance(block, cov, new + (rows.start or 0)))
             eta[new] += sd[:, None] * rng.standard_normal((len(sd), eta.shape[1]))
         mean = family.mean(eta, result.family)
         within = family.variance(eta, result.family).mean(axis=1)
@@ -150,11 +158,10 @@ def predictor_draws(design, result, z, d=1):
 
     A row's unseen levels have effect 0.
     """
-    include = [True] * (1 + max((b.term for b in design.blocks), default=-1))
-    mean = linear_predictor(design, result, include, d).reshape(-1, d, 1)
+    mean = linear_predictor(design, result, d=d).reshape(-1, d, 1)
     out = np.empty((len(mean), d, z.shape[1]))
     for rows in _chunks(design, result, d):
-        out[rows] = mean[rows] + _deviations(design, result, include, rows, d) @ z
+        out[rows] = mean[rows] + _deviations(design, result, None, rows, d) @ z
     return out
 
 
@@ -184,12 +191,10 @@ def sample(design, unseen, result, family, n_samples, rng, d=1):
     out = predictor_draws(design, result, xi, d)
     for k, block in enumerate(design.blocks):
         index = unseen[block.term]
-        if not (new := index >= 0).any():
+        if not len(new := np.flatnonzero(index >= 0)):
             continue
-        z = np.ones((len(index), 1)) if block.z is None else block.z
         for c in range(d):
-            values, vectors = np.linalg.eigh(result.covariances[k * d + c])
-            factor = vectors * np.sqrt(np.maximum(values, 0.0))
+            z = block.loadings(new) @ covariance_root(result.covariances[k * d + c])
             draws = rng.standard_normal((index.max() + 1, block.r, n_samples))
-            out[new, c] += np.einsum("na,nam->nm", z[new] @ factor, draws[index[new]])
+            out[new, c] += np.einsum("na,nam->nm", z, draws[index[new]])
     return family.sample(out[:, 0] if d == 1 else out, result.family, rng)

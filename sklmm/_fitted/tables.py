@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.stats import norm, t
 
 from sklmm._tables import Table
-from sklmm.result import natural_names
+from sklmm.result import natural_entries, natural_names
 
 #: Change of eta beyond which a parameter is no rounding's share of a direction.
 MOVES = 1e-6
@@ -67,10 +67,9 @@ class Labels:
     def bounds(self):
         """(lower, upper) bounds [m] of `names`: 0 of SDs, 1 of correlations."""
         free = -np.inf, np.inf
+        kinds = (len(names) for _, names in natural_entries(self.blocks))
         pairs = [free] * self.n_fixed
-        for _, names in self.blocks:
-            r = len(names)
-            pairs += [(0.0, np.inf)] * r + [(-1.0, 1.0)] * (r * (r - 1) // 2)
+        pairs += [(0.0, np.inf) if kind == 1 else (-1.0, 1.0) for kind in kinds]
         if not self.cutpoints:
             pairs += [BOUNDS.get(kind, free) for kind in self.family.values()]
         lower, upper = np.array(pairs).reshape(-1, 2).T
@@ -163,23 +162,14 @@ def fixed_effects_table(labels, result, level=0.95):
 
 def variance_components_table(labels, result):
     """One row an SD or correlation: group, name, variance, sd, corr, std_error."""
-    rows, first = [], 0
-    values = result.natural
-    for term, cnames in labels.blocks:
-        r = len(cnames)
-        for a, name in enumerate(cnames):
-            sd, se = values[first + a], result.variance_se[first + a]
-            rows.append((term, name, sd**2, sd, np.nan, se))
-        at = first + r
-        for i in range(r):
-            for j in range(i):
-                se = result.variance_se[at]
-                rows.append((term, f"{cnames[j]}, {cnames[i]}", np.nan, np.nan, values[at], se))
-                at += 1
-        first = at
+    values, errors, rows = result.natural, result.variance_se, []
+    entries = natural_entries(labels.blocks)
+    for (term, names), value, error in zip(entries, values, errors, strict=False):
+        sd, corr = (value, np.nan) if len(names) == 1 else (np.nan, value)
+        rows.append((term, ", ".join(names), sd**2, sd, corr, error))
     if "sigma" in result.family:
-        at = first + list(result.family).index("sigma")
-        rows.append(("Residual", "", values[at] ** 2, values[at], np.nan, result.variance_se[at]))
+        at = len(rows) + list(result.family).index("sigma")
+        rows.append(("Residual", "", values[at] ** 2, values[at], np.nan, errors[at]))
     return Table(rows, columns=["group", "name", "variance", "sd", "corr", "std_error"])
 
 

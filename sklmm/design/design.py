@@ -49,6 +49,10 @@ class Block:
         """Number of coefficients a level."""
         return 1 if self.z is None else self.z.shape[1]
 
+    def loadings(self, rows):
+        """z [n, r] of some rows."""
+        return np.ones((len(self.refs[rows]), 1)) if self.z is None else self.z[rows]
+
 
 @dataclass(frozen=True)
 class Design:

@@ -5,6 +5,7 @@ import pandas as pd
 from scipy.special import expit, logit
 
 from sklmm._fitted.prediction import predictor_draws, response_draws
+from sklmm.result import covariance_root
 
 #: Variables of the tree beside the terms' and the family's parameters.
 COEFFICIENTS, CUTPOINTS, PARAMETERS = "coefficients", "cutpoints", "parameters"
@@ -147,9 +148,8 @@ def _parameter_draws(model, labels, deviations, rng):
             scale[i] = value * (1 - value)
     cov = cov / np.outer(scale, scale)
     slopes = cov[p:, :p] @ np.linalg.pinv(cov[:p, :p], hermitian=True)
-    variances, vectors = np.linalg.eigh(cov[p:, p:] - slopes @ cov[:p, p:])
-    noise = rng.standard_normal((len(values), deviations.shape[1]))
-    steps = slopes @ deviations + vectors @ (np.sqrt(np.maximum(variances, 0.0))[:, None] * noise)
+    root = covariance_root(cov[p:, p:] - slopes @ cov[:p, p:])
+    steps = slopes @ deviations + root @ rng.standard_normal((len(values), deviations.shape[1]))
     draws = [
         _MOVED.get(kind, np.add)(*pair) for kind, *pair in zip(kinds, values, steps, strict=True)
     ]

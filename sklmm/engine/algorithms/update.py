@@ -30,7 +30,7 @@ from sklmm.engine.likelihood import Likelihood
 from sklmm.engine.linalg.blocks import roots
 from sklmm.engine.rows.standardize import BlockData, Problem, reweighted
 from sklmm.engine.theta.space import CONSTRAINTS
-from sklmm.result import own_sds
+from sklmm.result import covariance_root, own_sds
 
 NEWTON_STEPS = 100
 #: Decrement, in units of the log density, at which Newton's method ends.
@@ -120,7 +120,7 @@ def _grown(result, design, places, linear, d):
             fresh = rng.standard_normal((len(new), b.r, width))
             fresh -= (fresh @ axes.T) @ axes
             fresh = np.linalg.qr(fresh.transpose(0, 2, 1))[0].transpose(0, 2, 1)
-        root[new] = _root(S) @ fresh
+        root[new] = covariance_root(S) @ fresh
         effects.append(mean)
         covs.append(cov)
         out.append(root)
@@ -151,12 +151,6 @@ def _coefficient_axes(result):
     return axes if _is_exact(result) or 2 * len(axes) < rows.shape[1] else axes[:0]
 
 
-def _root(covariances):
-    """L with L L^T = covariance, for each of [..., r, r], singular ones included."""
-    values, vectors = np.linalg.eigh(covariances)
-    return vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :]
-
-
 class _Rows:
     """New rows in the unknowns u of their levels, the d predictors of a row adjacent."""
 
@@ -168,7 +162,7 @@ class _Rows:
             levels, refs = np.unique(b.refs, return_inverse=True)
             refs = np.repeat(refs.astype(np.int32), d)
             for c in range(d):
-                L = _root(result.effects_cov[len(blocks)][levels])
+                L = covariance_root(result.effects_cov[len(blocks)][levels])
                 z = np.zeros((n, b.r))
                 z[c::d] = 1.0 if b.z is None else b.z
                 turned = np.einsum("na,nab->nb", z, L[refs])
