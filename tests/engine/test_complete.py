@@ -149,13 +149,13 @@ def test_gaussian_scores_have_no_noise(table, dense_model, few, monkeypatch):
     field = latent.field(theta, equations, mode)
     x = mode[:, None] + rng.normal(size=(latent.layout.size, 5)) * latent.layout.real[:, None]
     _, score = latent.scores(theta, field, x)
-    block = latent.full.blocks[0]
+    rows = latent.full.rows
 
     def loglik(flat):
         beta, (L,), raw = latent.space.split(flat)
-        term = (block.refs, block.z, L @ L.T, block.n_levels)
-        model = dense_model(latent.full.X, y, [term], np.exp(raw[0]))
-        residual = y - latent.full.X @ beta
+        term = (rows.refs[0], rows.z[0], L @ L.T, rows.levels[0])
+        model = dense_model(rows.X, y, [term], np.exp(raw[0]))
+        residual = y - rows.X @ beta
         return -0.5 * (np.linalg.slogdet(model.V)[1] + residual @ model.Vi @ residual)
 
     flat = latent.space.join(theta)

@@ -6,7 +6,7 @@ import pytest
 from scipy.linalg import block_diag
 
 from sklmm.design import DesignSpec, resolve_terms
-from sklmm.engine.equations.crossproducts import Cross
+from sklmm.engine.equations.crossproducts import CrossProducts
 from sklmm.engine.equations.elimination import Dense
 from sklmm.engine.rows.standardize import standardize
 
@@ -39,13 +39,14 @@ def test_against_dense_matrices(terms, factors):
     problem = standardize(design, rng.normal(size=n), weights, fit_intercept=True, reml=True)
     L = [factors[b.r] for b in problem.blocks]
     s2 = 0.6
-    cross = Cross(problem)
+    cross = CrossProducts(problem)
     ours = Dense(cross, L, s2)
 
     order = sorted(range(len(L)), key=lambda k: cross.slices[k].start)
     Z = np.zeros((n, cross.Q))
-    for b, s in zip(problem.blocks, cross.slices, strict=True):
-        Z[:, s] = np.einsum("nj,na->nja", np.eye(b.n_levels)[b.refs], b.z).reshape(n, -1)
+    rows = problem.rows
+    for refs, J, z, s in zip(rows.refs, rows.levels, rows.z, cross.slices, strict=True):
+        Z[:, s] = np.einsum("nj,na->nja", np.eye(J)[refs], z).reshape(n, -1)
     lift = block_diag(*[np.kron(np.eye(problem.blocks[k].n_levels), L[k]) for k in order])
     H = lift.T @ Z.T @ (Z * weights[:, None]) @ lift / s2 + np.eye(cross.Q)
     V = Z @ lift @ lift.T @ Z.T + s2 * np.diag(1 / weights)

@@ -6,8 +6,8 @@ import pytest
 
 from sklmm import MixedEffectsRegressor
 from sklmm.design import DesignSpec, resolve_terms
-from sklmm.engine.posterior import identify
 from sklmm.engine.posterior.identify import undetermined
+from sklmm.engine.rows.local import LocalRows
 from sklmm.engine.rows.standardize import stacked, standardize
 from sklmm.engine.theta.space import Space
 from sklmm.result import natural_names
@@ -109,7 +109,7 @@ def test_blocks_that_share_no_row_are_not_crossed(monkeypatch):
     y = np.random.default_rng(0).normal(size=24)
     problem = standardize(design, y, np.ones(24), fit_intercept=True, reml=False)
     space = Space(stacked(problem, 9), {})
-    monkeypatch.setattr(identify, "cross_product", None)
+    monkeypatch.setattr(LocalRows, "same_levels", None)
     np.testing.assert_array_equal(undetermined(space), np.zeros(9, bool))
 
 

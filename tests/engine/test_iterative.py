@@ -14,7 +14,7 @@ from sklmm.datasets import make_crossed
 from sklmm.design import DesignSpec, resolve_terms
 from sklmm.engine.algorithms.reml_cg import CGKernel
 from sklmm.engine.algorithms.reml_exact import ExactKernel
-from sklmm.engine.equations.crossproducts import Cross
+from sklmm.engine.equations.crossproducts import CrossProducts
 from sklmm.engine.equations.elimination import Dense
 from sklmm.engine.equations.schur_cg import Iterative
 from sklmm.engine.rows.standardize import standardize
@@ -59,7 +59,7 @@ def factors(problem, request):
 @pytest.fixture(params=[1, 3], ids=["whole", "in parts"])
 def pair(problem, factors, request, monkeypatch):
     monkeypatch.setattr("sklmm.engine.rows.pairs.PARTED", 0 if request.param > 1 else 10**9)
-    cross = Cross(problem)
+    cross = CrossProducts(problem)
     ours = Iterative(cross, factors, 0.6, {}, 1e-10, 1000)
     return ours, Dense(cross, factors, 0.6)
 

@@ -126,11 +126,9 @@ def dense(problem, dense_model):
     """The dense model of the problem, in standard units, at given parameters."""
 
     def at(theta):
-        terms = [
-            (b.refs, b.z, L @ L.T, b.n_levels)
-            for b, L in zip(problem.blocks, theta.factors, strict=True)
-        ]
-        return dense_model(problem.X, problem.y, terms, np.exp(theta.raw[0]), problem.weights)
+        rows, covariances = problem.rows, [L @ L.T for L in theta.factors]
+        terms = list(zip(rows.refs, rows.z, covariances, rows.levels, strict=True))
+        return dense_model(rows.X, rows.y, terms, np.exp(theta.raw[0]), rows.weights)
 
     return at
 
@@ -173,11 +171,10 @@ def test_exact_score_is_the_slope_in_each_covariance(problem, dense_model):
     covariances = [L @ L.T for L in FACTORS]
 
     def loglik(k, direction):
-        terms = [
-            (b.refs, b.z, S + direction if i == k else S, b.n_levels)
-            for i, (b, S) in enumerate(zip(problem.blocks, covariances, strict=True))
-        ]
-        args = problem.X, problem.y, terms, SIGMA, problem.weights
+        rows, moved = problem.rows, list(covariances)
+        moved[k] = moved[k] + direction
+        terms = list(zip(rows.refs, rows.z, moved, rows.levels, strict=True))
+        args = rows.X, rows.y, terms, SIGMA, rows.weights
         return dense_model(*args).loglik(problem.reml)
 
     for k, G in enumerate(score):

@@ -73,21 +73,21 @@ def test_whitened_target_is_the_joint_distribution_up_to_a_constant(latent, thet
     beta, (u,) = layout.split(unwhiten(frame, p, tf.constant(v.T)))
     if not problem.reml:
         beta = np.tile(theta.beta[:, None], 5)
-    block = problem.blocks[0]
+    rows = problem.rows
     joint = []
     for chain in range(5):
         distribution = joint_distribution(
             ["b"],
-            tf.constant(problem.X),
-            [tf.constant(block.refs)],
-            [tf.constant(block.z)],
-            [block.n_levels],
+            tf.constant(rows.X),
+            [tf.constant(rows.refs[0])],
+            [tf.constant(rows.z[0])],
+            list(rows.levels),
             tf.constant(beta[:, chain]),
             [tf.constant(FACTOR)],
             tf.constant(SIGMA, tf.float64),
         )
         b = u[:, :, chain] @ FACTOR.T
-        joint.append(float(distribution.log_prob({"b": b, "y": problem.y})))
+        joint.append(float(distribution.log_prob({"b": b, "y": rows.y})))
     np.testing.assert_allclose(value - value[0], np.array(joint) - joint[0], rtol=1e-9)
 
 

@@ -9,7 +9,7 @@ from sklmm.datasets import load_dyestuff, load_insteval, load_sleepstudy, make_c
 from sklmm.design import DesignSpec, resolve_terms
 from sklmm.engine.algorithms.reml_exact import ExactKernel
 from sklmm.engine.algorithms.start_moments import moment_start
-from sklmm.engine.equations.crossproducts import Cross
+from sklmm.engine.equations.crossproducts import CrossProducts
 from sklmm.engine.rows.standardize import standardize
 from sklmm.engine.theta.space import residual_sd
 
@@ -19,7 +19,7 @@ def started(terms, table, y, weights=None, sigma=None):
     _, design = DesignSpec.learn(table, resolve_terms(terms), None, True)
     weights = np.ones(len(y)) if weights is None else weights
     problem = standardize(design, y, weights, fit_intercept=True, reml=True, sigma=sigma)
-    theta = moment_start(Cross(problem))
+    theta = moment_start(CrossProducts(problem))
     covariances = [problem.covariance(k, L) for k, L in enumerate(theta.factors)]
     return (
         np.sqrt(np.concatenate([np.diag(S) for S in covariances])),

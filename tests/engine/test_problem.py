@@ -26,11 +26,11 @@ def test_columns_are_orthonormal_and_y_has_unit_residual_variance(design_and_y, 
     design, y = design_and_y
     problem = standardize(design, y, weights, fit_intercept=True, reml=True)
     n = weights.sum()
-    gram = problem.X.T @ (weights[:, None] * problem.X)
+    gram = problem.rows.X.T @ (weights[:, None] * problem.rows.X)
     np.testing.assert_allclose(gram, n * np.eye(problem.p), atol=1e-9)
-    residual = problem.y - problem.X @ (problem.X.T @ (weights * problem.y)) / n
+    residual = problem.rows.y - problem.rows.X @ (problem.rows.X.T @ (weights * problem.rows.y)) / n
     assert weights @ residual**2 / (n - problem.p) == pytest.approx(1.0)
-    z = problem.blocks[0].z
+    z = problem.rows.z[0]
     np.testing.assert_allclose(weights @ z**2 / n, 1.0)
 
 
@@ -38,7 +38,7 @@ def test_columns_are_orthonormal_and_y_has_unit_residual_variance(design_and_y, 
 def test_coefficients_come_back_in_the_tables_units(design_and_y, weights, fit_intercept):
     design, y = design_and_y
     problem = standardize(design, y, weights, fit_intercept=fit_intercept, reml=True)
-    beta = problem.X.T @ (weights * problem.y) / weights.sum()
+    beta = problem.rows.X.T @ (weights * problem.rows.y) / weights.sum()
     root = np.sqrt(weights)
     expected = np.linalg.lstsq(root[:, None] * design.X, root * y, rcond=None)[0]
     np.testing.assert_allclose(problem.coef(beta), expected, rtol=1e-9)
@@ -51,7 +51,7 @@ def test_covariances_and_effects_come_back_in_the_tables_units(design_and_y, wei
     covariance = problem.covariance(0, factor)
     b = np.random.default_rng(0).standard_normal((18, 2))
     own = problem.effects(0, b)
-    scaled = np.einsum("na,na->n", problem.blocks[0].z, b[problem.blocks[0].refs])
+    scaled = np.einsum("na,na->n", problem.rows.z[0], b[problem.rows.refs[0]])
     table = np.einsum("na,na->n", design.blocks[0].z, own[design.blocks[0].refs])
     np.testing.assert_allclose(table, scaled * problem.y_scale, rtol=1e-12)
     # The effects are a linear map of the standard ones, and so is their covariance.
@@ -63,11 +63,11 @@ def test_covariances_and_effects_come_back_in_the_tables_units(design_and_y, wei
 def test_cross_products_are_sums_over_a_levels_rows(design_and_y, weights):
     design, y = design_and_y
     problem = standardize(design, y, weights, fit_intercept=True, reml=True)
-    block = problem.blocks[0]
+    refs, z, found = problem.rows.refs[0], problem.rows.z[0], problem.rows.blocks()[0]
     for level in range(18):
-        rows = block.refs == level
-        expected = block.z[rows].T @ (weights[rows, None] * block.z[rows])
-        np.testing.assert_allclose(block.crossprod[level], expected, rtol=1e-12)
+        own = z[refs == level]
+        expected = own.T @ (weights[refs == level, None] * own)
+        np.testing.assert_allclose(found[level], expected, rtol=1e-12)
 
 
 def test_log_determinant_of_the_basis_is_that_of_x(design_and_y, weights):
@@ -96,8 +96,10 @@ def test_extreme_units_change_nothing_in_standard_units(design_and_y, weights, s
     other = type(design)(design.X * [1.0, scale], design.blocks)
     problem = standardize(other, y * scale, weights, fit_intercept=True, reml=True)
     # X is unique up to a rotation.
-    np.testing.assert_allclose(problem.X @ problem.X.T, usual.X @ usual.X.T, atol=1e-8)
-    np.testing.assert_allclose(problem.y, usual.y, rtol=1e-8)
+    np.testing.assert_allclose(
+        problem.rows.X @ problem.rows.X.T, usual.rows.X @ usual.rows.X.T, atol=1e-8
+    )
+    np.testing.assert_allclose(problem.rows.y, usual.rows.y, rtol=1e-8)
 
 
 @pytest.mark.parametrize(("origin", "unit"), [(2015.0, 1.0), (1.6e9, 3600.0)])
@@ -115,9 +117,9 @@ def test_a_slopes_origin_is_the_datas_own_where_coefficients_are_correlated(orig
             )
             for table in (X, far)
         )
-        assert np.allclose(usual.blocks[-1].z, moved.blocks[-1].z, rtol=1e-7) == same
+        assert np.allclose(usual.rows.z[-1], moved.rows.z[-1], rtol=1e-7) == same
         # The origin is that of a fixed column, however its coefficients vary.
-        np.testing.assert_allclose(abs(usual.X.T @ moved.X) / 180, np.eye(2), atol=1e-7)
+        np.testing.assert_allclose(abs(usual.rows.X.T @ moved.rows.X) / 180, np.eye(2), atol=1e-7)
 
 
 @pytest.mark.parametrize("centre", [0.0, 1e8, 1.7e9])

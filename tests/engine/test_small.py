@@ -149,7 +149,8 @@ def test_information_without_effects(name):
 def test_equations_that_are_singular_to_working_precision_are_solved_as_far_as_known():
     rng = np.random.default_rng(1)
     latent, _, theta = pair("poisson", True, rng)
-    latent.problem.X[:, -1] = latent.problem.X[:, 0]
+    X = latent.problem.rows.X
+    X[:, -1] = X[:, 0]
     _, equations = latent.mode(theta, np.zeros(latent.layout.size))
     right = equations.apply(rng.normal(size=(latent.layout.size, 2)))
     assert np.isfinite(equations.solve(right)).all()

@@ -102,8 +102,7 @@ class Laplace:
     def _begin(self, theta):
         """The `Point` of theta, whose weights give the charts their scales."""
         self.evaluate(theta)
-        blocks = self.equations.problem.blocks if self.latent.full.blocks else ()
-        self.sizes = scales(blocks)
+        self.sizes = scales(self.equations.cross.G if self.latent.full.blocks else ())
         return self._point(self.space.join(theta))
 
     def _look(self, information, here, radius):
@@ -160,7 +159,7 @@ class Laplace:
         """(log p(y, m), scores [m, C], log-likelihood or None) at theta, with its mode if known."""
         latent = self.latent
         if self.plain and latent.rows is not None:
-            self.equations = Equations(latent, theta, latent.full.weights)
+            self.equations = Equations(latent, theta, latent.full.rows.weights)
             loglik, gradient = small.plain(latent, theta)
             return loglik, gradient[:, None], loglik
         if mode is None:

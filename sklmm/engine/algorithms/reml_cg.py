@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sklmm._limits import EXACT_TRACES
-from sklmm.engine.equations.crossproducts import Cross
+from sklmm.engine.equations.crossproducts import CrossProducts
 from sklmm.engine.equations.henderson import GaussianKernel
 from sklmm.engine.equations.schur_cg import Iterative
 from sklmm.engine.linalg.blocks import turn
@@ -36,14 +36,14 @@ def default_probes(problem, size):
 
     What the probes miss is off S's diagonal, and falls with the number of rows an effect.
     """
-    return int(np.clip(np.ceil(PROBED_ROWS * size / len(problem.y)), *PROBES))
+    return int(np.clip(np.ceil(PROBED_ROWS * size / problem.rows.n_rows), *PROBES))
 
 
 @dataclass
 class _State:
     """Probes [Q_R, f + S]: the units of f effects, then the Rademacher ones; their weights."""
 
-    cross: Cross
+    cross: CrossProducts
     probes: np.ndarray
     weights: np.ndarray
     n_units: int
@@ -61,7 +61,7 @@ class CGKernel(GaussianKernel):
 
     def init(self, problem, seed):
         """Cross-products and probes."""
-        cross = Cross(problem)
+        cross = CrossProducts(problem)
         size, f = cross.Q - cross.n_eliminated, cross.n_few
         if self.n_probes is None and size <= EXACT_TRACES:
             f = size
@@ -91,8 +91,8 @@ class CGKernel(GaussianKernel):
             return self.tol
         moved = np.abs(theta - before).max() / sigma
         known = [
-            np.einsum("ba,jbc,ca->", L, b.crossprod, L) / b.n_levels
-            for L, b in zip(factors, state.cross.problem.blocks, strict=True)
+            np.einsum("ba,jbc,ca->", L, G, L) / len(G)
+            for L, G in zip(factors, state.cross.G, strict=True)
         ]
         loose = min(moved**2 / 100, LOOSEST) / (1 + max(known, default=0.0) / sigma**2)
         return max(float(loose), self.tol)
@@ -109,7 +109,7 @@ class CGKernel(GaussianKernel):
             return [exact], None
         y = equations.probed
         samples = [None] * len(cross.slices)
-        lifted = cross.parted.down(H.lift(np.column_stack([v, y])))
+        lifted = cross.pairs.down(H.lift(np.column_stack([v, y])))
         turned = turn(T, lifted).reshape(len(T), -1, lifted.shape[1]) / H.s2
         ahead, behind = np.split(turned, 2, axis=2)
         samples[cross.eliminated] = -np.einsum("jac,jbc->cab", ahead, behind, optimize=True)

@@ -6,13 +6,13 @@ against.
 
 from typing import NamedTuple
 
-from sklmm.engine.equations.crossproducts import Cross
+from sklmm.engine.equations.crossproducts import CrossProducts
 from sklmm.engine.equations.elimination import Dense
 from sklmm.engine.equations.henderson import GaussianKernel
 
 
 class _State(NamedTuple):
-    cross: Cross
+    cross: CrossProducts
     probes: None = None
 
 
@@ -21,7 +21,7 @@ class ExactKernel(GaussianKernel):
 
     def init(self, problem, seed):
         """Cross-products, computed once."""
-        return _State(Cross(problem))
+        return _State(CrossProducts(problem))
 
     def eliminate(self, factors, s2, state, tol=None):
         """S factorised."""

@@ -28,7 +28,7 @@ def start_theta(latent, rounds=EM_ROUNDS):
     """(Theta, mode [P]) to start from: SDs and parameters after at most `rounds` of EM."""
     problem, like, space = latent.full, latent.like, latent.space
     y, w = latent.observations()
-    offset = np.zeros(len(y)) if problem.offset is None else problem.offset
+    offset = np.zeros(len(y)) if problem.rows.offset is None else problem.rows.offset
     constant, raw = _constant(like, y, w, offset, len(space.estimated))
     raw = space.clipped(raw)
     eta = (np.tile(constant, len(y)) + np.repeat(offset, len(constant)))[:, None]
@@ -42,7 +42,7 @@ def start_theta(latent, rounds=EM_ROUNDS):
     # Least squares of the constant predictor: exact where there is an intercept.
     rows = np.repeat(w, like.n_predictors)
     target = np.tile(constant, len(y))
-    beta = problem.X.T @ (rows * target) / problem.n
+    beta = problem.rows.X.T @ (rows * target) / problem.n
     if not problem.blocks and not problem.reml:
         # Newton's method needs no start, and a mode at infinity would be one of rounding.
         return Theta(beta, (), raw), np.zeros(0)
@@ -84,14 +84,16 @@ def _parameters(joint, theta, x, equations):
     d, some = joint.like.n_predictors, _some(len(y))
     rows = (some[:, None] * d + np.arange(d)).ravel()
     beta, parts = layout.split(x[:, None])
-    eta = problem.X[rows] @ beta[:, 0]
-    eta += 0.0 if problem.offset is None else problem.offset[rows]
+    table = problem.rows
+    eta = table.X[rows] @ beta[:, 0]
+    eta += 0.0 if table.offset is None else table.offset[rows]
     variance = np.zeros(len(rows))
-    precision = precision_blocks(equations.problem, equations.factors)
-    for L, u, H, b in zip(theta.factors, parts, precision, problem.blocks, strict=True):
-        z = b.z[rows] @ L
-        eta += np.einsum("na,na->n", z, u[b.refs[rows], :, 0])
-        variance += np.einsum("na,nab,nb->n", z, invert(H)[b.refs[rows]], z)
+    precision = precision_blocks(equations.cross.G, equations.factors)
+    of_terms = zip(theta.factors, parts, precision, table.refs, table.z, strict=True)
+    for L, u, H, refs, z in of_terms:
+        z, refs = z[rows] @ L, refs[rows]
+        eta += np.einsum("na,na->n", z, u[refs, :, 0])
+        variance += np.einsum("na,nab,nb->n", z, invert(H)[refs], z)
     eta = eta[:, None] + np.sqrt(variance)[:, None] * [1, -1]
     y, w = y[some], w[some] / w[some].sum()
 
@@ -125,7 +127,7 @@ def _spread(theta, x, equations):
     """
     layout, problem = equations.layout, equations.problem
     beta, parts = layout.split(x[:, None])
-    precision = precision_blocks(problem, equations.factors)
+    precision = precision_blocks(equations.cross.G, equations.factors)
     factors, effects = [], []
     for L, u, H, block in zip(theta.factors, parts, precision, problem.blocks, strict=True):
         new = L

@@ -102,10 +102,10 @@ class AdamLoop:
         device = check_device(self.device)
         with tf.device(device):
             data = (
-                tf.constant(problem.X, DTYPE),
-                tf.constant(problem.y, DTYPE),
-                [tf.constant(b.refs) for b in problem.blocks],
-                [tf.constant(b.z, DTYPE) for b in problem.blocks],
+                tf.constant(problem.rows.X, DTYPE),
+                tf.constant(problem.rows.y, DTYPE),
+                [tf.constant(refs) for refs in problem.rows.refs],
+                [tf.constant(z, DTYPE) for z in problem.rows.z],
                 [tf.zeros([b.n_levels, 0]) for b in problem.blocks],
             )
             pinned = (
@@ -202,7 +202,7 @@ def _read(raw):
 
 def fit_by_adam(problem, e_step, m_step, max_iter, seed, n_draws, device, watch):
     """Run the loop for `max_iter` iterations: `EMResult`."""
-    if not np.all(problem.weights == 1):
+    if not np.all(problem.rows.weights == 1):
         raise ValueError("m_step='adam' takes no sample_weight: use m_step='auto'.")
     loop = AdamLoop(problem, e_step, m_step, device, max_iter, seed)
     return fit(loop, max_iter=max_iter, n_draws=n_draws, watch=watch)

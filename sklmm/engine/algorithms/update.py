@@ -20,7 +20,7 @@ from dataclasses import replace
 import numpy as np
 
 from sklmm._limits import EXACT_ROOT, factorisable
-from sklmm.engine.equations.crossproducts import Cross, loadings
+from sklmm.engine.equations.crossproducts import CrossProducts
 from sklmm.engine.equations.elimination import Dense
 from sklmm.engine.equations.schur_cg import Iterative
 from sklmm.engine.equations.score import rescaled
@@ -28,7 +28,8 @@ from sklmm.engine.graphs import graphs, observes
 from sklmm.engine.latent.small import LEAST_CURVATURE
 from sklmm.engine.likelihood import Likelihood
 from sklmm.engine.linalg.blocks import roots
-from sklmm.engine.rows.standardize import BlockData, Problem, reweighted
+from sklmm.engine.rows.local import LocalRows, loadings
+from sklmm.engine.rows.standardize import BlockData, Problem
 from sklmm.engine.theta.space import CONSTRAINTS
 from sklmm.result import covariance_root, own_sds
 
@@ -156,27 +157,25 @@ class _Rows:
 
     def __init__(self, result, design, d):
         self.result, self.design, self.d = result, design, d
-        self.levels, self.roots, self.Z, self.spherical, blocks = [], [], [], [], []
+        self.levels, self.roots, self.Z, self.spherical, of_rows = [], [], [], [], []
         n = design.n_rows * d
         for b in design.blocks:
             levels, refs = np.unique(b.refs, return_inverse=True)
             refs = np.repeat(refs.astype(np.int32), d)
             for c in range(d):
-                L = covariance_root(result.effects_cov[len(blocks)][levels])
+                L = covariance_root(result.effects_cov[len(self.levels)][levels])
                 z = np.zeros((n, b.r))
                 z[c::d] = 1.0 if b.z is None else b.z
                 turned = np.einsum("na,nab->nb", z, L[refs])
-                blocks.append(BlockData(refs, turned, len(levels), None, None))
+                of_rows.append((refs, len(levels), turned))
                 self.levels.append(levels)
                 self.roots.append(L)
                 self.Z.append(loadings(refs, z, len(levels)))
                 self.spherical.append(loadings(refs, turned, len(levels)))
         # Of the rows' units, those of u are all that the equations see.
         self.problem = Problem(
-            y=np.zeros(n),
-            X=np.zeros((n, 0)),
-            weights=np.ones(n),
-            blocks=tuple(blocks),
+            rows=LocalRows(np.zeros(n), np.zeros((n, 0)), np.ones(n), *zip(*of_rows, strict=True)),
+            blocks=tuple(BlockData(J, z.shape[1], None) for _, J, z in of_rows),
             n=float(n),
             reml=False,
             sigma=1.0,
@@ -199,7 +198,7 @@ class _Rows:
 
     def equations(self, weights):
         """Z^T W Z + I, factorised where that is a fit's way too."""
-        cross = Cross(reweighted(self.problem, weights))
+        cross = CrossProducts(self.problem, weights)
         factors = [np.eye(b.r) for b in self.problem.blocks]
         if factorisable([b.n_levels * b.r for b in self.problem.blocks]):
             return Dense(cross, factors, 1.0)
@@ -260,7 +259,7 @@ class _Rows:
         Where that makes them not positive, a share of the expected one stands in for what it lacks.
         """
         W = np.repeat(weights, self.d) * curvature
-        expected = equations.cross.problem.weights
+        expected = equations.cross.at
         if isinstance(equations, Iterative) or np.array_equal(W, expected):
             return equations
         try:
@@ -275,12 +274,12 @@ class _Rows:
         p = len(result.coef) // d
         lines = result.coef_root @ axes.T
         moved = np.stack([self.design.X @ lines[c * p : (c + 1) * p] for c in range(d)], axis=1)
-        moved = moved.reshape(len(self.problem.y), len(axes))
+        moved = moved.reshape(self.problem.rows.n_rows, len(axes))
         follows = []
         for k, (levels, Z) in enumerate(zip(self.levels, self.Z, strict=True)):
             follows.append(result.effects_root[k][levels] @ axes.T)
             moved = moved + Z @ follows[-1].reshape(Z.shape[1], len(axes))
-        weighted = equations.cross.problem.weights[:, None] * moved
+        weighted = equations.cross.at[:, None] * moved
         change = self.solve(equations, [Z.T @ weighted for Z in self.spherical])
         effects, covs, root = (
             [a.copy() for a in arrays]

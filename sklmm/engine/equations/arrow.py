@@ -57,27 +57,28 @@ def _inverse(square):
 class Border:
     """Cross-products of the border F, beta and the terms of few levels, once a fit."""
 
-    def __init__(self, problem, layout):
+    def __init__(self, problem, layout, weights, G):
+        table, self.G = problem.rows, G
         self.small = layout.small
         starts = dict(zip(self.small, self._starts(problem), strict=True))
         self.f = problem.p + sum(
             problem.blocks[k].n_levels * problem.blocks[k].r for k in self.small
         )
-        rows = np.zeros((len(problem.y), self.f))
-        rows[:, : problem.p] = problem.X
-        everyone = np.arange(len(problem.y))
+        rows = np.zeros((table.n_rows, self.f))
+        rows[:, : problem.p] = table.X
+        everyone = np.arange(table.n_rows)
         for k, start in starts.items():
-            b = problem.blocks[k]
-            for a in range(b.r):
-                rows[everyone, start + b.refs * b.r + a] = b.z[:, a]
-        weighted = rows * problem.weights[:, None]
+            r = problem.blocks[k].r
+            for a in range(r):
+                rows[everyone, start + table.refs[k] * r + a] = table.z[k][:, a]
+        weighted = rows * weights[:, None]
         self.square = weighted.T @ rows
         self.starts = starts
         self.cross = {
             k: np.stack(
                 [
                     [
-                        np.bincount(b.refs, weighted[:, f] * b.z[:, a], minlength=b.n_levels)
+                        np.bincount(table.refs[k], weighted[:, f] * table.z[k][:, a], b.n_levels)
                         for a in range(b.r)
                     ]
                     for f in range(self.f)
@@ -114,7 +115,7 @@ class Border:
         square = self.lift(problem, factors, self.lift(problem, factors, self.square).T) * precision
         square[np.arange(problem.p, self.f), np.arange(problem.p, self.f)] += 1.0
         blocks, border = [], []
-        for k, H in enumerate(precision_blocks(problem, factors, multiple)):
+        for k, H in enumerate(precision_blocks(self.G, factors, multiple)):
             J, r = layout.shapes[k]
             padded = np.zeros((J, r, r))
             edge = np.zeros((J, r, self.f))

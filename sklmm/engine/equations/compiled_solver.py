@@ -15,7 +15,7 @@ class CompiledSolver:
     """C of `equations.Equations`, applied and solved."""
 
     def __init__(self, equations):
-        latent, weights = equations.latent, equations.problem.weights
+        latent, weights = equations.latent, equations.weights
         self.system, self.layout, self.n_rows = equations.system, equations.layout, latent.n_rows
         #: Largest relative residual of a solve that ended before its tolerance.
         self.unsolved = 0.0

@@ -1,4 +1,6 @@
-"""Cross-products of a Gaussian problem, once a fit: all that its likelihood knows of the rows.
+"""Cross-products of the rows, at one vector of weights: all that a model's equations know of them.
+
+Those of a Gaussian model are made once a fit; of others, once a Newton step, by new weights.
 
 The effects are flat, [Q, ...]: those of the largest term, E, first, then the others, R, terms of
 few effects before the rest. With G = Z^T w Z,
@@ -11,26 +13,29 @@ prior.
 y is what least squares on X, with coefficients `ols`, leave.
 """
 
+from functools import cached_property
+
 import numpy as np
 from scipy import sparse
 
 from sklmm.engine.linalg.blocks import block_diagonal, turn, turn_all
-from sklmm.engine.rows.pairs import Parted
-from sklmm.engine.rows.standardize import weighed
+from sklmm.engine.rows.pairs import LocalPairs
 
 #: A term of at most this many effects counts as one of few.
 FEW = 64
 
 
-class Cross:
-    """Cross-products of `problem`; `slices` has the place of each of its blocks."""
+class CrossProducts:
+    """Cross-products of a problem's rows; `slices` has the place of each of its blocks.
 
-    def __init__(self, problem):
-        self.problem = problem
-        blocks, w, columns = problem.blocks, problem.weights, problem.columns
-        X = problem.X if columns is None else columns.keep(problem.X)
-        self.columns, self.p = columns, X.shape[1]
-        sizes = [b.n_levels * b.r for b in blocks]
+    `at` are the weights, as `rows.protocol.Rows` hands them out, or None for the table's own.
+    """
+
+    def __init__(self, problem, at=None):
+        self.problem, self.rows, self.at = problem, problem.rows, at
+        self.columns = columns = problem.columns
+        self.p = problem.p if columns is None else columns.Q.shape[1]
+        sizes = [b.n_levels * b.r for b in problem.blocks]
         self.eliminated = int(np.argmax(sizes)) if sizes else None
         self.rest = sorted(
             (k for k in range(len(sizes)) if k != self.eliminated), key=lambda k: sizes[k] > FEW
@@ -45,50 +50,74 @@ class Cross:
             self.Q += columns.k
         self.flat = slice(self.n_random, self.Q)
         self.n_few = sum(sizes[k] for k in self.rest if sizes[k] <= FEW)
-        self.G_EE = blocks[self.eliminated].crossprod if sizes else np.zeros((0, 1, 1))
-        self.C = sparse.csr_array((self.n_eliminated, self.Q - self.n_eliminated))
-        self.G_RR = sparse.csr_array((self.C.shape[1], self.C.shape[1]))
-        if self.C.shape[1] and sizes:
-            pairs = [_pair(blocks[self.eliminated], blocks[k], w) for k in self.rest]
-            if columns is not None:
-                pairs.append(_pair_of_columns(blocks[self.eliminated], columns))
-            self.C = sparse.hstack(pairs, "csr") if len(pairs) > 1 else pairs[0]
-            self.G_RR = self._remaining(blocks, w)
-        self.parted = Parted(self.C, self.G_EE.shape[1])
-        self.xx = weighed(X.T, w) @ X
-        # Sums of squares of y itself would lose the residuals' digits where X explains most of it.
-        self.ols = np.linalg.lstsq(self.xx, X.T @ weighed(problem.y, w), rcond=None)[0]
-        y = problem.y - X @ self.ols
-        self.F, self.zy = np.zeros((self.Q, self.p)), np.zeros(self.Q)
-        for b, s in zip(blocks, self.slices, strict=True):
-            # bincount would convert the references anew each time.
-            refs = b.refs.astype(np.intp)
-            for a in range(b.r):
-                wz = weighed(b.z[:, a], w)
-                for column in range(self.p):
-                    self.F[s, column][a :: b.r] = np.bincount(refs, wz * X[:, column], b.n_levels)
-                self.zy[s][a :: b.r] = np.bincount(refs, wz * y, b.n_levels)
-        wy = weighed(y, w)
-        if columns is not None:
-            self.F[self.flat] = columns.keep(columns.F)
-            self.zy[self.flat] = columns.back @ y
-        self.xy = X.T @ wy
-        self.yy = float(wy @ y)
+        self.G = self.rows.blocks(at)
+        self.G_EE = self.G[self.eliminated] if sizes else np.zeros((0, 1, 1))
+        # The sparse columns count as a last term.
+        self._others = self.rest if columns is None else [*self.rest, len(sizes)]
+        self.G_RR = sparse.csr_array((self.Q - self.n_eliminated,) * 2)
+        if sizes and self._others:
+            self.pairs = self.rows.pairs(self.eliminated, self._others, at)
+            self.G_RR = self._remaining()
+        else:
+            C = sparse.csr_array((self.n_eliminated, self.Q - self.n_eliminated))
+            self.pairs = LocalPairs(C, self.G_EE.shape[1])
+        #: X^T w X [p, p] and Z^T w X [Q, p]; X^T w y is not yet that of the residuals.
+        self.xx, self._xy, F = self.rows.fixed(at)
+        self.F = self._keep(self._joined(F, problem.p))
+        self.xx, self._xy = self._keep(self._keep(self.xx).T), self._keep(self._xy)
 
-    def _remaining(self, blocks, w):
-        parts = [[None] * len(self.rest) for _ in self.rest]
-        for i, k in enumerate(self.rest):
-            parts[i][i] = block_diagonal(blocks[k].crossprod)
-            for j in range(i):
-                parts[i][j] = _pair(blocks[k], blocks[self.rest[j]], w)
-                parts[j][i] = parts[i][j].T
-        if self.columns is None:
-            return sparse.block_array(parts, format="csr")
-        pairs = [_pair_of_columns(blocks[k], self.columns) for k in self.rest]
-        # Their own part is `Columns.product`'s.
-        own = sparse.csr_array((self.columns.k, self.columns.k))
-        parts = [[*row, pair] for row, pair in zip(parts, pairs, strict=True)]
-        return sparse.block_array([*parts, [*(pair.T for pair in pairs), own]], format="csr")
+    def _remaining(self):
+        """G_RR but the sparse columns' own part, which is `Columns.product`'s."""
+        parts = [[None] * len(self._others) for _ in self._others]
+        for i, k in enumerate(self._others):
+            own = self.G[k] if k < len(self.G) else np.zeros((self.columns.k, 1, 1))
+            parts[i][i] = block_diagonal(own)
+            for j, other in enumerate(self._others[:i]):
+                parts[j][i] = self.rows.pairs(other, [k], self.at).matrix
+                parts[i][j] = parts[j][i].T
+        return sparse.block_array(parts, format="csr")
+
+    @property
+    def C(self):
+        """Z_E^T w Z_R, sparse."""
+        return self.pairs.matrix
+
+    @cached_property
+    def ols(self):
+        """Coefficients [p] of least squares on X."""
+        return np.linalg.lstsq(self.xx, self._xy, rcond=None)[0]
+
+    @cached_property
+    def _response(self):
+        """Sums of the rows' y less X ols: those of y would lose the residuals' digits."""
+        yy, xy, zy = self.rows.response(self.embed(self.ols))
+        return yy, self._keep(xy), self._joined(zy)
+
+    @property
+    def yy(self):
+        """y^T w y."""
+        return self._response[0]
+
+    @property
+    def xy(self):
+        """X^T w y, [p]."""
+        return self._response[1]
+
+    @property
+    def zy(self):
+        """Z^T w y, [Q]."""
+        return self._response[2]
+
+    def _joined(self, parts, *width):
+        """[Q, *width] of each block's [n_levels, r, *width], and last the sparse columns'."""
+        out = np.empty((self.Q, *width))
+        for place, part in zip([*self.slices, self.flat], parts, strict=False):
+            out[place] = part.reshape(out[place].shape)
+        return out
+
+    def _keep(self, fixed):
+        """Sums [..., p] with X from those with all of its columns."""
+        return fixed if self.columns is None else self.columns.keep(fixed)
 
     def remaining(self, r):
         """G_RR applied to [Q_R, c]."""
@@ -127,16 +156,14 @@ class Cross:
         """G applied to [Q, ...]."""
         e, r = flat[: self.n_eliminated], flat[self.n_eliminated :]
         own = turn(self.G_EE, e)
-        return np.concatenate([own + self.parted.down(r), self.parted.up(e) + self.remaining(r)])
+        return np.concatenate([own + self.pairs.down(r), self.pairs.up(e) + self.remaining(r)])
 
     def squares(self, member):
         """G's squared entries times member [Q, c]."""
         e, r = member[: self.n_eliminated], member[self.n_eliminated :]
-        down, up = turn(self.G_EE**2, e), self.G_RR.power(2) @ r
-        for (C, _), rows in zip(self.parted.parts, self.parted.rows, strict=True):
-            C2 = C.power(2)
-            down[rows] += C2 @ r
-            up += C2.T @ e[rows]
+        down, up = self.pairs.squares(e, r)
+        down += turn(self.G_EE**2, e)
+        up += self.G_RR.power(2) @ r
         if self.columns is not None:
             first = self.n_random - self.n_eliminated
             up[first:] += self.columns.squares(r[first:])
@@ -148,36 +175,3 @@ class Cross:
         if self.columns is not None:
             out[self.flat] = self.columns.diagonal
         return out
-
-
-def _pair(one, other, w):
-    """Z_1^T w Z_2 of two blocks, sparse [J_1 r_1, J_2 r_2]."""
-    r, q = one.r, other.r
-    shape = (one.n_levels * r, other.n_levels * q)
-    out = None
-    for a in range(r):
-        for b in range(q):
-            values = weighed(one.z[:, a] * other.z[:, b], w)
-            rows = one.refs if r == 1 else one.refs * r + a
-            columns = other.refs if q == 1 else other.refs * q + b
-            # By columns and then by rows: two passes sort the pairs, and equal ones are added up
-            # once, at the end.
-            part = sparse.coo_array((values, (rows, columns)), shape)
-            part.has_canonical_format = True
-            part = part.tocsc().tocsr()
-            part.sum_duplicates()
-            out = part if out is None else out + part
-    return out
-
-
-def _pair_of_columns(one, columns):
-    """Z_1^T w X_s, sparse [J_1 r_1, k]."""
-    return (columns.back @ loadings(one.refs, one.z, one.n_levels)).T.tocsr()
-
-
-def loadings(refs, z, n_levels):
-    """Z, sparse [n_rows, n_levels * r]."""
-    n, r = z.shape
-    columns = refs.astype(np.int64)[:, None] * r + np.arange(r)
-    ends = np.arange(n + 1) * r
-    return sparse.csr_array((z.ravel(), columns.ravel(), ends), (n, n_levels * r))

@@ -7,7 +7,6 @@ other terms' part is dense, so it is for some thousands of their effects.
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from sklmm.engine.equations.crossproducts import Cross
 from sklmm.engine.equations.elimination import SLAB, Dense
 from sklmm.engine.equations.henderson import Equations as GaussianEquations
 from sklmm.engine.linalg.blocks import block_diagonal
@@ -16,12 +15,11 @@ from sklmm.engine.linalg.blocks import block_diagonal
 class Eliminated:
     """C of a problem with the weights of its rows in it, at some factors."""
 
-    def __init__(self, rows, problem, factors):
-        self.rows, self.problem, self.factors = rows, problem, factors
-        self.cross = cross = Cross(problem)
+    def __init__(self, rows, cross, factors):
+        self.rows, self.cross, self.factors = rows, cross, factors
         self.H = Dense(cross, factors, 1.0)
         self.joint = GaussianEquations(factors, 1.0, cross, self.H)
-        self.p, self.place = problem.p, rows.places(cross)
+        self.p, self.place = cross.p, rows.places(cross)
 
     def solve(self, right, tol=None):
         """C^-1 right, [P, c]; 0 where the layout is padded."""
@@ -36,7 +34,7 @@ class Eliminated:
     def apply(self, flat):
         """C flat, 0 on beta."""
         M = self.rows.matrix(self.factors)
-        out = M.T @ (self.problem.weights[:, None] * (M @ flat)) + flat
+        out = M.T @ (self.cross.at[:, None] * (M @ flat)) + flat
         out[: self.p] = 0.0
         return out
 
@@ -60,22 +58,22 @@ class Eliminated:
         With t = w_R - B^T D^-1 w_E it is S^-1 t of the other terms, and D^-1 (w_E - B S^-1 t) of
         the eliminated one.
         """
-        blocks, E = self.problem.blocks, self.cross.eliminated
-        loads = [b.z @ L for b, L in zip(blocks, self.factors, strict=True)]
+        table, E = self.cross.rows, self.cross.eliminated
+        loads = [z @ L for z, L in zip(table.z, self.factors, strict=True)]
         out = [np.zeros_like(a) for a in loads]
-        if blocks:
+        if loads:
             self._eliminated(out, loads, E)
             self._others(out, loads)
         # Of beta: x_i less what the effects explain of it, and the effects follow.
-        rest = self.problem.X.copy()
+        rest = table.X.copy()
         beta = np.zeros_like(rest)
         if self.p:
             follow = self.cross.blocks(self.joint.HR)
-            for b, a, F in zip(blocks, loads, follow, strict=True):
-                rest -= np.einsum("na,nap->np", a, F[b.refs])
+            for refs, a, F in zip(table.refs, loads, follow, strict=True):
+                rest -= np.einsum("na,nap->np", a, F[refs])
             beta = self.joint.solve_s(rest.T).T
-            for g, b, F in zip(out, blocks, follow, strict=True):
-                g -= np.einsum("nap,np->na", F[b.refs], beta)
+            for g, refs, F in zip(out, table.refs, follow, strict=True):
+                g -= np.einsum("nap,np->na", F[refs], beta)
         return beta, out
 
     def _rest(self):
@@ -85,33 +83,34 @@ class Eliminated:
 
     def _others(self, out, loads):
         """S^-1 between the other terms' levels of each row, added to `out`."""
-        blocks = self.problem.blocks
+        refs = self.cross.rows.refs
         for k, first in self._rest():
             for k2, first2 in self._rest():
-                for a in range(blocks[k].r):
-                    for c in range(blocks[k2].r):
-                        at = first + blocks[k].refs * blocks[k].r + a
-                        to = first2 + blocks[k2].refs * blocks[k2].r + c
+                r, q = loads[k].shape[1], loads[k2].shape[1]
+                for a in range(r):
+                    for c in range(q):
+                        at = first + refs[k] * r + a
+                        to = first2 + refs[k2] * q + c
                         out[k][:, a] += self._inverse[at, to] * loads[k2][:, c]
 
     def _eliminated(self, out, loads, E):
         """What involves the eliminated term, in slabs of its levels, added to `out`."""
-        H, block = self.H, self.problem.blocks[E]
-        J, r = block.n_levels, block.r
+        H, of_rows = self.H, self.cross.rows.refs
+        J, r = H.inverse.shape[:2]
         lower = np.tril(H._remaining) if len(H.U) else np.zeros((0, 0))
         self._inverse = lower + np.tril(lower, -1).T
         size = max(SLAB // max(len(lower) * r, 1), 1)
-        order = np.argsort(block.refs, kind="stable")
-        ends = np.searchsorted(block.refs[order], np.arange(0, J + size, size))
+        order = np.argsort(of_rows[E], kind="stable")
+        ends = np.searchsorted(of_rows[E][order], np.arange(0, J + size, size))
         for slab, first in enumerate(range(0, J, size)):
             levels = slice(first, min(first + size, J))
             rows = order[ends[slab] : ends[slab + 1]]
             own, pull = self._slab(levels, r)
-            refs = block.refs[rows] - first
+            refs = of_rows[E][rows] - first
             out[E][rows] += np.einsum("nab,nb->na", own[refs], loads[E][rows])
             for k, start in self._rest():
-                width = self.problem.blocks[k].r
-                at = start + self.problem.blocks[k].refs[rows] * width
+                width = loads[k].shape[1]
+                at = start + of_rows[k][rows] * width
                 for a in range(r):
                     for c in range(width):
                         entry = pull[refs * r + a, at + c]

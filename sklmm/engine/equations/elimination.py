@@ -66,12 +66,12 @@ class Elimination:
 
     def _push(self, e):
         """B D^-1 e."""
-        lowered = self.cross.parted.up(turn_all(self.L, turn(self.inverse, e)))
+        lowered = self.cross.pairs.up(turn_all(self.L, turn(self.inverse, e)))
         return self.lift(lowered, transpose=True) / self.s2
 
     def _pull(self, r):
         """D^-1 B^T r."""
-        raised = turn_all(self.L.T, self.cross.parted.down(self.lift(r)))
+        raised = turn_all(self.L.T, self.cross.pairs.down(self.lift(r)))
         return turn(self.inverse, raised) / self.s2
 
     def solve(self, right, name=None, also=None):

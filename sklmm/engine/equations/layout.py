@@ -63,9 +63,9 @@ class Layout:
         return np.concatenate(columns)
 
 
-def precision_blocks(problem, factors, multiple=1):
-    """multiple * L_k^T Z_j^T w Z_j L_k + I: C's diagonal blocks at s2 = 1, [n_levels, r, r]."""
+def precision_blocks(G, factors, multiple=1):
+    """multiple * L_k^T G_j L_k + I, G = Z^T w Z: C's own blocks at s2 = 1, [n_levels, r, r]."""
     return [
-        np.einsum("ba,jbc,cd->jad", L, b.crossprod, L, optimize=True) * multiple + np.eye(b.r)
-        for b, L in zip(problem.blocks, factors, strict=True)
+        np.einsum("ba,jbc,cd->jad", L, own, L, optimize=True) * multiple + np.eye(len(L))
+        for own, L in zip(G, factors, strict=True)
     ]

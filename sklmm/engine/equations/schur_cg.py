@@ -14,7 +14,7 @@ import numpy as np
 from scipy.linalg import cho_solve, solve_triangular
 
 from sklmm.engine.equations.elimination import Elimination
-from sklmm.engine.linalg.blocks import block_diagonal, invert, roots, turn
+from sklmm.engine.linalg.blocks import invert, roots, turn
 from sklmm.engine.linalg.conjugate_gradients import conjugate_gradients
 from sklmm.engine.linalg.lanczos import LogDeterminant, inverse_root, lanczos
 
@@ -51,7 +51,7 @@ class Iterative(Elimination):
 
     def apply_data(self, flat):
         """N = (G_RR - C^T inner C) / s^2 applied to [Q_R, c]."""
-        pulled = self.cross.parted.around(turn, self.inner, flat)
+        pulled = self.cross.pairs.around(self.inner, flat)
         return (self.cross.remaining(flat) - pulled) / self.s2
 
     def apply(self, flat):
@@ -69,7 +69,7 @@ class Iterative(Elimination):
         for k, L, part in self.parts():
             if part.start >= self.f:
                 place = slice(part.start - self.f, part.stop - self.f)
-                yield L, cross.problem.blocks[k].crossprod, np.eye(len(L)), place
+                yield L, cross.G[k], np.eye(len(L)), place
         if (columns := cross.columns) is not None:
             first = cross.n_random - self.n - self.f
             prior = columns.penalty_diagonal()[:, None, None] / self.s2
@@ -79,7 +79,8 @@ class Iterative(Elimination):
     def _own_of_S(self):
         """S's diagonal blocks of the terms of many levels, and their places among T's effects."""
         for L, crossprod, prior, part in self._large():
-            inside = crossprod - self._pulled(part, len(L))
+            place = slice(part.start + self.f, part.stop + self.f)
+            inside = crossprod - self.cross.pairs.own(self.inner, place, len(L))
             yield L.T @ inside @ L / self.s2 + prior, part
 
     def _own_of_T(self):
@@ -95,24 +96,6 @@ class Iterative(Elimination):
     def _solve_few(self, right):
         """S_FF^-1 right."""
         return cho_solve((self.root_F, True), right)
-
-    def _pulled(self, part, r):
-        """Diagonal blocks of C^T inner C, [n_levels, r, r]."""
-        place = slice(part.start + self.f, part.stop + self.f)
-        out = np.zeros(((part.stop - part.start) // r, r, r))
-        for C, levels in self.cross.parted.parts:
-            mine = C if C.shape[1] == part.stop - part.start else C[:, place]
-            inner = self.inner[levels]
-            if r == 1 and inner.shape[1] == 1:
-                squares = mine.data**2 * np.repeat(inner.ravel(), np.diff(mine.indptr))
-                out[:, 0, 0] += np.bincount(mine.indices, squares, len(out))
-                continue
-            scaled = (block_diagonal(inner) @ mine).tocsr()
-            for a in range(r):
-                for b in range(r):
-                    product = mine[:, a::r].multiply(scaled[:, b::r])
-                    out[:, a, b] += np.asarray(product.sum(axis=0)).ravel()
-        return out
 
     def _apply_left(self, flat):
         """T applied to [Q_L, c]."""

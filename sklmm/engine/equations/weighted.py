@@ -11,12 +11,11 @@ import numpy as np
 
 from sklmm._limits import factorisable
 from sklmm.engine.equations.border import marginal
-from sklmm.engine.equations.crossproducts import Cross
+from sklmm.engine.equations.crossproducts import CrossProducts
 from sklmm.engine.equations.eliminated import Eliminated
 from sklmm.engine.equations.elimination import Dense
 from sklmm.engine.equations.henderson import Equations as GaussianEquations
 from sklmm.engine.latent.small import Factorised
-from sklmm.engine.rows.standardize import reweighted
 
 SOLVE_TOL = 1e-6
 EXACT_TOL = 1e-10
@@ -29,7 +28,7 @@ class Equations:
     def __init__(self, latent, theta, weights):
         self.latent, self.layout = latent, latent.layout
         self.factors = tuple(theta.factors)
-        self.problem = reweighted(latent.problem, weights)
+        self.problem, self.weights = latent.problem, weights
 
     def with_factors(self, factors):
         """The equations at other factors, with the same weights."""
@@ -40,11 +39,16 @@ class Equations:
         return out
 
     @cached_property
+    def cross(self):
+        """Cross-products of the rows, at the weights."""
+        return CrossProducts(self.problem, self.weights)
+
+    @cached_property
     def border(self):
         """Cross-products of the border, which know no factors."""
         from sklmm.engine.equations.arrow import Border
 
-        return Border(self.problem, self.layout)
+        return Border(self.problem, self.layout, self.weights, self.cross.G)
 
     @cached_property
     def system(self):
@@ -63,8 +67,8 @@ class Equations:
 
             return CompiledSolver(self)
         if not self.latent.rows.dense:
-            return Eliminated(self.latent.rows, self.problem, self.factors)
-        return Factorised(self.latent.rows, self.factors, self.problem.weights)
+            return Eliminated(self.latent.rows, self.cross, self.factors)
+        return Factorised(self.latent.rows, self.factors, self.weights)
 
     def factorised(self):
         """Itself, factorised: LinAlgError where C is not positive."""
@@ -98,7 +102,7 @@ class Equations:
             return self._solver.log_det()
         if not factorisable([b.n_levels * b.r for b in self.problem.blocks], "log_det"):
             return None
-        cross = Cross(self.problem)
+        cross = self.cross
         try:
             H = Dense(cross, self.factors, 1.0)
             S = GaussianEquations(self.factors, 1.0, cross, H).S_factor

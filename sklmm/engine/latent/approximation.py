@@ -51,7 +51,7 @@ class Approximation:
         _, score, W = graphs(like).by_row(self.y, eta, raw)
         (bend,) = graphs(like).observed(self.y, eta, raw)
         W = bend if self.latent.observed else W
-        each = self.latent.full.weights
+        each = self.latent.full.rows.weights
 
         def rates(values):
             up, down = values[:, 3 : 3 + n], values[:, 3 + n :]
@@ -80,28 +80,26 @@ class Approximation:
         self.equations = self._equations(self.moving, self.weights)
 
     def _equations(self, known, weights):
-        if known is not None and np.array_equal(known.problem.weights, weights):
+        if known is not None and np.array_equal(known.weights, weights):
             return known
         return Equations(self.latent, self.theta, weights).factorised()
 
     def _directions(self):
         """For each entry L_ab of each block k: (k, a, b, d eta [n])."""
-        for k, (block, L) in enumerate(
-            zip(self.latent.full.blocks, self.theta.factors, strict=True)
-        ):
+        for k, (z, L) in enumerate(zip(self.latent.full.rows.z, self.theta.factors, strict=True)):
             u = self.rows.own(self.x, k)
             for a, b in zip(*vech_indices(len(L)), strict=True):
-                yield k, a, b, block.z[:, a] * u[:, b]
+                yield k, a, b, z[:, a] * u[:, b]
 
     def _gradient(self):
         """The gradient [m], and what the log-likelihood gains on the way from x to the mode."""
         latent, space = self.latent, self.latent.space
-        X, blocks = latent.fixed, latent.full.blocks
+        X, zs = latent.fixed, latent.full.rows.z
         q = len(self.theta.raw)
         out = np.zeros(space.size)
         beta, levels = self.equations.leverages()
-        loads = [b.z @ L for b, L in zip(blocks, self.theta.factors, strict=True)]
-        height = np.einsum("np,np->n", latent.problem.X, beta)
+        loads = [z @ L for z, L in zip(zs, self.theta.factors, strict=True)]
+        height = np.einsum("np,np->n", latent.problem.rows.X, beta)
         for load, g in zip(loads, levels, strict=True):
             height += np.einsum("na,na->n", load, g)
         of_eta = -0.5 * height * self.weights_in_eta  # of -log |C| / 2, in eta
@@ -114,7 +112,7 @@ class Approximation:
         along = self.score + of_eta - self.bend * Wv
         out[: space.p] = X.T @ along
         for i, (k, a, b, change) in enumerate(self._directions(), start=space.p):
-            z = blocks[k].z[:, a]
+            z = zs[k][:, a]
             out[i] = along @ change - (self.weights * z) @ levels[k][:, b]
             out[i] += (self.score * z) @ self.rows.own(v, k)[:, b]
         if q:
@@ -130,7 +128,7 @@ class Approximation:
         push[:, : space.p] = -(self.W.T @ (self.bend[:, None] * latent.fixed))
         for i, (k, a, b, change) in enumerate(self._directions(), start=space.p):
             own = np.zeros((len(change), len(self.theta.factors[k])))
-            own[:, b] = self.score * latent.full.blocks[k].z[:, a]
+            own[:, b] = self.score * latent.full.rows.z[k][:, a]
             push[:, i] = self.rows.sums(own, k) - self.W.T @ (self.bend * change)
         if len(self.theta.raw):
             push[:, space.size - len(self.theta.raw) :] = self.W.T @ self.score_in_raw

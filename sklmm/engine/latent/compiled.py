@@ -26,12 +26,12 @@ class CompiledLatent:
 
     def _arrays(self, dtype):
         latent, fixed = self.latent, self.latent.fixed
-        data = tensors(latent.problem, dtype, latent.like.n_predictors)
+        data = tensors(latent.problem.rows, dtype, latent.like.n_predictors)
         padded = np.zeros((data.w.shape[0], fixed.shape[1]))
         padded[: len(fixed)] = fixed
         offset = np.zeros((len(padded), 1))
-        if latent.problem.offset is not None:
-            offset[: len(fixed), 0] = latent.problem.offset
+        if latent.problem.rows.offset is not None:
+            offset[: len(fixed), 0] = latent.problem.rows.offset
         return Arrays(data, tf.constant(padded, dtype), tf.constant(offset, dtype))
 
     def arrays32(self):

@@ -38,12 +38,11 @@ class Latent:
         self.like = likelihood
         self.full = replace(problem, reml=reml)
         self.space = Space(self.full, parameters)
-        inner = problem.X if reml else problem.X[:, :0]
-        fixed = problem.X[:, :0] if reml else problem.X
-        self.problem = replace(problem, X=inner)
+        rows = problem.rows if reml else problem.rows.without_fixed()
+        self.problem = replace(problem, rows=rows)
         self.layout = Layout(self.problem)
-        self.fixed = fixed
-        self.n_rows = len(problem.y)
+        self.fixed = problem.rows.X[:, :0] if reml else problem.rows.X
+        self.n_rows = rows.n_rows
         self.direct = direct and likelihood.distribution is None
         self.observed = observed and observes(likelihood)
         #: Of a table whose steps are not compiled but for those of every iteration.
@@ -59,22 +58,23 @@ class Latent:
     def observations(self):
         """y and the weights of the observations, one each for all their predictors."""
         d = self.like.n_predictors
-        return self.full.y[::d], self.full.weights[::d]
+        return self.full.rows.y[::d], self.full.rows.weights[::d]
 
     def eta(self, beta, linear):
         """Linear predictor [..., n_rows] from coefficients in theta and W x."""
-        offset = 0.0 if self.full.offset is None else self.full.offset
+        offset = 0.0 if self.full.rows.offset is None else self.full.rows.offset
         return offset + self.fixed @ beta + linear
 
     def log_densities(self, theta, x, some):
         """w_i log f(y_i | eta_i) of `some` observations [n, C], at x [P, C] of effects alone."""
-        d = self.like.n_predictors
+        d, table = self.like.n_predictors, self.full.rows
         rows = slice(some.start * d, some.stop * d)
         linear = self.fixed[rows] @ theta.beta[:, None] + np.zeros(x.shape[1])
-        if self.full.offset is not None:
-            linear += self.full.offset[rows, None]
-        for b, effects in zip(self.full.blocks, self.layout.effects(theta.factors, x), strict=True):
-            linear += np.einsum("na,nac->nc", b.z[rows], effects[b.refs[rows]])
+        if table.offset is not None:
+            linear += table.offset[rows, None]
+        effects = self.layout.effects(theta.factors, x)
+        for refs, z, b in zip(table.refs, table.z, effects, strict=True):
+            linear += np.einsum("na,nac->nc", z[rows], b[refs[rows]])
         y, w = (a[some] for a in self.observations())
         raw = np.repeat(theta.raw[:, None], x.shape[1], axis=1)
         return w[:, None] * np.asarray(self.like.log_prob(y, linear, raw))

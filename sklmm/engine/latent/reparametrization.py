@@ -56,9 +56,9 @@ def make_field(equations, space, shift, push, centre):
     layout, factors = equations.layout, equations.factors
     border = equations.marginal
     slope, curve = np.zeros(space.size), np.zeros((space.size, space.size))
-    precision = precision_blocks(equations.problem, equations.factors)
+    precision = precision_blocks(equations.cross.G, equations.factors)
     crossprod, inverses, of_border, first = [], [], {}, space.p
-    for k, (block, S) in enumerate(zip(equations.problem.blocks, precision, strict=True)):
+    for k, (own, S) in enumerate(zip(equations.cross.G, precision, strict=True)):
         J, r = layout.shapes[k]
         units = _units(r)
         part = slice(first, first + len(units))
@@ -68,7 +68,7 @@ def make_field(equations, space, shift, push, centre):
             lifted = _lifted(layout, k, units)
             of_border |= dict(zip(range(part.start, part.stop), lifted, strict=True))
         else:
-            H[: len(S)], inverse[: len(S)] = block.crossprod, invert(S)
+            H[: len(S)], inverse[: len(S)] = own, invert(S)
             slope[part], curve[part, part] = _log_det(H, inverse, factors[k], units)
         crossprod.append(H)
         inverses.append(inverse)

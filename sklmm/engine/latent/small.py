@@ -24,9 +24,9 @@ class Rows:
 
     def __init__(self, problem, layout, dense):
         self.problem, self.layout, self.dense = problem, layout, dense
-        n, first, places = len(problem.y), layout.p, []
-        for b, (J, r) in zip(problem.blocks, layout.shapes, strict=True):
-            places.append(first + b.refs.astype(np.intp)[:, None] * r + np.arange(r))
+        n, first, places = problem.rows.n_rows, layout.p, []
+        for refs, (J, r) in zip(problem.rows.refs, layout.shapes, strict=True):
+            places.append(first + refs.astype(np.intp)[:, None] * r + np.arange(r))
             first += J * r
         self._of_rows = places
         if not dense:
@@ -37,7 +37,7 @@ class Rows:
     @classmethod
     def of(cls, problem, layout, m, direct=False):
         """`Rows`, or None where the table is not small for a theta [m], nor to be `direct`."""
-        small = is_small(len(problem.y), layout.size, m)
+        small = is_small(problem.rows.n_rows, layout.size, m)
         sizes = [b.n_levels * b.r for b in problem.blocks]
         direct = direct and factorisable(sizes, "gradient")
         return cls(problem, layout, small) if small or direct else None
@@ -51,16 +51,16 @@ class Rows:
         return found
 
     def _made(self, factors):
-        problem, p = self.problem, self.layout.p
-        loads = [b.z @ L for b, L in zip(problem.blocks, factors, strict=True)]
-        n = len(problem.y)
+        table, p = self.problem.rows, self.layout.p
+        loads = [z @ L for z, L in zip(table.z, factors, strict=True)]
+        n = table.n_rows
         if not self.dense:
-            data = np.concatenate([problem.X, *loads], axis=1)
+            data = np.concatenate([table.X, *loads], axis=1)
             ends = np.arange(n + 1) * data.shape[1]
             shape = n, self.layout.size
             return sparse.csr_array((data.ravel(), self._columns.ravel(), ends), shape)
         out = np.zeros((n, self.layout.size))
-        out[:, :p] = problem.X
+        out[:, :p] = table.X
         for places, load in zip(self._of_rows, loads, strict=True):
             out[np.arange(n)[:, None], places] = load
         return out
@@ -75,7 +75,7 @@ class Rows:
         return np.bincount(places, rows.ravel(), minlength=self.layout.size)
 
     def places(self, cross):
-        """Where the effects of `engine.equations.crossproducts.Cross` lie in the layout."""
+        """Where the effects of `engine.equations.crossproducts.CrossProducts` lie in the layout."""
         starts = self.layout.p + np.cumsum([0, *(J * r for J, r in self.layout.shapes)])
         out = np.empty(cross.Q, np.intp)
         for part, start in zip(cross.slices, starts[:-1], strict=True):
@@ -157,7 +157,7 @@ def safe_weights(latent, theta, x, weights):
     eta = latent.eta(theta.beta, latent.rows.matrix(theta.factors) @ x)
     y, _ = latent.observations()
     (W,) = graphs(latent.like).curvature(y, eta[:, None], theta.raw[:, None])
-    return np.maximum(weights, LEAST_CURVATURE * latent.full.weights * W[:, 0])
+    return np.maximum(weights, LEAST_CURVATURE * latent.full.rows.weights * W[:, 0])
 
 
 def _precision(W, weights, p):

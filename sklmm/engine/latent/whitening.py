@@ -46,7 +46,7 @@ class Frame(NamedTuple):
 def make_frame(equations, centre, dtype=np.float64):
     """Frame of `latent.Equations` about `centre`."""
     layout, edge, roots = equations.layout, equations.marginal, []
-    for k, H in enumerate(precision_blocks(equations.problem, equations.factors)):
+    for k, H in enumerate(precision_blocks(equations.cross.G, equations.factors)):
         J, r = layout.shapes[k]
         root = np.zeros((J, r, r))
         if k not in layout.small:

@@ -44,7 +44,7 @@ class Trace:
 
 def perfect(problem, parameters):
     """y is in the span of the fixed part: coefficients by least squares, every variance 0."""
-    beta = problem.X.T @ (problem.weights * problem.y) / problem.n
+    beta = problem.rows.fixed()[1] / problem.n
     names = sum(b.r * (b.r + 1) // 2 for b in problem.blocks) + len(parameters)
     n_columns = problem.basis.shape[0]
     natural_cov = np.zeros((n_columns + names, n_columns + names))

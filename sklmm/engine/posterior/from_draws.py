@@ -25,7 +25,7 @@ def posterior_from_draws(equations, mean, beta_columns, draws):
     _, own = layout.split(given_beta)
     _, pull = layout.split(equations.apply(given_beta))
     covs = []
-    blocks = precision_blocks(problem, factors)
+    blocks = precision_blocks(equations.cross.G, factors)
     for L, H, u, Hu in zip(factors, blocks, own, pull, strict=True):
         inverse = invert(H)
         rest = u - np.einsum("jab,jbm->jam", inverse, Hu)

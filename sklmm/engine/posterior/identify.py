@@ -13,8 +13,6 @@ Several linear predictors share no row and have the same Z each: what holds of o
 
 import numpy as np
 
-from sklmm.engine.rows.standardize import cross_product
-
 #: Eigenvalue of the D_i's correlations that is 0, and share of an entry in a null vector that is.
 NULL = 1e-8
 SHARE = 1e-5
@@ -26,10 +24,9 @@ def undetermined(space):
     # Whether V has a sigma^2 which is estimated.
     residual = list(space.parameters) == ["sigma"] and bool(space.estimated)
     d = problem.d
-    blocks = problem.blocks[::d]
-    found = [np.zeros((b.r, b.r), bool) for b in blocks]
-    for group in _partitions(blocks):
-        for null in _null_vectors(problem, [blocks[k] for k in group], residual):
+    found = [np.zeros((b.r, b.r), bool) for b in problem.blocks[::d]]
+    for group in _partitions(problem.rows, range(len(found)), d):
+        for null in _null_vectors(problem, [k * d for k in group], residual):
             sigma |= bool(abs(null[-1, -1]) > SHARE)
             first = 0
             for k in group:
@@ -46,12 +43,12 @@ def undetermined(space):
     return np.concatenate([*flags, np.full(len(space.parameters), sigma)])
 
 
-def _partitions(blocks):
+def _partitions(rows, blocks, d):
     """Numbers of the blocks over each partition of the rows."""
     groups = []
-    for k, b in enumerate(blocks):
+    for k in blocks:
         for group in groups:
-            if _is_same(blocks[group[0]], b):
+            if rows.same_levels(group[0] * d, k * d):
                 group.append(k)
                 break
         else:
@@ -59,22 +56,9 @@ def _partitions(blocks):
     return groups
 
 
-def _is_same(one, other):
-    if one.refs is other.refs or one.n_levels != other.n_levels:
-        return one.refs is other.refs
-    partner = np.zeros(one.n_levels, other.refs.dtype)
-    partner[one.refs] = other.refs
-    return np.array_equal(partner[one.refs], other.refs)
-
-
-def _null_vectors(problem, blocks, residual):
+def _null_vectors(problem, group, residual):
     """Changes of the covariances [R + 1, R + 1], sigma^2's last, that leave V as it is."""
-    if len(blocks) == 1:
-        G = blocks[0].crossprod
-    else:
-        own = slice(None, None, problem.d)
-        z = np.concatenate([b.z[own] for b in blocks], axis=1)
-        G = cross_product(blocks[0].refs[own], z, problem.weights[own], blocks[0].n_levels)
+    G, blocks = problem.rows.block_of(group), [problem.blocks[k] for k in group]
     member = np.repeat(np.arange(len(blocks)), [b.r for b in blocks])
     free = np.repeat([b.sd is None for b in blocks], [b.r for b in blocks])
     a, b = np.nonzero(np.tril((member[:, None] == member) & free))

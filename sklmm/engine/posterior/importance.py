@@ -18,7 +18,6 @@ from scipy import sparse
 from scipy.special import gammaln, logsumexp
 
 from sklmm._limits import CONNECTED, factorisable
-from sklmm.engine.equations.crossproducts import Cross
 from sklmm.engine.equations.elimination import Dense
 
 #: Degrees of freedom of the proposals.
@@ -65,7 +64,7 @@ def marginal_loglik(latent, theta, start, rng):
 
 def _sampled(latent, theta, start, components, rng):
     mode, equations = latent.mode(theta, start)
-    cross = Cross(equations.problem)
+    cross = equations.cross
     H = Dense(cross, equations.factors, 1.0)
     components = components.of(cross)
     at_once = int(np.clip(CELLS // latent.n_rows, *AT_ONCE))
@@ -108,7 +107,8 @@ class _Components:
     def __init__(self, latent):
         d, blocks = latent.like.n_predictors, latent.problem.blocks
         starts = np.cumsum([0] + [b.n_levels for b in blocks])
-        nodes = [b.refs[::d] + start for b, start in zip(blocks, starts, strict=False)]
+        refs = latent.problem.rows.refs
+        nodes = [own[::d] + start for own, start in zip(refs, starts, strict=False)]
         pairs = [np.stack([nodes[0], other]) for other in nodes[1:]]
         edges = np.concatenate(pairs, axis=1) if pairs else np.zeros((2, 0), int)
         ones = np.ones(edges.shape[1], bool)

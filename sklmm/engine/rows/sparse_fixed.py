@@ -120,8 +120,8 @@ class Columns:
         return self
 
     def keep(self, X):
-        """X Q."""
-        return X if self.Q.shape[1] == X.shape[1] else X @ self.Q
+        """X Q, of X [..., p]."""
+        return X if self.Q.shape[1] == len(self.Q) else X @ self.Q
 
     def embed(self, beta):
         """Q beta [p, ...]."""

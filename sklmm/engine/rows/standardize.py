@@ -21,6 +21,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sklmm.engine.rows.collinearity import independent, orthonormal, triangle, well_conditioned
+from sklmm.engine.rows.local import LocalRows, weighed
+from sklmm.engine.rows.protocol import Rows
 from sklmm.engine.rows.sparse_fixed import Columns
 
 RANK_TOLERANCE = 1e-11
@@ -33,35 +35,26 @@ ROUNDING = 4 * np.finfo(float).eps
 
 @dataclass(frozen=True)
 class BlockData:
-    """refs int32 [n_rows], z [n_rows, r], the pinned SD or None, crossprod [n_levels, r, r]."""
+    """Number of levels, and of coefficients a level, and the pinned SD or None."""
 
-    refs: np.ndarray
-    z: np.ndarray
     n_levels: int
+    r: int
     sd: float | None
-    crossprod: np.ndarray
-
-    @property
-    def r(self):
-        """Number of coefficients a level."""
-        return self.z.shape[1]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """y [n_rows], X [n_rows, p], weights [n_rows], blocks; and the scales that lead back.
+    """`rows` in standard units, the blocks' sizes, and the scales that lead back.
 
-    Weights count repetitions of a row: `n` is their sum. offset [n_rows] or None is added to the
-    linear predictor. `reml` integrates the coefficients out, `sigma` is the pinned residual SD (in
-    standard units) or None, and `sigma_unit` what it is multiplied by besides y's scale. `perfect`
-    says that the fixed part alone reproduces y. `columns`, the sparse part's, are None without one;
-    y lacks what `columns.start` explains. y_scale is eta's unit, and y's to the `power`. d is the
-    number of linear predictors a row of the table has, a row each here.
+    Weights count repetitions of a row: `n` is their sum. `reml` integrates the coefficients out,
+    `sigma` is the pinned residual SD (in standard units) or None, and `sigma_unit` what it is
+    multiplied by besides y's scale. `perfect` says that the fixed part alone reproduces y. The
+    rows' y lacks what `columns.start`, of the sparse columns, explains. y_scale is eta's unit, and
+    y's to the `power`. d is the number of linear predictors a row of the table has, a row each
+    here.
     """
 
-    y: np.ndarray
-    X: np.ndarray
-    weights: np.ndarray
+    rows: Rows
     blocks: tuple
     n: float
     reml: bool
@@ -72,9 +65,7 @@ class Problem:
     z_bases: tuple
     log_det_basis: float
     perfect: bool = False
-    offset: np.ndarray | None = None
     sigma_unit: float = 1.0
-    columns: Columns | None = None
     power: int = 1
     d: int = 1
 
@@ -91,12 +82,17 @@ class Problem:
     @property
     def p(self):
         """Rank of the fixed part."""
-        return self.X.shape[1]
+        return self.rows.p
+
+    @property
+    def columns(self):
+        """The sparse columns of the fixed part, or None."""
+        return self.rows.columns
 
     @property
     def dropped(self):
         """Columns that depend on earlier ones, where there are rows to tell: bool [n_columns]."""
-        return ~self.basis.any(axis=1) & (len(self.y) > len(self.basis))
+        return ~self.basis.any(axis=1) & (self.rows.n_rows > len(self.basis))
 
     @property
     def rank(self):
@@ -142,25 +138,6 @@ class Problem:
         """Covariances of a block's effects in y's units, [n_levels, r, r]."""
         A = self.y_scale * self.z_bases[block]
         return A @ V @ A.T
-
-
-def cross_product(refs, z, weights, n_levels):
-    """z^T w z of every level, [n_levels, r, r]."""
-    r = z.shape[1]
-    out = np.empty((n_levels, r, r))
-    # bincount would convert the references anew each time.
-    refs = refs.astype(np.intp)
-    for a in range(r):
-        for b in range(a, r):
-            out[:, a, b] = out[:, b, a] = np.bincount(
-                refs, weighed(z[:, a] * z[:, b], weights), minlength=n_levels
-            )
-    return out
-
-
-def weighed(array, weights):
-    """Array [..., n_rows] times the weights; itself, without a copy, where they are all 1."""
-    return array if (weights == 1).all() else array * weights
 
 
 def _whiten(X, weights, n, fit_intercept):
@@ -209,18 +186,23 @@ def _whiten(X, weights, n, fit_intercept):
 
 
 def _standard_blocks(design, weights, n, y_scale):
-    """The blocks with z A in the place of z, and those A."""
-    blocks, bases = [], []
+    """The blocks, their z A [n_rows, r], and those A."""
+    blocks, zs, bases = [], [], []
     for b in design.blocks:
         z, A = np.ones((len(weights), 1)), np.eye(1)
         if b.z is not None:
             z, A = _orthogonal(b.z, weights, n)
         sd = None if b.sd is None else b.sd / float(A[0, 0]) / y_scale
-        blocks.append(
-            BlockData(b.refs, z, b.n_levels, sd, cross_product(b.refs, z, weights, b.n_levels))
-        )
+        blocks.append(BlockData(b.n_levels, z.shape[1], sd))
+        zs.append(z)
         bases.append(A)
-    return tuple(blocks), tuple(bases)
+    return tuple(blocks), tuple(zs), tuple(bases)
+
+
+def _levels(design):
+    """The terms' references, and their numbers of levels."""
+    blocks = design.blocks
+    return tuple(b.refs for b in blocks), tuple(b.n_levels for b in blocks)
 
 
 def _orthogonal(z, weights, n):
@@ -256,12 +238,13 @@ def standardize(
     scale_y=True,
     sigma_unit=1.0,
     eta_power=0,
+    rows=LocalRows,
 ):
     """Problem in standard units from a Design, y [n_rows] and weights [n_rows].
 
     `scale_y` is for families whose y may be shifted and scaled; of others eta's unit is y's to the
     `eta_power`, 1 or -1, or they keep y as it is. The residual SD is in units of `sigma_unit` times
-    y's.
+    y's. `rows` makes `engine.rows.protocol.Rows` of arrays, as `LocalRows` does.
     """
     n = float(weights.sum())
     X, basis, log_det = _whiten(design.X, weights, n, fit_intercept)
@@ -278,11 +261,9 @@ def standardize(
         unit = float(weights @ y / n)
         y, scale = y / unit, unit**eta_power
         offset = None if offset is None else offset / scale
-    blocks, z_bases = _standard_blocks(design, weights, n, scale)
+    blocks, zs, z_bases = _standard_blocks(design, weights, n, scale)
     return Problem(
-        y=y,
-        X=X,
-        weights=weights,
+        rows=rows(y, X, weights, *_levels(design), zs, offset, columns),
         blocks=blocks,
         n=n,
         reml=reml,
@@ -293,9 +274,7 @@ def standardize(
         z_bases=z_bases,
         log_det_basis=log_det,
         perfect=perfect,
-        offset=offset,
         sigma_unit=sigma_unit,
-        columns=columns,
         power=eta_power or 1,
     )
 
@@ -334,15 +313,12 @@ def in_own_units(design, y, weights, *, fit_intercept, reml, sigma=None):
     y = y if design.offset is None else y - design.offset
     _, basis, _ = _whiten(design.X, weights, n, fit_intercept)
     kept = basis.any(axis=1)
+    zs = tuple(np.ones((len(y), 1)) if b.z is None else b.z for b in design.blocks)
     blocks = tuple(
-        BlockData(b.refs, z, b.n_levels, b.sd, cross_product(b.refs, z, weights, b.n_levels))
-        for b in design.blocks
-        for z in [np.ones((len(y), 1)) if b.z is None else b.z]
+        BlockData(b.n_levels, z.shape[1], b.sd) for b, z in zip(design.blocks, zs, strict=True)
     )
     return Problem(
-        y=y,
-        X=design.X[:, kept],
-        weights=weights,
+        rows=LocalRows(y, design.X[:, kept], weights, *_levels(design), zs),
         blocks=blocks,
         n=n,
         reml=reml,
@@ -355,15 +331,6 @@ def in_own_units(design, y, weights, *, fit_intercept, reml, sigma=None):
     )
 
 
-def reweighted(problem, weights):
-    """The problem with other weights [n_rows], its cross-products with them."""
-    blocks = tuple(
-        replace(b, crossprod=cross_product(b.refs, b.z, weights, b.n_levels))
-        for b in problem.blocks
-    )
-    return replace(problem, weights=weights, blocks=blocks)
-
-
 def stacked(problem, d):
     """The problem of `d` linear predictors a row, each with coefficients and effects of its own.
 
@@ -372,26 +339,10 @@ def stacked(problem, d):
     """
     if d == 1:
         return problem
-    n_rows = len(problem.y)
-    weights = np.repeat(problem.weights, d)
-    blocks = []
-    for b in problem.blocks:
-        refs = np.repeat(b.refs, d)
-        for c in range(d):
-            z = np.zeros((n_rows * d, b.r))
-            z[c::d] = b.z
-            blocks.append(
-                BlockData(refs, z, b.n_levels, b.sd, cross_product(refs, z, weights, b.n_levels))
-            )
     return replace(
         problem,
-        y=np.repeat(problem.y, d),
-        X=np.kron(problem.X, np.eye(d))
-        .reshape(n_rows * d, -1, d)
-        .swapaxes(1, 2)
-        .reshape(n_rows * d, -1),
-        weights=weights,
-        blocks=tuple(blocks),
+        rows=problem.rows.stacked(d),
+        blocks=tuple(b for b in problem.blocks for _ in range(d)),
         basis=np.kron(np.eye(d), problem.basis),
         z_bases=tuple(A for A in problem.z_bases for _ in range(d)),
         log_det_basis=d * problem.log_det_basis,

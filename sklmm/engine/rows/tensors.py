@@ -18,21 +18,21 @@ class Data(NamedTuple):
     z: tuple
 
 
-def tensors(problem, dtype=np.float64, multiple=1):
-    """Data of a problem in its shape bucket, a multiple of `multiple` rows."""
-    n = multiple * bucket(-(-len(problem.y) // multiple))
+def tensors(table, dtype=np.float64, multiple=1):
+    """Data of `LocalRows` in their shape bucket, a multiple of `multiple` rows."""
+    n = multiple * bucket(-(-table.n_rows // multiple))
 
     def rows(array, kind=dtype):
         return tf.constant(pad(np.asarray(array, kind), n))
 
-    y = np.pad(problem.y, (0, n - len(problem.y)), mode="edge")
+    y = np.pad(table.y, (0, n - table.n_rows), mode="edge")
     return Data(
-        rows(problem.X),
+        rows(table.X),
         # A row of weight 0 repeats a true y: it is in the support of any family.
         tf.constant(y, dtype),
-        rows(problem.weights),
-        tuple(rows(b.refs, np.int32) for b in problem.blocks),
-        tuple(rows(b.z) for b in problem.blocks),
+        rows(table.weights),
+        tuple(rows(refs, np.int32) for refs in table.refs),
+        tuple(rows(z) for z in table.z),
     )
 
 

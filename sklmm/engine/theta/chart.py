@@ -20,9 +20,9 @@ COEFFICIENT = 2.0
 LEAST = 1e-2
 
 
-def scales(blocks):
-    """C_a of blocks with the weights of the rows in them, [r_k] each."""
-    known = [np.einsum("jaa->a", b.crossprod) / max(b.n_levels, 1) for b in blocks]
+def scales(G):
+    """C_a of terms with these Z^T w Z of their levels, [r_k] each."""
+    known = [np.einsum("jaa->a", own) / max(len(own), 1) for own in G]
     return [1 / np.sqrt(np.maximum(k, 1e-300)) for k in known]
 
 
