@@ -18,6 +18,11 @@ SMALL_ROWS = 4096
 SMALL_WORK = 2e8
 #: Columns that an exact root of the posterior may have: beyond it draws stand for the root.
 EXACT_ROOT = 2048
+#: Draws that stand for a root, fewest and most, and those that are kept for the predictions of
+#: nonlinear families, which average over them; and the numbers that they may have in all.
+DRAWS = (16, 64)
+NONLINEAR_DRAWS = (64, 512)
+KEPT_NUMBERS = 1 << 20
 #: Unknowns, and numbers in an array of a column for each unknown and a row for each of the table's,
 #: up to which Laplace's deviations are an exact root of C^-1 and not draws.
 EXACT_UNKNOWNS = 512
@@ -45,3 +50,17 @@ def is_small(n_rows, n_unknowns, n_parameters):
 def has_exact_root(n_unknowns, n_rows):
     """Whether Laplace's deviations are an exact root of C^-1."""
     return n_unknowns <= EXACT_UNKNOWNS and n_unknowns * n_rows <= EXACT_NUMBERS
+
+
+def gaussian_draws(n_unknowns):
+    """Draws of the unknowns of a Gaussian model that stand for a root of its posterior."""
+    return _between(DRAWS, KEPT_NUMBERS // (2 * max(n_unknowns, 1)))
+
+
+def nonlinear_draws(n_effects):
+    """Draws of the effects that are kept of a model whose predictions average over them."""
+    return _between(NONLINEAR_DRAWS, KEPT_NUMBERS // max(n_effects, 1))
+
+
+def _between(bounds, value):
+    return min(max(value, bounds[0]), bounds[1])

@@ -1,7 +1,7 @@
 """E-steps and M-steps as parameter holders; they import no TensorFlow.
 
-`clone`, `set_params(e_step__step_size=...)` and `GridSearchCV` reach their parameters; the engine
-turns them into kernels (`sklmm.engine.algorithms.kernels.make_kernel`).
+`clone`, `set_params(e_step__step_size=...)` and `GridSearchCV` reach their parameters; the engine's
+entry has a table from each to its algorithm.
 """
 
 from numbers import Integral, Real

@@ -8,11 +8,11 @@ import pytest
 from sklearn.callback import ProgressBar, ScoringMonitor
 from sklearn.model_selection import GridSearchCV
 
-from sklmm import HMC, Adam, MixedEffectsRegressor
+from sklmm import HMC, Adam, ConjugateGradient, MixedEffectsRegressor
 from sklmm._estimators.progress import Watch
 from sklmm.callbacks import StopOnInterrupt
 from sklmm.datasets import make_crossed
-from sklmm.engine.algorithms.reml_exact import ExactKernel
+from sklmm.engine.algorithms.reml import Reml
 from sklmm.result import Status
 from tests.unchanged import assert_unchanged, snapshot
 
@@ -85,6 +85,18 @@ def test_every_iteration_has_its_task_and_a_fitted_model(parameters, data):
     np.testing.assert_array_equal(recorder.fitted[-1].predict(X), plain.predict(X))
     assert recorder.fitted[-1].loglik_ == plain.loglik_ or np.isnan(plain.loglik_)
     assert recorder.weights == [None] * n
+
+
+def test_to_look_at_the_fit_leaves_the_next_solves_as_they_are():
+    """Conjugate gradients start from the last step's solutions, not from those of a glance."""
+    X, y, _ = make_crossed(3000, (700, 600), random_state=0)
+    parameters = {"e_step": ConjugateGradient(n_probes=4), "random_state": 0}
+    plain = MixedEffectsRegressor(["g0", "g1"], **parameters).fit(X, y)
+    watched = MixedEffectsRegressor(["g0", "g1"], **parameters)
+    watched.set_callbacks(Recorder()).fit(X, y)
+    for column in ("step", "loss"):
+        np.testing.assert_array_equal(watched.history_[column], plain.history_[column])
+    np.testing.assert_array_equal(watched.predict(X), plain.predict(X))
 
 
 @pytest.mark.parametrize("e_step", ["exact", HMC(n_chains=8)], ids=str)
@@ -188,14 +200,14 @@ def test_verbose_says_what_is_compiled_and_no_infinite_step(capsys):
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c_stops_with_the_estimate_reached(times, data, monkeypatch):
-    step, stop = ExactKernel.step, StopOnInterrupt()
+    look, stop = Reml.look, StopOnInterrupt()
 
     def interrupted(self, *args, **kwargs):
         for _ in range(times):
             signal.raise_signal(signal.SIGINT)
-        return step(self, *args, **kwargs)
+        return look(self, *args, **kwargs)
 
-    monkeypatch.setattr(ExactKernel, "step", interrupted)
+    monkeypatch.setattr(Reml, "look", interrupted)
     before = signal.getsignal(signal.SIGINT)
     estimator = model().set_callbacks(stop)
     if times == 2:

@@ -307,10 +307,7 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, NewRows):
         gaussian = response.family.name == "gaussian"
         reml = self.method == "reml" or (self.method == "auto" and gaussian and m_step is None)
         rng = check_random_state(self.random_state)
-        start = getattr(self, "result_", None) if self.warm_start else None
-        return engine.run(
-            design,
-            response,
+        settings = engine.Settings(
             fit_intercept=fit_intercept,
             reml=reml,
             e_step=e_step,
@@ -318,11 +315,11 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, NewRows):
             max_iter=self.max_iter,
             tol=None if self.tol == "auto" else self.tol,
             seed=int(rng.randint(2**31 - 1)),
-            start=start,
+            start=getattr(self, "result_", None) if self.warm_start else None,
             device=self.device,
-            watch=watch,
             dof=self.dof,
         )
+        return engine.run(design, response, settings, watch)
 
     def _set_fitted(self, model, result):
         self._fitted, self.result_, labels = model, result, model.labels

@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sklmm import HMC
 from sklmm.engine.algorithms.start_glm import start_theta
 from sklmm.engine.latent.hmc import HMCSampler
 from tests.engine.test_complete import make_latent
@@ -32,7 +33,7 @@ def test_chains_have_the_precision_that_the_data_need(family, y, single):
     latent = make_latent(family, X, y, ["g"])
     theta, mode = start_theta(latent)
     mode, equations = latent.mode(theta, mode)
-    chains = HMCSampler(n_chains=4, n_warmup=0)
+    chains = HMCSampler(HMC(n_chains=4, n_warmup=0))
     chains.place(latent, theta, equations, mode, np.random.default_rng(0))
     assert chains.dtype == (np.float32 if single else np.float64)
     assert chains.v.dtype == chains.frame.centre.dtype == chains.dtype

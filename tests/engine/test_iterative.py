@@ -9,11 +9,10 @@ import pandas as pd
 import pytest
 from sklearn.exceptions import ConvergenceWarning
 
-from sklmm import ConjugateGradient, MixedEffectsRegressor
+from sklmm import ConjugateGradient, Exact, MixedEffectsRegressor
 from sklmm.datasets import make_crossed
 from sklmm.design import DesignSpec, resolve_terms
-from sklmm.engine.algorithms.reml_cg import CGKernel
-from sklmm.engine.algorithms.reml_exact import ExactKernel
+from sklmm.engine.algorithms.reml import Reml
 from sklmm.engine.equations.crossproducts import CrossProducts
 from sklmm.engine.equations.elimination import Dense
 from sklmm.engine.equations.schur_cg import Iterative
@@ -97,18 +96,17 @@ def test_variances_by_draws_are_nearly_exact(pair):
 
 def test_traces_with_all_units_as_probes_are_exact(problem, factors, monkeypatch):
     monkeypatch.setattr("sklmm.engine.equations.schur_cg.INFORMATION_TOL", 0.0)
-    kernel, theta = CGKernel(tol=1e-10), Theta(np.zeros(0), factors, np.log([0.8]))
-    state = kernel.init(problem, 0)
-    state.probes = np.eye(len(state.probes))
-    state.weights = np.ones(len(state.probes))
-    exact = ExactKernel()
-    expected, _, _ = exact.step(theta, exact.init(problem, 0), 0)
-    found, _, _ = kernel.step(theta, state, 0)
+    theta = Theta(np.zeros(0), factors, np.log([0.8]))
+    iterative = Reml(problem, ConjugateGradient(tol=1e-10), 1e-3, 0, 1)
+    solver = iterative.solver
+    solver.probes, solver.weights = np.eye(len(solver.probes)), np.ones(len(solver.probes))
+    expected = Reml(problem, Exact(), 1e-3, 0, 1).look(theta)
+    found = iterative.look(theta)
     for ours, theirs in zip(found.score, expected.score, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(found.information, expected.information, rtol=1e-6, atol=1e-6)
     assert found.score_sigma == pytest.approx(expected.score_sigma, rel=1e-6, abs=1e-6)
-    assert found.loss == pytest.approx(expected.loss, rel=1e-9)
+    assert found.joint == pytest.approx(expected.joint, rel=1e-9)
 
 
 def test_a_small_table_has_exact_traces_where_a_slope_is_singular():
@@ -140,10 +138,10 @@ def test_noise_is_that_of_the_probes():
     """Gradients of many seeds scatter as the replicates of one say."""
     problem = make_problem(["(1 + s | a)", "b", "few"])
     factors = tuple(REGULAR[b.r] for b in problem.blocks)
-    kernel, theta = CGKernel(n_probes=16), Theta(np.zeros(0), factors, np.log([0.8]))
+    step, theta = ConjugateGradient(n_probes=16), Theta(np.zeros(0), factors, np.log([0.8]))
     scores, errors = [], []
     for seed in range(60):
-        moments, _, _ = kernel.step(theta, kernel.init(problem, seed), seed)
+        moments = Reml(problem, step, 1e-3, seed, 1).look(theta)
         scores.append(moments.score_sigma)
         errors.append(moments.noise[:, -1].var(ddof=1) / len(moments.noise))
     assert np.std(scores, ddof=1) == pytest.approx(np.sqrt(np.mean(errors)), rel=0.35)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from sklmm import Exact
 from sklmm.design import Block, Design
 from sklmm.engine.algorithms.m_step import (
     em_step,
@@ -11,7 +12,7 @@ from sklmm.engine.algorithms.m_step import (
     move,
     newton_step,
 )
-from sklmm.engine.algorithms.reml_exact import ExactKernel
+from sklmm.engine.algorithms.reml import Reml
 from sklmm.engine.rows.standardize import standardize
 from sklmm.engine.theta.space import Space, Theta, residual_sd
 
@@ -36,12 +37,14 @@ def start(problem):
 
 
 def climb(problem, take, iterations):
-    kernel = ExactKernel()
-    state, path = kernel.init(problem, 0), [start(problem)]
+    path = [start(problem)]
     for _ in range(iterations):
-        moments, state, _ = kernel.step(path[-1], state, 0)
-        path.append(take(path[-1], moments))
+        path.append(take(path[-1], look(problem, path[-1])))
     return path
+
+
+def look(problem, theta):
+    return Reml(problem, Exact(), 1e-3, 0, 1).look(theta)
 
 
 def newton(problem):
@@ -78,8 +81,7 @@ def test_newton_reaches_the_anova_estimate_quadratically():
 
 def test_em_reaches_the_anova_estimate_and_never_descends():
     problem, y = one_way(EFFECTS)
-    kernel = ExactKernel()
-    state, logliks = kernel.init(problem, 0), []
+    logliks = []
 
     def take(theta, moments):
         logliks.append(moments.loglik)
@@ -88,13 +90,12 @@ def test_em_reaches_the_anova_estimate_and_never_descends():
     path = climb(problem, take, 60)
     assert (np.diff(logliks) > -1e-9).all()
     np.testing.assert_allclose(in_units(problem, path[-1]), anova(y), rtol=1e-3)
-    assert kernel.step(path[-1], state, 0)[0].loglik <= climb_loglik(problem) + 1e-9
+    assert look(problem, path[-1]).loglik <= climb_loglik(problem) + 1e-9
 
 
 def climb_loglik(problem):
-    kernel = ExactKernel()
     best = climb(problem, newton(problem), 10)[-1]
-    return kernel.step(best, kernel.init(problem, 0), 0)[0].loglik
+    return look(problem, best).loglik
 
 
 def test_newton_reaches_a_variance_of_zero_quadratically():
@@ -128,12 +129,11 @@ def test_newton_vanishes_at_the_maximum_and_nowhere_else():
     problem, _ = one_way(EFFECTS)
     space = Space.gaussian(problem)
     best = climb(problem, newton(problem), 12)[-1]
-    kernel = ExactKernel()
-    moments = kernel.step(best, kernel.init(problem, 0), 0)[0]
+    moments = look(problem, best)
     np.testing.assert_allclose(gradient(best, moments), 0.0, atol=1e-7)
     assert newton_step(space, best, moments).decrement < 1e-8
     away = best._replace(raw=best.raw + np.log(1.1))
-    moments = kernel.step(away, kernel.init(problem, 0), 0)[0]
+    moments = look(problem, away)
     assert newton_step(space, away, moments).decrement > 0.5
 
 

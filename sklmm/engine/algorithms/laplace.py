@@ -9,14 +9,14 @@ deviations d with mean d d^T = C^-1: an exact root for few unknowns, otherwise d
 fixed for the fit, so that the steps converge; what they leave of error is reported.
 """
 
+from copy import copy
 from typing import NamedTuple
 
 import numpy as np
 
 from sklmm._limits import has_exact_root
-from sklmm.engine.algorithms.loop import EMStep
+from sklmm.engine.algorithms.loop import Iteration, joint_loss
 from sklmm.engine.algorithms.start_glm import start_theta
-from sklmm.engine.equations.score import joint_loss
 from sklmm.engine.equations.weighted import EXACT_TOL, Equations
 from sklmm.engine.latent import small
 from sklmm.engine.latent.approximation import Approximation
@@ -57,8 +57,8 @@ class Laplace:
 
     stochastic = False
 
-    def __init__(self, latent, tol, seed, start=None, n_probes=N_PROBES):
-        self.latent = latent
+    def __init__(self, latent, tol, seed, n_draws=64, start=None, n_probes=N_PROBES):
+        self.latent, self.n_draws = latent, n_draws
         self.space = latent.space
         self.tol = tol
         self.seed = seed
@@ -70,7 +70,7 @@ class Laplace:
         self.exact = bool(few or latent.rows is not None)
 
     def steps(self):
-        """Yield `EMStep`s, one an evaluation; a step that lowers the likelihood is undone."""
+        """Yield `Iteration`s, one an evaluation; a step that lowers the likelihood is undone."""
         theta, self.mode = start_theta(self.latent) if self.start is None else self.start
         here = self._begin(theta)
         information, fresh, radius, decrement = self._information(here), True, 1.0, np.inf
@@ -135,24 +135,23 @@ class Laplace:
             return Point(flat, -np.inf, nothing, -np.inf, nothing[:, None], mode)
 
     def _step(self, here, following, decrement, done, information):
-        """The `EMStep` of a point, and of the step from it to `following`."""
+        """The `Iteration` of a point, and of the step from it to `following`."""
         theta = self.space.split(here.flat)
         covariance = inverse_of_free(self.space.free, information)
         spread = None
         if done and not self.exact:
             spread = covariance @ np.atleast_2d(np.cov(here.scores)) @ covariance
             spread /= here.scores.shape[1]
-        return EMStep(
+        return Iteration(
             theta=self._shown(theta),
             loss=joint_loss(self.latent.full, theta.factors, -here.value),
             loglik=np.nan if here.loglik is None else here.loglik + self.latent.log_constant,
             decrement=decrement,
-            info={},
             done=done,
             # Newton's last step is worth taking: its information is exact.
             estimate=self._shown(self.space.split(following)),
-            covariance=covariance,
-            spread=spread,
+            covariance=self.space.with_beta(covariance),
+            spread=None if spread is None else self.space.with_beta(spread),
         )
 
     def evaluate(self, theta, mode=None):
@@ -226,13 +225,16 @@ class Laplace:
             return theta
         return theta._replace(beta=self.mode[: self.latent.problem.p])
 
-    def posterior(self, last, n_draws):
+    def posterior(self, last):
         """The Gaussian posterior at the estimate, by draws."""
+        return copy(self)._posterior(last)
+
+    def _posterior(self, last):
         theta = last.estimate._replace(beta=last.estimate.beta[: self.space.p])
         joint, _, loglik = self.evaluate(theta)
         rng = np.random.default_rng([self.seed, 1])
         equations, p = self.equations, self.latent.problem.p
-        draws = equations.draws(rng, n_draws)
+        draws = equations.draws(rng, self.n_draws)
         columns = equations.solve(np.eye(len(draws))[:, :p]) if p else draws[:, :0]
         posterior = posterior_from_draws(equations, self.mode, columns, draws)
         if loglik is None and (log_det := equations.log_det()) is not None:

@@ -32,19 +32,16 @@ from sklmm.engine.algorithms.averaging import (
     observed_information,
     own_noise,
 )
-from sklmm.engine.algorithms.loop import EMStep
+from sklmm.engine.algorithms.loop import Iteration, joint_loss
 from sklmm.engine.algorithms.start_glm import start_theta
-from sklmm.engine.equations.score import Posterior, joint_loss
 from sklmm.engine.latent.chains import (
-    batch_error,
     chain_covariance,
-    chain_error,
-    excess,
     information_noise,
     mean_information,
     std_error_noise,
 )
 from sklmm.engine.latent.mode import CENTRE_TOL
+from sklmm.engine.posterior.from_chains import Integrated, Kept
 from sklmm.engine.posterior.importance import marginal_loglik
 
 QUIET_STEPS = 3
@@ -67,11 +64,11 @@ MOST_KEPT = 1 << 22
 
 
 class MonteCarlo:
-    """One fit: the sampler's state, the draws kept, and the generator of `EMStep`s."""
+    """One fit: the sampler's state, the draws kept, and the generator of `Iteration`s."""
 
     stochastic = True
 
-    def __init__(self, latent, sampler, tol, seed, start=None, n_draws=64):
+    def __init__(self, latent, sampler, tol, seed, n_draws, start=None):
         self.latent = latent
         self.space = latent.space
         self.sampler = sampler
@@ -79,12 +76,12 @@ class MonteCarlo:
         self.rng = np.random.default_rng(seed)
         self.start = start
         self.n_draws = n_draws
-        self.kept, self.moments = [], None
-        self.integrated, self.used, self.observed = None, None, None
+        self.kept, self.integrated = Kept(latent, n_draws), None
+        self.used, self.observed = None, None
         self.unsolved = 0.0
 
     def steps(self):
-        """Yield `EMStep`s; the last one's `estimate` is the average."""
+        """Yield `Iteration`s; the last one's `estimate` is the average."""
         theta, mode = start_theta(self.latent) if self.start is None else self.start
         self.flat, self.moved = self.space.join(theta), np.zeros(self.space.size)
         self.mode, self.field = mode, None
@@ -100,7 +97,7 @@ class MonteCarlo:
             theta = space.split(self.flat)
             if follow:
                 self._follow(theta)
-            x, info, value, scores = self._draw(theta)
+            x, rate, value, scores = self._draw(theta)
             covariance = chain_covariance(scores)
             if follow:
                 self.complete = self.latent.information(theta, self.field, x, few=True)
@@ -110,7 +107,7 @@ class MonteCarlo:
             stale = self._stale(covariance)
             quiet = quiet + 1 if decrement < noise + QUIET and not stale else 0
             follow = decrement > noise + STILL or stale
-            yield self._step(theta, x, value, info, decrement, cov=invert(space, self.complete))
+            yield self._step(theta, x, value, rate, decrement, cov=invert(space, self.complete))
             self.moved = cap(space, self.flat, step)
             self.flat, self.moved = space.bounded(self.flat, self.moved)
 
@@ -131,21 +128,21 @@ class MonteCarlo:
         return missing > max(MOST_MISSING, MOST_STALE * self.missing)
 
     def _average(self):
-        """Yield `EMStep`s until the fit is done, or the motion is stale."""
+        """Yield `Iteration`s until the fit is done, or the motion is stale."""
         space = self.space
         window, covariances, informations = [], [], {}
         complete, noisy = self.complete, False
-        self.kept, self.moments = [], None
+        self.kept = Kept(self.latent, self.n_draws)
         beta_spread, spreads = self.sampler.spread()
         shift = np.asarray(self.field.shift)[: self.latent.problem.p]
-        self.integrated = _Integrated(shift, beta_spread)
+        self.integrated = Integrated(shift, beta_spread)
         while not (covariances and self._stale(covariances[-1])):
             theta = space.split(self.flat)
-            x, info, value, scores = self._draw(theta)
+            x, rate, value, scores = self._draw(theta)
             window.append((self.flat, scores))
             covariances.append(chain_covariance(scores))
             self.integrated.add(self.flat, x, self.pull)
-            self._keep(theta, x, spreads)
+            self.kept = self.kept.plus(theta, x, self.pull, spreads)
             first = len(window) // 4
             if len(window) in INFORMATIONS or noisy:
                 balance = np.asarray(self.field.push).T @ self.pull
@@ -173,7 +170,7 @@ class MonteCarlo:
                 theta,
                 x,
                 value,
-                info,
+                rate,
                 relative,
                 done,
                 space.split(estimate),
@@ -188,19 +185,22 @@ class MonteCarlo:
             self.flat, self.moved = space.bounded(self.flat, self.moved)
 
     def _draw(self, theta):
-        """Draws at theta, the chains moved along with it: (x, info, log p(y, x), scores)."""
+        """Draws at theta, the chains moved along with it.
+
+        Returns x, the acceptance rate, log p(y, x) and the scores.
+        """
         self.sampler.shift(np.asarray(self.field.shift) @ self.moved)
-        x, self.pull, info = self.sampler.draw(theta, self.rng)
+        x, self.pull, rate = self.sampler.draw(theta, self.rng)
         self.x = x
         value, scores = self.latent.scores(theta, self.field, x)
-        return x, info, value, scores
+        return x, rate, value, scores
 
     def _step(
         self,
         theta,
         x,
         value,
-        info,
+        rate,
         decrement,
         done=False,
         estimate=None,
@@ -211,85 +211,46 @@ class MonteCarlo:
         estimate = theta if estimate is None else estimate
         p = self.latent.problem.p
         beta = x[:p].mean(axis=1) if self.latent.full.reml else theta.beta
-        return EMStep(
+        return Iteration(
             theta=theta._replace(beta=beta),
             loss=joint_loss(self.latent.full, theta.factors, -value.mean()),
             loglik=np.nan,
             decrement=decrement,
-            info={**info, "draw": self._one_draw(theta, x), "left": left},
             done=done,
             estimate=estimate,
-            covariance=cov,
+            covariance=self.space.with_beta(cov),
             spread=spread,
+            acceptance_rate=rate,
+            draw=self._one_draw(theta, x),
+            left=left,
         )
 
     def _one_draw(self, theta, x):
         effects = self.latent.layout.effects(theta.factors, x[:, :1])
         return tuple(b[:, :, 0] for b in effects)
 
-    def _keep(self, theta, x, spread):
-        """Add what draws x say of the effects' means and covariances; keep some draws."""
-        layout = self.latent.layout
-        effects = layout.effects(theta.factors, x)
-        beta = x[: self.latent.problem.p]
-        flat = np.concatenate([beta, *(b.reshape(-1, x.shape[1]) for b in effects)])
-        pulls = layout.effects(theta.factors, self.pull)
-        new = [beta.mean(axis=1)]
-        for L, b, pull, own in zip(theta.factors, effects, pulls, spread, strict=True):
-            own = np.einsum("ab,jbc,dc->jad", L, own[: len(b)], L)
-            new += [b.mean(axis=2) + pull.mean(axis=2), own + excess(b, pull)]
-        old = self.moments or (0, [0.0] * len(new))
-        self.moments = old[0] + 1, [a + b for a, b in zip(old[1], new, strict=True)]
-        most = -(-self.n_draws // x.shape[1])
-        self.kept = [*self.kept, flat.astype(np.float32)][-most:]
-
-    def posterior(self, last, n_draws):
-        """Means and covariances over the draws since burn-in; root from the latest."""
-        latent, rng = self.latent, deepcopy(self.rng)
-        if self.moments is None:
-            self._keep(last.estimate, self.x, self.sampler.spread()[1])
-        p, (n, sums) = latent.problem.p, self.moments
-        draws = np.concatenate(self.kept, axis=1).astype(float)[:, -n_draws:]
-        draws -= draws.mean(axis=1, keepdims=True)
-        n_draws = draws.shape[1]
-        root = draws / np.sqrt(max(n_draws - 1, 1))
-        beta, beta_cov, slope = last.estimate.beta, None, np.zeros((len(root) - p, p))
-        if latent.full.reml:
-            beta_cov = root[:p] @ root[:p].T
-            slope = root[p:] @ root[:p].T @ np.linalg.pinv(beta_cov, hermitian=True)
-            beta = sums[0] / n
-            if self.integrated is not None:
-                beta, beta_cov = self.integrated.mean, self.integrated.covariance
-        else:
-            root = self.latent.with_coefficients(last, np.asarray(self.field.shift), root, rng)
-        first, effects, covs = 0, [], []
-        for b, mean, cov in zip(latent.full.blocks, sums[1::2], sums[2::2], strict=True):
-            follows = slope[first : first + b.n_levels * b.r].reshape(b.n_levels, b.r, p)
-            first += b.n_levels * b.r
-            cov = cov / n
-            if p:
-                cov = cov - np.einsum("jap,pq,jbq->jab", follows, beta_cov, follows)
-            values, vectors = np.linalg.eigh(cov)
-            effects.append(mean / n)
-            covs.append(np.einsum("jab,jb,jcb->jac", vectors, np.maximum(values, 0), vectors))
-        found = self._loglik(last.estimate, rng)
-        value = None if found is None else found.value + latent.log_constant
-        error = 0.0 if found is None else found.error
-        return Posterior(
-            beta,
-            tuple(effects),
-            tuple(covs),
-            beta_cov,
-            root,
-            value,
-            loglik_error=error,
-            unsolved=self.unsolved,
-            chains=self._chains(last),
-        )
-
     def _loglik(self, theta, rng):
         theta = theta._replace(beta=theta.beta[: self.space.p])
         return marginal_loglik(self.latent, theta, self.mode, rng)
+
+    def posterior(self, last):
+        """Means and covariances over the draws since burn-in; root from the latest."""
+        rng, kept = deepcopy(self.rng), self.kept
+        if not kept.n:
+            # Stopped in the burn-in.
+            kept = kept.plus(last.estimate, self.x, self.pull, self.sampler.spread()[1])
+        if self.latent.full.reml:
+            posterior = kept.posterior(self.integrated)
+        else:
+            posterior = kept.given_coefficients()
+            shift = np.asarray(self.field.shift)
+            root = self.latent.with_coefficients(last, shift, posterior.root, rng)
+            posterior = posterior._replace(beta=last.estimate.beta, root=root)
+        found = self._loglik(last.estimate, rng)
+        if found is not None:
+            value = found.value + self.latent.log_constant
+            posterior = posterior._replace(loglik=value, loglik_error=found.error)
+        return posterior._replace(unsolved=self.unsolved, chains=self._chains(last))
 
     def _chains(self, last):
         """Each chain's estimates of (beta, theta) over the averaged iterations, [C, n, p + m]."""
@@ -303,37 +264,3 @@ class MonteCarlo:
             own = np.concatenate([self.integrated.moved(estimate, len(own)), own], axis=1)
         most = max(MOST_KEPT // max(own[:, :, 0].size, 1), 2)
         return own[:, :, :most].transpose(2, 0, 1)
-
-
-class _Integrated:
-    """Mean and covariance of coefficients that REML integrates out, over the averaged iterations.
-
-    The means are moved from each theta_t to the estimate along `shift`, d beta / d theta [p, m].
-    """
-
-    def __init__(self, shift, spread):
-        self.shift, self.spread = shift, spread
-        self.thetas, self.draws, self.within = [], [], []
-
-    def add(self, flat, x, pull):
-        """Record the draws x and their pull [P, C] at theta."""
-        beta, pull = x[: len(self.shift)], pull[: len(self.shift)]
-        self.thetas.append(flat)
-        self.draws.append(beta + pull)
-        self.within.append(self.spread + excess(beta, pull))
-
-    def moved(self, estimate, n_used):
-        """The draws [n, p, C] of the last `n_used` iterations, moved to the estimate."""
-        away = estimate - np.array(self.thetas[-n_used:])
-        return np.array(self.draws[-n_used:]) + (away @ self.shift.T)[:, :, None]
-
-    def summarize(self, estimate, n_used):
-        """Monte Carlo and standard errors [p] from the last `n_used` iterations."""
-        draws = np.array(self.draws[-n_used:])
-        means = draws.mean(axis=2)
-        pseudo = self.moved(estimate, n_used).mean(axis=2)
-        self.mean, self.covariance = pseudo.mean(axis=0), np.mean(self.within, axis=0)
-        std = np.sqrt(np.diag(self.covariance))
-        error = np.maximum(batch_error(pseudo), chain_error(draws - means[:, :, None]))
-        parts = np.diagonal(self.within, axis1=1, axis2=2)
-        return np.maximum(error, 0.5 * batch_error(parts) / std), std

@@ -16,8 +16,7 @@ import numpy as np
 from scipy.optimize import brentq, minimize
 
 from sklmm.engine.algorithms.m_step import MIN_SIGMA, gradient, is_singular
-from sklmm.engine.linalg.newton import inverse_of_free
-from sklmm.engine.posterior.satterthwaite import coefficient_slopes, observed
+from sklmm.engine.posterior.satterthwaite import coefficient_slopes
 from sklmm.engine.theta.space import residual_sd
 
 #: Steps outwards, in units of the Wald interval's half width, at which a limit is looked for.
@@ -36,28 +35,21 @@ WORST = 1e10
 
 
 class Profile:
-    """Profiles about the maximum that a `Newton` by the exact kernel has reached.
+    """Profiles about the maximum that a `Reml` by factorisation has reached, `theta`.
 
     `std` are the standard errors of (coefficients, natural), nan where there is none.
     """
 
-    def __init__(self, algorithm, std):
-        self.kernel, self.state, self.space = algorithm.kernel, algorithm.state, algorithm.space
-        self.problem, self.seed, self.theta = algorithm.problem, algorithm.seed, algorithm.theta
-        self.std = std
-        moments = self._moments(self.theta)
-        self.best = moments.loglik
-        self.estimate = np.concatenate(
-            [self.problem.coef(moments.beta), self.space.natural(self.theta)]
-        )
-        information = observed(self.space, self.kernel, self.theta, self.state, self.seed)
-        values, vectors = np.linalg.eigh(inverse_of_free(self.space.free, information))
+    def __init__(self, algorithm, theta, std):
+        self.algorithm, self.space, self.problem = algorithm, algorithm.space, algorithm.problem
+        self.theta, self.std = theta, std
+        seen = algorithm.look(theta)
+        self.best = seen.loglik
+        self.estimate = np.concatenate([self.problem.coef(seen.beta), self.space.natural(theta)])
+        values, vectors = np.linalg.eigh(algorithm.covariance(theta))
         known = values > 1e-12 * max(values.max(initial=0.0), 1e-300)
         #: theta = theta-hat + root z: z is in standard errors.
         self.root = vectors[:, known] * np.sqrt(values[known])
-
-    def _moments(self, theta):
-        return self.kernel.step(theta, self.state, self.seed)[0]
 
     def at(self, z):
         """Theta-hat + root z."""
@@ -189,14 +181,14 @@ class _OfCoefficient:
         row = problem.basis[self.i] * problem.y_scale
 
         def loss(z):
-            base, slope, moments, theta = _loss(profile, z)
-            if moments is None:
+            base, slope, seen = _loss(profile, z)
+            if seen is None:
                 return base, slope
-            C, changes = coefficient_slopes(profile.kernel.equations(theta, profile.state))
+            C, changes = coefficient_slopes(profile.algorithm.equations(seen.theta))
             variance = row @ C @ row
-            away = value - problem.coef(moments.beta)[self.i]
+            away = value - problem.coef(seen.beta)[self.i]
             bend = np.einsum("p,ipq,q->i", row, changes, row)
-            more = -away / variance * (row @ moments.sensitivity)
+            more = -away / variance * (row @ seen.sensitivity)
             more = more - 0.5 * (away / variance) ** 2 * bend
             return base + 0.5 * away**2 / variance, slope + more @ profile.root
 
@@ -208,12 +200,12 @@ class _OfCoefficient:
 
 
 def _loss(profile, z):
-    """(-l, its gradient in z, moments, theta) at theta-hat + root z."""
+    """(-l, its gradient in z, the evaluation or None) at theta-hat + root z."""
     theta = profile.at(z)
     if not MIN_SIGMA < residual_sd(profile.problem, theta) < 1 / MIN_SIGMA:
-        return WORST, np.zeros_like(z), None, theta
+        return WORST, np.zeros_like(z), None
     try:
-        moments = profile._moments(theta)
+        seen = profile.algorithm.look(theta)
     except np.linalg.LinAlgError:
-        return WORST, np.zeros_like(z), None, theta
-    return -moments.loglik, -gradient(theta, moments) @ profile.root, moments, theta
+        return WORST, np.zeros_like(z), None
+    return -seen.loglik, -gradient(theta, seen) @ profile.root, seen

@@ -1,4 +1,4 @@
-r"""The matrix-free E-step for Gaussian responses: conjugate gradients on what elimination leaves.
+r"""The traces of REML without a factor: conjugate gradients on what elimination leaves, and probes.
 
 The traces of Z^T V^-1 Z need the inverse of S. With vectors v of the remaining effects that are I
 on average in v v^T (Hutchinson 1990), and y = S^-1 v,
@@ -12,15 +12,13 @@ definition. The probes are fixed during a fit, so the map is deterministic and N
 converges. Probing S and not all of Z leaves out the noise that the eliminated term would add.
 """
 
-from dataclasses import dataclass, field
-
 import numpy as np
 
 from sklmm._limits import EXACT_TRACES
-from sklmm.engine.equations.crossproducts import CrossProducts
-from sklmm.engine.equations.henderson import GaussianKernel
+from sklmm.engine.equations.henderson import Equations
 from sklmm.engine.equations.schur_cg import Iterative
 from sklmm.engine.linalg.blocks import turn
+from sklmm.engine.theta.space import residual_sd
 
 #: Relative residual of the solves while theta still moves far.
 LOOSEST = 1e-4
@@ -39,72 +37,64 @@ def default_probes(problem, size):
     return int(np.clip(np.ceil(PROBED_ROWS * size / problem.rows.n_rows), *PROBES))
 
 
-@dataclass
-class _State:
-    """Probes [Q_R, f + S]: the units of f effects, then the Rademacher ones; their weights."""
+class Probed:
+    """The equations by conjugate gradients, all right-hand sides in one batch.
 
-    cross: CrossProducts
-    probes: np.ndarray
-    weights: np.ndarray
-    n_units: int
-    warm: dict = field(default_factory=dict)
-    theta: np.ndarray | None = None
+    probes [Q_R, f + S] are the units of f effects, then S Rademacher vectors; weights [f + S].
+    """
 
-
-class CGKernel(GaussianKernel):
-    """Conjugate gradients, all right-hand sides in one batch."""
-
-    def __init__(self, n_probes=None, tol=1e-8, max_iter=2000):
-        self.n_probes = n_probes
-        self.tol = tol
-        self.max_iter = max_iter
-
-    def init(self, problem, seed):
-        """Cross-products and probes."""
-        cross = CrossProducts(problem)
+    def __init__(self, cross, step, seed):
+        self.cross, self.tol, self.max_iter = cross, step.tol, step.max_iter
         size, f = cross.Q - cross.n_eliminated, cross.n_few
-        if self.n_probes is None and size <= EXACT_TRACES:
+        if step.n_probes is None and size <= EXACT_TRACES:
             f = size
-        needed = size > f and problem.blocks
-        n_probes = (self.n_probes or default_probes(problem, size)) if needed else 0
-        probes = np.zeros((size, f + n_probes))
-        probes[:f, :f] = np.eye(f)
+        needed = size > f and cross.problem.blocks
+        n_probes = (step.n_probes or default_probes(cross.problem, size)) if needed else 0
+        self.probes = np.zeros((size, f + n_probes))
+        self.probes[:f, :f] = np.eye(f)
         rng = np.random.default_rng(seed)
-        probes[f:, f:] = rng.choice([-1.0, 1.0], (size - f, n_probes))
-        weights = np.r_[np.ones(f), np.full(n_probes, 1 / max(n_probes, 1))]
-        return _State(cross, probes, weights, f)
+        self.probes[f:, f:] = rng.choice([-1.0, 1.0], (size - f, n_probes))
+        self.weights = np.r_[np.ones(f), np.full(n_probes, 1 / max(n_probes, 1))]
+        self.n_units = f
 
-    def eliminate(self, factors, s2, state, tol=None):
-        """S by products."""
-        tol = self.tol if tol is None else tol
-        return Iterative(state.cross, factors, s2, state.warm, tol, self.max_iter)
+    def equations(self, theta, before=None, probed=False):
+        """The equations at theta, solved from the solutions of the evaluation `before`.
 
-    def tolerance(self, factors, sigma, state):
-        """Of a step's solves: below the square of the last one, which Newton's next will be.
+        `probed` ones have S^-1 applied to the probes too, all as loosely as a step may be.
+        """
+        sigma = residual_sd(self.cross.problem, theta)
+        tol, start, probes = self.tol, {}, self.probes if probed else None
+        if before is not None:
+            start = before.solutions
+            tol = self._loose(theta, before.theta, sigma) if probed else tol
+        H = Iterative(self.cross, theta.factors, sigma**2, start, tol, self.max_iter)
+        return Equations(theta.factors, sigma**2, self.cross, H, probes)
+
+    def _loose(self, theta, before, sigma):
+        """A tolerance below the square of the last step, which Newton's next one will be.
 
         An error of the solution counts for more in Z^T P y and in the traces where the rows know
         the effects well.
         """
-        theta = np.concatenate([*(L.ravel() for L in factors), [sigma]])
-        before, state.theta = state.theta, theta
-        if before is None:
-            return self.tol
-        moved = np.abs(theta - before).max() / sigma
+        problem = self.cross.problem
+        moved = [abs(sigma - residual_sd(problem, before))]
+        moved += [np.abs(L - K).max() for L, K in zip(theta.factors, before.factors, strict=True)]
         known = [
             np.einsum("ba,jbc,ca->", L, G, L) / len(G)
-            for L, G in zip(factors, state.cross.G, strict=True)
+            for L, G in zip(theta.factors, self.cross.G, strict=True)
         ]
-        loose = min(moved**2 / 100, LOOSEST) / (1 + max(known, default=0.0) / sigma**2)
+        loose = min((max(moved) / sigma) ** 2 / 100, LOOSEST)
+        loose /= 1 + max(known, default=0.0) / sigma**2
         return max(float(loose), self.tol)
 
-    def traces(self, state, equations):
-        """Estimates, and their deviations by probe."""
-        cross, H, v = state.cross, equations.H, state.probes
+    def traces(self, equations):
+        """Estimates of the summed blocks of Z^T V^-1 Z, and their deviations by probe or None."""
+        cross, H, v = self.cross, equations.H, self.probes
         if not cross.slices:
             return [], None
         T = np.eye(len(H.L)) - cross.G_EE @ H.inner
         exact = (T @ cross.G_EE).sum(axis=0) / H.s2
-        f = state.n_units
+        f = self.n_units
         if cross.n_eliminated == cross.Q:
             return [exact], None
         y = equations.probed
@@ -117,33 +107,27 @@ class CGKernel(GaussianKernel):
             shape = (-1, len(L), v.shape[1])
             left = (v - y)[part].reshape(shape)
             sample = np.einsum("jac,jbc->cab", v[part].reshape(shape), left, optimize=True)
-            gain = np.einsum("c,cab->ab", state.weights, sample)
+            gain = np.einsum("c,cab->ab", self.weights, sample)
             if np.linalg.eigvalsh((gain + gain.T) / 2).min() > WELL_SCALED * left.shape[0]:
                 back = np.linalg.inv(L)
                 samples[k] = back.T @ sample @ back
             else:
-                samples[k] = self._direct(H, v, part, len(L))
+                samples[k] = _direct(H, v, part, len(L))
         out, deviations = [], []
         for k, sample in enumerate(samples):
             sample = (sample + sample.transpose(0, 2, 1)) / 2
-            K = np.einsum("c,cab->ab", state.weights, sample)
+            K = np.einsum("c,cab->ab", self.weights, sample)
             out.append(K + exact if k == cross.eliminated else K)
             deviations.append(sample[f:] - sample[f:].mean(axis=0) if len(sample) > f else None)
         return out, deviations if v.shape[1] > f + 1 else None
 
-    @staticmethod
-    def _direct(H, v, part, r):
-        """v_j z_j^T summed over the levels of a block, z = (N - N M N) v of it alone."""
-        own = np.zeros_like(v)
-        own[part] = v[part]
-        image = H.apply_data(own)
-        solved = H.solve_rest(H.lift(image, transpose=True))
-        z = image - H.apply_data(H.lift(solved))
-        shape = (-1, r, v.shape[1])
-        return np.einsum(
-            "jac,jbc->cab", v[part].reshape(shape), z[part].reshape(shape), optimize=True
-        )
 
-    def info(self, equations):
-        """Iterations of the solver."""
-        return {"cg_iterations": equations.H.iterations}
+def _direct(H, v, part, r):
+    """v_j z_j^T summed over the levels of a block, z = (N - N M N) v of it alone."""
+    own = np.zeros_like(v)
+    own[part] = v[part]
+    image = H.apply_data(own)
+    solved = H.solve_rest(H.lift(image, transpose=True))
+    z = image - H.apply_data(H.lift(solved))
+    shape = (-1, r, v.shape[1])
+    return np.einsum("jac,jbc->cab", v[part].reshape(shape), z[part].reshape(shape), optimize=True)

@@ -12,11 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sklmm.engine.algorithms.loop import EMStep, fit
-from sklmm.engine.algorithms.reml_cg import CGKernel
-from sklmm.engine.runtime.tensorflow import check_device, compiled, tf
+from sklmm._limits import DRAWS
+from sklmm.engine.algorithms.loop import Iteration
+from sklmm.engine.algorithms.reml_cg import Probed
+from sklmm.engine.equations.crossproducts import CrossProducts
+from sklmm.engine.posterior.from_equations import posterior_from_equations
+from sklmm.engine.runtime.tensorflow import compiled, tf
 from sklmm.engine.runtime.tfp_graph import joint_distribution, tfp
 from sklmm.engine.theta.space import Space, Theta
+from sklmm.steps import ConjugateGradient
 
 DTYPE = tf.float32
 
@@ -73,12 +77,10 @@ def adam_gradient(data, raw, pinned, b):
 
 @dataclass
 class _State:
-    problem: object
     data: tuple
     pinned: tuple
     total: list
     n_total: int = 0
-    device: str | None = None
 
 
 class AdamLoop:
@@ -86,40 +88,35 @@ class AdamLoop:
 
     stochastic = True
 
-    def __init__(self, problem, e_step, m_step, device, max_iter, seed):
-        self.problem = problem
-        self.space = Space.gaussian(problem)
-        self.e_step = e_step
-        self.n_chains = e_step.n_chains or 1
-        self.m_step = m_step
-        self.device = device
-        self.max_iter = max_iter
-        self.seed = seed
+    def __init__(self, problem, settings):
+        if not np.all(problem.rows.weights == 1):
+            raise ValueError("m_step='adam' takes no sample_weight: use m_step='auto'.")
+        self.problem, self.space = problem, Space.gaussian(problem)
+        self.e_step, self.m_step = settings.e_step, settings.m_step
+        self.n_chains = self.e_step.n_chains or 1
+        self.max_iter, self.seed = settings.max_iter, settings.seed
 
     def _init(self):
-        """Data on the device, in float32 as the tutorial has them."""
+        """Data in float32, as the tutorial has them."""
         problem = self.problem
-        device = check_device(self.device)
-        with tf.device(device):
-            data = (
-                tf.constant(problem.rows.X, DTYPE),
-                tf.constant(problem.rows.y, DTYPE),
-                [tf.constant(refs) for refs in problem.rows.refs],
-                [tf.constant(z, DTYPE) for z in problem.rows.z],
-                [tf.zeros([b.n_levels, 0]) for b in problem.blocks],
-            )
-            pinned = (
-                [
-                    None if b.sd is None else tf.constant(b.sd * np.eye(b.r), DTYPE)
-                    for b in problem.blocks
-                ],
-                None if problem.sigma is None else tf.constant(problem.sigma, DTYPE),
-            )
-        total = [np.zeros((b.n_levels, b.r)) for b in problem.blocks]
-        return _State(problem, data, pinned, total, device=device)
+        data = (
+            tf.constant(problem.rows.X, DTYPE),
+            tf.constant(problem.rows.y, DTYPE),
+            [tf.constant(refs) for refs in problem.rows.refs],
+            [tf.constant(z, DTYPE) for z in problem.rows.z],
+            [tf.zeros([b.n_levels, 0]) for b in problem.blocks],
+        )
+        pinned = (
+            [
+                None if b.sd is None else tf.constant(b.sd * np.eye(b.r), DTYPE)
+                for b in problem.blocks
+            ],
+            None if problem.sigma is None else tf.constant(problem.sigma, DTYPE),
+        )
+        return _State(data, pinned, [np.zeros((b.n_levels, b.r)) for b in problem.blocks])
 
     def steps(self):
-        """Yield one `EMStep` per iteration; it never stops by itself."""
+        """Yield one `Iteration` per iteration; it never stops by itself."""
         problem = self.problem
         self.state = state = self._init()
         rng = np.random.default_rng(self.seed)
@@ -129,40 +126,36 @@ class AdamLoop:
             tf.constant(e.num_leapfrog_steps or 3),
         )
         optimizer = tf.keras.optimizers.Adam(self.m_step.learning_rate)
-        with tf.device(state.device):
-            raw = (
-                tf.Variable(tf.zeros([problem.p], DTYPE)),
-                [tf.Variable(tf.zeros([b.r * (b.r + 1) // 2], DTYPE)) for b in problem.blocks],
-                tf.Variable(tf.zeros([], DTYPE)),
+        raw = (
+            tf.Variable(tf.zeros([problem.p], DTYPE)),
+            [tf.Variable(tf.zeros([b.r * (b.r + 1) // 2], DTYPE)) for b in problem.blocks],
+            tf.Variable(tf.zeros([], DTYPE)),
+        )
+        variables = tf.nest.flatten(raw)
+        optimizer.build(variables)
+        b = [tf.zeros([self.n_chains, k.n_levels, k.r], DTYPE) for k in problem.blocks]
+        if e.n_warmup:
+            b, _ = self._transitions(state, raw, b, settings, rng, e.n_warmup)
+        for iteration in range(1, self.max_iter + 1):
+            b, accepted = self._transitions(state, raw, b, settings, rng, e.n_steps)
+            loss, gradient = adam_gradient(state.data, _read(raw), state.pinned, b)
+            theta = self._theta(raw, state)
+            draw = tuple(part.numpy()[0].astype(np.float64) for part in b)
+            self._keep(state, iteration, b)
+            optimizer.apply_gradients(zip(gradient, variables, strict=True))
+            yield Iteration(
+                theta=theta,
+                loss=float(loss),
+                loglik=np.nan,
+                decrement=np.nan,
+                done=False,
+                estimate=self._theta(raw, state),
+                covariance=None,
+                spread=None,
+                acceptance_rate=float(accepted),
+                draw=draw,
+                left=self.max_iter - iteration,
             )
-            variables = tf.nest.flatten(raw)
-            optimizer.build(variables)
-            b = [tf.zeros([self.n_chains, k.n_levels, k.r], DTYPE) for k in problem.blocks]
-            if e.n_warmup:
-                b, _ = self._transitions(state, raw, b, settings, rng, e.n_warmup)
-            for iteration in range(1, self.max_iter + 1):
-                b, accepted = self._transitions(state, raw, b, settings, rng, e.n_steps)
-                loss, gradient = adam_gradient(state.data, _read(raw), state.pinned, b)
-                theta = self._theta(raw, state)
-                draw = tuple(part.numpy()[0].astype(np.float64) for part in b)
-                self._keep(state, iteration, b)
-                optimizer.apply_gradients(zip(gradient, variables, strict=True))
-                self.theta = self._theta(raw, state)
-                yield EMStep(
-                    theta=theta,
-                    loss=float(loss),
-                    loglik=np.nan,
-                    decrement=np.nan,
-                    info={
-                        "acceptance_rate": float(accepted),
-                        "draw": draw,
-                        "left": self.max_iter - iteration,
-                    },
-                    done=False,
-                    estimate=self.theta,
-                    covariance=None,
-                    spread=None,
-                )
 
     def _transitions(self, state, raw, b, settings, rng, n_steps):
         seed = tf.constant(rng.integers(0, 2**31 - 1, 2), tf.int32)
@@ -182,27 +175,16 @@ class AdamLoop:
             state.total = [t + p.numpy().sum(axis=0) for t, p in zip(state.total, b, strict=True)]
             state.n_total += self.n_chains
 
-    def posterior(self, last, n_draws):
+    def posterior(self, last):
         """Means over the second half's draws; SDs and root by conjugate gradients."""
-        state, seed = self.state, self.seed
-        equations = CGKernel()
-        posterior = equations.posterior(
-            self.theta, equations.init(state.problem, seed), seed, n_draws
-        )
-        if not state.n_total:
-            # Stopped in the first half, whose draws are left out.
-            return posterior._replace(beta=self.theta.beta)
-        effects = tuple(t / state.n_total for t in state.total)
-        return posterior._replace(beta=self.theta.beta, effects=effects)
+        solver = Probed(CrossProducts(self.problem), ConjugateGradient(), self.seed)
+        equations = solver.equations(last.estimate)
+        posterior = posterior_from_equations(equations, self.seed, DRAWS[1])
+        posterior = posterior._replace(beta=last.estimate.beta)
+        total, n = self.state.total, self.state.n_total
+        # Of a fit that stopped in the first half the draws are left out.
+        return posterior._replace(effects=tuple(t / n for t in total)) if n else posterior
 
 
 def _read(raw):
     return tf.nest.map_structure(tf.convert_to_tensor, raw)
-
-
-def fit_by_adam(problem, e_step, m_step, max_iter, seed, n_draws, device, watch):
-    """Run the loop for `max_iter` iterations: `EMResult`."""
-    if not np.all(problem.rows.weights == 1):
-        raise ValueError("m_step='adam' takes no sample_weight: use m_step='auto'.")
-    loop = AdamLoop(problem, e_step, m_step, device, max_iter, seed)
-    return fit(loop, max_iter=max_iter, n_draws=n_draws, watch=watch)

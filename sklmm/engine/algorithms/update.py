@@ -23,11 +23,10 @@ from sklmm._limits import EXACT_ROOT, factorisable
 from sklmm.engine.equations.crossproducts import CrossProducts
 from sklmm.engine.equations.elimination import Dense
 from sklmm.engine.equations.schur_cg import Iterative
-from sklmm.engine.equations.score import rescaled
 from sklmm.engine.graphs import graphs, observes
 from sklmm.engine.latent.small import LEAST_CURVATURE
 from sklmm.engine.likelihood import Likelihood
-from sklmm.engine.linalg.blocks import roots
+from sklmm.engine.linalg.blocks import rescaled, roots
 from sklmm.engine.rows.local import LocalRows, loadings
 from sklmm.engine.rows.standardize import BlockData, Problem
 from sklmm.engine.theta.space import CONSTRAINTS

@@ -12,6 +12,7 @@ Maechler, Bolker & Walker 2015, J. Stat. Softw. 67(1), 1-48, on lme4's).
 """
 
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 from scipy import sparse
@@ -36,6 +37,8 @@ class Elimination:
     unsolved = 0.0
     log_det = None
     log_det_error = 0.0
+    #: Solutions by the name of their series, from which others may start.
+    solutions: ClassVar[dict] = {}
 
     def __init__(self, cross, factors, s2):
         self.cross, self.s2, self.n = cross, s2, cross.n_eliminated

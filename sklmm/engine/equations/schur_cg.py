@@ -28,11 +28,11 @@ MOST_ITERATIONS = (4, 100)
 
 
 class Iterative(Elimination):
-    """S by products; `warm` keeps the last solution of each name."""
+    """S by products; solutions of each name start from those in `start`, and are kept."""
 
-    def __init__(self, cross, factors, s2, warm, tol, max_iter):
+    def __init__(self, cross, factors, s2, start, tol, max_iter):
         super().__init__(cross, factors, s2)
-        self.warm, self.tol, self.max_iter = warm, tol, max_iter
+        self.solutions, self.tol, self.max_iter = dict(start), tol, max_iter
         self.iterations = 0
         self.f = f = cross.n_few
         units = np.zeros((cross.Q - self.n, f))
@@ -125,14 +125,14 @@ class Iterative(Elimination):
         else:
             left = right
         start = np.zeros_like(left)
-        if name in self.warm:
+        if name in self.solutions:
             # The posterior's series has the data's columns and no probes.
-            before = self.warm[name][:, : left.shape[1]]
+            before = self.solutions[name][:, : left.shape[1]]
             start[:, : before.shape[1]] = before
         tol = max(self.tol, INFORMATION_TOL) if name == "information" else self.tol
         x = self._conjugate_gradients(left, start, tol)
         if name is not None:
-            self.warm[name] = x
+            self.solutions[name] = x
         if not f:
             return x
         return np.concatenate([x_F - self._solve_few(S_FL @ x), x])

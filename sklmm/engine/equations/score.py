@@ -1,23 +1,21 @@
-r"""What an E-step kernel is, and what the M-step sees of it.
+r"""The log-likelihood of a Gaussian model at one theta, its score and its information.
 
 In standard units, with spherical effects u (lme4's notation),
 
     y = X beta + Z Lambda u + e,   u ~ N(0, I),   e ~ N(0, sigma^2 W^{-1}), Lambda = blockdiag(I (x)
     L_k),   Sigma_k = L_k L_k^T,   V = Z Lambda Lambda^T Z^T + sigma^2 W^{-1}.
 
-A kernel returns the gradient of the (restricted) log-likelihood l as Fisher's identity gives it,
+Fisher's identity gives the gradient of the (restricted) log-likelihood l,
 
-    G_k = dl / dSigma_k,     g = dl / dlog(sigma),
+    G_k = dl / dSigma_k = (c_k c_k^T - K_k) / 2,   c = Z^T P y,   K = Z^T P Z summed by level,
 
-and the average information of theta = (vech L_1, ..., vech L_K, log sigma), without log sigma
-where it is pinned (Gilmour, Thompson & Cullis 1995, Biometrics 51, 1440-1450). The EM step is a
-function of G_k: Sigma_k + (2 / J_k) Sigma_k G_k Sigma_k, so one `Moments` serves both M-steps.
+    dl / dlog(sigma) = r^T W r / sigma^2 - (n - p - tr Lambda^T K Lambda),
 
-A kernel is ``init(problem, seed) -> state`` and
-``step(theta, state, seed) -> (moments, state, info)``.
+with r the residuals. The average information of theta = (vech L_1, ..., vech L_K, log sigma),
+without log sigma where it is pinned, is AI-REML's (Gilmour, Thompson & Cullis 1995, Biometrics 51,
+1440-1450).
 """
 
-from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import numpy as np
@@ -25,72 +23,85 @@ import numpy as np
 from sklmm.covariances.unstructured import vech_indices
 
 
-class Moments(NamedTuple):
-    """All that the M-step sees of the posterior.
+class Evaluation(NamedTuple):
+    """What the likelihood is at one theta.
 
     beta [p]; score, a tuple of G_k [r_k, r_k]; score_sigma, the gradient in log sigma; information
-    [m, m] in theta; loglik or None where the kernel has none; noise [n_probes, m], independent
-    replicates of the gradient's Monte Carlo error, or None; loss, -log p(y, b | theta); sensitivity
-    [p, m], d beta / d theta, or None.
+    [m, m] in theta, the average one; loglik or None where log |H| is not known; noise
+    [n_probes, m], independent replicates of the gradient's Monte Carlo error, or None; joint,
+    log p(y, u) in standard units; sensitivity [p, m], d beta / d theta; solutions, those of the
+    equations by series, from which solves at another theta may start.
     """
 
+    theta: NamedTuple
     beta: np.ndarray
     score: tuple
     score_sigma: float
     information: np.ndarray
     loglik: float | None
     noise: np.ndarray | None
-    loss: float
-    sensitivity: np.ndarray | None = None
+    joint: float
+    sensitivity: np.ndarray
+    solutions: dict
 
 
-class Posterior(NamedTuple):
-    """The posterior at the estimate, standard units.
+def evaluate(theta, equations, traces, deviations):
+    """`Evaluation` from the solved equations at theta.
 
-    beta [p]; effects, a tuple of [n_levels, r]; effects_cov, each level's own covariance given
-    beta, a tuple of [n_levels, r, r]; beta_cov [p, p]; deviations of (beta, effects) about their
-    means: root [p + Q, n_columns] with root @ root.T (an estimate of) the posterior covariance;
-    loglik or None, and its Monte Carlo standard error; unsolved, the largest relative residual of a
-    solve that ended before its tolerance, or 0; columns, mean [k], std [k] and root
-    [k, n_columns] of the sparse columns' coefficients, or None; chains [C, n, p + m], each chain's
-    estimates of (beta, theta) by iteration, or None.
+    `traces` are the summed blocks [r_k, r_k] of Z^T V^-1 Z, and `deviations` [n_probes, r_k, r_k]
+    those by probe, or None.
     """
+    eq, cross = equations, equations.cross
+    problem = cross.problem
+    u, c = cross.blocks(eq.u), cross.blocks(eq.c)
+    if problem.reml and cross.p:
+        own = [np.einsum("jaq,jbq->ab", D, D) for D in eq.projected_columns()]
+        traces = [K - D for K, D in zip(traces, own, strict=True)]
+    score, trace = [], 0.0
+    for K, L, cj in zip(traces, theta.factors, c, strict=True):
+        score.append(0.5 * (np.einsum("ja,jb->ab", cj, cj) - K))
+        trace += np.trace(L.T @ K @ L)
+    dof = problem.n - problem.rank * problem.reml
+    information, sensitivity = eq.information(u, c)
+    return Evaluation(
+        theta=theta,
+        beta=cross.coefficients(eq.beta + cross.ols, eq.u),
+        score=tuple(score),
+        score_sigma=eq.sse / eq.s2 - (dof - trace),
+        information=information,
+        loglik=loglik(eq, eq.H.log_det),
+        noise=None if deviations is None else _noise(theta, deviations),
+        joint=-0.5 * (problem.n * np.log(2 * np.pi * eq.s2) + eq.sse / eq.s2 + eq.uu),
+        sensitivity=cross.embed(sensitivity),
+        solutions=eq.H.solutions,
+    )
 
-    beta: np.ndarray
-    effects: tuple
-    effects_cov: tuple
-    beta_cov: np.ndarray
-    root: np.ndarray
-    loglik: float | None
-    columns: tuple | None = None
-    loglik_error: float = 0.0
-    unsolved: float = 0.0
-    chains: np.ndarray | None = None
+
+def loglik(equations, log_det):
+    """Log-likelihood in y's units from log |H|; None where that is not known.
+
+    REML's has log |X^T V^-1 X| in X's own columns, as lme4's.
+    """
+    if log_det is None:
+        return None
+    problem, s2 = equations.cross.problem, equations.s2
+    log_det = problem.n * np.log(s2) + log_det
+    dof = problem.n
+    if problem.reml and problem.p:
+        dof -= problem.p
+        log_det += 2 * np.log(np.diag(equations.S_factor)).sum() + problem.log_det_basis
+    quadratic = equations.sse / s2 + equations.uu
+    return float(-0.5 * (dof * np.log(2 * np.pi * problem.y_scale**2) + log_det + quadratic))
 
 
-def rescaled(b, std):
-    """Deviations b [n_levels, r, m] with the root mean squares `std` [n_levels, r]."""
-    size = np.sqrt(np.einsum("jam,jam->ja", b, b))
-    return b * np.divide(std, size, out=np.ones_like(std), where=size > 0)[:, :, None]
-
-
-class Kernel(ABC):
-    """An E-step: stateless, given the problem's state."""
-
-    #: Whether its moments carry fresh Monte Carlo error at every step.
-    stochastic = False
-
-    @abstractmethod
-    def init(self, problem, seed):
-        """State for a problem: what is computed, and drawn, once for all steps."""
-
-    @abstractmethod
-    def step(self, theta, state, seed):
-        """(moments, state, info) at `theta`; `info` is a dict for `history_`."""
-
-    @abstractmethod
-    def posterior(self, theta, state, seed, n_draws):
-        """Posterior at the estimate."""
+def _noise(theta, deviations):
+    """Errors [n_probes, m] of the gradient in theta from those of the traces."""
+    out, total = [], 0.0
+    for L, deviation in zip(theta.factors, deviations, strict=True):
+        columns, rows = np.triu_indices(len(L))
+        out.append(-np.einsum("sab,bd->sad", deviation, L)[:, rows, columns])
+        total = total + np.einsum("ba,sbc,ca->s", L, deviation, L)
+    return np.column_stack([*out, total] if len(theta.raw) else out)
 
 
 def working_effects(factor, u, c):
@@ -104,15 +115,3 @@ def working_effects(factor, u, c):
         out[:, :, m] = c[:, a, None] * factor[:, b]
         out[:, a, m] += u[:, b]
     return out
-
-
-def joint_loss(problem, factors, loss):
-    """-log p(y, b) in the table's units, from that of y and spherical effects in standard ones.
-
-    But for the effects' constant, which -0.5 u^T u lacks.
-    """
-    for block, factor, A in zip(problem.blocks, factors, problem.z_bases, strict=True):
-        own = np.abs(np.diag(factor) * np.diag(A)) * problem.y_scale
-        own = np.log(np.maximum(own, 1e-150)) + 0.5 * np.log(2 * np.pi)
-        loss += block.n_levels * own.sum()
-    return float(loss + problem.n * problem.log_unit)

@@ -140,16 +140,10 @@ def _cast(frame, dtype):
 
 
 class HMCSampler:
-    """Chains in a frame; the adaptation of the step size fades."""
+    """Chains in a frame, as a step of `sklmm.steps` asks; the step size's adaptation fades."""
 
-    def __init__(
-        self, step_size=None, num_leapfrog_steps=None, n_chains=None, n_warmup=4, n_steps=1
-    ):
-        self.step_size = step_size
-        self.num_leapfrog_steps = num_leapfrog_steps
-        self.n_chains = n_chains
-        self.n_warmup = n_warmup
-        self.n_steps = n_steps
+    def __init__(self, e_step):
+        self.e_step = e_step
         self.v, self.frame, self.updates = None, None, 0
 
     def place(self, latent, theta, equations, mode, rng):
@@ -158,10 +152,10 @@ class HMCSampler:
             P = latent.layout.size
             self.arrays = latent.compiled.arrays32()
             self.latent, self.dtype = latent, np.float32
-            chains = self.n_chains or default_chains(latent.n_rows)
+            chains = self.e_step.n_chains or default_chains(latent.n_rows)
             self.v = antithetic(tf.constant(rng.standard_normal((chains, P)), tf.float32))
             first = FIRST_STEP * max(latent.layout.real.sum(), 1) ** -0.25
-            self.step = self.step_size or min(first, LONGEST_STEP)
+            self.step = self.e_step.step_size or min(first, LONGEST_STEP)
         first = self.frame is None
         self.centre = mode
         # So that float32 keeps the differences.
@@ -173,8 +167,8 @@ class HMCSampler:
             self.v = tf.cast(self.v, tf.float64)
         self.frame = _cast(exact, self.dtype)
         if first:
-            for _ in range(WARM_UPS if self.n_warmup else 0):
-                self.draw(theta, rng, max(self.n_warmup // WARM_UPS, 1))
+            for _ in range(WARM_UPS if self.e_step.n_warmup else 0):
+                self.draw(theta, rng, max(self.e_step.n_warmup // WARM_UPS, 1))
 
     def _rounding(self, theta, frame):
         """By how much float32 changes differences of log p between chains, and its gradient."""
@@ -196,13 +190,12 @@ class HMCSampler:
         self.frame = self.frame._replace(centre=tf.constant(self.centre, self.dtype))
 
     def draw(self, theta, rng, n_steps=None):
-        """Draws x and their pull [P, C] after `n_steps` transitions, and what to report of them."""
-        self.v, x, pull, rate, leapfrogs = self.transitions(theta, rng, n_steps or self.n_steps)
-        info = {"acceptance_rate": rate, "step_size": self.step, "leapfrogs": leapfrogs}
-        if self.step_size is None:
+        """Draws x and their pull [P, C] after `n_steps` transitions, and the acceptance rate."""
+        self.v, x, pull, rate = self.transitions(theta, rng, n_steps or self.e_step.n_steps)
+        if self.e_step.step_size is None:
             self.updates += 1
             self.step = adapted(self.step, rate, self.updates**-ADAPTATION_POWER)
-        return x.numpy(), pull.numpy(), info
+        return x.numpy(), pull.numpy(), rate
 
     def spread(self):
         """Of the frame: `frame.spread`."""
@@ -214,10 +207,10 @@ class HMCSampler:
         return self.latent.like, self.arrays, point, self.frame, self.offset, self.v
 
     def transitions(self, theta, rng, n_steps):
-        """(v, x, pull, acceptance rate, most leapfrogs) after `n_steps` transitions."""
-        most = self.num_leapfrog_steps or int(np.ceil(TRAJECTORY / self.step))
+        """(v, x, pull, acceptance rate) after `n_steps` transitions."""
+        most = self.e_step.num_leapfrog_steps or int(np.ceil(TRAJECTORY / self.step))
         most = int(np.clip(most, 1, MAX_LEAPFROGS))
-        fewest = most if self.num_leapfrog_steps else max(int(SHORTEST * most), 1)
+        fewest = most if self.e_step.num_leapfrog_steps else max(int(SHORTEST * most), 1)
         v, x, pull, accepted = hmc_transitions(
             *self.arguments(theta),
             tf.constant(self.step, self.dtype),
@@ -226,4 +219,4 @@ class HMCSampler:
             tf.constant(rng.integers(0, 2**31 - 1, 2), tf.int32),
             tf.constant(n_steps),
         )
-        return v, x, pull, float(accepted), most
+        return v, x, pull, float(accepted)

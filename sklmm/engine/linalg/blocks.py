@@ -39,3 +39,9 @@ def roots(blocks):
     if not (blocks > 0).all():
         raise np.linalg.LinAlgError("a block is not positive")
     return np.sqrt(blocks)
+
+
+def rescaled(b, std):
+    """Deviations b [n_levels, r, m] with the root mean squares `std` [n_levels, r]."""
+    size = np.sqrt(np.einsum("jam,jam->ja", b, b))
+    return b * np.divide(std, size, out=np.ones_like(std), where=size > 0)[:, :, None]

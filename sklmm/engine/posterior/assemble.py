@@ -1,5 +1,7 @@
 """From the loop's last step to an `EMResult`: the table's units, standard errors, the verdict."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from sklmm.engine.algorithms.m_step import MIN_SIGMA, is_singular
@@ -42,50 +44,72 @@ class Trace:
         )
 
 
+class Posterior(NamedTuple):
+    """The posterior at the estimate, standard units.
+
+    beta [p]; effects, a tuple of [n_levels, r]; effects_cov, each level's own covariance given
+    beta, a tuple of [n_levels, r, r]; beta_cov [p, p]; deviations of (beta, effects) about their
+    means: root [p + Q, n_columns] with root @ root.T (an estimate of) the posterior covariance;
+    loglik or None, and its Monte Carlo standard error; unsolved, the largest relative residual of a
+    solve that ended before its tolerance, or 0; columns, mean [k], std [k] and root
+    [k, n_columns] of the sparse columns' coefficients, or None; chains [C, n, p + m], each chain's
+    estimates of (beta, theta) by iteration, or None; dof [n_columns], the coefficients' degrees of
+    freedom, or None.
+    """
+
+    beta: np.ndarray
+    effects: tuple
+    effects_cov: tuple
+    beta_cov: np.ndarray
+    root: np.ndarray
+    loglik: float | None
+    columns: tuple | None = None
+    loglik_error: float = 0.0
+    unsolved: float = 0.0
+    chains: np.ndarray | None = None
+    dof: np.ndarray | None = None
+
+
 def perfect(problem, parameters):
     """y is in the span of the fixed part: coefficients by least squares, every variance 0."""
-    beta = problem.rows.fixed()[1] / problem.n
     names = sum(b.r * (b.r + 1) // 2 for b in problem.blocks) + len(parameters)
-    n_columns = problem.basis.shape[0]
-    natural_cov = np.zeros((n_columns + names, n_columns + names))
+    q, columns = len(problem.basis), problem.columns
+    natural_cov = np.zeros((q + names, q + names))
     # A variance of 0 is on its bound, where it has no standard error.
     free = [np.full(b.r * (b.r + 1) // 2, b.sd is None) for b in problem.blocks]
     free.append([isinstance(kind, str) for kind in parameters.values()])
     unknown = np.flatnonzero(np.concatenate([problem.dropped, *free]))
     natural_cov[unknown] = natural_cov[:, unknown] = np.nan
-    zeros = [np.zeros((b.n_levels, b.r)) for b in problem.blocks]
+    posterior = Posterior(
+        beta=problem.rows.fixed()[1] / problem.n,
+        effects=tuple(np.zeros((b.n_levels, b.r)) for b in problem.blocks),
+        effects_cov=tuple(np.zeros((b.n_levels, b.r, b.r)) for b in problem.blocks),
+        beta_cov=None,
+        root=np.zeros((problem.p + problem.n_effects, 1)),
+        loglik=np.inf,
+        columns=columns and (columns.start, np.zeros(columns.k), np.zeros((columns.k, 1))),
+    )
+    factors = [np.eye(b.r) * (b.sd or 0.0) for b in problem.blocks]
     return EMResult(
-        coef=problem.coef(beta),
-        coef_cov=natural_cov[:n_columns, :n_columns],
-        covariances=tuple(
-            problem.covariance(k, np.eye(b.r) * (b.sd or 0.0)) for k, b in enumerate(problem.blocks)
-        ),
+        **_in_table_units(problem, factors, posterior),
         # A Student t without scale is a point, whatever its df.
         family={
             name: 0.0 if name == "sigma" else 3.0 if isinstance(kind, str) else kind
             for name, kind in parameters.items()
         },
-        effects=tuple(zeros),
-        effects_cov=tuple(np.zeros((b.n_levels, b.r, b.r)) for b in problem.blocks),
-        coef_root=np.zeros((n_columns, 1)),
-        effects_root=tuple(z[:, :, None].astype(np.float32) for z in zeros),
+        coef_cov=natural_cov[:q, :q],
         natural_cov=natural_cov,
-        mc_error=np.zeros(n_columns + names),
-        loglik=np.inf,
-        n_obs=problem.n,
-        rank=problem.rank,
+        mc_error=np.zeros(q + names),
         n_variance_parameters=names,
-        reml=problem.reml,
         history=[],
         status=Status.PERFECT,
         moving=None,
         trace=None,
-        **_sparse_part(problem, None),
     )
 
 
-def collect(algorithm, last, posterior, history, trace, undetermined, stopped=False):
-    """EMResult in the table's units; `stopped` before the algorithm was done.
+def assemble(algorithm, last, posterior, history, trace, undetermined, stopped=False):
+    """EMResult of a fit that ends at the iteration `last`, `stopped` before it was done.
 
     `undetermined` [n_natural] are `identify`'s.
     """
@@ -95,7 +119,7 @@ def collect(algorithm, last, posterior, history, trace, undetermined, stopped=Fa
     jacobian = np.zeros((q + len(space.natural(theta)), p + space.size - space.p))
     jacobian[:q, :p] = problem.basis * problem.y_scale
     jacobian[q:, p:] = space.jacobian(theta)[:, space.p :]
-    cov = _joint(last.covariance, jacobian.shape[1])
+    cov = np.zeros([jacobian.shape[1]] * 2) if last.covariance is None else last.covariance.copy()
     if posterior.beta_cov is not None:
         cov[:p, :p] = posterior.beta_cov
     natural_cov = jacobian @ cov @ jacobian.T
@@ -107,90 +131,80 @@ def collect(algorithm, last, posterior, history, trace, undetermined, stopped=Fa
     # A noisy algorithm stopped before it could estimate its error does not know it.
     mc_error = np.full(len(jacobian), np.nan if algorithm.stochastic else 0.0)
     if last.spread is not None and np.isfinite(last.spread).all():
-        spread = jacobian @ _joint(last.spread, jacobian.shape[1]) @ jacobian.T
+        spread = jacobian @ last.spread @ jacobian.T
         mc_error = np.sqrt(np.maximum(np.diag(spread), 0.0))
     status, moving = _verdict(algorithm, last, history, natural_cov, mc_error)
     if moving is not None and undetermined.any():
         # It has no standard error to compare its steps with.
         moving = q + int(np.argmax(undetermined))
-    status = Status.STOPPED if stopped else status
-    chains = None
-    if posterior.chains is not None:
-        estimate = np.concatenate([problem.coef(posterior.beta), space.natural(theta)])
-        centre = np.concatenate([posterior.beta, space.join(theta)[space.p :]])
-        chains = (estimate + (posterior.chains - centre) @ jacobian.T).astype(np.float32)
-    root = posterior.root
-    roots, first = [], p
-    for k, b in enumerate(problem.blocks):
-        part = root[first : first + b.n_levels * b.r].reshape(b.n_levels, b.r, -1)
-        # A slope's far origin makes an intercept's deviations large beside those of a row.
-        roots.append(problem.effects(k, part).astype(np.float32 if b.r == 1 else np.float64))
-        first += b.n_levels * b.r
     return EMResult(
-        coef=problem.coef(posterior.beta),
-        coef_cov=natural_cov[:q, :q],
-        covariances=tuple(problem.covariance(k, L) for k, L in enumerate(theta.factors)),
+        **_in_table_units(problem, theta.factors, posterior),
         family=space.family(theta.raw),
-        effects=tuple(problem.effects(k, e) for k, e in enumerate(posterior.effects)),
-        effects_cov=tuple(
-            problem.effects_covariance(k, V) for k, V in enumerate(posterior.effects_cov)
-        ),
-        coef_root=problem.coef_deviation(root[:p].T).T,
-        effects_root=tuple(roots),
+        coef_cov=natural_cov[:q, :q],
         natural_cov=natural_cov,
         mc_error=mc_error,
-        loglik=posterior.loglik,
-        loglik_error=posterior.loglik_error,
-        n_obs=problem.n,
-        rank=problem.rank,
         n_variance_parameters=int(space.free[space.p :].sum()),
-        reml=problem.reml,
         history=history,
-        status=status,
+        status=Status.STOPPED if stopped else status,
         moving=moving,
         trace=trace.collect(),
-        chains=chains,
+        chains=_chains(space, theta, posterior, jacobian),
         undetermined=undetermined,
         indefinite=untold,
-        unsolved=posterior.unsolved,
-        **_sparse_part(problem, posterior.columns),
     )
 
 
-def _sparse_part(problem, posterior):
-    """The fields of the sparse columns; without a posterior least squares' coefficients."""
-    columns = problem.columns
-    if columns is None:
-        return {}
-    if posterior is None:
-        posterior = columns.start, np.zeros(columns.k), np.zeros((columns.k, 1))
-    coef, std, root = (columns.natural(part, problem.y_scale) for part in posterior)
-    if not problem.perfect:
-        std[~columns.varies] = np.nan
-    return {"sparse_coef": coef, "sparse_std": std, "sparse_root": root.astype(np.float32)}
-
-
-def _joint(cov, size):
-    """[size, size] from a covariance of all of (beta, theta) or of its last entries."""
-    out = np.zeros((size, size))
-    if cov is not None:
-        first = size - len(cov)
-        out[first:, first:] = cov
+def _in_table_units(problem, factors, posterior):
+    """The fields of an EMResult that are a posterior's, and the problem's."""
+    roots, first = [], problem.p
+    for k, b in enumerate(problem.blocks):
+        part = posterior.root[first : first + b.n_levels * b.r].reshape(b.n_levels, b.r, -1)
+        # A slope's far origin makes an intercept's deviations large beside those of a row.
+        roots.append(problem.effects(k, part).astype(np.float32 if b.r == 1 else np.float64))
+        first += b.n_levels * b.r
+    out = {
+        "coef": problem.coef(posterior.beta),
+        "coef_root": problem.coef_deviation(posterior.root[: problem.p].T).T,
+        "covariances": tuple(problem.covariance(k, L) for k, L in enumerate(factors)),
+        "effects": tuple(problem.effects(k, e) for k, e in enumerate(posterior.effects)),
+        "effects_cov": tuple(
+            problem.effects_covariance(k, V) for k, V in enumerate(posterior.effects_cov)
+        ),
+        "effects_root": tuple(roots),
+        "n_obs": problem.n,
+        "rank": problem.rank,
+        "reml": problem.reml,
+    }
+    same = ("dof", "loglik", "loglik_error", "unsolved")
+    out |= {name: getattr(posterior, name) for name in same}
+    if (columns := problem.columns) is not None:
+        coef, std, root = (columns.natural(a, problem.y_scale) for a in posterior.columns)
+        if not problem.perfect:
+            std[~columns.varies] = np.nan
+        out |= {"sparse_coef": coef, "sparse_std": std, "sparse_root": root.astype(np.float32)}
     return out
 
 
-def indefinite(cov, jacobian):
-    """Rows of a Jacobian [k, m] whose variance an indefinite covariance of theta does not tell.
+def _chains(space, theta, posterior, jacobian):
+    """Each chain's estimates [C, n, q + n_natural] of (coef, natural), or None."""
+    if posterior.chains is None:
+        return None
+    estimate = np.concatenate([space.problem.coef(posterior.beta), space.natural(theta)])
+    centre = np.concatenate([posterior.beta, space.join(theta)[space.p :]])
+    return (estimate + (posterior.chains - centre) @ jacobian.T).astype(np.float32)
 
-    It is the inverse of an information away from a maximum, and belongs to the last entries of the
-    Jacobian's columns.
+
+def indefinite(cov, jacobian):
+    """Rows of a Jacobian [k, m] whose variance an indefinite covariance [m, m] does not tell.
+
+    It is the inverse of an information away from a maximum.
     """
     if cov is None or not len(cov):
         return np.zeros(len(jacobian), bool)
     scale = np.sqrt(np.abs(np.diag(cov)))
     scale = np.where(scale > 0, scale, 1.0)
     values, vectors = np.linalg.eigh(cov / np.outer(scale, scale))
-    parts = (jacobian[:, -len(cov) :] @ (scale[:, None] * vectors)) ** 2
+    parts = (jacobian @ (scale[:, None] * vectors)) ** 2
     return parts @ np.maximum(-values, 0.0) > INDEFINITE * (parts @ np.maximum(values, 0.0))
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 
 from sklmm.engine.equations.layout import precision_blocks
-from sklmm.engine.equations.score import Posterior
 from sklmm.engine.linalg.blocks import invert
+from sklmm.engine.posterior.assemble import Posterior
 from sklmm.result import own_sds
 
 

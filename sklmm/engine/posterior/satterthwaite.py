@@ -14,21 +14,21 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from sklmm.covariances.unstructured import vech_indices
-from sklmm.engine.algorithms.m_step import gradient
-from sklmm.engine.linalg.newton import by_differences, inverse_of_free
 
 
-def satterthwaite(space, kernel, theta, state, seed):
-    """Degrees of freedom [n_columns] at a maximum; nan of a coefficient without a variance."""
-    problem = state.cross.problem
-    if not problem.p:
-        return np.full(len(problem.basis), np.nan)
-    C, changes = coefficient_slopes(kernel.equations(theta, state))
-    A = inverse_of_free(space.free, observed(space, kernel, theta, state, seed))
+def satterthwaite(equations, covariance):
+    """Degrees of freedom [n_columns] at a maximum, from the covariance [m, m] of theta.
+
+    nan of a coefficient without a variance.
+    """
+    problem = equations.cross.problem
     basis = problem.basis
+    if not problem.p:
+        return np.full(len(basis), np.nan)
+    C, changes = coefficient_slopes(equations)
     variance = np.einsum("cp,pq,cq->c", basis, C, basis)
     g = np.einsum("cp,ipq,cq->ci", basis, changes, basis)
-    spread = np.einsum("ci,ij,cj->c", g, A, g)
+    spread = np.einsum("ci,ij,cj->c", g, covariance, g)
     known = spread > 0
     # Where theta is known, and the coefficient's variance with it, t is normal.
     out = np.where(known, 2 * variance**2 / np.where(known, spread, 1.0), np.inf)
@@ -57,13 +57,3 @@ def coefficient_slopes(equations):
         out.append(2 * (S - random))
     out = np.reshape(out, (len(out), *S.shape))
     return C, np.einsum("ap,ipq,qb->iab", C, out, C)
-
-
-def observed(space, kernel, theta, state, seed):
-    """Observed information [m, m] of theta."""
-
-    def score(delta):
-        moved = space.moved(theta, delta)
-        return gradient(moved, kernel.step(moved, state, seed)[0])
-
-    return by_differences(score, space.size)

@@ -93,6 +93,11 @@ class Space:
         """Theta after a step [m]; the columns of L keep the signs that the step gives them."""
         return self.split(self.join(theta) + step)
 
+    def with_beta(self, square):
+        """A covariance of all of (beta, theta) from one of theta [m, m], 0 on a beta beside it."""
+        first = self.problem.p - self.p
+        return np.pad(square, [(first, 0), (first, 0)])
+
     def bounded(self, flat, step):
         """(flat + step, step) with logarithms and logits kept within `MAX_RAW` of 0."""
         new = flat + step
