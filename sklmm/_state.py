@@ -12,7 +12,7 @@ import pandas as pd
 from sklmm._tables import Table
 
 #: Raised when a fitted model's attributes change.
-STATE_FORMAT = 1
+STATE_FORMAT = 2
 #: scikit-learn's attributes of an estimator while it is fitted.
 UNDER_WAY = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
 #: Key of a dict that stands for another object: which one. A dict that has this key itself, as the
@@ -21,7 +21,7 @@ KIND = "pandas object"
 
 
 class PlainState:
-    """What is saved is the `packed` state, and what is loaded is unpacked again."""
+    """A mixin: an object is saved as its `packed` state, which is unpacked when it is loaded."""
 
     def __getstate__(self):
         return packed(vars(self))
@@ -31,7 +31,7 @@ class PlainState:
 
 
 class PlainEstimator:
-    """A mixin that does so for an estimator, and tells files of other versions apart."""
+    """A mixin: an estimator is saved as `packed` state, with the number of its format."""
 
     def __copy__(self):
         # Without the way through what is saved.

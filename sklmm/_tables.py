@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-#: Of pandas', by which a narrow terminal loses columns, and lines break.
+#: Options of pandas by which a narrow terminal neither loses columns nor breaks lines.
 SHOWN_WHOLE = ("display.max_columns", None, "display.expand_frame_repr", False)
 
 

@@ -180,8 +180,7 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
         array([[0.8, 0.2],
                [0.8, 0.2]])
         """
-        _, design = self._new_design(X, include_random)
-        include = self._include(include_random)
+        _, design, include = self._new_design(X, include_random)
         found = prediction.predict_probabilities(
             design, self.result_, self._fitted.family, include, self._fitted.n_predictors
         )

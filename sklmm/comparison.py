@@ -10,10 +10,11 @@ from sklearn.utils.validation import check_is_fitted
 from sklmm._fitted.tables import without_likelihood
 from sklmm._tables import Table
 
-#: chi2 of models that have converged to one likelihood, absolute and relative to the deviance.
+#: Largest chi2, absolute and relative to the deviance, of models that have converged to one
+#: likelihood.
 LEAST_CHI2 = 1e-3
 LEAST_RELATIVE = 1e-9
-#: Standard errors that a Monte Carlo estimate is from what it estimates, at most.
+#: Monte Carlo standard errors beyond which an estimate is not off.
 MOST_ERRORS = 4.0
 #: What fits that are compared have in common, and what to do otherwise.
 DATA = {

@@ -24,7 +24,7 @@ from sklmm.regressor import MixedEffectsRegressor
 
 #: Code of a missing label; an unknown one's is -1.
 MISSING = -2
-#: Of SDs that are pinned, as a share of the largest: one of 0 cannot be.
+#: The least SD that is pinned, as a share of the largest, for an SD of 0 cannot be pinned.
 LEAST_SD = 1e-4
 
 
@@ -309,7 +309,7 @@ class MixedEffectsEncoder(TransformerMixin, BaseEstimator):
 
 
 def _learnt(values, name):
-    """(Labels, a missing one last; their kind) of a column."""
+    """(Labels, of which a missing one is last, and their kind) of a column."""
     kind = learn_kind(values[~values.isna()], _named(name))
     labels = np.asarray(pd.factorize(values, sort=True)[1])
     if values.hasnans:

@@ -219,8 +219,7 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
         >>> mean.round(1), std.round(1)
         (array([251.4, 261.9]), array([36.2, 37. ]))
         """
-        _, design = self._new_design(X, include_random)
-        include = self._include(include_random)
+        _, design, include = self._new_design(X, include_random)
         family, result = self._response_family(), self.result_
         mean = prediction.predict_mean(design, result, family, include)
         if not return_std:
@@ -330,8 +329,8 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
 
     def _conditional_variance(self, X):
         """Variance of y given eta at its posterior mean [n_rows]."""
-        _, design = self._new_design(X)
-        eta = prediction.linear_predictor(design, self.result_, self._include(True))
+        _, design, _ = self._new_design(X)
+        eta = prediction.linear_predictor(design, self.result_)
         return self._response_family().variance(eta, self.result_.family)
 
     def _response_family(self):

@@ -150,7 +150,7 @@ class EMResult(PlainState):
 
     @property
     def natural(self):
-        """Those SDs, correlations and family parameters."""
+        """SDs, correlations and family parameters, flat, in the order of `natural_names`."""
         return natural(self.covariances, list(self.family.values()))
 
     @property

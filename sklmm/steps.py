@@ -263,7 +263,8 @@ _GAUSSIAN_ONLY = (Exact, ConjugateGradient)
 def resolve_e_step(e_step, family, sizes, sparse=False):
     """An `EStep` from the estimator's parameter: a name, an instance, or "auto" by family and size.
 
-    `sizes` are the blocks' numbers of effects; a `sparse` fixed part is conjugate gradients'.
+    `sizes` are the blocks' numbers of effects. A model with a `sparse` fixed part is fitted by
+    conjugate gradients.
 
     Without random effects the Laplace approximation is the maximum likelihood of any family, and
     least squares that of the Gaussian, whatever the E-step.

@@ -36,7 +36,7 @@ from sklmm.steps import ConjugateGradient, EStep, Exact, MStep, resolve_e_step, 
 
 
 class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, NewRows):
-    """Shared machinery; the public estimators add the target's side."""
+    """What both estimators share; each adds what it makes of the response."""
 
     _parameter_constraints = {
         "random_effects": ["array-like", None, str, Integral, object],
@@ -56,7 +56,7 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, NewRows):
         "offset": [str, Integral, None],
         "missing": [StrOptions({"error", "drop"})],
     }
-    #: Of a Gaussian model's coefficients; the regressor's parameter.
+    #: The regressor's parameter, see there; the classifier has none.
     dof = None
 
     @classmethod
@@ -352,7 +352,7 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, NewRows):
 
     def _sample(self, X, n_samples, random_state, family):
         rng = np.random.default_rng(random_state.randint(2**31 - 1, size=4))
-        table, design = self._new_design(X)
+        table, design, _ = self._new_design(X)
         unseen = [unseen_levels(table, term, refs) for term, refs in self._refs_by_term(design)]
         return prediction.sample(
             design, unseen, self.result_, family, n_samples, rng, self._fitted.n_predictors

@@ -18,12 +18,12 @@ from sklearn.utils.validation import (
 
 from sklmm.design import is_expression, response_columns, split_response
 
-#: Beyond it 1.0 more is nothing to a float64.
+#: Sum of weights beyond which adding 1 to a float64 changes nothing.
 MOST_REPETITIONS = 2.0**53
 
 
 class TableInput(BaseEstimator):
-    """What an estimator's methods make of X and y."""
+    """Methods of an estimator that check X, y and the weights of a fit."""
 
     def _take_response(self, X, y, fitting=False):
         """X without the formula's response, and y, which is that response where it is None."""
@@ -48,7 +48,7 @@ class TableInput(BaseEstimator):
         return X, y
 
     def _without_response(self, X):
-        """(X without the columns that the formula names as its response, those that it had)."""
+        """(X without the columns of the formula's response, the names of those that it had)."""
         X, response = as_pandas(X), self._formula_response()
         if response is None or not isinstance(X, pd.DataFrame):
             return X, []
@@ -84,7 +84,7 @@ class TableInput(BaseEstimator):
         return table, y, weights, int(missing.sum())
 
     def _validate_target(self, table, y):
-        """y as the family's response, of one value a row."""
+        """y, checked, with one value a row, or two columns of counts."""
         with naming("y"):
             y = self._check_target(y)
             check_consistent_length(table, y)
@@ -127,7 +127,7 @@ class TableInput(BaseEstimator):
 
 @contextmanager
 def restoring(estimator):
-    """An estimator whose method fails, or is interrupted, is left as it was."""
+    """Leave an estimator as it was where its method fails or is interrupted."""
     before = estimator.__dict__.copy()
     try:
         yield
@@ -138,7 +138,7 @@ def restoring(estimator):
 
 @contextmanager
 def naming(parameter):
-    """Errors of scikit-learn's that do not say of what, with the parameter's name before them."""
+    """Put a parameter's name before scikit-learn's errors that do not have it."""
     try:
         yield
     except (TypeError, ValueError) as error:
@@ -149,7 +149,7 @@ def naming(parameter):
 
 
 def as_pandas(X):
-    """A frame of polars' or Arrow's as a pandas one, whose columns keep their names and kinds.
+    """A polars or Arrow table as a pandas frame, whose columns keep their names and kinds.
 
     Names of several levels are tuples.
     """
@@ -178,7 +178,7 @@ def _polars_column(series):
 
 
 def response_name(y):
-    """Name of a Series or a frame's column, R's words for two columns, "y" where there is none."""
+    """The name of y as a Series or a column, cbind(a, b) for two columns, "y" without a name."""
     names = [getattr(y, "name", None)] if not hasattr(y, "columns") else list(y.columns)
     if not names or not all(isinstance(name, str) and name for name in names):
         return "y"
@@ -202,13 +202,13 @@ def as_ordered(y):
 
 
 def unknown_answers(y):
-    """Rows of y, of any container, with a missing value: bool [n_rows]."""
+    """Which rows of y, of any container, have a missing value, bool [n_rows]."""
     missing = np.asarray(pd.isna(np.asarray(y)))
     return missing if missing.ndim < 2 else missing.any(axis=1)
 
 
 def incomplete(table, columns):
-    """Rows of a table with a missing value in some of `columns`: bool [n_rows]."""
+    """Which rows of a table have a missing value in some of the `columns`, bool [n_rows]."""
     if isinstance(table, pd.DataFrame):
         return table[[c for c in table if c in columns]].isna().any(axis=1).to_numpy()
     values = table[:, sorted(columns)]
@@ -219,7 +219,7 @@ def incomplete(table, columns):
 
 
 def raise_unknown(y, missing, table):
-    """ValueError with the number and the first of the rows of y that are `missing` [n_rows]."""
+    """Raise ValueError for the rows of y that are `missing` [n_rows]: how many, and the first."""
     row = int(np.argmax(missing))
     index = next((a.index for a in (y, table) if isinstance(a, pd.Series | pd.DataFrame)), None)
     label = "" if index is None or index[row] == row else f" (index {index[row]!r})"
@@ -254,7 +254,7 @@ def _check_weights(sample_weight, n_rows):
 
 
 def informative(table, response):
-    """(table, Response) of the rows that say something: of those that the response keeps."""
+    """(table, Response) of the rows that the response keeps, as others say nothing."""
     total = response.weights.sum()
     if response.family.weights == "repeats" and total > MOST_REPETITIONS:
         raise ValueError(

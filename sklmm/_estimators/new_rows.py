@@ -16,14 +16,13 @@ from sklmm.result import count
 
 
 class NewRows(TableInput):
-    """What a fitted estimator's methods make of X and y."""
+    """Methods of a fitted estimator that check new rows, and rows of the fit given again."""
 
     def _validate_new(self, X, include=None):
-        """A table of the fit's columns; by their names alone where the fit named what it uses.
+        """A table of the fit's columns, found by name where the fit named those that it uses.
 
         `include` is that of `DesignSpec.apply`.
         """
-        check_is_fitted(self)
         (X, _), model = self._without_response(X), self._fitted
         if model.by_name and isinstance(X, pd.DataFrame):
             return _used_columns(X, model.spec.used(include))
@@ -34,13 +33,14 @@ class NewRows(TableInput):
         return X
 
     def _new_design(self, X, include_random=True):
+        """(table, Design, which terms count [n_terms]) of new rows."""
         check_is_fitted(self)
         include = self._include(include_random)
         table = self._validate_new(X, include)
         design = self._fitted.spec.apply(table, include)
         if self.handle_unknown == "error":
             refuse_unknown(table, compress(self._refs_by_term(design), include))
-        return table, design
+        return table, design, include
 
     def _include(self, include_random):
         names = [t.name for t in self._fitted.spec.terms]
@@ -60,7 +60,7 @@ class NewRows(TableInput):
             yield term, next(b.refs for b in design.blocks if b.term == k)
 
     def _new_response(self, X, y, sample_weight):
-        """(table, Response) of rows whose y is known."""
+        """(table, Response) of new rows whose y is known."""
         X, y = self._take_response(X, y)
         table = self._validate_new(X)
         if table.shape[0] == 0:
@@ -70,7 +70,7 @@ class NewRows(TableInput):
         return informative(table, self._bind_new(y, weights))
 
     def _bind_new(self, y, weights):
-        """`Response` in y, in the codes of the fit's classes."""
+        """The `Response` of y, whose classes have the codes of the fit."""
         family, classes = self._fitted.family, self._fitted.classes
         if classes is None:
             return family.bind(y, weights)
@@ -142,7 +142,7 @@ def refuse_unknown(table, refs_by_term):
 
 
 def nan_where_missing(method):
-    """A method of predictions, with nan for the rows that miss a value where missing="drop"."""
+    """Make a method of predictions give nan to rows that miss a value, where missing="drop"."""
     arguments = signature(method)
 
     @wraps(method)
@@ -167,7 +167,7 @@ def nan_where_missing(method):
 
 
 def score_where_known(method):
-    """A `score` of the rows that miss no value, where missing="drop"."""
+    """Make a method `score` leave out rows that miss a value, where missing="drop"."""
 
     @wraps(method)
     def wrapped(self, X, y, sample_weight=None):
@@ -183,7 +183,7 @@ def score_where_known(method):
 
 
 def _spread(found, keep):
-    """Rows of an array in their places among all; labels that have no nan become objects."""
+    """The array of all rows, nan beside `found`; labels, which have no nan, become objects."""
     kind = found.dtype.kind
     dtype = found.dtype if kind == "f" else float if kind in "iu" else object
     out = np.full((len(keep), *found.shape[1:]), np.nan, dtype)

@@ -4,7 +4,7 @@ import numpy as np
 
 
 class Watch:
-    """Onlookers of one fit's iterations, as `engine.algorithms.loop.fit` calls them.
+    """What the engine calls at each iteration of a fit: callbacks are told, and lines printed.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ class Watch:
         self.seconds = []
 
     def __call__(self):
-        """An iteration begins; what is returned is for its end, and True there stops the fit."""
+        """Begin an iteration; the function returned is for its end, and its True stops the fit."""
         task = self.task.subcontext(task_name="EM iteration")
         task.call_on_fit_task_begin(estimator=self.estimator, **self.data)
 
@@ -40,7 +40,7 @@ class Watch:
         return end
 
     def compiling(self, step):
-        """A step is compiled, which may take longer than the iterations after it."""
+        """Say that a step is compiled, which may take longer than the iterations after it."""
         if self.estimator.verbose:
             print(f"compiling {step.replace('_', ' ')}, once for tables of about this size")
 

@@ -223,42 +223,36 @@ class Reports:
                 "m_step='adam': use 'wald'."
             )
         design, response = self._training(X, y, sample_weight)
-        names = labels.names
         if method == "profile":
-            if response.family.name != "gaussian":
-                raise ValueError(
-                    f"method='profile' is for family='gaussian', not {response.family.name!r}: use "
-                    "'bootstrap'."
-                )
-            found = engine.profile(
-                design, response, fit_intercept=self._fitted.spec.fit_intercept, start=self.result_
-            )
-            names = [names[i] for i in places]
-            found = intervals.profile_intervals(found, places, level, n_jobs)
-            return intervals.table(names, *found)
-        counted = response.family.weights == "repeats" and response.family.name != "binomial"
-        if counted and not (response.weights == 1).all():
+            found = self._profiled(design, response, places, level, n_jobs)
+        else:
+            intervals.check_draws(response, n_resamples)
+            rng = check_random_state(random_state)
+            found = self._bootstrapped(design, response, level, n_resamples, n_jobs, rng)[:, places]
+        return intervals.table([labels.names[i] for i in places], *found)
+
+    def _profiled(self, design, response, places, level, n_jobs):
+        """(lower, upper) of the parameters at some places."""
+        if response.family.name != "gaussian":
             raise ValueError(
-                "sample_weight: the bootstrap draws each row once, and these weights are "
-                "repetitions: repeat the rows."
+                f"method='profile' is for family='gaussian', not {response.family.name!r}: use "
+                "'bootstrap'."
             )
-        if n_resamples < 2:
-            raise ValueError(f"n_resamples={n_resamples!r} must be at least 2.")
-        if response.family.name == "binomial" and (response.weights % 1 != 0).any():
-            raise ValueError(
-                "sample_weight: the bootstrap draws successes of whole numbers of trials, and "
-                "these weights are not whole."
-            )
-        rng = check_random_state(random_state)
-        estimates = intervals.bootstrap_estimates(
+        found = engine.profile(
+            design, response, fit_intercept=self._fitted.spec.fit_intercept, start=self.result_
+        )
+        return intervals.profile_intervals(found, places, level, n_jobs)
+
+    def _bootstrapped(self, design, response, level, n_resamples, n_jobs, rng):
+        """(lower, upper) of all parameters, nan for those that have no standard error."""
+        drawn = intervals.bootstrap_estimates(
             self._refitted, design, response, self.result_, n_resamples, n_jobs, rng
         )
-        estimate, std = self._estimates()
-        lower, upper = intervals.bootstrap_intervals(estimates, estimate, level, labels.bounds)
+        labels, (estimate, std) = self._fitted.labels, self._fitted.estimates(self.result_)
+        found = intervals.bootstrap_intervals(drawn, estimate, level, labels.bounds)
         unknown = np.isnan(std.to_numpy()) & (np.arange(len(std)) < labels.n_fixed)
-        unknown |= labels.undetermined(self.result_)
-        lower[unknown] = upper[unknown] = np.nan
-        return intervals.table(names, lower, upper).iloc[places]
+        found[:, unknown | labels.undetermined(self.result_)] = np.nan
+        return found
 
     def _refitted(self, design, response, seed):
         """Estimates of the parameters from another response to the same rows."""
@@ -268,10 +262,6 @@ class Reports:
         e_step = resolve_e_step(self.e_step, response.family, design.sizes)
         result = other._run(design, response, self._fitted.spec.fit_intercept, e_step)
         return self._fitted.labels.estimates(result.coef, result.natural)
-
-    def _estimates(self):
-        """Estimates and standard errors of all parameters, each a Series."""
-        return tables.reported(self._fitted.labels, self.result_)[:2]
 
     def r2(self):
         r"""Marginal and conditional R^2 of the fit: without and with the random effects.

@@ -1,4 +1,4 @@
-"""Warnings of a fit at its end."""
+"""Warnings at the end of a fit: each is a text, and `warn_of_fit` gives them."""
 
 import warnings
 from numbers import Real
@@ -12,20 +12,21 @@ from sklmm.design.design import INTERCEPT
 from sklmm.result import Status, natural_names
 from sklmm.steps import ConjugateGradient
 
-#: Share of the largest contribution to y below which a column's is none, and share of y itself.
+#: Share of the largest contribution to y below which that of a column counts as none; and share
+#: of y itself below which a contribution is rounding.
 TINY = 1e-6
 ROUNDING = 1e-12
-#: A linear predictor that is not to be told from 0, where a positive mean or its inverse ends.
+#: Linear predictors up to here are not told from 0, where a positive mean or its inverse ends.
 EDGE = 1e-6
-#: Share of the largest change of eta below which a column is not what separates.
+#: Share of the largest change of the linear predictor below which a column does not separate.
 FAINT = 0.01
-#: Values of a column that make cells, not a range; cells that a message names.
+#: Values up to which a column is told by its cells and not by a range; cells that a text names.
 MOST_VALUES = 10
 MOST_CELLS = 3
 
 
 def warn_of_fit(model, design, table, response, e_step, found, converged):
-    """All of a fitted model's warnings.
+    """Give all warnings of a fitted model.
 
     `found` is what separates, or None, and `converged` whether the fit was without it.
     """
@@ -49,15 +50,16 @@ def warn_of_fit(model, design, table, response, e_step, found, converged):
 
 
 def warn_of_update(result):
-    """The warning of an update whose equations were not solved."""
+    """Warn of an update whose equations were not solved."""
     if message := unsolved(None, result):
         warnings.warn(message, ConvergenceWarning, stacklevel=3)
 
 
 def beyond_edge(design, family, result, max_iter):
-    """Text on means that are none by their link, where no more iterations help; or None.
+    """Text on linear predictors that have no mean by their link, if there are any.
 
-    The likelihood ends there, and its maximum is no point where its slope is 0.
+    The likelihood ends there: its maximum is no point where its slope is 0, and more iterations
+    do not help.
     """
     link = getattr(family, "link", None)
     if not family.positive or link not in ("identity", "inverse"):
@@ -163,7 +165,7 @@ def separated(labels, spec, design, table, response, found, converged):
 
 
 def _columns_of(columns, spec, design, table):
-    """Those of X's columns, or of the table's that a formula makes them of, as a DataFrame."""
+    """DataFrame of some of X's columns, or of the table's columns that a formula made them of."""
     names = [spec.coef_names[j] for j in columns]
     if spec.formula is None:
         return pd.DataFrame(design.X[:, columns], columns=names)
@@ -201,7 +203,7 @@ def _is_discrete(values):
 
 
 def _cell(columns, mine, y):
-    """Such as "y is 0 in all 12 rows with f = 'b'"; None where every value of y is there."""
+    """Text such as "y is 0 in all 12 rows with f = 'b'"; None where y has every value there."""
     first = columns[mine].iloc[0]
     names = " and ".join(f"{name} = {_value(value)}" for name, value in first.items())
     present = y[mine].unique()
@@ -212,7 +214,7 @@ def _cell(columns, mine, y):
 
 
 def _range(values, mine, y):
-    """Such as "y is 0 in all 20 rows with dose from 1 to 3"; None where it is not."""
+    """Text such as "y is 0 in all 20 rows with dose from 1 to 3"; None where y has others there."""
     low, high, only = values[mine].min(), values[mine].max(), y[mine].iloc[0]
     inside = (values >= low) & (values <= high)
     if not (y[inside] == only).all():

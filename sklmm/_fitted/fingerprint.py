@@ -13,7 +13,7 @@ ROUNDING = 1e-10
 
 
 class Fingerprint(NamedTuple):
-    """Of the rows of a fit, in any order.
+    """Numbers by which rows are recognised in any order.
 
     data holds a number each for y, the weights and the offset: likelihoods are comparable where
     these are equal. sums [k] tell which y stands beside which columns and levels, see `joint_sums`.
@@ -30,7 +30,7 @@ class Fingerprint(NamedTuple):
         return cls(hashed_data(design, response, hashes), sums)
 
     def check(self, design, response):
-        """Raise ValueError, which names the parameter, where rows are others than these."""
+        """Raise ValueError, which names the parameter, where the rows are not the same."""
         hashes = hashed(response.y)
         for what, value in hashed_data(design, response, hashes).items():
             if value != self.data[what]:

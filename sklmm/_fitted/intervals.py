@@ -18,12 +18,12 @@ from sklmm.result import covariance_root
 
 
 def table(names, lower, upper):
-    """Columns lower and upper, one row a parameter."""
+    """DataFrame with the columns lower and upper, one row a parameter."""
     return pd.DataFrame({"lower": lower, "upper": upper}, index=pd.Index(names, name="parameter"))
 
 
 def chosen(names, parm):
-    """Places in `names` of the parameters that `parm` names or numbers; of all for None."""
+    """Places in `names` of the parameters that `parm` names or numbers, all places for None."""
     names = list(names)
     if parm is None:
         return list(range(len(names)))
@@ -42,14 +42,31 @@ def chosen(names, parm):
 
 
 def profile_intervals(profile, places, level, n_jobs):
-    """(lower, upper) of the parameters at `places`."""
+    """(lower, upper) [2, n] of the parameters at `places`."""
     quantile = norm.ppf(0.5 + level / 2)
     found = Parallel(n_jobs=n_jobs)(delayed(profile.interval)(i, quantile) for i in places)
     return np.reshape(found, (-1, 2)).T
 
 
+def check_draws(response, n_resamples):
+    """Raise ValueError for rows that the bootstrap cannot draw, and for too few resamples."""
+    counted = response.family.weights == "repeats" and response.family.name != "binomial"
+    if counted and not (response.weights == 1).all():
+        raise ValueError(
+            "sample_weight: the bootstrap draws each row once, and these weights are "
+            "repetitions: repeat the rows."
+        )
+    if n_resamples < 2:
+        raise ValueError(f"n_resamples={n_resamples!r} must be at least 2.")
+    if response.family.name == "binomial" and (response.weights % 1 != 0).any():
+        raise ValueError(
+            "sample_weight: the bootstrap draws successes of whole numbers of trials, and "
+            "these weights are not whole."
+        )
+
+
 def bootstrap_estimates(refit, design, response, result, n_resamples, n_jobs, rng):
-    """Estimates of data drawn from the model, [n_resamples, n_parameters].
+    """Estimates from data drawn from the model, [n_resamples, n_parameters].
 
     `refit` makes them of a Response; what it cannot fit is left out.
     """
@@ -76,15 +93,15 @@ def _resample(refit, design, response, result, seed):
 
 
 def bootstrap_intervals(estimates, estimate, level, bounds):
-    """(lower, upper) from estimates of resamples [n_resamples, n_parameters], within `bounds`.
+    """(lower, upper) [2, n_parameters] from resamples, cut at `bounds`.
 
-    estimate - bias +- quantile * SD: percentiles of as few resamples are noisy, and do not correct
-    for the bias of SDs.
+    `estimates` are [n_resamples, n_parameters]. The interval is estimate - bias +- quantile * SD:
+    percentiles of as few resamples are noisy, and do not correct for the bias of SDs.
     """
     bias = estimates.mean(axis=0) - estimate
     half = norm.ppf(0.5 + level / 2) * estimates.std(axis=0, ddof=1)
     lower, upper = estimate - bias - half, estimate - bias + half
-    return np.maximum(lower, bounds[0]), np.minimum(upper, bounds[1])
+    return np.stack([np.maximum(lower, bounds[0]), np.minimum(upper, bounds[1])])
 
 
 def simulate(design, response, result, rng):

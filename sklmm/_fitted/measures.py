@@ -19,14 +19,16 @@ from sklmm._fitted.prediction import linear_predictor
 
 #: Variance of the latent variable that a link of binary and ordered responses stands for.
 LATENT = {"logit": np.pi**2 / 3, "probit": 1.0, "cloglog": np.pi**2 / 6}
-#: Beyond this, exp's square overflows.
+#: Linear predictors beyond which the square of exp overflows.
 MOST = 300.0
 
 
 class Spread(NamedTuple):
-    """Variances of eta over a fit's rows: the fixed part's, each term's; the mean response.
+    """Variances of eta over a fit's rows, and the mean response.
 
-    noise is the mean of the rows' residual variances, in units of sigma^2: 1 but for precisions.
+    fixed is the variance of the fixed part, random that of each term, mean the mean response of a
+    log link. noise is the mean of the rows' residual variances, in units of sigma^2: 1 but for
+    precisions.
     """
 
     fixed: float
@@ -36,7 +38,7 @@ class Spread(NamedTuple):
 
     @classmethod
     def of(cls, design, response, result):
-        """Of a fit; None for several predictors a row."""
+        """The `Spread` of a fit; None for several predictors a row."""
         if response.n_predictors > 1:
             return None
         weights, noise = response.weights, 1.0
@@ -68,7 +70,7 @@ class Spread(NamedTuple):
 
 
 def distribution_variance(family, result, spread):
-    """D, on the scale of the link."""
+    """D, the variance of the response's distribution on the scale of the link."""
     link = getattr(family, "link", "identity")
     if family.name in ("gaussian", "student_t"):
         return float(family.variance(np.zeros(1), result.family)[0]) * spread.noise
@@ -84,14 +86,14 @@ def distribution_variance(family, result, spread):
 
 
 def r_squared(family, result, spread):
-    """Series: marginal, conditional."""
+    """Series of the marginal and the conditional R^2."""
     D, R = distribution_variance(family, result, spread), sum(spread.random)
     total = spread.fixed + R + D
     return pd.Series({"marginal": spread.fixed / total, "conditional": (spread.fixed + R) / total})
 
 
 def intraclass_correlations(family, result, spread, terms):
-    """Series: each term's share of R + D."""
+    """Series of each term's share of R + D."""
     D = distribution_variance(family, result, spread)
     shares = np.array(spread.random) / (sum(spread.random) + D)
     return pd.Series(shares, pd.Index(terms, name="group"), dtype=float)

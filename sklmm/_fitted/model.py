@@ -9,7 +9,7 @@ from sklearn.base import clone
 
 from sklmm._fitted.fingerprint import Fingerprint
 from sklmm._fitted.measures import Spread
-from sklmm._fitted.tables import Labels
+from sklmm._fitted.tables import Labels, reported
 from sklmm._state import PlainState
 from sklmm.design import DesignSpec
 from sklmm.families import Family
@@ -94,6 +94,10 @@ class FittedModel(PlainState):
             )
             for term, mine, names in self.term_blocks()
         }
+
+    def estimates(self, result):
+        """Estimates and standard errors of all parameters, each a Series."""
+        return reported(self.labels, result)[:2]
 
     def coefficients(self, result):
         """(intercepts [d], coefficients [d, n_fixed]) in the table's order of columns."""

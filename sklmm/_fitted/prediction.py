@@ -59,7 +59,7 @@ def _lookup(block, effects, rows=slice(None)):
 
 
 def _deviations(design, result, include, rows, d):
-    """R's rows of eta: [n, d, m] for a slice of rows."""
+    """Root of the posterior covariance of eta, [n, d, m], in a slice of rows."""
     p = design.X.shape[1]
     out = []
     for c in range(d):
@@ -79,7 +79,7 @@ def _chunks(design, result, d):
 
 
 def _draws(design, result, include, d):
-    """Pairs of rows and draws of their eta, [n, d, m] ([n, m] for one predictor)."""
+    """Pairs of a slice of rows and posterior draws of their eta, [n, d, m] or [n, m] for d = 1."""
     scale = np.sqrt(result.coef_root.shape[1])
     eta = linear_predictor(design, result, include, d)
     for rows in _chunks(design, result, d):
@@ -89,7 +89,7 @@ def _draws(design, result, include, d):
 
 
 def _effect_draws(design, result, include, d):
-    """As `_draws`; one, at the estimate, where there are no effects to average over."""
+    """The pairs of `_draws`; one, at the estimate, where there are no effects to average over."""
     if design.blocks:
         yield from _draws(design, result, include, d)
     else:
@@ -129,13 +129,13 @@ def predict_variance(design, result, family, include, rng=None):
 
 
 def _prior_variance(block, covariance, rows):
-    """Variance of some rows' eta by the effects of a block [n]."""
+    """Prior variance [n] that the effects of a block give to eta in some rows."""
     z = block.loadings(rows)
     return np.einsum("na,ab,nb->n", z, covariance, z)
 
 
 def _new(block, include):
-    """Rows whose effect of this block is not known."""
+    """Which rows have an effect of this block that is not known, bool [n_rows]."""
     return block.refs < 0 if include[block.term] else np.ones(len(block.refs), bool)
 
 
@@ -154,7 +154,7 @@ def _variance_by_draws(design, result, family, include, rng):
 
 
 def predictor_draws(design, result, z, d=1):
-    """eta [n_rows, d, S] at joint draws of coefficients and effects, of numbers z [m, S].
+    """eta [n_rows, d, S] at joint draws of coefficients and effects, made of z [m, S].
 
     A row's unseen levels have effect 0.
     """
@@ -166,7 +166,7 @@ def predictor_draws(design, result, z, d=1):
 
 
 def response_draws(response, eta, params, rng):
-    """y of eta's shape, of the rows of a `Response`: with its trials, and with its precisions."""
+    """Draws of y, of eta's shape, in the rows of a `Response`, with its trials and precisions."""
     family = response.family
     weights = response.weights.reshape(-1, *[1] * (np.ndim(eta) - 1))
     if family.name == "binomial":

@@ -60,7 +60,7 @@ RANK_TOLERANCE = 1e-10
 
 
 class Separation(NamedTuple):
-    """What separates.
+    """What separates a response: directions, and the rows that they settle.
 
     directions [m, k] span the directions in (coefficients, spacings of the cutpoints); shares [m]
     is one that raises the likelihood, times the columns' ranges `units` [m]; rows [n_rows] tells
@@ -156,7 +156,7 @@ def unbounded(result, found, design):
 
 
 def _moved(matrix, covariance):
-    """The covariance of a linear function, nan where it was."""
+    """Covariance of a linear function of the parameters, nan where theirs is nan."""
     unknown = np.isnan(covariance)
     return np.where(unknown, np.nan, matrix @ np.where(unknown, 0.0, covariance) @ matrix.T)
 
@@ -180,7 +180,7 @@ class Conditions:
 
     @classmethod
     def of(cls, X, response, kept):
-        """Of a response, and of those columns of X."""
+        """The conditions of a response on a direction of the columns `kept` of X."""
         name, y = response.family.name, response.y
         if name in ("bernoulli", "categorical"):
             kinds, (eta, cuts) = y, _classes(response.n_classes)
@@ -201,12 +201,12 @@ class Conditions:
 
     @property
     def size(self):
-        """Numbers of a direction."""
+        """How many numbers a direction has."""
         return self.eta.shape[2] * len(self.kept) + self.cuts.shape[2]
 
     @property
     def units(self):
-        """Ranges of all columns, 1 for an intercept and for the spacings."""
+        """Ranges of all columns and spacings [m], 1 for an intercept and for the spacings."""
         out = np.ones((self.eta.shape[2], self.X.shape[1]))
         out[:, self.kept] = self.scale
         return np.concatenate([out.ravel(), np.ones(self.cuts.shape[2])])
@@ -221,7 +221,7 @@ class Conditions:
         return np.concatenate([out.reshape(-1, directions.shape[1]), directions[d * p :]])
 
     def slacks(self, direction):
-        """The conditions' left sides [n_rows, m]."""
+        """The left sides [n_rows, m] of the conditions on a direction."""
         d, own = self.eta.shape[2], self.own(direction[:, None])[:, 0]
         eta = self.X @ own[: d * self.X.shape[1]].reshape(d, -1).T
         cuts = self.cuts @ own[d * self.X.shape[1] :]
@@ -276,7 +276,7 @@ class Conditions:
 
 
 def _classes(n):
-    """Conditions of unordered classes: that of the row is above each other one."""
+    """Conditions of unordered classes: the row's own predictor is above each other one."""
     predictors = np.eye(n)[:, 1:]
     others = [np.delete(np.arange(n), k) for k in range(n)]
     eta = np.stack([predictors[k] - predictors[mine] for k, mine in enumerate(others)])
@@ -284,7 +284,7 @@ def _classes(n):
 
 
 def _ordered(n):
-    """Conditions of ordered classes: eta is below the cutpoint above and above that below.
+    """Conditions of ordered classes: eta is between the cutpoints of the row's class.
 
     The first cutpoint is 0, and another the sum of the spacings before it.
     """

@@ -53,7 +53,7 @@ class Labels:
 
     @property
     def n_fixed(self):
-        """Rows of the table of fixed effects: cutpoints and coefficients."""
+        """Number of rows of the table of fixed effects, which are cutpoints and coefficients."""
         return len(self.coef) - 1 + len(self.cutpoints) if self.cutpoints else len(self.coef)
 
     @property
@@ -65,7 +65,7 @@ class Labels:
 
     @property
     def bounds(self):
-        """(lower, upper) bounds [m] of `names`: 0 of SDs, 1 of correlations."""
+        """(lower, upper) bounds [m] of the parameters `names`."""
         free = -np.inf, np.inf
         kinds = (len(names) for _, names in natural_entries(self.blocks))
         pairs = [free] * self.n_fixed
@@ -89,7 +89,7 @@ class Labels:
         return np.concatenate([cuts, out[1 : size - (n - 1)]])
 
     def estimates(self, coef, natural_values):
-        """Reported parameters [m]."""
+        """The reported parameters [m] at some coefficients and `natural` values."""
         return self.matrix @ np.concatenate([coef, natural_values])
 
     def std_errors(self, variance):
@@ -138,7 +138,7 @@ def reported(labels, result):
 def fixed_effects_table(labels, result, level=0.95):
     """Estimate, std_error, z, p and Wald interval, one row a coefficient or cutpoint.
 
-    With Satterthwaite's degrees of freedom df and t in the place of z.
+    A result with Satterthwaite's degrees of freedom has df and t in the place of z.
     """
     estimate, std, n = reported(labels, result)
     names, estimate, std = estimate.index[:n], estimate.to_numpy()[:n], std.to_numpy()[:n]
@@ -161,7 +161,7 @@ def fixed_effects_table(labels, result, level=0.95):
 
 
 def variance_components_table(labels, result):
-    """One row an SD or correlation: group, name, variance, sd, corr, std_error."""
+    """Table of group, name, variance, sd, corr and std_error, one row an SD or correlation."""
     values, errors, rows = result.natural, result.variance_se, []
     entries = natural_entries(labels.blocks)
     for (term, names), value, error in zip(entries, values, errors, strict=False):
@@ -174,7 +174,7 @@ def variance_components_table(labels, result):
 
 
 def history_table(labels, history):
-    """One row an iteration: loss, step, seconds, and every reported parameter."""
+    """Table of loss, step, seconds and every reported parameter, one row an iteration."""
     columns = ["loss", "loglik", "acceptance_rate", "step", "seconds"]
     rows = [
         [*(record[c] for c in columns), *labels.estimates(record["coef"], record["natural"])]

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array, hstack, issparse
 
-#: Numbers from its inverse to this have squares, and squares of squares, in float64.
+#: Numbers between its inverse and this have squares, and squares of squares, in float64.
 LARGEST = 1e70
-#: Sparse columns up to as many, and as many numbers, are made dense; and up to so many, a gigabyte,
-#: where the engine wants a dense X.
+#: Sparse columns, and numbers in them, up to which they are made dense; numbers, a gigabyte, up to
+#: which they are where the engine needs a dense X.
 SMALL_COLUMNS = 1000
 SMALL_NUMBERS = 20_000_000
 LARGEST_NUMBERS = 125_000_000

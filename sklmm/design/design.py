@@ -50,7 +50,7 @@ class Block:
         return 1 if self.z is None else self.z.shape[1]
 
     def loadings(self, rows):
-        """z [n, r] of some rows."""
+        """z [n, r] of some rows, ones for an intercept alone."""
         return np.ones((len(self.refs[rows]), 1)) if self.z is None else self.z[rows]
 
 
@@ -105,7 +105,7 @@ class DesignSpec(PlainState):
         offset=None,
         keep_sparse=False,
     ):
-        """Read the levels off a training table.
+        """Learn the spec from a training table.
 
         Parameters
         ----------

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import issparse
 
-#: Of the sizes of both sides: what is closer is rounding.
+#: Share of the sizes of both sides below which their difference is rounding.
 TOLERANCE = 1e-5
 
 

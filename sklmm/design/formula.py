@@ -15,12 +15,13 @@ from sklmm.design.columns import UNNAMED, raise_not_finite
 from sklmm.design.terms import quoted, unquoted
 from sklmm.design.variables import C, Variable, factor_column, not_seen, shown, uses_of
 
-#: Missing cells are told by column here; no variables but those of the table.
+#: Errors about missing cells name the column here, so formulaic ignores them; it sees no variables
+#: but those of the table.
 _OPTIONS = {"na_action": "ignore", "context": {"C": C}}
 _RANDOM = re.compile(r"\+?\s*\([^()]*\|[^()]*\)")
 _CBIND = re.compile(r"cbind\(\s*([^,()]+?)\s*,\s*([^,()]+?)\s*\)")
 _OFFSET = re.compile(r"\+?\s*(?<![\w.])offset\(\s*([^()+*:,]+?)\s*\)")
-#: What helps where formulaic's reason, or the formula, has a pattern.
+#: Hints for errors in which formulaic's reason, or the formula, has a pattern.
 _HINTS = (
     ("reason", r"context marker", "a bracket is not closed, or not opened"),
     ("reason", r"beyond upper and/or lower", 'write bs(..., extrapolation="extend"), so that the '

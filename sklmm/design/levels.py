@@ -22,10 +22,10 @@ from sklmm.design.columns import take
 from sklmm.design.terms import RandomEffect
 
 NUMBERS = ("integer", "float64", "float32", "decimal")
-#: As `pandas.read_csv` reads them.
+#: Words for truth values that `pandas.read_csv` reads.
 TRUTH = {"True": True, "true": True, "TRUE": True, "False": False, "false": False, "FALSE": False}
 _BY_DTYPE = {"b": "boolean", "i": "integer", "u": "integer", "M": "datetime", "m": "timedelta"}
-#: The first that fits: a datetime is a date too, and a bool an int.
+#: Kinds by type, of which the first that fits counts: a datetime is a date too, a bool an int.
 _BY_TYPE = (
     (str, "string"),
     (bytes, "bytes"),
@@ -159,7 +159,7 @@ def group_column(table, column):
 
 @contextmanager
 def _labels_of(name):
-    """Errors of pandas' about labels, by the name of their column."""
+    """Put the name of the grouping factor into pandas' errors about labels."""
     try:
         yield
     except TypeError as error:

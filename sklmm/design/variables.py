@@ -16,11 +16,11 @@ import pandas as pd
 from sklmm._state import PlainState
 from sklmm.design.levels import NUMBERS, conformed, find, kind_of, plain
 
-#: Above it integers are not all floats.
+#: Integers of this size and above are not all exact as floats.
 WHOLE = 2**53
 _NAME = r"`[^`]+`|[^\W\d]\w*"
 _FACTOR = re.compile(rf"C\(\s*({_NAME})\s*(?:,(.*))?\)", re.DOTALL)
-#: What formulaic's expressions have functions of, `np.log` and `contr.sum`.
+#: Modules whose functions formulaic's expressions may call, `np.log` and `contr.sum`.
 _MODULES = ("np", "contr")
 _TIMES = ("date", "datetime", "datetime with a time zone", "timedelta")
 
@@ -39,7 +39,7 @@ class Variable(PlainState):
 
     @property
     def called(self):
-        """What errors call it."""
+        """What error messages call the column."""
         return f"fixed-effects column {self.name!r}"
 
     @classmethod

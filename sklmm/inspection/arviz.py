@@ -11,7 +11,7 @@ from sklmm.result import covariance_root
 COEFFICIENTS, CUTPOINTS, PARAMETERS = "coefficients", "cutpoints", "parameters"
 
 
-#: A step from a parameter's value on the line on which it is estimated; elsewhere their sum.
+#: The value after a step of a parameter that is estimated on another scale, by its constraint.
 _MOVED = {
     "positive": lambda value, step: value * np.exp(step),
     "unit": lambda value, step: expit(logit(value) + step),

@@ -57,7 +57,7 @@ class ConvergenceDisplay(Display):
         ConvergenceDisplay
         """
         check_is_fitted(estimator)
-        estimate, std = estimator._estimates()
+        estimate, std = estimator._fitted.estimates(estimator.result_)
         known = [n for n in estimate.index if n in estimator.history_ and std[n] > 0]
         for name in parameters or ():
             if name not in known:

@@ -15,7 +15,7 @@ LEAST_P = np.finfo(float).eps
 
 
 class Summary(str):
-    """The text; a notebook shows the same as HTML, by `_repr_html_`."""
+    """The report as text; a notebook shows the same as HTML, by `_repr_html_`."""
 
     __slots__ = ("html",)
 
@@ -119,7 +119,8 @@ def _chain_lines(model):
         return []
     n_chains, n_draws, _ = chains.shape
     rate = model.history_["acceptance_rate"].tail(n_draws).mean()
-    error = model.mc_error_ / model._estimates()[1].reindex(model.mc_error_.index)
+    std = model._fitted.estimates(model.result_)[1]
+    error = model.mc_error_ / std.reindex(model.mc_error_.index)
     known = ""
     if error.notna().any():
         known = f", Monte Carlo error at most {error.max():.2g} standard errors"

@@ -87,7 +87,7 @@ def test_intervals_are_within_the_parameters_bounds():
     u = rng.normal(0, 1, (2, 6))
     y = u[0][X["g"]] + 0.6 * (u[0] + u[1])[X["g"]] * X["x"] + rng.normal(0, 1, 24)
     model = MixedEffectsRegressor(["(1 + x | g)"]).fit(X, y)
-    estimate, std = model._estimates()
+    estimate, std = model._fitted.estimates(model.result_)
     rows = {"X": X, "y": y, "n_resamples": 5, "random_state": 0}
     for interval in (model.conf_int(), model.conf_int(method="bootstrap", **rows)):
         assert (interval.loc[interval.index.str.startswith(("sd(", "sigma"))] >= 0).all(axis=None)
@@ -104,7 +104,7 @@ def test_wald_intervals_are_within_the_bounds_of_the_familys_parameters():
     X = pd.DataFrame({"g": np.arange(240) // 12})
     y = rng.binomial(20, 0.2 * np.exp(0.3 * rng.normal(size=20))[X["g"]])
     model = MixedEffectsRegressor(["g"], family="negative_binomial", e_step="laplace").fit(X, y)
-    estimate, std = (part["dispersion"] for part in model._estimates())
+    estimate, std = (part["dispersion"] for part in model._fitted.estimates(model.result_))
     assert 0 < estimate < 1.9 * std
     lower, upper = model.conf_int().loc["dispersion"]
     assert lower == 0.0
