@@ -24,8 +24,12 @@ def test_pseudo_values_average_to_the_maximum_wherever_the_scores_were_taken():
     thetas = UNIT * rng.normal(size=(40, 3)) * SPACE.free
     noise = rng.normal(size=(20, 3, 4)) / UNIT[:, None]
     noise = np.concatenate([noise, -noise])
+    scores = [
+        (COMPLETE @ (BEST - t))[:, None] + away for t, away in zip(thetas, noise, strict=True)
+    ]
     window = [
-        (t, (COMPLETE @ (BEST - t))[:, None] + away) for t, away in zip(thetas, noise, strict=True)
+        SimpleNamespace(flat=t, scores=s, score=s.mean(axis=1))
+        for t, s in zip(thetas, scores, strict=True)
     ]
     estimate, error, drift = average(SPACE, window, COMPLETE)
     np.testing.assert_allclose(estimate, BEST, rtol=1e-10)

@@ -4,10 +4,18 @@ Scores [m, C] are those of C parallel chains, and the information is that of the
 which Louis' formula makes the observed one.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from sklmm.covariances.unstructured import vech_indices
-from sklmm.engine.latent.chains import batch_error, chain_error
+from sklmm.engine.latent.chains import (
+    batch_error,
+    chain_error,
+    information_noise,
+    mean_information,
+    std_error_noise,
+)
 from sklmm.engine.linalg.newton import ascent, inverse_of_free
 
 #: Share of the complete-data information that the missing data leave at least.
@@ -20,6 +28,8 @@ NOISE_STEPS = 2.0
 MAX_STEP = 2.0
 MAX_RAW_STEP = 1.0
 MIN_MOVE = 0.01
+#: Iterations of the average at which the information is computed: from a quarter of them on, two.
+INFORMATIONS = (5, 10, 20, 40, 80, 160)
 
 
 def newton(space, information, score):
@@ -78,15 +88,86 @@ def observed_information(space, complete, covariance):
     return out
 
 
-def average(space, window, information):
-    """Estimate, its Monte Carlo errors and the remaining step, each [m]."""
+def average(space, used, information):
+    """Estimate, its Monte Carlo errors and the remaining step, each [m], from used `Draws`."""
     inverse = invert(space, information)
-    theta = np.array([flat for flat, _ in window])
-    scores = np.array([s.mean(axis=1) for _, s in window])
+    theta = np.array([draws.flat for draws in used])
+    scores = np.array([draws.score for draws in used])
     pseudo = theta + scores @ inverse
-    away = np.array([inverse @ (s - s.mean(axis=1, keepdims=True)) for _, s in window])
+    away = np.array([inverse @ (draws.scores - draws.score[:, None]) for draws in used])
     error = np.maximum(batch_error(pseudo), chain_error(away))
     return pseudo.mean(axis=0), error, scores.mean(axis=0) @ inverse
+
+
+class Average(NamedTuple):
+    """The average over the `used` draws of a window.
+
+    The estimate [m], its covariance [m, m] and standard errors [m], their Monte Carlo errors
+    [m] and the remaining step [m]; and the information [m, m] that is complete, and missing.
+    """
+
+    used: list
+    estimate: np.ndarray
+    covariance: np.ndarray
+    std: np.ndarray
+    error: np.ndarray
+    drift: np.ndarray
+    complete: np.ndarray
+    missing: np.ndarray
+
+
+class Window:
+    """The draws since burn-in, of which the last three quarters are averaged.
+
+    The complete-data information [m, m] is burn-in's until the draws' own takes its place.
+    """
+
+    def __init__(self, space, complete, tol):
+        self.space, self.complete, self.tol = space, complete, tol
+        self.draws, self.informations, self.noisy = [], {}, False
+
+    @property
+    def size(self):
+        """Number of iterations."""
+        return len(self.draws)
+
+    @property
+    def first(self):
+        """Number of the first one that is used."""
+        return self.size // 4
+
+    def add(self, draws):
+        """Add an iteration's `Draws`, without those of the latent variables, which are large."""
+        self.draws.append(draws._replace(x=None, pull=None))
+
+    @property
+    def needs_information(self):
+        """Whether the last draws are to tell the complete-data information."""
+        return self.size in INFORMATIONS or self.noisy
+
+    def inform(self, columns):
+        """Take its columns, each [m, n_draws], from the last draws."""
+        known = self.informations | {self.size: columns}
+        self.informations = {t: columns for t, columns in known.items() if t > self.first}
+        means = [mean_information(columns, self.space.p) for columns in self.informations.values()]
+        self.complete = np.mean(means, axis=0)
+
+    def average(self):
+        """The `Average` over what is used of the window."""
+        space, used = self.space, self.draws[self.first :]
+        covariances = [draws.covariance for draws in used]
+        missing = np.mean(covariances, axis=0)
+        observed = observed_information(space, self.complete, missing)
+        estimate, error, drift = average(space, used, observed)
+        covariance = invert(space, observed)
+        std = np.sqrt(np.diag(covariance))
+        # What is missing may be far more than what is observed, whose error then is large.
+        parts = np.einsum("am,tmn,na->ta", covariance, covariances, covariance)
+        also = information_noise(list(self.informations.values()), covariance)
+        self.noisy = self.informations and longest(0.5 * np.sqrt(also), std**2) > self.tol
+        n_chains = used[-1].scores.shape[1]
+        error = np.maximum(error, std_error_noise(parts, std, n_chains, also))
+        return Average(used, estimate, covariance, std, error, drift, self.complete, missing)
 
 
 def longest(step, std):
