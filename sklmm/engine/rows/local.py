@@ -5,8 +5,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy import sparse
 
+from sklmm.engine.rows.expansion import LocalExpansion
 from sklmm.engine.rows.pairs import LocalPairs
+from sklmm.engine.rows.protocol import Coefs
 from sklmm.engine.rows.sparse_fixed import Columns
+
+#: Rows times columns that are worked on at once.
+CELLS = 1 << 20
+#: Share of the expected curvature that safe weights keep of the observed one.
+LEAST_CURVATURE = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,7 +22,8 @@ class LocalRows:
 
     y [n_rows], X [n_rows, p], weights [n_rows]; of each term refs int32 [n_rows], the rows' levels,
     how many levels it has, and its columns z [n_rows, r]; offset [n_rows] or None, and the sparse
-    columns of the fixed part, or None. New weights, `at`, are an array [n_rows].
+    columns of the fixed part, or None. An observation has d rows. New weights, `at`, are an array
+    [n_rows].
     """
 
     y: np.ndarray
@@ -26,6 +34,7 @@ class LocalRows:
     z: tuple
     offset: np.ndarray | None = None
     columns: Columns | None = None
+    d: int = 1
     _known: dict = field(default_factory=dict, repr=False)
 
     @property
@@ -61,6 +70,7 @@ class LocalRows:
             z=tuple(
                 np.einsum("nr,c->ncr", self.z[k], e).reshape(n, -1) for k in of_terms for e in unit
             ),
+            d=d,
             _known={},
         )
 
@@ -133,6 +143,120 @@ class LocalRows:
         parts = [self._pair(k, other, at) for other in others]
         C = sparse.hstack(parts, "csr") if len(parts) > 1 else parts[0]
         return LocalPairs(C, self.z[k].shape[1])
+
+    @property
+    def observations(self):
+        """y [n_rows / d] and the weights of the observations."""
+        return self.y[:: self.d], self.weights[:: self.d]
+
+    def predictor(self, coefs):
+        """eta [n_rows, C], the offset included."""
+        out = self._linear(coefs, slice(None))
+        return out if self.offset is None else out + self.offset[:, None]
+
+    def _linear(self, coefs, some):
+        """X beta + Z b of a slice of the rows."""
+        out = self.X[some] @ coefs.beta
+        if self.z:
+            flat = np.concatenate([b.reshape(-1, b.shape[2]) for b in coefs.effects])
+            out += (self._Z if some == slice(None) else self._Z[some]) @ flat
+        return out
+
+    @property
+    def _Z(self):
+        """Z of all terms, sparse [n_rows, Q]."""
+        if "Z" not in self._known:
+            parts = zip(self.refs, self.z, self.levels, strict=True)
+            self._known["Z"] = sparse.hstack([loadings(*part) for part in parts], "csr")
+        return self._known["Z"]
+
+    def sums(self, rows):
+        """X^T rows and Z^T rows of [n_rows, C], as `Coefs`."""
+        effects, first = [], 0
+        flat = self._Z.T @ rows if self.z else None
+        for z, J in zip(self.z, self.levels, strict=True):
+            size = J * z.shape[1]
+            effects.append(flat[first : first + size].reshape(J, z.shape[1], -1))
+            first += size
+        return Coefs(self.X.T @ rows, tuple(effects))
+
+    def product(self, coefs, at=None):
+        """[X, Z]^T w [X, Z] coefs, as `Coefs`."""
+        return self.sums(self._weights(at)[:, None] * self._linear(coefs, slice(None)))
+
+    def evaluate(self, likelihood, coefs, raw, curvature="expected", about=None):
+        """Sum of w log f [C], its score in the coefs, and the weights of its curvature [n_rows, C].
+
+        At coefs and raw [q, C]. A custom density, which may have kinks, is to second order `about`
+        other coefs and raw.
+        """
+        y, eta = self.observations[0], self.predictor(coefs)
+        if about is None:
+            rows, score, W = likelihood.by_row(y, eta, raw)
+            if curvature == "observed":
+                (W,) = likelihood.observed(y, eta, raw)
+        else:
+            still = self.predictor(about[0])
+            rows, score, bend = likelihood.by_row(y, still, raw)
+            if not np.array_equal(raw, about[1]):
+                (bend,) = likelihood.curvature(y, still, about[1])
+            away = eta - still
+            rows, score = rows + away * (score - 0.5 * bend * away), score - bend * away
+            (W,) = likelihood.curvature(y, eta, raw)
+        each = self.weights[:, None]
+        return self.observations[1] @ rows, self.sums(each * score), each * W
+
+    def slopes(self, likelihood, coefs, raw):
+        """Sum of w log f [C], its score in the coefs, and in raw [q, C]."""
+        y, w = self.observations
+        rows, score, of_raw = likelihood.slopes(y, w, self.predictor(coefs), raw)
+        return w @ rows, self.sums(score), of_raw
+
+    def safe(self, likelihood, coefs, raw, at):
+        """Weights that are positive: `at`, and at least a share of the expected curvature."""
+        (W,) = likelihood.curvature(self.observations[0], self.predictor(coefs), raw[:, None])
+        return np.maximum(at, LEAST_CURVATURE * self.weights * W[:, 0])
+
+    def expand(self, likelihood, coefs, raw, observed):
+        """`LocalExpansion` at coefs [., 1] and raw [q]."""
+        return LocalExpansion(self, likelihood, coefs, raw, observed)
+
+    def by_level(self, log_density, coefs, raw, k):
+        """Sums of w log f by level of term k, [J, C], for log_density(y, eta, raw)."""
+        y, w = self.observations
+        C = coefs.beta.shape[1]
+        out, step = np.zeros((self.levels[k], C)), max(CELLS // (C * self.d), 1)
+        for first in range(0, len(y), step):
+            some = slice(first * self.d, (first + step) * self.d)
+            eta = self._linear(coefs, some)
+            if self.offset is not None:
+                eta += self.offset[some, None]
+            part = slice(first, first + step)
+            rows = w[part, None] * np.asarray(log_density(y[part], eta, raw))
+            own = self.refs[k][some][:: self.d]
+            out += loadings(own, np.ones((len(own), 1)), len(out)).T @ rows
+        return out
+
+    def sample(self, most):
+        """At most so many observations from all over the table, as `LocalRows`."""
+        n = self.n_rows // self.d
+        if n <= most:
+            return self
+        some = np.linspace(0, n - 1, most).astype(int)
+        return self.take((some[:, None] * self.d + np.arange(self.d)).ravel())
+
+    def take(self, some):
+        """Some of the rows, of all levels."""
+        return replace(
+            self,
+            y=self.y[some],
+            X=self.X[some],
+            weights=self.weights[some],
+            refs=tuple(refs[some] for refs in self.refs),
+            z=tuple(z[some] for z in self.z),
+            offset=None if self.offset is None else self.offset[some],
+            _known={},
+        )
 
     def _pair(self, k, other, at):
         """Z_k^T w Z_other, sparse [J_k r_k, J_other r_other]."""

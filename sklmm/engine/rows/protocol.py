@@ -7,7 +7,7 @@ term that has most effects: then a pair of levels is in one part, and `Pairs.own
 `Pairs.squares`, which square what has been summed, are sums over parts too.
 """
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
 class Pairs(Protocol):
@@ -36,6 +36,59 @@ class Pairs(Protocol):
     @property
     def matrix(self):
         """C, a CSR matrix in this process: what a factor of the equations is made of."""
+
+
+class Coefs(NamedTuple):
+    """Coefficients beta [p, C], and effects b = Lambda u of each term, [J, r, C]; or sums of them.
+
+    C columns are as many points at once.
+    """
+
+    beta: object
+    effects: tuple
+
+
+class Inverse(Protocol):
+    """C^-1 in the coefs, M = (0, Lambda) C^-1 (0, Lambda)^T, where rows read it.
+
+    `fixed` is M's block of beta [p, p], p = 0 without; `follow` how effects give way to beta,
+    [J, r, p] of each term. With beta held: `remaining` is M's block of all terms but the
+    `eliminated` one (a number, or None), `rest` those terms' numbers and first places in it.
+    """
+
+    fixed: object
+    follow: list
+    eliminated: int | None
+    rest: list
+    remaining: object
+
+    def slabs(self):
+        """Yield slices of the eliminated term's levels, and M's blocks there.
+
+        Each level's own [J', r, r], and those across to the remaining effects [J' * r, Q_R].
+        """
+
+
+class Expansion(Protocol):
+    """Rows' densities about one point: the rows keep what is as long as they are.
+
+    value, the sum of w log f; its `score`, `Coefs` [., 1], and derivative `of_raw` [q], and the
+    score's derivatives in raw, `Coefs` [., q]; `weights` and `bend`, for `at`: the curvature that
+    log |C| has, and the observed one, by which the mode moves.
+    """
+
+    value: float
+    score: Coefs
+    of_raw: object
+    score_in_raw: Coefs
+    weights: object
+    bend: object
+
+    def leverage(self, inverse):
+        """Derivatives of -log |C| / 2 through the weights, for C^-1, an `Inverse`.
+
+        In eta, summed as `Coefs` [., 1], and in raw [q].
+        """
 
 
 class Rows(Protocol):
@@ -71,3 +124,28 @@ class Rows(Protocol):
 
     def pairs(self, k, others, at=None):
         """`Pairs` of term k and of some other terms side by side; the sparse columns come last."""
+
+    def product(self, coefs, at=None):
+        """[X, Z]^T w [X, Z] coefs, a sum as `Coefs`."""
+
+    def evaluate(self, likelihood, coefs, raw, curvature="expected", about=None):
+        """Sum of w log f [C] at coefs and raw [q, C], its score, a sum as `Coefs`, and weights.
+
+        These are of the expected or the observed `curvature`, and stay with the rows. `about`,
+        coefs and raw, is where a custom density is expanded to second order.
+        """
+
+    def slopes(self, likelihood, coefs, raw):
+        """Sum of w log f [C], its score, a sum as `Coefs`, and its derivatives in raw [q, C]."""
+
+    def safe(self, likelihood, coefs, raw, at):
+        """Weights that make C positive: `at`, and of the expected curvature a share at least."""
+
+    def expand(self, likelihood, coefs, raw, observed):
+        """`Expansion` at coefs [., 1] and raw [q]; log |C| has the `observed` curvature or not."""
+
+    def by_level(self, log_density, coefs, raw, k):
+        """Sums of w log_density(y, eta, raw) by level of term k, [J, C]."""
+
+    def sample(self, most):
+        """At most so many observations from all over the table, as `LocalRows`."""

@@ -1,0 +1,90 @@
+"""Densities of rows in memory about one point, as far as Laplace's gradient reads them."""
+
+import numpy as np
+
+from sklmm.engine.linalg.newton import STEP
+
+
+class LocalExpansion:
+    """`engine.rows.protocol.Expansion` of `LocalRows` at coefs [., 1] and raw [q].
+
+    `weights` and `bend` [n_rows] are the curvature in log |C| and the observed one, which are the
+    same where log |C| has the `observed` one.
+    """
+
+    def __init__(self, rows, likelihood, coefs, raw, observed):
+        self.rows = rows
+        eta, q = rows.predictor(coefs), len(raw)
+        h = STEP * min(1.0, max(float(np.sqrt(np.mean(eta**2))), STEP))
+        columns = np.repeat(eta, 3 + 2 * q, axis=1)
+        columns[:, 1] += h
+        columns[:, 2] -= h
+        away = np.concatenate([np.zeros((q, 3)), STEP * np.eye(q), -STEP * np.eye(q)], axis=1)
+        y, w = rows.observations
+        _, score, W = likelihood.by_row(y, columns, raw[:, None] + away)
+        (bend,) = likelihood.observed(y, columns, raw[:, None] + away)
+        W = bend if observed else W
+        each = rows.weights
+
+        def rates(values):
+            up, down = values[:, 3 : 3 + q], values[:, 3 + q :]
+            return each[:, None] * (up - down) / (2 * STEP)
+
+        self.weights, self.bend = each * W[:, 0], each * bend[:, 0]
+        self._weights_in_eta = each * (W[:, 1] - W[:, 2]) / (2 * h)
+        self._weights_in_raw = rates(W)
+        values, score_in_eta, of_raw = likelihood.slopes(y, w, eta, raw[:, None])
+        self.value, self.of_raw = float(w @ values[:, 0]), of_raw[:, 0]
+        self.score = rows.sums(score_in_eta)
+        self.score_in_raw = rows.sums(rates(score))
+
+    def leverage(self, inverse):
+        """Derivatives of -log |C| / 2 through the weights: in eta, as coefs [., 1], and in raw."""
+        height = leverages(self.rows, inverse)
+        in_eta = -0.5 * height * self._weights_in_eta
+        return self.rows.sums(in_eta[:, None]), -0.5 * height @ self._weights_in_raw
+
+
+def leverages(rows, inverse):
+    """Of each row a_i = (x_i, z_i), a_i^T M a_i [n_rows] for M, an `engine.rows.protocol.Inverse`.
+
+    C^-1 is read at the row's own levels only. With beta held, M's blocks of the eliminated term E
+    are looked up slab by slab, and those of the others in one matrix.
+    """
+    out = np.zeros(rows.n_rows)
+    for i, (k, first) in enumerate(inverse.rest):
+        for other, begin in inverse.rest[: i + 1]:
+            at, to = (_places(rows, *term) for term in ((k, first), (other, begin)))
+            for a in range(at.shape[1]):
+                for b in range(to.shape[1]):
+                    entry = inverse.remaining[at[:, a], to[:, b]] * (1 + (other != k))
+                    out += entry * rows.z[k][:, a] * rows.z[other][:, b]
+    if inverse.eliminated is not None:
+        _add_eliminated(rows, inverse, out)
+    rest = rows.X if inverse.fixed.size else rows.X[:, :0]
+    for refs, z, follow in zip(rows.refs, rows.z, inverse.follow, strict=True):
+        rest = rest - np.einsum("na,nap->np", z, follow[refs])
+    return out + np.einsum("np,pq,nq->n", rest, inverse.fixed, rest, optimize=True)
+
+
+def _add_eliminated(rows, inverse, out):
+    """What involves the eliminated term, in slabs of its levels."""
+    refs, z = rows.refs[inverse.eliminated], rows.z[inverse.eliminated]
+    order = np.argsort(refs, kind="stable")
+    for levels, own, across in inverse.slabs():
+        first, last = np.searchsorted(refs, [levels.start, levels.stop], sorter=order)
+        some = order[first:last]
+        at, mine = refs[some] - levels.start, z[some]
+        out[some] += np.einsum("na,nab,nb->n", mine, own[at], mine)
+        for k, begin in inverse.rest:
+            to = _places(rows, k, begin, some)
+            for a in range(z.shape[1]):
+                for b in range(to.shape[1]):
+                    entry = across[at * z.shape[1] + a, to[:, b]]
+                    out[some] += 2 * entry * mine[:, a] * rows.z[k][some, b]
+
+
+def _places(rows, k, first, some=slice(None)):
+    """Where the effects of the rows' levels of term k are among all from `first` on, [., r]."""
+    r = rows.z[k].shape[1]
+    return first + rows.refs[k][some].astype(np.intp)[:, None] * r + np.arange(r)
