@@ -1,5 +1,6 @@
 """The engine's entry: what the estimators call, and nothing else of the engine."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from sklmm.engine.algorithms.update import update
 from sklmm.engine.pointwise import log_densities
 from sklmm.engine.posterior.assemble import perfect
 from sklmm.engine.rows.collinearity import combination
+from sklmm.engine.rows.local import LocalRows
 from sklmm.engine.rows.standardize import in_own_units, stacked, standardize
 from sklmm.engine.runtime.listening import telling
 from sklmm.engine.runtime.requirements import require_tensorflow
@@ -34,7 +36,8 @@ class Settings(NamedTuple):
     """How a model is fitted: see `MixedEffectsRegressor`.
 
     `e_step` and `m_step` are resolved, m_step None but for Adam; tol is None where the step has
-    one; `start` is the EMResult to start from, or None.
+    one; `start` is the EMResult to start from, or None. `rows` makes the backend that the rows
+    are kept by, `engine.rows.protocol.Rows`, of standardised arrays.
     """
 
     fit_intercept: bool
@@ -47,6 +50,7 @@ class Settings(NamedTuple):
     start: EMResult | None = None
     device: str | None = None
     dof: str | None = None
+    rows: Callable = LocalRows
 
 
 def run(design, response, settings, watch=None):
@@ -90,6 +94,7 @@ def _problem(design, response, settings):
         scale_y=family.scale_equivariant,
         sigma_unit=response.sigma_unit,
         eta_power=family.eta_power,
+        rows=settings.rows,
     )
     if gaussian and problem.n <= problem.rank and not problem.perfect:
         raise ValueError(

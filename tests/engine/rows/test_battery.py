@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from sklmm import ConjugateGradient, Exact, Gaussian
 from sklmm.design import DesignSpec, resolve_terms
+from sklmm.engine.fit import Settings, run
 from sklmm.engine.graphs import graphs
 from sklmm.engine.likelihood import Likelihood
 from sklmm.engine.rows.local import LocalRows
@@ -15,6 +17,7 @@ from sklmm.engine.rows.pairs import LocalPairs
 from sklmm.engine.rows.protocol import Coefs, Pairs, Rows
 from sklmm.engine.rows.standardize import standardize
 from sklmm.families import NegativeBinomial
+from tests.engine.rows.halves import Halves
 
 TERMS = {
     "none": [],
@@ -22,111 +25,6 @@ TERMS = {
     "crossed": ["a", "b"],
     "slopes": ["(1 + x | a)", "b", "(1 + s | c)"],
 }
-
-
-def add(one, two):
-    """Sums of what two halves answer: arrays, or tuples and lists of them."""
-    if isinstance(one, Coefs):
-        return Coefs(*map(add, one, two))
-    if isinstance(one, tuple | list):
-        return type(one)(map(add, one, two))
-    return one + two
-
-
-class Sums:
-    """Answers of two halves, added."""
-
-    def __init__(self, parts):
-        self.parts = parts
-
-    def __getattr__(self, name):
-        return lambda *args: add(*(getattr(part, name)(*args) for part in self.parts))
-
-
-class HalvesOfPairs(Sums):
-    @property
-    def matrix(self):
-        return self.parts[0].matrix + self.parts[1].matrix
-
-    @property
-    def shape(self):
-        return self.parts[0].shape
-
-
-class HalvesExpanded(Sums):
-    def __init__(self, parts):
-        super().__init__(parts)
-        for name in ("value", "score", "of_raw", "score_in_raw"):
-            setattr(self, name, add(*(getattr(part, name) for part in parts)))
-        self.weights, self.bend = (tuple(getattr(p, n) for p in parts) for n in ("weights", "bend"))
-
-
-class Halves:
-    """A backend: rows in two halves of whole levels of the largest term, weights a pair."""
-
-    columns = None
-
-    def __init__(self, *arrays, parts=None):
-        if parts is None:
-            whole = LocalRows(*arrays)
-            sizes = [J * z.shape[1] for J, z in zip(whole.levels, whole.z, strict=True)]
-            half = np.arange(whole.n_rows) % 2 == 0
-            if sizes:
-                E = int(np.argmax(sizes))
-                half = whole.refs[E] < whole.levels[E] // 2
-            parts = [whole.take(np.flatnonzero(own)) for own in (half, ~half)]
-        self.parts, self.p = parts, parts[0].p
-        self.n_rows = sum(part.n_rows for part in parts)
-
-    def _each(self, name, *args, at=None):
-        pairs = zip(self.parts, (None, None) if at is None else at, strict=True)
-        return [getattr(part, name)(*args, at=own) for part, own in pairs]
-
-    def stacked(self, d):
-        return self if d == 1 else Halves(parts=[part.stacked(d) for part in self.parts])
-
-    def without_fixed(self):
-        return Halves(parts=[part.without_fixed() for part in self.parts])
-
-    def same_levels(self, k, other):
-        return all(part.same_levels(k, other) for part in self.parts)
-
-    def block_of(self, terms):
-        return add(*(part.block_of(terms) for part in self.parts))
-
-    def blocks(self, at=None):
-        return add(*self._each("blocks", at=at))
-
-    def fixed(self, at=None):
-        return add(*self._each("fixed", at=at))
-
-    def response(self, beta):
-        return add(*(part.response(beta) for part in self.parts))
-
-    def pairs(self, k, others, at=None):
-        return HalvesOfPairs(self._each("pairs", k, others, at=at))
-
-    def product(self, coefs, at=None):
-        return add(*self._each("product", coefs, at=at))
-
-    def evaluate(self, *args):
-        found = [part.evaluate(*args) for part in self.parts]
-        return *add(*(one[:2] for one in found)), tuple(one[2] for one in found)
-
-    def slopes(self, *args):
-        return add(*(part.slopes(*args) for part in self.parts))
-
-    def safe(self, *args, at):
-        return tuple(self._each("safe", *args, at=at))
-
-    def expand(self, *args):
-        return HalvesExpanded([part.expand(*args) for part in self.parts])
-
-    def by_level(self, *args):
-        return add(*(part.by_level(*args) for part in self.parts))
-
-    def sample(self, most):
-        return self.parts[0].sample(most)
 
 
 def table(terms):
@@ -330,3 +228,27 @@ def inverse_of(case, M):
         remaining=held[np.ix_(remaining, remaining)],
         slabs=slabs,
     )
+
+
+def test_tensors_have_the_products_of_rows(case):
+    tensors = pytest.importorskip("sklmm.engine.rows.tensors")
+    data = tensors.tensors(case.plain)
+    rows = tensors.to_rows(data, case.coefs.beta, case.coefs.effects)
+    beta, effects = tensors.from_rows(data, rows * data.w[:, None], case.plain.levels)
+    found = Coefs(np.asarray(beta), tuple(map(np.asarray, effects)))
+    np.testing.assert_allclose(flat(found), flat(case.plain.product(case.coefs)), atol=1e-9)
+
+
+@pytest.mark.parametrize("e_step", [Exact(), ConjugateGradient()], ids=["exact", "cg"])
+@pytest.mark.parametrize("terms", TERMS.values(), ids=TERMS)
+def test_a_backend_of_halves_has_the_same_fit(terms, e_step):
+    design, y, weights = table(terms)
+    response = Gaussian().bind(y, weights)
+    settings = [Settings(True, True, e_step, rows=rows) for rows in (LocalRows, Halves)]
+    whole, halves = (run(design, response, own) for own in settings)
+    np.testing.assert_allclose(halves.coef, whole.coef, rtol=1e-8)
+    np.testing.assert_allclose(halves.coef_cov, whole.coef_cov, rtol=1e-6)
+    assert halves.sigma == pytest.approx(whole.sigma, rel=1e-8)
+    for ours, theirs in zip(halves.covariances, whole.covariances, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-9)
+    assert halves.loglik == pytest.approx(whole.loglik, rel=1e-8)
