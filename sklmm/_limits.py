@@ -7,6 +7,8 @@ import math
 FACTORISED = {
     # Up to here a factorisation is as fast as conjugate gradients are for a whole fit.
     "fit": (2000, 2e10),
+    # A mode's Newton steps want one solution of each factor: so large it takes as long as that.
+    "solves": (256, math.inf),
     # Laplace's gradient is exact with a factor and noisy without: that is worth more time.
     "gradient": (4000, math.inf),
     # log |C| is asked for once, at the estimate; a dense factor has 50 megabytes.

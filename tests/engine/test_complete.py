@@ -9,7 +9,7 @@ from sklmm.design import DesignSpec, resolve_terms
 from sklmm.engine.equations import layout as unknowns
 from sklmm.engine.latent import compiled as compiled_latent
 from sklmm.engine.latent import complete_data as complete
-from sklmm.engine.latent.mode import Equations, Latent
+from sklmm.engine.latent.mode import Latent
 from sklmm.engine.latent.reparametrization import move
 from sklmm.engine.likelihood import Likelihood
 from sklmm.engine.linalg.newton import STEP
@@ -40,8 +40,8 @@ def eager(monkeypatch):
 
 def still(field):
     """The field that moves nothing."""
-    zero = tf.nest.map_structure(tf.zeros_like, field._replace(system=(), centre=()))
-    return zero._replace(system=field.system, centre=field.centre)
+    zero = tf.nest.map_structure(tf.zeros_like, field._replace(terms=(), centre=()))
+    return zero._replace(terms=field.terms, centre=field.centre)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_control_variate_has_mean_zero(table, name, few, monkeypatch):
     y = response(name, rng)
     latent = make_latent(name, table, y, ["(1 | h)", "(1 + s | g)"], weights=np.full(96, 1e-9))
     theta = theta_for(latent, name)
-    fake = Equations(latent, theta, np.repeat(0.3, latent.n_rows))
+    fake = latent.equations(theta, np.repeat(0.3, latent.n_rows))
     field = latent.field(theta, fake, rng.normal(size=latent.layout.size) * latent.layout.real)
     away = theta._replace(factors=tuple(1.3 * L for L in theta.factors))
     n = 4000

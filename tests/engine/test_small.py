@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from sklmm import CustomFamily, MixedEffectsRegressor, Poisson
+from sklmm._limits import FACTORISED
 from sklmm.engine.algorithms.laplace import Laplace
 from sklmm.engine.latent.mode import Latent
 from tests.engine.test_complete import THETA, make_latent, response, theta_for
@@ -60,6 +61,10 @@ def pair(name, reml, rng, function=laplace, **options):
 def test_gradients_and_solutions(name, reml, monkeypatch):
     rng = np.random.default_rng(0)
     latent, compiled, theta = pair(name, reml, rng)
+    # The other one by conjugate gradients, terms of few levels too.
+    monkeypatch.setattr("sklmm.engine.equations.crossproducts.FEW", 0)
+    monkeypatch.setitem(FACTORISED, "solves", (-1, np.inf))
+    monkeypatch.setattr("sklmm.engine.equations.mixed_model.SOLVE_TOL", 1e-12)
     P, m = latent.layout.size, latent.space.size
     x = 0.3 * rng.normal(size=(P, m)) * latent.layout.real[:, None]
     delta = 0.1 * rng.normal(size=(m, m))
@@ -71,18 +76,20 @@ def test_gradients_and_solutions(name, reml, monkeypatch):
     mode, equations = latent.mode(theta, np.zeros(P))
     other, theirs = compiled.mode(theta, np.zeros(P))
     np.testing.assert_allclose(mode, other, atol=1e-6)
-    np.testing.assert_allclose(equations.solve(x), theirs.solve(x, 1e-12), atol=1e-6)
+    np.testing.assert_allclose(equations.solve(x), theirs.solve(x), atol=1e-6)
     np.testing.assert_allclose(equations.apply(x), theirs.apply(x), atol=1e-6)
     real = latent.layout.real
+    inverse = equations.solve(np.eye(P)[:, real])[real]
     draws = equations.draws(rng, 4 * P)[real]
-    np.testing.assert_allclose(draws @ draws.T / (4 * P), equations.inverse(), atol=1e-9)
+    np.testing.assert_allclose(draws @ draws.T / (4 * P), inverse, atol=1e-9)
     np.testing.assert_allclose(draws.mean(axis=1), 0, atol=1e-12)
-    _, log_det = np.linalg.slogdet(equations.inverse())
+    _, log_det = np.linalg.slogdet(inverse)
     assert equations.log_det() == pytest.approx(-log_det, rel=1e-9)
     # A solve that ends at its limit of iterations tells so.
     assert theirs.unsolved == 0
-    monkeypatch.setattr("sklmm.engine.equations.compiled_solver.MAX_SOLVE", 0)
-    theirs.solve(x, 1e-12)
+    monkeypatch.setattr("sklmm.engine.equations.mixed_model.MAX_SOLVE", 0)
+    theirs = compiled.equations(theta, theirs.weights)
+    theirs.solve(x)
     assert theirs.unsolved == pytest.approx(1.0)
 
 

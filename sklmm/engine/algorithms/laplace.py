@@ -17,7 +17,6 @@ import numpy as np
 from sklmm._limits import has_exact_root
 from sklmm.engine.algorithms.loop import Iteration, joint_loss
 from sklmm.engine.algorithms.start_glm import start_theta
-from sklmm.engine.equations.weighted import EXACT_TOL, Equations
 from sklmm.engine.latent import small
 from sklmm.engine.latent.approximation import Approximation
 from sklmm.engine.linalg.newton import by_differences, inverse_of_free
@@ -102,7 +101,7 @@ class Laplace:
     def _begin(self, theta):
         """The `Point` of theta, whose weights give the charts their scales."""
         self.evaluate(theta)
-        self.sizes = scales(self.equations.cross.G if self.latent.full.blocks else ())
+        self.sizes = scales(self.equations.G if self.latent.full.blocks else ())
         return self._point(self.space.join(theta))
 
     def _look(self, information, here, radius):
@@ -158,7 +157,7 @@ class Laplace:
         """(log p(y, m), scores [m, C], log-likelihood or None) at theta, with its mode if known."""
         latent = self.latent
         if self.plain and latent.rows is not None:
-            self.equations = Equations(latent, theta, latent.full.rows.weights)
+            self.equations = latent.equations(theta, latent.full.rows.weights)
             loglik, gradient = small.plain(latent, theta)
             return loglik, gradient[:, None], loglik
         if mode is None:
@@ -169,7 +168,7 @@ class Laplace:
             self.found = found = Approximation(latent, theta, self.mode, self.equations)
             self.equations = found.equations
             return found.joint, found.gradient[:, None], found.loglik
-        self.field = latent.field(theta, self.equations, self.mode, EXACT_TOL)
+        self.field = latent.field(theta, self.equations, self.mode, exact=True)
         joint = float(latent.gradient(theta, self.mode[:, None])[0][0])
         self.deviations, log_det = self._deviations()
         _, scores = latent.scores(theta, self.field, self.deviations, laplace=True)
@@ -187,13 +186,9 @@ class Laplace:
     def _deviations(self):
         """Columns with mean d d^T = C^-1, and log |C| or None."""
         if not self.exact:
-            rng = np.random.default_rng(self.seed)
-            return self.equations.draws(rng, self.n_probes), None
-        real, inverse = self.latent.layout.real, self.equations.inverse()
-        n = len(inverse)
-        out = np.zeros((len(real), max(n, 1)))
-        out[real, :n] = np.linalg.cholesky(inverse) * np.sqrt(n)
-        return out, -np.linalg.slogdet(inverse)[1] if n else 0.0
+            return self.equations.probes(np.random.default_rng(self.seed), self.n_probes), None
+        n = self.equations.n_unknowns
+        return self.equations.root(np.sqrt(n) * np.eye(n, max(n, 1))), self.equations.log_det()
 
     def _information(self, here, last=False):
         """Less the second derivatives [m, m]: by differences of the gradient, in the chart's t.
@@ -239,9 +234,10 @@ class Laplace:
         posterior = posterior_from_draws(equations, self.mode, columns, draws)
         if loglik is None and (log_det := equations.log_det()) is not None:
             loglik = joint - 0.5 * log_det
+        error = 0.0
         if loglik is not None:
-            loglik += self.latent.log_constant
-        posterior = posterior._replace(loglik=loglik)
+            loglik, error = loglik + self.latent.log_constant, 0.5 * equations.log_det_error
+        posterior = posterior._replace(loglik=loglik, loglik_error=error)
         if p:
             return posterior
         root = self.latent.with_coefficients(last, self.shift(), posterior.root, rng)

@@ -20,7 +20,7 @@ from sklmm.engine.algorithms.reml_cg import Probed
 from sklmm.engine.algorithms.start_moments import moment_start
 from sklmm.engine.equations.crossproducts import CrossProducts
 from sklmm.engine.equations.elimination import Dense
-from sklmm.engine.equations.henderson import Equations
+from sklmm.engine.equations.henderson import Solution
 from sklmm.engine.equations.score import evaluate
 from sklmm.engine.linalg.newton import by_differences, inverse_of_free
 from sklmm.engine.posterior.from_equations import posterior_from_equations
@@ -50,7 +50,7 @@ class Factorised(NamedTuple):
     def equations(self, theta, before=None, probed=False):
         """The equations at theta, solved."""
         s2 = residual_sd(self.cross.problem, theta) ** 2
-        return Equations(theta.factors, s2, self.cross, Dense(self.cross, theta.factors, s2))
+        return Solution(theta.factors, s2, self.cross, Dense(self.cross, theta.factors, s2))
 
     def traces(self, equations):
         """Summed blocks of Z^T V^-1 Z, and no deviations of them."""

@@ -15,7 +15,7 @@ converges. Probing S and not all of Z leaves out the noise that the eliminated t
 import numpy as np
 
 from sklmm._limits import EXACT_TRACES
-from sklmm.engine.equations.henderson import Equations
+from sklmm.engine.equations.henderson import Solution
 from sklmm.engine.equations.schur_cg import Iterative
 from sklmm.engine.linalg.blocks import turn
 from sklmm.engine.theta.space import residual_sd
@@ -68,7 +68,7 @@ class Probed:
             start = before.solutions
             tol = self._loose(theta, before.theta, sigma) if probed else tol
         H = Iterative(self.cross, theta.factors, sigma**2, start, tol, self.max_iter)
-        return Equations(theta.factors, sigma**2, self.cross, H, probes)
+        return Solution(theta.factors, sigma**2, self.cross, H, probes)
 
     def _loose(self, theta, before, sigma):
         """A tolerance below the square of the last step, which Newton's next one will be.

@@ -4,7 +4,6 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import logit
 
-from sklmm.engine.equations.layout import precision_blocks
 from sklmm.engine.graphs import graphs
 from sklmm.engine.latent.mode import CENTRE_TOL, Latent
 from sklmm.engine.linalg.blocks import invert
@@ -53,7 +52,7 @@ def start_theta(latent, rounds=EM_ROUNDS):
     x, equations = joint.mode(theta, x, CENTRE_TOL)
     for _ in range(rounds):
         before, raw = theta, _parameters(joint, theta, x, equations)
-        theta, x = _spread(theta, x, equations)
+        theta, x = _spread(joint, theta, x, equations)
         theta = theta._replace(raw=raw)
         x, equations = joint.mode(theta, x, CENTRE_TOL)
         if _near(before, theta):
@@ -88,7 +87,7 @@ def _parameters(joint, theta, x, equations):
     eta = table.X[rows] @ beta[:, 0]
     eta += 0.0 if table.offset is None else table.offset[rows]
     variance = np.zeros(len(rows))
-    precision = precision_blocks(equations.cross.G, equations.factors)
+    precision = equations.own_blocks()
     of_terms = zip(theta.factors, parts, precision, table.refs, table.z, strict=True)
     for L, u, H, refs, z in of_terms:
         z, refs = z[rows] @ L, refs[rows]
@@ -119,17 +118,16 @@ def _some(n):
     return np.linspace(0, n - 1, min(n, MAX_ROWS)).astype(int)
 
 
-def _spread(theta, x, equations):
+def _spread(joint, theta, x, equations):
     """The EM step of the factors, each level's variance being that given all the others; and x.
 
     A start's SD may be a hundred times too small where the rows of a level tell much: the effects
     hardly know of it, and one step finds their spread.
     """
-    layout, problem = equations.layout, equations.problem
+    layout, blocks = joint.layout, joint.full.blocks
     beta, parts = layout.split(x[:, None])
-    precision = precision_blocks(equations.cross.G, equations.factors)
     factors, effects = [], []
-    for L, u, H, block in zip(theta.factors, parts, precision, problem.blocks, strict=True):
+    for L, u, H, block in zip(theta.factors, parts, equations.own_blocks(), blocks, strict=True):
         new = L
         if block.sd is None:
             u = u[:, :, 0]

@@ -32,7 +32,7 @@ class Marginal(NamedTuple):
 
 
 def marginal(equations):
-    """`Marginal` of `latent.Equations`."""
+    """`Marginal` of `Equations` in a layout."""
     layout, factors = equations.layout, equations.factors
     place, p = np.flatnonzero(layout.border), layout.p
     f = len(place)
@@ -41,7 +41,7 @@ def marginal(equations):
         return Marginal(place, np.zeros((0, 0)), np.zeros((0, 0)), units, np.zeros((0, 0)))
     units[place, np.arange(f)] = 1.0
     plain = [np.eye(len(L)) if k in layout.small else L for k, L in enumerate(factors)]
-    columns = equations.with_factors(plain).solve(units, BORDER_TOL)
+    columns = equations.at(plain, BORDER_TOL).solve(units)
     S = _inverse(columns[place])
     follow = -columns @ S
     follow[place] = 0.0

@@ -1,29 +1,27 @@
 """The mixed-model equations of a Gaussian model, from cross-products and an elimination.
 
-With the mixed-model equations in spherical effects,
-
-    C = [X^T w X, X^T w Z Lambda; ., Lambda^T Z^T w Z Lambda + sigma^2 I] / sigma^2,
-
-all of the likelihood but the traces of Z^T P Z is a solve of them, and no step goes back to the
-rows.
+All of the likelihood but the traces of Z^T P Z is a solve of the mixed-model equations, and no step
+goes back to the rows.
 """
 
-import numpy as np
-from scipy.linalg import cho_solve, cholesky, solve_triangular
+from functools import cached_property
 
+import numpy as np
+from scipy.linalg import cholesky, solve_triangular
+
+from sklmm.engine.equations.mixed_model import Equations
 from sklmm.engine.equations.score import working_effects
 
 
-class Equations:
-    """The mixed-model equations at one value of theta, H eliminated; beta, u and the residual.
+class Solution(Equations):
+    """The equations of a Gaussian model, solved for y: beta, u and the residual.
 
     beta is that of y less its least-squares fit, in the cross-products' X. `probed` is S^-1 applied
     to `probes` [Q_R, c].
     """
 
     def __init__(self, factors, s2, cross, H, probes=None):
-        self.factors, self.cross, self.H, self.s2 = factors, cross, H, s2
-        self.R = cross.lift(factors, cross.F, transpose=True) / s2  # H_uX
+        super().__init__(factors, s2, cross, H)
         ly = cross.lift(factors, cross.zy, transpose=True) / s2
         right = np.column_stack([self.R, ly])
         if probes is None:
@@ -31,13 +29,6 @@ class Equations:
         else:
             solved, self.probed = H.solve(right, "data", probes)
         self.HR, Hy = solved[:, :-1], solved[:, -1]
-        b = cross.lift(factors, self.HR)
-        self.GHR = cross.product(b)
-        # X^T V^-1 X, in a form that is positive whatever the solver's error.
-        random = self.HR[: cross.n_random]
-        S = (cross.xx - 2 * cross.F.T @ b + b.T @ self.GHR) / s2 + random.T @ random
-        self.S = (S + S.T) / 2
-        self.S_factor = cholesky(self.S, lower=True) if cross.p else self.S
         self.beta = self.solve_s(cross.xy / s2 - self.R.T @ Hy)
         self.u = Hy - self.HR @ self.beta
         # Of the effects: coefficients of sparse columns have no prior.
@@ -49,11 +40,12 @@ class Equations:
         fitted = self.beta @ (cross.xy + xwr) + b @ (cross.zy + zwr)
         self.sse = max(float(cross.yy - fitted), 0.0)
 
-    def solve_s(self, right):
-        """(X^T V^-1 X)^-1 right."""
-        return cho_solve((self.S_factor, True), right) if len(self.S) else right
+    @cached_property
+    def S_factor(self):
+        """The lower factor of S: LinAlgError where S is singular, for a step to be taken back."""
+        return cholesky(self.S, lower=True) if self.p else self.S
 
-    def solve(self, right_beta, right_u, name):
+    def solve_parts(self, right_beta, right_u, name):
         """C^-1 applied to a right-hand side in (beta, u)."""
         Hu = self.H.solve(right_u, name)
         beta = self.solve_s(right_beta - self.R.T @ Hu)
@@ -80,7 +72,7 @@ class Equations:
             qq = np.block([[qq, both], [both.T, np.array([[4 * self.sse]])]])
             zq, xq = np.column_stack([zq, zr]), np.column_stack([xq, np.zeros(cross.p)])
         lq = cross.lift(factors, zq, transpose=True)
-        beta, v = self.solve(xq / self.s2, lq / self.s2, "information")
+        beta, v = self.solve_parts(xq / self.s2, lq / self.s2, "information")
         information = 0.5 * (qq - xq.T @ beta - lq.T @ v) / self.s2
         return (information + information.T) / 2, -beta
 

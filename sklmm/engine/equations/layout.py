@@ -1,4 +1,4 @@
-"""The unknowns of the mixed-model equations: where they lie, padded, and their own blocks of C."""
+"""The unknowns of the mixed-model equations: where they lie, padded."""
 
 import numpy as np
 
@@ -35,10 +35,23 @@ class Layout:
         return np.concatenate([np.ones(self.p, bool), *parts])
 
     @property
+    def of_border(self):
+        """Which of the terms are of few levels."""
+        return tuple(k in self.small for k in range(len(self.shapes)))
+
+    @property
     def starts(self):
         """Where the terms of few levels begin among the border's entries."""
         sizes = [self.shapes[k][0] * self.shapes[k][1] for k in self.small]
         return [self.p + sum(sizes[:i]) for i in range(len(sizes))]
+
+    def places(self, cross):
+        """Where the effects of a `Cross`, [Q], lie among the unknowns."""
+        starts = self.p + np.cumsum([0, *(J * r for J, r in self.shapes)])
+        out = np.empty(cross.Q, np.intp)
+        for part, start in zip(cross.slices, starts[:-1], strict=True):
+            out[part] = start + np.arange(part.stop - part.start)
+        return out
 
     def split(self, flat):
         """[p + Q', c] -> [p, c] and a list of [n_levels, r, c], without the padding."""
@@ -61,11 +74,3 @@ class Layout:
         for (J, r), part in zip(self.shapes, parts, strict=True):
             columns.append(pad(part, J).reshape(J * r, -1))
         return np.concatenate(columns)
-
-
-def precision_blocks(G, factors, multiple=1):
-    """multiple * L_k^T G_j L_k + I, G = Z^T w Z: C's own blocks at s2 = 1, [n_levels, r, r]."""
-    return [
-        np.einsum("ba,jbc,cd->jad", L, own, L, optimize=True) * multiple + np.eye(len(L))
-        for own, L in zip(G, factors, strict=True)
-    ]

@@ -10,7 +10,6 @@ dm / dtheta = C^-1 d (gradient in x) / dtheta, one solve against it.
 import numpy as np
 
 from sklmm.covariances.unstructured import vech_indices
-from sklmm.engine.equations.weighted import Equations
 from sklmm.engine.graphs import graphs
 from sklmm.engine.latent.small import safe_weights
 from sklmm.engine.linalg.newton import STEP
@@ -82,7 +81,7 @@ class Approximation:
     def _equations(self, known, weights):
         if known is not None and np.array_equal(known.weights, weights):
             return known
-        return Equations(self.latent, self.theta, weights).factorised()
+        return self.latent.equations(self.theta, weights)
 
     def _directions(self):
         """For each entry L_ab of each block k: (k, a, b, d eta [n])."""

@@ -68,8 +68,6 @@ class CompiledLatent:
         if delta is None:
             delta = np.zeros((latent.space.size, x.shape[1]))
         function = laplace_scores if laplace else complete_scores
-        if laplace and latent.rows is not None:
-            function = function.python_function
         value, score = function(
             latent.like,
             self.arrays,

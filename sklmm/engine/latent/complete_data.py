@@ -68,7 +68,7 @@ def _undisplaced(like, arrays, theta, x, delta, shapes):
 
 
 def _shapes(field):
-    return [(B.shape[0], B.shape[1]) for B in field.system.blocks]
+    return [(B.shape[0], B.shape[1]) for B in field.terms.blocks]
 
 
 def _log_prior(x, p):

@@ -12,8 +12,8 @@ from functools import partial
 import numpy as np
 from scipy.special import ndtri
 
-from sklmm.engine.equations.arrow import from_rows, to_rows
 from sklmm.engine.latent.split_hmc import SplitHMC, antithetic, metropolis
+from sklmm.engine.latent.unknowns import from_rows, to_rows
 from sklmm.engine.latent.whitening import make_frame, pull_back, spread, unwhiten
 from sklmm.engine.runtime.buckets import bucket
 from sklmm.engine.runtime.tensorflow import compiled, tf
@@ -51,7 +51,7 @@ def target(like, arrays, point, frame, offset):
     """log p(y, x(v)) - offset for chains first, [C, P] -> [C], its score computed alongside."""
     data = arrays.data
     p = data.X.shape[1]
-    system_ = frame.system._replace(factors=point.factors)
+    terms = frame.terms._replace(factors=point.factors)
     fixed = arrays.offset + arrays.fixed @ point.beta[:, None]
     y, w, d = data.y[:: like.n_predictors], data.w[:: like.n_predictors, None], like.n_predictors
     raw = point.raw[:, None]
@@ -60,14 +60,14 @@ def target(like, arrays, point, frame, offset):
     def log_prob(v):
         whitened = tf.transpose(v)
         x = unwhiten(frame, p, whitened)
-        eta = to_rows(data, system_, x) + fixed
+        eta = to_rows(data, terms, x) + fixed
         rows, score = like.log_prob_and_score(y, eta, raw)
         u = tf.concat([tf.zeros_like(x[:p]), x[p:]], axis=0)
         # Of padding x is 0: its v, which the model leaves free, is N(0, 1).
         spare = frame.padding * whitened
         value = _total(w * rows) - 0.5 * _total(u**2 + spare**2) - offset
         score = tf.repeat(w, d, axis=0) * score if d > 1 else w * score
-        pull = from_rows(data, system_, score, tf.ones_like(x[0])) - u
+        pull = from_rows(data, terms, score) - u
         pulled = tf.transpose(pull_back(frame, p, pull) - spare)
         return tf.cast(value, v.dtype), lambda upstream: upstream[:, None] * pulled
 

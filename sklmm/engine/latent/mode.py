@@ -1,7 +1,7 @@
 """The latent part of a model at a given theta: its mode, its metric, its motion with theta.
 
-Every solve is one of the mixed-model equations with W's weights in the place of w / sigma^2, so the
-operator, border and preconditioner of the Gaussian case serve all families.
+Every solve is one of the mixed-model equations of a Gaussian model, with the weights of the
+curvature of the rows' log densities and a residual variance of 1.
 """
 
 from dataclasses import replace
@@ -10,9 +10,11 @@ from functools import cached_property
 import numpy as np
 
 from sklmm.engine.equations.layout import Layout
-from sklmm.engine.equations.weighted import DRAW_TOL, EXACT_TOL, SOLVE_TOL, Equations
+from sklmm.engine.equations.mixed_model import SOLVE_TOL, Equations
+from sklmm.engine.equations.whole import Whole
 from sklmm.engine.graphs import observes
 from sklmm.engine.latent import small
+from sklmm.engine.linalg.conjugate_gradients import conjugate_gradients
 from sklmm.engine.linalg.newton import STEP
 from sklmm.engine.theta.space import Space
 
@@ -28,9 +30,9 @@ CENTRE_TOL = 1e-2
 class Latent:
     """Arrays and steps of a problem under a likelihood, compiled but of small tables.
 
-    `direct` asks for steps in NumPy, whatever the number of rows, where C can be factorised; and
-    `observed` for the observed curvature in Laplace's log |C|, which a density that is not concave
-    in its predictor does not have.
+    `direct` asks for an exact log |C| and, whatever the number of rows, for steps in NumPy, where C
+    can be factorised; and `observed` for the observed curvature in Laplace's log |C|, which a
+    density that is not concave in its predictor does not have.
     """
 
     def __init__(self, problem, likelihood, parameters, reml=None, direct=False, observed=True):
@@ -43,6 +45,7 @@ class Latent:
         self.layout = Layout(self.problem)
         self.fixed = problem.rows.X[:, :0] if reml else problem.rows.X
         self.n_rows = rows.n_rows
+        self.exact = direct
         self.direct = direct and likelihood.distribution is None
         self.observed = observed and observes(likelihood)
         #: Of a table whose steps are not compiled but for those of every iteration.
@@ -111,30 +114,39 @@ class Latent:
             equations = self._equations(theta, x, weights)
         return x, equations
 
+    def equations(self, theta, weights):
+        """The mixed-model equations at theta's factors and the weights [n_rows]."""
+        factors = tuple(theta.factors)
+        if self.rows is not None and self.rows.dense:
+            return Whole(self.rows, weights, factors)
+        return Equations.weighted(self.problem, weights, factors, self.layout, self.exact)
+
     def _equations(self, theta, x, weights):
         """Those of a Newton step: of a curvature that makes C positive."""
-        equations = Equations(self, theta, weights)
-        if self.rows is not None and self.direct:
-            try:
-                return equations.factorised()
-            except np.linalg.LinAlgError:
-                return Equations(self, theta, small.safe_weights(self, theta, x, weights))
-        return equations
+        try:
+            return self.equations(theta, weights)
+        except np.linalg.LinAlgError:
+            if self.rows is None:
+                raise
+            return self.equations(theta, small.safe_weights(self, theta, x, weights))
 
-    def motion(self, theta, equations, centre, tol=DRAW_TOL):
-        """How the mode `centre` [P] moves with theta, and the gradient in x there: [P, m] each."""
+    def motion(self, theta, equations, centre, exact=False):
+        """How the mode `centre` [P] moves with theta, and the gradient in x there: [P, m] each.
+
+        By the curvature of the equations or, for an `exact` one, by the observed curvature.
+        """
         m = self.space.size
         push = self._slope(theta, centre, np.zeros((len(centre), m)), np.eye(m))
-        shift = equations.solve(push, tol)
-        if tol <= EXACT_TOL:
+        shift = equations.solve(push)
+        if exact:
             shift = self._refined(theta, equations, centre, push, shift)
         return shift * self.layout.real[:, None], push
 
-    def field(self, theta, equations, centre, tol=DRAW_TOL):
+    def field(self, theta, equations, centre, exact=False):
         """How x moves with theta about `centre` [P], for compiled steps."""
         from sklmm.engine.latent.reparametrization import make_field
 
-        shift, push = self.motion(theta, equations, centre, tol)
+        shift, push = self.motion(theta, equations, centre, exact)
         return make_field(equations, self.space, shift, push, centre)
 
     def _slope(self, theta, x, along, delta):
@@ -157,23 +169,10 @@ class Latent:
             size = np.maximum(np.abs(along).max(axis=0, initial=0.0), 1e-300)
             return -self._slope(theta, centre, along / size, still) * size
 
-        target = SOLVE_TOL**2 * np.einsum("ij,ij->j", push, shift)
-        residual = push - curved(shift)
-        direction = ahead = equations.solve(residual, EXACT_TOL)
-        size = np.einsum("ij,ij->j", residual, ahead)
-        for _ in range(REFINEMENTS):
-            if not (size > target).any():
-                break
-            image = curved(direction)
-            bend = np.einsum("ij,ij->j", direction, image)
-            running = (size > target) & (bend > 0)
-            length = np.where(running, size / np.where(running, bend, 1.0), 0.0)
-            shift = shift + length * direction
-            residual = residual - length * image
-            ahead = equations.solve(residual, EXACT_TOL)
-            new = np.einsum("ij,ij->j", residual, ahead)
-            direction = ahead + new / np.where(size > 0, size, 1.0) * direction
-            size = new
+        shift, _, left = conjugate_gradients(
+            curved, equations.solve, push, shift, SOLVE_TOL, REFINEMENTS
+        )
+        equations.tell(left, SOLVE_TOL)
         return shift
 
     def scores(self, *args, **kwargs):

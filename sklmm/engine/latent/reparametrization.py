@@ -19,14 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sklmm.covariances.unstructured import vech_indices
-from sklmm.engine.equations.arrow import (
-    border_of,
-    flatten,
-    split,
-    turn,
-    with_border,
-)
-from sklmm.engine.equations.layout import precision_blocks
+from sklmm.engine.latent.unknowns import Terms, border_of, flatten, split, times, with_border
 from sklmm.engine.linalg.blocks import invert
 from sklmm.engine.runtime.tensorflow import tf
 
@@ -34,7 +27,7 @@ from sklmm.engine.runtime.tensorflow import tf
 class Field(NamedTuple):
     """The motion of x with theta.
 
-    shift F [P, m] and push = C_0 F, the derivative of log p's gradient in x; system, with L_k at
+    shift F [P, m] and push = C_0 F, the derivative of log p's gradient in x; terms, with L_k at
     theta_0 and S_j^-1 [n_levels, r, r] for blocks, 0 for those of the border; crossprod, H_j
     likewise; edge, K and S^-1 [f, f] of the border; follow G [P, f]; slope [m] and curve [m, m] of
     log |A|; centre m [P].
@@ -42,7 +35,7 @@ class Field(NamedTuple):
 
     shift: object
     push: object
-    system: object
+    terms: Terms
     crossprod: tuple
     edge: tuple
     follow: object
@@ -56,9 +49,9 @@ def make_field(equations, space, shift, push, centre):
     layout, factors = equations.layout, equations.factors
     border = equations.marginal
     slope, curve = np.zeros(space.size), np.zeros((space.size, space.size))
-    precision = precision_blocks(equations.cross.G, equations.factors)
+    precision = equations.own_blocks()
     crossprod, inverses, of_border, first = [], [], {}, space.p
-    for k, (own, S) in enumerate(zip(equations.cross.G, precision, strict=True)):
+    for k, (own, S) in enumerate(zip(equations.G, precision, strict=True)):
         J, r = layout.shapes[k]
         units = _units(r)
         part = slice(first, first + len(units))
@@ -80,7 +73,7 @@ def make_field(equations, space, shift, push, centre):
     field = Field(
         shift,
         push,
-        equations.system._replace(blocks=tuple(inverses), border=(), schur=()),
+        Terms(tuple(factors), layout.of_border, tuple(inverses)),
         tuple(crossprod),
         (border.precision, border.inverse),
         border.follow,
@@ -132,33 +125,33 @@ def lift_columns(L, u, transpose=False):
 
 def move(field, changes, x, delta, p):
     """x [P, C] moved by delta [m, C], and log |dx / dv|; the factors' `changes` are [r, r, C]."""
-    system_ = field.system
+    terms = field.terms
     before = [
         tf.broadcast_to(L[:, :, None], tf.shape(change))
-        for L, change in zip(system_.factors, changes, strict=True)
+        for L, change in zip(terms.factors, changes, strict=True)
     ]
     after = [L + change for L, change in zip(before, changes, strict=True)]
     away = x - field.centre[:, None]
-    beta, parts = split(system_, p, away)
+    beta, parts = split(terms, p, away)
     inner = [beta]
     for H, inverse, old, new, part in zip(
-        field.crossprod, system_.blocks, before, after, parts, strict=True
+        field.crossprod, terms.blocks, before, after, parts, strict=True
     ):
 
         def data(L, u, H=H, inverse=inverse):
-            return turn(inverse, lift_columns(L, turn(H, lift_columns(L, u)), transpose=True))
+            return times(inverse, lift_columns(L, times(H, lift_columns(L, u)), transpose=True))
 
         inner.append(flatten(_reshaped(data, old, new, part)))
-    old, new = (_of_border(system_, factors) for factors in (before, after))
+    old, new = (_of_border(terms, factors) for factors in (before, after))
     K, inverse = field.edge
 
     def data(blocks, u):
         return inverse @ _lift_edge(blocks, p, K @ _lift_edge(blocks, p, u), transpose=True)
 
-    edge = border_of(system_, beta, parts)
+    edge = border_of(terms, beta, parts)
     bent = _reshaped(data, old, new, edge)
     moved = x - away + field.shift @ delta
-    moved += with_border(system_, p, tf.concat(inner, axis=0), bent)
+    moved += with_border(terms, p, tf.concat(inner, axis=0), bent)
     moved -= field.follow @ (_lift_edge(new, p, bent) - _lift_edge(old, p, edge))
     log_det = tf.linalg.matvec(delta, field.slope, transpose_a=True)
     return moved, log_det + 0.5 * tf.reduce_sum(delta * (field.curve @ delta), axis=0)
@@ -174,9 +167,9 @@ def _reshaped(data, before, after, u):
     return u - 0.5 * first + 0.375 * change(first)
 
 
-def _of_border(system_, factors):
+def _of_border(terms, factors):
     """(L, number of levels) of the border's blocks."""
-    blocks = zip(factors, system_.blocks, system_.small, strict=True)
+    blocks = zip(factors, terms.blocks, terms.small, strict=True)
     return [(L, block.shape[0]) for L, block, small in blocks if small]
 
 

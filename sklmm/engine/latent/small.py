@@ -1,11 +1,10 @@
 """Latent variables of small tables in NumPy, where compiling would take longer than running.
 
-W = [X, Z_1 L_1, ..., Z_K L_K] is a dense matrix here, and C = W^T w W + (0, I) is factorised.
+W = [X, Z_1 L_1, ..., Z_K L_K] is a matrix here, dense or sparse.
 """
 
 import numpy as np
 from scipy import sparse
-from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 
 from sklmm._limits import factorisable, is_small
 from sklmm.engine.graphs import graphs
@@ -13,8 +12,6 @@ from sklmm.engine.linalg.newton import STEP
 
 #: Rows times columns of theta that are worked on at once.
 MOST_CELLS = 1 << 23
-#: Share of C's largest eigenvalue below which, under 0, its least one is not only rounding.
-INDEFINITE = 1e-8
 #: Share of the expected curvature that Newton's steps to the mode keep of the observed one.
 LEAST_CURVATURE = 0.1
 
@@ -28,7 +25,7 @@ class Rows:
         for refs, (J, r) in zip(problem.rows.refs, layout.shapes, strict=True):
             places.append(first + refs.astype(np.intp)[:, None] * r + np.arange(r))
             first += J * r
-        self._of_rows = places
+        self.columns = places
         if not dense:
             fixed = np.tile(np.arange(layout.p), (n, 1))
             self._columns = np.concatenate([fixed, *places], axis=1)
@@ -61,74 +58,18 @@ class Rows:
             return sparse.csr_array((data.ravel(), self._columns.ravel(), ends), shape)
         out = np.zeros((n, self.layout.size))
         out[:, :p] = table.X
-        for places, load in zip(self._of_rows, loads, strict=True):
+        for places, load in zip(self.columns, loads, strict=True):
             out[np.arange(n)[:, None], places] = load
         return out
 
     def own(self, array, k):
         """Entries [n_rows, r, ...] of an array [P, ...] at each row's own level of block k."""
-        return array[self._of_rows[k]]
+        return array[self.columns[k]]
 
     def sums(self, rows, k):
         """Of rows [n_rows, r], sums by level in the places of block k, [P]."""
-        places = self._of_rows[k].ravel()
+        places = self.columns[k].ravel()
         return np.bincount(places, rows.ravel(), minlength=self.layout.size)
-
-    def places(self, cross):
-        """Where the effects of `engine.equations.crossproducts.CrossProducts` lie in the layout."""
-        starts = self.layout.p + np.cumsum([0, *(J * r for J, r in self.layout.shapes)])
-        out = np.empty(cross.Q, np.intp)
-        for part, start in zip(cross.slices, starts[:-1], strict=True):
-            out[part] = start + np.arange(part.stop - part.start)
-        return out
-
-
-class Factorised:
-    """C = U^T U at some factors and weights [n_rows]."""
-
-    def __init__(self, rows, factors, weights):
-        self.p, self.rows, self.W = rows.layout.p, rows, rows.matrix(factors)
-        self.C = _precision(self.W, weights, self.p)
-        try:
-            self.U = cholesky(self.C)
-        except LinAlgError:
-            # Singular to working precision: the least of its eigenvalues are rounding.
-            values, vectors = np.linalg.eigh(self.C)
-            if values[0] < -INDEFINITE * values[-1]:
-                raise
-            values = np.maximum(values, np.finfo(float).eps * len(values) * values[-1])
-            self.U = np.linalg.qr((vectors * np.sqrt(values)).T)[1]
-
-    def solve(self, right, tol=None):
-        """C^-1 right, as exactly as may be."""
-        return cho_solve((self.U, False), right) if len(self.U) else right
-
-    def apply(self, flat):
-        """C flat, 0 on beta."""
-        out = self.C @ flat
-        out[: self.p] = 0.0
-        return out
-
-    def log_det(self):
-        """log |C|."""
-        return 2 * float(np.log(np.abs(np.diag(self.U))).sum())
-
-    def leverages(self):
-        """C^-1 w_i at row i's own levels, w_i its row of W: of beta [n, p], of blocks [n, r]."""
-        solved = self.W @ self.solve(np.eye(len(self.U))) if len(self.U) else self.W
-        n = np.arange(len(solved))[:, None]
-        return solved[:, : self.p], [solved[n, places] for places in self.rows._of_rows]
-
-    def draws(self, rng, n_draws):
-        """Draws from N(0, C^-1) in mirrored pairs, whose covariance is exact where they are enough.
-
-        So that what is nearly quadratic in them has nearly no Monte Carlo error.
-        """
-        noise = rng.standard_normal((len(self.U), -(-n_draws // 2)))
-        if 0 < len(noise) <= noise.shape[1]:
-            noise = np.linalg.qr(noise.T)[0].T * np.sqrt(noise.shape[1])
-        noise = np.concatenate([noise, -noise], axis=1)[:, :n_draws]
-        return solve_triangular(self.U, noise) if len(noise) else noise
 
 
 def gradient(latent, theta, x, delta):
@@ -158,14 +99,6 @@ def safe_weights(latent, theta, x, weights):
     y, _ = latent.observations()
     (W,) = graphs(latent.like).curvature(y, eta[:, None], theta.raw[:, None])
     return np.maximum(weights, LEAST_CURVATURE * latent.full.rows.weights * W[:, 0])
-
-
-def _precision(W, weights, p):
-    """C [P, P] of W and weights [n_rows], the first p unknowns without a prior."""
-    C = (W.T * weights) @ W
-    prior = np.arange(p, len(C))
-    C[prior, prior] += 1.0
-    return C
 
 
 def plain(latent, theta, columns=None):

@@ -13,14 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sklmm.engine.equations.arrow import (
-    border_of,
-    flatten,
-    split,
-    turn,
-    with_border,
-)
-from sklmm.engine.equations.layout import precision_blocks
+from sklmm.engine.latent.unknowns import Terms, border_of, flatten, split, times, with_border
 from sklmm.engine.linalg.blocks import invert
 from sklmm.engine.runtime.tensorflow import tf
 
@@ -31,12 +24,11 @@ LEAST_SHARE = 1e-6
 class Frame(NamedTuple):
     """The centre [P] and T.
 
-    system, whose terms are of the border; roots of D^-1 [n_levels, r, r], 0 for padding; follow
-    G [P, f]; edge_root S^{-1/2} [f, f]; padding [P, 1], 1 where an unknown is none of the model's.
+    terms, whose blocks are the roots of D^-1, 0 for padding; follow G [P, f]; edge_root S^{-1/2}
+    [f, f]; padding [P, 1], 1 where an unknown is none of the model's.
     """
 
-    system: object
-    roots: tuple
+    terms: Terms
     follow: object
     edge_root: object
     padding: object
@@ -46,7 +38,7 @@ class Frame(NamedTuple):
 def make_frame(equations, centre, dtype=np.float64):
     """Frame of `latent.Equations` about `centre`."""
     layout, edge, roots = equations.layout, equations.marginal, []
-    for k, H in enumerate(precision_blocks(equations.cross.G, equations.factors)):
+    for k, H in enumerate(equations.own_blocks()):
         J, r = layout.shapes[k]
         root = np.zeros((J, r, r))
         if k not in layout.small:
@@ -55,8 +47,8 @@ def make_frame(equations, centre, dtype=np.float64):
         roots.append(root)
     padding = np.where(layout.real, 0.0, 1.0)[:, None]
     follow = edge.follow @ edge.lift
-    system_ = equations.system._replace(border=(), schur=())
-    frame = Frame(system_, tuple(roots), follow, _root(edge.inverse), padding, centre)
+    terms = Terms(tuple(equations.factors), layout.of_border, tuple(roots))
+    frame = Frame(terms, follow, _root(edge.inverse), padding, centre)
     return tf.nest.map_structure(
         lambda a: a if isinstance(a, bool) else tf.constant(np.asarray(a), dtype), frame
     )
@@ -73,12 +65,12 @@ def _root(square):
 
 def unwhiten(frame, p, v):
     """x = centre + T v: [P, C]."""
-    system_ = frame.system
-    beta, parts = split(system_, p, v)
-    turned = [flatten(turn(R, part)) for R, part in zip(frame.roots, parts, strict=True)]
-    edge = frame.edge_root @ border_of(system_, beta, parts)
-    inner = tf.concat([tf.zeros_like(beta), *turned], axis=0) - frame.follow @ edge
-    return frame.centre[:, None] + with_border(system_, p, inner, edge)
+    terms = frame.terms
+    beta, parts = split(terms, p, v)
+    own = [flatten(times(R, part)) for R, part in zip(terms.blocks, parts, strict=True)]
+    edge = frame.edge_root @ border_of(terms, beta, parts)
+    inner = tf.concat([tf.zeros_like(beta), *own], axis=0) - frame.follow @ edge
+    return frame.centre[:, None] + with_border(terms, p, inner, edge)
 
 
 def spread(frame, p):
@@ -89,7 +81,7 @@ def spread(frame, p):
     root = np.asarray(frame.edge_root, float)
     edge, follows = root @ root.T, np.asarray(frame.follow, float) @ root
     parts, first, start = [], p, p
-    for own, small in zip(frame.roots, frame.system.small, strict=True):
+    for own, small in zip(frame.terms.blocks, frame.terms.small, strict=True):
         J, r = own.shape[0], own.shape[1]
         if small:
             rows = root[start : start + J * r].reshape(J, r, -1)
@@ -105,12 +97,11 @@ def spread(frame, p):
 
 def pull_back(frame, p, g):
     """T^T g: [P, C]."""
-    system_ = frame.system
-    beta, parts = split(system_, p, g)
-    edge = border_of(system_, beta, parts) - tf.matmul(frame.follow, g, transpose_a=True)
+    terms = frame.terms
+    beta, parts = split(terms, p, g)
+    edge = border_of(terms, beta, parts) - tf.matmul(frame.follow, g, transpose_a=True)
     edge = tf.matmul(frame.edge_root, edge, transpose_a=True)
-    turned = [
-        flatten(turn(R, part, transpose=True)) for R, part in zip(frame.roots, parts, strict=True)
+    own = [
+        flatten(times(R, part, transpose=True)) for R, part in zip(terms.blocks, parts, strict=True)
     ]
-    inner = tf.concat([tf.zeros_like(beta), *turned], axis=0)
-    return with_border(system_, p, inner, edge)
+    return with_border(terms, p, tf.concat([tf.zeros_like(beta), *own], axis=0), edge)

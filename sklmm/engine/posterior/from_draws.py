@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from sklmm.engine.equations.layout import precision_blocks
 from sklmm.engine.linalg.blocks import invert
 from sklmm.engine.posterior.assemble import Posterior
 from sklmm.result import own_sds
@@ -14,8 +13,8 @@ def posterior_from_draws(equations, mean, beta_columns, draws):
     The effects' SDs are Rao-Blackwellised: Var(u_j) = H_jj^-1 + Var(E[u_j | the rest]), the first
     exact and the second small (Siden, Lindgren, Bolin & Villani 2018, J. Comput. Graph. Stat. 27).
     """
-    problem, layout, factors = equations.problem, equations.layout, equations.factors
-    p = problem.p
+    layout, factors = equations.layout, equations.factors
+    p = layout.p
     beta_cov, _ = layout.split(beta_columns)
     beta_cov = (beta_cov + beta_cov.T) / 2
     given_beta = draws.copy()
@@ -25,7 +24,7 @@ def posterior_from_draws(equations, mean, beta_columns, draws):
     _, own = layout.split(given_beta)
     _, pull = layout.split(equations.apply(given_beta))
     covs = []
-    blocks = precision_blocks(equations.cross.G, factors)
+    blocks = equations.own_blocks()
     for L, H, u, Hu in zip(factors, blocks, own, pull, strict=True):
         inverse = invert(H)
         rest = u - np.einsum("jab,jbm->jam", inverse, Hu)

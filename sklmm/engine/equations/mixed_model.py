@@ -1,0 +1,225 @@
+r"""Henderson's mixed-model equations of any model, at its factors, weights and residual variance.
+
+In spherical effects u, with W = [X, Z Lambda] and the weights w of the rows,
+
+    C = W^T w W / s2 + (0, I) = [ X^T w X / s2   R^T ]     R = Lambda^T Z^T w X / s2,
+                                [ R              H   ]     H = Lambda^T Z^T w Z Lambda / s2 + I.
+
+A Gaussian model has its rows' own weights and the residual variance s2; any other one the weights
+of the curvature at the mode of its effects, and s2 = 1. H is an `Elimination`'s to solve, by
+Cholesky's method or by conjugate gradients; of beta S = X^T w X / s2 - R^T H^-1 R is left, which is
+X^T V^-1 X.
+"""
+
+from functools import cached_property
+
+import numpy as np
+from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
+
+from sklmm._limits import factorisable
+from sklmm.engine.equations.border import marginal
+from sklmm.engine.equations.crossproducts import CrossProducts
+from sklmm.engine.equations.elimination import Dense
+from sklmm.engine.equations.leverages import leverages
+from sklmm.engine.equations.schur_cg import Iterative
+
+#: Relative residual of the solves, and their iterations at most.
+SOLVE_TOL = 1e-6
+MAX_SOLVE = 2000
+#: Relative residual of solutions that a deterministic fit converges by.
+EXACT_TOL = 1e-10
+#: Share of the largest eigenvalue below which, under 0, the least one is not only rounding.
+INDEFINITE = 1e-8
+
+
+class Equations:
+    """C at the factors and s2, for the cross-products `cross` and the elimination `H` of them.
+
+    Vectors of unknowns are flat, [P, c]: beta and the effects as the cross-products have them, or
+    in the places of a `layout`.
+    """
+
+    _left = 0.0
+
+    def __init__(self, factors, s2, cross, H, layout=None):
+        self.factors, self.s2, self.cross, self.H, self.layout = factors, s2, cross, H, layout
+        self.p = cross.p
+        self.R = cross.lift(factors, cross.F, transpose=True) / s2
+        self.place = self.p + np.arange(cross.Q) if layout is None else layout.places(cross)
+
+    @classmethod
+    def weighted(cls, problem, weights, factors, layout, exact):
+        """Those of `problem` with the weights [n_rows] and s2 = 1.
+
+        With an `exact` log |C| if that is affordable, else by the faster of the two solvers.
+        LinAlgError where negative weights make C not positive, if H is factorised.
+        """
+        cross = CrossProducts(problem, weights)
+        sizes = [b.n_levels * b.r for b in problem.blocks]
+        dense = factorisable(sizes, "gradient" if exact else "solves")
+        return cls.of(cross, factors, layout, dense, EXACT_TOL if exact else SOLVE_TOL)
+
+    @classmethod
+    def of(cls, cross, factors, layout, dense, tol):
+        """Those of the cross-products at s2 = 1, H factorised or by conjugate gradients."""
+        if not dense:
+            H = Iterative(cross, factors, 1.0, {}, tol, MAX_SOLVE)
+            return cls(factors, 1.0, cross, H, layout)
+        out = cls(factors, 1.0, cross, Dense(cross, factors, 1.0), layout)
+        # Now, and not when it is first used: it may not exist.
+        _ = out.S_factor
+        return out
+
+    def at(self, factors, tol):
+        """The equations at other factors, with the same weights, solved to `tol`."""
+        return self.of(self.cross, factors, self.layout, isinstance(self.H, Dense), tol)
+
+    @property
+    def weights(self):
+        """The weights of the rows."""
+        return self.cross.at
+
+    def tell(self, left, tol):
+        """That a solve which these equations serve has ended at the relative residual `left`."""
+        if left > tol:
+            self._left = max(self._left, left)
+
+    @property
+    def unsolved(self):
+        """Largest relative residual of a solve that ended before its tolerance, or 0."""
+        return max(self._left, self.H.unsolved)
+
+    @property
+    def log_det_error(self):
+        """The Monte Carlo error of `log_det`."""
+        return self.H.log_det_error
+
+    @cached_property
+    def marginal(self):
+        """The border's posterior."""
+        return marginal(self)
+
+    @property
+    def G(self):
+        """Z_k^T w Z_k of each term's levels, [n_levels, r, r]."""
+        return self.cross.G
+
+    def own_blocks(self):
+        """C's diagonal blocks of each term's levels, [n_levels, r, r]."""
+        return [
+            np.einsum("ba,jbc,cd->jad", L, own, L, optimize=True) / self.s2 + np.eye(len(L))
+            for own, L in zip(self.G, self.factors, strict=True)
+        ]
+
+    @cached_property
+    def HR(self):
+        """H^-1 R, [Q, p]."""
+        return self.H.solve(self.R)
+
+    @cached_property
+    def GHR(self):
+        """Z^T w Z Lambda H^-1 R, [Q, p]."""
+        return self.cross.product(self.cross.lift(self.factors, self.HR))
+
+    @cached_property
+    def S(self):
+        """X^T V^-1 X [p, p], in a form that is positive whatever the solver's error."""
+        cross, random = self.cross, self.HR[: self.cross.n_random]
+        b = cross.lift(self.factors, self.HR)
+        S = (cross.xx - 2 * cross.F.T @ b + b.T @ self.GHR) / self.s2 + random.T @ random
+        return (S + S.T) / 2
+
+    @cached_property
+    def S_factor(self):
+        """The lower factor of S."""
+        return lower_root(self.S) if self.p else self.S
+
+    def solve_s(self, right):
+        """(X^T V^-1 X)^-1 right."""
+        return cho_solve((self.S_factor, True), right) if self.p else right
+
+    def solve(self, right):
+        """C^-1 right, [P, c]."""
+        beta, u = right[: self.p], right[self.place]
+        if "HR" in vars(self):
+            u = self.H.solve(u)
+        else:
+            # In one batch: conjugate gradients take hardly longer.
+            both = self.H.solve(np.column_stack([self.R, u]))
+            self.HR, u = both[:, : self.p], both[:, self.p :]
+        beta = self.solve_s(beta - self.R.T @ u)
+        return self._flat(beta, u - self.HR @ beta, len(right))
+
+    def apply(self, flat):
+        """C flat [P, c] for columns that hold beta fixed: 0 on beta."""
+        beta, u = flat[: self.p], flat[self.place]
+        cross = self.cross
+        image = cross.product(cross.lift(self.factors, u)) + cross.F @ beta
+        image = cross.lift(self.factors, image, transpose=True) / self.s2
+        image[: cross.n_random] += u[: cross.n_random]
+        return self._flat(np.zeros_like(beta), image, len(flat))
+
+    def _flat(self, beta, u, size):
+        """The unknowns [P, c], 0 where the layout is padded."""
+        out = np.zeros((size, u.shape[1]))
+        out[: self.p], out[self.place] = beta, u
+        return out
+
+    @property
+    def known(self):
+        """Which of the unknowns are the model's, no padding: bool [P]."""
+        return np.ones(self.p + self.cross.Q, bool) if self.layout is None else self.layout.real
+
+    @property
+    def n_unknowns(self):
+        """The number of them, and of rows of noise that `root` takes."""
+        return self.p + self.cross.Q
+
+    def root(self, noise):
+        """A root of C^-1 [P, n_unknowns] applied to columns: of N(0, I), draws from N(0, C^-1)."""
+        beta, u = noise[: self.p], self.H.root(noise[self.p :])
+        if self.p:
+            beta = solve_triangular(self.S_factor, beta, lower=True, trans="T")
+            u = u - self.HR @ beta
+        return self._flat(beta, u, len(self.known))
+
+    def probes(self, rng, n_probes):
+        """Independent draws from N(0, C^-1)."""
+        return self.root(rng.standard_normal((self.n_unknowns, n_probes)))
+
+    def draws(self, rng, n_draws):
+        """Draws from N(0, C^-1) in mirrored pairs, whose covariance is exact where they are enough.
+
+        So that what is nearly quadratic in them has nearly no Monte Carlo error.
+        """
+        noise = rng.standard_normal((self.n_unknowns, -(-n_draws // 2)))
+        if 0 < len(noise) <= noise.shape[1]:
+            noise = np.linalg.qr(noise.T)[0].T * np.sqrt(noise.shape[1])
+        half = self.root(noise)
+        return np.concatenate([half, -half], axis=1)[:, :n_draws]
+
+    def leverages(self):
+        """C^-1 w_i at row i's own levels, w_i its row of W: of beta [n, p], of blocks [n, r]."""
+        return leverages(self)
+
+    def log_det(self):
+        """log |C|, or None where it is not known."""
+        if self.H.log_det is None:
+            return None
+        return self.H.log_det + 2 * float(np.log(np.diag(self.S_factor)).sum())
+
+
+def lower_root(square):
+    """The lower factor L of a positive matrix L L^T, positive or singular to working precision.
+
+    Of a singular one the least eigenvalues are rounding, and are raised to what rounding is.
+    """
+    try:
+        return cholesky(square, lower=True)
+    except LinAlgError:
+        values, vectors = np.linalg.eigh(square)
+        if values[0] < -INDEFINITE * values[-1]:
+            raise
+        values = np.maximum(values, np.finfo(float).eps * len(values) * values[-1])
+        lower = np.linalg.qr((vectors * np.sqrt(values)).T)[1].T
+        return lower * np.where(np.diag(lower) < 0, -1.0, 1.0)
