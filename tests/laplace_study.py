@@ -80,13 +80,13 @@ class Fit:
         self.latent = make_latent(family, table, y, terms, direct=True)
         self.algorithm = Laplace(self.latent, 1e-3, 0)
         self.count = 0
-        evaluate = self.algorithm.evaluate
+        approximation = self.algorithm.approximation
 
         def counted(*args, **kwargs):
             self.count += 1
-            return evaluate(*args, **kwargs)
+            return approximation(*args, **kwargs)
 
-        self.algorithm.evaluate = counted
+        self.algorithm.approximation = counted
         clock, steps = time.process_time(), self.algorithm.steps()
         for self.iterations in range(1, MOST + 1):
             last = next(steps)
@@ -102,8 +102,8 @@ class Fit:
         """(log-likelihood, gradient)."""
         theta = self.latent.space.split(flat)
         self.algorithm.mode = np.zeros(self.latent.layout.size)
-        _, scores, loglik = self.algorithm.evaluate(theta)[:3]
-        return loglik, scores.mean(axis=1)
+        seen = self.algorithm.approximation(theta)
+        return seen.loglik, seen.scores.mean(axis=1)
 
     def polished(self, start):
         """The best log-likelihood of BFGS, in units of the estimate's errors, from a start."""

@@ -41,9 +41,9 @@ def test_gradient_is_the_log_likelihoods_derivative(table, name, reml):
     flat = space.join(theta_for(latent, name))
 
     def loglik(flat):
-        return algorithm.evaluate(space.split(flat))[2]
+        return algorithm.approximation(space.split(flat)).loglik
 
-    _, scores, _ = algorithm.evaluate(space.split(flat))
+    scores = algorithm.approximation(space.split(flat)).scores
     h = 1e-3
     slope = [(loglik(flat + h * e) - loglik(flat - h * e)) / (2 * h) for e in np.eye(len(flat))]
     np.testing.assert_allclose(scores.mean(axis=1), slope, rtol=2e-4, atol=2e-3)
@@ -65,9 +65,9 @@ def test_the_largest_term_eliminated(table, monkeypatch, name, reml, observed):
         assert latent.rows.dense == (rows > 0)
         algorithm = Laplace(latent, 1e-3, 0)
         algorithm.mode = np.zeros(latent.layout.size)
-        _, scores, loglik = algorithm.evaluate(theta_for(latent, name))
-        draws = algorithm.equations.draws(np.random.default_rng(0), 4000)
-        found.append((scores[:, 0], algorithm.shift(), loglik, draws @ draws.T / 4000))
+        seen = algorithm.approximation(theta_for(latent, name))
+        draws = seen.equations.draws(np.random.default_rng(0), 4000)
+        found.append((seen.scores[:, 0], seen.shift(), seen.loglik, draws @ draws.T / 4000))
     (*ours, spread), (*theirs, other) = found
     for one, two in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-8, atol=1e-8)

@@ -9,7 +9,6 @@ deviations d with mean d d^T = C^-1: an exact root for few unknowns, otherwise d
 fixed for the fit, so that the steps converge; what they leave of error is reported.
 """
 
-from copy import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -41,14 +40,34 @@ CREEP = 0.5
 
 
 class Point(NamedTuple):
-    """theta, flat [m], and what was seen there."""
+    """theta, flat [m], and what was seen there: see `Approximation`; score [m] is the mean one."""
 
     flat: np.ndarray
-    value: float
+    joint: float
     score: np.ndarray
     loglik: float | None
     scores: np.ndarray
     mode: np.ndarray
+
+
+class Plain:
+    """The likelihood at theta of a model without latent variables, as an `Approximation`."""
+
+    mode = np.zeros(0)
+
+    def __init__(self, latent, theta):
+        self.latent, self.theta = latent, theta
+        self.loglik, gradient = small.plain(latent, theta)
+        self.joint, self.scores = self.loglik, gradient[:, None]
+
+    @property
+    def equations(self):
+        """Those of no unknowns."""
+        return self.latent.equations(self.theta, self.latent.full.rows.weights)
+
+    def shift(self):
+        """How the mode moves with theta, [0, m]."""
+        return np.zeros((0, self.latent.space.size))
 
 
 class Laplace:
@@ -62,11 +81,12 @@ class Laplace:
         self.tol = tol
         self.seed = seed
         self.start = start
-        self.n_probes = n_probes
         #: Without latent variables the information is exact, and Newton's method quadratic.
         self.plain = not latent.layout.size
         few = has_exact_root(latent.layout.real.sum(), latent.n_rows)
-        self.exact = bool(few or latent.rows is not None)
+        exact = few or latent.rows is not None
+        #: (seed, number) of the deviations that stand for C^-1, or None where it is exact.
+        self.probes = None if exact else (seed, n_probes)
 
     def steps(self):
         """Yield `Iteration`s, one an evaluation; a step that lowers the likelihood is undone."""
@@ -100,8 +120,8 @@ class Laplace:
 
     def _begin(self, theta):
         """The `Point` of theta, whose weights give the charts their scales."""
-        self.evaluate(theta)
-        self.sizes = scales(self.equations.G if self.latent.full.blocks else ())
+        equations = self.approximation(theta).equations
+        self.sizes = scales(equations.G if self.latent.full.blocks else ())
         return self._point(self.space.join(theta))
 
     def _look(self, information, here, radius):
@@ -121,8 +141,11 @@ class Laplace:
         return Chart(self.space, self.sizes, here.flat, here.score)
 
     def _point(self, flat, mode=None):
-        value, scores, loglik = self.evaluate(self.space.split(flat), mode)
-        return Point(flat, value, scores.mean(axis=1), loglik, scores, self.mode)
+        seen = self.approximation(self.space.split(flat), mode)
+        self.mode = seen.mode
+        return Point(
+            flat, seen.joint, seen.scores.mean(axis=1), seen.loglik, seen.scores, seen.mode
+        )
 
     def _trial(self, flat):
         """A `_point` that need not exist: where C is singular its log-likelihood is -inf."""
@@ -138,12 +161,12 @@ class Laplace:
         theta = self.space.split(here.flat)
         covariance = inverse_of_free(self.space.free, information)
         spread = None
-        if done and not self.exact:
+        if done and self.probes is not None:
             spread = covariance @ np.atleast_2d(np.cov(here.scores)) @ covariance
             spread /= here.scores.shape[1]
         return Iteration(
             theta=self._shown(theta),
-            loss=joint_loss(self.latent.full, theta.factors, -here.value),
+            loss=joint_loss(self.latent.full, theta.factors, -here.joint),
             loglik=np.nan if here.loglik is None else here.loglik + self.latent.log_constant,
             decrement=decrement,
             done=done,
@@ -153,42 +176,18 @@ class Laplace:
             spread=None if spread is None else self.space.with_beta(spread),
         )
 
-    def evaluate(self, theta, mode=None):
-        """(log p(y, m), scores [m, C], log-likelihood or None) at theta, with its mode if known."""
-        latent = self.latent
+    def approximation(self, theta, mode=None):
+        """`Plain`, `Approximation` or `Deviations` at theta, about its mode if that is known."""
+        latent, equations = self.latent, None
         if self.plain and latent.rows is not None:
-            self.equations = latent.equations(theta, latent.full.rows.weights)
-            loglik, gradient = small.plain(latent, theta)
-            return loglik, gradient[:, None], loglik
+            return Plain(latent, theta)
         if mode is None:
-            self.mode, self.equations = latent.mode(theta, self.mode)
-        else:
-            self.mode, self.equations = mode, None
+            mode, equations = latent.mode(theta, self.mode)
         if latent.rows is not None:
-            self.found = found = Approximation(latent, theta, self.mode, self.equations)
-            self.equations = found.equations
-            return found.joint, found.gradient[:, None], found.loglik
-        self.field = latent.field(theta, self.equations, self.mode, exact=True)
-        joint = float(latent.gradient(theta, self.mode[:, None])[0][0])
-        self.deviations, log_det = self._deviations()
-        _, scores = latent.scores(theta, self.field, self.deviations, laplace=True)
-        loglik = None if log_det is None else joint - 0.5 * log_det
-        return joint, scores, loglik
+            return Approximation(latent, theta, mode, equations)
+        from sklmm.engine.latent.deviations import Deviations
 
-    def shift(self):
-        """How the mode moves with theta [P, m], at the last one."""
-        if self.plain:
-            return np.zeros((0, self.space.size))
-        if self.latent.rows is not None:
-            return self.found.shift()
-        return np.asarray(self.field.shift)
-
-    def _deviations(self):
-        """Columns with mean d d^T = C^-1, and log |C| or None."""
-        if not self.exact:
-            return self.equations.probes(np.random.default_rng(self.seed), self.n_probes), None
-        n = self.equations.n_unknowns
-        return self.equations.root(np.sqrt(n) * np.eye(n, max(n, 1))), self.equations.log_det()
+        return Deviations(latent, theta, mode, equations, self.probes)
 
     def _information(self, here, last=False):
         """Less the second derivatives [m, m]: by differences of the gradient, in the chart's t.
@@ -196,20 +195,21 @@ class Laplace:
         Where the gradient is dear or has kinks, complete data that miss little stand in for them;
         of a dear one not at the last.
         """
-        theta, rows, self.mode = self.space.split(here.flat), self.latent.rows, here.mode
-        if self.plain and rows is not None:
-            return small.plain_information(self.latent, theta)
-        self.evaluate(theta)
-        smooth = self.latent.like.distribution is None
-        if rows is None and not (smooth and (self.exact or last)):
-            return self.latent.information(theta, self.field, self.deviations, laplace=True)
+        latent, theta, self.mode = self.latent, self.space.split(here.flat), here.mode
+        if self.plain and latent.rows is not None:
+            return small.plain_information(latent, theta)
+        seen = self.approximation(theta)
+        self.mode = seen.mode
+        smooth = latent.like.distribution is None
+        if latent.rows is None and not (smooth and (self.probes is None or last)):
+            return seen.information()
         chart = self._chart(here)
         slope = chart.slope(chart.t)
-        shift = self.shift() * slope
+        shift = seen.shift() * slope
 
         def score(change):
             # The mode is where its motion leads, but for what the other sign takes back.
-            mode = here.mode + shift @ change if rows is not None else None
+            mode = here.mode + shift @ change if latent.rows is not None else None
             t = chart.t + change
             return self._point(chart.back(t), mode).score * chart.slope(t)
 
@@ -222,26 +222,23 @@ class Laplace:
 
     def posterior(self, last):
         """The Gaussian posterior at the estimate, by draws."""
-        return copy(self)._posterior(last)
-
-    def _posterior(self, last):
-        theta = last.estimate._replace(beta=last.estimate.beta[: self.space.p])
-        joint, _, loglik = self.evaluate(theta)
+        latent, estimate = self.latent, last.estimate
+        seen = self.approximation(estimate._replace(beta=estimate.beta[: self.space.p]))
+        equations, p = seen.equations, latent.problem.p
         rng = np.random.default_rng([self.seed, 1])
-        equations, p = self.equations, self.latent.problem.p
         draws = equations.draws(rng, self.n_draws)
         columns = equations.solve(np.eye(len(draws))[:, :p]) if p else draws[:, :0]
-        posterior = posterior_from_draws(equations, self.mode, columns, draws)
+        posterior = posterior_from_draws(equations, seen.mode, columns, draws)
+        loglik, error = seen.loglik, 0.0
         if loglik is None and (log_det := equations.log_det()) is not None:
-            loglik = joint - 0.5 * log_det
-        error = 0.0
+            loglik = seen.joint - 0.5 * log_det
         if loglik is not None:
-            loglik, error = loglik + self.latent.log_constant, 0.5 * equations.log_det_error
+            loglik, error = loglik + latent.log_constant, 0.5 * equations.log_det_error
         posterior = posterior._replace(loglik=loglik, loglik_error=error)
         if p:
             return posterior
-        root = self.latent.with_coefficients(last, self.shift(), posterior.root, rng)
-        return posterior._replace(beta=last.estimate.beta, beta_cov=None, root=root)
+        root = latent.with_coefficients(last, seen.shift(), posterior.root, rng)
+        return posterior._replace(beta=estimate.beta, beta_cov=None, root=root)
 
 
 def flattened(information, point, chart, t):

@@ -19,22 +19,23 @@ NEAR = 1e-4
 
 
 class Approximation:
-    """Laplace's approximation at theta, about the mode x [P].
+    """Laplace's approximation at theta, about the mode [P].
 
-    loglik; gradient [m] in theta; joint, log p(y, m); and `equations`, whose C is that of log |C|.
-    `known` equations, of the last step to the mode, may be the same.
+    loglik; scores [m, 1], its gradient in theta; joint, log p(y, mode); and `equations`, whose C is
+    that of log |C|. `known` equations, of the last step to the mode, may be the same.
     """
 
-    def __init__(self, latent, theta, x, known=None):
-        self.latent, self.theta, self.x = latent, theta, x
+    def __init__(self, latent, theta, mode, known=None):
+        self.latent, self.theta, self.mode = latent, theta, mode
         self.rows, p = latent.rows, latent.layout.p
         self.W = self.rows.matrix(theta.factors)
         self.y, self.w = latent.observations()
-        self.eta = latent.eta(theta.beta, self.W @ x)
+        self.eta = latent.eta(theta.beta, self.W @ mode)
         self._read_rows()
         self._factorise(known)
-        self.joint = self.log_density - 0.5 * x[p:] @ x[p:]
-        self.gradient, rest = self._gradient()
+        self.joint = self.log_density - 0.5 * mode[p:] @ mode[p:]
+        gradient, rest = self._gradient()
+        self.scores = gradient[:, None]
         self.loglik = float(self.joint - 0.5 * self.equations.log_det() + rest)
 
     def _read_rows(self):
@@ -72,7 +73,7 @@ class Approximation:
         try:
             self.moving = self._equations(known, self.bend)
         except np.linalg.LinAlgError:
-            self.bend = safe_weights(self.latent, self.theta, self.x, self.bend)
+            self.bend = safe_weights(self.latent, self.theta, self.mode, self.bend)
             self.moving = self._equations(known, self.bend)
             if self.latent.observed:
                 self.weights = self.bend
@@ -86,7 +87,7 @@ class Approximation:
     def _directions(self):
         """For each entry L_ab of each block k: (k, a, b, d eta [n])."""
         for k, (z, L) in enumerate(zip(self.latent.full.rows.z, self.theta.factors, strict=True)):
-            u = self.rows.own(self.x, k)
+            u = self.rows.own(self.mode, k)
             for a, b in zip(*vech_indices(len(L)), strict=True):
                 yield k, a, b, z[:, a] * u[:, b]
 
@@ -103,8 +104,8 @@ class Approximation:
             height += np.einsum("na,na->n", load, g)
         of_eta = -0.5 * height * self.weights_in_eta  # of -log |C| / 2, in eta
         # What the mode's motion adds, and what is left of the gradient in x at a rough mode.
-        slope = self.W.T @ self.score - self.x
-        slope[: latent.layout.p] += self.x[: latent.layout.p]
+        slope = self.W.T @ self.score - self.mode
+        slope[: latent.layout.p] += self.mode[: latent.layout.p]
         ahead, pulled = self.moving.solve(np.column_stack([slope, self.W.T @ of_eta])).T
         v = ahead + pulled
         Wv = self.W @ v
