@@ -45,6 +45,9 @@ class EMResult(PlainState):
         Their covariance (X^T V^-1 X)^-1; nan for columns that depend on earlier ones.
     covariances : tuple of ndarray [r, r]
         One covariance matrix a block.
+    natural : ndarray [m]
+        SDs and correlations of each block, those that its covariance reports, and the family's
+        parameters.
     family : dict
         The family's parameters by name, in their own units; ``sigma`` is the residual SD.
     effects : tuple of ndarray [n_levels, r]
@@ -90,6 +93,7 @@ class EMResult(PlainState):
     coef: np.ndarray
     coef_cov: np.ndarray
     covariances: tuple
+    natural: np.ndarray
     family: dict
     effects: tuple
     effects_cov: tuple
@@ -149,11 +153,6 @@ class EMResult(PlainState):
         return np.sqrt(np.maximum(np.diag(self.natural_cov)[len(self.coef) :], 0.0))
 
     @property
-    def natural(self):
-        """SDs, correlations and family parameters, flat, in the order of `natural_names`."""
-        return natural(self.covariances, list(self.family.values()))
-
-    @property
     def n_parameters(self):
         """Number of estimated parameters, for AIC and BIC."""
         return self.rank + self.n_variance_parameters
@@ -175,29 +174,19 @@ def covariance_root(covariances):
     return vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :]
 
 
-def natural(covariances, family):
-    """SDs and correlations (lower triangle) of each block, then the family's parameters: flat."""
-    out = []
-    for S in covariances:
-        sd = np.sqrt(np.maximum(np.diag(S), 0.0))
-        safe = np.where(sd > 0, sd, 1.0)
-        corr = S / np.outer(safe, safe)
-        out += [sd, corr[np.tril_indices(len(S), -1)]]
-    return np.concatenate([*out, np.atleast_1d(family)])
-
-
 def natural_entries(blocks):
     """(term, names) of each SD and correlation, in `natural`'s order; names are one or two.
 
-    `blocks` are pairs of a term's name and of its coefficients' names.
+    `blocks` are a term's name, its coefficients' names and the entries (i, j) of their covariance
+    that are reported: SDs where i = j, correlations else.
     """
-    for term, names in blocks:
-        yield from ((term, (name,)) for name in names)
-        yield from ((term, (names[j], names[i])) for i in range(len(names)) for j in range(i))
+    for term, names, entries in blocks:
+        for i, j in entries:
+            yield term, (names[i],) if i == j else (names[j], names[i])
 
 
 def natural_names(blocks, family=("sigma",)):
-    """Names matching `natural` for blocks given as (term name, coefficient names) pairs."""
+    """Names matching `natural` for such blocks."""
     kinds = {1: "sd", 2: "corr"}
     names = [f"{kinds[len(n)]}({', '.join([term, *n])})" for term, n in natural_entries(blocks)]
     return [*names, *family]

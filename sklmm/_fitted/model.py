@@ -74,7 +74,7 @@ class FittedModel(PlainState):
     def term_blocks(self):
         """Each term with the numbers of its blocks and the names of their coefficients."""
         for term in self.spec.terms:
-            mine = [k for k, (name, _) in enumerate(self.labels.blocks) if name == term.name]
+            mine = [k for k, (name, *_) in enumerate(self.labels.blocks) if name == term.name]
             yield term, mine, [c for k in mine for c in self.labels.blocks[k][1]]
 
     def by_term(self, arrays):

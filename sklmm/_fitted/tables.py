@@ -20,10 +20,10 @@ BOUNDS = {"positive": (0.0, np.inf), "unit": (0.0, 1.0)}
 class Labels:
     """Names of an `EMResult`'s entries.
 
-    coef; blocks, (term, coefficient names) a covariance; family, the constraints of the family's
-    parameters by name; cutpoints of an ordinal response, else None; sparse, names of the columns
-    that are kept sparse, which come after `coef`, and order, the rows of the two in the table's
-    order.
+    coef; blocks, (term, coefficient names, entries that are reported) a covariance; family, the
+    constraints of the family's parameters by name; cutpoints of an ordinal response, else None;
+    sparse, names of the columns that are kept sparse, which come after `coef`, and order, the rows
+    of the two in the table's order.
     """
 
     coef: list
@@ -41,8 +41,8 @@ class Labels:
         if response.family.name == "categorical":
             coef = [f"{c}: {name}" for c in classes[1:] for name in coef]
             pairs = [
-                (term, tuple(f"{c}: {name}" for name in names))
-                for term, names in pairs
+                (term, tuple(f"{c}: {name}" for name in names), entries)
+                for term, names, entries in pairs
                 for c in classes[1:]
             ]
         cutpoints = None
@@ -114,8 +114,11 @@ class Labels:
 
 
 def block_labels(terms, blocks):
-    """(term name, coefficient names) of each block of a design."""
-    return [(terms[b.term].name, terms[b.term].cnames[b.first : b.first + b.r]) for b in blocks]
+    """(term name, coefficient names, entries that are reported) of each block of a design."""
+    return [
+        (terms[b.term].name, terms[b.term].cnames[b.first : b.first + b.r], b.covariance.reported)
+        for b in blocks
+    ]
 
 
 def reported(labels, result):

@@ -1,1 +1,8 @@
-"""Covariances of the coefficients of a level, as factors L(theta) with Sigma = L L^T."""
+"""Covariances of the coefficients of a level: see `base` for what they are, and how to add one."""
+
+from sklmm.covariances.base import Covariance
+from sklmm.covariances.diagonal import Diagonal
+from sklmm.covariances.pinned import Pinned
+from sklmm.covariances.unstructured import Unstructured
+
+__all__ = ["Covariance", "Diagonal", "Pinned", "Unstructured"]

@@ -14,6 +14,7 @@ import pandas as pd
 from scipy.sparse import csr_array, hstack
 
 from sklmm._state import PlainState
+from sklmm.covariances import Covariance, Pinned, Unstructured
 from sklmm.design.columns import (
     UNNAMED,
     check_magnitude,
@@ -35,12 +36,12 @@ INTERCEPT = "Intercept"
 
 @dataclass(frozen=True)
 class Block:
-    """Coefficients of one covariance: refs int32 [n_rows], z [n_rows, r] or None for ones."""
+    """Coefficients of one `Covariance`: refs int32 [n_rows], z [n_rows, r] or None for ones."""
 
     refs: np.ndarray
     z: np.ndarray | None
     n_levels: int
-    sd: float | None
+    covariance: Covariance
     term: int
     first: int
 
@@ -277,7 +278,9 @@ class DesignSpec(PlainState):
                     z = numeric_columns(table, part.slopes, "slope")
                     if part.intercept:
                         z = np.column_stack([np.ones(len(z)), z])
-                block = Block(refs, z, len(term.levels), part.sd, k, first)
+                r = 1 if z is None else z.shape[1]
+                covariance = Unstructured(r) if part.sd is None else Pinned((part.sd,) * r)
+                block = Block(refs, z, len(term.levels), covariance, k, first)
                 blocks.append(block)
                 first += block.r
         offset, kept = self.offset, None

@@ -101,7 +101,7 @@ def data_tree(model, rng, size, rows=None):
         add(name, np.concatenate(draws, axis=1), **{f"{name}_level": levels}, **coefficients)
         sds, correlations = ([parts[k][i] for k in mine] for i in range(2))
         add(f"sd_{name}", np.concatenate(sds), **coefficients)
-        if pairs := [pair for k in mine for pair in _pairs(labels.blocks[k][1])]:
+        if pairs := [pair for k in mine for pair in _pairs(*labels.blocks[k][1:])]:
             add(f"corr_{name}", np.concatenate(correlations), **{f"{name}_pair": pairs})
     if result.chains is not None:
         groups["chains"] = {PARAMETERS: result.chains @ labels.matrix.T}
@@ -124,8 +124,8 @@ def _by_chain(values, size):
     return values.reshape(*size, *values.shape[1:])
 
 
-def _pairs(names):
-    return [f"{names[j]}, {names[i]}" for i in range(len(names)) for j in range(i)]
+def _pairs(names, entries):
+    return [f"{names[j]}, {names[i]}" for i, j in entries if i != j]
 
 
 def _parameter_draws(model, labels, deviations, rng):
@@ -154,11 +154,11 @@ def _parameter_draws(model, labels, deviations, rng):
         _MOVED.get(kind, np.add)(*pair) for kind, *pair in zip(kinds, values, steps, strict=True)
     ]
     parts, start = [], 0
-    for _, names in labels.blocks:
-        r, n_pairs = len(names), len(_pairs(names))
-        block = np.reshape(draws[start : start + r + n_pairs], (r + n_pairs, -1))
-        parts.append((np.abs(block[:r]), np.clip(block[r:], -1, 1)))
-        start += r + n_pairs
+    for _, _, entries in labels.blocks:
+        block = np.reshape(draws[start : start + len(entries)], (len(entries), -1))
+        is_sd = np.array([i == j for i, j in entries])
+        parts.append((np.abs(block[is_sd]), np.clip(block[~is_sd], -1, 1)))
+        start += len(entries)
     return parts, dict(zip(labels.family, draws[first:], strict=True))
 
 

@@ -181,7 +181,7 @@ def test_jacobian_of_the_motion(table, few, monkeypatch):
 
     def error(delta):
         delta = tf.constant(np.repeat(delta[:, None], P + 1, axis=1))
-        _, _, _, changes = complete._changes(latent.compiled.tensors_of(theta), delta)
+        _, _, _, changes = complete._changes(latent.compiled.point(theta), delta)
         moved, log_det = move(field, changes, tf.constant(columns), delta, latent.problem.p)
         sign, expected = np.linalg.slogdet((moved[:, :-1] - moved[:, -1:]).numpy())
         assert sign == 1

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from sklmm import HMC, ConjugateGradient, Exact, Gaussian, MixedEffectsRegressor
-from sklmm.covariances.unstructured import vech_indices
+from sklmm.covariances.unstructured import Unstructured, vech_indices
 from sklmm.datasets import load_dyestuff, load_sleepstudy, make_crossed
 from sklmm.design import Block, Design
 from sklmm.engine.algorithms.m_step import gradient
@@ -14,7 +14,7 @@ from sklmm.engine.latent.mode import Latent
 from sklmm.engine.likelihood import Likelihood
 from sklmm.engine.posterior.from_equations import posterior_from_equations
 from sklmm.engine.rows.standardize import standardize
-from sklmm.engine.theta.space import Theta
+from sklmm.engine.theta.space import Space, Theta
 from sklmm.result import own_sds
 
 
@@ -99,8 +99,12 @@ def problem(request, levels):
     n, (a, b) = 80, levels
     X = np.column_stack([np.ones(n), rng.normal(3.0, 2.0, n)])
     z = np.column_stack([np.ones(n), rng.normal(-1.0, 0.5, n)])
-    first = Block(np.r_[:a, rng.integers(0, a, n - a)].astype(np.int32), z, a, None, 0, 0)
-    second = Block(np.r_[:b, rng.integers(0, b, n - b)].astype(np.int32), None, b, None, 1, 0)
+    first = Block(
+        np.r_[:a, rng.integers(0, a, n - a)].astype(np.int32), z, a, Unstructured(2), 0, 0
+    )
+    second = Block(
+        np.r_[:b, rng.integers(0, b, n - b)].astype(np.int32), None, b, Unstructured(1), 1, 0
+    )
     y = 40 + 10 * rng.standard_normal(n) + 5 * rng.standard_normal(a)[first.refs]
     weights = rng.integers(1, 4, n).astype(float)
     design = Design(X, (first, second))
@@ -162,7 +166,9 @@ def test_exact_log_likelihood_is_the_dense_one_in_the_units_of_y(problem, dense)
 
 
 def test_exact_gradient_is_the_slope_of_the_dense_likelihood(problem, slope):
-    np.testing.assert_allclose(gradient(AT, step(Exact(), problem)), slope, atol=1e-5)
+    np.testing.assert_allclose(
+        gradient(Space.gaussian(problem), AT, step(Exact(), problem)), slope, atol=1e-5
+    )
 
 
 def test_exact_score_is_the_slope_in_each_covariance(problem, dense_model):
@@ -214,7 +220,7 @@ def test_beta_and_its_derivative_are_the_dense_ones(problem, dense, e_step):
 
 def test_cg_gradient_is_the_slope_of_the_dense_likelihood(problem, slope, levels):
     moments = step(ConjugateGradient(n_probes=64, tol=1e-9), problem)
-    found = gradient(AT, moments)
+    found = gradient(Space.gaussian(problem), AT, moments)
     if levels == SIZES["few levels"]:
         assert moments.noise is None
         np.testing.assert_allclose(found, slope, atol=1e-4)

@@ -44,7 +44,7 @@ def target(latent, theta):
         arguments = (
             latent.like,
             latent.compiled.arrays,
-            latent.compiled.tensors_of(theta),
+            latent.compiled.point(theta),
             frame,
             offset,
         )

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sklmm.engine.linalg.newton import ascent, by_differences, inverse, inverse_of_free
+from sklmm.engine.linalg.newton import ascent, by_differences, inverse
 
 UNIT = np.array([1e-4, 1.0, 1e3])
 INFORMATION = np.array([[3.0, 0.2, 1.0], [0.2, 1.0, 0.1], [1.0, 0.1, 2.0]]) / np.outer(UNIT, UNIT)
@@ -30,13 +30,9 @@ def test_flat_directions_are_left_alone_or_have_the_least_information():
     np.testing.assert_allclose(step, [1.0, -1.0])
 
 
-def test_the_inverse_of_a_singular_information_and_of_the_free_entries():
+def test_the_inverse_of_a_regular_and_of_a_singular_information():
     np.testing.assert_allclose(inverse(INFORMATION), np.linalg.inv(INFORMATION), rtol=1e-8)
     np.testing.assert_allclose(inverse(np.ones((2, 2))), np.full((2, 2), 0.25))
-    free = np.array([True, False, True])
-    part = inverse_of_free(free, INFORMATION)
-    assert not part[1].any()
-    np.testing.assert_allclose(part[np.ix_(free, free)], inverse(INFORMATION[np.ix_(free, free)]))
 
 
 def test_differences_of_a_score_are_the_information():

@@ -12,16 +12,15 @@ from sklmm.engine.algorithms.averaging import (
     observed_information,
 )
 
-#: Three parameters, of very different units, the second pinned.
-SPACE = SimpleNamespace(free=np.array([True, False, True]), size=3)
+#: Three parameters, of very different units.
 UNIT = np.array([1e-4, 1.0, 1e3])
 COMPLETE = np.array([[3.0, 0.2, 1.0], [0.2, 1.0, 0.1], [1.0, 0.1, 2.0]]) / np.outer(UNIT, UNIT)
-BEST = np.array([2.0, 0.0, -1.0]) * UNIT
+BEST = np.array([2.0, 0.5, -1.0]) * UNIT
 
 
 def test_pseudo_values_average_to_the_maximum_wherever_the_scores_were_taken():
     rng = np.random.default_rng(0)
-    thetas = UNIT * rng.normal(size=(40, 3)) * SPACE.free
+    thetas = UNIT * rng.normal(size=(40, 3))
     noise = rng.normal(size=(20, 3, 4)) / UNIT[:, None]
     noise = np.concatenate([noise, -noise])
     scores = [
@@ -31,25 +30,23 @@ def test_pseudo_values_average_to_the_maximum_wherever_the_scores_were_taken():
         SimpleNamespace(flat=t, scores=s, score=s.mean(axis=1))
         for t, s in zip(thetas, scores, strict=True)
     ]
-    estimate, error, drift = average(SPACE, window, COMPLETE)
+    estimate, error, drift = average(window, COMPLETE)
     np.testing.assert_allclose(estimate, BEST, rtol=1e-10)
     np.testing.assert_allclose(drift, BEST - thetas.mean(axis=0), rtol=1e-10)
-    assert error[1] == 0
-    assert (error[[0, 2]] > 0).all()
+    assert (error > 0).all()
 
 
 def test_a_step_ends_at_the_maximum_and_goes_uphill_where_there_is_none():
     score = COMPLETE @ BEST
-    step, decrement = newton(SPACE, COMPLETE, score)
+    step, decrement = newton(COMPLETE, score)
     np.testing.assert_allclose(step, BEST, rtol=1e-10)
     np.testing.assert_allclose(decrement**2, score @ BEST, rtol=1e-10)
-    assert score @ newton(SPACE, -COMPLETE, score)[0] > 0
+    assert score @ newton(-COMPLETE, score)[0] > 0
 
 
 def test_louis_formula_stays_positive():
-    observed = observed_information(SPACE, COMPLETE, 0.3 * COMPLETE)
-    both = np.outer(SPACE.free, SPACE.free)
-    np.testing.assert_allclose(observed, 0.7 * COMPLETE * both, rtol=1e-10)
-    np.testing.assert_allclose(missing_share(SPACE, COMPLETE, 0.3 * COMPLETE), 0.3, rtol=1e-10)
-    observed = observed_information(SPACE, COMPLETE, 2 * COMPLETE)
-    np.testing.assert_allclose(observed, LEAST_OBSERVED * COMPLETE * both, rtol=1e-10)
+    observed = observed_information(COMPLETE, 0.3 * COMPLETE)
+    np.testing.assert_allclose(observed, 0.7 * COMPLETE, rtol=1e-10)
+    np.testing.assert_allclose(missing_share(COMPLETE, 0.3 * COMPLETE), 0.3, rtol=1e-10)
+    observed = observed_information(COMPLETE, 2 * COMPLETE)
+    np.testing.assert_allclose(observed, LEAST_OBSERVED * COMPLETE, rtol=1e-10)

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sklmm.covariances.unstructured import vech_indices
 from sklmm.engine.latent.chains import (
     batch_error,
     chain_error,
@@ -16,7 +15,7 @@ from sklmm.engine.latent.chains import (
     mean_information,
     std_error_noise,
 )
-from sklmm.engine.linalg.newton import ascent, inverse_of_free
+from sklmm.engine.linalg.newton import ascent, inverse
 
 #: Share of the complete-data information that the missing data leave at least.
 LEAST_OBSERVED = 0.1
@@ -32,71 +31,58 @@ MIN_MOVE = 0.01
 INFORMATIONS = (5, 10, 20, 40, 80, 160)
 
 
-def newton(space, information, score):
+def newton(information, score):
     """Step in theta [m] by absolute eigenvalues, and its length in standard errors."""
-    free, delta = space.free, np.zeros(space.size)
-    both = np.ix_(free, free)
-    delta[free], length = ascent(information[both], score[free], least=LEAST_INFORMATION)
-    return delta, length
+    return ascent(information, score, least=LEAST_INFORMATION)
 
 
 def cap(space, flat, step):
     """The step, shortened so that no SD is more than halved or doubled and nothing else leaps."""
     theta = space.split(flat)
     limits = [np.full(space.p, MAX_STEP)]
-    for L in theta.factors:
-        rows, _ = vech_indices(len(L))
-        limits.append(0.5 * np.linalg.norm(L, axis=1)[rows] + MIN_MOVE)
+    for covariance, L in zip(space.covariances, theta.factors, strict=True):
+        lengths = 0.5 * np.linalg.norm(L, axis=1) + MIN_MOVE
+        limits.append(covariance.in_params(L, lengths))
     limits.append(np.full(len(theta.raw), MAX_RAW_STEP))
     return step * min(1.0, float(np.min(np.concatenate(limits) / np.maximum(abs(step), 1e-300))))
 
 
-def invert(space, information):
-    """Covariance [m, m] of the free entries of theta, 0 for pinned ones."""
-    return inverse_of_free(space.free, information)
-
-
-def own_noise(space, information, noise):
+def own_noise(information, noise):
     """The most that Monte Carlo noise [m, m] alone is likely to give a Newton step of length."""
-    free = np.ix_(space.free, space.free)
-    return NOISE_STEPS * np.sqrt(max(np.sum(invert(space, information)[free] * noise[free]), 0))
+    return NOISE_STEPS * np.sqrt(max(np.sum(inverse(information) * noise), 0))
 
 
-def _relative_to(space, complete, covariance):
-    """Root R [f, f] of the free entries' complete-data information, and R^-1 covariance R^-T."""
-    free = np.ix_(space.free, space.free)
-    scale = np.sqrt(np.maximum(np.abs(np.diag(complete[free])), 1e-300))
-    values, vectors = np.linalg.eigh(complete[free] / np.outer(scale, scale))
+def _relative_to(complete, covariance):
+    """Root R [m, m] of the complete-data information, and R^-1 covariance R^-T."""
+    scale = np.sqrt(np.maximum(np.abs(np.diag(complete)), 1e-300))
+    values, vectors = np.linalg.eigh(complete / np.outer(scale, scale))
     size = np.sqrt(np.maximum(values, 1e-9 * max(np.abs(values).max(initial=0.0), 1e-300)))
-    inverse = (vectors / size).T / scale
-    return scale[:, None] * vectors * size, inverse @ covariance[free] @ inverse.T
+    back = (vectors / size).T / scale
+    return scale[:, None] * vectors * size, back @ covariance @ back.T
 
 
-def missing_share(space, complete, covariance):
+def missing_share(complete, covariance):
     """The largest share of the complete-data information that the scores' covariance takes."""
-    _, share = _relative_to(space, complete, covariance)
+    _, share = _relative_to(complete, covariance)
     return float(np.linalg.eigvalsh(share).max(initial=0.0))
 
 
-def observed_information(space, complete, covariance):
+def observed_information(complete, covariance):
     """Louis' formula, kept positive: at least `LEAST_OBSERVED` of the complete-data information."""
-    root, share = _relative_to(space, complete, covariance)
+    root, share = _relative_to(complete, covariance)
     left, turned = np.linalg.eigh(np.eye(len(root)) - share)
-    out = np.zeros_like(complete)
-    observed = (turned * np.maximum(left, LEAST_OBSERVED)) @ turned.T
-    out[np.ix_(space.free, space.free)] = root @ observed @ root.T
-    return out
+    return root @ ((turned * np.maximum(left, LEAST_OBSERVED)) @ turned.T) @ root.T
 
 
-def average(space, used, information):
+def average(used, information):
     """Estimate, its Monte Carlo errors and the remaining step, each [m], from used `Draws`."""
-    inverse = invert(space, information)
+    covariance = inverse(information)
     theta = np.array([draws.flat for draws in used])
     scores = np.array([draws.score for draws in used])
-    pseudo = theta + scores @ inverse
-    away = np.array([inverse @ (draws.scores - draws.score[:, None]) for draws in used])
+    pseudo = theta + scores @ covariance
+    away = np.array([covariance @ (draws.scores - draws.score[:, None]) for draws in used])
     error = np.maximum(batch_error(pseudo), chain_error(away))
-    return pseudo.mean(axis=0), error, scores.mean(axis=0) @ inverse
+    return pseudo.mean(axis=0), error, scores.mean(axis=0) @ covariance
 
 
 class Average(NamedTuple):
@@ -122,8 +108,8 @@ class Window:
     The complete-data information [m, m] is burn-in's until the draws' own takes its place.
     """
 
-    def __init__(self, space, complete, tol):
-        self.space, self.complete, self.tol = space, complete, tol
+    def __init__(self, p, complete, tol):
+        self.p, self.complete, self.tol = p, complete, tol
         self.draws, self.informations, self.noisy = [], {}, False
 
     @property
@@ -149,17 +135,17 @@ class Window:
         """Take its columns, each [m, n_draws], from the last draws."""
         known = self.informations | {self.size: columns}
         self.informations = {t: columns for t, columns in known.items() if t > self.first}
-        means = [mean_information(columns, self.space.p) for columns in self.informations.values()]
+        means = [mean_information(columns, self.p) for columns in self.informations.values()]
         self.complete = np.mean(means, axis=0)
 
     def average(self):
         """The `Average` over what is used of the window."""
-        space, used = self.space, self.draws[self.first :]
+        used = self.draws[self.first :]
         covariances = [draws.covariance for draws in used]
         missing = np.mean(covariances, axis=0)
-        observed = observed_information(space, self.complete, missing)
-        estimate, error, drift = average(space, used, observed)
-        covariance = invert(space, observed)
+        observed = observed_information(self.complete, missing)
+        estimate, error, drift = average(used, observed)
+        covariance = inverse(observed)
         std = np.sqrt(np.diag(covariance))
         # What is missing may be far more than what is observed, whose error then is large.
         parts = np.einsum("am,tmn,na->ta", covariance, covariances, covariance)

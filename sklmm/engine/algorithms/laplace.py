@@ -18,7 +18,7 @@ from sklmm.engine.algorithms.loop import Iteration, joint_loss
 from sklmm.engine.algorithms.start_glm import start_theta
 from sklmm.engine.latent import small
 from sklmm.engine.latent.approximation import Approximation
-from sklmm.engine.linalg.newton import by_differences, inverse_of_free
+from sklmm.engine.linalg.newton import by_differences, inverse
 from sklmm.engine.linalg.trust_region import FLAT, look, updated, updated_radius
 from sklmm.engine.posterior.from_draws import posterior_from_draws
 from sklmm.engine.theta.chart import Chart, scales
@@ -125,17 +125,14 @@ class Laplace:
         return self._point(self.space.join(theta))
 
     def _look(self, information, here, radius):
-        """The chart about a point, and `Ahead` in its t, from the entries that are free."""
-        chart, free = self._chart(here), self.space.free
+        """The chart about a point, and `Ahead` in its t."""
+        chart = self._chart(here)
         slope = chart.slope(chart.t)
         score = here.score * slope
         information = information * np.outer(slope, slope) + chart.bend(chart.t, score)
         # A likelihood without effects is concave, or nearly, and its maximum may be far.
         flat = 0.0 if self.plain else FLAT
-        ahead = look(information[np.ix_(free, free)], score[free], chart.limits[free], radius, flat)
-        step = np.zeros_like(here.flat)
-        step[free] = ahead.step
-        return chart, ahead._replace(step=step)
+        return chart, look(information, score, chart.limits, radius, flat)
 
     def _chart(self, here):
         return Chart(self.space, self.sizes, here.flat, here.score)
@@ -159,7 +156,7 @@ class Laplace:
     def _step(self, here, following, decrement, done, information):
         """The `Iteration` of a point, and of the step from it to `following`."""
         theta = self.space.split(here.flat)
-        covariance = inverse_of_free(self.space.free, information)
+        covariance = inverse(information)
         spread = None
         if done and self.probes is not None:
             spread = covariance @ np.atleast_2d(np.cov(here.scores)) @ covariance

@@ -1,8 +1,8 @@
 """M-steps: parameters from moments.
 
-`newton_step` is a damped Newton step on theta = (vech L_k, log sigma). The observed information is
-the average information plus the curvature of Sigma = L L^T, -2 (I (x) G_k), which alone survives
-where a variance is 0 (there the gradient in L vanishes but G_k is negative): a singular fit is a
+`newton_step` is a damped Newton step on theta = (theta_k, log sigma). The observed information is
+the average information less the curvature of Sigma = L L^T in theta, which alone survives where a
+variance is 0 (there the gradient in L vanishes but G_k is negative): a singular fit is a
 regular maximum in L, reached quadratically. `em_step` is the closed-form EM step, never leaving the
 space.
 """
@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sklmm.covariances.unstructured import vech_indices
 from sklmm.engine.linalg.newton import ascent
 from sklmm.engine.theta.space import Theta, residual_sd
 
@@ -20,6 +19,8 @@ MIN_SIGMA = 1e-5
 MIN_RAW = np.log(MIN_SIGMA)
 SINGULAR_SD = 1e-4
 RAISED_SD = 0.05
+#: Slope of the log-likelihood in a variance of 0, a level, that raises it.
+LEAST_GAIN = 1e-6
 #: Share of the largest information up to which a direction has none (residual and group variance
 #: confounded).
 FLAT = 1e-9
@@ -34,67 +35,59 @@ class Step(NamedTuple):
     decrement: float
 
 
-def gradient(theta, moments):
-    """dl/dtheta [m]: 2 G_k L_k on the lower triangle, and the gradient in log sigma if that is."""
-    parts = []
-    for L, G in zip(theta.factors, moments.score, strict=True):
-        rows, columns = vech_indices(len(L))
-        parts.append(2 * (G @ L)[rows, columns])
+def gradient(space, theta, moments):
+    """The score [m]: of each covariance's parameters, and of log sigma where it is estimated."""
+    blocks = zip(space.covariances, theta.factors, moments.score, strict=True)
+    parts = [covariance.score(L, G) for covariance, L, G in blocks]
     return np.concatenate([*parts, np.full(len(theta.raw), moments.score_sigma)])
 
 
-def observed_information(theta, moments):
-    """Average information less the curvature term 2 G_k in each column of L_k."""
+def observed_information(space, theta, moments):
+    """Average information less the curvature of Sigma_k in its parameters."""
     information = moments.information.copy()
-    first = 0
-    for L, G in zip(theta.factors, moments.score, strict=True):
-        rows, columns = vech_indices(len(L))
-        same = columns[:, None] == columns[None, :]
-        part = slice(first, first + len(rows))
-        information[part, part] -= 2 * G[np.ix_(rows, rows)] * same
-        first += len(rows)
+    blocks = zip(space.covariances, space.parts, theta.factors, moments.score, strict=True)
+    for covariance, part, L, G in blocks:
+        information[part, part] -= covariance.curvature(L, G)
     return information
 
 
 def newton_step(space, theta, moments, damping=0.0):
     """Newton step with absolute eigenvalues, so that it climbs from a saddle too."""
-    free = space.free
+    free = np.ones(space.size, bool)
     if (theta.raw <= MIN_RAW).any() and moments.score_sigma < 0:
         free[-1] = False
     delta = np.zeros(space.size)
-    information = observed_information(theta, moments)
+    information = observed_information(space, theta, moments)
     if not free.any():
         return Step(delta, information, 0.0)
-    g = gradient(theta, moments)[free]
+    g = gradient(space, theta, moments)[free]
     step, decrement = ascent(information[np.ix_(free, free)], g, damping, FLAT)
     delta[free] = step * min(1.0, MAX_STEP / max(np.abs(step).max(), 1e-300))
     return Step(delta, information, decrement)
 
 
 def move(space, theta, delta):
-    """Theta after a step; columns of L keep a nonnegative diagonal."""
+    """Theta after a step; the diagonals of factors stay nonnegative."""
     moved = space.moved(theta, delta)
-    factors = [L * np.where(np.diag(L) < 0, -1.0, 1.0) for L in moved.factors]
+    factors = [c.oriented(L) for c, L in zip(space.covariances, moved.factors, strict=True)]
     return Theta(moved.beta, tuple(factors), np.maximum(moved.raw, MIN_RAW))
 
 
 def em_step(problem, theta, moments):
-    """Closed-form EM step: Sigma_k + (2 / J_k) Sigma_k G_k Sigma_k, sigma^2 (1 + g / n)."""
+    """EM step: by Sigma_k + (2 / J_k) Sigma_k G_k Sigma_k, and to sigma^2 (1 + g / n)."""
     factors = []
     for block, L, G in zip(problem.blocks, theta.factors, moments.score, strict=True):
-        if block.sd is None:
-            inner = np.eye(block.r) + 2 / block.n_levels * (L.T @ G @ L)
-            values, vectors = np.linalg.eigh(inner)
-            inner = (vectors * np.maximum(values, 0.01)) @ vectors.T
-            L = L @ np.linalg.cholesky(inner)
-        factors.append(L)
+        inner = np.eye(block.r) + 2 / block.n_levels * (L.T @ G @ L)
+        values, vectors = np.linalg.eigh(inner)
+        inner = (vectors * np.maximum(values, 0.01)) @ vectors.T
+        factors.append(block.covariance.nearest(L @ np.linalg.cholesky(inner)))
     raw = theta.raw + 0.5 * np.log(max(1 + moments.score_sigma / problem.n, 0.01))
     return theta._replace(factors=tuple(factors), raw=np.maximum(raw, MIN_RAW))
 
 
-def is_singular(factor, sigma):
-    """Whether a covariance is on the boundary: an SD at 0 or a correlation at +-1."""
-    return np.linalg.svd(factor, compute_uv=False).min() < SINGULAR_SD * sigma
+def is_singular(block, factor, sigma):
+    """Whether a block's covariance is on its boundary: an SD at 0 or a correlation at +-1."""
+    return block.covariance.at_boundary(factor, SINGULAR_SD * sigma).any()
 
 
 def leave_boundary(problem, theta, moments):
@@ -102,17 +95,13 @@ def leave_boundary(problem, theta, moments):
 
     At L = 0 the gradient in L vanishes whatever the sign of G, so Newton would stop at a saddle.
     """
-    factors, moved, sigma = [], False, residual_sd(problem, theta)
+    factors, sigma = [], residual_sd(problem, theta)
     for block, L, G in zip(problem.blocks, theta.factors, moments.score, strict=True):
-        vectors, sizes, _ = np.linalg.svd(L)
-        null = vectors[:, sizes < SINGULAR_SD * sigma]
-        if block.sd is None and null.shape[1]:
-            values, turned = np.linalg.eigh(null.T @ G @ null)
-            up = (null @ turned)[:, values > 1e-6 * block.n_levels]
-            if up.shape[1]:
-                moved = True
-                L = np.linalg.cholesky(
-                    L @ L.T + (RAISED_SD * sigma) ** 2 * (up @ up.T) + 1e-12 * np.eye(block.r)
-                )
-        factors.append(L)
-    return theta._replace(factors=tuple(factors)) if moved else None
+        gain = LEAST_GAIN * block.n_levels
+        factors.append(
+            block.covariance.leave_boundary(L, G, SINGULAR_SD * sigma, RAISED_SD * sigma, gain)
+        )
+    if all(new is None for new in factors):
+        return None
+    pairs = zip(factors, theta.factors, strict=True)
+    return theta._replace(factors=tuple(L if new is None else new for new, L in pairs))

@@ -26,7 +26,6 @@ import numpy as np
 from sklmm.engine.algorithms.averaging import (
     Window,
     cap,
-    invert,
     longest,
     missing_share,
     newton,
@@ -36,6 +35,7 @@ from sklmm.engine.algorithms.loop import Iteration, joint_loss
 from sklmm.engine.algorithms.start_glm import start_theta
 from sklmm.engine.latent.chains import chain_covariance
 from sklmm.engine.latent.mode import CENTRE_TOL
+from sklmm.engine.linalg.newton import inverse
 from sklmm.engine.posterior.from_chains import Integrated, Kept
 from sklmm.engine.posterior.importance import marginal_loglik
 from sklmm.engine.theta.space import Theta
@@ -115,13 +115,13 @@ class MonteCarlo:
             draws = self._draw()
             if follow:
                 self.complete = self.latent.information(draws.theta, self.field, draws.x, few=True)
-                self.missing = missing_share(space, self.complete, draws.covariance)
-            step, length = newton(space, self.complete + draws.covariance, draws.score)
-            noise = own_noise(space, self.complete, draws.covariance / draws.scores.shape[1])
+                self.missing = missing_share(self.complete, draws.covariance)
+            step, length = newton(self.complete + draws.covariance, draws.score)
+            noise = own_noise(self.complete, draws.covariance / draws.scores.shape[1])
             stale = self._is_stale(draws)
             quiet = quiet + 1 if length < noise + QUIET and not stale else 0
             follow = length > noise + STILL or stale
-            yield self._iteration(draws, length, invert(space, self.complete))
+            yield self._iteration(draws, length, inverse(self.complete))
             self._move(cap(space, self.flat, step))
 
     def _follow(self):
@@ -150,7 +150,7 @@ class MonteCarlo:
 
     def _is_stale(self, draws):
         """Whether theta has left the motion behind, as the scores' covariance tells."""
-        missing = missing_share(self.space, self.complete, draws.covariance)
+        missing = missing_share(self.complete, draws.covariance)
         return missing > max(MOST_MISSING, MOST_STALE * self.missing)
 
     def _average(self):
@@ -159,7 +159,7 @@ class MonteCarlo:
         Or until the motion is stale.
         """
         space, draws = self.space, None
-        window = Window(space, self.complete, self.tol)
+        window = Window(space.p, self.complete, self.tol)
         self.kept, (beta_spread, spreads) = Kept(self.latent, self.n_draws), self.sampler.spread()
         shift = np.asarray(self.field.shift)[: self.latent.problem.p]
         self.integrated = Integrated(shift, beta_spread)
@@ -192,7 +192,7 @@ class MonteCarlo:
                 left=max(left, MIN_WINDOW - n, 1),
             )
             # More than the information, so that its own noise makes no step too long.
-            step, length = newton(space, found.complete + found.missing, draws.score)
+            step, length = newton(found.complete + found.missing, draws.score)
             gain = min(1.0, (PLATEAU / window.size) ** GAIN_POWER)
             self._move(gain / max(length, 1.0) * step)
 

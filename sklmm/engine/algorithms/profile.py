@@ -65,7 +65,8 @@ class Profile:
         At 0 the gradient vanishes, though the profile may rise with the variance.
         """
         sigma = residual_sd(self.problem, self.theta)
-        singular = any(is_singular(L, sigma) for L in self.theta.factors)
+        pairs = zip(self.problem.blocks, self.theta.factors, strict=True)
+        singular = any(is_singular(b, L, sigma) for b, L in pairs)
         return [start, start + 1.0] if singular else [start]
 
     @staticmethod
@@ -92,9 +93,9 @@ class Profile:
         problem, out = self.problem, []
         sigma = residual_sd(problem, self.theta)
         for b, A in zip(problem.blocks, problem.z_bases, strict=True):
-            out.append(sigma * problem.y_scale * np.linalg.norm(A, axis=1))
-            out.append(np.ones(b.r * (b.r - 1) // 2))
-        return np.concatenate([*out, [sigma * problem.sigma_scale]])
+            sizes = sigma * problem.y_scale * np.linalg.norm(A, axis=1)
+            out += [sizes[i] if i == j else 1.0 for i, j in b.covariance.reported]
+        return np.array([*out, sigma * problem.sigma_scale])
 
     def _limit(self, own, i, side, quantile):
         estimate, width = self.estimate[i], quantile * self.std[i]
@@ -129,11 +130,9 @@ class _OfNatural:
 
     def __init__(self, profile, i):
         self.profile, self.i = profile, i - len(profile.problem.basis)
-        correlations = np.concatenate(
-            [np.r_[np.zeros(b.r), np.ones(b.r * (b.r - 1) // 2)] for b in profile.problem.blocks]
-            + [[0.0]]
-        )
-        self.bounds = (-1.0, 1.0) if correlations[self.i] else (0.0, np.inf)
+        entries = [entry for c in profile.space.covariances for entry in c.reported]
+        i, j = [*entries, (0, 0)][self.i]
+        self.bounds = (0.0, np.inf) if i == j else (-1.0, 1.0)
         self.unit = std if (std := profile.std[i]) > 0 else profile.units()[self.i]
 
     def _value(self, z):
@@ -208,4 +207,4 @@ def _loss(profile, z):
         seen = profile.algorithm.look(theta)
     except np.linalg.LinAlgError:
         return WORST, np.zeros_like(z), None
-    return -seen.loglik, -gradient(theta, seen) @ profile.root, seen
+    return -seen.loglik, -gradient(profile.space, theta, seen) @ profile.root, seen

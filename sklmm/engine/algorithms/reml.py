@@ -1,8 +1,8 @@
 r"""REML and ML of Gaussian models: Newton's method on the likelihood of theta.
 
-Each iteration looks at one theta = (vech L_k, log sigma). The observed information is the average
-information plus the curvature of Sigma = L L^T, -2 (I (x) G_k), which alone survives where a
-variance is 0 (there the gradient in L vanishes but G_k is negative): a singular fit is a regular
+Each iteration looks at one theta = (theta_k, log sigma). The observed information is the average
+information less the curvature of Sigma = L L^T in theta_k, which alone survives where a variance is
+0 (there the gradient in L vanishes but G_k is negative): a singular fit is a regular
 maximum in L, reached quadratically. A step that lowers the log-likelihood is taken back and damped.
 The first steps, if they are long, are EM's, which never leave the space.
 
@@ -22,7 +22,7 @@ from sklmm.engine.equations.crossproducts import CrossProducts
 from sklmm.engine.equations.elimination import Dense
 from sklmm.engine.equations.henderson import Solution
 from sklmm.engine.equations.score import evaluate
-from sklmm.engine.linalg.newton import by_differences, inverse_of_free
+from sklmm.engine.linalg.newton import by_differences, inverse
 from sklmm.engine.posterior.from_equations import posterior_from_equations
 from sklmm.engine.posterior.satterthwaite import satterthwaite
 from sklmm.engine.theta.space import Space, residual_sd
@@ -95,11 +95,15 @@ class Reml:
                 raised = leave_boundary(self.problem, seen.theta, seen)
             if raised is not None:
                 self.theta = raised
-            elif iteration <= N_EM_STEPS and np.abs(step.delta).max() > FAR and damping == 0:
+            elif (
+                iteration <= N_EM_STEPS
+                and np.abs(step.delta).max(initial=0.0) > FAR
+                and damping == 0
+            ):
                 self.theta = em_step(self.problem, seen.theta, seen)
             else:
                 self.theta = move(space, seen.theta, step.delta)
-            covariance = inverse_of_free(space.free, step.information)
+            covariance = inverse(step.information)
             yield Iteration(
                 theta=seen.theta._replace(beta=seen.beta),
                 loss=joint_loss(self.problem, seen.theta.factors, -seen.joint),
@@ -122,14 +126,14 @@ class Reml:
 
     def gradient(self, theta):
         """dl / dtheta [m]."""
-        return gradient(theta, self.look(theta, self.seen))
+        return gradient(self.space, theta, self.look(theta, self.seen))
 
     def covariance(self, theta):
         """The covariance [m, m] of theta by the observed information, differences of gradients."""
         information = by_differences(
             lambda delta: self.gradient(self.space.moved(theta, delta)), self.space.size
         )
-        return inverse_of_free(self.space.free, information)
+        return inverse(information)
 
     def posterior(self, last):
         """`Posterior` at the estimate of an iteration."""

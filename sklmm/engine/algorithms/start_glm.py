@@ -35,7 +35,7 @@ def start_theta(latent, rounds=EM_ROUNDS):
     weight = np.repeat(w, like.n_predictors)
     working = 1 / np.sqrt(max(weight @ W / weight.sum(), 1e-12))
     factors = tuple(
-        np.eye(b.r) * (RELATIVE_SD * working / np.sqrt(b.r) if b.sd is None else b.sd)
+        b.covariance.nearest(np.eye(b.r) * (RELATIVE_SD * working / np.sqrt(b.r)))
         for b in problem.blocks
     )
     # Least squares of the constant predictor: exact where there is an intercept.
@@ -128,14 +128,11 @@ def _spread(joint, theta, x, equations):
     beta, parts = layout.split(x[:, None])
     factors, effects = [], []
     for L, u, H, block in zip(theta.factors, parts, equations.own_blocks(), blocks, strict=True):
-        new = L
-        if block.sd is None:
-            u = u[:, :, 0]
-            second = (u.T @ u + invert(H).sum(axis=0)) / len(u)
-            new = L @ np.linalg.cholesky(second)
-            u = np.linalg.solve(new, L @ u.T).T[:, :, None]
+        u = u[:, :, 0]
+        second = (u.T @ u + invert(H).sum(axis=0)) / len(u)
+        new = block.covariance.nearest(L @ np.linalg.cholesky(second))
         factors.append(new)
-        effects.append(u)
+        effects.append(np.linalg.solve(new, L @ u.T).T[:, :, None])
     return theta._replace(factors=tuple(factors)), layout.join(beta, effects)[:, 0]
 
 

@@ -31,9 +31,14 @@ MOST_EXPLAINED = 0.5
 def moment_start(cross):
     """Theta to start from; pinned SDs stay as they are."""
     problem, blocks = cross.problem, cross.problem.blocks
-    pinned = [b.sd for b in blocks for _ in range(b.r)]
+    # A known covariance has one factor, the nearest to any.
+    pinned = [
+        np.nan if b.covariance.n_params else sd
+        for b in blocks
+        for sd in np.linalg.norm(b.covariance.nearest(np.eye(b.r)), axis=1)
+    ]
     if cross.columns is not None:
-        pinned.append(None)
+        pinned.append(np.nan)
     pinned = np.array([*pinned, problem.sigma], dtype=float)
     free = np.isnan(pinned)
     variances = np.where(free, 1.0, pinned**2)
@@ -51,7 +56,7 @@ def moment_start(cross):
         variances[free] = np.maximum(variances[free], LEAST_SD**2 * variances[-1])
     sds, factors = np.sqrt(variances), []
     for b, A in zip(blocks, problem.z_bases, strict=True):
-        factors.append(_uncorrelated(sds[: b.r], A))
+        factors.append(b.covariance.nearest(_uncorrelated(sds[: b.r], A)))
         sds = sds[b.r :]
     raw = np.log(sds[-1:]) if problem.sigma is None else np.zeros(0)
     return Theta(np.zeros(0), tuple(factors), raw)

@@ -41,11 +41,12 @@ def warm_theta(latent, start):
 def _factors(problem, start, sigma):
     out = []
     for k, (block, covariance) in enumerate(zip(problem.blocks, start.covariances, strict=True)):
-        if block.sd is not None or covariance.shape != (block.r, block.r):
-            out.append(np.eye(block.r) * (block.sd or 1.0))
+        if covariance.shape != (block.r, block.r):
+            out.append(block.covariance.nearest(np.eye(block.r)))
             continue
         back = np.linalg.inv(problem.y_scale * problem.z_bases[k])
         values, vectors = np.linalg.eigh(back @ covariance @ back.T)
         values = np.maximum(values, (RAISED_SD * sigma) ** 2)
-        out.append(np.linalg.cholesky((vectors * values) @ vectors.T))
+        root = np.linalg.cholesky((vectors * values) @ vectors.T)
+        out.append(block.covariance.nearest(root))
     return tuple(out)

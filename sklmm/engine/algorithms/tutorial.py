@@ -25,10 +25,16 @@ from sklmm.steps import ConjugateGradient
 DTYPE = tf.float32
 
 
-def _factor(raw):
-    """Lower triangle with exp(diagonal) from a vector of r (r + 1) / 2 free numbers."""
-    diagonal = tfp.bijectors.Exp()
-    return tfp.bijectors.FillScaleTriL(diag_bijector=diagonal, diag_shift=None).forward(raw)
+def _factor(raw, at_zero, slopes, is_sd):
+    """L of a covariance that is linear in its parameters: SDs exp(raw), the others raw [m]."""
+    return at_zero + tf.tensordot(tf.where(is_sd, tf.exp(raw), raw), slopes, 1)
+
+
+def _linear(covariance):
+    """L at 0 [r, r], its slopes [m, r, r] and which parameters are SDs."""
+    zero = covariance.factor(np.zeros(covariance.n_params))
+    slopes = covariance.slopes(zero)
+    return tf.constant(zero, DTYPE), tf.constant(slopes, DTYPE), tf.constant(covariance.is_sd)
 
 
 def _log_joint(data, beta, factors, sigma):
@@ -39,17 +45,17 @@ def _log_joint(data, beta, factors, sigma):
     return lambda *b: joint.log_prob(dict(zip(names, b, strict=True)) | {"y": y})
 
 
-def _values(raw, pinned):
-    """(beta, factors, sigma): trained ones from `raw`, pinned ones as they are."""
+def _values(raw, known):
+    """(beta, factors, sigma) from `raw`, what is known of them as it is."""
     beta, raw_factors, raw_sigma = raw
-    factors = [_factor(r) if p is None else p for r, p in zip(raw_factors, pinned[0], strict=True)]
-    return beta, factors, tf.exp(raw_sigma) if pinned[1] is None else pinned[1]
+    factors = [_factor(r, *linear) for r, linear in zip(raw_factors, known[0], strict=True)]
+    return beta, factors, tf.exp(raw_sigma) if known[1] is None else known[1]
 
 
 @compiled
-def adam_e_step(data, raw, pinned, b, step_size, leapfrogs, seed, n_steps):
+def adam_e_step(data, raw, known, b, step_size, leapfrogs, seed, n_steps):
     """`n_steps` HMC transitions at fixed theta: (b, acceptance rate)."""
-    target = _log_joint(data, *_values(raw, pinned))
+    target = _log_joint(data, *_values(raw, known))
     kernel = tfp.mcmc.HamiltonianMonteCarlo(target, step_size, leapfrogs)
     results = kernel.bootstrap_results(b)
 
@@ -65,12 +71,12 @@ def adam_e_step(data, raw, pinned, b, step_size, leapfrogs, seed, n_steps):
 
 
 @compiled
-def adam_gradient(data, raw, pinned, b):
+def adam_gradient(data, raw, known, b):
     """Loss -log p(y, b | theta), averaged over chains, and its gradient in `raw`."""
     flat = tf.nest.flatten(raw)
     with tf.GradientTape() as tape:
         tape.watch(flat)
-        log_joint = _log_joint(data, *_values(tf.nest.pack_sequence_as(raw, flat), pinned))
+        log_joint = _log_joint(data, *_values(tf.nest.pack_sequence_as(raw, flat), known))
         loss = -tf.reduce_mean(log_joint(*b))
     return loss, tape.gradient(loss, flat, unconnected_gradients="zero")
 
@@ -78,7 +84,7 @@ def adam_gradient(data, raw, pinned, b):
 @dataclass
 class _State:
     data: tuple
-    pinned: tuple
+    known: tuple
     total: list
     n_total: int = 0
 
@@ -106,14 +112,11 @@ class AdamLoop:
             [tf.constant(z, DTYPE) for z in problem.rows.z],
             [tf.zeros([b.n_levels, 0]) for b in problem.blocks],
         )
-        pinned = (
-            [
-                None if b.sd is None else tf.constant(b.sd * np.eye(b.r), DTYPE)
-                for b in problem.blocks
-            ],
+        known = (
+            [_linear(b.covariance) for b in problem.blocks],
             None if problem.sigma is None else tf.constant(problem.sigma, DTYPE),
         )
-        return _State(data, pinned, [np.zeros((b.n_levels, b.r)) for b in problem.blocks])
+        return _State(data, known, [np.zeros((b.n_levels, b.r)) for b in problem.blocks])
 
     def steps(self):
         """Yield one `Iteration` per iteration; it never stops by itself."""
@@ -128,7 +131,7 @@ class AdamLoop:
         optimizer = tf.keras.optimizers.Adam(self.m_step.learning_rate)
         raw = (
             tf.Variable(tf.zeros([problem.p], DTYPE)),
-            [tf.Variable(tf.zeros([b.r * (b.r + 1) // 2], DTYPE)) for b in problem.blocks],
+            [tf.Variable(tf.zeros([b.covariance.n_params], DTYPE)) for b in problem.blocks],
             tf.Variable(tf.zeros([], DTYPE)),
         )
         variables = tf.nest.flatten(raw)
@@ -138,7 +141,7 @@ class AdamLoop:
             b, _ = self._transitions(state, raw, b, settings, rng, e.n_warmup)
         for iteration in range(1, self.max_iter + 1):
             b, accepted = self._transitions(state, raw, b, settings, rng, e.n_steps)
-            loss, gradient = adam_gradient(state.data, _read(raw), state.pinned, b)
+            loss, gradient = adam_gradient(state.data, _read(raw), state.known, b)
             theta = self._theta(raw, state)
             draw = tuple(part.numpy()[0].astype(np.float64) for part in b)
             self._keep(state, iteration, b)
@@ -160,11 +163,11 @@ class AdamLoop:
     def _transitions(self, state, raw, b, settings, rng, n_steps):
         seed = tf.constant(rng.integers(0, 2**31 - 1, 2), tf.int32)
         return adam_e_step(
-            state.data, _read(raw), state.pinned, b, *settings, seed, tf.constant(n_steps)
+            state.data, _read(raw), state.known, b, *settings, seed, tf.constant(n_steps)
         )
 
     def _theta(self, raw, state):
-        beta, factors, sigma = _values(_read(raw), state.pinned)
+        beta, factors, sigma = _values(_read(raw), state.known)
         factors = tuple(np.asarray(L, np.float64) for L in factors)
         raw_sigma = [np.log(float(sigma))] if self.space.estimated else []
         return Theta(np.asarray(beta, np.float64), factors, np.array(raw_sigma))

@@ -11,6 +11,7 @@ from scipy.linalg import cholesky, solve_triangular
 
 from sklmm.engine.equations.mixed_model import Equations
 from sklmm.engine.equations.score import working_effects
+from sklmm.engine.theta.space import slopes
 
 
 class Solution(Equations):
@@ -58,11 +59,12 @@ class Solution(Equations):
         last one where sigma is estimated.
         """
         cross, factors = self.cross, self.factors
-        effects = [working_effects(L, uj, cj) for L, uj, cj in zip(factors, u, c, strict=True)]
+        parts = zip(factors, slopes(cross.problem, factors), u, c, strict=True)
+        effects = [working_effects(*part) for part in parts]
         A = np.zeros((cross.Q, sum(a.shape[2] for a in effects)))
         first = 0
         for s, a in zip(cross.slices, effects, strict=True):
-            A[s, first : first + a.shape[2]] = a.reshape(-1, a.shape[2])
+            A[s, first : first + a.shape[2]] = a.reshape(s.stop - s.start, a.shape[2])
             first += a.shape[2]
         zq, xq = cross.product(A), cross.F.T @ A
         qq = A.T @ zq

@@ -11,7 +11,7 @@ Fisher's identity gives the gradient of the (restricted) log-likelihood l,
 
     dl / dlog(sigma) = r^T W r / sigma^2 - (n - p - tr Lambda^T K Lambda),
 
-with r the residuals. The average information of theta = (vech L_1, ..., vech L_K, log sigma),
+with r the residuals. The average information of theta = (theta_1, ..., theta_K, log sigma),
 without log sigma where it is pinned, is AI-REML's (Gilmour, Thompson & Cullis 1995, Biometrics 51,
 1440-1450).
 """
@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sklmm.covariances.unstructured import vech_indices
+from sklmm.engine.theta.space import slopes
 
 
 class Evaluation(NamedTuple):
@@ -70,7 +70,7 @@ def evaluate(theta, equations, traces, deviations):
         score_sigma=eq.sse / eq.s2 - (dof - trace),
         information=information,
         loglik=loglik(eq, eq.H.log_det),
-        noise=None if deviations is None else _noise(theta, deviations),
+        noise=None if deviations is None else _noise(problem, theta, deviations),
         joint=-0.5 * (problem.n * np.log(2 * np.pi * eq.s2) + eq.sse / eq.s2 + eq.uu),
         sensitivity=cross.embed(sensitivity),
         solutions=eq.H.solutions,
@@ -94,24 +94,23 @@ def loglik(equations, log_det):
     return float(-0.5 * (dof * np.log(2 * np.pi * problem.y_scale**2) + log_det + quadratic))
 
 
-def _noise(theta, deviations):
+def _noise(problem, theta, deviations):
     """Errors [n_probes, m] of the gradient in theta from those of the traces."""
     out, total = [], 0.0
-    for L, deviation in zip(theta.factors, deviations, strict=True):
-        columns, rows = np.triu_indices(len(L))
-        out.append(-np.einsum("sab,bd->sad", deviation, L)[:, rows, columns])
+    parts = zip(theta.factors, slopes(problem, theta.factors), deviations, strict=True)
+    for L, D, deviation in parts:
+        out.append(-np.einsum("sab,mab->sm", deviation @ L, D))
         total = total + np.einsum("ba,sbc,ca->s", L, deviation, L)
     return np.column_stack([*out, total] if len(theta.raw) else out)
 
 
-def working_effects(factor, u, c):
-    """d(Z_k L u)-directions: a [n_levels, r, m_k] with Z_k a = dV/dL_ab P y for each (a, b).
+def working_effects(factor, changes, u, c):
+    """Effects a [n_levels, r, m] with Z a = dV / dtheta_m P y for each parameter of a covariance.
 
-    For V = Z L L^T Z^T and c = Z^T P y:  dV/dL_ab P y = Z (E_ab L^T + L E_ba) c, L^T c = u.
+    For V = Z L L^T Z^T, the changes D_m = dL / dtheta_m [m, r, r] and c = Z^T P y [n_levels, r]:
+    dV / dtheta_m P y = Z (D_m L^T + L D_m^T) c, and L^T c = u.
     """
-    rows, columns = vech_indices(len(factor))
-    out = np.empty((*u.shape, len(rows)))
-    for m, (a, b) in enumerate(zip(rows, columns, strict=True)):
-        out[:, :, m] = c[:, a, None] * factor[:, b]
-        out[:, a, m] += u[:, b]
+    out = np.empty((*u.shape, len(changes)))
+    for m, D in enumerate(changes):
+        out[:, :, m] = u @ D.T + c @ (D @ factor.T)
     return out

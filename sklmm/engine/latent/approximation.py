@@ -9,10 +9,10 @@ dm / dtheta = C^-1 d (gradient in x) / dtheta, one solve against it.
 
 import numpy as np
 
-from sklmm.covariances.unstructured import vech_indices
 from sklmm.engine.graphs import graphs
 from sklmm.engine.latent.small import safe_weights
 from sklmm.engine.linalg.newton import STEP
+from sklmm.engine.theta.space import slopes
 
 #: Newton's decrement at x below which what is left of the way to the mode is of second order.
 NEAR = 1e-4
@@ -85,11 +85,13 @@ class Approximation:
         return self.latent.equations(self.theta, weights)
 
     def _directions(self):
-        """For each entry L_ab of each block k: (k, a, b, d eta [n])."""
-        for k, (z, L) in enumerate(zip(self.latent.full.rows.z, self.theta.factors, strict=True)):
+        """For each parameter of each block's covariance: (k, z dL [n, r], d eta [n])."""
+        changes = slopes(self.latent.full, self.theta.factors)
+        for k, (z, of_block) in enumerate(zip(self.latent.full.rows.z, changes, strict=True)):
             u = self.rows.own(self.mode, k)
-            for a, b in zip(*vech_indices(len(L)), strict=True):
-                yield k, a, b, z[:, a] * u[:, b]
+            for change in of_block:
+                load = z @ change
+                yield k, load, np.einsum("na,na->n", load, u)
 
     def _gradient(self):
         """The gradient [m], and what the log-likelihood gains on the way from x to the mode."""
@@ -111,10 +113,9 @@ class Approximation:
         Wv = self.W @ v
         along = self.score + of_eta - self.bend * Wv
         out[: space.p] = X.T @ along
-        for i, (k, a, b, change) in enumerate(self._directions(), start=space.p):
-            z = zs[k][:, a]
-            out[i] = along @ change - (self.weights * z) @ levels[k][:, b]
-            out[i] += (self.score * z) @ self.rows.own(v, k)[:, b]
+        for i, (k, load, change) in enumerate(self._directions(), start=space.p):
+            out[i] = along @ change - self.weights @ np.einsum("na,na->n", load, levels[k])
+            out[i] += self.score @ np.einsum("na,na->n", load, self.rows.own(v, k))
         if q:
             raw = self.of_raw - 0.5 * height @ self.weights_in_raw + Wv @ self.score_in_raw
             out[space.size - q :] = raw
@@ -126,9 +127,8 @@ class Approximation:
         latent, space = self.latent, self.latent.space
         push = np.zeros((latent.layout.size, space.size))
         push[:, : space.p] = -(self.W.T @ (self.bend[:, None] * latent.fixed))
-        for i, (k, a, b, change) in enumerate(self._directions(), start=space.p):
-            own = np.zeros((len(change), len(self.theta.factors[k])))
-            own[:, b] = self.score * latent.full.rows.z[k][:, a]
+        for i, (k, load, change) in enumerate(self._directions(), start=space.p):
+            own = self.score[:, None] * load
             push[:, i] = self.rows.sums(own, k) - self.W.T @ (self.bend * change)
         if len(self.theta.raw):
             push[:, space.size - len(self.theta.raw) :] = self.W.T @ self.score_in_raw

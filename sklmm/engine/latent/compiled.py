@@ -5,6 +5,7 @@ import numpy as np
 from sklmm.engine.latent.chains import balanced, mean_information
 from sklmm.engine.latent.complete_data import (
     Arrays,
+    Point,
     complete_scores,
     laplace_scores,
     latent_gradient,
@@ -12,7 +13,7 @@ from sklmm.engine.latent.complete_data import (
 from sklmm.engine.linalg.newton import STEP
 from sklmm.engine.rows.tensors import tensors
 from sklmm.engine.runtime.tensorflow import tf
-from sklmm.engine.theta.space import Theta
+from sklmm.engine.theta.space import slopes
 
 FEW_DRAWS = 4
 
@@ -38,12 +39,14 @@ class CompiledLatent:
         """The same in float32, for the sampler."""
         return self._arrays(np.float32)
 
-    def tensors_of(self, theta, dtype=np.float64):
-        """Theta of tensors."""
-        return Theta(
+    def point(self, theta, dtype=np.float64):
+        """Theta as tensors."""
+        changes = [D.reshape(len(D), -1).T for D in slopes(self.latent.full, theta.factors)]
+        return Point(
             tf.constant(theta.beta, dtype),
             tuple(tf.constant(L, dtype) for L in theta.factors),
             tf.constant(theta.raw, dtype),
+            tuple(tf.constant(D, dtype) for D in changes),
         )
 
     def gradient(self, theta, x, delta):
@@ -52,7 +55,7 @@ class CompiledLatent:
         value, gradient, weights = latent_gradient(
             latent.like,
             self.arrays,
-            self.tensors_of(theta),
+            self.point(theta),
             tuple(latent.layout.shapes),
             tf.constant(x),
             tf.constant(delta),
@@ -71,7 +74,7 @@ class CompiledLatent:
         value, score = function(
             latent.like,
             self.arrays,
-            self.tensors_of(theta),
+            self.point(theta),
             field,
             tf.constant(x),
             tf.constant(delta),

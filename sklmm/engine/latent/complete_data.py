@@ -11,9 +11,6 @@ equals the observed one.
 
 from typing import NamedTuple
 
-import numpy as np
-
-from sklmm.covariances.unstructured import vech_indices
 from sklmm.engine.latent.reparametrization import lift_columns, move
 from sklmm.engine.rows.tensors import to_rows
 from sklmm.engine.runtime.tensorflow import compiled, tf
@@ -27,21 +24,26 @@ class Arrays(NamedTuple):
     offset: object
 
 
+class Point(NamedTuple):
+    """theta as tensors, and slopes, the derivatives [r * r, m_k] of the factors in its entries."""
+
+    beta: object
+    factors: tuple
+    raw: object
+    slopes: tuple
+
+
 def _changes(theta, delta):
     """beta, factors and raw [..., C] at theta + delta [m, C], and the factors' changes."""
     p = theta.beta.shape[0]
     beta, first = theta.beta[:, None] + delta[:p], p
     factors, changes = [], []
-    for L in theta.factors:
-        r = L.shape[0]
-        rows, columns = vech_indices(r)
-        place = np.zeros((r * r, len(rows)))
-        place[rows * r + columns, np.arange(len(rows))] = 1.0
-        part = delta[first : first + len(rows)]
-        change = tf.reshape(tf.constant(place, delta.dtype) @ part, [r, r, -1])
+    for L, D in zip(theta.factors, theta.slopes, strict=True):
+        last = first + D.shape[1]
+        change = tf.reshape(D @ delta[first:last], [*L.shape, -1])
         changes.append(change)
         factors.append(L[:, :, None] + change)
-        first += len(rows)
+        first = last
     return beta, factors, theta.raw[:, None] + delta[first:], changes
 
 

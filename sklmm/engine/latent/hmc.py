@@ -175,7 +175,7 @@ class HMCSampler:
         v, found = self.v[:LOOKED_AT], []
         compiled = self.latent.compiled
         for dtype, arrays in ((np.float32, self.arrays), (np.float64, compiled.arrays)):
-            point, here = compiled.tensors_of(theta, dtype), _cast(frame, dtype)
+            point, here = compiled.point(theta, dtype), _cast(frame, dtype)
             both = log_prob_and_gradient(
                 self.latent.like, arrays, point, here, self.offset, tf.cast(v, dtype)
             )
@@ -203,7 +203,7 @@ class HMCSampler:
 
     def arguments(self, theta):
         """What the chains' target and state are."""
-        point = self.latent.compiled.tensors_of(theta, self.dtype)
+        point = self.latent.compiled.point(theta, self.dtype)
         return self.latent.like, self.arrays, point, self.frame, self.offset, self.v
 
     def transitions(self, theta, rng, n_steps):

@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sklmm.covariances.unstructured import vech_indices
 from sklmm.engine.latent.unknowns import Terms, border_of, flatten, split, times, with_border
 from sklmm.engine.linalg.blocks import invert
 from sklmm.engine.runtime.tensorflow import tf
+from sklmm.engine.theta.space import slopes
 
 
 class Field(NamedTuple):
@@ -50,19 +50,18 @@ def make_field(equations, space, shift, push, centre):
     border = equations.marginal
     slope, curve = np.zeros(space.size), np.zeros((space.size, space.size))
     precision = equations.own_blocks()
-    crossprod, inverses, of_border, first = [], [], {}, space.p
+    crossprod, inverses, of_border = [], [], {}
+    changes = slopes(space.problem, factors)
     for k, (own, S) in enumerate(zip(equations.G, precision, strict=True)):
         J, r = layout.shapes[k]
-        units = _units(r)
-        part = slice(first, first + len(units))
-        first = part.stop
+        part = space.parts[k]
         H, inverse = np.zeros((2, J, r, r))
         if k in layout.small:
-            lifted = _lifted(layout, k, units)
+            lifted = _lifted(layout, k, changes[k])
             of_border |= dict(zip(range(part.start, part.stop), lifted, strict=True))
         else:
             H[: len(S)], inverse[: len(S)] = own, invert(S)
-            slope[part], curve[part, part] = _log_det(H, inverse, factors[k], units)
+            slope[part], curve[part, part] = _log_det(H, inverse, factors[k], changes[k])
         crossprod.append(H)
         inverses.append(inverse)
     if of_border:
@@ -84,21 +83,13 @@ def make_field(equations, space, shift, push, centre):
     return tf.nest.map_structure(lambda a: a if isinstance(a, bool) else tf.constant(a), field)
 
 
-def _units(r):
-    """The directions of the lower triangle's entries, each [r, r]."""
-    units = np.zeros((r * (r + 1) // 2, r, r))
-    rows, columns = vech_indices(r)
-    units[np.arange(len(units)), rows, columns] = 1.0
-    return units
-
-
-def _lifted(layout, k, units):
-    """Directions of block k's factor among the border's, each [f, f]."""
+def _lifted(layout, k, changes):
+    """Changes of block k's factor among the border's, each [f, f]."""
     f, (J, r) = int(layout.border.sum()), layout.shapes[k]
     start = layout.starts[layout.small.index(k)]
-    for unit in units:
+    for change in changes:
         out = np.zeros((f, f))
-        out[start : start + J * r, start : start + J * r] = np.kron(np.eye(J), unit)
+        out[start : start + J * r, start : start + J * r] = np.kron(np.eye(J), change)
         yield out
 
 
@@ -113,7 +104,7 @@ def _log_det(K, inverse, lift, directions):
         ]
         for E, C in zip(first, directions, strict=True)
     ]
-    return np.array(slope), np.array(curve)
+    return np.array(slope), np.reshape(curve, (len(slope), len(slope)))
 
 
 def lift_columns(L, u, transpose=False):

@@ -40,14 +40,6 @@ def inverse(information):
     return part / np.outer(scale, scale)
 
 
-def inverse_of_free(free, information):
-    """The covariance [m, m] of the entries that `free` [m] marks, 0 for the others."""
-    out, both = np.zeros_like(information), np.ix_(free, free)
-    if free.any():
-        out[both] = inverse(information[both])
-    return out
-
-
 def by_differences(score, m):
     """The information [m, m] at 0 of a `score`, a function of a displacement [m] of theta."""
     columns = []

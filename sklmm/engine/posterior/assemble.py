@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sklmm.engine.algorithms.m_step import MIN_SIGMA, is_singular
+from sklmm.engine.algorithms.m_step import MIN_SIGMA, SINGULAR_SD
+from sklmm.engine.theta.space import reported
 from sklmm.result import EMResult, Status
 
 MAX_TRACE = 512
@@ -72,13 +73,29 @@ class Posterior(NamedTuple):
 
 def perfect(problem, parameters):
     """y is in the span of the fixed part: coefficients by least squares, every variance 0."""
-    names = sum(b.r * (b.r + 1) // 2 for b in problem.blocks) + len(parameters)
-    q, columns = len(problem.basis), problem.columns
+    covariances, q, columns = (
+        [b.covariance for b in problem.blocks],
+        len(problem.basis),
+        problem.columns,
+    )
+    factors = [c.nearest(np.zeros((c.r, c.r))) for c in covariances]
+    # A Student t without scale is a point, whatever its df.
+    family = {
+        name: 0.0 if name == "sigma" else 3.0 if isinstance(kind, str) else kind
+        for name, kind in parameters.items()
+    }
+    pairs = enumerate(zip(covariances, factors, strict=True))
+    natural = [
+        *(reported(problem.covariance(k, L), c.reported) for k, (c, L) in pairs),
+        [*family.values()],
+    ]
+    natural = np.concatenate(natural).astype(float)
+    names = len(natural)
     natural_cov = np.zeros((q + names, q + names))
     # A variance of 0 is on its bound, where it has no standard error.
-    free = [np.full(b.r * (b.r + 1) // 2, b.sd is None) for b in problem.blocks]
-    free.append([isinstance(kind, str) for kind in parameters.values()])
-    unknown = np.flatnonzero(np.concatenate([problem.dropped, *free]))
+    free = [c.n_params > 0 for c in covariances for _ in c.reported]
+    free += [isinstance(kind, str) for kind in parameters.values()]
+    unknown = np.flatnonzero(np.concatenate([problem.dropped, free]))
     natural_cov[unknown] = natural_cov[:, unknown] = np.nan
     posterior = Posterior(
         beta=problem.rows.fixed()[1] / problem.n,
@@ -89,14 +106,10 @@ def perfect(problem, parameters):
         loglik=np.inf,
         columns=columns and (columns.start, np.zeros(columns.k), np.zeros((columns.k, 1))),
     )
-    factors = [np.eye(b.r) * (b.sd or 0.0) for b in problem.blocks]
     return EMResult(
         **_in_table_units(problem, factors, posterior),
-        # A Student t without scale is a point, whatever its df.
-        family={
-            name: 0.0 if name == "sigma" else 3.0 if isinstance(kind, str) else kind
-            for name, kind in parameters.items()
-        },
+        natural=natural,
+        family=family,
         coef_cov=natural_cov[:q, :q],
         natural_cov=natural_cov,
         mc_error=np.zeros(q + names),
@@ -139,11 +152,12 @@ def assemble(algorithm, last, posterior, history, trace, undetermined, stopped=F
         moving = q + int(np.argmax(undetermined))
     return EMResult(
         **_in_table_units(problem, theta.factors, posterior),
+        natural=space.natural(theta),
         family=space.family(theta.raw),
         coef_cov=natural_cov[:q, :q],
         natural_cov=natural_cov,
         mc_error=mc_error,
-        n_variance_parameters=int(space.free[space.p :].sum()),
+        n_variance_parameters=space.size - space.p,
         history=history,
         status=Status.STOPPED if stopped else status,
         moving=moving,
@@ -235,8 +249,8 @@ def _singular(space, theta):
     unit = space.problem.sigma_scale
     sigma = space.family(theta.raw).get("sigma", unit) / unit
     blocks = [
-        np.full(b.r * (b.r + 1) // 2, b.sd is None and is_singular(L, sigma))
-        for b, L in zip(space.problem.blocks, theta.factors, strict=True)
+        covariance.at_boundary(L, SINGULAR_SD * sigma)
+        for covariance, L in zip(space.covariances, theta.factors, strict=True)
     ]
     family = np.zeros(len(space.parameters), bool)
     family[:] = sigma <= MIN_SIGMA

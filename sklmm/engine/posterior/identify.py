@@ -1,11 +1,11 @@
 r"""Which SDs and correlations the design leaves undetermined, whatever the response.
 
-V = sum_i s_i D_i is linear in the entries s of the covariances, and in sigma^2, so the data tell s
-only where the D_i are linearly independent: where the matrix of tr D_i D_j is regular. That is
-asked of terms over one partition of the rows. There V is block diagonal, and with G_j = Z_j^T w Z_j
-of level j
+V is linear in the covariances and in sigma^2, so the data tell their parameters only where the
+changes D_i of V are linearly independent: where the matrix of tr D_i D_k is regular. That is asked
+of terms over one partition of the rows. There V is block diagonal, and with G_j = Z_j^T w Z_j of
+level j and the changes S_i of a covariance
 
-    tr D_ab D_cd = m_ab m_cd / 2 sum_j (G_ac G_bd + G_ad G_bc)_j,    m = 2 off the diagonal, else 1.
+    tr D_i D_k = sum_j tr G_j S_i G_j S_k.
 
 A column of slopes that is constant within the levels is what usually makes the D_i dependent.
 Several linear predictors share no row and have the same Z each: what holds of one holds of all.
@@ -36,10 +36,9 @@ def undetermined(space):
                 found[k] |= np.abs(A @ null[part, part] @ A.T) > SHARE * np.outer(size, size)
                 first += len(A)
     flags = []
-    for own in found:
-        sd = np.diag(own)
-        corr = own | sd[:, None] | sd
-        flags += d * [sd, corr[np.tril_indices(len(own), -1)]]
+    for b, own in zip(problem.blocks[::d], found, strict=True):
+        own = own | np.diag(own)[:, None] | np.diag(own)
+        flags += d * [np.array([own[entry] for entry in b.covariance.reported])]
     return np.concatenate([*flags, np.full(len(space.parameters), sigma)])
 
 
@@ -59,22 +58,23 @@ def _partitions(rows, blocks, d):
 def _null_vectors(problem, group, residual):
     """Changes of the covariances [R + 1, R + 1], sigma^2's last, that leave V as it is."""
     G, blocks = problem.rows.block_of(group), [problem.blocks[k] for k in group]
-    member = np.repeat(np.arange(len(blocks)), [b.r for b in blocks])
-    free = np.repeat([b.sd is None for b in blocks], [b.r for b in blocks])
-    a, b = np.nonzero(np.tril((member[:, None] == member) & free))
-    twice = 2.0 - (a == b)
-    gram = np.empty((len(a) + residual, len(a) + residual))
-    for i, (c, d) in enumerate(zip(a, b, strict=True)):
-        both = G[:, c, a] * G[:, d, b] + G[:, c, b] * G[:, d, a]
-        gram[i, : len(a)] = 0.5 * twice[i] * twice * both.sum(axis=0)
+    ends, changes = np.cumsum([0, *(b.r for b in blocks)]), []
+    for b, first in zip(blocks, ends[:-1], strict=True):
+        for own in b.covariance.directions():
+            changes.append(np.zeros((ends[-1], ends[-1])))
+            changes[-1][first : first + b.r, first : first + b.r] = own
+    each = [G @ S for S in changes]
+    gram = np.empty((len(each) + residual, len(each) + residual))
+    for i, one in enumerate(each):
+        gram[i, : len(each)] = [np.einsum("jab,jba->", one, other) for other in each]
     if residual:
-        gram[-1, :-1] = gram[:-1, -1] = twice * G.sum(axis=0)[a, b]
+        gram[-1, :-1] = gram[:-1, -1] = [np.einsum("jaa->", own) for own in each]
         gram[-1, -1] = problem.n
     scale = np.sqrt(np.diag(gram))
     scale = np.where(scale > 0, scale, 1.0)
     values, vectors = np.linalg.eigh(gram / np.outer(scale, scale))
     for vector in (vectors[:, values < NULL] / scale[:, None]).T:
-        null = np.zeros((len(member) + 1, len(member) + 1))
-        null[a, b] = null[b, a] = vector[: len(a)]
+        null = np.zeros((ends[-1] + 1, ends[-1] + 1))
+        null[:-1, :-1] = sum(x * S for x, S in zip(vector, changes, strict=False))
         null[-1, -1] = vector[-1] if residual else 0.0
         yield null / np.abs(null).max()

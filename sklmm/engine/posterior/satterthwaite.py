@@ -13,7 +13,7 @@ that of a maximum only in balanced data.
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from sklmm.covariances.unstructured import vech_indices
+from sklmm.engine.theta.space import slopes
 
 
 def satterthwaite(equations, covariance):
@@ -36,7 +36,7 @@ def satterthwaite(equations, covariance):
 
 
 def coefficient_slopes(equations):
-    """C [p, p] and its derivatives [m, p, p] in theta = (vech L_1, ..., vech L_K, log sigma).
+    """C [p, p] and its derivatives [m, p, p] in theta = (theta_1, ..., theta_K, log sigma).
 
     Without the last where sigma is pinned.
     """
@@ -46,12 +46,10 @@ def coefficient_slopes(equations):
     C = half.T @ half
     ZVX = cross.blocks((cross.F - equations.GHR) / equations.s2)
     out, random = [], np.zeros_like(S)
-    for L, z in zip(factors, ZVX, strict=True):
+    for L, D, z in zip(factors, slopes(cross.problem, factors), ZVX, strict=True):
         both = np.einsum("jap,jbq->abpq", z, z)
-        for a, b in zip(*vech_indices(len(L)), strict=True):
-            change = np.zeros_like(L)
-            change[a] = L[:, b]
-            out.append(np.einsum("ab,abpq->pq", change + change.T, both))
+        half = np.einsum("mab,abpq->mpq", D @ L.T, both)
+        out.extend(half + half.transpose(0, 2, 1))
         random += np.einsum("ab,abpq->pq", L @ L.T, both)
     if cross.problem.sigma is None:
         out.append(2 * (S - random))

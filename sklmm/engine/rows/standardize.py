@@ -12,8 +12,8 @@ norm.
 
 A is upper triangular, by Gram and Schmidt's procedure: a term whose coefficients may be correlated
 is the same model in any basis of its columns, b = A b', Sigma = A Sigma' A^T, and in this one a
-slope's origin, be it that of Unix seconds, is near its data. Of independent coefficients, which
-are a block each, A is the scale alone: there the origin is part of the model.
+slope's origin, be it that of Unix seconds, is near its data. Of independent coefficients A is the
+scale alone: there the origin is part of the model (`Covariance.basis`).
 """
 
 from dataclasses import dataclass, replace
@@ -35,11 +35,11 @@ ROUNDING = 4 * np.finfo(float).eps
 
 @dataclass(frozen=True)
 class BlockData:
-    """Number of levels, and of coefficients a level, and the pinned SD or None."""
+    """Number of levels, and of coefficients a level, and their `Covariance`."""
 
     n_levels: int
     r: int
-    sd: float | None
+    covariance: object
 
 
 @dataclass(frozen=True)
@@ -191,9 +191,9 @@ def _standard_blocks(design, weights, n, y_scale):
     for b in design.blocks:
         z, A = np.ones((len(weights), 1)), np.eye(1)
         if b.z is not None:
-            z, A = _orthogonal(b.z, weights, n)
-        sd = None if b.sd is None else b.sd / float(A[0, 0]) / y_scale
-        blocks.append(BlockData(b.n_levels, z.shape[1], sd))
+            z, A = _own_basis(b.z, weights, n, b.covariance.basis)
+        covariance = b.covariance.in_units(y_scale * np.diag(A))
+        blocks.append(BlockData(b.n_levels, z.shape[1], covariance))
         zs.append(z)
         bases.append(A)
     return tuple(blocks), tuple(zs), tuple(bases)
@@ -205,16 +205,19 @@ def _levels(design):
     return tuple(b.refs for b in blocks), tuple(b.n_levels for b in blocks)
 
 
-def _orthogonal(z, weights, n):
+def _own_basis(z, weights, n, basis):
     """z A [n_rows, r] with unit mean squares, unrelated over the rows, and A [r, r].
 
-    A column that depends on those before it is scaled only.
+    That is in "any" `basis`; where "scale" is all that may change A is diagonal, and else 1. A
+    column that depends on those before it is scaled only.
     """
+    if basis == "none":
+        return z, np.eye(z.shape[1])
     size = np.sqrt(weights @ z**2 / n)
     size = np.where(size > 0, size, 1.0)
     A = np.diag(1 / size)
     out = z / size
-    for a in range(1, len(A)):
+    for a in range(1, len(A) if basis == "any" else 1):
         rest, own = out[:, a].copy(), A[:, a].copy()
         # Twice, as one pass leaves rounding of the size of what it takes away.
         for _ in range(2):
@@ -315,7 +318,8 @@ def in_own_units(design, y, weights, *, fit_intercept, reml, sigma=None):
     kept = basis.any(axis=1)
     zs = tuple(np.ones((len(y), 1)) if b.z is None else b.z for b in design.blocks)
     blocks = tuple(
-        BlockData(b.n_levels, z.shape[1], b.sd) for b, z in zip(design.blocks, zs, strict=True)
+        BlockData(b.n_levels, z.shape[1], b.covariance)
+        for b, z in zip(design.blocks, zs, strict=True)
     )
     return Problem(
         rows=LocalRows(y, design.X[:, kept], weights, *_levels(design), zs),

@@ -22,7 +22,7 @@ tfd = tfp.distributions
 def variable_names(labels):
     """A Python identifier for each block's effects, unique."""
     names = []
-    for term, cnames in labels:
+    for term, cnames, _ in labels:
         name = re.sub(r"\W", "_", term)
         if any(n == name for n in names):
             name = re.sub(r"\W", "_", f"{term}_{cnames[0]}")

@@ -12,8 +12,6 @@ infinity, is phi = phi_0 t^2 where it falls and phi_0 / t^2 where it rises: ther
 
 import numpy as np
 
-from sklmm.covariances.unstructured import vech_indices
-
 #: A coefficient's unit, where that of the predictor is 1.
 COEFFICIENT = 2.0
 #: The least t of a parameter of the family, 1 at the point.
@@ -34,20 +32,17 @@ class Chart:
         self.limits = np.ones(space.size)
         self.limits[: space.p] = COEFFICIENT
         self.c, self.sd = np.ones(space.size), np.zeros(space.size, bool)
-        first = space.p
-        for size in sizes:
-            rows, columns = vech_indices(len(size))
-            part = slice(first, first + len(rows))
-            first = part.stop
-            c = size[rows]
+        blocks = zip(space.covariances, space.parts, sizes, space.split(flat).factors, strict=True)
+        for covariance, part, size, L in blocks:
+            c = covariance.in_params(L, size)
             falls = flat[part] * score[part] < 0
             self.c[part] = np.where(falls, np.maximum(c, np.abs(flat[part])), c)
-            self.sd[part] = rows == columns
-            squares = size**2 + np.bincount(rows, flat[part] ** 2, len(size))
-            self.limits[part] = np.where(self.sd[part], 1.0, np.sqrt(squares)[rows])
+            self.sd[part] = covariance.is_sd
+            limits = covariance.in_params(L, np.sqrt(size**2 + np.sum(L**2, axis=1)))
+            self.limits[part] = np.where(self.sd[part], 1.0, limits)
         self.edge = np.zeros(space.size, bool)
         kinds = [space.parameters[name] == "positive" for name in space.estimated]
-        self.edge[first:] = kinds
+        self.edge[space.size - len(kinds) :] = kinds
         self.sign = np.where(score < 0, 2.0, -2.0)
         self.t = flat.copy()
         self.t[self.sd] = np.arcsinh(flat[self.sd] / self.c[self.sd])

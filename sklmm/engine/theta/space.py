@@ -1,19 +1,18 @@
-"""theta = (beta, vech L_1, ..., vech L_K, raw phi): its layout, its bounds, and its natural units.
+"""theta = (beta, theta_1, ..., theta_K, raw phi): its layout, its bounds, and its natural units.
 
+theta_k are the parameters of the covariance of block k (`sklmm.covariances`), Sigma_k = L_k L_k^T.
 `raw` holds the family's estimated parameters on the whole line: log for positive ones, logit for
 those in (0, 1). Under REML beta is integrated out and is no part of theta; of a Gaussian model
 fitted by ML it is a function of the rest.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import block_diag
 from scipy.special import expit, logit
-
-from sklmm.covariances.unstructured import vech_indices
-from sklmm.result import natural
 
 CONSTRAINTS = {
     "positive": (np.exp, np.log),
@@ -63,31 +62,29 @@ class Space:
     @property
     def size(self):
         """Length of theta."""
-        sizes = [b.r * (b.r + 1) // 2 for b in self.problem.blocks]
-        return self.p + sum(sizes) + len(self.estimated)
+        return self.p + sum(c.n_params for c in self.covariances) + len(self.estimated)
 
     @property
-    def free(self):
-        """Which entries are estimated: not those of a pinned SD."""
-        parts = [np.full(b.r * (b.r + 1) // 2, b.sd is None) for b in self.problem.blocks]
-        ones = np.ones(len(self.estimated), bool)
-        return np.concatenate([np.ones(self.p, bool), *parts, ones])
+    def covariances(self):
+        """The `Covariance` of each block."""
+        return [b.covariance for b in self.problem.blocks]
+
+    @property
+    def parts(self):
+        """Places of each covariance's parameters in flat theta, slices."""
+        ends = self.p + np.cumsum([0, *(c.n_params for c in self.covariances)])
+        return [slice(*pair) for pair in pairwise(ends.tolist())]
 
     def join(self, theta):
         """Flat theta; under REML without the beta that an estimate shows."""
-        parts = [L[vech_indices(len(L))] for L in theta.factors]
+        parts = [c.params(L) for c, L in zip(self.covariances, theta.factors, strict=True)]
         return np.concatenate([theta.beta[: self.p], *parts, theta.raw])
 
     def split(self, flat):
         """The inverse of `join`."""
-        factors, first = [], self.p
-        for b in self.problem.blocks:
-            L = np.zeros((b.r, b.r))
-            rows, columns = vech_indices(b.r)
-            L[rows, columns] = flat[first : first + len(rows)]
-            factors.append(L)
-            first += len(rows)
-        return Theta(flat[: self.p], tuple(factors), flat[first:])
+        pairs = zip(self.covariances, self.parts, strict=True)
+        factors = tuple(covariance.factor(flat[part]) for covariance, part in pairs)
+        return Theta(flat[: self.p], factors, flat[self.size - len(self.estimated) :])
 
     def moved(self, theta, step):
         """Theta after a step [m]; the columns of L keep the signs that the step gives them."""
@@ -121,16 +118,18 @@ class Space:
 
     def natural(self, theta):
         """SDs, correlations and family parameters in the table's units."""
+        family = [*self.family(theta.raw).values()]
         covariances = [self.problem.covariance(k, L) for k, L in enumerate(theta.factors)]
-        return natural(covariances, list(self.family(theta.raw).values()))
+        pairs = zip(self.covariances, covariances, strict=True)
+        return np.concatenate([*(reported(S, c.reported) for c, S in pairs), np.array(family)])
 
     def jacobian(self, theta):
         """D natural / d theta [n_natural, size]."""
         problem, h = self.problem, 1e-6
-        blocks = [
-            slopes(problem.factor(k, L), problem.factor(k, np.eye(len(L))))
-            for k, L in enumerate(theta.factors)
-        ]
+        blocks = []
+        for k, (covariance, L) in enumerate(zip(self.covariances, theta.factors, strict=True)):
+            changes = problem.factor(k, np.eye(len(L))) @ covariance.slopes(L)
+            blocks.append(_reported_slopes(problem.factor(k, L), changes, covariance.reported))
         family = np.zeros((len(self.parameters), len(theta.raw)))
         for i, e in enumerate(h * np.eye(len(theta.raw))):
             up, down = (list(self.family(theta.raw + d).values()) for d in (e, -e))
@@ -143,21 +142,30 @@ def residual_sd(problem, theta):
     return float(np.exp(theta.raw[0])) if len(theta.raw) else problem.sigma
 
 
-def slopes(factor, basis):
-    """Derivatives of a covariance's SDs and correlations in vech L, for F = basis L: [m, m].
+def slopes(problem, factors):
+    """The derivatives [m_k, r, r] of each factor in its covariance's parameters."""
+    return [b.covariance.slopes(L) for b, L in zip(problem.blocks, factors, strict=True)]
+
+
+def reported(covariance, entries):
+    """SDs and correlations of the `entries` (i, j) of a covariance [r, r]."""
+    sd = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    safe = np.where(sd > 0, sd, 1.0)
+    corr = covariance / np.outer(safe, safe)
+    return np.array([sd[i] if i == j else corr[i, j] for i, j in entries])
+
+
+def _reported_slopes(factor, changes, entries):
+    """Their derivatives [n, m] along the changes [m, r, r] of a factor F, Sigma = F F^T.
 
     In closed form: at a slope's far origin a correlation differs from 1 in its last digits only.
     """
-    r = len(factor)
     sd = np.linalg.norm(factor, axis=1)
     safe = np.where(sd > 0, sd, 1.0)[:, None]
-    unit, pairs = factor / safe, np.tril_indices(r, -1)
-    columns = []
-    for a, b in zip(*vech_indices(r), strict=True):
-        change = basis[:, a] / safe[:, 0]
-        along = unit[:, b] * change
-        turned = -along[:, None] * unit
-        turned[:, b] += change
-        corr = turned @ unit.T
-        columns.append(np.concatenate([along * sd * (sd > 0), (corr + corr.T)[pairs]]))
-    return np.column_stack(columns)
+    unit, columns = factor / safe, []
+    for change in changes / safe:
+        along = np.einsum("ab,ab->a", unit, change)
+        corr = (change - along[:, None] * unit) @ unit.T
+        corr += corr.T
+        columns.append([(along * sd)[i] if i == j else corr[i, j] for i, j in entries])
+    return np.reshape(columns, (len(changes), len(entries))).T

@@ -1,0 +1,160 @@
+r"""What the covariance of a level's coefficients owes the engine, and how to add one.
+
+The r coefficients that a term gives a level are b ~ N(0, Sigma), and
+
+    Sigma = L L^T,    L = L(theta) [r, r],
+
+with a vector theta [m] of parameters on the whole real line. The engine knows a covariance by its
+factor L: effects are b = L u with u ~ N(0, I), so that Sigma may be singular, and an SD of 0 is an
+inner point where L has either sign.
+
+To add one, write a class in a file of its own with
+
+1. `n_params`, the number m;
+2. `factor`, L(theta), which need be no triangle;
+3. `fitted`, the maximum likelihood parameters of effects whose mean second moment is S, those of
+   the least log |Sigma| + tr(Sigma^-1 S): the M-step of EM, and what a start and the end of an
+   earlier fit become. It should take a singular S;
+
+and, where it applies,
+
+4. ``linear = False`` and `params`, the inverse of `factor`, where L is not linear in theta: all
+   derivatives are then differences (samplers expand L to first order, about each theta);
+5. `basis`, what may be done to the columns of z without leaving the covariance: nothing by default;
+6. `reported`, which SDs and correlations are its parameters: all of Sigma's by default;
+7. `is_sd`, which entries of theta are an SD's in the factor, near 0 of either sign.
+
+The rest follows by the chain rule: with G = dl / dSigma, symmetric, and D_m = dL / dtheta_m,
+
+    dl / dtheta_m = 2 <G L, D_m>,
+    d2l / dtheta_m dtheta_n = (what the change of G gives) + 2 <G, D_m D_n^T> + 2 <G L, D_mn>.
+"""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+
+#: Length of the differences that stand for derivatives of a factor which is not linear.
+STEP = 1e-6
+#: SD, in standard units, of every coefficient of a covariance that is raised from its boundary.
+TINY = 1e-6
+
+
+class Covariance(ABC):
+    """The covariance of r coefficients. A class states `r`, an attribute, and what is above."""
+
+    #: What leaves z's columns in the same family: "any" linear map, the "scale" of each, or "none".
+    basis = "none"
+    #: Whether L is linear in theta.
+    linear = True
+
+    @property
+    @abstractmethod
+    def n_params(self):
+        """Number m of parameters: 0 for a known covariance."""
+
+    @abstractmethod
+    def factor(self, params):
+        """L [r, r] of parameters [m]."""
+
+    @abstractmethod
+    def fitted(self, root):
+        """Maximum likelihood parameters [m] for effects of mean second moment root root^T [r, r].
+
+        root [r, k], k >= r, may be of a lower rank than r.
+        """
+
+    def params(self, L):
+        """Parameters [m] of a factor: the inverse of `factor`."""
+        D = self.slopes(L).reshape(self.n_params, -1)
+        return np.linalg.lstsq(D.T, L.ravel(), rcond=None)[0]
+
+    @property
+    def is_sd(self):
+        """Which parameters are SDs of either sign, bool [m]: all, unless a class says otherwise."""
+        return np.ones(self.n_params, bool)
+
+    @property
+    def reported(self):
+        """Entries (i, j) of Sigma, i >= j, that are reported: (i, i) an SD, others correlations."""
+        sds = [(i, i) for i in range(self.r)]
+        return (*sds, *((i, j) for i in range(self.r) for j in range(i)))
+
+    def in_units(self, sizes):
+        """The covariance of coefficients that are measured in units `sizes` [r]."""
+        return self
+
+    def nearest(self, root):
+        """The factor [r, r] that is nearest to one of root root^T, as `fitted` has it."""
+        return self.factor(self.fitted(root))
+
+    def oriented(self, L):
+        """A factor of the same Sigma with no negative diagonal, where the covariance has one."""
+        return L
+
+    def slopes(self, L):
+        """D_m = dL / dtheta_m [m, r, r], at L."""
+        if self.linear:
+            changes = [self.factor(e) for e in np.eye(self.n_params)]
+        else:
+            params = self.params(L)
+            ends = [(self.factor(params + e), self.factor(params - e)) for e in self._steps()]
+            changes = [(up - down) / (2 * STEP) for up, down in ends]
+        return np.reshape(changes, (self.n_params, self.r, self.r))
+
+    def _steps(self):
+        return STEP * np.eye(self.n_params)
+
+    def score(self, L, G):
+        """dl / dtheta [m] from G = dl / dSigma [r, r]."""
+        return 2 * np.einsum("ab,mab->m", G @ L, self.slopes(L))
+
+    def curvature(self, L, G):
+        """The part of d2l / dtheta2 [m, m] that is due to the curvature of Sigma in theta."""
+        D = self.slopes(L)
+        out = 2 * np.einsum("mab,ac,ncb->mn", D, G, D, optimize=True)
+        if not self.linear:
+            params, away = self.params(L), 2 * G @ L
+            for n, e in enumerate(STEP * np.eye(self.n_params)):
+                up, down = (self.slopes(self.factor(params + s * e)) for s in (1, -1))
+                out[:, n] += np.einsum("ab,mab->m", away, up - down) / (2 * STEP)
+            out = (out + out.T) / 2
+        return out
+
+    def in_params(self, L, lengths):
+        """Change of each parameter [m] that changes no coefficient's row of L by more than lengths.
+
+        lengths [r].
+        """
+        sizes = np.linalg.norm(self.slopes(L), axis=2)
+        safe = np.where(sizes > 0, sizes, 1.0)
+        return np.where(sizes > 0, lengths / safe, np.inf).min(axis=1, initial=np.inf)
+
+    def directions(self):
+        """Changes of Sigma [m, r, r] that the parameters make, about an identity."""
+        L = self.nearest(np.eye(self.r))
+        half = self.slopes(L) @ L.T
+        return half + half.transpose(0, 2, 1)
+
+    def at_boundary(self, L, least):
+        """Which reported values have no inner estimate, as an SD of Sigma's is below `least`."""
+        singular = self.n_params > 0 and np.linalg.svd(L, compute_uv=False).min() < least
+        return np.full(len(self.reported), singular)
+
+    def leave_boundary(self, L, G, least, size, gain):
+        """A factor with SDs raised from below `least` to `size`, or None.
+
+        Raised are directions in which l rises by more than `gain` times the variance.
+        """
+        vectors, sizes, _ = np.linalg.svd(L)
+        null = vectors[:, sizes < least]
+        if not self.n_params or not null.shape[1]:
+            return None
+        values, turned = np.linalg.eigh(null.T @ G @ null)
+        up = (null @ turned)[:, values > gain]
+        if not up.shape[1]:
+            return None
+        new = self.nearest(np.column_stack([L, size * up, TINY * np.eye(self.r)]))
+        # What a covariance of few parameters makes of it may lower l.
+        rise = np.sum(G * (new @ new.T - L @ L.T - TINY**2 * np.eye(self.r)))
+        return new if rise > 0 else None
