@@ -4,7 +4,6 @@ import numpy as np
 from scipy.special import logit
 from scipy.stats import norm
 from sklearn.base import ClassifierMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import assert_all_finite, check_is_fitted, column_or_1d
@@ -250,40 +249,6 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
         """
         second = self.predict_proba(X, include_random)[:, 1]
         return norm.ppf(second) if self._fitted.family.link == "probit" else logit(second)
-
-    @nan_where_missing
-    def sample_y(self, X, n_samples=1, random_state=None):
-        """Draw labels from the posterior predictive distribution.
-
-        Parameters
-        ----------
-        X : DataFrame, array-like or sparse matrix of shape (n_rows, n_columns)
-        n_samples : int, default=1
-        random_state : int, RandomState or None
-
-        Returns
-        -------
-        ndarray of shape (n_rows, n_samples)
-            Coefficients and effects are drawn once a sample, so rows of one level share its effect.
-
-        Raises
-        ------
-        ValueError, TypeError
-            Naming a column that is missing or not as in the fit, and the remedy.
-
-        Examples
-        --------
-        >>> from sklmm import MixedEffectsClassifier
-        >>> from sklmm.datasets import load_wine
-        >>> X, y = load_wine(return_X_y=True, as_frame=True)
-        >>> model = MixedEffectsClassifier(
-        ...     ["judge"], fixed_effects="~ temp", e_step="laplace", random_state=0
-        ... ).fit(X, y > 3)
-        >>> model.sample_y(X[:2], n_samples=5, random_state=0).shape
-        (2, 5)
-        """
-        codes = self._sample(X, n_samples, check_random_state(random_state), self._fitted.family)
-        return self._fitted.classes[codes.astype(int)]
 
     @score_where_known
     def score(self, X, y, sample_weight=None):

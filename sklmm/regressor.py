@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 from sklearn.base import RegressorMixin
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import _check_y
 
@@ -228,39 +227,6 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
         rng = np.random.default_rng(0)
         return mean, np.sqrt(prediction.predict_variance(design, result, family, include, rng))
 
-    @nan_where_missing
-    def sample_y(self, X, n_samples=1, random_state=None):
-        """Draw responses from the posterior predictive distribution.
-
-        Parameters
-        ----------
-        X : DataFrame, array-like or sparse matrix of shape (n_rows, n_columns)
-        n_samples : int, default=1
-        random_state : int, RandomState or None
-
-        Returns
-        -------
-        ndarray of shape (n_rows, n_samples)
-            Coefficients and effects are drawn once a sample, so rows of one level share its effect.
-
-        Raises
-        ------
-        ValueError, TypeError
-            Naming a column that is missing or not as in the fit, and the remedy.
-
-        Examples
-        --------
-        >>> from sklmm import MixedEffectsRegressor
-        >>> from sklmm.datasets import load_sleepstudy
-        >>> X, y = load_sleepstudy(return_X_y=True, as_frame=True)
-        >>> model = MixedEffectsRegressor(["(1 + Days | Subject)"]).fit(X, y)
-        >>> draws = model.sample_y(X, n_samples=1000, random_state=0)
-        >>> draws.shape
-        (180, 1000)
-        """
-        rng = check_random_state(random_state)
-        return self._sample(X, n_samples, rng, self._response_family())
-
     def _check_target(self, y):
         ordered = as_ordered(y)
         if ordered is not None and not _increase(ordered.categories):
@@ -356,6 +322,3 @@ class _Ratings:
 
     def variance(self, eta, params):
         return self.family.variance(eta, params, self.ratings)
-
-    def sample(self, eta, params, rng):
-        return self.ratings[self.family.sample(eta, params, rng).astype(int)]

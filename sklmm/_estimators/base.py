@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sklmm._estimators.input import informative, response_name, restoring
-from sklmm._estimators.new_rows import NewRows, unseen_levels
+from sklmm._estimators.new_rows import NewRows, nan_where_missing, unseen_levels
 from sklmm._estimators.progress import Watch
 from sklmm._estimators.reports import Reports
 from sklmm._estimators.warnings import warn_of_fit, warn_of_update
@@ -283,6 +283,47 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, NewRows):
         warn_of_update(result)
         return self
 
+    @nan_where_missing
+    def sample_y(self, X, n_samples=1, random_state=None):
+        """Draw responses from the posterior predictive distribution.
+
+        Parameters
+        ----------
+        X : DataFrame, array-like or sparse matrix of shape (n_rows, n_columns)
+        n_samples : int, default=1
+        random_state : int, RandomState or None
+
+        Returns
+        -------
+        ndarray of shape (n_rows, n_samples)
+            Numbers, or labels of a classifier. Coefficients and effects are drawn once a sample, so
+            rows of one level share its effect.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming a column that is missing or not as in the fit, and the remedy.
+
+        Examples
+        --------
+        >>> from sklmm import MixedEffectsRegressor
+        >>> from sklmm.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+        >>> model = MixedEffectsRegressor(["(1 + Days | Subject)"]).fit(X, y)
+        >>> draws = model.sample_y(X, n_samples=1000, random_state=0)
+        >>> draws.shape
+        (180, 1000)
+        """
+        table, design, _ = self._new_design(X)
+        seed = check_random_state(random_state).randint(2**31 - 1, size=4)
+        rng = np.random.default_rng(seed)
+        unseen = [unseen_levels(table, term, refs) for term, refs in self._refs_by_term(design)]
+        model = self._fitted
+        drawn = prediction.sample(
+            design, unseen, self.result_, model.family, n_samples, rng, model.n_predictors
+        )
+        return drawn if model.classes is None else model.classes[drawn.astype(int)]
+
     def _check_updatable(self, design):
         if not design.blocks:
             raise ValueError(
@@ -349,11 +390,3 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, NewRows):
 
     def _stops_by_rule(self):
         return self.m_step == "auto"
-
-    def _sample(self, X, n_samples, random_state, family):
-        rng = np.random.default_rng(random_state.randint(2**31 - 1, size=4))
-        table, design, _ = self._new_design(X)
-        unseen = [unseen_levels(table, term, refs) for term, refs in self._refs_by_term(design)]
-        return prediction.sample(
-            design, unseen, self.result_, family, n_samples, rng, self._fitted.n_predictors
-        )

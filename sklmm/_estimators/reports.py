@@ -229,7 +229,7 @@ class Reports:
             intervals.check_draws(response, n_resamples)
             rng = check_random_state(random_state)
             found = self._bootstrapped(design, response, level, n_resamples, n_jobs, rng)[:, places]
-        return intervals.table([labels.names[i] for i in places], *found)
+        return tables.interval_table([labels.names[i] for i in places], *found)
 
     def _profiled(self, design, response, places, level, n_jobs):
         """(lower, upper) of the parameters at some places."""

@@ -1,6 +1,5 @@
 """What a fitted model keeps of its rows: numbers that tell whether given rows are the same ones."""
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -36,7 +35,7 @@ class Fingerprint(NamedTuple):
             if value != self.data[what]:
                 raise ValueError(f"{what}: it must be that of the fit, and it is another.")
         signs = _signs(response, hashes)
-        sizes = joint_sums(_absolute(design), np.abs(signs))
+        sizes = joint_sums(design, signs, abs)
         if not (np.abs(joint_sums(design, signs) - self.sums) <= ROUNDING * sizes).all():
             raise ValueError(
                 "X: each row must be that of the fit for its y: the rows of X and y are in "
@@ -76,20 +75,21 @@ def _total(hashes, times=None):
     return int(np.sum(hashes if times is None else hashes * times))
 
 
-def joint_sums(design, signs):
+def joint_sums(design, signs, of=lambda values: values):
     """Sums [k] over the rows that tell which y stands beside which columns and levels.
 
     A number in [-1, 1), the hash of y, times the weight is summed over all rows, alone and times
     each column of the fixed part and the offset; over the rows of each level, alone or times each
     slope, and there the sums' squares are added up. The order of the whole rows is no matter, nor
     are the levels' names and order, which an update changes; a row of weight 2 counts as two rows.
-    `signs` [n_rows] are those numbers times the weights.
+    `signs` [n_rows] are those numbers times the weights, and `of` is applied to all values.
     """
-    parts = [[signs.sum()], signs @ design.X]
-    parts += [] if design.offset is None else [[signs @ design.offset]]
-    parts += [] if design.sparse is None else [signs @ design.sparse]
+    signs = of(signs)
+    parts = [[signs.sum()], signs @ of(design.X)]
+    parts += [] if design.offset is None else [[signs @ of(design.offset)]]
+    parts += [] if design.sparse is None else [signs @ of(design.sparse)]
     for block in design.blocks:
-        columns = [signs] if block.z is None else (block.z * signs[:, None]).T
+        columns = [signs] if block.z is None else (of(block.z) * signs[:, None]).T
         sums = [np.bincount(block.refs, column, block.n_levels) for column in columns]
         parts.append([level_sums @ level_sums for level_sums in sums])
     return np.concatenate(parts)
@@ -97,15 +97,3 @@ def joint_sums(design, signs):
 
 def _signs(response, hashes):
     return hashes.view(np.int64) * (response.weights * 2.0**-63)
-
-
-def _absolute(design):
-    """The design of the columns' absolute values."""
-    blocks = [replace(b, z=None if b.z is None else np.abs(b.z)) for b in design.blocks]
-    return replace(
-        design,
-        X=abs(design.X),
-        blocks=tuple(blocks),
-        offset=None if design.offset is None else np.abs(design.offset),
-        sparse=None if design.sparse is None else abs(design.sparse),
-    )

@@ -9,17 +9,11 @@ from dataclasses import replace
 from numbers import Integral
 
 import numpy as np
-import pandas as pd
 from joblib import Parallel, delayed
 from scipy.stats import norm
 
 from sklmm._fitted.prediction import linear_predictor, response_draws
 from sklmm.result import covariance_root
-
-
-def table(names, lower, upper):
-    """DataFrame with the columns lower and upper, one row a parameter."""
-    return pd.DataFrame({"lower": lower, "upper": upper}, index=pd.Index(names, name="parameter"))
 
 
 def chosen(names, parm):

@@ -17,44 +17,25 @@ from sklmm.families import Family
 
 @dataclass(frozen=True)
 class FittedModel(PlainState):
-    """What an estimator keeps of a fit beside the estimates, an `EMResult`.
-
-    Attributes
-    ----------
-    spec : DesignSpec
-        It makes the design of a new table.
-    labels : Labels
-    family : Family
-        A copy, which the estimator's parameter does not reach.
-    classes : ndarray [K] or None
-        Classes in the order of the model's codes.
-    n_predictors : int
-        Linear predictors a row.
-    spread : Spread or None
-    fingerprint : Fingerprint
-        It recognises the rows of the fit.
-    response_name : str
-    from_frame : bool
-        Whether the table was a DataFrame, or was made one.
-    by_name : bool
-        Whether new tables are read by the names of the columns that the model uses.
-    n_missing : int
-        Rows with missing values that were left out.
-    approximation : str or None
-        What the E-step approximates the likelihood by.
-    """
+    """What an estimator keeps of a fit beside the estimates, an `EMResult`."""
 
     spec: DesignSpec
     labels: Labels
+    #: A copy, which the estimator's parameter does not reach.
     family: Family
+    #: In the order of the model's codes, or None.
     classes: np.ndarray | None
     n_predictors: int
     spread: Spread | None
     fingerprint: Fingerprint
     response_name: str
+    #: Whether the table was a DataFrame, or was made one.
     from_frame: bool
+    #: Whether new tables are read by the names of the columns that the model uses.
     by_name: bool
+    #: Rows with missing values that were left out.
     n_missing: int
+    #: How the E-step approximates the likelihood, if it does.
     approximation: str | None
 
     @classmethod

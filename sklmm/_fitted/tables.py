@@ -206,7 +206,12 @@ def wald_intervals(labels, result, level):
     with np.errstate(divide="ignore", invalid="ignore"):
         z, width = np.arctanh(r), half[corr] / (1 - r**2)
         lower[corr], upper[corr] = np.tanh(z - width), np.tanh(z + width)
-    return pd.DataFrame({"lower": lower, "upper": upper}, index=estimate.index.rename("parameter"))
+    return interval_table(estimate.index, lower, upper)
+
+
+def interval_table(names, lower, upper):
+    """DataFrame with the columns lower and upper, one row a parameter."""
+    return pd.DataFrame({"lower": lower, "upper": upper}, index=pd.Index(names, name="parameter"))
 
 
 def cutpoints(result):
