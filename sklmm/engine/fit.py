@@ -1,7 +1,7 @@
 """The engine's entry: what the estimators call, and nothing else of the engine."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -59,7 +59,7 @@ def run(design, response, settings, watch=None):
     problem = _problem(design, response, settings)
     if problem.perfect and response.family.sigma is None:
         return perfect(problem, response.parameters)
-    with telling(getattr(watch, "compiling", None)), _on(settings.device, step):
+    with _tensorflow(settings.device, step, watch):
         try:
             algorithm = _ALGORITHMS[type(step)](problem, response, settings)
             return fit(
@@ -111,7 +111,7 @@ def _reml(problem, response, settings):
     n_draws, n_columns = EXACT_ROOT, 0 if problem.columns is None else problem.columns.k
     if not isinstance(step, Exact) or problem.p + problem.n_effects > EXACT_ROOT:
         n_draws = gaussian_draws(problem.n_effects + n_columns)
-    start = warm_gaussian(problem, settings.start)
+    start = settings.start and warm_gaussian(problem, settings.start)
     return Reml(problem, step, tol, seed, n_draws, start, settings.dof)
 
 
@@ -121,7 +121,7 @@ def _laplace(problem, response, settings):
     latent = _latent(problem, response, settings.e_step)
     tol = DETERMINISTIC_TOL if problem.blocks else GLM_TOL
     tol = tol if settings.tol is None else settings.tol
-    start, n_draws = warm_theta(latent, settings.start), _kept(problem, response)
+    start, n_draws = settings.start and warm_theta(latent, settings.start), _kept(problem, response)
     return LaplaceAlgorithm(latent, tol, settings.seed, n_draws, start, settings.e_step.n_probes)
 
 
@@ -133,7 +133,7 @@ def _mcem(problem, response, settings):
 
     sampler = {HMC: HMCSampler, NUTS: NUTSSampler}[type(settings.e_step)](settings.e_step)
     tol = MONTE_CARLO_TOL if settings.tol is None else settings.tol
-    start, n_draws = warm_theta(latent, settings.start), _kept(problem, response)
+    start, n_draws = settings.start and warm_theta(latent, settings.start), _kept(problem, response)
     return MonteCarlo(latent, sampler, tol, settings.seed, n_draws, start)
 
 
@@ -207,14 +207,21 @@ def graph(labels, result):
     return tfp_graph.graph(labels, result)
 
 
-def _on(device, step):
-    """The context in which TensorFlow runs on a device; steps without it have none."""
-    if device is None or isinstance(step, Exact | ConjugateGradient):
-        return nullcontext()
-    require_tensorflow(f"device={device!r}")
-    from sklmm.engine.runtime.tensorflow import check_device, tf
+@contextmanager
+def _tensorflow(device, step, watch):
+    """The context of steps that compile: `watch` is told, and a device may be asked for."""
+    if isinstance(step, Exact | ConjugateGradient):
+        yield
+        return
+    with telling(getattr(watch, "compiling", None)):
+        if device is None:
+            yield
+            return
+        require_tensorflow(f"device={device!r}")
+        from sklmm.engine.runtime.tensorflow import check_device, tf
 
-    return tf.device(check_device(device))
+        with tf.device(check_device(device)):
+            yield
 
 
 def _check_tensorflow(latent, family, e_step):

@@ -8,7 +8,7 @@ from sklmm.engine.theta.space import CONSTRAINTS, Theta
 
 def warm_gaussian(problem, start):
     """Theta from a previous fit's result, off the boundary, or None; pins stay pinned."""
-    if start is None or not start.sigma > 0 or len(start.covariances) != len(problem.blocks):
+    if not start.sigma > 0 or len(start.covariances) != len(problem.blocks):
         return None
     sigma = start.sigma / problem.sigma_scale if problem.sigma is None else problem.sigma
     raw = np.array([np.log(sigma)] if problem.sigma is None else [])
@@ -18,7 +18,7 @@ def warm_gaussian(problem, start):
 def warm_theta(latent, start):
     """(Theta, mode) from a previous fit of the same shape, or None."""
     problem, space = latent.full, latent.space
-    if start is None or len(start.covariances) != len(problem.blocks):
+    if len(start.covariances) != len(problem.blocks):
         return None
     if list(start.family) != list(space.parameters) or len(start.coef) != len(problem.basis):
         return None
