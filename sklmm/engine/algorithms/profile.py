@@ -15,9 +15,8 @@ coefficient b^T beta the other ones are least squares', which leaves a problem i
 import numpy as np
 from scipy.optimize import brentq, minimize
 
-from sklmm.engine.algorithms.m_step import MIN_SIGMA, gradient, is_singular
 from sklmm.engine.posterior.satterthwaite import coefficient_slopes
-from sklmm.engine.theta.space import residual_sd
+from sklmm.engine.theta.space import MIN_SIGMA, is_singular, residual_sd
 
 #: Steps outwards, in units of the Wald interval's half width, at which a limit is looked for.
 OUTWARDS = (1.0, 1.5, 2.5, 4.0, 7.0, 12.0, 25.0, 60.0)
@@ -207,4 +206,4 @@ def _loss(profile, z):
         seen = profile.algorithm.look(theta)
     except np.linalg.LinAlgError:
         return WORST, np.zeros_like(z), None
-    return -seen.loglik, -gradient(profile.space, theta, seen) @ profile.root, seen
+    return -seen.loglik, -seen.gradient @ profile.root, seen

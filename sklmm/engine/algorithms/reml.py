@@ -15,17 +15,21 @@ from typing import NamedTuple
 import numpy as np
 
 from sklmm.engine.algorithms.loop import Iteration, joint_loss
-from sklmm.engine.algorithms.m_step import em_step, gradient, leave_boundary, move, newton_step
 from sklmm.engine.algorithms.reml_cg import Probed
 from sklmm.engine.algorithms.start_moments import moment_start
 from sklmm.engine.equations.crossproducts import CrossProducts
 from sklmm.engine.equations.elimination import Dense
-from sklmm.engine.equations.henderson import Solution
-from sklmm.engine.equations.score import evaluate
-from sklmm.engine.linalg.newton import by_differences, inverse
+from sklmm.engine.equations.henderson import Solution, evaluate
+from sklmm.engine.linalg.newton import ascent, by_differences, inverse
 from sklmm.engine.posterior.from_equations import posterior_from_equations
 from sklmm.engine.posterior.satterthwaite import satterthwaite
-from sklmm.engine.theta.space import Space, residual_sd
+from sklmm.engine.theta.space import (
+    MIN_RAW,
+    RAISED_SD,
+    SINGULAR_SD,
+    Space,
+    residual_sd,
+)
 from sklmm.steps import Exact
 
 N_EM_STEPS = 2
@@ -38,6 +42,12 @@ MIN_GAIN = 1e-9
 FIRST_DAMPING = 0.05
 DAMPING_FACTOR = 4
 NO_DAMPING = 0.01
+#: Share of the largest information up to which a direction has none (residual and group variance
+#: confounded), and the longest step, in an entry of theta.
+FLAT = 1e-9
+MAX_STEP = 1.0
+#: Slope of the log-likelihood in a variance of 0, a level, that raises it.
+LEAST_GAIN = 1e-6
 #: Steps to singular equations that are taken back, at most.
 MOST_RETREATS = 8
 
@@ -89,27 +99,22 @@ class Reml:
                 seen, damping = best, max(DAMPING_FACTOR * damping, FIRST_DAMPING)
             else:
                 best, damping = seen, damping / DAMPING_FACTOR if damping > NO_DAMPING else 0.0
-            step = newton_step(space, seen.theta, seen, damping)
-            raised = None
-            if step.decrement < self.tol:
-                raised = leave_boundary(self.problem, seen.theta, seen)
+            step, length = newton_step(seen, damping)
+            raised = leave_boundary(self.problem, seen) if length < self.tol else None
+            far = np.abs(step).max(initial=0.0) > FAR and damping == 0
             if raised is not None:
                 self.theta = raised
-            elif (
-                iteration <= N_EM_STEPS
-                and np.abs(step.delta).max(initial=0.0) > FAR
-                and damping == 0
-            ):
-                self.theta = em_step(self.problem, seen.theta, seen)
+            elif iteration <= N_EM_STEPS and far:
+                self.theta = em_step(self.problem, seen)
             else:
-                self.theta = move(space, seen.theta, step.delta)
-            covariance = inverse(step.information)
+                self.theta = move(space, seen.theta, step)
+            covariance = inverse(seen.observed)
             yield Iteration(
                 theta=seen.theta._replace(beta=seen.beta),
                 loss=joint_loss(self.problem, seen.theta.factors, -seen.joint),
                 loglik=np.nan if seen.loglik is None else seen.loglik,
-                decrement=step.decrement,
-                done=step.decrement < self.tol and raised is None,
+                decrement=length,
+                done=length < self.tol and raised is None,
                 estimate=self.theta._replace(beta=seen.beta),
                 covariance=space.with_beta(covariance),
                 spread=_probes_spread(seen, covariance),
@@ -124,16 +129,13 @@ class Reml:
         """The equations at theta, solved as accurately as the solver is asked to."""
         return self.solver.equations(theta, self.seen)
 
-    def gradient(self, theta):
-        """dl / dtheta [m]."""
-        return gradient(self.space, theta, self.look(theta, self.seen))
-
     def covariance(self, theta):
         """The covariance [m, m] of theta by the observed information, differences of gradients."""
-        information = by_differences(
-            lambda delta: self.gradient(self.space.moved(theta, delta)), self.space.size
-        )
-        return inverse(information)
+
+        def gradient(delta):
+            return self.look(self.space.moved(theta, delta), self.seen).gradient
+
+        return inverse(by_differences(gradient, self.space.size))
 
     def posterior(self, last):
         """`Posterior` at the estimate of an iteration."""
@@ -159,3 +161,54 @@ def _probes_spread(seen, covariance):
     # d theta = M^-1 dg, and beta follows theta.
     path = np.concatenate([seen.sensitivity, np.eye(len(covariance))]) @ covariance
     return path @ (np.cov(seen.noise.T) / len(seen.noise)) @ path.T
+
+
+def newton_step(seen, damping=0.0):
+    """Newton's step [m] from an `Evaluation`, and its length in standard errors.
+
+    By absolute eigenvalues, so that it climbs from a saddle too; a sigma that falls at its bound is
+    left alone.
+    """
+    step, free = np.zeros(len(seen.gradient)), np.ones(len(seen.gradient), bool)
+    if (seen.theta.raw <= MIN_RAW).any() and seen.score_sigma < 0:
+        free[-1] = False
+    both = np.ix_(free, free)
+    own, length = ascent(seen.observed[both], seen.gradient[free], damping, FLAT)
+    step[free] = own * min(1.0, MAX_STEP / max(np.abs(own).max(initial=0.0), 1e-300))
+    return step, length
+
+
+def move(space, theta, step):
+    """Theta after a step; the diagonals of factors stay nonnegative."""
+    moved = space.moved(theta, step)
+    factors = [c.oriented(L) for c, L in zip(space.covariances, moved.factors, strict=True)]
+    return moved._replace(factors=tuple(factors), raw=np.maximum(moved.raw, MIN_RAW))
+
+
+def em_step(problem, seen):
+    """EM step: by Sigma_k + (2 / J_k) Sigma_k G_k Sigma_k, and to sigma^2 (1 + g / n)."""
+    factors, theta = [], seen.theta
+    for block, L, G in zip(problem.blocks, theta.factors, seen.score, strict=True):
+        inner = np.eye(block.r) + 2 / block.n_levels * (L.T @ G @ L)
+        values, vectors = np.linalg.eigh(inner)
+        inner = (vectors * np.maximum(values, 0.01)) @ vectors.T
+        factors.append(block.covariance.nearest(L @ np.linalg.cholesky(inner)))
+    raw = theta.raw + 0.5 * np.log(max(1 + seen.score_sigma / problem.n, 0.01))
+    return theta._replace(factors=tuple(factors), raw=np.maximum(raw, MIN_RAW))
+
+
+def leave_boundary(problem, seen):
+    """Theta with a variance raised from 0 where the log-likelihood rises with it, else None.
+
+    At L = 0 the gradient in L vanishes whatever the sign of G, so Newton would stop at a saddle.
+    """
+    theta, sigma, factors = seen.theta, residual_sd(problem, seen.theta), []
+    for block, L, G in zip(problem.blocks, theta.factors, seen.score, strict=True):
+        gain = LEAST_GAIN * block.n_levels
+        factors.append(
+            block.covariance.leave_boundary(L, G, SINGULAR_SD * sigma, RAISED_SD * sigma, gain)
+        )
+    if all(new is None for new in factors):
+        return None
+    pairs = zip(factors, theta.factors, strict=True)
+    return theta._replace(factors=tuple(L if new is None else new for new, L in pairs))

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from sklmm.engine.algorithms.m_step import RAISED_SD
-from sklmm.engine.theta.space import CONSTRAINTS, Theta
+from sklmm.engine.theta.space import CONSTRAINTS, RAISED_SD, Theta
 
 
 def warm_gaussian(problem, start):

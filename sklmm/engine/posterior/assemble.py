@@ -4,8 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sklmm.engine.algorithms.m_step import MIN_SIGMA, SINGULAR_SD
-from sklmm.engine.theta.space import reported
+from sklmm.engine.theta.space import MIN_SIGMA, SINGULAR_SD, reported
 from sklmm.result import EMResult, Status
 
 MAX_TRACE = 512

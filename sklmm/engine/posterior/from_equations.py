@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from sklmm.engine.equations.score import loglik
+from sklmm.engine.equations.henderson import loglik
 from sklmm.engine.linalg.blocks import rescaled
 from sklmm.engine.posterior.assemble import Posterior
 from sklmm.result import own_sds

@@ -22,6 +22,13 @@ CONSTRAINTS = {
 #: A log or logit beyond this is at the edge of its range, a dispersion of 0 or a shape of infinity:
 #: float64 has no digits of y that would tell.
 MAX_RAW = 36.0
+#: The least residual SD of a Gaussian model in standard units, and its logarithm.
+MIN_SIGMA = 1e-5
+MIN_RAW = np.log(MIN_SIGMA)
+#: SDs of effects, as shares of the residual one: that below which a covariance is on its boundary,
+#: and one that leaves it.
+SINGULAR_SD = 1e-4
+RAISED_SD = 0.05
 
 
 class Theta(NamedTuple):
@@ -140,6 +147,11 @@ class Space:
 def residual_sd(problem, theta):
     """The residual SD of a Gaussian model at theta, in standard units."""
     return float(np.exp(theta.raw[0])) if len(theta.raw) else problem.sigma
+
+
+def is_singular(block, factor, sigma):
+    """Whether a block's covariance is on its boundary: an SD at 0 or a correlation at +-1."""
+    return block.covariance.at_boundary(factor, SINGULAR_SD * sigma).any()
 
 
 def slopes(problem, factors):
