@@ -17,7 +17,7 @@ import pytest
 from sklmm import MixedEffectsEncoder, MixedEffectsRegressor
 from sklmm.design import DesignSpec, RandomEffect
 
-GUIDE = Path(__file__).parents[1] / "docs/guide/prediction.md"
+GUIDE = Path(__file__).parents[2] / "docs/guide/prediction.md"
 N = 40
 CODES = np.random.default_rng(5).permutation(np.arange(N) % 4)
 X1 = np.random.default_rng(6).normal(size=N)
