@@ -7,7 +7,7 @@ from scipy.stats import norm
 
 from sklmm import HMC, MixedEffectsRegressor
 from sklmm.datasets import make_crossed
-from sklmm.engine.likelihood import Likelihood
+from sklmm.engine.likelihood.likelihood import Likelihood
 from tests.published import DATA
 
 TERMS = ["students", "instructors", "departments"]

@@ -13,7 +13,7 @@ from sklmm.engine.algorithms.profile import Profile
 from sklmm.engine.algorithms.reml import Reml
 from sklmm.engine.algorithms.start_warm import warm_gaussian, warm_theta
 from sklmm.engine.algorithms.update import update
-from sklmm.engine.pointwise import log_densities
+from sklmm.engine.likelihood.pointwise import log_densities
 from sklmm.engine.posterior.assemble import perfect
 from sklmm.engine.rows.collinearity import combination
 from sklmm.engine.rows.local import LocalRows
@@ -146,7 +146,7 @@ def _kept(problem, response):
 def _latent(problem, response, e_step):
     """The latent part of a model of any family, for Laplace's approximation or for a sampler."""
     from sklmm.engine.latent.mode import Latent
-    from sklmm.engine.likelihood import Likelihood
+    from sklmm.engine.likelihood.likelihood import Likelihood
 
     parameters = {
         name: kind / problem.y_scale if name == "sigma" and not isinstance(kind, str) else kind

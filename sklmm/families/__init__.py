@@ -1,11 +1,18 @@
 """Response families: the distribution of y given the linear predictor."""
 
-from sklmm.families.base import Family, Response
-from sklmm.families.classes import Bernoulli, Binomial, Categorical, Ordinal
-from sklmm.families.continuous import Beta, Gamma, Gaussian, StudentT
-from sklmm.families.counts import NegativeBinomial, Poisson
+from sklmm.families.base import Family
+from sklmm.families.beta import Beta
+from sklmm.families.binomial import Bernoulli, Binomial
+from sklmm.families.categorical import Categorical
 from sklmm.families.custom import CustomFamily
+from sklmm.families.gamma import Gamma
+from sklmm.families.gaussian import Gaussian
+from sklmm.families.negative_binomial import NegativeBinomial
+from sklmm.families.ordinal import Ordinal
+from sklmm.families.poisson import Poisson
 from sklmm.families.registry import resolve_family
+from sklmm.families.response import Response
+from sklmm.families.student_t import StudentT
 
 __all__ = [
     "Bernoulli",

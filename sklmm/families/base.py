@@ -1,90 +1,23 @@
 """What every response family is: the distribution of y given the linear predictor eta.
 
-A `Family` validates y into a `Response` and gives the mean, variance, probabilities and draws of y,
-in NumPy; its density is the engine's (`sklmm.engine.likelihood`). With link g, mu = g^-1(eta).
+A `Family` validates y into a `Response`, gives the mean, variance, probabilities and draws of y in
+NumPy, and has a density (`sklmm.families.density`). With link g, mu = g^-1(eta).
 """
 
 import inspect
-from dataclasses import dataclass
 from numbers import Real
 
 import numpy as np
-from scipy.special import expit, ndtr
 from sklearn.base import BaseEstimator
 
 from sklmm._fork import check_not_forked
+from sklmm.families.links import inverse_link
+from sklmm.families.response import Response, listed, numeric
 
 #: Constraints of an estimated parameter.
 CONSTRAINTS = ("positive", "real", "unit")
-
-# Beyond this, exp's square overflows.
-_LARGEST_LOG = 300.0
-# 1 / eta is a mean only for positive eta.
-_SMALLEST_INVERSE = 1e-6
-
-
-def _exp(eta):
-    return np.exp(np.minimum(eta, _LARGEST_LOG))
-
-
-#: g^-1 by the link's name.
-INVERSE_LINKS = {
-    "identity": np.asarray,
-    "log": _exp,
-    "sqrt": np.square,
-    "inverse": lambda eta: 1 / np.maximum(eta, _SMALLEST_INVERSE),
-    "logit": expit,
-    "probit": ndtr,
-    "cloglog": lambda eta: -np.expm1(-_exp(eta)),
-}
-
-
-@dataclass(frozen=True, eq=False)
-class Response:
-    """y in the numbers that the engine works on.
-
-    Parameters
-    ----------
-    family : Family
-    y : ndarray of float64 [n]
-        Codes 0..K-1 for a family of classes, proportions for a binomial one.
-    weights : ndarray of float64 [n]
-        Including the trials of a binomial response.
-    classes : ndarray [K] or None
-        Sorted labels.
-    keep : ndarray of bool [n] or None
-        False for rows that say nothing (binomial without trials); None keeps all.
-    log_constant : float
-        What the engine's log-likelihood lacks: the binomial coefficients, the precisions.
-    sigma_unit : float
-        What the engine's residual SD is to be multiplied by: the root of the precisions' mean.
-    n_obs : float or None
-        Number of observations where it is not the sum of the weights.
-    """
-
-    family: "Family"
-    y: np.ndarray
-    weights: np.ndarray
-    classes: np.ndarray | None = None
-    keep: np.ndarray | None = None
-    log_constant: float = 0.0
-    sigma_unit: float = 1.0
-    n_obs: float | None = None
-
-    @property
-    def n_classes(self):
-        """Number of classes, or None."""
-        return None if self.classes is None else len(self.classes)
-
-    @property
-    def n_predictors(self):
-        """Linear predictors a row."""
-        return self.family.n_predictors(self.n_classes)
-
-    @property
-    def parameters(self):
-        """Constraint, or pinned value, of each of the family's scalar parameters."""
-        return self.family.parameters(self.n_classes)
+#: Variance of the latent variable that a link of binary and ordered responses stands for.
+LATENT_VARIANCES = {"logit": np.pi**2 / 3, "probit": 1.0, "cloglog": np.pi**2 / 6}
 
 
 class Family(BaseEstimator):
@@ -95,6 +28,10 @@ class Family(BaseEstimator):
     A family of your own overrides `distribution` and, when it has scalar parameters, `parameters`
     (`CustomFamily` does so from a function). Its mean, variance and draws are those of the TFP
     distribution; override them as well for predictions that need no TensorFlow.
+
+    Or it has, in the place of `distribution`, a `density`: a subclass of
+    `sklmm.families.density.Density`, whose derivatives are its own, and `mean`, `variance` and
+    `sample`. Nothing of it needs TensorFlow where the built-in families do not.
 
     Examples
     --------
@@ -111,14 +48,23 @@ class Family(BaseEstimator):
     """
 
     name = "custom"
+    #: Subclass of `Density`, or None for a family of a TFP distribution.
+    density = None
+    #: Names of the links to choose from, the default first.
     links = ()
+    #: What kind of classes y has: None, "two", "ordered" (by cutpoints) or "unordered".
+    classes = None
+    #: y is normal with mean eta: fits are by equations in closed form.
+    closed_form = False
+    #: Means come near the ends of y's range only as eta goes to infinity, which data may ask for.
+    separable = False
     #: Whether a mean below 0 is none.
     positive = False
     #: y may be standardised: eta and sigma then scale with y.
     scale_equivariant = False
     #: Power of y's unit that is eta's; 0 where another unit of y only moves the intercept.
     eta_power = 0
-    #: What `sample_weight` means: repetitions of a row, or precisions ("precision").
+    #: What `sample_weight` means: "repeats" of a row, "trials" of one, or a "precision".
     weights = "repeats"
 
     def check(self):
@@ -150,6 +96,10 @@ class Family(BaseEstimator):
         """Var[y | eta], of eta's shape."""
         return self._moment("variance", eta, params)
 
+    def latent_variance(self, params):
+        """Variance of y on the scale of the link; None where it is another at every mean."""
+        return float(self.variance(np.zeros(1), params)[0]) if self.scale_equivariant else None
+
     def sample(self, eta, params, rng):
         """Draws of y given eta, of eta's shape; codes for a family of classes."""
         seed = rng.integers(2**31 - 1, size=2, dtype=np.int32)
@@ -179,7 +129,7 @@ class Family(BaseEstimator):
         return np.broadcast_to(np.asarray(value), eta.shape)
 
     def _inverse_link(self, eta):
-        mu = INVERSE_LINKS[getattr(self, "link", "identity")](np.asarray(eta, float))
+        mu = inverse_link(getattr(self, "link", "identity"), np.asarray(eta, float))
         return np.maximum(mu, 0.0) if self.positive else mu
 
     def _error(self, message):
@@ -234,11 +184,6 @@ def needs_tensorflow(what, error, instead=""):
     )
 
 
-def listed(names):
-    """Names as an error message shows them."""
-    return ", ".join(map(repr, names))
-
-
 def signature(function):
     """Parameters after eta without and with a default; the latter None where any name goes."""
     try:
@@ -250,39 +195,6 @@ def signature(function):
     required = [p.name for p in named if p.default is p.empty]
     optional = [p.name for p in named if p.default is not p.empty]
     return required, None if any(p.kind is p.VAR_KEYWORD for p in found) else optional
-
-
-def row_weights(weights, n):
-    """Weights as float64 [n], 1 where none are given."""
-    return np.ones(n) if weights is None else np.asarray(weights, float)
-
-
-def numeric(family, y, weights):
-    """y [n] (or a column) and its weights as float64."""
-    raw = np.asarray(y)
-    if raw.ndim == 2 and raw.shape[1] == 1:
-        raw = raw[:, 0]
-    if raw.ndim != 1:
-        raise family._error(f"y must have one column, not shape {raw.shape}: fit one at a time.")
-    values = floats(family, raw)
-    family._require(raw, np.isfinite(values), "finite", "drop or impute the row.")
-    return values, row_weights(weights, len(values))
-
-
-def floats(family, raw):
-    """Values of y as float64; ValueError names the first that is no number."""
-    try:
-        return raw.astype(float)
-    except (TypeError, ValueError):
-        for row in np.ndindex(raw.shape):
-            try:
-                float(raw[row])
-            except (TypeError, ValueError):
-                raise family._error(
-                    f"y must be numeric, not {raw[row]!r} (row {row[0]}): convert it, or use "
-                    "'bernoulli', 'ordinal' or 'categorical' for labels."
-                ) from None
-        raise
 
 
 def pin(value):

@@ -1,6 +1,7 @@
 """Any likelihood at all: the family of a function from eta to a TFP distribution."""
 
-from sklmm.families.base import Family, listed
+from sklmm.families.base import Family
+from sklmm.families.response import listed
 
 
 class CustomFamily(Family):

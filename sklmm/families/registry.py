@@ -1,12 +1,19 @@
 """The built-in families by name, and the one entry from an estimator's parameter to a `Family`."""
 
-from sklmm.families.base import Family, listed, signature
-from sklmm.families.classes import Bernoulli, Binomial, Categorical, Ordinal
-from sklmm.families.continuous import Beta, Gamma, Gaussian, StudentT
-from sklmm.families.counts import NegativeBinomial, Poisson
+from sklmm.families.base import Family, signature
+from sklmm.families.beta import Beta
+from sklmm.families.binomial import Bernoulli, Binomial
+from sklmm.families.categorical import Categorical
 from sklmm.families.custom import CustomFamily
+from sklmm.families.gamma import Gamma
+from sklmm.families.gaussian import Gaussian
+from sklmm.families.negative_binomial import NegativeBinomial
+from sklmm.families.ordinal import Ordinal
+from sklmm.families.poisson import Poisson
+from sklmm.families.response import listed
+from sklmm.families.student_t import StudentT
 
-#: Families whose densities the engine has.
+#: The families that have a name.
 FAMILIES = {
     family.name: family
     for family in (
@@ -48,10 +55,10 @@ def resolve_family(family):
         family = CustomFamily(family)
     if isinstance(family, Family):
         family.check()
-        if type(family).distribution is Family.distribution and family.name not in FAMILIES:
+        if type(family).distribution is Family.distribution and family.density is None:
             raise ValueError(
                 f"{type(family).__name__}: it has no distribution: override "
-                "`distribution(self, eta, ...)`."
+                "`distribution(self, eta, ...)`, or give it a `density`."
             )
         return family
     raise ValueError(

@@ -11,7 +11,7 @@ from sklmm.engine.latent import compiled as compiled_latent
 from sklmm.engine.latent import complete_data as complete
 from sklmm.engine.latent.mode import Latent
 from sklmm.engine.latent.reparametrization import move
-from sklmm.engine.likelihood import Likelihood
+from sklmm.engine.likelihood.likelihood import Likelihood
 from sklmm.engine.linalg.newton import STEP
 from sklmm.engine.rows.standardize import stacked, standardize
 from sklmm.engine.runtime.tensorflow import tf

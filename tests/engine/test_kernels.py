@@ -10,7 +10,7 @@ from sklmm.datasets import load_dyestuff, load_sleepstudy, make_crossed
 from sklmm.design import Block, Design
 from sklmm.engine.algorithms.reml import Reml
 from sklmm.engine.latent.mode import Latent
-from sklmm.engine.likelihood import Likelihood
+from sklmm.engine.likelihood.likelihood import Likelihood
 from sklmm.engine.posterior.from_equations import posterior_from_equations
 from sklmm.engine.rows.standardize import standardize
 from sklmm.engine.theta.space import Theta

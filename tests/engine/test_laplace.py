@@ -19,8 +19,8 @@ from sklmm import (
 )
 from sklmm import Laplace as LaplaceStep
 from sklmm.engine.algorithms.laplace import Laplace
-from sklmm.engine.graphs import graphs, observes
-from sklmm.engine.likelihood import Likelihood
+from sklmm.engine.likelihood.evaluation import evaluation, observes
+from sklmm.engine.likelihood.likelihood import Likelihood
 from tests.engine.test_complete import make_latent, response, table, theta_for
 from tests.laplace_study import Fit
 
@@ -228,7 +228,7 @@ def test_the_observed_curvature_is_that_of_concave_densities(family):
     elif not isinstance(family, Gamma | StudentT):
         y = np.array([0.0, 1.0, 7.0])
     raw = np.full((len(like.names), len(eta)), 0.3)
-    (bend,) = graphs(like).observed(y, np.tile(eta, (len(y), 1)), raw)
+    (bend,) = evaluation(like).observed(y, np.tile(eta, (len(y), 1)), raw)
     assert (bend.min() > -1e-12) == observes(like)
 
 
@@ -287,7 +287,7 @@ def test_a_trial_point_that_does_not_exist(table):
 def test_one_curvature_beyond_all_bounds_lifts_no_other():
     like = Likelihood.of(Gamma("identity", shape=1.0))
     eta = np.array([[1.0], [2.0], [4.0], [-1e60]])
-    (W,) = graphs(like).curvature(np.ones(4), eta, np.zeros((0, 1)))
+    (W,) = evaluation(like).curvature(np.ones(4), eta, np.zeros((0, 1)))
     assert W[3] > 1e100
     np.testing.assert_allclose(W[:3, 0], [1, 1 / 4, 1 / 16], rtol=1e-12)
 

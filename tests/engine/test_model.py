@@ -7,7 +7,7 @@ from sklmm.design import DesignSpec, resolve_terms
 from sklmm.engine.latent import hmc
 from sklmm.engine.latent.mode import Latent
 from sklmm.engine.latent.whitening import make_frame, unwhiten
-from sklmm.engine.likelihood import Likelihood
+from sklmm.engine.likelihood.likelihood import Likelihood
 from sklmm.engine.rows.standardize import standardize
 from sklmm.engine.runtime.tensorflow import tf
 from sklmm.engine.runtime.tfp_graph import joint_distribution

@@ -4,8 +4,8 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import logit
 
-from sklmm.engine.graphs import graphs
 from sklmm.engine.latent.mode import CENTRE_TOL, Latent
+from sklmm.engine.likelihood.evaluation import evaluation
 from sklmm.engine.linalg.blocks import invert
 from sklmm.engine.theta.space import Theta
 
@@ -31,7 +31,7 @@ def start_theta(latent, rounds=EM_ROUNDS):
     constant, raw = _constant(like, y, w, offset, len(space.estimated))
     raw = space.clipped(raw)
     eta = (np.tile(constant, len(y)) + np.repeat(offset, len(constant)))[:, None]
-    W = graphs(like).curvature(y, eta, raw[:, None])[0][:, 0]
+    W = evaluation(like).curvature(y, eta, raw[:, None])[0][:, 0]
     weight = np.repeat(w, like.n_predictors)
     working = 1 / np.sqrt(max(weight @ W / weight.sum(), 1e-12))
     factors = tuple(
@@ -97,7 +97,7 @@ def _parameters(joint, theta, x, equations):
     y, w = y[some], w[some] / w[some].sum()
 
     def loss(raw):
-        value, _, of_raw = graphs(joint.like).slopes(y, w, eta, np.column_stack([raw, raw]))
+        value, _, of_raw = evaluation(joint.like).slopes(y, w, eta, np.column_stack([raw, raw]))
         return -float((w @ value).mean()), -np.nan_to_num(of_raw.mean(axis=1))
 
     # Far from 0 the likelihood may know nothing of a parameter: also from where it does.
@@ -144,7 +144,7 @@ def _constant(like, y, w, offset, n_raw):
 
     def loss(values):
         eta = known + np.tile(values[:d, None], [len(y), 1])
-        rows, by_eta, of_raw = graphs(like).slopes(y, share, eta, values[d:, None])
+        rows, by_eta, of_raw = evaluation(like).slopes(y, share, eta, values[d:, None])
         value = -float(share @ rows[:, 0])
         if not np.isfinite(value):
             return 1e10, np.zeros_like(values)

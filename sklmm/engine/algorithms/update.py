@@ -23,9 +23,9 @@ from sklmm._limits import EXACT_ROOT, factorisable
 from sklmm.engine.equations.crossproducts import CrossProducts
 from sklmm.engine.equations.elimination import Dense
 from sklmm.engine.equations.schur_cg import Iterative
-from sklmm.engine.graphs import graphs, observes
 from sklmm.engine.latent.small import LEAST_CURVATURE
-from sklmm.engine.likelihood import Likelihood
+from sklmm.engine.likelihood.evaluation import evaluation, observes
+from sklmm.engine.likelihood.likelihood import Likelihood
 from sklmm.engine.linalg.blocks import rescaled, roots
 from sklmm.engine.rows.local import LocalRows, loadings
 from sklmm.engine.rows.standardize import BlockData, Problem
@@ -85,10 +85,10 @@ def _densities(result, response):
     raw = np.array([CONSTRAINTS[kind][1](result.family[name]) for name, kind in kinds], float)
 
     def density(eta):
-        return [part[:, 0] for part in graphs(like).by_row(y, eta[:, None], raw[:, None])]
+        return [part[:, 0] for part in evaluation(like).by_row(y, eta[:, None], raw[:, None])]
 
     def observed(eta):
-        return graphs(like).observed(y, eta[:, None], raw[:, None])[0][:, 0]
+        return evaluation(like).observed(y, eta[:, None], raw[:, None])[0][:, 0]
 
     return density, observed if observes(like) else None
 

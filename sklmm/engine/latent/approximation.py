@@ -9,8 +9,8 @@ dm / dtheta = C^-1 d (gradient in x) / dtheta, one solve against it.
 
 import numpy as np
 
-from sklmm.engine.graphs import graphs
 from sklmm.engine.latent.small import safe_weights
+from sklmm.engine.likelihood.evaluation import evaluation
 from sklmm.engine.linalg.newton import STEP
 from sklmm.engine.theta.space import slopes
 
@@ -48,8 +48,8 @@ class Approximation:
         eta[:, 2] -= h
         away = np.concatenate([np.zeros((n, 3)), STEP * np.eye(n), -STEP * np.eye(n)], axis=1)
         raw = raw[:, None] + away
-        _, score, W = graphs(like).by_row(self.y, eta, raw)
-        (bend,) = graphs(like).observed(self.y, eta, raw)
+        _, score, W = evaluation(like).by_row(self.y, eta, raw)
+        (bend,) = evaluation(like).observed(self.y, eta, raw)
         W = bend if self.latent.observed else W
         each = self.latent.full.rows.weights
 
@@ -61,7 +61,7 @@ class Approximation:
         self.weights_in_eta = each * (W[:, 1] - W[:, 2]) / (2 * h)
         self.weights_in_raw, self.score_in_raw = rates(W), rates(score)
         rows, self.score, self.of_raw = (
-            part[..., 0] for part in graphs(like).slopes(self.y, self.w, eta[:, :1], raw[:, :1])
+            part[..., 0] for part in evaluation(like).slopes(self.y, self.w, eta[:, :1], raw[:, :1])
         )
         self.log_density = float(self.w @ rows)
 

@@ -12,8 +12,8 @@ import numpy as np
 from sklmm.engine.equations.layout import Layout
 from sklmm.engine.equations.mixed_model import SOLVE_TOL, Equations
 from sklmm.engine.equations.whole import Whole
-from sklmm.engine.graphs import observes
 from sklmm.engine.latent import small
+from sklmm.engine.likelihood.evaluation import observes
 from sklmm.engine.linalg.conjugate_gradients import conjugate_gradients
 from sklmm.engine.linalg.newton import STEP
 from sklmm.engine.theta.space import Space

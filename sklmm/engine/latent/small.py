@@ -7,7 +7,7 @@ import numpy as np
 from scipy import sparse
 
 from sklmm._limits import factorisable, is_small
-from sklmm.engine.graphs import graphs
+from sklmm.engine.likelihood.evaluation import evaluation
 from sklmm.engine.linalg.newton import STEP
 
 #: Rows times columns of theta that are worked on at once.
@@ -79,12 +79,12 @@ def gradient(latent, theta, x, delta):
     matrices, eta, raw = _moved(latent, theta, x, delta)
     y, w = latent.observations()
     if like.distribution is None:
-        rows, score, W = graphs(like).by_row(y, eta, raw)
+        rows, score, W = evaluation(like).by_row(y, eta, raw)
     else:
         rows, score = _expanded(latent, theta, x, y, eta, raw)
-        (W,) = graphs(like).curvature(y, eta, raw)
+        (W,) = evaluation(like).curvature(y, eta, raw)
     if latent.direct:
-        (W,) = graphs(like).observed(y, eta, raw)
+        (W,) = evaluation(like).observed(y, eta, raw)
     each = np.repeat(w, d)[:, None]
     weighted = each * score
     slope = np.column_stack([M.T @ weighted[:, c] for c, M in enumerate(matrices)])
@@ -97,7 +97,7 @@ def safe_weights(latent, theta, x, weights):
     """Weights [n_rows] at x [P] that are positive: of the expected curvature, a share at least."""
     eta = latent.eta(theta.beta, latent.rows.matrix(theta.factors) @ x)
     y, _ = latent.observations()
-    (W,) = graphs(latent.like).curvature(y, eta[:, None], theta.raw[:, None])
+    (W,) = evaluation(latent.like).curvature(y, eta[:, None], theta.raw[:, None])
     return np.maximum(weights, LEAST_CURVATURE * latent.full.rows.weights * W[:, 0])
 
 
@@ -110,7 +110,7 @@ def plain(latent, theta, columns=None):
     away = np.zeros((m, 1)) if columns is None else columns
     _, eta, raw = _moved(latent, theta, np.zeros((latent.layout.size, away.shape[1])), away)
     y, w = latent.observations()
-    rows, score, of_raw = graphs(latent.like).slopes(y, w, eta, raw)
+    rows, score, of_raw = evaluation(latent.like).slopes(y, w, eta, raw)
     gradient = np.concatenate([latent.fixed.T @ score, of_raw])
     return gradient if columns is not None else (float(w @ rows[:, 0]), gradient[:, 0])
 
@@ -146,8 +146,8 @@ def _expanded(latent, theta, x, y, eta, raw):
     still = latent.rows.matrix(theta.factors)
     about = latent.eta(theta.beta, (still @ x).T).T
     still = np.repeat(theta.raw[:, None], eta.shape[1], axis=1)
-    rows, score, W = graphs(latent.like).by_row(y, about, raw)
+    rows, score, W = evaluation(latent.like).by_row(y, about, raw)
     if (raw != still).any():
-        (W,) = graphs(latent.like).curvature(y, about, still)
+        (W,) = evaluation(latent.like).curvature(y, about, still)
     away = eta - about
     return rows + away * (score - 0.5 * W * away), score - W * away

@@ -10,8 +10,8 @@ from scipy import sparse
 from sklmm import ConjugateGradient, Exact, Gaussian
 from sklmm.design import DesignSpec, resolve_terms
 from sklmm.engine.fit import Settings, run
-from sklmm.engine.graphs import graphs
-from sklmm.engine.likelihood import Likelihood
+from sklmm.engine.likelihood.evaluation import evaluation
+from sklmm.engine.likelihood.likelihood import Likelihood
 from sklmm.engine.rows.local import LocalRows
 from sklmm.engine.rows.pairs import LocalPairs
 from sklmm.engine.rows.protocol import Coefs, Pairs, Rows
@@ -63,7 +63,7 @@ def case(request, backend, dense_model):
         rng.normal(size=(plain.p, 2)) / 5, tuple(rng.normal(size=(*s, 2)) / 5 for s in shapes)
     )
     whole = np.column_stack([plain.X, *Z])
-    known = {"Z": Z, "A": whole, "coefs": coefs, "like": like, "likelihood": graphs(like)}
+    known = {"Z": Z, "A": whole, "coefs": coefs, "like": like, "likelihood": evaluation(like)}
     return SimpleNamespace(rows=made[0].rows, plain=plain, **known)
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 from scipy.special import gammaln
 
-from sklmm.engine.graphs import graphs
-from sklmm.engine.likelihood import Likelihood
+from sklmm.engine.likelihood.evaluation import evaluation
+from sklmm.engine.likelihood.likelihood import Likelihood
 from sklmm.engine.theta.space import CONSTRAINTS
 
 
@@ -25,10 +25,10 @@ def log_densities(response, eta, parameters):
     if family.weights == "precision":
         # In units of each row's own SD over sigma.
         unit = response.sigma_unit * np.sqrt(weights)
-        value = np.asarray(graphs(like).by_row(y * unit, eta * unit[:, None], raw)[0])
+        value = np.asarray(evaluation(like).by_row(y * unit, eta * unit[:, None], raw)[0])
         return value + np.log(unit)[:, None]
-    value = weights[:, None] * np.asarray(graphs(like).by_row(y, eta, raw)[0])
-    if family.name == "binomial":
+    value = weights[:, None] * np.asarray(evaluation(like).by_row(y, eta, raw)[0])
+    if family.weights == "trials":
         successes = y * weights
         ways = gammaln(weights + 1) - gammaln(successes + 1) - gammaln(weights - successes + 1)
         value += ways[:, None]

@@ -1,10 +1,10 @@
-"""Graphs of a likelihood in TensorFlow, traced once for arrays of any size."""
+"""The evaluation of a likelihood in TensorFlow, traced once for arrays of any size."""
 
 from sklmm.engine.runtime.tensorflow import tf, traced
 
 
-def traced_graphs(like):
-    """The functions of `graphs.Graphs` of a likelihood."""
+def traced_evaluation(like):
+    """The functions of `evaluation.Evaluation` of a likelihood."""
     one, two = tf.TensorSpec([None], tf.float64), tf.TensorSpec([None, None], tf.float64)
 
     def by_row(y, eta, raw):

@@ -1,8 +1,8 @@
 """A likelihood row by row, for NumPy arrays of any number of rows and columns.
 
-The built-in families' are in NumPy (`engine.row_densities`, `engine.class_densities`). A custom
-family's are graphs of TensorFlow that are traced once: that takes a tenth of a second, where
-compiling takes several, and a call a tenth of what its operations take one by one.
+A density in NumPy is that of the family (`sklmm.families.density`). A custom family's functions are
+graphs of TensorFlow that are traced once: that takes a tenth of a second, where compiling takes
+several, and a call a tenth of what its operations take one by one.
 """
 
 from functools import lru_cache
@@ -10,17 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sklmm.engine.class_densities import Categorical, OrdinalLogit, OrdinalProbit
-from sklmm.engine.row_densities import (
-    Beta,
-    Gamma,
-    Gaussian,
-    NegativeBinomial,
-    Poisson,
-    Shares,
-    StudentT,
-)
 from sklmm.engine.theta.space import CONSTRAINTS
+from sklmm.families.namespace import NUMPY
 
 #: Likelihoods whose functions are kept.
 KEPT = 64
@@ -28,22 +19,8 @@ KEPT = 64
 FLOOR = 1e-7
 MEDIAN_ROWS = 1024
 
-_DENSITIES = {
-    "gaussian": Gaussian,
-    "student_t": StudentT,
-    "poisson": Poisson,
-    "negative_binomial": NegativeBinomial,
-    "gamma": Gamma,
-    "beta": Beta,
-    "bernoulli": Shares,
-    "binomial": Shares,
-    "categorical": Categorical,
-    ("ordinal", "logit"): OrdinalLogit,
-    ("ordinal", "probit"): OrdinalProbit,
-}
 
-
-class Graphs(NamedTuple):
+class Evaluation(NamedTuple):
     """Functions of y [n], eta [n * d, C] and raw [., C].
 
     by_row: log f [n, C], its derivative in eta, and `curvature`: W [n * d, C] alone, the expected
@@ -65,28 +42,23 @@ def observes(like):
     by the identity link and negative binomial by sqrt and identity are convex only for an eta that
     is far on one side of y: they keep the observed one, as TMB does.
     """
-    return like.distribution is not None or like.link not in _density(like).convex_links
-
-
-def _density(like):
-    return _DENSITIES.get(like.name) or _DENSITIES[like.name, like.link]
+    return like.distribution is not None or like.link not in like.density.convex_links
 
 
 @lru_cache(maxsize=KEPT)
-def graphs(like):
-    """`Graphs` of a likelihood."""
+def evaluation(like):
+    """`Evaluation` of a likelihood."""
     if like.distribution is not None:
-        from sklmm.engine.traced import traced_graphs
+        from sklmm.engine.likelihood.traced import traced_evaluation
 
-        return Graphs(*traced_graphs(like))
-    make = _density(like)
+        return Evaluation(*traced_evaluation(like))
 
     def at(y, eta, raw):
         y, eta, raw = np.asarray(y, float), np.asarray(eta, float), np.asarray(raw, float)
         parameters = {name: np.full((1, 1), value) for name, value in like.pinned}
         for name, kind, values in zip(like.names, like.constraints, raw, strict=True):
             parameters[name] = CONSTRAINTS[kind][0](values)[None, :]
-        return make(y[:, None], eta, parameters, like.link)
+        return like.density(NUMPY, y[:, None], eta, parameters, like.link)
 
     # Beyond what float64 can say a density is 0, and an overflow on the way there is no news.
     @np.errstate(all="ignore")
@@ -111,7 +83,7 @@ def graphs(like):
         by_eta = np.repeat(w, d)[:, None] * density.score
         return density.value, by_eta, np.reshape(of_raw, (len(of_raw), C))
 
-    return Graphs(by_row, curvature, observed, slopes)
+    return Evaluation(by_row, curvature, observed, slopes)
 
 
 def _above_floor(weights, eta):

@@ -6,7 +6,7 @@ import pytest
 
 from sklmm import Gaussian, MixedEffectsClassifier, MixedEffectsRegressor
 from sklmm._fitted.prediction import linear_predictor
-from sklmm.engine.pointwise import log_densities
+from sklmm.engine.likelihood.pointwise import log_densities
 
 RNG = np.random.default_rng(0)
 N = 60

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from sklmm import families as fam
-from sklmm.engine.graphs import graphs
-from sklmm.engine.likelihood import Likelihood
+from sklmm.engine.likelihood.evaluation import evaluation
+from sklmm.engine.likelihood.likelihood import Likelihood
+from sklmm.engine.likelihood.traced import traced_evaluation
 from sklmm.engine.runtime.tensorflow import tf
-from sklmm.engine.traced import traced_graphs
-from tests.engine.test_likelihood import CASES, LOGIT_LIKE, case
+from tests.engine.likelihood.test_tensors import CASES, LOGIT_LIKE, case
 
 BUILT_IN = [name for name in CASES if type(CASES[name][0]) is not fam.CustomFamily]
 
@@ -19,7 +19,7 @@ def at(family, y, eta, *natural, observed=False):
     y, eta = np.atleast_1d(np.asarray(y, float)), np.atleast_1d(np.asarray(eta, float))
     eta = np.broadcast_to(eta, y.shape)[:, None]
     raw = np.log(np.reshape(natural, (-1, 1)))
-    found = graphs(like)
+    found = evaluation(like)
     rows = [part[:, 0] for part in found.by_row(y, eta, raw)]
     if observed:
         rows[2] = found.observed(y, eta, raw)[0][:, 0]
@@ -31,12 +31,12 @@ def at(family, y, eta, *natural, observed=False):
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_as_tensorflows(name):
     like, y, eta, raw, density = case(name)
-    value = graphs(like).by_row(y, eta, raw)[0]
+    value = evaluation(like).by_row(y, eta, raw)[0]
     np.testing.assert_allclose(value[:, 0], density(y, eta[:, 0]), rtol=1e-9, atol=1e-10)
     # Two columns, each with parameters of its own.
     eta, raw = (np.concatenate([part, 0.8 * part], axis=1) for part in (eta, raw))
     w = np.random.default_rng(0).uniform(0.5, 2, len(y))
-    ours, theirs = graphs(like), traced_graphs(like)
+    ours, theirs = evaluation(like), traced_evaluation(like)
     for k, given in ((0, (y, eta, raw)), (1, (y, eta, raw)), (3, (y, w, eta, raw))):
         tensors = map(tf.constant, given)
         for mine, other in zip(ours[k](*given), theirs[k](*tensors), strict=True):
@@ -47,7 +47,7 @@ def test_as_tensorflows(name):
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_observed_curvature_is_the_scores_fall(name):
     like, y, eta, raw, _ = case(name)
-    h, found = 1e-5, graphs(like)
+    h, found = 1e-5, evaluation(like)
     up, down = (found.by_row(y, eta + d, raw)[1] for d in (h, -h))
     fall = (down - up) / (2 * h)
     np.testing.assert_allclose(found.observed(y, eta, raw)[0], fall, rtol=1e-5, atol=1e-6)
@@ -59,8 +59,8 @@ def test_categorical():
     rng = np.random.default_rng(0)
     y, eta, raw = rng.integers(0, 4, 5).astype(float), rng.normal(0, 2, (15, 2)), np.zeros((0, 2))
     for mine, other in zip(
-        graphs(like).by_row(y, eta, raw),
-        traced_graphs(like)[0](*map(tf.constant, (y, eta, raw))),
+        evaluation(like).by_row(y, eta, raw),
+        traced_evaluation(like)[0](*map(tf.constant, (y, eta, raw))),
         strict=True,
     ):
         np.testing.assert_allclose(mine, other, rtol=1e-12)
@@ -72,9 +72,9 @@ def test_finite_at_extreme_predictors(name):
     eta = np.array([-800, -80, -15, -1e-3, 0, 1e-3, 9, 15, 80, 800])
     y, eta = (a.ravel() for a in np.meshgrid(np.unique(y), eta))
     for part in (
-        *graphs(like).by_row(y, eta[:, None], raw),
-        *graphs(like).slopes(y, np.ones(len(y)), eta[:, None], raw),
-        *graphs(like).observed(y, eta[:, None], raw),
+        *evaluation(like).by_row(y, eta[:, None], raw),
+        *evaluation(like).slopes(y, np.ones(len(y)), eta[:, None], raw),
+        *evaluation(like).observed(y, eta[:, None], raw),
     ):
         assert np.isfinite(part).all()
 

@@ -6,7 +6,7 @@ from scipy import stats
 from scipy.special import expit, logsumexp, ndtr
 
 from sklmm import families as fam
-from sklmm.engine.likelihood import Likelihood
+from sklmm.engine.likelihood.likelihood import Likelihood
 from sklmm.engine.runtime.tensorflow import compilations, compiled, tf
 from sklmm.engine.runtime.tfp_graph import tfd
 from sklmm.engine.theta.space import CONSTRAINTS

@@ -2,7 +2,7 @@
 
 Layout [rows, draws]. y is [n]; eta [n * d, C] with the d predictors of a row adjacent; raw [m, C],
 [m, 1] or [m] holds the estimated parameters, unconstrained. The methods are TensorFlow's, which is
-imported for them (`engine.tensor_likelihood`); `engine.graphs` has the same in NumPy.
+imported for them (`engine.likelihood.tensors`); `engine.likelihood.evaluation` is in NumPy.
 """
 
 import inspect
@@ -68,7 +68,9 @@ class Likelihood:
 
     Parameters
     ----------
-    name, link : str
+    link : str
+    density : type, optional
+        The family's subclass of `sklmm.families.density.Density`.
     n_predictors : int
     names, constraints : tuple of str
         Estimated parameters, in the order of `raw`.
@@ -79,8 +81,8 @@ class Likelihood:
         Values of the globals and of the closure that `distribution` reads.
     """
 
-    name: str
     link: str
+    density: type | None = None
     n_predictors: int = 1
     names: tuple[str, ...] = ()
     constraints: tuple[str, ...] = ()
@@ -95,8 +97,8 @@ class Likelihood:
         free = {k: v for k, v in parameters.items() if isinstance(v, str)}
         custom = type(family).distribution is not Family.distribution
         return cls(
-            name=family.name,
-            link=getattr(family, "link", "logit" if family.name == "categorical" else "identity"),
+            link=getattr(family, "link", "identity"),
+            density=None if custom else family.density,
             n_predictors=family.n_predictors(n_classes),
             names=tuple(free),
             constraints=tuple(free.values()),
@@ -119,7 +121,7 @@ class Likelihood:
     def log_prob_and_score(self, y, eta, raw):
         """log p(y | eta) [n, C] and its derivative in eta [n * d, C].
 
-        Fused by hand for the families on which the samplers spend their time, otherwise by a tape.
+        A custom family's is by a tape.
         """
         return _tensors().log_prob_and_score(self, y, eta, raw)
 
@@ -135,6 +137,6 @@ class Likelihood:
 
 
 def _tensors():
-    from sklmm.engine import tensor_likelihood
+    from sklmm.engine.likelihood import tensors
 
-    return tensor_likelihood
+    return tensors

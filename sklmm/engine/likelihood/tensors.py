@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from sklmm.engine import densities
-from sklmm.engine.graphs import FLOOR
+from sklmm.engine.likelihood.evaluation import FLOOR
+from sklmm.engine.likelihood.namespace import TENSORFLOW
 from sklmm.engine.runtime.tensorflow import tf
 
 
@@ -19,44 +19,61 @@ def constrain(like, raw):
 
 def log_prob(like, y, eta, raw):
     """log p(y | eta) [n, C]."""
-    y, eta, parameters = _arguments(like, y, eta, raw)
-    return _log_prob(like, y, eta, parameters)
+    y, eta, raw = _arguments(y, eta, raw)
+    if like.distribution is not None:
+        return _log_prob(like, y, eta, raw)
+    raw = raw[:, None] if raw.shape.rank == 1 else raw
+    n_draws = tf.maximum(tf.shape(eta)[1], tf.shape(raw)[1])
+
+    @tf.custom_gradient
+    def value(eta, raw):
+        density = _density(like, y, eta, raw)
+
+        def gradient(upstream):
+            slopes = density.slopes
+            rows = [tf.broadcast_to(slopes[name], tf.shape(upstream)) for name in like.names]
+            by_raw = [tf.reduce_sum(upstream * part, axis=0) for part in rows]
+            each = tf.repeat(upstream, like.n_predictors, axis=0)
+            return each * density.score, tf.stack(by_raw) if by_raw else tf.zeros_like(raw)
+
+        return density.value, gradient
+
+    return value(*(tf.broadcast_to(a, [tf.shape(a)[0], n_draws]) for a in (eta, raw)))
 
 
 def log_prob_and_score(like, y, eta, raw):
     """log p(y | eta) [n, C] and its derivative in eta [n * d, C]."""
-    y, eta, parameters = _arguments(like, y, eta, raw)
-    fused = densities.FUSED.get((like.name, like.link))
-    if fused:
-        return fused(y, eta, parameters)
-    return _taped(like, y, eta, parameters)
+    y, eta, raw = _arguments(y, eta, raw)
+    if like.distribution is not None:
+        return _taped(like, y, eta, raw)
+    return _density(like, y, eta, raw).value_and_score
 
 
 def curvature(like, y, eta, raw):
     """Weights [n * d, C] > 0."""
-    y, eta, parameters = _arguments(like, y, eta, raw)
-    found = densities.CURVATURE.get(like.name)
-    if found:
-        weights = found(y, eta, parameters, like.link)
+    y, eta, raw = _arguments(y, eta, raw)
+    if like.distribution is not None:
+        weights = _numeric_curvature(like, y, eta, raw)
     else:
-        weights = _numeric_curvature(like, y, eta, parameters)
+        weights = _density(like, y, eta, raw).expected
     weights = tf.broadcast_to(weights, tf.shape(eta))
     weights = tf.maximum(weights, tf.zeros([], eta.dtype))
     floor = FLOOR * tf.reduce_mean(weights, axis=0, keepdims=True)
     return tf.maximum(weights, tf.maximum(floor, np.finfo(np.float32).tiny))
 
 
-def _arguments(like, y, eta, raw):
+def _arguments(y, eta, raw):
     eta = tf.convert_to_tensor(eta)
-    y = tf.cast(y, eta.dtype)[:, None]
-    return y, eta, constrain(like, tf.cast(raw, eta.dtype))
+    return tf.cast(y, eta.dtype)[:, None], eta, tf.cast(raw, eta.dtype)
 
 
-def _log_prob(like, y, eta, parameters):
-    if like.distribution is None:
-        return densities.LOG_PROB[like.name](y, eta, parameters, like.link)
+def _density(like, y, eta, raw):
+    return like.density(TENSORFLOW, y, eta, constrain(like, raw), like.link)
+
+
+def _log_prob(like, y, eta, raw):
     try:
-        value = like.distribution(eta, **parameters).log_prob(y)
+        value = like.distribution(eta, **constrain(like, raw)).log_prob(y)
     except Exception as error:
         # TensorFlow goes on with remedies of its own.
         reason = str(error).partition("\n")[0].partition(". ")[0]
@@ -68,17 +85,17 @@ def _log_prob(like, y, eta, parameters):
     return tf.broadcast_to(tf.cast(value, eta.dtype), tf.shape(eta))
 
 
-def _taped(like, y, eta, parameters):
+def _taped(like, y, eta, raw):
     with tf.GradientTape() as tape:
         tape.watch(eta)
-        value = _log_prob(like, y, eta, parameters)
+        value = _log_prob(like, y, eta, raw)
     return value, tape.gradient(value, eta, unconnected_gradients="zero")
 
 
-def _numeric_curvature(like, y, eta, parameters):
+def _numeric_curvature(like, y, eta, raw):
     with tf.GradientTape() as tape:
         tape.watch(eta)
-        _, score = _taped(like, y, eta, parameters)
+        _, score = _taped(like, y, eta, raw)
     observed = -tape.gradient(score, eta, unconnected_gradients="zero")
     zero = tf.zeros_like(eta)
     observed = tf.where(tf.math.is_finite(observed), observed, zero)

@@ -1,0 +1,154 @@
+"""Families of successes: of two classes, and of a number of trials.
+
+Two labels are codes 0 and 1 of the sorted classes, or in the order of an ordered categorical.
+"""
+
+# ruff: noqa: D102 - what each property of a density is, `Density` says once.
+
+import numpy as np
+from scipy.special import gammaln
+
+from sklmm.families.base import LATENT_VARIANCES, Family
+from sklmm.families.density import Density
+from sklmm.families.response import Response, floats, labels, numeric, row_weights
+
+
+class BinomialDensity(Density):
+    """y successes in a trial of probability mu, on average; without the binomial coefficient."""
+
+    def _mixed(self, one, zero):
+        return self.y * one + (1 - self.y) * zero
+
+    @property
+    def value(self):
+        return self._mixed(self.link.log_one, self.link.log_zero)
+
+    @property
+    def score(self):
+        return self._mixed(self.link.slope_one, self.link.slope_zero)
+
+    @property
+    def observed(self):
+        return -self._mixed(self.link.bend_one, self.link.bend_zero)
+
+    @property
+    def expected(self):
+        return -self.link.slope_one * self.link.slope_zero
+
+
+class _Binary(Family):
+    density = BinomialDensity
+    links = ("logit", "probit", "cloglog")
+    separable = True
+
+    def __init__(self, link="logit"):
+        self.link = link
+
+    def mean(self, eta, params):
+        """Probability of success."""
+        return self._inverse_link(eta)
+
+    def variance(self, eta, params):
+        """p (1 - p), of one trial."""
+        p = self._inverse_link(eta)
+        return p * (1 - p)
+
+    def latent_variance(self, params):
+        """That of the distribution whose cdf is the inverse link."""
+        return LATENT_VARIANCES[self.link]
+
+    def probabilities(self, eta, params):
+        """Probabilities of failure and success along a new last axis."""
+        p = self._inverse_link(eta)
+        return np.stack([1 - p, p], axis=-1)
+
+    def sample(self, eta, params, rng):
+        """0 or 1, of one trial."""
+        return (rng.random(np.shape(eta)) < self._inverse_link(eta)).astype(float)
+
+
+class Bernoulli(_Binary):
+    """Two classes: P(y = second of the sorted classes) = link^-1(eta).
+
+    Parameters
+    ----------
+    link : {"logit", "probit", "cloglog"}, default="logit"
+
+    References
+    ----------
+    McCullagh & Nelder (1989), Generalized Linear Models, ch. 4.
+
+    Examples
+    --------
+    >>> from sklmm.families import Bernoulli
+    >>> Bernoulli().probabilities([0.0], {})
+    array([[0.5, 0.5]])
+    """
+
+    name = "bernoulli"
+    classes = "two"
+
+    def bind(self, y, weights=None):
+        """The `Response` in y, labels of two classes."""
+        found, classes, codes = labels(self, y)
+        if len(classes) > 2:
+            row = int(np.argmax(codes == 2))
+            raise self._error(
+                f"y must have two classes, not {len(classes)}; a third is {found[row]!s} (row "
+                f"{row}): use 'categorical', or 'ordinal' for ordered classes."
+            )
+        return Response(self, codes, row_weights(weights, len(codes)), classes)
+
+
+class Binomial(_Binary):
+    """Successes in a number of trials: successes ~ Binomial(trials, p), p = link^-1(eta).
+
+    y is either the proportion of successes, with the trials as `sample_weight`, or two columns of
+    counts (successes, failures). Mean and variance are those of one trial.
+
+    Parameters
+    ----------
+    link : {"logit", "probit", "cloglog"}, default="logit"
+
+    References
+    ----------
+    McCullagh & Nelder (1989), Generalized Linear Models, ch. 4.
+
+    Examples
+    --------
+    >>> from sklmm.families import Binomial
+    >>> response = Binomial().bind([[3, 1], [0, 5]])
+    >>> response.y, response.weights
+    (array([0.75, 0.  ]), array([4., 5.]))
+    """
+
+    name = "binomial"
+    weights = "trials"
+
+    def bind(self, y, weights=None):
+        """The `Response` in y, proportions [n] or counts [n, 2]."""
+        raw = np.asarray(y)
+        if raw.ndim == 2 and raw.shape[1] == 2:
+            counts = floats(self, raw)
+            good = np.all(np.isfinite(counts) & (counts >= 0), axis=1)
+            want = "two columns of nonnegative counts (successes, failures)"
+            self._require(raw, good, want, "correct or drop the row.")
+            trials = counts.sum(axis=1)
+            keep = trials > 0
+            share = counts[:, 0] / np.where(keep, trials, 1)
+            times = row_weights(weights, len(share))
+            constant = float(times @ _log_binomial(counts[:, 0], trials))
+            n_obs = float(times[keep].sum())
+            return Response(self, share, times * trials, None, keep, constant, n_obs=n_obs)
+        y, weights = numeric(self, y, weights)
+        remedy = "divide by the trials and give these as sample_weight, or give two columns of "
+        remedy += "counts (successes, failures)."
+        self._require(y, (y >= 0) & (y <= 1), "a proportion in [0, 1]", remedy)
+        successes = y * weights
+        whole = np.allclose(successes, successes.round()) and np.allclose(weights, weights.round())
+        constant = float(_log_binomial(successes, weights).sum()) if whole else 0.0
+        return Response(self, y, weights, log_constant=constant, n_obs=float(len(y)))
+
+
+def _log_binomial(successes, trials):
+    return gammaln(trials + 1) - gammaln(successes + 1) - gammaln(trials - successes + 1)

@@ -1,0 +1,110 @@
+"""The family of unordered classes, by multinomial logit."""
+
+# ruff: noqa: D102 - what each property of a density is, `Density` says once.
+
+from functools import cached_property
+
+import numpy as np
+from scipy.special import softmax
+
+from sklmm.families.base import Family
+from sklmm.families.binomial import Bernoulli
+from sklmm.families.density import Density
+from sklmm.families.response import Response, labels, row_weights
+
+
+class CategoricalDensity(Density):
+    """Multinomial logit: eta [n * d, C], the predictors of a row adjacent; 0 for the first class.
+
+    Of the curvature the diagonal.
+    """
+
+    def __init__(self, xp, y, eta, parameters, link):
+        super().__init__(xp, y, eta, parameters, link)
+        own = xp.reshape(eta, (xp.shape(y)[0], -1, xp.shape(eta)[1]))
+        logits = xp.concat([0 * own[:, :1], own], axis=1)
+        self._logits = logits - xp.max(logits, axis=1, keepdims=True)
+        self._chosen = xp.one_hot(y[:, 0], xp.shape(logits)[1])[:, :, None]
+
+    @cached_property
+    def _odds(self):
+        return self.xp.exp(self._logits)
+
+    @cached_property
+    def _total(self):
+        return self.xp.sum(self._odds, axis=1, keepdims=True)
+
+    @property
+    def value(self):
+        chosen = self.xp.sum(self._chosen * self._logits, axis=1)
+        return chosen - self.xp.log(self._total[:, 0])
+
+    @cached_property
+    def _shares(self):
+        return (self._odds / self._total)[:, 1:]
+
+    def _flat(self, by_class):
+        return self.xp.reshape(by_class, self.xp.shape(self.eta))
+
+    @property
+    def score(self):
+        return self._flat(self._chosen[:, 1:] - self._shares)
+
+    @property
+    def expected(self):
+        return self._flat(self._shares * (1 - self._shares))
+
+
+class Categorical(Family):
+    """Unordered classes by multinomial logit: P(y = c) proportional to exp(eta_c), eta_0 = 0.
+
+    Every class but the first of the sorted ones has coefficients and random effects of its own.
+
+    References
+    ----------
+    McFadden (1974), "Conditional logit analysis of qualitative choice behavior", Frontiers in
+    Econometrics, 105-142.
+
+    Examples
+    --------
+    >>> from sklmm.families import Categorical
+    >>> Categorical().probabilities([[0.0, 0.0]], {}).round(2)
+    array([[0.33, 0.33, 0.33]])
+    """
+
+    name = "categorical"
+    density = CategoricalDensity
+    classes = "unordered"
+    separable = True
+
+    def n_predictors(self, n_classes=None):
+        """K - 1."""
+        if n_classes is None:
+            raise self._error("n_classes must be given: its predictors depend on it.")
+        return n_classes - 1
+
+    def bind(self, y, weights=None):
+        """The `Response` in y, labels of at least two classes."""
+        _, classes, codes = labels(self, y)
+        # Two classes are one logit.
+        family = Bernoulli() if len(classes) == 2 else self
+        return Response(family, codes, row_weights(weights, len(codes)), classes)
+
+    def probabilities(self, eta, params):
+        """Probabilities [n, ..., K] of the classes for predictors eta [n, K-1, ...]."""
+        eta = np.moveaxis(np.asarray(eta, float), 1, -1)
+        return softmax(np.concatenate([np.zeros((*eta.shape[:-1], 1)), eta], axis=-1), axis=-1)
+
+    def mean(self, eta, params):
+        """ValueError: labels have no mean."""
+        raise self._error("labels have no mean: use `probabilities`.")
+
+    def variance(self, eta, params):
+        """ValueError: labels have no variance."""
+        raise self._error("labels have no variance: use `probabilities`.")
+
+    def sample(self, eta, params, rng):
+        """Codes 0..K-1 [n, ...] for predictors eta [n, K-1, ...]."""
+        p = self.probabilities(eta, params)
+        u = rng.random((*p.shape[:-1], 1))
+        return np.sum(u > np.cumsum(p[..., :-1], axis=-1), axis=-1).astype(float)

@@ -1,0 +1,96 @@
+"""The density of a family: its logarithm and what algorithms need of its derivatives.
+
+A density is written once, in the functions of a namespace (`sklmm.families.namespace`): in NumPy's
+for Laplace's approximation on tables, in TensorFlow's for what the engine compiles.
+"""
+
+# ruff: noqa: D102 - what each property is, `Density` says once.
+
+from functools import cached_property
+
+from sklmm.families.links import LINKS, Link
+from sklmm.families.special import exp
+
+
+class Density:
+    """Rows y [n, 1] at eta [n, C], the parameters by name, each broadcastable to [n, C].
+
+    A family of your own has a subclass of this as its attribute `density`. Of these properties it
+    needs the first three, and `slopes` where it has parameters:
+
+    value
+        log f [n, C], with all terms that depend on eta or on a parameter.
+    score
+        Its derivative in eta, of eta's shape.
+    expected
+        Less its second derivative in eta, in the mean over y.
+    observed
+        Less its second derivative in eta; `expected` for densities of which the two are the same.
+    slopes
+        Its derivatives in the parameters without their constraints, by name: in the logarithm of a
+        positive one, in the logit of one in (0, 1).
+    value_and_score
+        Both, for samplers, which ask for nothing else. Override it where together they are faster.
+
+    In TensorFlow `score`, `expected` and `slopes` are differentiated once, and `value` where they
+    contain it.
+
+    Parameters
+    ----------
+    xp : namespace
+    y, eta : arrays
+        For a family of several predictors eta is [n * d, C], the predictors of a row adjacent.
+    parameters : dict
+        Each becomes an attribute.
+    link : str
+        Of `sklmm.families.links.LINKS`: `self.link` is that link at eta.
+    """
+
+    #: Links by which log f is convex in eta wherever y is far from it, however far.
+    convex_links = ()
+
+    def __init__(self, xp, y, eta, parameters, link):
+        self.xp, self.y, self.eta = xp, y, eta
+        self.link = LINKS.get(link, Link)(xp, eta)
+        for name, value in parameters.items():
+            setattr(self, name, value)
+
+    @property
+    def observed(self):
+        return self.expected
+
+    @property
+    def slopes(self):
+        return {}
+
+    @property
+    def value_and_score(self):
+        return self.value, self.score
+
+
+class PositiveMean(Density):
+    """Of a mean mu > 0, through log mu.
+
+    A family gives the derivatives of log f in log mu, `_first` and `_second`, and the mean of
+    -`_second` over y, `_mean`.
+    """
+
+    @cached_property
+    def _log_mu(self):
+        return self.link.log_mean
+
+    @cached_property
+    def _mu(self):
+        return exp(self.xp, self._log_mu)
+
+    @property
+    def score(self):
+        return self._first * self.link.slope
+
+    @property
+    def observed(self):
+        return -self._second * self.link.slope**2 - self._first * self.link.bend
+
+    @property
+    def expected(self):
+        return self._mean * self.link.slope**2

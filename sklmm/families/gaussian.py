@@ -1,0 +1,106 @@
+"""The normal family, whose fits are in closed form."""
+
+# ruff: noqa: D102 - what each property of a density is, `Density` says once.
+
+from functools import cached_property
+
+import numpy as np
+
+from sklmm.families.base import Family, pin
+from sklmm.families.density import Density
+from sklmm.families.response import Response, numeric
+from sklmm.families.special import LOG_2PI
+
+
+class GaussianDensity(Density):
+    """y ~ N(eta, sigma^2)."""
+
+    @cached_property
+    def _z(self):
+        return (self.y - self.eta) / self.sigma
+
+    @property
+    def value(self):
+        return -0.5 * self._z**2 - self.xp.log(self.sigma) - 0.5 * LOG_2PI
+
+    @property
+    def score(self):
+        return self._z / self.sigma
+
+    @property
+    def expected(self):
+        return self.sigma**-2
+
+    @property
+    def slopes(self):
+        return {"sigma": self._z**2 - 1}
+
+
+class Gaussian(Family):
+    """Normal response with identity link: y ~ N(eta, sigma^2).
+
+    Parameters
+    ----------
+    sigma : float, optional
+        Pins the residual standard deviation (in units of y) instead of estimating it.
+    weights : {"repeats", "precision"}, default="repeats"
+        What `sample_weight` means: a row of weight w is w such rows, as in scikit-learn; or its
+        residual variance is sigma^2 / w, as in lme4 (y the mean of w measurements, say). The latter
+        is for e_step "exact" and "cg".
+
+    References
+    ----------
+    Laird & Ware (1982), "Random-effects models for longitudinal data", Biometrics 38, 963-974.
+
+    Examples
+    --------
+    >>> from sklmm import Gaussian
+    >>> Gaussian(sigma=1.0)
+    Gaussian(sigma=1.0)
+    """
+
+    name = "gaussian"
+    density = GaussianDensity
+    closed_form = True
+    scale_equivariant = True
+
+    def __init__(self, sigma=None, weights="repeats"):
+        self.sigma = sigma
+        self.weights = weights
+
+    def check(self):
+        """Raise ValueError for a `sigma` that is neither None nor a positive number."""
+        self._check_pins(sigma=self.sigma)
+        if self.weights not in ("repeats", "precision"):
+            raise self._error(
+                f"weights={self.weights!r} is not available: use 'repeats' or 'precision'."
+            )
+
+    def bind(self, y, weights=None):
+        """The `Response` in y."""
+        y, weights = numeric(self, y, weights)
+        if self.weights != "precision":
+            return Response(self, y, weights)
+        # Of mean 1 they add up to the number of rows, as repetitions do.
+        largest = weights.max(initial=1e-300)
+        mean = float((weights / largest).mean())
+        weights = weights / largest / mean
+        constant = 0.5 * float(np.log(weights).sum())
+        unit = np.sqrt(largest) * np.sqrt(mean)
+        return Response(self, y, weights, log_constant=constant, sigma_unit=float(unit))
+
+    def parameters(self, n_classes=None):
+        """sigma."""
+        return {"sigma": pin(self.sigma)}
+
+    def mean(self, eta, params):
+        """eta."""
+        return self._inverse_link(eta)
+
+    def variance(self, eta, params):
+        """sigma^2."""
+        return np.full(np.shape(eta), float(params["sigma"]) ** 2)
+
+    def sample(self, eta, params, rng):
+        """Draws of y given eta."""
+        return rng.normal(eta, params["sigma"])

@@ -1,0 +1,234 @@
+"""The family of ordered classes, by cutpoints of a latent variable."""
+
+# ruff: noqa: D102 - what each property of a density is, `Density` says once.
+
+from functools import cached_property
+from numbers import Real
+
+import numpy as np
+import pandas as pd
+
+from sklmm.families.base import LATENT_VARIANCES, Family
+from sklmm.families.density import Density
+from sklmm.families.links import inverse_link
+from sklmm.families.response import Response, has_order, labels, row_weights, shown
+from sklmm.families.special import LOG_2PI, log_one_less_exp
+
+#: Stands for infinite cutpoints: no predictor comes near, and float32 can hold the square.
+_END = 1e15
+#: Least gap between the logarithms of two cdfs.
+_LEAST_GAP = 1e-37
+
+
+class OrdinalDensity(Density):
+    """P(y <= c) = F(theta_c - eta): y lies between a = theta_y - eta and b = theta_{y-1} - eta.
+
+    theta_1 = 0 and spacing_k = theta_{k+1} - theta_k. The densities are log-concave, and what is
+    observed serves for the expectation, too.
+    """
+
+    def __init__(self, xp, y, eta, parameters, link):
+        super().__init__(xp, y, eta, {}, link)
+        self._spacings = {name: xp.reshape(v, (1, -1)) for name, v in parameters.items()}
+        parts = list(self._spacings.values())
+        self._zero = 0 * parts[0]
+        theta = xp.cumsum(xp.concat([self._zero, *parts], axis=0), axis=0)
+        self._indicators = xp.one_hot(y[:, 0], len(parts) + 2)
+        self._a = self._by_row([theta, self._zero + _END]) - eta
+        self._b = self._by_row([self._zero - _END, theta]) - eta
+
+    def _by_row(self, parts):
+        """The rows' own entries [n, C] of a table by class.
+
+        A product with the indicators of the classes, which XLA, unlike a gather, does not fuse with
+        the making of the table, again for every row and draw.
+        """
+        return self.xp.matmul(self._indicators, self.xp.concat(parts, axis=0))
+
+    @property
+    def expected(self):
+        return self.observed
+
+    @property
+    def slopes(self):
+        # With the k-th spacing the cutpoints from the k-th on move.
+        xp, y, score = self.xp, self.y, self.score
+        return {
+            name: spacing * xp.where(y > k, -score, xp.where(y == k, self._upper_slope, 0.0))
+            for k, (name, spacing) in enumerate(self._spacings.items(), 1)
+        }
+
+
+class OrdinalLogit(OrdinalDensity):
+    """F is the logistic cdf: F(a) - F(b) = F(a) F(-b) (1 - exp(b - a))."""
+
+    @cached_property
+    def _za(self):
+        return self.xp.exp(-self.xp.abs(self._a))
+
+    @cached_property
+    def _zb(self):
+        return self.xp.exp(-self.xp.abs(self._b))
+
+    @property
+    def value(self):
+        xp, za, zb = self.xp, self._za, self._zb
+        widths = [log_one_less_exp(xp, -spacing) for spacing in self._spacings.values()]
+        upper = xp.minimum(self._a, 0.0) - xp.maximum(self._b, 0.0)
+        within = self._by_row([self._zero, *widths, self._zero])
+        return upper - xp.log1p(za + zb + za * zb) + within
+
+    @cached_property
+    def score(self):
+        xp, za, zb = self.xp, self._za, self._zb
+        up, down = xp.where(self._b < 0, zb, 1.0), xp.where(self._a < 0, 1.0, za)
+        return (up * (1 + za) - down * (1 + zb)) / ((1 + za) * (1 + zb))
+
+    @property
+    def observed(self):
+        return self._za / (1 + self._za) ** 2 + self._zb / (1 + self._zb) ** 2
+
+    @property
+    def _upper_slope(self):
+        xp, za = self.xp, self._za
+        gaps = [1 / xp.expm1(spacing) for spacing in self._spacings.values()]
+        beside = self._by_row([self._zero, *gaps, self._zero])
+        return xp.where(self._a < 0, 1.0, za) / (1 + za) + beside
+
+
+class OrdinalProbit(OrdinalDensity):
+    """F is the normal cdf, in whose left tail the logarithms keep their digits."""
+
+    @cached_property
+    def value(self):
+        xp, a, b = self.xp, self._a, self._b
+        mirrored = a + b > 0
+        high, low = xp.where(mirrored, -b, a), xp.where(mirrored, -a, b)
+        top = xp.log_ndtr(high)
+        return top + log_one_less_exp(xp, -xp.maximum(top - xp.log_ndtr(low), _LEAST_GAP))
+
+    def _density(self, x):
+        return self.xp.exp(-0.5 * (x**2 + LOG_2PI) - self.value)
+
+    @cached_property
+    def _upper_slope(self):
+        return self._density(self._a)
+
+    @cached_property
+    def _lower_slope(self):
+        return self._density(self._b)
+
+    @cached_property
+    def score(self):
+        return self._lower_slope - self._upper_slope
+
+    @property
+    def observed(self):
+        return self.score**2 + self._a * self._upper_slope - self._b * self._lower_slope
+
+
+class Ordinal(Family):
+    """Ordered classes by the cumulative model: P(y <= c) = F(theta_c - eta).
+
+    F is the logistic or normal cdf. The first cutpoint theta_1 is 0, as eta has an intercept; the
+    parameters are the spacings, theta_{c+1} - theta_c > 0. Classes are numbers, or in the order of
+    an ordered pandas categorical, without its unused categories.
+
+    Parameters
+    ----------
+    link : {"logit", "probit"}, default="logit"
+
+    References
+    ----------
+    McCullagh (1980), "Regression models for ordinal data", JRSS B 42, 109-142.
+
+    Examples
+    --------
+    >>> from sklmm.families import Ordinal
+    >>> Ordinal().probabilities([0.0], {"spacing_1": 1.0}).round(2)
+    array([[0.5 , 0.23, 0.27]])
+    """
+
+    name = "ordinal"
+    classes = "ordered"
+    links = ("logit", "probit")
+    separable = True
+
+    def __init__(self, link="logit"):
+        self.link = link
+
+    def parameters(self, n_classes=None):
+        """spacing_1 .. spacing_{K-2}."""
+        if n_classes is None:
+            raise self._error("n_classes must be given: its parameters depend on it.")
+        return {f"spacing_{k}": "positive" for k in range(1, n_classes - 1)}
+
+    @property
+    def density(self):
+        """By the link."""
+        return OrdinalProbit if self.link == "probit" else OrdinalLogit
+
+    def latent_variance(self, params):
+        """That of the distribution whose cdf is F."""
+        return LATENT_VARIANCES[self.link]
+
+    def bind(self, y, weights=None):
+        """The `Response` in y, labels of at least three ordered classes."""
+        found, classes, codes = labels(self, y)
+        if len(classes) == 2:
+            raise self._error(
+                f"y must have at least three classes, not {len(classes)} ({shown(classes)}): use "
+                "'bernoulli', as two classes need no order."
+            )
+        if not has_order(y):
+            self._require_numbers(found, classes)
+        return Response(self, codes, row_weights(weights, len(codes)), classes)
+
+    def _require_numbers(self, found, classes):
+        # NumPy lists times in nanoseconds as integers.
+        numbers = [isinstance(label, Real) for label in pd.Series(classes).tolist()]
+        if not all(numbers):
+            row = int(np.argmax(~np.isin(found, classes[numbers])))
+            label = pd.Series(found[row : row + 1]).tolist()[0]
+            raise self._error(
+                f"y must be numbers or an ordered categorical, which tell the order of the "
+                f"classes, not {label!r} (row {row}): give pd.Categorical(y, categories=[...], "
+                "ordered=True), the categories from the lowest to the highest, or their codes "
+                "0, 1, ... by OrdinalEncoder(categories=[[...]])."
+            )
+
+    def probabilities(self, eta, params):
+        """Probabilities of the classes along a new last axis."""
+        gap = _cutpoints(params) - np.asarray(eta, float)[..., None]
+        lower = np.concatenate([np.full((*gap.shape[:-1], 1), -np.inf), gap], axis=-1)
+        upper = np.concatenate([gap, np.full((*gap.shape[:-1], 1), np.inf)], axis=-1)
+        # In the right tail the difference of the cdfs would cancel.
+        right = lower + upper > 0
+        low, high = np.where(right, -upper, lower), np.where(right, -lower, upper)
+        return inverse_link(self.link, high) - inverse_link(self.link, low)
+
+    def mean(self, eta, params, scores=None):
+        """Mean of the classes' `scores`, by default 0..K-1."""
+        p = self.probabilities(eta, params)
+        return p @ _scores(scores, p)
+
+    def variance(self, eta, params, scores=None):
+        """Variance of the classes' `scores`, by default 0..K-1."""
+        p = self.probabilities(eta, params)
+        scores = _scores(scores, p)
+        return np.sum(p * (scores - (p @ scores)[..., None]) ** 2, axis=-1)
+
+    def sample(self, eta, params, rng):
+        """Codes 0..K-1; the parameters are numbers, or have a value for each of eta's columns."""
+        noise = rng.logistic if self.link == "logit" else rng.normal
+        latent = eta + noise(size=np.shape(eta))
+        return np.sum([latent > cutpoint for cutpoint in _cutpoints(params)], axis=0, dtype=float)
+
+
+def _cutpoints(params):
+    spacings = [params[f"spacing_{k}"] for k in range(1, len(params) + 1)]
+    return np.cumsum([np.zeros(np.shape(spacings)[1:]), *spacings], axis=0)
+
+
+def _scores(scores, p):
+    return np.arange(p.shape[-1], dtype=float) if scores is None else np.asarray(scores, float)

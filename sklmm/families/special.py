@@ -1,0 +1,102 @@
+"""What log densities are made of, each function to full accuracy at both ends of its range.
+
+`xp` is a namespace (`sklmm.families.namespace`). Gamma functions come as what Stirling's formula
+leaves of them, so that large parameters cancel by hand:
+
+    log Gamma(x) = (x - 1/2) log x - x + log(2 pi) / 2 + stirling(x).
+
+Automatic differentiation goes through both branches of a `where`: each takes arguments within its
+own range.
+"""
+
+import math
+
+LOG_2PI = math.log(2 * math.pi)
+#: From here the asymptotic series are exact to the last digit.
+_LARGE = 10.0
+_STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360)
+_DIGAMMA = (0.0, -1 / 12, 1 / 120, -1 / 252, 1 / 240, -1 / 132, 691 / 32760)
+#: Left of this the continued fraction's first terms are more exact than Mills' ratio's difference.
+_FAR_LEFT = -100.0
+
+
+def exp(xp, x):
+    """exp x, constant where its square would overflow."""
+    return xp.exp(xp.minimum(x, xp.largest_log(x)))
+
+
+def expm1(xp, x):
+    """exp(x) - 1, constant where its square would overflow."""
+    return xp.expm1(xp.minimum(x, xp.largest_log(x)))
+
+
+def beyond(xp, x):
+    """How far x is beyond where `exp` and `expm1` are constant."""
+    return xp.maximum(x - xp.largest_log(x), 0.0)
+
+
+def _series(x, coefficients):
+    out = coefficients[-1]
+    for c in coefficients[-2::-1]:
+        out = out * x + c
+    return out
+
+
+def stirling(xp, x):
+    """What Stirling's formula lacks of log Gamma(x), x > 0."""
+    large, small = xp.maximum(x, _LARGE), xp.minimum(x, _LARGE)
+    exact = xp.log_gamma(small) - ((small - 0.5) * xp.log(small) - small + 0.5 * LOG_2PI)
+    return xp.where(x < _LARGE, exact, _series(1 / large**2, _STIRLING) / large)
+
+
+def psi_less_log(xp, x):
+    """The digamma function less log x, x > 0."""
+    large, small = xp.maximum(x, _LARGE), xp.minimum(x, _LARGE)
+    series = _series(1 / large**2, _DIGAMMA) - 0.5 / large
+    return xp.where(x < _LARGE, xp.digamma(small) - xp.log(small), series)
+
+
+def stirling_of_log(xp, x, log_x):
+    """`stirling` less log(x) / 2, by log x, which goes on where x itself is 0."""
+    large, small = xp.maximum(x, _LARGE), xp.minimum(x, _LARGE)
+    # log Gamma(x) = log Gamma(1 + x) - log x.
+    exact = xp.log_gamma(1 + small) - (1 + small) * log_x + small - 0.5 * LOG_2PI
+    series = _series(1 / large**2, _STIRLING) / large - 0.5 * log_x
+    return xp.where(x < _LARGE, exact, series)
+
+
+def psi_less_log_times(xp, x, log_x):
+    """x times `psi_less_log`, by log x, which goes on where x itself is 0: -1 there."""
+    large, small = xp.maximum(x, _LARGE), xp.minimum(x, _LARGE)
+    # psi(x) = psi(1 + x) - 1 / x.
+    exact = small * (xp.digamma(1 + small) - log_x) - 1
+    return xp.where(x < _LARGE, exact, large * _series(1 / large**2, _DIGAMMA) - 0.5)
+
+
+def trigamma_square(xp, x):
+    """x^2 times the trigamma function, x >= 0: 1 at 0, x + 1/2 at infinity."""
+    return 1 + x**2 * xp.trigamma(1 + x)
+
+
+def less_exp(xp, u):
+    """1 + u - exp u <= 0: the log density of gamma and Poisson rows, u the log of a ratio."""
+    u = xp.minimum(u, xp.largest_log(u))
+    return u - xp.expm1(u)
+
+
+def log_add_exp(xp, a, b):
+    """log(exp a + exp b)."""
+    return xp.maximum(a, b) + xp.log1p(xp.exp(-xp.abs(a - b)))
+
+
+def mills_fall(xp, x):
+    """Less the derivative of Mills' ratio, in (0, 1): less the second derivative of log Phi."""
+    left, ratio = xp.minimum(x, _FAR_LEFT), xp.mills(x)
+    return xp.where(x < _FAR_LEFT, 1 - 1 / left**2 + 6 / left**4, ratio * (ratio + x))
+
+
+def log_one_less_exp(xp, x):
+    """log(1 - exp x), x < 0."""
+    middle = -math.log(2)
+    near = xp.log(-xp.expm1(xp.maximum(x, middle)))
+    return xp.where(x > middle, near, xp.log1p(-xp.exp(xp.minimum(x, middle))))
