@@ -301,7 +301,7 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
             n_classes = len(np.unique(y))
             return resolve_family("categorical" if n_classes > 2 else "bernoulli")
         family = resolve_family(self.family)
-        if family.name not in _FAMILIES:
+        if family.classes is None:
             raise ValueError(
                 f"family={self.family!r} is not a family of classes: use 'auto', "
                 f"{', '.join(map(repr, _FAMILIES))}, or MixedEffectsRegressor."

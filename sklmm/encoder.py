@@ -339,7 +339,7 @@ def _pinned(model):
     effects = [RandomEffect(name, sd=float(max(sd, least))) for name, sd in sds.items()]
     out = clone(model).set_params(random_effects=effects)
     family = clone(model._fitted.family)
-    if family.name == "gaussian":
+    if family.closed_form:
         out.set_params(family=family.set_params(sigma=float(max(model.sigma_, least))))
     return out
 

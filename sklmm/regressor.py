@@ -248,12 +248,12 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
 
     def _resolve_family(self, y):
         family = resolve_family(self.family)
-        if family.name == "categorical":
+        if family.classes == "unordered":
             raise ValueError(
                 "family='categorical': classes without an order have no mean to predict; use "
                 "MixedEffectsClassifier."
             )
-        if family.name == "bernoulli" and not np.isin(y, (0, 1)).all():
+        if family.classes == "two" and not np.isin(y, (0, 1)).all():
             raise ValueError(
                 f"family='bernoulli': y must be 0 or 1 in a regressor, not "
                 f"{y[~np.isin(y, (0, 1))][0]:g}: recode it, or use MixedEffectsClassifier."
@@ -301,7 +301,7 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
 
     def _response_family(self):
         family, classes = self._fitted.family, self._fitted.classes
-        return _Ratings(family, classes) if family.name == "ordinal" else family
+        return _Ratings(family, classes) if family.classes == "ordered" else family
 
 
 def _increase(categories):

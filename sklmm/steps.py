@@ -269,7 +269,7 @@ def resolve_e_step(e_step, family, sizes, sparse=False):
     Without random effects the Laplace approximation is the maximum likelihood of any family, and
     least squares that of the Gaussian, whatever the E-step.
     """
-    gaussian, n_effects = family.name == "gaussian", sum(sizes)
+    gaussian, n_effects = family.closed_form, sum(sizes)
     repeats = isinstance(e_step, EStep) and not isinstance(e_step, _GAUSSIAN_ONLY)
     repeats = repeats or (isinstance(e_step, str) and e_step in ("laplace", "hmc", "nuts"))
     if repeats and family.weights == "precision":
@@ -286,7 +286,7 @@ def resolve_e_step(e_step, family, sizes, sparse=False):
                 f"e_step={e_step!r} is for family='gaussian', not {family.name!r}: use 'auto', "
                 "'hmc', 'nuts' or 'laplace'."
             )
-        if isinstance(e_step, Laplace) and family.name == "categorical" and n_effects:
+        if isinstance(e_step, Laplace) and family.classes == "unordered" and n_effects:
             raise ValueError(
                 "e_step='laplace' is for one linear predictor, and family='categorical' has one "
                 "for each class but the first: use 'auto', 'hmc' or 'nuts'."
@@ -324,7 +324,7 @@ def resolve_m_step(m_step, e_step, family):
         m_step = Adam()
     if isinstance(m_step, Adam):
         m_step._validate_params()
-        if family.name != "gaussian":
+        if not family.closed_form:
             raise ValueError(
                 f"m_step={m_step!r} is for family='gaussian', not {family.name!r}: use 'auto'."
             )

@@ -186,7 +186,7 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, NewRows):
 
     def _learn(self, table, terms, names, response):
         """(DesignSpec, Design) of a training table."""
-        ordinal = response.family.name == "ordinal"
+        ordinal = response.family.classes == "ordered"
         spec, design = DesignSpec.learn(
             table,
             terms,
@@ -194,7 +194,7 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, NewRows):
             self.fit_intercept or ordinal,
             names,
             self.offset,
-            keep_sparse=response.family.name == "gaussian"
+            keep_sparse=response.family.closed_form
             and self.method != "ml"
             and self._stops_by_rule()
             and self.dof is None,
@@ -345,7 +345,7 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, NewRows):
         m_step = resolve_m_step(self.m_step, e_step, response.family)
         # "auto" is REML for the Gaussian family, except that Adam trains the coefficients as
         # parameters, by ML.
-        gaussian = response.family.name == "gaussian"
+        gaussian = response.family.closed_form
         reml = self.method == "reml" or (self.method == "auto" and gaussian and m_step is None)
         rng = check_random_state(self.random_state)
         settings = engine.Settings(

@@ -256,7 +256,7 @@ def _check_weights(sample_weight, n_rows):
 def informative(table, response):
     """(table, Response) of the rows that the response keeps, as others say nothing."""
     total = response.weights.sum()
-    if response.family.weights == "repeats" and total > MOST_REPETITIONS:
+    if response.family.weights != "precision" and total > MOST_REPETITIONS:
         raise ValueError(
             f"sample_weight: the weights sum to {total:.3g}, and no more than "
             f"{MOST_REPETITIONS:.3g} repetitions can be counted one by one: divide them."

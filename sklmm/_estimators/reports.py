@@ -233,7 +233,7 @@ class Reports:
 
     def _profiled(self, design, response, places, level, n_jobs):
         """(lower, upper) of the parameters at some places."""
-        if response.family.name != "gaussian":
+        if not response.family.closed_form:
             raise ValueError(
                 f"method='profile' is for family='gaussian', not {response.family.name!r}: use "
                 "'bootstrap'."

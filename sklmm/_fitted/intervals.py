@@ -44,7 +44,7 @@ def profile_intervals(profile, places, level, n_jobs):
 
 def check_draws(response, n_resamples):
     """Raise ValueError for rows that the bootstrap cannot draw, and for too few resamples."""
-    counted = response.family.weights == "repeats" and response.family.name != "binomial"
+    counted = response.family.weights == "repeats"
     if counted and not (response.weights == 1).all():
         raise ValueError(
             "sample_weight: the bootstrap draws each row once, and these weights are "
@@ -52,7 +52,7 @@ def check_draws(response, n_resamples):
         )
     if n_resamples < 2:
         raise ValueError(f"n_resamples={n_resamples!r} must be at least 2.")
-    if response.family.name == "binomial" and (response.weights % 1 != 0).any():
+    if response.family.weights == "trials" and (response.weights % 1 != 0).any():
         raise ValueError(
             "sample_weight: the bootstrap draws successes of whole numbers of trials, and "
             "these weights are not whole."

@@ -17,8 +17,6 @@ import pandas as pd
 
 from sklmm._fitted.prediction import linear_predictor
 
-#: Variance of the latent variable that a link of binary and ordered responses stands for.
-LATENT = {"logit": np.pi**2 / 3, "probit": 1.0, "cloglog": np.pi**2 / 6}
 #: Linear predictors beyond which the square of exp overflows.
 MOST = 300.0
 
@@ -72,10 +70,9 @@ class Spread(NamedTuple):
 def distribution_variance(family, result, spread):
     """D, the variance of the response's distribution on the scale of the link."""
     link = getattr(family, "link", "identity")
-    if family.name in ("gaussian", "student_t"):
-        return float(family.variance(np.zeros(1), result.family)[0]) * spread.noise
-    if family.name in ("bernoulli", "binomial", "ordinal"):
-        return LATENT[link]
+    latent = family.latent_variance(result.family)
+    if latent is not None:
+        return latent * spread.noise
     if spread is not None and link == "log" and spread.mean > 0:
         variance = family.variance(np.log(np.full(1, spread.mean)), result.family)[0]
         return float(np.log1p(variance / spread.mean**2))

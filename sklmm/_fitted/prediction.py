@@ -169,7 +169,7 @@ def response_draws(response, eta, params, rng):
     """Draws of y, of eta's shape, in the rows of a `Response`, with its trials and precisions."""
     family = response.family
     weights = response.weights.reshape(-1, *[1] * (np.ndim(eta) - 1))
-    if family.name == "binomial":
+    if family.weights == "trials":
         trials = np.round(weights).astype(int)
         return rng.binomial(trials, family.mean(eta, params)) / trials
     if family.weights == "precision":

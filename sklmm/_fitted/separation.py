@@ -30,15 +30,6 @@ from scipy.optimize import linprog
 
 from sklmm.result import Status
 
-#: Links whose means come near their ends as eta goes to infinity only.
-LINKS = {
-    "bernoulli": ("logit", "probit", "cloglog"),
-    "binomial": ("logit", "probit", "cloglog"),
-    "poisson": ("log",),
-    "negative_binomial": ("log",),
-    "ordinal": ("logit", "probit"),
-    "categorical": ("logit",),
-}
 #: In units of the columns' ranges: rounding, and what is more than that.
 FEASIBLE = 1e-9
 STRICT = 1e-6
@@ -75,14 +66,14 @@ class Separation(NamedTuple):
 
 def is_determined(result, design, response, tol):
     """Whether a converged fit of that tol knows the predictors of all rows too well to separate."""
-    if not _may_separate(response.family):
+    if not response.family.separable:
         return True
     if getattr(response.family, "link", "logit") not in ("logit", "log"):
         return False
     p, most = design.X.shape[1], SHARE / max(LAST_STEP, 0.0 if tol == "auto" else tol)
     kept = ~result.dropped
     cov = np.where(np.outer(kept, kept), result.coef_cov, 0.0)
-    n_spacings = response.n_classes - 2 if response.family.name == "ordinal" else 0
+    n_spacings = response.n_classes - 2 if response.family.classes == "ordered" else 0
     variances = np.diag(result.natural_cov)[len(result.natural_cov) - n_spacings :]
     most -= np.sqrt(np.abs(variances)).sum()
     # What a nan is in is not known to be small.
@@ -95,7 +86,7 @@ def is_determined(result, design, response, tol):
 
 def separation(design, response, dropped):
     """`Separation` of a response by a design's fixed part without `dropped` columns, or None."""
-    if not _may_separate(response.family):
+    if not response.family.separable:
         return None
     conditions = Conditions.of(design.X, response, np.flatnonzero(~dropped[: design.X.shape[1]]))
     if not conditions.size:
@@ -121,10 +112,6 @@ def separation(design, response, dropped):
         units,
         strict.any(axis=1),
     )
-
-
-def _may_separate(family):
-    return getattr(family, "link", "logit") in LINKS.get(family.name, ())
 
 
 def unbounded(result, found, design):
@@ -181,14 +168,14 @@ class Conditions:
     @classmethod
     def of(cls, X, response, kept):
         """The conditions of a response on a direction of the columns `kept` of X."""
-        name, y = response.family.name, response.y
-        if name in ("bernoulli", "categorical"):
-            kinds, (eta, cuts) = y, _classes(response.n_classes)
-        elif name == "ordinal":
+        family, y = response.family, response.y
+        if family.classes == "ordered":
             kinds, (eta, cuts) = y, _ordered(response.n_classes)
+        elif family.classes is not None:
+            kinds, (eta, cuts) = y, _classes(response.n_classes)
         else:
             # At the lower end, between, at the upper end.
-            kinds = np.where(y == 0, 0, np.where((name == "binomial") & (y == 1), 2, 1))
+            kinds = np.where(y == 0, 0, np.where((family.weights == "trials") & (y == 1), 2, 1))
             eta, cuts = np.array([[[-1.0], [0.0]], [[1.0], [-1.0]], [[1.0], [0.0]]]), None
         cuts = np.zeros((*eta.shape[:2], 0)) if cuts is None else cuts
         low, high = X.min(axis=0)[kept], X.max(axis=0)[kept]

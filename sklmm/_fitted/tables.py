@@ -38,7 +38,7 @@ class Labels:
         """Labels of a fit; with several predictors a row, each name is prefixed by its class."""
         coef, pairs = list(spec.coef_names), block_labels(spec.terms, blocks)
         classes = response.classes
-        if response.family.name == "categorical":
+        if response.n_predictors > 1:
             coef = [f"{c}: {name}" for c in classes[1:] for name in coef]
             pairs = [
                 (term, tuple(f"{c}: {name}" for name in names), entries)
@@ -46,7 +46,7 @@ class Labels:
                 for c in classes[1:]
             ]
         cutpoints = None
-        if response.family.name == "ordinal":
+        if response.family.classes == "ordered":
             cutpoints = [f"{a}|{b}" for a, b in pairwise(classes)]
         order = spec.order if spec.sparse else None
         return cls(coef, pairs, dict(response.parameters), cutpoints, spec.sparse_names, order)

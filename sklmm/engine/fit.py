@@ -57,7 +57,7 @@ def run(design, response, settings, watch=None):
     """Fit a Design to a Response: `EMResult`; `watch` as in `algorithms.loop.fit`."""
     step = settings.m_step or settings.e_step
     problem = _problem(design, response, settings)
-    if problem.perfect and response.family.sigma is None:
+    if problem.perfect and response.parameters["sigma"] == "positive":
         return perfect(problem, response.parameters)
     with _tensorflow(settings.device, step, watch):
         try:
@@ -81,7 +81,7 @@ def run(design, response, settings, watch=None):
 def _problem(design, response, settings):
     """The problem in standard units; in the table's own for Adam."""
     family, y, weights = response.family, response.y, response.weights
-    gaussian = family.name == "gaussian"
+    gaussian = family.closed_form
     own = {"fit_intercept": settings.fit_intercept, "reml": settings.reml}
     own["sigma"] = family.sigma if gaussian else None
     if settings.m_step is not None:
@@ -139,7 +139,7 @@ def _mcem(problem, response, settings):
 
 def _kept(problem, response):
     """Posterior draws that are kept."""
-    gaussian = response.family.name == "gaussian"
+    gaussian = response.family.closed_form
     return DRAWS[1] if gaussian else nonlinear_draws(problem.n_effects)
 
 
@@ -230,7 +230,7 @@ def _check_tensorflow(latent, family, e_step):
     if latent.like.distribution is not None:
         require_tensorflow(f"family={family!r}")
     elif not isinstance(e_step, Laplace):
-        other = "'auto'" if family.name == "gaussian" else "'laplace'"
+        other = "'auto'" if family.closed_form else "'laplace'"
         known = latent.like.n_predictors == 1
         require_tensorflow(fit, f", or use e_step={other}, which does not" if known else "")
     elif latent.rows is None:

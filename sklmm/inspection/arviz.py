@@ -169,7 +169,7 @@ def _of_rows(variable, model, z, family, size, rows, rng):
     eta = predictor_draws(design, model.result_, z, d)
     drawn = response_draws(response, eta[:, 0] if d == 1 else eta, family, rng)
     observed = response.y
-    if response.family.name == "binomial":
+    if response.family.weights == "trials":
         observed, drawn = observed * response.weights, drawn * response.weights[:, None]
     elif response.classes is not None and not hasattr(model, "classes_"):
         # A regressor's ratings have values; a classifier's classes are their places.

@@ -65,7 +65,7 @@ class ResidualsDisplay(Display):
             )
         fitted, family = estimator.predict(X), estimator._fitted.family
         variance = estimator._conditional_variance(X)
-        if family.name == "binomial":
+        if family.weights == "trials":
             response = family.bind(y, sample_weight)
             y, variance = response.y, variance / response.weights
         elif family.weights == "precision" and sample_weight is not None:

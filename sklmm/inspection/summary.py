@@ -86,7 +86,7 @@ def _head(model, spec):
     if approximation:
         method += f" ({approximation})"
     kind = f"linear {'mixed ' if spec.terms else ''}model"
-    kind = kind.capitalize() if family.name == "gaussian" else f"Generalized {kind}"
+    kind = kind.capitalize() if family.closed_form else f"Generalized {kind}"
     return [
         f"{kind} fit by {method}",
         *_family_lines(model, family),
@@ -151,7 +151,7 @@ def _fixed_effects(model, spec):
 
 def _family_lines(model, family):
     """Family, link and parameters of a generalized model."""
-    if family.name == "gaussian":
+    if family.closed_form:
         return []
     link = f", {family.link} link" if hasattr(family, "link") else ""
     parameters = ", ".join(

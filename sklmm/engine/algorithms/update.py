@@ -76,7 +76,7 @@ def _densities(result, response):
     And its observed curvature, or None where Laplace's approximation takes the expected one.
     """
     y = response.y
-    if response.family.name == "gaussian":
+    if response.family.closed_form:
         s2 = (result.sigma / response.sigma_unit) ** 2
         precision = np.full(len(y), 1 / s2)
         return lambda eta: (-0.5 * (y - eta) ** 2 / s2, (y - eta) / s2, precision), None
