@@ -21,6 +21,7 @@ from sklmm.engine.latent.approximation import Approximation
 from sklmm.engine.linalg.newton import by_differences, inverse
 from sklmm.engine.linalg.trust_region import FLAT, look, updated, updated_radius
 from sklmm.engine.posterior.from_draws import posterior_from_draws
+from sklmm.engine.posterior.root import with_coefficients
 from sklmm.engine.theta.chart import Chart, scales
 
 N_PROBES = 32
@@ -221,21 +222,18 @@ class Laplace:
         """The Gaussian posterior at the estimate, by draws."""
         latent, estimate = self.latent, last.estimate
         seen = self.approximation(estimate._replace(beta=estimate.beta[: self.space.p]))
-        equations, p = seen.equations, latent.problem.p
+        equations = seen.equations
         rng = np.random.default_rng([self.seed, 1])
-        draws = equations.draws(rng, self.n_draws)
-        columns = equations.solve(np.eye(len(draws))[:, :p]) if p else draws[:, :0]
-        posterior = posterior_from_draws(equations, seen.mode, columns, draws)
+        posterior = posterior_from_draws(equations, seen.mode, equations.draws(rng, self.n_draws))
         loglik, error = seen.loglik, 0.0
         if loglik is None and (log_det := equations.log_det()) is not None:
             loglik = seen.joint - 0.5 * log_det
         if loglik is not None:
             loglik, error = loglik + latent.log_constant, 0.5 * equations.log_det_error
         posterior = posterior._replace(loglik=loglik, loglik_error=error)
-        if p:
+        if latent.problem.p:
             return posterior
-        root = latent.with_coefficients(last, seen.shift(), posterior.root, rng)
-        return posterior._replace(beta=estimate.beta, beta_cov=None, root=root)
+        return with_coefficients(posterior, last, latent.layout, seen.shift(), rng)
 
 
 def flattened(information, point, chart, t):

@@ -38,6 +38,7 @@ from sklmm.engine.latent.mode import CENTRE_TOL
 from sklmm.engine.linalg.newton import inverse
 from sklmm.engine.posterior.from_chains import Integrated, Kept
 from sklmm.engine.posterior.importance import marginal_loglik
+from sklmm.engine.posterior.root import with_coefficients
 from sklmm.engine.theta.space import Theta
 
 QUIET_STEPS = 3
@@ -225,10 +226,10 @@ class MonteCarlo:
         if latent.full.reml:
             posterior = kept.posterior(self.integrated)
         else:
-            posterior = kept.given_coefficients()
             shift = np.asarray(self.field.shift)
-            root = latent.with_coefficients(last, shift, posterior.root, rng)
-            posterior = posterior._replace(beta=last.estimate.beta, root=root)
+            posterior = with_coefficients(
+                kept.given_coefficients(), last, latent.layout, shift, rng
+            )
         theta = last.estimate._replace(beta=last.estimate.beta[: self.space.p])
         found = marginal_loglik(latent, theta, self.mode, rng)
         if found is not None:

@@ -41,7 +41,9 @@ def marginal(equations):
         return Marginal(place, np.zeros((0, 0)), np.zeros((0, 0)), units, np.zeros((0, 0)))
     units[place, np.arange(f)] = 1.0
     plain = [np.eye(len(L)) if k in layout.small else L for k, L in enumerate(factors)]
-    columns = equations.at(plain, BORDER_TOL).solve(units)
+    rough = equations.at(plain, BORDER_TOL)
+    columns = rough.solve(units)
+    equations.tell(rough.unsolved, BORDER_TOL)
     S = _inverse(columns[place])
     follow = -columns @ S
     follow[place] = 0.0

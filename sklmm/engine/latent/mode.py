@@ -187,25 +187,6 @@ class Latent:
         """As `CompiledLatent.informations`."""
         return self.compiled.informations(*args, **kwargs)
 
-    def with_coefficients(self, last, shift, root, rng):
-        """Root of (beta, effects) from one of the effects given beta.
-
-        These follow beta along `shift` [P, m], the motion of the mode.
-        """
-        q, n_draws = self.space.p, root.shape[1]
-        values, vectors = np.linalg.eigh(last.covariance[:q, :q])
-        half = rng.standard_normal((q, -(-n_draws // 2)))
-        noise = np.concatenate([half, -half], axis=1)[:, :n_draws]
-        if 2 * (len(root) + q) <= n_draws:
-            # Independent of the effects in the sample, too.
-            noise = noise - noise @ np.linalg.pinv(root) @ root
-            noise = np.linalg.qr(noise.T)[0].T * np.sqrt(n_draws)
-        noise = noise / np.sqrt(n_draws)
-        beta = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T @ noise
-        follow = self.layout.effects(last.estimate.factors, shift[:, :q] @ beta)
-        parts = [b.reshape(-1, n_draws) for b in follow]
-        return np.concatenate([beta, root + np.concatenate(parts) if parts else root])
-
     @property
     def log_constant(self):
         """What log p(y, x) lacks for the table's own units of y and of the coefficients."""

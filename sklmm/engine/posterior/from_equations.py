@@ -6,6 +6,7 @@ from scipy.linalg import solve_triangular
 from sklmm.engine.equations.henderson import loglik
 from sklmm.engine.linalg.blocks import rescaled
 from sklmm.engine.posterior.assemble import Posterior
+from sklmm.engine.posterior.root import joint_root, orthonormal
 from sklmm.result import own_sds
 
 
@@ -21,9 +22,8 @@ def posterior_from_equations(eq, seed, n_draws):
         x, e = np.split(np.eye(p + Q), [p])
     else:
         rng = np.random.default_rng(seed)
-        x, e = (rng.standard_normal((k, n_draws)) / np.sqrt(n_draws) for k in (p, Q))
-        if p <= n_draws:
-            x = np.linalg.qr(x.T)[0].T
+        x, e = orthonormal(rng.standard_normal((p, n_draws))), rng.standard_normal((Q, n_draws))
+        e /= np.sqrt(n_draws)
     # Draws by Lanczos' method tell log |H| too.
     root = eq.H.root(e)
     value = loglik(eq, eq.H.log_det)
@@ -34,11 +34,7 @@ def posterior_from_equations(eq, seed, n_draws):
     s_root = solve_triangular(eq.S_factor, np.eye(p), lower=True).T if p else eq.S
     beta = s_root @ x
     given = cross.blocks(cross.lift(factors, root))
-    if not few:
-        stds = own_sds(covs)
-        given = [rescaled(b, std) for b, std in zip(given, stds, strict=True)]
-    follow = cross.blocks(cross.lift(factors, eq.HR @ beta))
-    effects = [(b - f).reshape(-1, beta.shape[1]) for b, f in zip(given, follow, strict=True)]
+    follow = cross.blocks(-cross.lift(factors, eq.HR @ beta))
     beta_cov, columns = eq.solve_s(np.eye(p)), None
     if cross.columns is not None:
         beta, beta_cov, columns = columns_posterior(eq, beta, root, few)
@@ -47,7 +43,7 @@ def posterior_from_equations(eq, seed, n_draws):
         tuple(cross.blocks(cross.lift(factors, eq.u))),
         tuple(covs),
         beta_cov,
-        np.concatenate([beta, *effects]),
+        joint_root(beta, given, follow, None if few else own_sds(covs)),
         value,
         columns,
         loglik_error=0.0 if few else 0.5 * eq.H.log_det_error,
