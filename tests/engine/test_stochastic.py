@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 
 from sklmm import HMC, Gaussian, MixedEffectsRegressor
-from sklmm.engine.latent.chains import balanced, chain_covariance, chain_error, excess, mirrored
 from sklmm.engine.latent.hmc import LONGEST_STEP, TARGET_ACCEPTANCE, adapted, default_chains
+from sklmm.engine.linalg.chains import balanced, chain_covariance, chain_error, excess, mirrored
 from tests.quadrature import Model
 from tests.simulate import simulate
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sklmm.engine.latent.chains import (
+from sklmm.engine.linalg.chains import (
     batch_error,
     chain_error,
     information_noise,

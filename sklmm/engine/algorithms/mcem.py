@@ -33,8 +33,8 @@ from sklmm.engine.algorithms.averaging import (
 )
 from sklmm.engine.algorithms.loop import Iteration, joint_loss
 from sklmm.engine.algorithms.start_glm import start_theta
-from sklmm.engine.latent.chains import chain_covariance
 from sklmm.engine.latent.mode import CENTRE_TOL
+from sklmm.engine.linalg.chains import chain_covariance
 from sklmm.engine.linalg.newton import inverse
 from sklmm.engine.posterior.from_chains import Integrated, Kept
 from sklmm.engine.posterior.importance import marginal_loglik

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from sklmm.engine.latent.chains import balanced, mean_information
 from sklmm.engine.latent.complete_data import (
     Arrays,
     Point,
@@ -10,6 +9,7 @@ from sklmm.engine.latent.complete_data import (
     laplace_scores,
     latent_gradient,
 )
+from sklmm.engine.linalg.chains import balanced, mean_information
 from sklmm.engine.linalg.newton import STEP
 from sklmm.engine.rows.tensors import tensors
 from sklmm.engine.runtime.tensorflow import tf

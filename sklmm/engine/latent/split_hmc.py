@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sklmm.engine.latent.chains import mirrored
+from sklmm.engine.linalg.chains import mirrored
 from sklmm.engine.runtime.tensorflow import tf
 from sklmm.engine.runtime.tfp_graph import tfp
 

@@ -1,6 +1,6 @@
 """The posterior of coefficients and effects from draws of parallel chains over the iterations.
 
-Each iteration's draws, with their pulls for control variates (`latent.chains.excess`), add to the
+Each iteration's draws, with their pulls for control variates (`linalg.chains.excess`), add to the
 effects' means and covariances; the draws of the last iterations are the root.
 """
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sklmm.engine.latent.chains import batch_error, chain_error, excess
+from sklmm.engine.linalg.chains import batch_error, chain_error, excess
 from sklmm.engine.posterior.assemble import Posterior
 
 
