@@ -21,8 +21,7 @@ import numpy as np
 
 from sklmm._limits import EXACT_ROOT, factorisable
 from sklmm.engine.equations.crossproducts import CrossProducts
-from sklmm.engine.equations.elimination import Dense
-from sklmm.engine.equations.schur_cg import Iterative
+from sklmm.engine.equations.mixed_model import EXACT_TOL, Equations
 from sklmm.engine.latent.small import LEAST_CURVATURE
 from sklmm.engine.likelihood.evaluation import evaluation, observes
 from sklmm.engine.likelihood.likelihood import Likelihood
@@ -36,11 +35,6 @@ NEWTON_STEPS = 100
 #: Decrement, in units of the log density, at which Newton's method ends.
 NEWTON_TOL = 1e-12
 MOST_HALVINGS = 12
-#: Of conjugate gradients, where the equations are too large to be factorised: their tolerance and
-#: limit, and the draws that tell what the variances of effects owe to those of other levels.
-SOLVE_TOL = 1e-10
-MOST_ITERATIONS = 2000
-N_DRAWS = 64
 #: Singular values of unit rows below this, of the largest, are rounding.
 RANK_TOLERANCE = 1e-10
 
@@ -197,19 +191,9 @@ class _Rows:
 
     def equations(self, weights):
         """Z^T W Z + I, factorised where that is a fit's way too."""
-        cross = CrossProducts(self.problem, weights)
         factors = [np.eye(b.r) for b in self.problem.blocks]
-        if factorisable([b.n_levels * b.r for b in self.problem.blocks]):
-            return Dense(cross, factors, 1.0)
-        return Iterative(cross, factors, 1.0, {}, SOLVE_TOL, MOST_ITERATIONS)
-
-    def variances(self, equations):
-        """Each level's block of (Z^T W Z + I)^-1, [n_levels, r, r] by block."""
-        root = None
-        if isinstance(equations, Iterative):
-            noise = np.random.default_rng(0).standard_normal((equations.cross.Q, N_DRAWS))
-            root = equations.root(noise / np.sqrt(N_DRAWS))
-        return equations.variances(root)
+        dense = factorisable([b.n_levels * b.r for b in self.problem.blocks])
+        return Equations.of(CrossProducts(self.problem, weights), factors, None, dense, EXACT_TOL)
 
     def solve(self, equations, gradient):
         """(Z^T W Z + I)^-1 [Q, c] of a gradient in u that is given by block."""
@@ -258,8 +242,8 @@ class _Rows:
         Where that makes them not positive, a share of the expected one stands in for what it lacks.
         """
         W = np.repeat(weights, self.d) * curvature
-        expected = equations.cross.at
-        if isinstance(equations, Iterative) or np.array_equal(W, expected):
+        expected = equations.weights
+        if not equations.factorised or np.array_equal(W, expected):
             return equations
         try:
             return self.equations(W)
@@ -278,14 +262,14 @@ class _Rows:
         for k, (levels, Z) in enumerate(zip(self.levels, self.Z, strict=True)):
             follows.append(result.effects_root[k][levels] @ axes.T)
             moved = moved + Z @ follows[-1].reshape(Z.shape[1], len(axes))
-        weighted = equations.cross.at[:, None] * moved
+        weighted = equations.weights[:, None] * moved
         change = self.solve(equations, [Z.T @ weighted for Z in self.spherical])
         effects, covs, root = (
             [a.copy() for a in arrays]
             for arrays in (result.effects, result.effects_cov, result.effects_root)
         )
         for k, (levels, L, V) in enumerate(
-            zip(self.levels, self.roots, self.variances(equations), strict=True)
+            zip(self.levels, self.roots, equations.variances(), strict=True)
         ):
             effects[k][levels] += (L @ u[k].reshape(*L.shape[:2], 1))[:, :, 0]
             new = L @ V @ L.transpose(0, 2, 1)

@@ -28,6 +28,8 @@ SOLVE_TOL = 1e-6
 MAX_SOLVE = 2000
 #: Relative residual of solutions that a deterministic fit converges by.
 EXACT_TOL = 1e-10
+#: Draws that tell what the variances of effects owe to those of other levels.
+N_DRAWS = 64
 #: Share of the largest eigenvalue below which, under 0, the least one is not only rounding.
 INDEFINITE = 1e-8
 
@@ -72,12 +74,17 @@ class Equations:
 
     def at(self, factors, tol):
         """The equations at other factors, with the same weights, solved to `tol`."""
-        return self.of(self.cross, factors, self.layout, isinstance(self.H, Dense), tol)
+        return self.of(self.cross, factors, self.layout, self.factorised, tol)
 
     @property
     def weights(self):
         """The weights of the rows."""
         return self.cross.at
+
+    @property
+    def factorised(self):
+        """Whether H has a factor, and is not solved by conjugate gradients."""
+        return isinstance(self.H, Dense)
 
     def tell(self, left, tol):
         """That a solve which these equations serve has ended at the relative residual `left`."""
@@ -149,6 +156,17 @@ class Equations:
             self.HR, u = both[:, : self.p], both[:, self.p :]
         beta = self.solve_s(beta - self.R.T @ u)
         return self._flat(beta, u - self.HR @ beta, len(right))
+
+    def variances(self):
+        """Each level's block of H^-1, [n_levels, r, r] of each term.
+
+        Where H has no factor, draws tell what they owe to other levels.
+        """
+        root = None
+        if not self.factorised:
+            noise = np.random.default_rng(0).standard_normal((self.cross.Q, N_DRAWS))
+            root = self.H.root(noise / np.sqrt(N_DRAWS))
+        return self.H.variances(root)
 
     def apply(self, flat):
         """C flat [P, c] for columns that hold beta fixed: 0 on beta."""

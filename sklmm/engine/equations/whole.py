@@ -25,7 +25,7 @@ class Whole(Equations):
         self.C[prior, prior] += 1.0
         self.L = lower_root(self.C)
 
-    log_det_error = 0.0
+    log_det_error, factorised = 0.0, True
 
     @cached_property
     def G(self):
