@@ -11,7 +11,7 @@ from sklmm.design import Block, Design
 from sklmm.engine.algorithms.reml import Reml
 from sklmm.engine.latent.mode import Latent
 from sklmm.engine.likelihood.likelihood import Likelihood
-from sklmm.engine.posterior.from_equations import posterior_from_equations
+from sklmm.engine.posterior.gaussian import posterior_from_equations
 from sklmm.engine.rows.standardize import standardize
 from sklmm.engine.theta.space import Theta
 from sklmm.result import own_sds

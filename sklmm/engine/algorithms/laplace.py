@@ -20,8 +20,7 @@ from sklmm.engine.latent import small
 from sklmm.engine.latent.approximation import Approximation
 from sklmm.engine.linalg.newton import by_differences, inverse
 from sklmm.engine.linalg.trust_region import FLAT, look, updated, updated_radius
-from sklmm.engine.posterior.from_draws import posterior_from_draws
-from sklmm.engine.posterior.root import with_coefficients
+from sklmm.engine.posterior.gaussian import posterior_from_draws, with_coefficients
 from sklmm.engine.theta.chart import Chart, scales
 
 N_PROBES = 32

@@ -37,8 +37,8 @@ from sklmm.engine.latent.mode import CENTRE_TOL
 from sklmm.engine.linalg.chains import chain_covariance
 from sklmm.engine.linalg.newton import inverse
 from sklmm.engine.posterior.from_chains import Integrated, Kept
+from sklmm.engine.posterior.gaussian import with_coefficients
 from sklmm.engine.posterior.importance import marginal_loglik
-from sklmm.engine.posterior.root import with_coefficients
 from sklmm.engine.theta.space import Theta
 
 QUIET_STEPS = 3

@@ -21,7 +21,7 @@ from sklmm.engine.equations.crossproducts import CrossProducts
 from sklmm.engine.equations.elimination import Dense
 from sklmm.engine.equations.henderson import Solution, evaluate
 from sklmm.engine.linalg.newton import ascent, by_differences, inverse
-from sklmm.engine.posterior.from_equations import posterior_from_equations
+from sklmm.engine.posterior.gaussian import posterior_from_equations
 from sklmm.engine.posterior.satterthwaite import satterthwaite
 from sklmm.engine.theta.space import (
     MIN_RAW,
