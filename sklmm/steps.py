@@ -9,8 +9,6 @@ from numbers import Integral, Real
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from sklmm._limits import factorisable
-
 _COUNT = [Interval(Integral, 1, None, closed="left")]
 _POSITIVE = [Interval(Real, 0, None, closed="neither")]
 
@@ -248,90 +246,3 @@ class Adam(MStep):
 
     def __init__(self, learning_rate=0.01):
         self.learning_rate = learning_rate
-
-
-_E_STEPS = {
-    "exact": Exact,
-    "cg": ConjugateGradient,
-    "laplace": Laplace,
-    "hmc": HMC,
-    "nuts": NUTS,
-}
-_GAUSSIAN_ONLY = (Exact, ConjugateGradient)
-
-
-def resolve_e_step(e_step, family, sizes, sparse=False):
-    """An `EStep` from the estimator's parameter: a name, an instance, or "auto" by family and size.
-
-    `sizes` are the blocks' numbers of effects. A model with a `sparse` fixed part is fitted by
-    conjugate gradients.
-
-    Without random effects the Laplace approximation is the maximum likelihood of any family, and
-    least squares that of the Gaussian, whatever the E-step.
-    """
-    gaussian, n_effects = family.closed_form, sum(sizes)
-    repeats = isinstance(e_step, EStep) and not isinstance(e_step, _GAUSSIAN_ONLY)
-    repeats = repeats or (isinstance(e_step, str) and e_step in ("laplace", "hmc", "nuts"))
-    if repeats and family.weights == "precision":
-        raise ValueError(
-            f"e_step={e_step!r} takes weights as repetitions of rows: use 'auto', 'exact' or 'cg' "
-            "with Gaussian(weights='precision')."
-        )
-    if isinstance(e_step, str) and e_step in _E_STEPS:
-        e_step = _E_STEPS[e_step]()
-    if isinstance(e_step, EStep):
-        e_step._validate_params()
-        if isinstance(e_step, _GAUSSIAN_ONLY) and not gaussian:
-            raise ValueError(
-                f"e_step={e_step!r} is for family='gaussian', not {family.name!r}: use 'auto', "
-                "'hmc', 'nuts' or 'laplace'."
-            )
-        if isinstance(e_step, Laplace) and family.classes == "unordered" and n_effects:
-            raise ValueError(
-                "e_step='laplace' is for one linear predictor, and family='categorical' has one "
-                "for each class but the first: use 'auto', 'hmc' or 'nuts'."
-            )
-        if sparse and isinstance(e_step, Exact):
-            raise ValueError(
-                "e_step='exact' factorises the equations densely, and X has too many sparse "
-                "columns for that: use 'auto' or 'cg'."
-            )
-        if n_effects or sparse:
-            return e_step
-        return Exact() if gaussian else Laplace()
-    if e_step == "auto":
-        if not gaussian:
-            return HMC() if n_effects else Laplace()
-        if sparse:
-            return ConjugateGradient()
-        return Exact() if factorisable(sizes) else ConjugateGradient()
-    raise ValueError(
-        f"e_step={e_step!r} is not available: use 'auto', {', '.join(map(repr, _E_STEPS))}, or a "
-        "configured instance such as HMC(n_chains=8)."
-    )
-
-
-def resolve_m_step(m_step, e_step, family):
-    """An `Adam`, or None for the closed-form and Newton M-step."""
-    if m_step == "auto":
-        if isinstance(e_step, HMC) and e_step.n_chains == 1:
-            raise ValueError(
-                "HMC: n_chains=1 leaves the Monte Carlo error unknown; use at least 2 chains, or "
-                "m_step='adam'."
-            )
-        return None
-    if m_step == "adam":
-        m_step = Adam()
-    if isinstance(m_step, Adam):
-        m_step._validate_params()
-        if not family.closed_form:
-            raise ValueError(
-                f"m_step={m_step!r} is for family='gaussian', not {family.name!r}: use 'auto'."
-            )
-        if not isinstance(e_step, HMC):
-            raise ValueError(
-                f"m_step={m_step!r} takes a step on posterior draws: it needs e_step='hmc', not "
-                f"{e_step!r}."
-            )
-        return m_step
-    raise ValueError(f"m_step={m_step!r} is not available: use 'auto', 'adam' or Adam(...).")

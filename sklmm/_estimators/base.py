@@ -32,7 +32,7 @@ from sklmm.design import (
 from sklmm.engine import fit as engine
 from sklmm.families import Family
 from sklmm.result import Status
-from sklmm.steps import ConjugateGradient, EStep, Exact, MStep, resolve_e_step, resolve_m_step
+from sklmm.steps import ConjugateGradient, EStep, Exact, MStep
 
 
 class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, NewRows):
@@ -214,7 +214,8 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, NewRows):
         return spec, design
 
     def _checked_e_step(self, spec, design, response):
-        e_step = resolve_e_step(self.e_step, response.family, design.sizes, bool(spec.sparse))
+        sparse = bool(spec.sparse)
+        e_step = engine.resolve_e_step(self.e_step, response.family, design.sizes, sparse)
         if self.dof is not None and not isinstance(e_step, Exact | ConjugateGradient):
             raise ValueError(
                 f"dof={self.dof!r} is for family='gaussian' with e_step 'auto', 'exact' or 'cg', "
@@ -342,7 +343,7 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, NewRows):
             )
 
     def _run(self, design, response, fit_intercept, e_step, watch=None):
-        m_step = resolve_m_step(self.m_step, e_step, response.family)
+        m_step = engine.resolve_m_step(self.m_step, e_step, response.family)
         # "auto" is REML for the Gaussian family, except that Adam trains the coefficients as
         # parameters, by ML.
         gaussian = response.family.closed_form

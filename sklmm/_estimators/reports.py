@@ -11,7 +11,6 @@ from sklmm.engine import fit as engine
 from sklmm.inspection.arviz import chain_table, data_tree
 from sklmm.inspection.summary import Summary
 from sklmm.result import Status
-from sklmm.steps import resolve_e_step
 
 
 class Reports:
@@ -259,7 +258,7 @@ class Reports:
         other = copy(self)
         other.warm_start, other.verbose, other.random_state = True, 0, int(seed)
         other.dof = None
-        e_step = resolve_e_step(self.e_step, response.family, design.sizes)
+        e_step = engine.resolve_e_step(self.e_step, response.family, design.sizes)
         result = other._run(design, response, self._fitted.spec.fit_intercept, e_step)
         return self._fitted.labels.estimates(result.coef, result.natural)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sklmm._limits import DRAWS, EXACT_ROOT, gaussian_draws, nonlinear_draws
+from sklmm._limits import DRAWS, EXACT_ROOT, factorisable, gaussian_draws, nonlinear_draws
 from sklmm.engine.algorithms.loop import fit
 from sklmm.engine.algorithms.profile import Profile
 from sklmm.engine.algorithms.reml import Reml
@@ -23,13 +23,34 @@ from sklmm.engine.runtime.requirements import require_tensorflow
 from sklmm.result import EMResult
 from sklmm.steps import HMC, NUTS, Adam, ConjugateGradient, EStep, Exact, Laplace, MStep
 
-__all__ = ["Settings", "combination", "graph", "log_densities", "profile", "run", "update"]
+__all__ = [
+    "Settings",
+    "combination",
+    "graph",
+    "log_densities",
+    "profile",
+    "resolve_e_step",
+    "resolve_m_step",
+    "run",
+    "update",
+]
 
 DETERMINISTIC_TOL = 1e-3
 GLM_TOL = 1e-8
 MONTE_CARLO_TOL = 0.03
 PROFILE_TOL = 1e-6
 MOST_ITERATIONS = 200
+
+
+#: Steps by the names of the parameter e_step; those of closed-form families.
+E_STEPS = {
+    "exact": Exact,
+    "cg": ConjugateGradient,
+    "laplace": Laplace,
+    "hmc": HMC,
+    "nuts": NUTS,
+}
+GAUSSIAN_ONLY = (Exact, ConjugateGradient)
 
 
 class Settings(NamedTuple):
@@ -51,6 +72,83 @@ class Settings(NamedTuple):
     device: str | None = None
     dof: str | None = None
     rows: Callable = LocalRows
+
+
+def resolve_e_step(e_step, family, sizes, sparse=False):
+    """An `EStep` from the estimator's parameter: a name, an instance, or "auto" by family and size.
+
+    `sizes` are the blocks' numbers of effects. A model with a `sparse` fixed part is fitted by
+    conjugate gradients.
+
+    Without random effects the Laplace approximation is the maximum likelihood of any family, and
+    least squares that of the Gaussian, whatever the E-step.
+    """
+    gaussian, n_effects = family.closed_form, sum(sizes)
+    repeats = isinstance(e_step, EStep) and not isinstance(e_step, GAUSSIAN_ONLY)
+    repeats = repeats or (isinstance(e_step, str) and e_step in ("laplace", "hmc", "nuts"))
+    if repeats and family.weights == "precision":
+        raise ValueError(
+            f"e_step={e_step!r} takes weights as repetitions of rows: use 'auto', 'exact' or 'cg' "
+            "with Gaussian(weights='precision')."
+        )
+    if isinstance(e_step, str) and e_step in E_STEPS:
+        e_step = E_STEPS[e_step]()
+    if isinstance(e_step, EStep):
+        e_step._validate_params()
+        if isinstance(e_step, GAUSSIAN_ONLY) and not gaussian:
+            raise ValueError(
+                f"e_step={e_step!r} is for family='gaussian', not {family.name!r}: use 'auto', "
+                "'hmc', 'nuts' or 'laplace'."
+            )
+        if isinstance(e_step, Laplace) and family.classes == "unordered" and n_effects:
+            raise ValueError(
+                "e_step='laplace' is for one linear predictor, and family='categorical' has one "
+                "for each class but the first: use 'auto', 'hmc' or 'nuts'."
+            )
+        if sparse and isinstance(e_step, Exact):
+            raise ValueError(
+                "e_step='exact' factorises the equations densely, and X has too many sparse "
+                "columns for that: use 'auto' or 'cg'."
+            )
+        if n_effects or sparse:
+            return e_step
+        return Exact() if gaussian else Laplace()
+    if e_step == "auto":
+        if not gaussian:
+            return HMC() if n_effects else Laplace()
+        if sparse:
+            return ConjugateGradient()
+        return Exact() if factorisable(sizes) else ConjugateGradient()
+    raise ValueError(
+        f"e_step={e_step!r} is not available: use 'auto', {', '.join(map(repr, E_STEPS))}, or a "
+        "configured instance such as HMC(n_chains=8)."
+    )
+
+
+def resolve_m_step(m_step, e_step, family):
+    """An `Adam`, or None for the closed-form and Newton M-step."""
+    if m_step == "auto":
+        if isinstance(e_step, HMC) and e_step.n_chains == 1:
+            raise ValueError(
+                "HMC: n_chains=1 leaves the Monte Carlo error unknown; use at least 2 chains, or "
+                "m_step='adam'."
+            )
+        return None
+    if m_step == "adam":
+        m_step = Adam()
+    if isinstance(m_step, Adam):
+        m_step._validate_params()
+        if not family.closed_form:
+            raise ValueError(
+                f"m_step={m_step!r} is for family='gaussian', not {family.name!r}: use 'auto'."
+            )
+        if not isinstance(e_step, HMC):
+            raise ValueError(
+                f"m_step={m_step!r} takes a step on posterior draws: it needs e_step='hmc', not "
+                f"{e_step!r}."
+            )
+        return m_step
+    raise ValueError(f"m_step={m_step!r} is not available: use 'auto', 'adam' or Adam(...).")
 
 
 def run(design, response, settings, watch=None):

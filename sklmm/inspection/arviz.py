@@ -5,7 +5,7 @@ import pandas as pd
 from scipy.special import expit, logit
 
 from sklmm._fitted.prediction import predictor_draws, response_draws
-from sklmm.result import covariance_root
+from sklmm.result import covariance_root, natural_entries
 
 #: Variables of the tree beside the terms' and the family's parameters.
 COEFFICIENTS, CUTPOINTS, PARAMETERS = "coefficients", "cutpoints", "parameters"
@@ -71,7 +71,7 @@ def data_tree(model, rng, size, rows=None):
     z = rng.standard_normal((result.coef_root.shape[1], size[0] * size[1]))
     deviations = result.coef_root @ z
     coef = result.coef[:, None] + deviations
-    parts, family = _parameter_draws(model, labels, deviations, rng)
+    variances, family = _parameter_draws(model, labels, deviations, rng)
     groups = {"posterior": {}}
     coords, dims = {}, {}
 
@@ -99,10 +99,10 @@ def data_tree(model, rng, size, rows=None):
         levels = [":".join(map(str, v)) if isinstance(v, tuple) else v for v in term.levels]
         coefficients = {f"{name}_coefficient": names}
         add(name, np.concatenate(draws, axis=1), **{f"{name}_level": levels}, **coefficients)
-        sds, correlations = ([parts[k][i] for k in mine] for i in range(2))
-        add(f"sd_{name}", np.concatenate(sds), **coefficients)
-        if pairs := [pair for k in mine for pair in _pairs(*labels.blocks[k][1:])]:
-            add(f"corr_{name}", np.concatenate(correlations), **{f"{name}_pair": pairs})
+        own = [(of, values) for (group, of), values in variances if group == term.name]
+        add(f"sd_{name}", [np.abs(values) for of, values in own if len(of) == 1], **coefficients)
+        if pairs := {", ".join(of): values.clip(-1, 1) for of, values in own if len(of) == 2}:
+            add(f"corr_{name}", list(pairs.values()), **{f"{name}_pair": list(pairs)})
     if result.chains is not None:
         groups["chains"] = {PARAMETERS: result.chains @ labels.matrix.T}
         dims[PARAMETERS] = ["parameter"]
@@ -124,17 +124,12 @@ def _by_chain(values, size):
     return values.reshape(*size, *values.shape[1:])
 
 
-def _pairs(names, entries):
-    return [f"{names[j]}, {names[i]}" for i, j in entries if i != j]
-
-
 def _parameter_draws(model, labels, deviations, rng):
-    """Draws of each block's (SDs, correlations), and of the family's parameters by name.
+    """Draws of each SD and correlation by its `natural_entries`, and of the family's by name.
 
-    Of the normal distribution that Wald's intervals are of, given the coefficients' draws; of the
-    family's positive parameters in their logarithm, with a standard error of at most 1. SDs are
-    reflected at 0, correlations kept within -1 and 1. Without a standard error a parameter stays
-    at its estimate.
+    They are of the normal distribution that Wald's intervals are of, given the coefficients' draws;
+    the family's positive parameters are drawn in their logarithm, with a standard error of at most
+    1. A parameter without a standard error stays at its estimate.
     """
     result, p = model.result_, len(deviations)
     values, first = result.natural, len(result.natural) - len(labels.family)
@@ -153,13 +148,8 @@ def _parameter_draws(model, labels, deviations, rng):
     draws = [
         _MOVED.get(kind, np.add)(*pair) for kind, *pair in zip(kinds, values, steps, strict=True)
     ]
-    parts, start = [], 0
-    for _, _, entries in labels.blocks:
-        block = np.reshape(draws[start : start + len(entries)], (len(entries), -1))
-        is_sd = np.array([i == j for i, j in entries])
-        parts.append((np.abs(block[is_sd]), np.clip(block[~is_sd], -1, 1)))
-        start += len(entries)
-    return parts, dict(zip(labels.family, draws[first:], strict=True))
+    variances = zip(natural_entries(labels.blocks), draws, strict=False)
+    return list(variances), dict(zip(labels.family, draws[first:], strict=True))
 
 
 def _of_rows(variable, model, z, family, size, rows, rng):
