@@ -1,1 +1,1 @@
-"""Arrays to estimates: the EM loop, its E-step kernels and its M-steps."""
+"""Arrays to estimates: fit.py is the entry, and algorithms/ where to read on."""

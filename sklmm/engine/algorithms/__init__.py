@@ -1,1 +1,1 @@
-"""How a model is fitted: one file an algorithm, from the starting values to the last step."""
+"""One file an algorithm: REML, Laplace's approximation, Monte Carlo EM, the tutorial's loop."""

@@ -1,4 +1,4 @@
-"""Monte Carlo EM: the schedule for kernels that draw the latent variables.
+"""Monte Carlo EM: the schedule for samplers that draw the latent variables.
 
 Burn-in takes Newton steps on the noisy score with the complete-data information, until a step is
 within its own noise; the metric and the motion of x follow theta. Then both are frozen, the steps

@@ -1,4 +1,4 @@
-"""E-step kernels against the dense likelihood and against one another."""
+"""E-steps against the dense likelihood and against one another."""
 
 import numpy as np
 import pandas as pd
@@ -49,7 +49,7 @@ GAUSSIAN_MODELS = {
 
 SEEDS = {"exact": [0], "cg": [0, 1, 2], "hmc": [0, 1, 2]}
 
-KERNEL_CASES = [
+CASES = [
     pytest.param(
         e_step,
         seed,
@@ -65,8 +65,8 @@ KERNEL_CASES = [
 ]
 
 
-@pytest.mark.parametrize(("e_step", "seed", "model", "method"), KERNEL_CASES)
-def test_every_kernel_finds_the_maximum_within_its_monte_carlo_error(
+@pytest.mark.parametrize(("e_step", "seed", "model", "method"), CASES)
+def test_every_e_step_finds_the_maximum_within_its_monte_carlo_error(
     e_step, seed, model, method, estimates, standard_errors
 ):
     load, terms = GAUSSIAN_MODELS[model]
@@ -74,7 +74,7 @@ def test_every_kernel_finds_the_maximum_within_its_monte_carlo_error(
     oracle = MixedEffectsRegressor(terms, method=method, e_step="exact", tol=1e-8).fit(X, y)
     fitted = MixedEffectsRegressor(terms, method=method, e_step=e_step, random_state=seed).fit(X, y)
     gap = np.abs(estimates(fitted) - estimates(oracle))
-    # The stopping rule of the deterministic kernels leaves a step of 1e-3 standard errors.
+    # The stopping rule of the deterministic ones leaves a step of 1e-3 standard errors.
     bound = 4 * fitted.mc_error_ + 1e-3 * standard_errors(oracle) + 1e-7 * estimates(oracle).abs()
     assert fitted.converged_
     assert (gap <= bound).all(), (gap / bound).to_string()
