@@ -95,7 +95,7 @@ def test_variances_by_draws_are_nearly_exact(pair):
 
 
 def test_traces_with_all_units_as_probes_are_exact(problem, factors, monkeypatch):
-    monkeypatch.setattr("sklmm.engine.equations.schur_cg.INFORMATION_TOL", 0.0)
+    monkeypatch.setattr("sklmm.engine.equations.henderson.INFORMATION_TOL", 0.0)
     theta = Theta(np.zeros(0), factors, np.log([0.8]))
     iterative = Reml(problem, ConjugateGradient(tol=1e-10), 1e-3, 0, 1)
     solver = iterative.solver

@@ -37,7 +37,7 @@ class Elimination:
     unsolved = 0.0
     log_det = None
     log_det_error = 0.0
-    #: Solutions by the name of their series, from which others may start.
+    #: Solutions by their series, from which others may start.
     solutions: ClassVar[dict] = {}
 
     def __init__(self, cross, factors, s2):
@@ -77,18 +77,19 @@ class Elimination:
         raised = turn_all(self.L.T, self.cross.pairs.down(self.lift(r)))
         return turn(self.inverse, raised) / self.s2
 
-    def solve(self, right, name=None, also=None):
+    def solve(self, right, series=None, also=None, tol=0.0):
         """H^-1 applied to [Q, c], and S^-1 to `also` [Q_R, c'] if there is such.
 
-        A `name` is that of a series of similar right-hand sides.
+        A `series` of right-hand sides that are similar from theta to theta has a name: iterative
+        solves start from the last solution of the same series. They may be as rough as `tol`.
         """
         e, r = right[: self.n], right[self.n :]
         r = r - self._push(e)
         if also is not None:
-            both = self.solve_rest(np.column_stack([r, also]), name)
+            both = self.solve_rest(np.column_stack([r, also]), series, tol)
             r, also = np.split(both, [r.shape[1]], axis=1)
         else:
-            r = self.solve_rest(r, name)
+            r = self.solve_rest(r, series, tol)
         x = np.concatenate([turn(self.inverse, e) - self._pull(r), r])
         return x if also is None else (x, also)
 
@@ -150,7 +151,7 @@ class Dense(Elimination):
         """S^-1 [Q_R, Q_R], its lower triangle."""
         return dpotri(self.U, lower=True)[0] if len(self.U) else self.U
 
-    def solve_rest(self, right, name=None):
+    def solve_rest(self, right, series=None, tol=0.0):
         """S^-1 applied to [Q_R, ...]."""
         return cho_solve((self.U, True), right, check_finite=False) if len(self.U) else right
 

@@ -26,6 +26,9 @@ from scipy.linalg import block_diag, cholesky, solve_triangular
 from sklmm.engine.equations.mixed_model import Equations
 from sklmm.engine.theta.space import slopes
 
+#: Of solves for the information, no less: it is a metric, and standard errors.
+INFORMATION_TOL = 1e-4
+
 
 class Solution(Equations):
     """The equations of a Gaussian model, solved for y: beta, u and the residual.
@@ -59,12 +62,6 @@ class Solution(Equations):
         """The lower factor of S: LinAlgError where S is singular, for a step to be taken back."""
         return cholesky(self.S, lower=True) if self.p else self.S
 
-    def solve_parts(self, right_beta, right_u, name):
-        """C^-1 applied to a right-hand side in (beta, u)."""
-        Hu = self.H.solve(right_u, name)
-        beta = self.solve_s(right_beta - self.R.T @ Hu)
-        return beta, Hu - self.HR @ beta
-
     def information(self, u, c):
         """AI = q^T P q / 2 and d beta / d theta = -(X^T V^-1 X)^-1 X^T V^-1 q.
 
@@ -87,9 +84,10 @@ class Solution(Equations):
             qq = np.block([[qq, both], [both.T, np.array([[4 * self.sse]])]])
             zq, xq = np.column_stack([zq, zr]), np.column_stack([xq, np.zeros(cross.p)])
         lq = cross.lift(factors, zq, transpose=True)
-        beta, v = self.solve_parts(xq / self.s2, lq / self.s2, "information")
-        information = 0.5 * (qq - xq.T @ beta - lq.T @ v) / self.s2
-        return (information + information.T) / 2, -beta
+        right = np.concatenate([xq, lq])
+        solved = self.solve(right / self.s2, "information", INFORMATION_TOL)
+        information = 0.5 * (qq - right.T @ solved) / self.s2
+        return (information + information.T) / 2, -solved[: cross.p]
 
     def projected_columns(self):
         """(X^T V^-1 X)^-1/2 X^T V^-1 Z by block, [n_levels, r, p]: REML's part of the traces."""

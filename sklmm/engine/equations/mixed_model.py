@@ -145,11 +145,11 @@ class Equations:
         """(X^T V^-1 X)^-1 right."""
         return cho_solve((self.S_factor, True), right) if self.p else right
 
-    def solve(self, right):
-        """C^-1 right, [P, c]."""
+    def solve(self, right, series=None, tol=0.0):
+        """C^-1 right, [P, c], for a `series` and as rough as `tol`: see `Elimination.solve`."""
         beta, u = right[: self.p], right[self.place]
         if "HR" in vars(self):
-            u = self.H.solve(u)
+            u = self.H.solve(u, series, tol=tol)
         else:
             # In one batch: conjugate gradients take hardly longer.
             both = self.H.solve(np.column_stack([self.R, u]))

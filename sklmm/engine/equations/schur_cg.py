@@ -19,8 +19,6 @@ from sklmm.engine.linalg.conjugate_gradients import conjugate_gradients
 from sklmm.engine.linalg.lanczos import LogDeterminant, inverse_root, lanczos
 
 DRAWS_AT_ONCE = 32
-#: The information needs no more: it is a metric, and standard errors.
-INFORMATION_TOL = 1e-4
 #: Relative residual of a solution that tells nothing: the equations are singular.
 NO_SOLUTION = 1e-3
 #: Iterations, for each unknown and besides, that rounding may add to one an unknown.
@@ -28,7 +26,7 @@ MOST_ITERATIONS = (4, 100)
 
 
 class Iterative(Elimination):
-    """S by products; solutions of each name start from those in `start`, and are kept."""
+    """S by products; solutions of each series start from those in `start`, and are kept."""
 
     def __init__(self, cross, factors, s2, start, tol, max_iter):
         super().__init__(cross, factors, s2)
@@ -113,10 +111,10 @@ class Iterative(Elimination):
             out[part] = turn(b.transpose(0, 2, 1) if transpose else b, flat[part])
         return out
 
-    def solve_rest(self, right, name=None):
+    def solve_rest(self, right, series=None, tol=0.0):
         """S^-1 applied to [Q_R, ...]."""
         if right.ndim == 1:
-            return self.solve_rest(right[:, None], name)[:, 0]
+            return self.solve_rest(right[:, None], series, tol)[:, 0]
         f = self.f
         if f:
             S_FL = self.S_F[f:].T
@@ -125,14 +123,13 @@ class Iterative(Elimination):
         else:
             left = right
         start = np.zeros_like(left)
-        if name in self.solutions:
+        if series in self.solutions:
             # The posterior's series has the data's columns and no probes.
-            before = self.solutions[name][:, : left.shape[1]]
+            before = self.solutions[series][:, : left.shape[1]]
             start[:, : before.shape[1]] = before
-        tol = max(self.tol, INFORMATION_TOL) if name == "information" else self.tol
-        x = self._conjugate_gradients(left, start, tol)
-        if name is not None:
-            self.solutions[name] = x
+        x = self._conjugate_gradients(left, start, max(self.tol, tol))
+        if series is not None:
+            self.solutions[series] = x
         if not f:
             return x
         return np.concatenate([x_F - self._solve_few(S_FL @ x), x])
