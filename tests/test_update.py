@@ -349,12 +349,14 @@ def test_a_variance_of_zero_stays(data):
     assert np.isfinite(model.predict(new, return_std=True)).all()
 
 
-def test_independent_coefficients_are_near_the_posterior_given_all_rows(data):
+def test_independent_coefficients_have_the_posterior_given_all_rows(data):
+    """A priori they are independent; what the rows say of them is a covariance like any other."""
     old, new = data
     model = fitted(["(1 + x || g)"], old).update(*new)
     mean, cov = dense_posterior(model, *both(old, new))
-    error = (model.random_effects_["g"] - mean) / np.sqrt(np.einsum("jaa->ja", cov))
-    assert np.sqrt((error**2).to_numpy().mean()) < 0.25
+    np.testing.assert_allclose(model.random_effects_["g"], mean, rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(model.result_.effects_cov[0], cov, rtol=1e-8, atol=1e-10)
+    assert (np.abs(cov[:, 0, 1]) > 1e-4).all()
 
 
 def test_a_pinned_sd_is_held(data):

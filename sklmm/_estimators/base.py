@@ -232,12 +232,12 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, NewRows):
         was: coefficients, variances, family parameters, ``loglik_`` and the tables.
 
         The coefficients, and the effects of levels without new rows, are held at their posterior
-        means. For a Gaussian model with one grouping factor (of correlated coefficients) that is
-        the exact posterior given all rows and the parameters, in whatever parts the rows come.
-        Crossed and nested factors start from each level's own posterior, without what the earlier
-        rows say of two levels jointly (and so do the independent coefficients of a ``||`` term):
-        fit again with ``warm_start=True`` when the new rows outweigh the old ones. Families other
-        than the Gaussian get Laplace's approximation about the new mode.
+        means. For a Gaussian model with one grouping factor that is the exact posterior given all
+        rows and the parameters, in whatever parts the rows come. Crossed and nested factors start
+        from each level's own posterior, that of its coefficients together, without what the earlier
+        rows say of two levels jointly: fit again with ``warm_start=True`` when the new rows
+        outweigh the old ones. Families other than the Gaussian get Laplace's approximation about
+        the new mode.
 
         Parameters
         ----------

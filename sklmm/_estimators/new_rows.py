@@ -56,8 +56,8 @@ class NewRows(TableInput):
         return [n in wanted for n in names]
 
     def _refs_by_term(self, design):
-        for k, term in enumerate(self._fitted.spec.terms):
-            yield term, next(b.refs for b in design.blocks if b.term == k)
+        for term, block in zip(self._fitted.spec.terms, design.blocks, strict=True):
+            yield term, block.refs
 
     def _new_response(self, X, y, sample_weight):
         """(table, Response) of new rows whose y is known."""

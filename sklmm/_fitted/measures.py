@@ -49,14 +49,14 @@ class Spread(NamedTuple):
         eta = fixed.copy() if log else None
         if design.offset is not None:
             fixed -= design.offset
-        random = np.zeros(1 + max((b.term for b in design.blocks), default=-1))
+        random = []
         for block, cov in zip(design.blocks, result.covariances, strict=True):
             if block.z is None:
                 part = cov[0, 0]
-                random[block.term] += part
+                random.append(part)
             else:
                 part = np.einsum("na,ab,nb->n", block.z, cov, block.z)
-                random[block.term] += weights @ part / total
+                random.append(weights @ part / total)
             if log:
                 eta += part / 2
         mean = float(weights @ np.exp(np.minimum(eta, MOST)) / total) if log else np.nan

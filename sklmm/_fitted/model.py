@@ -54,8 +54,9 @@ class FittedModel(PlainState):
 
     def term_blocks(self):
         """Each term with the numbers of its blocks and the names of their coefficients."""
-        for term in self.spec.terms:
-            mine = [k for k, (name, *_) in enumerate(self.labels.blocks) if name == term.name]
+        d = self.n_predictors
+        for k, term in enumerate(self.spec.terms):
+            mine = range(k * d, (k + 1) * d)
             yield term, mine, [c for k in mine for c in self.labels.blocks[k][1]]
 
     def by_term(self, arrays):

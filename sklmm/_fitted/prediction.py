@@ -39,7 +39,7 @@ def _predictor(design, result, include, c, d):
     if design.sparse is not None:
         eta += design.sparse @ result.sparse_coef
     for k, block in enumerate(design.blocks):
-        if include is None or include[block.term]:
+        if include is None or include[k]:
             eta += _lookup(block, result.effects[k * d + c])
     return eta
 
@@ -67,7 +67,7 @@ def _deviations(design, result, include, rows, d):
         if design.sparse is not None:
             root += design.sparse[rows] @ result.sparse_root
         for k, block in enumerate(design.blocks):
-            if include is None or include[block.term]:
+            if include is None or include[k]:
                 root += _lookup(block, result.effects_root[k * d + c], rows)
         out.append(root)
     return np.stack(out, axis=1)
@@ -122,8 +122,8 @@ def predict_variance(design, result, family, include, rng=None):
     for rows in _chunks(design, result, 1):
         root = _deviations(design, result, include, rows, 1)[:, 0]
         variance[rows] += np.einsum("nm,nm->n", root, root)
-    for block, cov in zip(design.blocks, result.covariances, strict=True):
-        new = np.flatnonzero(_new(block, include))
+    for block, cov, wanted in zip(design.blocks, result.covariances, include, strict=True):
+        new = np.flatnonzero(_new(block, wanted))
         variance[new] += _prior_variance(block, cov, new)
     return variance
 
@@ -134,17 +134,17 @@ def _prior_variance(block, covariance, rows):
     return np.einsum("na,ab,nb->n", z, covariance, z)
 
 
-def _new(block, include):
-    """Which rows have an effect of this block that is not known, bool [n_rows]."""
-    return block.refs < 0 if include[block.term] else np.ones(len(block.refs), bool)
+def _new(block, wanted):
+    """Which rows have an effect of this block that is not known, or not wanted, bool [n_rows]."""
+    return block.refs < 0 if wanted else np.ones(len(block.refs), bool)
 
 
 def _variance_by_draws(design, result, family, include, rng):
     variance = np.empty(design.n_rows)
     for rows, eta in _draws(design, result, include, 1):
         eta = eta.copy()
-        for block, cov in zip(design.blocks, result.covariances, strict=True):
-            new = np.flatnonzero(_new(block, include)[rows])
+        for block, cov, wanted in zip(design.blocks, result.covariances, include, strict=True):
+            new = np.flatnonzero(_new(block, wanted)[rows])
             sd = np.sqrt(_prior_variance(block, cov, new + (rows.start or 0)))
             eta[new] += sd[:, None] * rng.standard_normal((len(sd), eta.shape[1]))
         mean = family.mean(eta, result.family)
@@ -189,8 +189,7 @@ def sample(design, unseen, result, family, n_samples, rng, d=1):
     else:
         xi = np.sqrt(m) * np.eye(m)[:, rng.integers(m, size=n_samples)]
     out = predictor_draws(design, result, xi, d)
-    for k, block in enumerate(design.blocks):
-        index = unseen[block.term]
+    for k, (block, index) in enumerate(zip(design.blocks, unseen, strict=True)):
         if not len(new := np.flatnonzero(index >= 0)):
             continue
         for c in range(d):

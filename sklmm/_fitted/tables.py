@@ -115,10 +115,8 @@ class Labels:
 
 def block_labels(terms, blocks):
     """(term name, coefficient names, entries that are reported) of each block of a design."""
-    return [
-        (terms[b.term].name, terms[b.term].cnames[b.first : b.first + b.r], b.covariance.reported)
-        for b in blocks
-    ]
+    pairs = zip(terms, blocks, strict=True)
+    return [(term.name, term.cnames, block.covariance.reported) for term, block in pairs]
 
 
 def reported(labels, result):

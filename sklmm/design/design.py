@@ -1,9 +1,8 @@
 """Columns to frozen arrays, and the same columns again at predict.
 
 `DesignSpec.learn` reads the grouping columns' levels from the training table; `DesignSpec.apply`
-turns any table into a `Design`: the fixed matrix X, and for each random-effect term the level index
-`refs` and the slopes `z`. The engine sees a flat list of `Block`s, each with one covariance matrix:
-a term of independent coefficients is several blocks that share their `refs`.
+turns any table into a `Design`: the fixed matrix X, and for each random-effect term a `Block`, its
+level index `refs`, its slopes `z` and the covariance of its coefficients.
 """
 
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ import pandas as pd
 from scipy.sparse import csr_array, hstack
 
 from sklmm._state import PlainState
-from sklmm.covariances import Covariance, Pinned, Unstructured
+from sklmm.covariances import Covariance
 from sklmm.design.columns import (
     UNNAMED,
     check_magnitude,
@@ -29,21 +28,19 @@ from sklmm.design.columns import (
 from sklmm.design.estimable import Estimable
 from sklmm.design.formula import apply_formula, formula_columns, learn_formula
 from sklmm.design.levels import TermSpec, learn_levels
-from sklmm.design.terms import RandomEffect, check_repeated, independent_parts
+from sklmm.design.terms import check_repeated
 
 INTERCEPT = "Intercept"
 
 
 @dataclass(frozen=True)
 class Block:
-    """Coefficients of one `Covariance`: refs int32 [n_rows], z [n_rows, r] or None for ones."""
+    """A term's rows: refs int32 [n_rows], z [n_rows, r] or None for ones; its `Covariance`."""
 
     refs: np.ndarray
     z: np.ndarray | None
     n_levels: int
     covariance: Covariance
-    term: int
-    first: int
 
     @property
     def r(self):
@@ -248,9 +245,8 @@ class DesignSpec(PlainState):
         parts = [(self.coef_names, design.X)]
         if design.offset is not None:
             parts.append(((self.offset,), design.offset[:, None]))
-        for block in design.blocks:
-            names = self.terms[block.term].cnames[block.first :]
-            parts += [] if block.z is None else [(names, block.z)]
+        for term, block in zip(self.terms, design.blocks, strict=True):
+            parts += [] if block.z is None else [(term.cnames, block.z)]
         for names, columns in parts:
             sizes = np.maximum(columns.max(axis=0), -columns.min(axis=0))
             for name, size in zip(names, sizes, strict=False):
@@ -270,19 +266,13 @@ class DesignSpec(PlainState):
     def _build(self, table, encoded, X=None):
         X = self._fixed_part(table) if X is None else X
         blocks = []
-        for k, (term, refs) in enumerate(zip(self.terms, encoded, strict=True)):
-            first = 0
-            for part in independent_parts(term.effect):
-                z = None
-                if part.slopes:
-                    z = numeric_columns(table, part.slopes, "slope")
-                    if part.intercept:
-                        z = np.column_stack([np.ones(len(z)), z])
-                r = 1 if z is None else z.shape[1]
-                covariance = Unstructured(r) if part.sd is None else Pinned((part.sd,) * r)
-                block = Block(refs, z, len(term.levels), covariance, k, first)
-                blocks.append(block)
-                first += block.r
+        for term, refs in zip(self.terms, encoded, strict=True):
+            effect, z = term.effect, None
+            if effect.slopes:
+                z = numeric_columns(table, effect.slopes, "slope")
+                if effect.intercept:
+                    z = np.column_stack([np.ones(len(z)), z])
+            blocks.append(Block(refs, z, len(term.levels), effect.covariance))
         offset, kept = self.offset, None
         if offset is not None:
             offset = numeric_columns(table, (offset,), "offset")[:, 0]
@@ -296,9 +286,8 @@ def check_effects(spec, design, n):
 
     One effect a row is a flat direction, and more a likelihood without a maximum.
     """
-    for k, term in enumerate(spec.terms):
-        r = sum(b.r for b in design.blocks if b.term == k)
-        levels = len(term.levels)
+    for term, block in zip(spec.terms, design.blocks, strict=True):
+        r, levels = block.r, block.n_levels
         if r > 1 and levels * r >= n and term.effect.sd is None:
             raise ValueError(
                 f"random_effects: the term '{term.effect}' has {levels} levels x {r} coefficients, "
@@ -350,10 +339,5 @@ def _locate(effect, columns, feature_names):
     named = (effect.group,) if effect.group in set(columns) else effect.columns
     group = tuple(_find(c, columns, "random_effects", feature_names) for c in named)
     slopes = tuple(_find(c, columns, "random_effects", feature_names) for c in effect.slopes)
-    return RandomEffect(
-        group if len(group) > 1 or isinstance(group[0], tuple) else group[0],
-        slopes,
-        effect.intercept,
-        effect.correlated,
-        effect.sd,
-    )
+    group = group if len(group) > 1 or isinstance(group[0], tuple) else group[0]
+    return replace(effect, group=group, slopes=slopes)

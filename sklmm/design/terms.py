@@ -13,8 +13,10 @@ using lme4", J. Stat. Software 67(1), table 2).
 """
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from numbers import Integral, Real
+
+from sklmm.covariances import Diagonal, Pinned, Unstructured
 
 _TERM = re.compile(r"^\s*\(?(?P<lhs>[^|()]*)(?P<bar>\|\|?)(?P<group>[^|()]*)\)?\s*$")
 _NAME = re.compile(r"^[^`+*/:|()^]+$")
@@ -82,6 +84,14 @@ class RandomEffect:
     def columns(self):
         """Grouping columns, a tuple: one for a factor, several for an interaction."""
         return self.group if isinstance(self.group, tuple) else (self.group,)
+
+    @property
+    def covariance(self):
+        """The `Covariance` of a level's coefficients."""
+        r = self.intercept + len(self.slopes)
+        if self.sd is not None:
+            return Pinned((float(self.sd),) * r)
+        return Unstructured(r) if self.correlated else Diagonal(r)
 
     @property
     def label(self):
@@ -249,11 +259,3 @@ def check_repeated(terms):
                     f"random_effects: the {what} of {term.label!r} stands in two terms; keep one."
                 )
             seen.add(key)
-
-
-def independent_parts(term):
-    """Split a term into the parts whose coefficients are independent of one another."""
-    if (term.correlated and term.sd is None) or len(term.slopes) + term.intercept == 1:
-        return [term]
-    intercept = [replace(term, slopes=())] if term.intercept else []
-    return intercept + [replace(term, slopes=(s,), intercept=False) for s in term.slopes]

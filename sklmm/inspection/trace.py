@@ -83,12 +83,8 @@ class TraceDisplay(Display):
         for name, mine, _ in estimator._fitted.term_blocks():
             if name.name != term:
                 continue
-            for k in mine:
-                width = blocks[k].shape[2]
-                if column < width:
-                    draws = blocks[k][:, rows, column]
-                    break
-                column -= width
+            width = blocks[mine[0]].shape[2]
+            draws = blocks[mine[column // width]][:, rows, column % width]
         return cls(
             iterations=iterations, draws=draws, levels=wanted, term=term, coefficient=coefficient
         ).plot(ax=ax)

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sklmm.covariances import Diagonal, Pinned, Unstructured
 from sklmm.design.terms import (
     RandomEffect,
     check_repeated,
-    independent_parts,
     parse_term,
     resolve_terms,
 )
@@ -115,19 +115,10 @@ def test_entries_of_another_type_are_named(entry):
         resolve_terms([entry])
 
 
-def test_independent_coefficients_are_parts_of_their_own():
-    assert independent_parts(RandomEffect("g", ("x", "z"))) == [RandomEffect("g", ("x", "z"))]
-    parts = independent_parts(RandomEffect("g", ("x", "z"), correlated=False))
-    assert [(p.intercept, p.slopes) for p in parts] == [
-        (True, ()),
-        (False, ("x",)),
-        (False, ("z",)),
-    ]
-    pinned = independent_parts(RandomEffect("g", ("x",), sd=2.0))
-    assert [(p.intercept, p.slopes, p.sd) for p in pinned] == [
-        (True, (), 2.0),
-        (False, ("x",), 2.0),
-    ]
+def test_a_term_has_one_covariance():
+    assert RandomEffect("g", ("x", "z")).covariance == Unstructured(3)
+    assert RandomEffect("g", ("x", "z"), correlated=False).covariance == Diagonal(3)
+    assert RandomEffect("g", ("x",), sd=2).covariance == Pinned((2.0, 2.0))
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def _grown(result, design, places, linear, d):
     """The result with new levels, at their prior, and the others in their `places`."""
     blocks = [b for b in design.blocks for _ in range(d)]
     m = result.coef_root.shape[1]
-    added = sum((b.n_levels - len(places[b.term])) * b.r for b in blocks)
+    added = sum((b.n_levels - len(places[k // d])) * b.r for k, b in enumerate(blocks))
     if not added:
         return result
     # An exact root takes a column more for every new effect; of draws, the new ones are random.
@@ -100,7 +100,7 @@ def _grown(result, design, places, linear, d):
     axes = _coefficient_axes(result)
     effects, covs, out = [], [], []
     for k, (b, S) in enumerate(zip(blocks, result.covariances, strict=True)):
-        place = places[b.term]
+        place = places[k // d]
         new = np.setdiff1d(np.arange(b.n_levels), place)
         mean, cov = np.zeros((b.n_levels, b.r)), np.tile(S, (b.n_levels, 1, 1))
         mean[place], cov[place] = result.effects[k], result.effects_cov[k]

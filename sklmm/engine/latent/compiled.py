@@ -41,7 +41,9 @@ class CompiledLatent:
 
     def point(self, theta, dtype=np.float64):
         """Theta as tensors."""
-        changes = [D.reshape(len(D), -1).T for D in slopes(self.latent.full, theta.factors)]
+        changes = [
+            D.reshape(len(D), D.shape[1] ** 2).T for D in slopes(self.latent.full, theta.factors)
+        ]
         return Point(
             tf.constant(theta.beta, dtype),
             tuple(tf.constant(L, dtype) for L in theta.factors),

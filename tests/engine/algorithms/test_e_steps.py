@@ -98,12 +98,8 @@ def problem(request, levels):
     n, (a, b) = 80, levels
     X = np.column_stack([np.ones(n), rng.normal(3.0, 2.0, n)])
     z = np.column_stack([np.ones(n), rng.normal(-1.0, 0.5, n)])
-    first = Block(
-        np.r_[:a, rng.integers(0, a, n - a)].astype(np.int32), z, a, Unstructured(2), 0, 0
-    )
-    second = Block(
-        np.r_[:b, rng.integers(0, b, n - b)].astype(np.int32), None, b, Unstructured(1), 1, 0
-    )
+    first = Block(np.r_[:a, rng.integers(0, a, n - a)].astype(np.int32), z, a, Unstructured(2))
+    second = Block(np.r_[:b, rng.integers(0, b, n - b)].astype(np.int32), None, b, Unstructured(1))
     y = 40 + 10 * rng.standard_normal(n) + 5 * rng.standard_normal(a)[first.refs]
     weights = rng.integers(1, 4, n).astype(float)
     design = Design(X, (first, second))

@@ -19,7 +19,7 @@ def one_way(effects, n_each=8, sd=None, sigma=None, reml=True):
     y = (np.asarray(effects)[:, None] + noise).ravel()
     refs = np.repeat(np.arange(len(effects), dtype=np.int32), n_each)
     covariance = Unstructured(1) if sd is None else Pinned((sd,))
-    design = Design(np.ones((len(y), 1)), (Block(refs, None, len(effects), covariance, 0, 0),))
+    design = Design(np.ones((len(y), 1)), (Block(refs, None, len(effects), covariance),))
     problem = standardize(design, y, np.ones(len(y)), fit_intercept=True, reml=reml, sigma=sigma)
     return problem, y.reshape(len(effects), n_each)
 
@@ -133,7 +133,7 @@ def test_newton_vanishes_at_the_maximum_and_nowhere_else():
 def test_move_keeps_the_covariance_when_a_diagonal_turns_negative():
     L = np.array([[1.0, 0.0], [0.5, 0.2]])
     table = Design(
-        np.ones((6, 1)), (Block(np.repeat([0, 1], 3), np.eye(6)[:, :2], 2, Unstructured(2), 0, 0),)
+        np.ones((6, 1)), (Block(np.repeat([0, 1], 3), np.eye(6)[:, :2], 2, Unstructured(2)),)
     )
     problem = standardize(table, np.arange(6.0), np.ones(6), fit_intercept=True, reml=True)
     theta, step = Theta(np.zeros(0), (L,), np.zeros(1)), np.array([-3.0, 0.1, -0.5, np.log(2.0)])

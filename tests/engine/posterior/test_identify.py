@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from sklmm import MixedEffectsRegressor
+from sklmm._fitted.tables import block_labels
 from sklmm.design import DesignSpec, resolve_terms
 from sklmm.engine.posterior.identify import undetermined
 from sklmm.engine.rows.local import LocalRows
@@ -83,14 +84,7 @@ def test_what_is_undetermined_is_the_null_space_of_the_derivatives(terms, n_unde
     spec, design = DesignSpec.learn(table, resolve_terms(terms), [], True)
     y = np.random.default_rng(0).normal(size=24)
     problem = standardize(design, y, np.ones(24), fit_intercept=True, reml=True)
-    blocks = [
-        (
-            spec.terms[b.term].name,
-            spec.terms[b.term].cnames[b.first :][: b.r],
-            b.covariance.reported,
-        )
-        for b in design.blocks
-    ]
+    blocks = block_labels(spec.terms, design.blocks)
     *found, sigma = undetermined(Space.gaussian(problem))
     names = [n for n, out in zip(natural_names(blocks, ()), found, strict=True) if out]
     names += ["sigma"] * int(sigma)
