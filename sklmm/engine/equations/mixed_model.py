@@ -221,9 +221,10 @@ class Equations:
         return leverages(self)
 
     def log_det(self):
-        """log |C|, or None where it is not known."""
+        """log |C|, with a Monte Carlo error where H has no factor."""
         if self.H.log_det is None:
-            return None
+            # Lanczos' method tells it with draws.
+            self.probes(np.random.default_rng(0), N_DRAWS)
         return self.H.log_det + 2 * float(np.log(np.diag(self.S_factor)).sum())
 
 

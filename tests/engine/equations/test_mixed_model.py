@@ -52,8 +52,8 @@ def test_every_solver_is_the_dense_one(equations, latent):
     # Lanczos' method ends at three digits.
     tolerance = 1e-10 if ours.factorised else 5e-3
     np.testing.assert_allclose(root @ root.T, inverse, atol=tolerance)
-    if ours.factorised:
-        assert ours.log_det() == pytest.approx(np.linalg.slogdet(C)[1], abs=1e-9)
+    gap = ours.log_det() - np.linalg.slogdet(C)[1]
+    assert abs(gap) < 4 * ours.log_det_error + 1e-7
     first = p
     for own, (J, r) in zip(ours.own_blocks(), latent.layout.shapes, strict=True):
         square = C[first : first + J * r, first : first + J * r].reshape(J, r, J, r)
