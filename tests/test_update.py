@@ -16,9 +16,9 @@ from sklmm import (
     MixedEffectsClassifier,
     MixedEffectsRegressor,
     RandomEffect,
-    _limits,
 )
 from sklmm.datasets import make_crossed
+from sklmm.engine import limits
 from sklmm.engine.algorithms import update
 from sklmm.families import StudentT
 from sklmm.result import Status
@@ -412,7 +412,7 @@ def test_equations_too_large_for_a_factor_are_solved_by_conjugate_gradients(
     model = MixedEffectsRegressor(["g0", "(1 + x0 | g1)"], family=name, e_step=e_step)
     model.fit(X[~new], y[~new])
     dense = copy(model).update(X[new], y[new])
-    monkeypatch.setitem(_limits.FACTORISED, "fit", (0, 0))
+    monkeypatch.setitem(limits.FACTORISED, "fit", (0, 0))
     monkeypatch.setattr("sklmm.engine.equations.elimination.Dense._factor", None)
     sparse = copy(model).update(X[new], y[new])
     for term, expected in dense.random_effects_.items():

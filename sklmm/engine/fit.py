@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sklmm._limits import DRAWS, EXACT_ROOT, factorisable, gaussian_draws, nonlinear_draws
 from sklmm.engine.algorithms.loop import fit
 from sklmm.engine.algorithms.profile import Profile
 from sklmm.engine.algorithms.reml import Reml
 from sklmm.engine.algorithms.start_warm import warm_gaussian, warm_theta
 from sklmm.engine.algorithms.update import update
 from sklmm.engine.likelihood.pointwise import log_densities
+from sklmm.engine.limits import DRAWS, EXACT_ROOT, factorisable, gaussian_draws, nonlinear_draws
 from sklmm.engine.posterior.assemble import perfect
 from sklmm.engine.rows.collinearity import combination
 from sklmm.engine.rows.local import LocalRows

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from sklmm import CustomFamily, MixedEffectsRegressor, Poisson
-from sklmm._limits import FACTORISED
 from sklmm.engine.algorithms.laplace import Laplace
 from sklmm.engine.latent.mode import Latent
+from sklmm.engine.limits import FACTORISED
 from tests.engine.test_complete import THETA, make_latent, response, theta_for
 
 TERMS = ["(1 | h)", "(1 + s | g)"]

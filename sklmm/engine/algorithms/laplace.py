@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sklmm._limits import has_exact_root
 from sklmm.engine.algorithms.loop import Iteration, joint_loss
 from sklmm.engine.algorithms.start_glm import start_theta
 from sklmm.engine.latent import small
 from sklmm.engine.latent.approximation import Approximation
+from sklmm.engine.limits import has_exact_root
 from sklmm.engine.linalg.newton import by_differences, inverse
 from sklmm.engine.linalg.trust_region import FLAT, look, updated, updated_radius
 from sklmm.engine.posterior.gaussian import posterior_from_draws, with_coefficients

@@ -14,9 +14,9 @@ converges. Probing S and not all of Z leaves out the noise that the eliminated t
 
 import numpy as np
 
-from sklmm._limits import EXACT_TRACES
 from sklmm.engine.equations.henderson import Solution
 from sklmm.engine.equations.schur_cg import Iterative
+from sklmm.engine.limits import EXACT_TRACES
 from sklmm.engine.linalg.blocks import turn
 from sklmm.engine.theta.space import residual_sd
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sklmm._limits import DRAWS
 from sklmm.engine.algorithms.loop import Iteration
 from sklmm.engine.algorithms.reml_cg import Probed
 from sklmm.engine.equations.crossproducts import CrossProducts
+from sklmm.engine.limits import DRAWS
 from sklmm.engine.posterior.gaussian import posterior_from_equations
 from sklmm.engine.runtime.tensorflow import compiled, tf
 from sklmm.engine.runtime.tfp_graph import joint_distribution, tfp

@@ -16,12 +16,12 @@ from functools import cached_property
 import numpy as np
 from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 
-from sklmm._limits import factorisable
 from sklmm.engine.equations.border import marginal
 from sklmm.engine.equations.crossproducts import CrossProducts
 from sklmm.engine.equations.elimination import Dense
 from sklmm.engine.equations.leverages import leverages
 from sklmm.engine.equations.schur_cg import Iterative
+from sklmm.engine.limits import factorisable
 
 #: Relative residual of the solves, and their iterations at most.
 SOLVE_TOL = 1e-6

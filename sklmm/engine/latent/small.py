@@ -6,8 +6,8 @@ W = [X, Z_1 L_1, ..., Z_K L_K] is a matrix here, dense or sparse.
 import numpy as np
 from scipy import sparse
 
-from sklmm._limits import factorisable, is_small
 from sklmm.engine.likelihood.evaluation import evaluation
+from sklmm.engine.limits import factorisable, is_small
 from sklmm.engine.linalg.newton import STEP
 
 #: Rows times columns of theta that are worked on at once.

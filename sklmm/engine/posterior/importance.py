@@ -17,8 +17,8 @@ import numpy as np
 from scipy import sparse
 from scipy.special import gammaln, logsumexp
 
-from sklmm._limits import CONNECTED, factorisable
 from sklmm.engine.equations.elimination import Dense
+from sklmm.engine.limits import CONNECTED, factorisable
 
 #: Degrees of freedom of the proposals.
 DF = 8

@@ -15,9 +15,9 @@ from sklmm import (
     Poisson,
     RandomEffect,
     StudentT,
-    _limits,
 )
 from sklmm import Laplace as LaplaceStep
+from sklmm.engine import limits
 from sklmm.engine.algorithms.laplace import Laplace
 from sklmm.engine.likelihood.evaluation import evaluation, observes
 from sklmm.engine.likelihood.likelihood import Likelihood
@@ -56,8 +56,8 @@ def test_gradient_is_the_log_likelihoods_derivative(table, name, reml):
 def test_the_largest_term_eliminated(table, monkeypatch, name, reml, observed):
     """Sparse rows and a Schur complement give what dense equations give, slopes included."""
     found = []
-    for rows in (_limits.SMALL_ROWS, 0):
-        monkeypatch.setattr(_limits, "SMALL_ROWS", rows)
+    for rows in (limits.SMALL_ROWS, 0):
+        monkeypatch.setattr(limits, "SMALL_ROWS", rows)
         y = response(name, np.random.default_rng(1))
         terms, weights = ["(1 | h)", "(1 + s | g)"], np.arange(96) % 3 + 1
         options = {"direct": True, "observed": observed}
@@ -172,11 +172,11 @@ def test_one_free_parameter(monkeypatch):
     parameters = {"fixed_effects": [], "fit_intercept": False, "family": "poisson"}
     model = MixedEffectsRegressor(["g"], e_step="laplace", random_state=0, **parameters)
     found = []
-    for limit in (_limits.FACTORISED["gradient"], (-1, 0)):
-        monkeypatch.setattr(_limits, "SMALL_ROWS", 0)
-        monkeypatch.setitem(_limits.FACTORISED, "gradient", limit)
+    for limit in (limits.FACTORISED["gradient"], (-1, 0)):
+        monkeypatch.setattr(limits, "SMALL_ROWS", 0)
+        monkeypatch.setitem(limits.FACTORISED, "gradient", limit)
         # Few unknowns have an exact root of C^-1 instead of probes.
-        monkeypatch.setattr(_limits, "EXACT_UNKNOWNS", 0)
+        monkeypatch.setattr(limits, "EXACT_UNKNOWNS", 0)
         row = model.fit(X, y).variance_components_.iloc[0]
         assert model.converged_
         found.append([row["sd"], row["std_error"], model.loglik_])
