@@ -15,8 +15,8 @@ import numpy as np
 
 from sklmm.engine.algorithms.loop import Iteration, joint_loss
 from sklmm.engine.algorithms.start_glm import start_theta
-from sklmm.engine.latent import small
 from sklmm.engine.latent.approximation import Approximation
+from sklmm.engine.latent.without_effects import WithoutEffects
 from sklmm.engine.limits import has_exact_root
 from sklmm.engine.linalg.newton import by_differences, inverse
 from sklmm.engine.linalg.trust_region import FLAT, look, updated, updated_radius
@@ -50,26 +50,6 @@ class Point(NamedTuple):
     mode: np.ndarray
 
 
-class Plain:
-    """The likelihood at theta of a model without latent variables, as an `Approximation`."""
-
-    mode = np.zeros(0)
-
-    def __init__(self, latent, theta):
-        self.latent, self.theta = latent, theta
-        self.loglik, gradient = small.plain(latent, theta)
-        self.joint, self.scores = self.loglik, gradient[:, None]
-
-    @property
-    def equations(self):
-        """Those of no unknowns."""
-        return self.latent.equations(self.theta, self.latent.full.rows.weights)
-
-    def shift(self):
-        """How the mode moves with theta, [0, m]."""
-        return np.zeros((0, self.latent.space.size))
-
-
 class Laplace:
     """Ascent of the Laplace approximation by a trust region."""
 
@@ -84,7 +64,7 @@ class Laplace:
         #: Without latent variables the information is exact, and Newton's method quadratic.
         self.plain = not latent.layout.size
         few = has_exact_root(latent.layout.real.sum(), latent.n_rows)
-        exact = few or latent.rows is not None
+        exact = few or latent.approximated
         #: (seed, number) of the deviations that stand for C^-1, or None where it is exact.
         self.probes = None if exact else (seed, n_probes)
 
@@ -174,13 +154,13 @@ class Laplace:
         )
 
     def approximation(self, theta, mode=None):
-        """`Plain`, `Approximation` or `Deviations` at theta, about its mode if that is known."""
+        """`WithoutEffects`, `Approximation` or `Deviations` at theta; its mode may be known."""
         latent, equations = self.latent, None
-        if self.plain and latent.rows is not None:
-            return Plain(latent, theta)
+        if self.plain:
+            return WithoutEffects(latent, theta)
         if mode is None:
             mode, equations = latent.mode(theta, self.mode)
-        if latent.rows is not None:
+        if latent.approximated:
             return Approximation(latent, theta, mode, equations)
         from sklmm.engine.latent.deviations import Deviations
 
@@ -193,12 +173,10 @@ class Laplace:
         of a dear one not at the last.
         """
         latent, theta, self.mode = self.latent, self.space.split(here.flat), here.mode
-        if self.plain and latent.rows is not None:
-            return small.plain_information(latent, theta)
         seen = self.approximation(theta)
         self.mode = seen.mode
-        smooth = latent.like.distribution is None
-        if latent.rows is None and not (smooth and (self.probes is None or last)):
+        smooth = latent.like.distribution is None and (self.probes is None or last)
+        if self.plain or not (latent.approximated or smooth):
             return seen.information()
         chart = self._chart(here)
         slope = chart.slope(chart.t)
@@ -206,7 +184,7 @@ class Laplace:
 
         def score(change):
             # The mode is where its motion leads, but for what the other sign takes back.
-            mode = here.mode + shift @ change if latent.rows is not None else None
+            mode = here.mode + shift @ change if latent.approximated else None
             t = chart.t + change
             return self._point(chart.back(t), mode).score * chart.slope(t)
 

@@ -26,22 +26,16 @@ EXACTLY = {"method": "L-BFGS-B", "options": {"ftol": 0, "gtol": 1e-12}}
 def start_theta(latent, rounds=EM_ROUNDS):
     """(Theta, mode [P]) to start from: SDs and parameters after at most `rounds` of EM."""
     problem, like, space = latent.full, latent.like, latent.space
-    y, w = latent.observations()
-    offset = np.zeros(len(y)) if problem.rows.offset is None else problem.rows.offset
-    constant, raw = _constant(like, y, w, offset, len(space.estimated))
+    constant, raw = _constant(like, problem.rows.sample(MAX_ROWS), len(space.estimated))
     raw = space.clipped(raw)
-    eta = (np.tile(constant, len(y)) + np.repeat(offset, len(constant)))[:, None]
-    W = evaluation(like).curvature(y, eta, raw[:, None])[0][:, 0]
-    weight = np.repeat(w, like.n_predictors)
-    working = 1 / np.sqrt(max(weight @ W / weight.sum(), 1e-12))
+    weight, beta = problem.rows.constant(evaluation(like), constant, raw)
+    working = 1 / np.sqrt(max(weight / (problem.n * problem.d), 1e-12))
     factors = tuple(
         b.covariance.nearest(np.eye(b.r) * (RELATIVE_SD * working / np.sqrt(b.r)))
         for b in problem.blocks
     )
     # Least squares of the constant predictor: exact where there is an intercept.
-    rows = np.repeat(w, like.n_predictors)
-    target = np.tile(constant, len(y))
-    beta = problem.rows.X.T @ (rows * target) / problem.n
+    beta = beta / problem.n
     if not problem.blocks and not problem.reml:
         # Newton's method needs no start, and a mode at infinity would be one of rounding.
         return Theta(beta, (), raw), np.zeros(0)
@@ -76,25 +70,17 @@ def _parameters(joint, theta, x, equations):
 
     A precision of the mean alone may be a millionth of what it is given the effects.
     """
-    space, problem, layout = joint.space, joint.full, joint.layout
+    space = joint.space
     if not space.estimated:
         return theta.raw
-    y, w = joint.observations()
-    d, some = joint.like.n_predictors, _some(len(y))
-    rows = (some[:, None] * d + np.arange(d)).ravel()
-    beta, parts = layout.split(x[:, None])
-    table = problem.rows
-    eta = table.X[rows] @ beta[:, 0]
-    eta += 0.0 if table.offset is None else table.offset[rows]
-    variance = np.zeros(len(rows))
-    precision = equations.own_blocks()
-    of_terms = zip(theta.factors, parts, precision, table.refs, table.z, strict=True)
-    for L, u, H, refs, z in of_terms:
-        z, refs = z[rows] @ L, refs[rows]
-        eta += np.einsum("na,na->n", z, u[refs, :, 0])
-        variance += np.einsum("na,nab,nb->n", z, invert(H)[refs], z)
-    eta = eta[:, None] + np.sqrt(variance)[:, None] * [1, -1]
-    y, w = y[some], w[some] / w[some].sum()
+    rows = joint.rows.sample(MAX_ROWS)
+    eta, variance = rows.predictor(joint.coefs([theta], x[:, None])[0]), np.zeros(rows.n_rows)
+    of_terms = zip(theta.factors, equations.own_blocks(), rows.refs, rows.z, strict=True)
+    for L, H, refs, z in of_terms:
+        variance += np.einsum("na,nab,nb->n", z @ L, invert(H)[refs], z @ L)
+    eta = eta + np.sqrt(variance)[:, None] * [1, -1]
+    y, w = rows.observations
+    w = w / w.sum()
 
     def loss(raw):
         value, _, of_raw = evaluation(joint.like).slopes(y, w, eta, np.column_stack([raw, raw]))
@@ -105,17 +91,12 @@ def _parameters(joint, theta, x, equations):
     starts = [near] if np.array_equal(near, theta.raw) else [near, theta.raw]
     found = [minimize(loss, start, jac=True, bounds=_around(start), **EXACTLY) for start in starts]
     found = min(found, key=lambda one: one.fun)
-    gain = (loss(theta.raw)[0] - found.fun) * problem.n
+    gain = (loss(theta.raw)[0] - found.fun) * joint.full.n
     return space.clipped(found.x) if gain > LEAST_GAIN else theta.raw
 
 
 def _around(raw):
     return [(value - MOST_CHANGE, value + MOST_CHANGE) for value in raw]
-
-
-def _some(n):
-    """Numbers of so many of n rows as say enough."""
-    return np.linspace(0, n - 1, min(n, MAX_ROWS)).astype(int)
 
 
 def _spread(joint, theta, x, equations):
@@ -136,11 +117,11 @@ def _spread(joint, theta, x, equations):
     return theta._replace(factors=tuple(factors)), layout.join(beta, effects)[:, 0]
 
 
-def _constant(like, y, w, offset, n_raw):
+def _constant(like, rows, n_raw):
     """Linear predictors [d] and raw parameters of independent, identically distributed y."""
-    y, w, offset = (a[_some(len(y))] for a in (y, w, offset))
-    d, total = like.n_predictors, w.sum()
-    known, share = np.repeat(offset, d)[:, None], w / total
+    (y, w), d = rows.observations, rows.d
+    offset, total = np.zeros(rows.n_rows) if rows.offset is None else rows.offset, w.sum()
+    known, share = offset[:, None], w / total
 
     def loss(values):
         eta = known + np.tile(values[:d, None], [len(y), 1])

@@ -21,12 +21,11 @@ import numpy as np
 
 from sklmm.engine.equations.crossproducts import CrossProducts
 from sklmm.engine.equations.mixed_model import EXACT_TOL, Equations
-from sklmm.engine.latent.small import LEAST_CURVATURE
 from sklmm.engine.likelihood.evaluation import evaluation, observes
 from sklmm.engine.likelihood.likelihood import Likelihood
 from sklmm.engine.limits import EXACT_ROOT, factorisable
 from sklmm.engine.linalg.blocks import rescaled, roots
-from sklmm.engine.rows.local import LocalRows, loadings
+from sklmm.engine.rows.local import LEAST_CURVATURE, LocalRows, loadings
 from sklmm.engine.rows.standardize import BlockData, Problem
 from sklmm.engine.theta.space import CONSTRAINTS
 from sklmm.result import covariance_root, own_sds

@@ -151,6 +151,11 @@ class Dense(Elimination):
         """S^-1 [Q_R, Q_R], its lower triangle."""
         return dpotri(self.U, lower=True)[0] if len(self.U) else self.U
 
+    def remaining(self):
+        """Lambda_R S^-1 Lambda_R^T, whole."""
+        lower = np.tril(self._remaining) if len(self.U) else np.zeros((0, 0))
+        return self.lift(self.lift(lower + np.tril(lower, -1).T).T)
+
     def solve_rest(self, right, series=None, tol=0.0):
         """S^-1 applied to [Q_R, ...]."""
         return cho_solve((self.U, True), right, check_finite=False) if len(self.U) else right
@@ -185,17 +190,22 @@ class Dense(Elimination):
                 twice = P if a == b else 0.5 * (P + P.T)
                 value = 2 * np.dot(inverse.T.ravel(), twice.ravel()) - own
                 K[[a, b], [b, a]] -= value / self.s2**2
+        for k, K in self.traces_of_rest():
+            out[k] = K
+        return out
+
+    def traces_of_rest(self):
+        """Yield each remaining block's number and trace."""
         for k, L, part in self.parts():
             r = len(L)
-            own = own_blocks(inverse, part, r)
+            own = own_blocks(self._remaining, part, r)
             gain = (np.eye(r) - own).sum(axis=0)
             gain = np.tril(gain) + np.tril(gain, -1).T
             if np.linalg.eigvalsh(gain).min() > WELL_SCALED * len(own):
                 back = np.linalg.inv(L)
-                out[k] = back.T @ gain @ back
+                yield k, back.T @ gain @ back
             else:
-                out[k] = self._trace(part, r)
-        return out
+                yield k, self._trace(part, r)
 
     def _trace(self, part, r):
         """Summed blocks of N - N Lambda_R S^-1 Lambda_R^T N, N = Z_R^T V_E^-1 Z_R."""

@@ -21,7 +21,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import block_diag, cholesky, solve_triangular
+from scipy.linalg import block_diag, cholesky
 
 from sklmm.engine.equations.mixed_model import Equations
 from sklmm.engine.theta.space import slopes
@@ -88,12 +88,6 @@ class Solution(Equations):
         solved = self.solve(right / self.s2, "information", INFORMATION_TOL)
         information = 0.5 * (qq - right.T @ solved) / self.s2
         return (information + information.T) / 2, -solved[: cross.p]
-
-    def projected_columns(self):
-        """(X^T V^-1 X)^-1/2 X^T V^-1 Z by block, [n_levels, r, p]: REML's part of the traces."""
-        cross = self.cross
-        ZVX = (cross.F - self.GHR) / self.s2
-        return cross.blocks(solve_triangular(self.S_factor, ZVX.T, lower=True).T)
 
 
 def working_effects(factor, changes, u, c):

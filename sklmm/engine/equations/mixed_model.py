@@ -19,7 +19,7 @@ from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 from sklmm.engine.equations.border import marginal
 from sklmm.engine.equations.crossproducts import CrossProducts
 from sklmm.engine.equations.elimination import Dense
-from sklmm.engine.equations.leverages import leverages
+from sklmm.engine.equations.inverse import SchurInverse
 from sklmm.engine.equations.schur_cg import Iterative
 from sklmm.engine.limits import factorisable
 
@@ -216,9 +216,15 @@ class Equations:
         half = self.root(noise)
         return np.concatenate([half, -half], axis=1)[:, :n_draws]
 
-    def leverages(self):
-        """C^-1 w_i at row i's own levels, w_i its row of W: of beta [n, p], of blocks [n, r]."""
-        return leverages(self)
+    def inverse(self):
+        """C^-1, for rows to look it up: `rows.protocol.Inverse`."""
+        return SchurInverse(self)
+
+    def projected_columns(self):
+        """(X^T V^-1 X)^-1/2 X^T V^-1 Z by block, [n_levels, r, p]: REML's part of the traces."""
+        cross = self.cross
+        ZVX = (cross.F - self.GHR) / self.s2
+        return cross.blocks(solve_triangular(self.S_factor, ZVX.T, lower=True).T)
 
     def log_det(self):
         """log |C|, with a Monte Carlo error where H has no factor."""

@@ -1,36 +1,47 @@
 """The equations of a small table, C factorised whole: elimination takes longer than it saves."""
 
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from scipy.linalg import cho_solve, solve_triangular
 
 from sklmm.engine.equations.crossproducts import CrossProducts
+from sklmm.engine.equations.inverse import WholeInverse
 from sklmm.engine.equations.mixed_model import Equations, lower_root
+from sklmm.engine.linalg.blocks import turn_all
 
 
 class Whole(Equations):
-    """C = L L^T at some factors and weights [n_rows], s2 = 1, from the rows of W as a matrix.
+    """C = L L^T of a problem at some factors and weights, s2 = 1, in the places of a layout."""
 
-    `rows` has them at any factors, `rows.matrix(factors)` [n_rows, P], and where each row's own
-    levels are among its columns, `rows.columns`, [n_rows, r] of each block.
-    """
+    log_det_error, factorised = 0.0, True
 
-    def __init__(self, rows, weights, factors):
-        self.rows, self.factors, self._weights = rows, factors, weights
-        self.layout, self.p, self.s2 = rows.layout, rows.layout.p, 1.0
-        self.W = rows.matrix(factors)
-        self.C = (self.W.T * weights) @ self.W
+    def __init__(self, problem, at, factors, layout):
+        self.problem, self._at, self.factors = problem, at, factors
+        self.layout, self.p, self.s2 = layout, layout.p, 1.0
+        ends = self.p + np.cumsum([0, *(J * r for J, r in layout.shapes)])
+        self.parts = [slice(a, b) for a, b in pairwise(ends)]
+        place, square = np.flatnonzero(layout.real), np.zeros((layout.size, layout.size))
+        square[np.ix_(place, place)] = problem.rows.gram(at)
+        #: W^T w [X, Z].
+        self._half = self.lift(square, transpose=True)
+        self.C = self.lift(self._half.T, transpose=True)
         prior = np.arange(self.p, len(self.C))
         self.C[prior, prior] += 1.0
         self.L = lower_root(self.C)
 
-    log_det_error, factorised = 0.0, True
+    def lift(self, square, transpose=False):
+        """(I, Lambda), or its transpose, applied to [P, c]."""
+        out = square.copy()
+        for L, part in zip(self.factors, self.parts, strict=True):
+            out[part] = turn_all(L.T if transpose else L, square[part])
+        return out
 
     @cached_property
     def G(self):
         """Z_k^T w Z_k of each term's levels, [n_levels, r, r]."""
-        return self.rows.problem.rows.blocks(self._weights)
+        return self.problem.rows.blocks(self._at)
 
     @property
     def unsolved(self):
@@ -44,17 +55,17 @@ class Whole(Equations):
 
     def at(self, factors, tol):
         """The equations at other factors, with the same weights."""
-        return Whole(self.rows, self._weights, factors)
+        return Whole(self.problem, self._at, factors, self.layout)
 
     @cached_property
     def cross(self):
         """Cross-products of the rows, which most equations of small tables are never asked for."""
-        return CrossProducts(self.rows.problem, self._weights)
+        return CrossProducts(self.problem, self._at)
 
     @property
     def weights(self):
-        """The weights [n_rows] of the rows."""
-        return self._weights
+        """The weights of the rows."""
+        return self._at
 
     def solve(self, right):
         """C^-1 right, [P, c], as exactly as may be."""
@@ -74,8 +85,8 @@ class Whole(Equations):
         """log |C|."""
         return 2 * float(np.log(np.diag(self.L)).sum())
 
-    def leverages(self):
-        """As `Equations.leverages`."""
-        solved = self.W @ self.solve(np.eye(len(self.L))) if len(self.L) else self.W
-        n = np.arange(len(solved))[:, None]
-        return solved[:, : self.p], [solved[n, own] for own in self.rows.columns]
+    def inverse(self):
+        """C^-1, for rows to look it up."""
+        inverse = self.solve(np.eye(len(self.L)))
+        M, half = self.lift(self.lift(inverse).T), self._half.T @ inverse
+        return WholeInverse(M, half, self.p, self.layout.shapes, self.parts)

@@ -7,7 +7,6 @@ from sklmm.engine.latent.complete_data import (
     Point,
     complete_scores,
     laplace_scores,
-    latent_gradient,
 )
 from sklmm.engine.linalg.chains import balanced, mean_information
 from sklmm.engine.linalg.newton import STEP
@@ -26,13 +25,14 @@ class CompiledLatent:
         self.arrays = self._arrays(np.float64)
 
     def _arrays(self, dtype):
-        latent, fixed = self.latent, self.latent.fixed
+        latent, rows = self.latent, self.latent.rows
+        fixed = rows.X[:, latent.problem.p :]
         data = tensors(latent.problem.rows, dtype, latent.like.n_predictors)
         padded = np.zeros((data.w.shape[0], fixed.shape[1]))
         padded[: len(fixed)] = fixed
         offset = np.zeros((len(padded), 1))
-        if latent.problem.rows.offset is not None:
-            offset[: len(fixed), 0] = latent.problem.rows.offset
+        if rows.offset is not None:
+            offset[: len(fixed), 0] = rows.offset
         return Arrays(data, tf.constant(padded, dtype), tf.constant(offset, dtype))
 
     def arrays32(self):
@@ -50,19 +50,6 @@ class CompiledLatent:
             tf.constant(theta.raw, dtype),
             tuple(tf.constant(D, dtype) for D in changes),
         )
-
-    def gradient(self, theta, x, delta):
-        """(log p(y, x) [C], gradient in x [P, C], weights [n_rows, C]) at x [P, C]."""
-        latent = self.latent
-        value, gradient, weights = latent_gradient(
-            latent.like,
-            self.arrays,
-            self.point(theta),
-            tuple(latent.layout.shapes),
-            tf.constant(x),
-            tf.constant(delta),
-        )
-        return np.asarray(value), np.asarray(gradient), np.asarray(weights)[: latent.n_rows]
 
     def scores(self, theta, field, x, delta=None, laplace=False):
         """log p(y, x) [C] and scores in theta [m, C] at draws x [P, C].

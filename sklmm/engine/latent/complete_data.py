@@ -147,20 +147,3 @@ def laplace_scores(like, arrays, theta, field, deviations, delta):
         )
 
     return _gradient(value, delta)
-
-
-@compiled
-def latent_gradient(like, arrays, theta, shapes, x, delta):
-    """log p(y, x) [C], its gradient in x [P, C], and W's weights [n_rows, C], at theta + delta."""
-    p = arrays.data.X.shape[1]
-    beta, factors, raw, _ = _changes(theta, delta)
-    undisplaced = _undisplaced(like, arrays, theta, x, delta, shapes)
-
-    def value(x):
-        eta = _eta(arrays, beta, factors, x, shapes)
-        return _log_likelihood(like, arrays, eta, raw, undisplaced) + _log_prior(x, p)
-
-    total, gradient = _gradient(value, x)
-    eta = _eta(arrays, beta, factors, x, shapes)
-    W = like.curvature(arrays.data.y[:: like.n_predictors], eta, raw)
-    return total, gradient, arrays.data.w[:, None] * W

@@ -12,10 +12,11 @@ import numpy as np
 from sklmm.engine.equations.layout import Layout
 from sklmm.engine.equations.mixed_model import SOLVE_TOL, Equations
 from sklmm.engine.equations.whole import Whole
-from sklmm.engine.latent import small
-from sklmm.engine.likelihood.evaluation import observes
+from sklmm.engine.likelihood.evaluation import evaluation, observes
+from sklmm.engine.limits import factorisable, is_small
 from sklmm.engine.linalg.conjugate_gradients import conjugate_gradients
 from sklmm.engine.linalg.newton import STEP
+from sklmm.engine.rows.protocol import Coefs
 from sklmm.engine.theta.space import Space
 
 #: Rounds of refinement of dm / dtheta, at most.
@@ -28,11 +29,11 @@ CENTRE_TOL = 1e-2
 
 
 class Latent:
-    """Arrays and steps of a problem under a likelihood, compiled but of small tables.
+    """A problem's rows under a likelihood, and the unknowns x = (beta under REML, u).
 
-    `direct` asks for an exact log |C| and, whatever the number of rows, for steps in NumPy, where C
-    can be factorised; and `observed` for the observed curvature in Laplace's log |C|, which a
-    density that is not concave in its predictor does not have.
+    `direct` asks for an exact log |C| and its gradient, where C can be factorised; and `observed`
+    for the observed curvature in Laplace's log |C|, which a density that is not concave in its
+    predictor does not have.
     """
 
     def __init__(self, problem, likelihood, parameters, reml=None, direct=False, observed=True):
@@ -40,95 +41,110 @@ class Latent:
         self.like = likelihood
         self.full = replace(problem, reml=reml)
         self.space = Space(self.full, parameters)
-        rows = problem.rows if reml else problem.rows.without_fixed()
-        self.problem = replace(problem, rows=rows)
+        self.rows, self.n_rows = problem.rows, problem.rows.n_rows
+        inner = problem.rows if reml else problem.rows.without_fixed()
+        self.problem = replace(problem, rows=inner)
         self.layout = Layout(self.problem)
-        self.fixed = problem.rows.X[:, :0] if reml else problem.rows.X
-        self.n_rows = rows.n_rows
         self.exact = direct
         self.direct = direct and likelihood.distribution is None
         self.observed = observed and observes(likelihood)
-        #: Of a table whose steps are not compiled but for those of every iteration.
-        self.rows = small.Rows.of(self.problem, self.layout, self.space.size, self.direct)
+        self.whole = is_small(self.n_rows, self.layout.size, self.space.size)
+        sizes = [b.n_levels * b.r for b in problem.blocks]
+        #: Whether Laplace's gradient is exact, and not from draws.
+        self.approximated = self.whole or (self.direct and factorisable(sizes, "gradient"))
+
+    @property
+    def densities(self):
+        """The likelihood row by row."""
+        return evaluation(self.like)
 
     @cached_property
     def compiled(self):
-        """Arrays and steps in TensorFlow, which a small table of a built-in family never needs."""
+        """Arrays and steps in TensorFlow, which Laplace's exact gradient never needs."""
         from sklmm.engine.latent.compiled import CompiledLatent
 
         return CompiledLatent(self)
 
-    def observations(self):
-        """y and the weights of the observations, one each for all their predictors."""
-        d = self.like.n_predictors
-        return self.full.rows.y[::d], self.full.rows.weights[::d]
+    def coefs(self, thetas, x):
+        """(`Coefs`, raw [q, C]) at thetas and x [P, C], one for each column."""
+        beta, u = self.layout.split(x)
+        if self.space.p:
+            beta = np.column_stack([theta.beta[: self.space.p] for theta in thetas])
+        return Coefs(beta, self._times(thetas, u)), np.column_stack([t.raw for t in thetas])
 
-    def eta(self, beta, linear):
-        """Linear predictor [..., n_rows] from coefficients in theta and W x."""
-        offset = 0.0 if self.full.rows.offset is None else self.full.rows.offset
-        return offset + self.fixed @ beta + linear
+    def _times(self, thetas, parts, transpose=False):
+        """L_k, or its transpose, of each column's theta times effects [J, r, C] of each term."""
+        if all(theta is thetas[0] for theta in thetas):
+            factors = [L.T if transpose else L for L in thetas[0].factors]
+            return tuple(
+                np.einsum("ab,jbc->jac", L, u) for L, u in zip(factors, parts, strict=True)
+            )
+        axes = "cba,jbc->jac" if transpose else "cab,jbc->jac"
+        of_columns = [np.array(own) for own in zip(*(t.factors for t in thetas), strict=True)]
+        return tuple(np.einsum(axes, L, u) for L, u in zip(of_columns, parts, strict=True))
 
-    def log_densities(self, theta, x, some):
-        """w_i log f(y_i | eta_i) of `some` observations [n, C], at x [P, C] of effects alone."""
-        d, table = self.like.n_predictors, self.full.rows
-        rows = slice(some.start * d, some.stop * d)
-        linear = self.fixed[rows] @ theta.beta[:, None] + np.zeros(x.shape[1])
-        if table.offset is not None:
-            linear += table.offset[rows, None]
-        effects = self.layout.effects(theta.factors, x)
-        for refs, z, b in zip(table.refs, table.z, effects, strict=True):
-            linear += np.einsum("na,nac->nc", z[rows], b[refs[rows]])
-        y, w = (a[some] for a in self.observations())
-        raw = np.repeat(theta.raw[:, None], x.shape[1], axis=1)
-        return w[:, None] * np.asarray(self.like.log_prob(y, linear, raw))
+    def pulled(self, thetas, sums):
+        """W^T rows [P, C] from sums of rows over levels, `Coefs`, for each column's theta."""
+        effects = self._times(thetas, sums.effects, transpose=True)
+        return self.layout.join(sums.beta[: self.layout.p], effects)
 
     def gradient(self, theta, x, delta=None):
-        """(log p(y, x) [C], gradient in x [P, C], weights [n_rows, C]) at x [P, C]."""
-        if delta is None:
-            delta = np.zeros((self.space.size, x.shape[1]))
-        if self.rows is not None:
-            return small.gradient(self, theta, x, delta)
-        return self.compiled.gradient(theta, x, delta)
+        """(log p(y, x) [C], gradient in x [P, C], the first one's weights) at x [P, C].
+
+        And at theta + delta [m, C].
+        """
+        p, space = self.layout.p, self.space
+        thetas = [theta] * x.shape[1]
+        about = None if self.like.distribution is None else self.coefs(thetas, x)
+        if delta is not None:
+            flat = space.join(theta._replace(beta=theta.beta[: space.p]))
+            thetas = [space.split(flat + change) for change in delta.T]
+        kind = "observed" if self.direct else "expected"
+        value, score, at = self.rows.evaluate(self.densities, *self.coefs(thetas, x), kind, about)
+        slope = self.pulled(thetas, score)
+        slope[p:] -= x[p:]
+        return value - 0.5 * np.sum(x[p:] ** 2, axis=0), slope, at
 
     def mode(self, theta, x, tol=NEWTON_TOL):
         """argmax_x log p(y, x) from x [P], by Newton steps and halving: (x, Equations)."""
         x = np.asarray(x, float)
-        value, gradient, weights = (a[..., 0] for a in self.gradient(theta, x[:, None]))
-        equations = self._equations(theta, x, weights)
+        value, gradient, at = self.gradient(theta, x[:, None])
+        equations = self._equations(theta, x, at)
         for _ in range(NEWTON_STEPS):
-            step = equations.solve(gradient[:, None])[:, 0]
-            decrement = step @ gradient
+            step = equations.solve(gradient)[:, 0]
+            decrement = step @ gradient[:, 0]
             if not decrement > tol:
                 break
             length = 1.0
             while length > 1e-3:
                 trial = x + length * step
-                new = [a[..., 0] for a in self.gradient(theta, trial[:, None])]
-                if new[0] >= value - 1e-9 * abs(value):
+                new = self.gradient(theta, trial[:, None])
+                if new[0][0] >= value[0] - 1e-9 * abs(value[0]):
                     break
                 length /= 2
             else:
                 break
             x = trial
-            value, gradient, weights = new
-            equations = self._equations(theta, x, weights)
+            value, gradient, at = new
+            equations = self._equations(theta, x, at)
         return x, equations
 
-    def equations(self, theta, weights):
-        """The mixed-model equations at theta's factors and the weights [n_rows]."""
+    def equations(self, theta, at):
+        """The mixed-model equations at theta's factors and the rows' weights."""
         factors = tuple(theta.factors)
-        if self.rows is not None and self.rows.dense:
-            return Whole(self.rows, weights, factors)
-        return Equations.weighted(self.problem, weights, factors, self.layout, self.exact)
+        if self.whole:
+            return Whole(self.problem, at, factors, self.layout)
+        return Equations.weighted(self.problem, at, factors, self.layout, self.exact)
 
-    def _equations(self, theta, x, weights):
+    def _equations(self, theta, x, at):
         """Those of a Newton step: of a curvature that makes C positive."""
         try:
-            return self.equations(theta, weights)
+            return self.equations(theta, at)
         except np.linalg.LinAlgError:
-            if self.rows is None:
+            if not self.approximated:
                 raise
-            return self.equations(theta, small.safe_weights(self, theta, x, weights))
+            coefs, raw = self.coefs([theta], x[:, None])
+            return self.equations(theta, self.rows.safe(self.densities, coefs, raw[:, 0], at))
 
     def motion(self, theta, equations, centre, exact=False):
         """How the mode `centre` [P] moves with theta, and the gradient in x there: [P, m] each.

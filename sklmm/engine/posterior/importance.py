@@ -102,19 +102,23 @@ def _estimate(log_weights, log_det):
 
 
 class _Components:
-    """The component of each row [n_obs], of each block's levels, and of each effect of a cross."""
+    """The component of each block's levels, and of each effect of cross-products.
+
+    Rows' levels of the first block are connected with those of the others, and so with all.
+    """
 
     def __init__(self, latent):
-        d, blocks = latent.like.n_predictors, latent.problem.blocks
+        blocks, edges = latent.problem.blocks, [np.zeros((2, 0), int)]
         starts = np.cumsum([0] + [b.n_levels for b in blocks])
-        refs = latent.problem.rows.refs
-        nodes = [own[::d] + start for own, start in zip(refs, starts, strict=False)]
-        pairs = [np.stack([nodes[0], other]) for other in nodes[1:]]
-        edges = np.concatenate(pairs, axis=1) if pairs else np.zeros((2, 0), int)
+        for k in range(1, len(blocks)):
+            pairs = latent.rows.pairs(0, [k]).matrix.tocoo()
+            places = pairs.row // blocks[0].r, starts[k] + pairs.col // blocks[k].r
+            edges.append(np.stack(places))
+        edges = np.concatenate(edges, axis=1)
         ones = np.ones(edges.shape[1], bool)
         graph = sparse.coo_array((ones, tuple(edges)), shape=(starts[-1], starts[-1]))
         self.n, label = sparse.csgraph.connected_components(graph, directed=False)
-        self.of_rows = label[nodes[0]]
+        self.of_first = label[: blocks[0].n_levels]
         self.of_blocks = [
             np.repeat(label[start : start + b.n_levels], b.r)
             for b, start in zip(blocks, starts, strict=False)
@@ -150,11 +154,8 @@ class _Components:
         for place, part in zip(cross.slices, u, strict=True):
             flat[place] = part.reshape(-1, m)
         size = self.sizes[:, None]
-        joint, step = np.zeros((self.n, m)), max(CELLS // m, 1)
-        for first in range(0, len(self.of_rows), step):
-            some = slice(first, min(first + step, len(self.of_rows)))
-            rows = latent.log_densities(theta, x, some)
-            joint += self._sums(self.of_rows[some], rows)
+        coefs, raw = latent.coefs([theta] * m, x)
+        joint = self._sums(self.of_first, latent.rows.by_level(latent.like.log_prob, coefs, raw, 0))
         joint -= 0.5 * (self._sums(self.of_effects, flat**2) + size * np.log(2 * np.pi))
         proposal = gammaln((DF + size) / 2) - gammaln(DF / 2) - size / 2 * np.log(DF * np.pi)
         proposal = proposal - (DF + size) / 2 * np.log1p(square / DF)

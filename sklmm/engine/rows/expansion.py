@@ -70,7 +70,7 @@ def leverages(rows, inverse):
 def _add_eliminated(rows, inverse, out):
     """What involves the eliminated term, in slabs of its levels."""
     refs, z = rows.refs[inverse.eliminated], rows.z[inverse.eliminated]
-    order = np.argsort(refs, kind="stable")
+    order = rows.order(inverse.eliminated)
     for levels, own, across in inverse.slabs():
         first, last = np.searchsorted(refs, [levels.start, levels.stop], sorter=order)
         some = order[first:last]

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import sparse
 
 from sklmm.engine.rows.expansion import LocalExpansion
-from sklmm.engine.rows.pairs import LocalPairs
+from sklmm.engine.rows.pairs import LocalPairs, csr_rows
 from sklmm.engine.rows.protocol import Coefs
 from sklmm.engine.rows.sparse_fixed import Columns
 
@@ -151,46 +151,68 @@ class LocalRows:
 
     def predictor(self, coefs):
         """eta [n_rows, C], the offset included."""
-        out = self._linear(coefs, slice(None))
+        out = self._linear(coefs)
         return out if self.offset is None else out + self.offset[:, None]
 
-    def _linear(self, coefs, some):
-        """X beta + Z b of a slice of the rows."""
-        out = self.X[some] @ coefs.beta
+    def _linear(self, coefs):
+        """X beta + Z b, [n_rows, C]."""
+        out = self.X @ coefs.beta
         if self.z:
-            flat = np.concatenate([b.reshape(-1, b.shape[2]) for b in coefs.effects])
-            out += (self._Z if some == slice(None) else self._Z[some]) @ flat
+            out += self._Z @ np.concatenate([b.reshape(-1, b.shape[2]) for b in coefs.effects])
         return out
 
     @property
     def _Z(self):
         """Z of all terms, sparse [n_rows, Q]."""
         if "Z" not in self._known:
-            parts = zip(self.refs, self.z, self.levels, strict=True)
-            self._known["Z"] = sparse.hstack([loadings(*part) for part in parts], "csr")
+            of_terms = zip(self.refs, self.z, self.levels, strict=True)
+            parts = [sparse.csr_array((self.n_rows, 0)), *(loadings(*own) for own in of_terms)]
+            self._known["Z"] = sparse.hstack(parts, "csr")
         return self._known["Z"]
+
+    def order(self, k):
+        """Row numbers by level of term k."""
+        if ("order", k) not in self._known:
+            self._known["order", k] = np.argsort(self.refs[k], kind="stable")
+        return self._known["order", k]
 
     def sums(self, rows):
         """X^T rows and Z^T rows of [n_rows, C], as `Coefs`."""
-        effects, first = [], 0
-        flat = self._Z.T @ rows if self.z else None
+        effects, first, flat = [], 0, self._Z.T @ rows
         for z, J in zip(self.z, self.levels, strict=True):
             size = J * z.shape[1]
             effects.append(flat[first : first + size].reshape(J, z.shape[1], -1))
             first += size
         return Coefs(self.X.T @ rows, tuple(effects))
 
+    def gram(self, at=None):
+        """[X, Z]^T w [X, Z], dense [p + Q, p + Q]."""
+        key = "dense", self.p
+        if key not in self._known:
+            self._known[key] = np.concatenate([self.X, self._Z.toarray()], axis=1)
+        A = self._known[key]
+        return (A.T * self._weights(at)) @ A
+
     def product(self, coefs, at=None):
         """[X, Z]^T w [X, Z] coefs, as `Coefs`."""
-        return self.sums(self._weights(at)[:, None] * self._linear(coefs, slice(None)))
+        return self.sums(self._weights(at)[:, None] * self._linear(coefs))
 
     def evaluate(self, likelihood, coefs, raw, curvature="expected", about=None):
-        """Sum of w log f [C], its score in the coefs, and the weights of its curvature [n_rows, C].
+        """Sum of w log f [C], its score in the coefs, and the first's curvature's weights.
 
         At coefs and raw [q, C]. A custom density, which may have kinks, is to second order `about`
         other coefs and raw.
         """
-        y, eta = self.observations[0], self.predictor(coefs)
+        found = [
+            part._evaluate(likelihood, coefs, raw, curvature, about)
+            for part in self._parts(raw.shape[1])
+        ]
+        values, scores, weights = zip(*found, strict=True)
+        effects = tuple(sum(own) for own in zip(*(s.effects for s in scores), strict=True))
+        return sum(values), Coefs(sum(s.beta for s in scores), effects), np.concatenate(weights)
+
+    def _evaluate(self, likelihood, coefs, raw, curvature, about):
+        (y, w), eta = self.observations, self.predictor(coefs)
         if about is None:
             rows, score, W = likelihood.by_row(y, eta, raw)
             if curvature == "observed":
@@ -203,8 +225,19 @@ class LocalRows:
             away = eta - still
             rows, score = rows + away * (score - 0.5 * bend * away), score - bend * away
             (W,) = likelihood.curvature(y, eta, raw)
-        each = self.weights[:, None]
-        return self.observations[1] @ rows, self.sums(each * score), each * W
+        return w @ rows, self.sums(self.weights[:, None] * score), self.weights * W[:, 0]
+
+    def _parts(self, C):
+        """The rows in parts, of which arrays of C columns are small: views of this."""
+        step = max(CELLS // max(C * self.d, 1), 1) * self.d
+        if self.n_rows <= step:
+            return [self]
+        parts = []
+        for first in range(0, self.n_rows, step):
+            last = min(first + step, self.n_rows)
+            parts.append(self.take(slice(first, last)))
+            parts[-1]._known["Z"] = csr_rows(self._Z, first, last)
+        return parts
 
     def slopes(self, likelihood, coefs, raw):
         """Sum of w log f [C], its score in the coefs, and in raw [q, C]."""
@@ -223,19 +256,19 @@ class LocalRows:
 
     def by_level(self, log_density, coefs, raw, k):
         """Sums of w log f by level of term k, [J, C], for log_density(y, eta, raw)."""
-        y, w = self.observations
-        C = coefs.beta.shape[1]
-        out, step = np.zeros((self.levels[k], C)), max(CELLS // (C * self.d), 1)
-        for first in range(0, len(y), step):
-            some = slice(first * self.d, (first + step) * self.d)
-            eta = self._linear(coefs, some)
-            if self.offset is not None:
-                eta += self.offset[some, None]
-            part = slice(first, first + step)
-            rows = w[part, None] * np.asarray(log_density(y[part], eta, raw))
-            own = self.refs[k][some][:: self.d]
-            out += loadings(own, np.ones((len(own), 1)), len(out)).T @ rows
+        out = np.zeros((self.levels[k], raw.shape[1]))
+        for part in self._parts(raw.shape[1]):
+            (y, w), refs = part.observations, part.refs[k][:: self.d]
+            rows = w[:, None] * np.asarray(log_density(y, part.predictor(coefs), raw))
+            out += loadings(refs, np.ones((len(refs), 1)), len(out)).T @ rows
         return out
+
+    def constant(self, likelihood, eta, raw):
+        """At constant predictors eta [d], the sum of the curvature's weights, and X^T w eta [p]."""
+        (y, _), eta = self.observations, np.tile(eta, self.n_rows // self.d)
+        at = eta if self.offset is None else eta + self.offset
+        (W,) = likelihood.curvature(y, at[:, None], raw[:, None])
+        return float(self.weights @ W[:, 0]), self.X.T @ (self.weights * eta)
 
     def sample(self, most):
         """At most so many observations from all over the table, as `LocalRows`."""

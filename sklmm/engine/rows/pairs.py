@@ -24,7 +24,7 @@ class LocalPairs:
         if C.nnz > PARTED:
             cuts = np.searchsorted(C.indptr, C.nnz * np.arange(1, PARTS) / PARTS) // r * r
             ends = np.unique([0, *cuts, C.shape[0]])
-        self.parts = [(_rows(C, a, b), slice(a // r, b // r)) for a, b in pairwise(ends)]
+        self.parts = [(csr_rows(C, a, b), slice(a // r, b // r)) for a, b in pairwise(ends)]
         # SciPy takes longer to transpose a small matrix than to multiply by it.
         self.backs = [part.T for part, _ in self.parts]
         self.rows = [slice(a, b) for a, b in pairwise(ends)]
@@ -82,7 +82,7 @@ class LocalPairs:
         return down, up
 
 
-def _rows(C, first, last):
+def csr_rows(C, first, last):
     """Rows of a CSR matrix, its numbers not copied."""
     a, b = C.indptr[[first, last]]
     ends = C.indptr[first : last + 1] - a

@@ -125,14 +125,17 @@ class Rows(Protocol):
     def pairs(self, k, others, at=None):
         """`Pairs` of term k and of some other terms side by side; the sparse columns come last."""
 
+    def gram(self, at=None):
+        """[X, Z]^T w [X, Z], dense [p + Q, p + Q]: for small tables."""
+
     def product(self, coefs, at=None):
         """[X, Z]^T w [X, Z] coefs, a sum as `Coefs`."""
 
     def evaluate(self, likelihood, coefs, raw, curvature="expected", about=None):
         """Sum of w log f [C] at coefs and raw [q, C], its score, a sum as `Coefs`, and weights.
 
-        These are of the expected or the observed `curvature`, and stay with the rows. `about`,
-        coefs and raw, is where a custom density is expanded to second order.
+        These are of the expected or the observed `curvature` at the first column, and stay with the
+        rows. `about`, coefs and raw, is where a custom density is expanded to second order.
         """
 
     def slopes(self, likelihood, coefs, raw):
@@ -146,6 +149,9 @@ class Rows(Protocol):
 
     def by_level(self, log_density, coefs, raw, k):
         """Sums of w log_density(y, eta, raw) by level of term k, [J, C]."""
+
+    def constant(self, likelihood, eta, raw):
+        """At constant predictors eta [d], the sum of the curvature's weights, and X^T w eta [p]."""
 
     def sample(self, most):
         """At most so many observations from all over the table, as `LocalRows`."""

@@ -62,7 +62,7 @@ def test_the_largest_term_eliminated(table, monkeypatch, name, reml, observed):
         terms, weights = ["(1 | h)", "(1 + s | g)"], np.arange(96) % 3 + 1
         options = {"direct": True, "observed": observed}
         latent = make_latent(name, table, y, terms, weights, reml, **options)
-        assert latent.rows.dense == (rows > 0)
+        assert latent.whole == (rows > 0)
         algorithm = Laplace(latent, 1e-3, 0)
         algorithm.mode = np.zeros(latent.layout.size)
         seen = algorithm.approximation(theta_for(latent, name))

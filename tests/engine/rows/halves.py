@@ -88,6 +88,9 @@ class Halves:
     def pairs(self, k, others, at=None):
         return HalvesOfPairs(self._each("pairs", k, others, at=at))
 
+    def gram(self, at=None):
+        return add(*self._each("gram", at=at))
+
     def product(self, coefs, at=None):
         return add(*self._each("product", coefs, at=at))
 
@@ -106,6 +109,9 @@ class Halves:
 
     def by_level(self, *args):
         return add(*(part.by_level(*args) for part in self.parts))
+
+    def constant(self, *args):
+        return add(*(part.constant(*args) for part in self.parts))
 
     def sample(self, most):
         return self.parts[0].sample(most)
