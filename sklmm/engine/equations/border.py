@@ -19,12 +19,11 @@ BORDER_TOL = 1e-2
 
 
 class Marginal(NamedTuple):
-    """Posterior of the border, at a place [f] among the unknowns, beta first.
+    """Posterior of the border.
 
     precision K [f, f]; inverse S^-1 [f, f]; follow G [P, f], 0 on the border; lift Lambda_F [f, f].
     """
 
-    place: np.ndarray
     precision: np.ndarray
     inverse: np.ndarray
     follow: np.ndarray
@@ -32,29 +31,25 @@ class Marginal(NamedTuple):
 
 
 def marginal(equations):
-    """`Marginal` of `Equations` in a layout."""
+    """`Marginal` of the border of the equations' layout."""
     layout, factors = equations.layout, equations.factors
-    place, p = np.flatnonzero(layout.border), layout.p
-    f = len(place)
+    f = layout.n_border
     units = np.zeros((layout.size, f))
+    units[layout.border, np.arange(f)] = 1.0
     if not f:
-        return Marginal(place, np.zeros((0, 0)), np.zeros((0, 0)), units, np.zeros((0, 0)))
-    units[place, np.arange(f)] = 1.0
-    plain = [np.eye(len(L)) if k in layout.small else L for k, L in enumerate(factors)]
+        return Marginal(*np.zeros((2, 0, 0)), units, np.zeros((0, 0)))
+    plain = [np.eye(len(L)) if k else L for k, L in zip(layout.small, factors, strict=True)]
     rough = equations.at(plain, BORDER_TOL)
     columns = rough.solve(units)
     equations.tell(rough.unsolved, BORDER_TOL)
-    S = _inverse(columns[place])
+    S = _inverse(columns[layout.border])
     follow = -columns @ S
-    follow[place] = 0.0
-    prior = np.diag(np.arange(f) >= p).astype(float)
-    K = S - prior
-    lift = np.eye(f)
-    for k, start in zip(layout.small, layout.starts, strict=True):
-        J, r = layout.shapes[k]
-        part = slice(start, start + J * r)
-        lift[part, part] = np.kron(np.eye(J), factors[k])
-    return Marginal(place, K, _inverse(lift.T @ K @ lift + prior), follow, lift)
+    follow[layout.border] = 0.0
+    prior = np.diag(np.arange(f) >= layout.p).astype(float)
+    K, lift = S - prior, np.eye(f)
+    for edge, L in zip(layout.edges, factors, strict=True):
+        lift[edge, edge] = np.kron(np.eye((edge.stop - edge.start) // len(L)), L)
+    return Marginal(K, _inverse(lift.T @ K @ lift + prior), follow, lift)
 
 
 def _inverse(square):

@@ -1,4 +1,7 @@
-"""The unknowns of the mixed-model equations: where they lie, padded."""
+"""The unknowns x = (beta, u_1, ..., u_K) of compiled steps: where they lie, padded, and flat."""
+
+from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -7,64 +10,62 @@ from sklmm.engine.runtime.buckets import bucket, pad
 
 
 class Layout:
-    """Where beta and each block's levels lie in a flat, padded vector of unknowns."""
+    """Where beta and each term's levels lie among the unknowns, flat [P, c].
+
+    shapes (n_levels, r) of each term, padded to sizes that compiled steps share, and its `parts`,
+    slices of the unknowns; `small`, which terms have few levels. Those, whole, and beta are the
+    border: `edges` are slices of its entries, for small terms alone.
+    """
 
     def __init__(self, problem):
-        self.p = problem.p
-        self.small = [k for k, b in enumerate(problem.blocks) if b.n_levels * b.r <= FEW]
+        blocks, self.p = problem.blocks, problem.p
+        self.levels = [b.n_levels for b in blocks]
+        self.small = tuple(b.n_levels * b.r <= FEW for b in blocks)
         self.shapes = [
-            (b.n_levels if k in self.small else bucket(b.n_levels), b.r)
-            for k, b in enumerate(problem.blocks)
+            (b.n_levels if small else bucket(b.n_levels), b.r)
+            for b, small in zip(blocks, self.small, strict=True)
         ]
-        self.levels = [b.n_levels for b in problem.blocks]
-        self.size = self.p + sum(J * r for J, r in self.shapes)
+        sizes = np.array([J * r for J, r in self.shapes], int)
+        self.parts, self.size = self._slices(sizes)
+        self.edges, self.n_border = self._slices(sizes * self.small)
 
-    @property
+    def _slices(self, sizes):
+        """Slices of so many entries one after another, beta before them, and how many they are."""
+        ends = self.p + np.cumsum([0, *sizes])
+        return [slice(int(a), int(b)) for a, b in pairwise(ends)], int(ends[-1])
+
+    @cached_property
     def real(self):
-        """Which unknowns are not padding."""
-        parts = [
-            np.arange(J * r) < levels * r
-            for (J, r), levels in zip(self.shapes, self.levels, strict=True)
-        ]
-        return np.concatenate([np.ones(self.p, bool), *parts])
+        """Which unknowns are not padding: bool [P]."""
+        out = np.ones(self.size, bool)
+        for part, (_, r), levels in zip(self.parts, self.shapes, self.levels, strict=True):
+            out[part.start + levels * r : part.stop] = False
+        return out
 
-    @property
+    @cached_property
     def border(self):
-        """Which unknowns are beta or of a term of few levels."""
-        parts = [np.full(J * r, k in self.small) for k, (J, r) in enumerate(self.shapes)]
-        return np.concatenate([np.ones(self.p, bool), *parts])
-
-    @property
-    def of_border(self):
-        """Which of the terms are of few levels."""
-        return tuple(k in self.small for k in range(len(self.shapes)))
-
-    @property
-    def starts(self):
-        """Where the terms of few levels begin among the border's entries."""
-        sizes = [self.shapes[k][0] * self.shapes[k][1] for k in self.small]
-        return [self.p + sum(sizes[:i]) for i in range(len(sizes))]
+        """Which unknowns are beta or of a term of few levels: bool [P]."""
+        out = np.ones(self.size, bool)
+        for part, small in zip(self.parts, self.small, strict=True):
+            out[part] = small
+        return out
 
     def places(self, cross):
-        """Where the effects of a `Cross`, [Q], lie among the unknowns."""
-        starts = self.p + np.cumsum([0, *(J * r for J, r in self.shapes)])
+        """Where the effects of `CrossProducts`, [Q], lie among the unknowns."""
         out = np.empty(cross.Q, np.intp)
-        for part, start in zip(cross.slices, starts[:-1], strict=True):
-            out[part] = start + np.arange(part.stop - part.start)
+        for own, part in zip(cross.slices, self.parts, strict=True):
+            out[own] = part.start + np.arange(own.stop - own.start)
         return out
 
     def split(self, flat):
-        """[p + Q', c] -> [p, c] and a list of [n_levels, r, c], without the padding."""
+        """[P, c] -> beta [p, c] and a list of [n_levels, r, c], without the padding."""
         flat = np.asarray(flat)
-        parts, first = [], self.p
-        for (J, r), levels in zip(self.shapes, self.levels, strict=True):
-            block = flat[first : first + J * r].reshape(J, r, -1)[:levels]
-            parts.append(block)
-            first += J * r
+        of_terms = zip(self.parts, self.shapes, self.levels, strict=True)
+        parts = [flat[part].reshape(*shape, -1)[:levels] for part, shape, levels in of_terms]
         return flat[: self.p], parts
 
     def effects(self, factors, flat):
-        """b = L u of each block [n_levels, r, c], from unknowns flat [p + Q', c]."""
+        """b = L u of each term [n_levels, r, c], from unknowns flat [P, c]."""
         _, parts = self.split(flat)
         return [np.einsum("ab,jbc->jac", L, u) for L, u in zip(factors, parts, strict=True)]
 

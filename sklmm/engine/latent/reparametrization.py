@@ -56,7 +56,7 @@ def make_field(equations, space, shift, push, centre):
         J, r = layout.shapes[k]
         part = space.parts[k]
         H, inverse = np.zeros((2, J, r, r))
-        if k in layout.small:
+        if layout.small[k]:
             lifted = _lifted(layout, k, changes[k])
             of_border |= dict(zip(range(part.start, part.stop), lifted, strict=True))
         else:
@@ -72,7 +72,7 @@ def make_field(equations, space, shift, push, centre):
     field = Field(
         shift,
         push,
-        Terms(tuple(factors), layout.of_border, tuple(inverses)),
+        Terms(tuple(factors), layout.small, tuple(inverses)),
         tuple(crossprod),
         (border.precision, border.inverse),
         border.follow,
@@ -85,11 +85,10 @@ def make_field(equations, space, shift, push, centre):
 
 def _lifted(layout, k, changes):
     """Changes of block k's factor among the border's, each [f, f]."""
-    f, (J, r) = int(layout.border.sum()), layout.shapes[k]
-    start = layout.starts[layout.small.index(k)]
+    edge = layout.edges[k]
     for change in changes:
-        out = np.zeros((f, f))
-        out[start : start + J * r, start : start + J * r] = np.kron(np.eye(J), change)
+        out = np.zeros((layout.n_border, layout.n_border))
+        out[edge, edge] = np.kron(np.eye(layout.levels[k]), change)
         yield out
 
 

@@ -41,13 +41,13 @@ def make_frame(equations, centre, dtype=np.float64):
     for k, H in enumerate(equations.own_blocks()):
         J, r = layout.shapes[k]
         root = np.zeros((J, r, r))
-        if k not in layout.small:
+        if not layout.small[k]:
             inverse = invert(H)
             root[: len(H)] = np.sqrt(inverse) if r == 1 else np.linalg.cholesky(inverse)
         roots.append(root)
     padding = np.where(layout.real, 0.0, 1.0)[:, None]
     follow = edge.follow @ edge.lift
-    terms = Terms(tuple(equations.factors), layout.of_border, tuple(roots))
+    terms = Terms(tuple(equations.factors), layout.small, tuple(roots))
     frame = Frame(terms, follow, _root(edge.inverse), padding, centre)
     return tf.nest.map_structure(
         lambda a: a if isinstance(a, bool) else tf.constant(np.asarray(a), dtype), frame

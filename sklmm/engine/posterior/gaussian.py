@@ -89,7 +89,7 @@ def posterior_from_draws(equations, mean, draws):
     """
     layout, factors = equations.layout, equations.factors
     p = layout.p
-    columns = equations.solve(np.eye(len(mean))[:, :p]) if p else draws[:, :0]
+    columns = equations.solve(np.eye(len(mean), p)) if p else draws[:, :0]
     beta_cov = (columns[:p] + columns[:p].T) / 2
     # How all unknowns follow beta, and what is their own.
     slope = np.linalg.solve(beta_cov, columns.T).T if p else columns
