@@ -5,24 +5,27 @@ The r coefficients that a term gives a level are b ~ N(0, Sigma), and
     Sigma = L L^T,    L = L(theta) [r, r],
 
 with a vector theta [m] of parameters on the whole real line. The engine knows a covariance by its
-factor L: effects are b = L u with u ~ N(0, I), so that Sigma may be singular, and an SD of 0 is an
-inner point where L has either sign.
+factor L, a lower triangle: effects are b = L u with u ~ N(0, I), so that Sigma may be singular, and
+an SD of 0 is an inner point where L has either sign.
 
 To add one, write a class in a file of its own with
 
-1. `n_params`, the number m;
-2. `factor`, L(theta), which need be no triangle;
+1. `r` and `n_params`, the numbers of coefficients and of parameters;
+2. `factor`, L(theta);
 3. `fitted`, the maximum likelihood parameters of effects whose mean second moment is S, those of
    the least log |Sigma| + tr(Sigma^-1 S): the M-step of EM, and what a start and the end of an
-   earlier fit become. It should take a singular S;
+   earlier fit become. It takes a singular S;
 
 and, where it applies,
 
 4. ``linear = False`` and `params`, the inverse of `factor`, where L is not linear in theta: all
    derivatives are then differences (samplers expand L to first order, about each theta);
 5. `basis`, what may be done to the columns of z without leaving the covariance: nothing by default;
-6. `reported`, which SDs and correlations are its parameters: all of Sigma's by default;
-7. `is_sd`, which entries of theta are an SD's in the factor, near 0 of either sign.
+6. `reported`, which of Sigma's SDs and correlations a fit reports: all by default;
+7. `is_sd`, which parameters are SDs in the factor, near 0 of either sign: all by default.
+
+`RandomEffect.covariance` says which covariance a term has. `tests/covariances` has two of a few
+lines, and asks of each what it owes.
 
 The rest follows by the chain rule: with G = dl / dSigma, symmetric, and D_m = dL / dtheta_m,
 
@@ -34,16 +37,18 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-#: Length of the differences that stand for derivatives of a factor which is not linear.
-STEP = 1e-6
+#: Lengths of the differences that stand for first and second derivatives of a factor which is not
+#: linear.
+STEP = 1e-5
+BEND_STEP = 1e-4
 #: SD, in standard units, of every coefficient of a covariance that is raised from its boundary.
 TINY = 1e-6
 
 
 class Covariance(ABC):
-    """The covariance of r coefficients. A class states `r`, an attribute, and what is above."""
+    """The covariance of the r coefficients of a level."""
 
-    #: What leaves z's columns in the same family: "any" linear map, the "scale" of each, or "none".
+    #: What may be done to z's columns: "any" linear map, a change of "scale" of each, or "none".
     basis = "none"
     #: Whether L is linear in theta.
     linear = True
@@ -98,12 +103,10 @@ class Covariance(ABC):
             changes = [self.factor(e) for e in np.eye(self.n_params)]
         else:
             params = self.params(L)
-            ends = [(self.factor(params + e), self.factor(params - e)) for e in self._steps()]
+            steps = STEP * np.eye(self.n_params)
+            ends = [(self.factor(params + e), self.factor(params - e)) for e in steps]
             changes = [(up - down) / (2 * STEP) for up, down in ends]
         return np.reshape(changes, (self.n_params, self.r, self.r))
-
-    def _steps(self):
-        return STEP * np.eye(self.n_params)
 
     def score(self, L, G):
         """dl / dtheta [m] from G = dl / dSigma [r, r]."""
@@ -115,9 +118,9 @@ class Covariance(ABC):
         out = 2 * np.einsum("mab,ac,ncb->mn", D, G, D, optimize=True)
         if not self.linear:
             params, away = self.params(L), 2 * G @ L
-            for n, e in enumerate(STEP * np.eye(self.n_params)):
+            for n, e in enumerate(BEND_STEP * np.eye(self.n_params)):
                 up, down = (self.slopes(self.factor(params + s * e)) for s in (1, -1))
-                out[:, n] += np.einsum("ab,mab->m", away, up - down) / (2 * STEP)
+                out[:, n] += np.einsum("ab,mab->m", away, up - down) / (2 * BEND_STEP)
             out = (out + out.T) / 2
         return out
 

@@ -57,6 +57,26 @@ class SymmetricEffect(RandomEffect):
     covariance = property(lambda self: CompoundSymmetry(len(self.slopes)))
 
 
+def test_derivatives_of_a_factor_that_is_not_linear_are_differences():
+    covariance, params = CompoundSymmetry(3), np.array([0.8, 0.3])
+    G = np.array([[1.0, 0.2, 0.5], [0.2, -0.7, 0.1], [0.5, 0.1, 0.4]])
+
+    def value(params):
+        L = covariance.factor(params)
+        return np.sum(G * (L @ L.T))
+
+    def central(function, h):
+        return (
+            np.array([function(params + e) - function(params - e) for e in h * np.eye(2)]) / h / 2
+        )
+
+    L = covariance.factor(params)
+    np.testing.assert_allclose(covariance.params(L), params)
+    np.testing.assert_allclose(covariance.score(L, G), central(value, 1e-5), atol=1e-8)
+    bends = central(lambda at: covariance.score(covariance.factor(at), G), 1e-4)
+    np.testing.assert_allclose(covariance.curvature(L, G), bends, atol=1e-5)
+
+
 CONDITIONS = ("a", "b", "c")
 
 
