@@ -318,8 +318,9 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, NewRows):
         table, design, _ = self._new_design(X)
         seed = check_random_state(random_state).randint(2**31 - 1, size=4)
         rng = np.random.default_rng(seed)
-        unseen = [unseen_levels(table, term, refs) for term, refs in self._refs_by_term(design)]
         model = self._fitted
+        pairs = zip(model.spec.terms, design.blocks, strict=True)
+        unseen = [unseen_levels(table, term, block.refs) for term, block in pairs]
         drawn = prediction.sample(
             design, unseen, self.result_, model.family, n_samples, rng, model.n_predictors
         )

@@ -39,7 +39,8 @@ class NewRows(TableInput):
         table = self._validate_new(X, include)
         design = self._fitted.spec.apply(table, include)
         if self.handle_unknown == "error":
-            refuse_unknown(table, compress(self._refs_by_term(design), include))
+            pairs = zip(self._fitted.spec.terms, design.blocks, strict=True)
+            refuse_unknown(table, compress(pairs, include))
         return table, design, include
 
     def _include(self, include_random):
@@ -54,10 +55,6 @@ class NewRows(TableInput):
                     f"{', '.join(map(repr, names)) or 'none'}."
                 )
         return [n in wanted for n in names]
-
-    def _refs_by_term(self, design):
-        for term, block in zip(self._fitted.spec.terms, design.blocks, strict=True):
-            yield term, block.refs
 
     def _new_response(self, X, y, sample_weight):
         """(table, Response) of new rows whose y is known."""
@@ -128,11 +125,14 @@ def unseen_levels(table, term, refs):
     return index
 
 
-def refuse_unknown(table, refs_by_term):
-    """Raise ValueError for the first row of a level that the fit has not seen."""
-    for term, refs in refs_by_term:
-        if (refs < 0).any():
-            row, columns = int(np.argmax(refs < 0)), term.effect.columns
+def refuse_unknown(table, pairs):
+    """Raise ValueError for the first row of a level that the fit has not seen.
+
+    `pairs` are the terms that count with their blocks.
+    """
+    for term, block in pairs:
+        if (block.refs < 0).any():
+            row, columns = int(np.argmax(block.refs < 0)), term.effect.columns
             frame = take_columns(table, columns)
             value = ":".join(str(frame[c].iloc[row]) for c in columns)
             raise ValueError(

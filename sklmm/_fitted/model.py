@@ -53,11 +53,11 @@ class FittedModel(PlainState):
         )
 
     def term_blocks(self):
-        """Each term with the numbers of its blocks and the names of their coefficients."""
+        """Each term with the numbers of its blocks, one a predictor, and coefficients' names."""
         d = self.n_predictors
-        for k, term in enumerate(self.spec.terms):
-            mine = range(k * d, (k + 1) * d)
-            yield term, mine, [c for k in mine for c in self.labels.blocks[k][1]]
+        for first, term in enumerate(self.spec.terms):
+            mine = range(first * d, (first + 1) * d)
+            yield term, mine, [name for k in mine for name in self.labels.blocks[k][1]]
 
     def by_term(self, arrays):
         """A table of levels by coefficients for each term from arrays [n_levels, r] a block."""
