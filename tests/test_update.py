@@ -413,7 +413,7 @@ def test_equations_too_large_for_a_factor_are_solved_by_conjugate_gradients(
     model.fit(X[~new], y[~new])
     dense = copy(model).update(X[new], y[new])
     monkeypatch.setitem(limits.FACTORISED, "fit", (0, 0))
-    monkeypatch.setattr("sklmm.engine.equations.elimination.Dense._factor", None)
+    monkeypatch.setattr("sklmm.engine.equations.schur_cholesky.SchurCholesky._factor", None)
     sparse = copy(model).update(X[new], y[new])
     for term, expected in dense.random_effects_.items():
         np.testing.assert_allclose(sparse.random_effects_[term], expected, rtol=1e-6, atol=1e-7)

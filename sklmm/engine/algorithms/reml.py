@@ -18,8 +18,8 @@ from sklmm.engine.algorithms.loop import Iteration, joint_loss
 from sklmm.engine.algorithms.reml_cg import Probed
 from sklmm.engine.algorithms.start_moments import moment_start
 from sklmm.engine.equations.crossproducts import CrossProducts
-from sklmm.engine.equations.elimination import Dense
 from sklmm.engine.equations.henderson import Solution, evaluate
+from sklmm.engine.equations.schur_cholesky import SchurCholesky
 from sklmm.engine.linalg.newton import ascent, by_differences, inverse
 from sklmm.engine.posterior.gaussian import posterior_from_equations
 from sklmm.engine.posterior.satterthwaite import satterthwaite
@@ -60,7 +60,7 @@ class Factorised(NamedTuple):
     def equations(self, theta, before=None, probed=False):
         """The equations at theta, solved."""
         s2 = residual_sd(self.cross.problem, theta) ** 2
-        return Solution(theta.factors, s2, self.cross, Dense(self.cross, theta.factors, s2))
+        return Solution(theta.factors, s2, self.cross, SchurCholesky(self.cross, theta.factors, s2))
 
     def traces(self, equations):
         """Summed blocks of Z^T V^-1 Z, and no deviations of them."""

@@ -15,7 +15,7 @@ converges. Probing S and not all of Z leaves out the noise that the eliminated t
 import numpy as np
 
 from sklmm.engine.equations.henderson import Solution
-from sklmm.engine.equations.schur_cg import Iterative
+from sklmm.engine.equations.schur_cg import SchurCG
 from sklmm.engine.limits import EXACT_TRACES
 from sklmm.engine.linalg.blocks import turn
 from sklmm.engine.theta.space import residual_sd
@@ -67,7 +67,7 @@ class Probed:
         if before is not None:
             start = before.solutions
             tol = self._loose(theta, before.theta, sigma) if probed else tol
-        H = Iterative(self.cross, theta.factors, sigma**2, start, tol, self.max_iter)
+        H = SchurCG(self.cross, theta.factors, sigma**2, start, tol, self.max_iter)
         return Solution(theta.factors, sigma**2, self.cross, H, probes)
 
     def _loose(self, theta, before, sigma):

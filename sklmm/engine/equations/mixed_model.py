@@ -18,9 +18,9 @@ from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 
 from sklmm.engine.equations.border import marginal
 from sklmm.engine.equations.crossproducts import CrossProducts
-from sklmm.engine.equations.elimination import Dense
 from sklmm.engine.equations.inverse import SchurInverse
-from sklmm.engine.equations.schur_cg import Iterative
+from sklmm.engine.equations.schur_cg import SchurCG
+from sklmm.engine.equations.schur_cholesky import SchurCholesky
 from sklmm.engine.limits import factorisable
 
 #: Relative residual of the solves, and their iterations at most.
@@ -65,9 +65,9 @@ class Equations:
     def of(cls, cross, factors, layout, dense, tol):
         """Those of the cross-products at s2 = 1, H factorised or by conjugate gradients."""
         if not dense:
-            H = Iterative(cross, factors, 1.0, {}, tol, MAX_SOLVE)
+            H = SchurCG(cross, factors, 1.0, {}, tol, MAX_SOLVE)
             return cls(factors, 1.0, cross, H, layout)
-        out = cls(factors, 1.0, cross, Dense(cross, factors, 1.0), layout)
+        out = cls(factors, 1.0, cross, SchurCholesky(cross, factors, 1.0), layout)
         # Now, and not when it is first used: it may not exist.
         _ = out.S_factor
         return out
@@ -84,7 +84,7 @@ class Equations:
     @property
     def factorised(self):
         """Whether H has a factor, and is not solved by conjugate gradients."""
-        return isinstance(self.H, Dense)
+        return isinstance(self.H, SchurCholesky)
 
     def tell(self, left, tol):
         """That a solve which these equations serve has ended at the relative residual `left`."""

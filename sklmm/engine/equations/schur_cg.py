@@ -25,7 +25,7 @@ NO_SOLUTION = 1e-3
 MOST_ITERATIONS = (4, 100)
 
 
-class Iterative(Elimination):
+class SchurCG(Elimination):
     """S by products; solutions of each series start from those in `start`, and are kept."""
 
     def __init__(self, cross, factors, s2, start, tol, max_iter):

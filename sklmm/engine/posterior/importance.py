@@ -17,7 +17,7 @@ import numpy as np
 from scipy import sparse
 from scipy.special import gammaln, logsumexp
 
-from sklmm.engine.equations.elimination import Dense
+from sklmm.engine.equations.schur_cholesky import SchurCholesky
 from sklmm.engine.limits import CONNECTED, factorisable
 
 #: Degrees of freedom of the proposals.
@@ -65,7 +65,7 @@ def marginal_loglik(latent, theta, start, rng):
 def _sampled(latent, theta, start, components, rng):
     mode, equations = latent.mode(theta, start)
     cross = equations.cross
-    H = Dense(cross, equations.factors, 1.0)
+    H = SchurCholesky(cross, equations.factors, 1.0)
     components = components.of(cross)
     at_once = int(np.clip(CELLS // latent.n_rows, *AT_ONCE))
     weights, more = np.zeros((components.n, 0)), 1

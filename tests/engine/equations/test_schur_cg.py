@@ -14,8 +14,8 @@ from sklmm.datasets import make_crossed
 from sklmm.design import DesignSpec, resolve_terms
 from sklmm.engine.algorithms.reml import Reml
 from sklmm.engine.equations.crossproducts import CrossProducts
-from sklmm.engine.equations.elimination import Dense
-from sklmm.engine.equations.schur_cg import Iterative
+from sklmm.engine.equations.schur_cg import SchurCG
+from sklmm.engine.equations.schur_cholesky import SchurCholesky
 from sklmm.engine.rows.standardize import standardize
 from sklmm.engine.runtime.threads import n_threads
 from sklmm.engine.theta.space import Theta
@@ -59,8 +59,8 @@ def factors(problem, request):
 def pair(problem, factors, request, monkeypatch):
     monkeypatch.setattr("sklmm.engine.rows.pairs.PARTED", 0 if request.param > 1 else 10**9)
     cross = CrossProducts(problem)
-    ours = Iterative(cross, factors, 0.6, {}, 1e-10, 1000)
-    return ours, Dense(cross, factors, 0.6)
+    ours = SchurCG(cross, factors, 0.6, {}, 1e-10, 1000)
+    return ours, SchurCholesky(cross, factors, 0.6)
 
 
 def test_solutions_and_their_warm_starts(pair):

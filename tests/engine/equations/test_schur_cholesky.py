@@ -7,7 +7,7 @@ from scipy.linalg import block_diag
 
 from sklmm.design import DesignSpec, resolve_terms
 from sklmm.engine.equations.crossproducts import CrossProducts
-from sklmm.engine.equations.elimination import Dense
+from sklmm.engine.equations.schur_cholesky import SchurCholesky
 from sklmm.engine.rows.standardize import standardize
 
 REGULAR = {1: np.array([[0.7]]), 2: np.array([[0.6, 0.0], [0.3, 0.5]])}
@@ -40,7 +40,7 @@ def test_against_dense_matrices(terms, factors):
     L = [factors[b.r] for b in problem.blocks]
     s2 = 0.6
     cross = CrossProducts(problem)
-    ours = Dense(cross, L, s2)
+    ours = SchurCholesky(cross, L, s2)
 
     order = sorted(range(len(L)), key=lambda k: cross.slices[k].start)
     Z = np.zeros((n, cross.Q))

@@ -1,0 +1,170 @@
+"""The equations that elimination leaves, S x = b, factorised: time O(Q_R^2 Q), memory O(Q_R^2)."""
+
+from functools import cached_property
+
+import numpy as np
+from scipy import sparse
+from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.linalg.lapack import dpotri
+
+from sklmm.engine.equations.elimination import Elimination
+from sklmm.engine.linalg.blocks import block_diagonal, turn_all
+
+#: Numbers in a dense slab of C^T.
+SLAB = 1 << 22
+#: Share of a block's information in 1 from which I - S^-1 keeps ten digits of it.
+WELL_SCALED = 1e-5
+
+
+class SchurCholesky(Elimination):
+    """S factorised: its lower factor U [Q_R, Q_R]."""
+
+    def __init__(self, cross, factors, s2):
+        super().__init__(cross, factors, s2)
+        self.U = self._factor() if cross.C.shape[1] else np.zeros((0, 0))
+        self.log_det = self.log_det_eliminated() + 2 * float(np.log(np.diag(self.U)).sum())
+
+    def _factor(self):
+        # Z_E^T w Z_R Lambda_R.
+        self.C = self._lifted()
+        S = self._lift_both(self.cross.G_RR.toarray())
+        S -= self._around(self.inner)
+        S /= self.s2
+        S[np.diag_indices(len(S))] += 1.0
+        # Symmetric: its transpose is in LAPACK's order, and needs no copy.
+        return cholesky(S.T, lower=True, overwrite_a=True, check_finite=False)
+
+    def _lifted(self):
+        """C Lambda_R, sparse."""
+        C = self.cross.C.copy()
+        if all(len(L) == 1 for _, L, _ in self.parts()):
+            C.data *= self.lift(np.ones(C.shape[1]))[C.indices]
+            return C
+        levels = self.cross.problem.blocks
+        tiles = [np.tile(L, (levels[k].n_levels, 1, 1)) for k, L, _ in self.parts()]
+        return (C @ sparse.block_diag([block_diagonal(b) for b in tiles], "csr")).tocsr()
+
+    def _around(self, blocks):
+        """C^T blocks C, dense [Q_R, Q_R], for blocks [J, r, r]."""
+        C = self.C
+        if blocks.shape[1] > 1:
+            return (C.T @ (block_diagonal(blocks) @ C)).toarray()
+        scaled = C.copy()
+        scaled.data *= np.repeat(blocks.ravel(), np.diff(C.indptr))
+        return (C.T @ scaled).toarray()
+
+    def _lift_both(self, square):
+        """Lambda_R^T square Lambda_R."""
+        out = self.lift(square, transpose=True)
+        for _, L, part in self.parts():
+            if len(L) == 1:
+                out[:, part] *= L[0, 0]
+            else:
+                out[:, part] = turn_all(L.T, out[:, part].T).T
+        return out
+
+    @cached_property
+    def _remaining(self):
+        """S^-1 [Q_R, Q_R], its lower triangle."""
+        return dpotri(self.U, lower=True)[0] if len(self.U) else self.U
+
+    def remaining(self):
+        """Lambda_R S^-1 Lambda_R^T, whole."""
+        lower = np.tril(self._remaining) if len(self.U) else np.zeros((0, 0))
+        return self.lift(self.lift(lower + np.tril(lower, -1).T).T)
+
+    def solve_rest(self, right, series=None, tol=0.0):
+        """S^-1 applied to [Q_R, ...]."""
+        return cho_solve((self.U, True), right, check_finite=False) if len(self.U) else right
+
+    def root_rest(self, noise):
+        """S^{-T/2} applied to [Q_R, m]."""
+        if not len(self.U):
+            return noise
+        return solve_triangular(self.U, noise, lower=True, trans="T", check_finite=False)
+
+    def traces(self):
+        """Sum over levels of the blocks of Z^T V^-1 Z, [r, r] for each block of the problem.
+
+        For E:  sum_j T_j (G_j / s^2 - C_j S^-1 C_j^T T_j^T / s^4),  T_j = I - G_j L D_j^-1 L^T /
+        s^2, whose second part is the trace of S^-1 times C^T (T_a^T T_b) C. For the others L^T K L
+        = sum_j (I - S^-1)_jj, and where L is nearly singular the definition.
+        """
+        cross, width = self.cross, len(self.L)
+        out = [None] * len(cross.slices)
+        if not cross.slices:
+            return out
+        T = np.eye(width) - cross.G_EE @ self.inner
+        out[cross.eliminated] = K = (T @ cross.G_EE).sum(axis=0) / self.s2
+        if not cross.rest:
+            return out
+        inverse = self._remaining
+        for a in range(width):
+            for b in range(a + 1):
+                P = self._around(T[:, a, :, None] * T[:, b, None, :])
+                # P is symmetric for a = b only; BLAS wants both in the same order.
+                own = np.diag(inverse) @ np.diag(P)
+                twice = P if a == b else 0.5 * (P + P.T)
+                value = 2 * np.dot(inverse.T.ravel(), twice.ravel()) - own
+                K[[a, b], [b, a]] -= value / self.s2**2
+        for k, K in self.traces_of_rest():
+            out[k] = K
+        return out
+
+    def traces_of_rest(self):
+        """Yield each remaining block's number and trace."""
+        for k, L, part in self.parts():
+            r = len(L)
+            own = own_blocks(self._remaining, part, r)
+            gain = (np.eye(r) - own).sum(axis=0)
+            gain = np.tril(gain) + np.tril(gain, -1).T
+            if np.linalg.eigvalsh(gain).min() > WELL_SCALED * len(own):
+                back = np.linalg.inv(L)
+                yield k, back.T @ gain @ back
+            else:
+                yield k, self._trace(part, r)
+
+    def _trace(self, part, r):
+        """Summed blocks of N - N Lambda_R S^-1 Lambda_R^T N, N = Z_R^T V_E^-1 Z_R."""
+        cross = self.cross
+        N = cross.G_RR[:, part] - cross.C.T @ (block_diagonal(self.inner) @ cross.C[:, part])
+        N = N.toarray() / self.s2
+        half = solve_triangular(
+            self.U, self.lift(N, transpose=True), lower=True, check_finite=False
+        )
+        columns = half.reshape(len(half), -1, r)
+        size = columns.shape[1]
+        own = N[part].reshape(size, r, size, r)[np.arange(size), :, np.arange(size)].sum(axis=0)
+        return own - np.einsum("qja,qjb->ab", columns, columns, optimize=True)
+
+    def variances(self, root):
+        """Each level's block of H^-1, [n_levels, r, r] for each block of the problem."""
+        cross = self.cross
+        out = [None] * len(cross.slices)
+        if cross.slices:
+            lower = self.inverse @ self.L.T / self.s2
+            out[cross.eliminated] = self.inverse + lower @ self._forms() @ lower.transpose(0, 2, 1)
+        for k, L, part in self.parts():
+            own = own_blocks(self._remaining, part, len(L))
+            out[k] = np.tril(own) + np.tril(own, -1).transpose(0, 2, 1)
+        return out
+
+    def _forms(self):
+        """C_j S^-1 C_j^T for every level j of E, [J, r, r]."""
+        J, r = self.inverse.shape[:2]
+        out = np.zeros((J, r, r))
+        step = max(SLAB // max(len(self.U) * r, 1), 1)
+        for first in range(0, J if len(self.U) else 0, step):
+            rows = self.C[first * r : (first + step) * r].toarray().T
+            half = solve_triangular(
+                self.U, rows, lower=True, overwrite_b=True, check_finite=False
+            ).reshape(len(rows), -1, r)
+            out[first : first + step] = np.einsum("qja,qjb->jab", half, half)
+        return out
+
+
+def own_blocks(square, part, r):
+    """The diagonal blocks [n_levels, r, r] of a part of a matrix."""
+    size = (part.stop - part.start) // r
+    levels = np.arange(size)
+    return square[part, part].reshape(size, r, size, r)[levels, :, levels]
