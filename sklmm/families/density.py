@@ -30,10 +30,10 @@ class Density:
         Its derivatives in the parameters without their constraints, by name: in the logarithm of a
         positive one, in the logit of one in (0, 1).
     value_and_score
-        Both, for samplers, which ask for nothing else. Override it where together they are faster.
+        Both, as TensorFlow asks for them: samplers spend their time here. Override it where they
+        are faster together than each by itself.
 
-    In TensorFlow `score`, `expected` and `slopes` are differentiated once, and `value` where they
-    contain it.
+    TensorFlow differentiates the score, `expected` and `slopes` once.
 
     Parameters
     ----------

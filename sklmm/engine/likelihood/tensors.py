@@ -28,15 +28,16 @@ def log_prob(like, y, eta, raw):
     @tf.custom_gradient
     def value(eta, raw):
         density = _density(like, y, eta, raw)
+        rows, score = density.value_and_score
 
         def gradient(upstream):
             slopes = density.slopes
-            rows = [tf.broadcast_to(slopes[name], tf.shape(upstream)) for name in like.names]
-            by_raw = [tf.reduce_sum(upstream * part, axis=0) for part in rows]
+            parts = [tf.broadcast_to(slopes[name], tf.shape(upstream)) for name in like.names]
+            by_raw = [tf.reduce_sum(upstream * part, axis=0) for part in parts]
             each = tf.repeat(upstream, like.n_predictors, axis=0)
-            return each * density.score, tf.stack(by_raw) if by_raw else tf.zeros_like(raw)
+            return each * score, tf.stack(by_raw) if by_raw else tf.zeros_like(raw)
 
-        return density.value, gradient
+        return rows, gradient
 
     return value(*(tf.broadcast_to(a, [tf.shape(a)[0], n_draws]) for a in (eta, raw)))
 
