@@ -8,14 +8,19 @@ import inspect
 from numbers import Real
 
 import numpy as np
+from scipy.special import expit, logit
 from sklearn.base import BaseEstimator
 
 from sklmm._fork import check_not_forked
 from sklmm.families.links import inverse_link
 from sklmm.families.response import Response, listed, numeric
 
-#: Constraints of an estimated parameter.
-CONSTRAINTS = ("positive", "real", "unit")
+#: Constraints of an estimated parameter: from the whole line, and back to it.
+CONSTRAINTS = {
+    "positive": (np.exp, np.log),
+    "real": (lambda raw: raw, lambda value: value),
+    "unit": (expit, logit),
+}
 #: Variance of the latent variable that a link of binary and ordered responses stands for.
 LATENT_VARIANCES = {"logit": np.pi**2 / 3, "probit": 1.0, "cloglog": np.pi**2 / 6}
 

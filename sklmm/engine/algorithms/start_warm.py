@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from sklmm.engine.theta.space import CONSTRAINTS, RAISED_SD, Theta
+from sklmm.engine.theta.space import RAISED_SD, Theta
+from sklmm.families.base import CONSTRAINTS
 
 
 def warm_gaussian(problem, start):

@@ -27,7 +27,7 @@ from sklmm.engine.limits import EXACT_ROOT, factorisable
 from sklmm.engine.linalg.blocks import rescaled, roots
 from sklmm.engine.rows.local import LEAST_CURVATURE, LocalRows, loadings
 from sklmm.engine.rows.standardize import BlockData, Problem
-from sklmm.engine.theta.space import CONSTRAINTS
+from sklmm.families.base import CONSTRAINTS
 from sklmm.result import covariance_root, own_sds
 
 NEWTON_STEPS = 100

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sklmm.engine.theta.space import CONSTRAINTS
+from sklmm.families.base import CONSTRAINTS
 from sklmm.families.namespace import NUMPY
 
 #: Likelihoods whose functions are kept.

@@ -5,7 +5,7 @@ from scipy.special import gammaln
 
 from sklmm.engine.likelihood.evaluation import evaluation
 from sklmm.engine.likelihood.likelihood import Likelihood
-from sklmm.engine.theta.space import CONSTRAINTS
+from sklmm.families.base import CONSTRAINTS
 
 
 def log_densities(response, eta, parameters):

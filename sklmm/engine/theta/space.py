@@ -12,13 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import block_diag
-from scipy.special import expit, logit
 
-CONSTRAINTS = {
-    "positive": (np.exp, np.log),
-    "real": (lambda raw: raw, lambda value: value),
-    "unit": (expit, logit),
-}
+from sklmm.families.base import CONSTRAINTS
+
 #: A log or logit beyond this is at the edge of its range, a dispersion of 0 or a shape of infinity:
 #: float64 has no digits of y that would tell.
 MAX_RAW = 36.0

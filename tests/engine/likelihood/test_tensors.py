@@ -9,7 +9,7 @@ from sklmm import families as fam
 from sklmm.engine.likelihood.likelihood import Likelihood
 from sklmm.engine.runtime.tensorflow import compilations, compiled, tf
 from sklmm.engine.runtime.tfp_graph import tfd
-from sklmm.engine.theta.space import CONSTRAINTS
+from sklmm.families.base import CONSTRAINTS
 
 ETA = np.linspace(-2.5, 2.5, 7)
 CDFS = {"logit": expit, "probit": ndtr, "cloglog": lambda x: -np.expm1(-np.exp(x))}
