@@ -7,7 +7,7 @@ from functools import cached_property
 from sklmm.families.base import Family, pin
 from sklmm.families.density import PositiveMean
 from sklmm.families.response import Response, numeric
-from sklmm.families.special import LOG_2PI, exp, expm1, less_exp, psi_less_log, stirling
+from sklmm.families.special import LOG_2PI, beyond, exp, expm1, less_exp, psi_less_log, stirling
 
 
 class GammaDensity(PositiveMean):
@@ -23,10 +23,21 @@ class GammaDensity(PositiveMean):
         return self._log_y - self._log_mu
 
     @property
-    def value(self):
+    def _norm(self):
         xp = self.xp
-        norm = 0.5 * (xp.log(self.shape) - LOG_2PI) - stirling(xp, self.shape)
-        return norm + self.shape * less_exp(xp, self._log_ratio) - self._log_y
+        return 0.5 * (xp.log(self.shape) - LOG_2PI) - stirling(xp, self.shape) - self._log_y
+
+    @property
+    def value(self):
+        return self._norm + self.shape * less_exp(self.xp, self._log_ratio)
+
+    @property
+    def value_and_score(self):
+        # With one exponential, where `value` takes another so that large shapes cancel.
+        u = self._log_ratio
+        ratio = exp(self.xp, u)
+        fit = 1 + u - ratio * (1 + beyond(self.xp, u))
+        return self._norm + self.shape * fit, self.shape * (ratio - 1) * self.link.slope
 
     @property
     def _first(self):
