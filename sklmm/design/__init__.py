@@ -6,7 +6,6 @@ from sklmm.design.formula import (
     formula_parameters,
     is_expression,
     response_columns,
-    split_formula,
     split_response,
 )
 from sklmm.design.terms import RandomEffect, parse_term, resolve_terms
@@ -24,7 +23,6 @@ __all__ = [
     "parse_term",
     "resolve_terms",
     "response_columns",
-    "split_formula",
     "split_response",
     "take_columns",
 ]

@@ -76,7 +76,10 @@ def _numbers(values, role):
         if any(isinstance(v, str | bytes) for v in objects):
             raise ValueError("a string of digits: convert it, with astype(float)")
     except (TypeError, ValueError) as error:
-        value = next((v for v in values[known] if not _is_number(v)), values.dtype)
+        value = next(
+            (v for v in values[known] if isinstance(v, str | bytes) or not reads_as_number(v)),
+            values.dtype,
+        )
         raise (TypeError if isinstance(error, TypeError) else ValueError)(
             f"The {role} column {values.name!r} holds {value!r}, which is not numeric ({error}): "
             "encode it (OneHotEncoder, in a Pipeline), or make it a grouping factor in "
@@ -174,9 +177,10 @@ def raise_not_finite(columns, role, what="NaN or infinity"):
     )
 
 
-def _is_number(value):
+def reads_as_number(value):
+    """Whether a value, or what a string says, is a number."""
     try:
         float(value)
     except (TypeError, ValueError):
         return False
-    return not isinstance(value, str | bytes)
+    return True

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from sklmm._state import PlainState
+from sklmm.design.columns import reads_as_number
 from sklmm.design.levels import NUMBERS, conformed, find, kind_of, plain
 
 #: Integers of this size and above are not all exact as floats.
@@ -113,7 +114,7 @@ class Variable(PlainState):
             )
 
     def _check_digits(self, values, levels):
-        if not isinstance(values, pd.CategoricalIndex) and all(map(_reads_as_number, levels)):
+        if not isinstance(values, pd.CategoricalIndex) and all(map(reads_as_number, levels)):
             raise TypeError(
                 f"The {self.called} holds strings of digits, like {levels[0]!r}: convert them to "
                 f"numbers, with astype(float), or write C(`{self.name}`) for a factor."
@@ -203,11 +204,3 @@ def _names(expression):
         # Q("name") is patsy's way to quote.
         found |= {node.value for node in nodes if isinstance(node, ast.Constant)}
     return {quoted[int(n[8:])] if str(n).startswith("_quoted_") else n for n in found}
-
-
-def _reads_as_number(text):
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
