@@ -45,7 +45,7 @@ class Profile:
         seen = algorithm.look(theta)
         self.best = seen.loglik
         self.estimate = np.concatenate([self.problem.coef(seen.beta), self.space.natural(theta)])
-        values, vectors = np.linalg.eigh(algorithm.covariance(theta))
+        values, vectors = np.linalg.eigh(algorithm.covariance(theta)[0])
         known = values > 1e-12 * max(values.max(initial=0.0), 1e-300)
         #: theta = theta-hat + root z: z is in standard errors.
         self.root = vectors[:, known] * np.sqrt(values[known])

@@ -130,12 +130,18 @@ class Reml:
         return self.solver.equations(theta, self.seen)
 
     def covariance(self, theta):
-        """The covariance [m, m] of theta by the observed information, differences of gradients."""
+        """The covariance [m, m] of theta by the observed information, differences of gradients.
+
+        And the largest relative residual of a solve for it that did not converge, or 0.
+        """
+        unsolved = [0.0]
 
         def gradient(delta):
-            return self.look(self.space.moved(theta, delta), self.seen).gradient
+            seen = self.look(self.space.moved(theta, delta), self.seen)
+            unsolved.append(seen.unsolved)
+            return seen.gradient
 
-        return inverse(by_differences(gradient, self.space.size))
+        return inverse(by_differences(gradient, self.space.size)), max(unsolved)
 
     def posterior(self, last):
         """`Posterior` at the estimate of an iteration."""
@@ -143,8 +149,9 @@ class Reml:
         posterior = posterior_from_equations(equations, self.seed, self.n_draws)
         if self.dof is None:
             return posterior
-        covariance = self.covariance(last.estimate)
-        return posterior._replace(dof=satterthwaite(equations, covariance))
+        covariance, unsolved = self.covariance(last.estimate)
+        unsolved = max(unsolved, posterior.unsolved)
+        return posterior._replace(dof=satterthwaite(equations, covariance), unsolved=unsolved)
 
 
 def _is_worse(new, old):

@@ -109,7 +109,8 @@ class Evaluation(NamedTuple):
     [m] in theta; information [m, m], the average one, and the observed one; loglik or None where
     log |H| is not known; noise [n_probes, m], independent replicates of the gradient's Monte Carlo
     error, or None; joint, log p(y, u) in standard units; sensitivity [p, m], d beta / d theta;
-    solutions, those of the equations by series, from which solves at another theta may start.
+    solutions, those of the equations by series, from which solves at another theta may start;
+    unsolved, the largest relative residual of a solve that ended before its tolerance, or 0.
     """
 
     theta: NamedTuple
@@ -124,6 +125,7 @@ class Evaluation(NamedTuple):
     joint: float
     sensitivity: np.ndarray
     solutions: dict
+    unsolved: float
 
 
 def evaluate(theta, equations, traces, deviations):
@@ -162,6 +164,7 @@ def evaluate(theta, equations, traces, deviations):
         joint=-0.5 * (problem.n * np.log(2 * np.pi * eq.s2) + eq.sse / eq.s2 + eq.uu),
         sensitivity=cross.embed(sensitivity),
         solutions=eq.H.solutions,
+        unsolved=eq.H.unsolved,
     )
 
 

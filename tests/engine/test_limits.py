@@ -1,0 +1,28 @@
+"""What is affordable: solvers by the sizes of the terms."""
+
+import pytest
+
+from sklmm.engine import limits
+from sklmm.engine.limits import factorisable, gaussian_draws, has_exact_root, is_small
+
+
+@pytest.mark.parametrize("purpose", limits.FACTORISED)
+def test_the_largest_term_costs_nothing(purpose):
+    most, _ = limits.FACTORISED[purpose]
+    assert factorisable([], purpose)
+    assert factorisable([10**6], purpose)
+    assert not factorisable([10**6, most + 1], purpose)
+
+
+def test_a_factorisation_has_a_limit_of_work_too():
+    assert factorisable([4000, 2000])
+    assert not factorisable([10**6, 2000])
+
+
+def test_small_tables_and_exact_roots():
+    assert is_small(300, 40, 4)
+    assert not is_small(limits.SMALL_ROWS + 1, 1, 1)
+    assert not is_small(4000, 200, 4)
+    assert has_exact_root(100, 1000)
+    assert not has_exact_root(limits.EXACT_UNKNOWNS + 1, 1)
+    assert [gaussian_draws(n) for n in (1, 20_000, 10**9)] == [64, 26, 16]
