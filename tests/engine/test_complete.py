@@ -103,11 +103,11 @@ def test_score_is_the_derivative_of_the_moved_log_density(table, name, reml):
     mode, equations = latent.mode(theta, np.zeros(latent.layout.size))
     field = latent.field(theta, equations, mode)
     x = mode[:, None] + equations.draws(rng, 3)
-    _, score = latent.scores(theta, field, x)
+    _, score = latent.compiled.scores(theta, field, x)
     for i, e in enumerate(np.eye(latent.space.size)):
         h = 1e-5 * np.repeat(e[:, None], 3, axis=1)
-        up, _ = latent.scores(theta, field, x, h)
-        down, _ = latent.scores(theta, field, x, -h)
+        up, _ = latent.compiled.scores(theta, field, x, h)
+        down, _ = latent.compiled.scores(theta, field, x, -h)
         np.testing.assert_allclose((up - down) / 2e-5, score[i], rtol=2e-5, atol=2e-5)
 
 
@@ -129,8 +129,8 @@ def test_control_variate_has_mean_zero(table, name, few, monkeypatch):
     away = theta._replace(factors=tuple(1.3 * L for L in theta.factors))
     n = 4000
     x = rng.standard_normal((latent.layout.size, n)) * latent.layout.real[:, None]
-    _, moved = latent.scores(away, field, x)
-    _, unmoved = latent.scores(away, still(field), x)
+    _, moved = latent.compiled.scores(away, field, x)
+    _, unmoved = latent.compiled.scores(away, still(field), x)
     difference = moved - unmoved
     error = difference.std(axis=1) / np.sqrt(n)
     assert difference.std(axis=1).max() > 0.1
@@ -148,7 +148,7 @@ def test_gaussian_scores_have_no_noise(table, dense_model, few, monkeypatch):
     mode, equations = latent.mode(theta, np.zeros(latent.layout.size))
     field = latent.field(theta, equations, mode)
     x = mode[:, None] + rng.normal(size=(latent.layout.size, 5)) * latent.layout.real[:, None]
-    _, score = latent.scores(theta, field, x)
+    _, score = latent.compiled.scores(theta, field, x)
     rows = latent.full.rows
 
     def loglik(flat):
@@ -165,7 +165,8 @@ def test_gaussian_scores_have_no_noise(table, dense_model, few, monkeypatch):
     draws = mode[:, None] + equations.draws(rng, 4000)
     h = np.array([0.0, 0.0, 1e-3, 0.0])
     curvature = (2 * loglik(flat) - loglik(flat + h) - loglik(flat - h)) / 1e-6
-    assert latent.information(theta, field, draws)[2, 2] == pytest.approx(curvature, rel=0.03)
+    found = latent.compiled.information(theta, field, draws)
+    assert found[2, 2] == pytest.approx(curvature, rel=0.03)
 
 
 @pytest.mark.parametrize("few", [unknowns.FEW, 8, 0])
@@ -200,8 +201,8 @@ def test_moved_scores_are_less_noisy(table):
     mode, equations = latent.mode(theta, np.zeros(latent.layout.size))
     field = latent.field(theta, equations, mode)
     x = mode[:, None] + equations.draws(rng, 400)
-    _, moved = latent.scores(theta, field, x)
-    _, unmoved = latent.scores(theta, still(field), x)
+    _, moved = latent.compiled.scores(theta, field, x)
+    _, unmoved = latent.compiled.scores(theta, still(field), x)
     assert np.all(moved.var(axis=1) < 0.6 * unmoved.var(axis=1))
     assert np.all(moved.var(axis=1)[:2] < 0.1 * unmoved.var(axis=1)[:2])
 
@@ -213,7 +214,7 @@ def test_information_is_minus_the_scores_derivative(table):
     mode, equations = latent.mode(theta, np.zeros(latent.layout.size))
     field = latent.field(theta, equations, mode)
     x = mode[:, None] + equations.draws(rng, 6)
-    found = latent.information(theta, field, x)
+    found = latent.compiled.information(theta, field, x)
     m = latent.space.size
     expected = np.zeros((m, m))
     for i, e in enumerate(np.eye(m)):
@@ -229,4 +230,4 @@ def test_information_is_minus_the_scores_derivative(table):
 
 
 def complete_scores_mean(latent, theta, field, x, delta):
-    return latent.scores(theta, field, x, delta)[1].mean(axis=1)
+    return latent.compiled.scores(theta, field, x, delta)[1].mean(axis=1)

@@ -115,7 +115,8 @@ class MonteCarlo:
                 self._follow()
             draws = self._draw()
             if follow:
-                self.complete = self.latent.information(draws.theta, self.field, draws.x, few=True)
+                compiled = self.latent.compiled
+                self.complete = compiled.information(draws.theta, self.field, draws.x, few=True)
                 self.missing = missing_share(self.complete, draws.covariance)
             step, length = newton(self.complete + draws.covariance, draws.score)
             noise = own_noise(self.complete, draws.covariance / draws.scores.shape[1])
@@ -141,7 +142,7 @@ class MonteCarlo:
         theta = self.space.split(self.flat)
         self.sampler.shift(np.asarray(self.field.shift) @ self.moved)
         x, pull, rate = self.sampler.draw(theta, self.rng)
-        value, scores = self.latent.scores(theta, self.field, x)
+        value, scores = self.latent.compiled.scores(theta, self.field, x)
         covariance = chain_covariance(scores)
         self.last = Draws(self.flat, theta, x, pull, rate, value, scores, covariance)
         return self.last
@@ -171,9 +172,8 @@ class MonteCarlo:
             window.add(draws)
             if window.needs_information:
                 balance = np.asarray(self.field.push).T @ draws.pull
-                window.inform(
-                    self.latent.informations(draws.theta, self.field, draws.x, balance=balance)
-                )
+                point = draws.theta, self.field, draws.x
+                window.inform(self.latent.compiled.informations(*point, balance=balance))
             self.averaged = found = window.average()
             n = len(found.used)
             beta_error, beta_std = self.integrated.summarize(found.estimate, n)

@@ -13,8 +13,6 @@ prior.
 y is what least squares on X, with coefficients `ols`, leave.
 """
 
-from functools import cached_property
-
 import numpy as np
 from scipy import sparse
 
@@ -28,7 +26,8 @@ FEW = 64
 class CrossProducts:
     """Cross-products of a problem's rows; `slices` has the place of each of its blocks.
 
-    `at` are the weights, as `rows.protocol.Rows` hands them out, or None for the table's own.
+    `at` are the weights, as `rows.protocol.Rows` hands them out, or None for the table's own: then
+    y, less what least squares explain, is there too.
     """
 
     def __init__(self, problem, at=None):
@@ -61,10 +60,14 @@ class CrossProducts:
         else:
             C = sparse.csr_array((self.n_eliminated, self.Q - self.n_eliminated))
             self.pairs = LocalPairs(C, self.G_EE.shape[1])
-        #: X^T w X [p, p] and Z^T w X [Q, p]; X^T w y is not yet that of the residuals.
-        self.xx, self._xy, F = self.rows.fixed(at)
-        self.F = self._keep(self._joined(F, problem.p))
-        self.xx, self._xy = self._keep(self._keep(self.xx).T), self._keep(self._xy)
+        #: X^T w X [p, p] and Z^T w X [Q, p].
+        self.xx, xy, F = self.rows.fixed(at)
+        self.xx, self.F = self._keep(self._keep(self.xx).T), self._keep(self._joined(F, problem.p))
+        if at is None:
+            self.ols = np.linalg.lstsq(self.xx, self._keep(xy), rcond=None)[0]
+            # Of y less X ols: sums of y itself would lose the residuals' digits.
+            self.yy, xy, zy = self.rows.response(self.embed(self.ols))
+            self.xy, self.zy = self._keep(xy), self._joined(zy)
 
     def _remaining(self):
         """G_RR but the sparse columns' own part, which is `Columns.product`'s."""
@@ -81,32 +84,6 @@ class CrossProducts:
     def C(self):
         """Z_E^T w Z_R, sparse."""
         return self.pairs.matrix
-
-    @cached_property
-    def ols(self):
-        """Coefficients [p] of least squares on X."""
-        return np.linalg.lstsq(self.xx, self._xy, rcond=None)[0]
-
-    @cached_property
-    def _response(self):
-        """Sums of the rows' y less X ols: those of y would lose the residuals' digits."""
-        yy, xy, zy = self.rows.response(self.embed(self.ols))
-        return yy, self._keep(xy), self._joined(zy)
-
-    @property
-    def yy(self):
-        """y^T w y."""
-        return self._response[0]
-
-    @property
-    def xy(self):
-        """X^T w y, [p]."""
-        return self._response[1]
-
-    @property
-    def zy(self):
-        """Z^T w y, [Q]."""
-        return self._response[2]
 
     def _joined(self, parts, *width):
         """[Q, *width] of each block's [n_levels, r, *width], and last the sparse columns'."""

@@ -27,11 +27,12 @@ class Deviations:
         else:
             seed, number = probes
             self.deviations = equations.probes(np.random.default_rng(seed), number)
-        _, self.scores = latent.scores(theta, self.field, self.deviations, laplace=True)
+        _, self.scores = latent.compiled.scores(theta, self.field, self.deviations, laplace=True)
 
     def information(self):
         """That of the complete data [m, m], averaged over the deviations."""
-        return self.latent.information(self.theta, self.field, self.deviations, laplace=True)
+        compiled = self.latent.compiled
+        return compiled.information(self.theta, self.field, self.deviations, laplace=True)
 
     def shift(self):
         """How the mode moves with theta, [P, m]."""

@@ -191,18 +191,6 @@ class Latent:
         equations.tell(left, SOLVE_TOL)
         return shift
 
-    def scores(self, *args, **kwargs):
-        """As `CompiledLatent.scores`."""
-        return self.compiled.scores(*args, **kwargs)
-
-    def information(self, *args, **kwargs):
-        """As `CompiledLatent.information`."""
-        return self.compiled.information(*args, **kwargs)
-
-    def informations(self, *args, **kwargs):
-        """As `CompiledLatent.informations`."""
-        return self.compiled.informations(*args, **kwargs)
-
     @property
     def log_constant(self):
         """What log p(y, x) lacks for the table's own units of y and of the coefficients."""

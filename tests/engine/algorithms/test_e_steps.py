@@ -245,7 +245,7 @@ def test_hmc_gradient_is_the_slope_of_the_dense_likelihood(problem, dense, slope
     scores, beta = [], []
     for _ in range(150):
         x, _, rate = sampler.draw(theta, rng)
-        scores.append(latent.scores(theta, field, x)[1])
+        scores.append(latent.compiled.scores(theta, field, x)[1])
         beta.append(x[: latent.problem.p].mean(axis=1))
     pairs = np.mean(scores[20:], axis=0).reshape(-1, 2, 16).mean(axis=1)
     error = pairs.std(axis=1, ddof=1) / np.sqrt(16)
