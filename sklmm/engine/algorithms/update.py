@@ -25,7 +25,8 @@ from sklmm.engine.likelihood.evaluation import evaluation, observes
 from sklmm.engine.likelihood.likelihood import Likelihood
 from sklmm.engine.limits import EXACT_ROOT, factorisable
 from sklmm.engine.linalg.blocks import rescaled, roots
-from sklmm.engine.rows.local import LEAST_CURVATURE, LocalRows, loadings
+from sklmm.engine.rows.local import LocalRows, loadings
+from sklmm.engine.rows.protocol import Coefs
 from sklmm.engine.rows.standardize import BlockData, Problem
 from sklmm.families.base import CONSTRAINTS
 from sklmm.result import covariance_root, own_sds
@@ -55,35 +56,18 @@ def update(result, design, response, places, curvature="observed"):
     """
     d = response.n_predictors
     grown = _grown(result, design, places, response.family.scale_equivariant, d)
-    rows = _Rows(grown, design, d)
-    density, observed = _densities(result, response)
-    equations, eta, u = rows.mode(density, response.weights)
-    if observed is not None and curvature == "observed":
-        equations = rows.observed(equations, observed(eta), response.weights)
-    return rows.posterior(equations, u)
-
-
-def _densities(result, response):
-    """Functions of eta [n * d]: log p(y | eta) [n], its score and expected curvature [n * d].
-
-    And its observed curvature, or None where Laplace's approximation takes the expected one.
-    """
-    y = response.y
-    if response.family.closed_form:
-        s2 = (result.sigma / response.sigma_unit) ** 2
-        precision = np.full(len(y), 1 / s2)
-        return lambda eta: (-0.5 * (y - eta) ** 2 / s2, (y - eta) / s2, precision), None
     like = Likelihood.of(response.family, response.n_classes)
+    values = result.family
+    if response.family.closed_form:
+        sigma = (("sigma", result.sigma / response.sigma_unit),)
+        like = replace(like, names=(), constraints=(), pinned=sigma)
     kinds = zip(like.names, like.constraints, strict=True)
-    raw = np.array([CONSTRAINTS[kind][1](result.family[name]) for name, kind in kinds], float)
-
-    def density(eta):
-        return [part[:, 0] for part in evaluation(like).by_row(y, eta[:, None], raw[:, None])]
-
-    def observed(eta):
-        return evaluation(like).observed(y, eta[:, None], raw[:, None])[0][:, 0]
-
-    return density, observed if observes(like) else None
+    raw = np.array([CONSTRAINTS[kind][1](values[name]) for name, kind in kinds], float)
+    rows = _NewRows(grown, design, response, (evaluation(like), raw))
+    equations, u = rows.mode()
+    if observes(like) and curvature == "observed":
+        equations = rows.observed(equations, u)
+    return rows.posterior(equations, u)
 
 
 def _grown(result, design, places, linear, d):
@@ -144,12 +128,16 @@ def _coefficient_axes(result):
     return axes if _is_exact(result) or 2 * len(axes) < rows.shape[1] else axes[:0]
 
 
-class _Rows:
-    """New rows in the unknowns u of their levels, the d predictors of a row adjacent."""
+class _NewRows:
+    """New rows in the unknowns u of their levels, the d predictors of a row adjacent.
 
-    def __init__(self, result, design, d):
-        self.result, self.design, self.d = result, design, d
-        self.levels, self.roots, self.Z, self.spherical, of_rows = [], [], [], [], []
+    `density` is the likelihood row by row, and its parameters.
+    """
+
+    def __init__(self, result, design, response, density):
+        self.result, self.design, self.density = result, design, density
+        self.d = d = response.n_predictors
+        self.levels, self.roots, self.Z, of_rows = [], [], [], []
         n = design.n_rows * d
         for b in design.blocks:
             levels, refs = np.unique(b.refs, return_inverse=True)
@@ -158,15 +146,16 @@ class _Rows:
                 L = covariance_root(result.effects_cov[len(self.levels)][levels])
                 z = np.zeros((n, b.r))
                 z[c::d] = 1.0 if b.z is None else b.z
-                turned = np.einsum("na,nab->nb", z, L[refs])
-                of_rows.append((refs, len(levels), turned))
+                of_rows.append((refs, len(levels), np.einsum("na,nab->nb", z, L[refs])))
                 self.levels.append(levels)
                 self.roots.append(L)
                 self.Z.append(loadings(refs, z, len(levels)))
-                self.spherical.append(loadings(refs, turned, len(levels)))
+        y, weights = np.repeat(response.y, d), np.repeat(response.weights, d)
+        arrays = y, np.zeros((n, 0)), weights, *zip(*of_rows, strict=True)
+        self.rows = LocalRows(*arrays, offset=self.linear_predictor(), d=d)
         # Of the rows' units, those of u are all that the equations see.
         self.problem = Problem(
-            rows=LocalRows(np.zeros(n), np.zeros((n, 0)), np.ones(n), *zip(*of_rows, strict=True)),
+            rows=self.rows,
             blocks=tuple(BlockData(J, z.shape[1], None) for _, J, z in of_rows),
             n=float(n),
             reml=False,
@@ -188,6 +177,14 @@ class _Rows:
             eta += Z @ effects[levels].ravel()
         return eta
 
+    def evaluate(self, u, curvature="expected"):
+        """log p(y, u), its gradient by block, and the weights of a curvature, at u by block."""
+        likelihood, raw = self.density
+        coefs = Coefs(np.zeros((0, 1)), u)
+        found = self.rows.evaluate(likelihood, coefs, raw[:, None], curvature)
+        gradient = [s - v for s, v in zip(found[1].effects, u, strict=True)]
+        return found[0][0] - 0.5 * sum(float(np.sum(v**2)) for v in u), gradient, found[2]
+
     def equations(self, weights):
         """Z^T W Z + I, factorised where that is a fit's way too."""
         factors = [np.eye(b.r) for b in self.problem.blocks]
@@ -195,59 +192,48 @@ class _Rows:
         return Equations.of(CrossProducts(self.problem, weights), factors, None, dense, EXACT_TOL)
 
     def solve(self, equations, gradient):
-        """(Z^T W Z + I)^-1 [Q, c] of a gradient in u that is given by block."""
-        right = np.empty((equations.cross.Q, gradient[0].shape[1]))
+        """(Z^T W Z + I)^-1 of a gradient in u, [J, r, c] by block."""
+        right = np.empty((equations.cross.Q, gradient[0].shape[2]))
         for s, part in zip(equations.cross.slices, gradient, strict=True):
-            right[s] = part
-        solved = equations.solve(right)
-        return [solved[s] for s in equations.cross.slices]
+            right[s] = part.reshape(s.stop - s.start, -1)
+        return equations.cross.blocks(equations.solve(right))
 
-    def mode(self, density, weights):
-        """(Equations, eta, u by block) at the mode of log p(y | u) - |u|^2 / 2, by Newton."""
-        each = np.repeat(weights, self.d)
-
-        def at(eta, u):
-            value, score, W = density(eta)
-            prior = -0.5 * sum(float(np.sum(v**2)) for v in u)
-            return weights @ value + prior, score * each, W * each
-
-        eta = self.linear_predictor()
-        u = [np.zeros((Z.shape[1], 1)) for Z in self.spherical]
-        value, score, W = at(eta, u)
+    def mode(self):
+        """(Equations, u by block) at the mode of log p(y | u) - |u|^2 / 2, by Newton."""
+        u = [np.zeros((b.n_levels, b.r, 1)) for b in self.problem.blocks]
+        value, gradient, W = self.evaluate(u)
         equations = self.equations(W)
         for _ in range(NEWTON_STEPS):
-            gradient = [Z.T @ score[:, None] - v for Z, v in zip(self.spherical, u, strict=True)]
             step = self.solve(equations, gradient)
-            along = sum(Z @ v for Z, v in zip(self.spherical, step, strict=True))[:, 0]
             decrement = sum(float(np.sum(g * v)) for g, v in zip(gradient, step, strict=True))
             for length in 0.5 ** np.arange(MOST_HALVINGS):
                 trial = [v + length * w for v, w in zip(u, step, strict=True)]
-                found = at(eta + length * along, trial)
+                found = self.evaluate(trial)
                 if found[0] >= value - 1e-9 * abs(value):
                     break
             else:
                 break
-            before, u, eta = W, trial, eta + length * along
-            value, score, W = found
+            before, u = W, trial
+            value, gradient, W = found
             if not np.array_equal(W, before):
                 equations = self.equations(W)
             if decrement < NEWTON_TOL:
                 break
-        return equations, eta, u
+        return equations, u
 
-    def observed(self, equations, curvature, weights):
-        """The equations with the observed curvature [n * d], where they are factorised.
+    def observed(self, equations, u):
+        """The equations with the observed curvature, where they are factorised.
 
         Where that makes them not positive, a share of the expected one stands in for what it lacks.
         """
-        W = np.repeat(weights, self.d) * curvature
-        expected = equations.weights
-        if not equations.factorised or np.array_equal(W, expected):
+        W = self.evaluate(u, "observed")[2]
+        if not equations.factorised or np.array_equal(W, equations.weights):
             return equations
         try:
             return self.equations(W)
         except np.linalg.LinAlgError:
-            return self.equations(np.maximum(W, LEAST_CURVATURE * expected))
+            likelihood, raw = self.density
+            return self.equations(self.rows.safe(likelihood, Coefs(np.zeros((0, 1)), u), raw, W))
 
     def posterior(self, equations, u):
         """The result with the posterior of the levels at hand; the others are as they were."""
@@ -261,8 +247,7 @@ class _Rows:
         for k, (levels, Z) in enumerate(zip(self.levels, self.Z, strict=True)):
             follows.append(result.effects_root[k][levels] @ axes.T)
             moved = moved + Z @ follows[-1].reshape(Z.shape[1], len(axes))
-        weighted = equations.weights[:, None] * moved
-        change = self.solve(equations, [Z.T @ weighted for Z in self.spherical])
+        change = self.solve(equations, self.rows.sums(equations.weights[:, None] * moved).effects)
         effects, covs, root = (
             [a.copy() for a in arrays]
             for arrays in (result.effects, result.effects_cov, result.effects_root)
@@ -270,13 +255,13 @@ class _Rows:
         for k, (levels, L, V) in enumerate(
             zip(self.levels, self.roots, equations.variances(), strict=True)
         ):
-            effects[k][levels] += (L @ u[k].reshape(*L.shape[:2], 1))[:, :, 0]
+            effects[k][levels] += (L @ u[k])[:, :, 0]
             new = L @ V @ L.transpose(0, 2, 1)
             covs[k][levels] = new
             # Of a level's root, what follows the coefficients, and what is its own.
             own = root[k][levels] - follows[k] @ axes
             own = L @ (roots(V) @ (np.linalg.pinv(L) @ own))
-            follow = follows[k] - L @ change[k].reshape(follows[k].shape)
+            follow = follows[k] - L @ change[k]
             root[k][levels] = follow @ axes + rescaled(own, own_sds([new])[0])
         return replace(
             result,
