@@ -44,7 +44,8 @@ def cap(space, flat, step):
         lengths = 0.5 * np.linalg.norm(L, axis=1) + MIN_MOVE
         limits.append(covariance.in_params(L, lengths))
     limits.append(np.full(len(theta.raw), MAX_RAW_STEP))
-    return step * min(1.0, float(np.min(np.concatenate(limits) / np.maximum(abs(step), 1e-300))))
+    shares = np.concatenate(limits) / np.maximum(abs(step), 1e-300)
+    return step * float(np.min(shares, initial=1.0))
 
 
 def own_noise(information, noise):

@@ -89,6 +89,8 @@ class Approximation:
         """How the mode moves with theta, dm / dtheta [P, m]."""
         latent, space, layout = self.latent, self.latent.space, self.latent.layout
         m, first = space.size, space.p
+        if not m:
+            return np.zeros((layout.size, 0))
         _, u = layout.split(self.mode[:, None])
         score = self.rows.score.effects
         own, effects = ([np.zeros((*b.shape[:2], m)) for b in u] for _ in range(2))

@@ -152,6 +152,8 @@ class Latent:
         By the curvature of the equations or, for an `exact` one, by the observed curvature.
         """
         m = self.space.size
+        if not m:
+            return (np.zeros((len(centre), 0)),) * 2
         push = self._slope(theta, centre, np.zeros((len(centre), m)), np.eye(m))
         shift = equations.solve(push)
         if exact:
