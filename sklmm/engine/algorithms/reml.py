@@ -2,11 +2,10 @@ r"""REML and ML of Gaussian models: Newton's method on the likelihood of theta.
 
 Each iteration looks at one theta = (theta_k, log sigma). The observed information is the average
 information less the curvature of Sigma = L L^T in theta_k, which alone survives where a variance is
-0 (there the gradient in L vanishes but G_k is negative): a singular fit is a regular
-maximum in L, reached quadratically. A step that lowers the log-likelihood is taken back and damped.
-The first steps, if they are long, are EM's, which never leave the space.
-
-With one design and one response for all iterations, nothing of them is read but cross-products.
+0 (there the gradient in L vanishes but G_k is negative): a singular fit is a regular maximum in L,
+reached quadratically. A step that lowers the log-likelihood is taken back and damped. The first
+steps, if they are long, are EM's, which never leave the space. Of the rows nothing is read but
+their cross-products, which are made once.
 """
 
 from itertools import count
@@ -58,7 +57,7 @@ class Factorised(NamedTuple):
     cross: CrossProducts
 
     def equations(self, theta, before=None, probed=False):
-        """The equations at theta, solved."""
+        """The equations at theta, solved: for `Probed` are the other arguments."""
         s2 = residual_sd(self.cross.problem, theta) ** 2
         return Solution(theta.factors, s2, self.cross, SchurCholesky(self.cross, theta.factors, s2))
 
