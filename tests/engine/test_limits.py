@@ -1,8 +1,13 @@
 """What is affordable: solvers by the sizes of the terms."""
 
+import numpy as np
+import pandas as pd
 import pytest
 
+from sklmm import Exact, Gaussian
+from sklmm.design import DesignSpec, resolve_terms
 from sklmm.engine import limits
+from sklmm.engine.fit import resolve_e_step
 from sklmm.engine.limits import factorisable, gaussian_draws, has_exact_root, is_small
 
 
@@ -26,3 +31,9 @@ def test_small_tables_and_exact_roots():
     assert has_exact_root(100, 1000)
     assert not has_exact_root(limits.EXACT_UNKNOWNS + 1, 1)
     assert [gaussian_draws(n) for n in (1, 20_000, 10**9)] == [64, 26, 16]
+
+
+def test_independent_slopes_of_many_levels_are_eliminated_whole():
+    table = pd.DataFrame({"g": np.arange(40_000) % 20_000, "x": np.arange(40_000.0)})
+    _, design = DesignSpec.learn(table, resolve_terms(["(1 + x || g)"]), None, True)
+    assert isinstance(resolve_e_step("auto", Gaussian(), design.sizes), Exact)
