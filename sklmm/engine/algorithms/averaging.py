@@ -90,7 +90,7 @@ class Average(NamedTuple):
     """The average over the `used` draws of a window.
 
     The estimate [m], its covariance [m, m] and standard errors [m], their Monte Carlo errors
-    [m] and the remaining step [m]; and the information [m, m] that is complete, and missing.
+    [m] and the remaining step [m]; and the information [m, m], complete and missing together.
     """
 
     used: list
@@ -99,8 +99,7 @@ class Average(NamedTuple):
     std: np.ndarray
     error: np.ndarray
     drift: np.ndarray
-    complete: np.ndarray
-    missing: np.ndarray
+    information: np.ndarray
 
 
 class Window:
@@ -154,7 +153,7 @@ class Window:
         self.noisy = self.informations and longest(0.5 * np.sqrt(also), std**2) > self.tol
         n_chains = used[-1].scores.shape[1]
         error = np.maximum(error, std_error_noise(parts, std, n_chains, also))
-        return Average(used, estimate, covariance, std, error, drift, self.complete, missing)
+        return Average(used, estimate, covariance, std, error, drift, self.complete + missing)
 
 
 def longest(step, std):

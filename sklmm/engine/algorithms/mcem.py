@@ -193,7 +193,7 @@ class MonteCarlo:
                 left=max(left, MIN_WINDOW - n, 1),
             )
             # More than the information, so that its own noise makes no step too long.
-            step, length = newton(found.complete + found.missing, draws.score)
+            step, length = newton(found.information, draws.score)
             gain = min(1.0, (PLATEAU / window.size) ** GAIN_POWER)
             self._move(gain / max(length, 1.0) * step)
 

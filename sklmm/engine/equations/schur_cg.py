@@ -127,14 +127,15 @@ class SchurCG(Elimination):
             # The posterior's series has the data's columns and no probes.
             before = self.solutions[series][:, : left.shape[1]]
             start[:, : before.shape[1]] = before
-        x = self._conjugate_gradients(left, start, max(self.tol, tol))
+        x = self._solve_left(left, start, max(self.tol, tol))
         if series is not None:
             self.solutions[series] = x
         if not f:
             return x
         return np.concatenate([x_F - self._solve_few(S_FL @ x), x])
 
-    def _conjugate_gradients(self, right, x, tol):
+    def _solve_left(self, right, x, tol):
+        """T^-1 applied to [Q_L, c], from x."""
         if not len(right):
             return x
 
@@ -199,7 +200,7 @@ class SchurCG(Elimination):
         if self.f:
             # Exact: the few effects' block of S^-1.
             follow = self._solve_few(self.S_F[self.f :].T).T
-            solved = self._conjugate_gradients(follow, np.zeros_like(follow), self.tol)
+            solved = self._solve_left(follow, np.zeros_like(follow), self.tol)
             few = self._solve_few(np.eye(self.f)) + follow.T @ solved
         image = self.apply(rest) if self.own else None
         own = iter(self.own)
