@@ -17,7 +17,6 @@ import numpy as np
 from scipy import sparse
 
 from sklmm.engine.linalg.blocks import block_diagonal, turn, turn_all
-from sklmm.engine.rows.pairs import LocalPairs
 
 #: A term of at most this many effects counts as one of few.
 FEW = 64
@@ -53,13 +52,8 @@ class CrossProducts:
         self.G_EE = self.G[self.eliminated] if sizes else np.zeros((0, 1, 1))
         # The sparse columns count as a last term.
         self._others = self.rest if columns is None else [*self.rest, len(sizes)]
-        self.G_RR = sparse.csr_array((self.Q - self.n_eliminated,) * 2)
-        if sizes and self._others:
-            self.pairs = self.rows.pairs(self.eliminated, self._others, at)
-            self.G_RR = self._remaining()
-        else:
-            C = sparse.csr_array((self.n_eliminated, self.Q - self.n_eliminated))
-            self.pairs = LocalPairs(C, self.G_EE.shape[1])
+        self.pairs = self.rows.pairs(self.eliminated, self._others, at)
+        self.G_RR = self._remaining() if self._others else sparse.csr_array((0, 0))
         #: X^T w X [p, p] and Z^T w X [Q, p].
         self.xx, xy, F = self.rows.fixed(at)
         self.xx, self.F = self._keep(self._keep(self.xx).T), self._keep(self._joined(F, problem.p))

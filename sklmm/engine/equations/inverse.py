@@ -11,8 +11,7 @@ J = L D^-1 L^T and C the cross-products of the largest term with the others.
 import numpy as np
 
 from sklmm.engine.equations.schur_cholesky import SLAB, own_blocks
-from sklmm.engine.linalg.blocks import turn
-from sklmm.engine.rows.pairs import csr_rows
+from sklmm.engine.linalg.blocks import csr_rows, turn
 
 
 class SchurInverse:

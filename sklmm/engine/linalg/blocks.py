@@ -50,3 +50,10 @@ def rescaled(b, std):
     """Deviations b [n_levels, r, m] with the root mean squares `std` [n_levels, r]."""
     size = np.sqrt(np.einsum("jam,jam->ja", b, b))
     return b * np.divide(std, size, out=np.ones_like(std), where=size > 0)[:, :, None]
+
+
+def csr_rows(C, first, last):
+    """Rows of a CSR matrix, its numbers not copied."""
+    a, b = C.indptr[[first, last]]
+    ends = C.indptr[first : last + 1] - a
+    return sparse.csr_array((C.data[a:b], C.indices[a:b], ends), (last - first, C.shape[1]))

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy import sparse
 
+from sklmm.engine.linalg.blocks import csr_rows
 from sklmm.engine.rows.expansion import LocalExpansion
-from sklmm.engine.rows.pairs import LocalPairs, csr_rows
+from sklmm.engine.rows.pairs import LocalPairs
 from sklmm.engine.rows.protocol import Coefs
 from sklmm.engine.rows.sparse_fixed import Columns
 
@@ -140,9 +141,12 @@ class LocalRows:
 
     def pairs(self, k, others, at=None):
         """`LocalPairs` of a term and some others, side by side; number K is the sparse columns."""
-        parts = [self._pair(k, other, at) for other in others]
-        C = sparse.hstack(parts, "csr") if len(parts) > 1 else parts[0]
-        return LocalPairs(C, self.z[k].shape[1])
+        if k is None:
+            return LocalPairs(sparse.csr_array((0, self.columns.k if others else 0)), 1)
+        parts, r = [self._pair(k, other, at) for other in others], self.z[k].shape[1]
+        if len(parts) != 1:
+            parts = [sparse.hstack([sparse.csr_array((self.levels[k] * r, 0)), *parts], "csr")]
+        return LocalPairs(parts[0], r)
 
     @property
     def observations(self):

@@ -4,9 +4,8 @@ import os
 from itertools import pairwise
 
 import numpy as np
-from scipy import sparse
 
-from sklmm.engine.linalg.blocks import block_diagonal, turn
+from sklmm.engine.linalg.blocks import block_diagonal, csr_rows, turn
 from sklmm.engine.runtime.threads import n_threads, threads
 
 #: From this many numbers on, a matrix is worked on in so many parts, whatever the number of cores:
@@ -80,10 +79,3 @@ class LocalPairs:
             down[rows] = C2 @ r
             up += C2.T @ e[rows]
         return down, up
-
-
-def csr_rows(C, first, last):
-    """Rows of a CSR matrix, its numbers not copied."""
-    a, b = C.indptr[[first, last]]
-    ends = C.indptr[first : last + 1] - a
-    return sparse.csr_array((C.data[a:b], C.indices[a:b], ends), (last - first, C.shape[1]))

@@ -123,7 +123,7 @@ class Rows(Protocol):
         """y^T w y, X^T w y and Z_k^T w y of y less X beta: a number, and sums [p] and [J, r]."""
 
     def pairs(self, k, others, at=None):
-        """`Pairs` of term k and of some other terms side by side; the sparse columns come last."""
+        """`Pairs` of term k, or of none, and any others side by side; the sparse columns last."""
 
     def gram(self, at=None):
         """[X, Z]^T w [X, Z], dense [p + Q, p + Q]: for small tables."""
