@@ -22,6 +22,11 @@ from sklmm.families.special import (
 class BetaDensity(Density):
     """y ~ Beta(a, b), a = mu precision and b = (1 - mu) precision."""
 
+    score = cached_property(
+        lambda d: d.link.slope_one * d._pulls[0] + d.link.slope_zero * d._pulls[1]
+    )
+    observed = property(lambda d: d.expected - d.score * d.link.bend)
+
     @cached_property
     def _logs(self):
         """log y and log(1 - y)."""
@@ -51,15 +56,6 @@ class BetaDensity(Density):
     def _pulls(self):
         """Of y and of 1 - y: a times log y less its expectation but for psi(precision)."""
         return tuple(a * r - psi_less_log_times(self.xp, a, log_a) for a, log_a, r in self._sides)
-
-    @cached_property
-    def score(self):
-        up, down = self._pulls
-        return self.link.slope_one * up + self.link.slope_zero * down
-
-    @property
-    def observed(self):
-        return self.expected - self.score * self.link.bend
 
     @cached_property
     def expected(self):

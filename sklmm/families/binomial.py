@@ -3,8 +3,6 @@
 Two labels are codes 0 and 1 of the sorted classes, or in the order of an ordered categorical.
 """
 
-# ruff: noqa: D102 - what each property of a density is, `Density` says once.
-
 import numpy as np
 from scipy.special import gammaln
 
@@ -16,24 +14,10 @@ from sklmm.families.response import Response, floats, labels, numeric, row_weigh
 class BinomialDensity(Density):
     """y successes in a trial of probability mu, on average; without the binomial coefficient."""
 
-    def _mixed(self, one, zero):
-        return self.y * one + (1 - self.y) * zero
-
-    @property
-    def value(self):
-        return self._mixed(self.link.log_one, self.link.log_zero)
-
-    @property
-    def score(self):
-        return self._mixed(self.link.slope_one, self.link.slope_zero)
-
-    @property
-    def observed(self):
-        return -self._mixed(self.link.bend_one, self.link.bend_zero)
-
-    @property
-    def expected(self):
-        return -self.link.slope_one * self.link.slope_zero
+    value = property(lambda d: d.y * d.link.log_one + (1 - d.y) * d.link.log_zero)
+    score = property(lambda d: d.y * d.link.slope_one + (1 - d.y) * d.link.slope_zero)
+    observed = property(lambda d: -d.y * d.link.bend_one - (1 - d.y) * d.link.bend_zero)
+    expected = property(lambda d: -d.link.slope_one * d.link.slope_zero)
 
 
 class _Binary(Family):
@@ -137,7 +121,7 @@ class Binomial(_Binary):
             keep = trials > 0
             share = counts[:, 0] / np.where(keep, trials, 1)
             times = row_weights(weights, len(share))
-            constant = float(times @ _log_binomial(counts[:, 0], trials))
+            constant = float(times @ log_binomial(counts[:, 0], trials))
             n_obs = float(times[keep].sum())
             return Response(self, share, times * trials, None, keep, constant, n_obs=n_obs)
         y, weights = numeric(self, y, weights)
@@ -146,9 +130,10 @@ class Binomial(_Binary):
         self._require(y, (y >= 0) & (y <= 1), "a proportion in [0, 1]", remedy)
         successes = y * weights
         whole = np.allclose(successes, successes.round()) and np.allclose(weights, weights.round())
-        constant = float(_log_binomial(successes, weights).sum()) if whole else 0.0
+        constant = float(log_binomial(successes, weights).sum()) if whole else 0.0
         return Response(self, y, weights, log_constant=constant, n_obs=float(len(y)))
 
 
-def _log_binomial(successes, trials):
+def log_binomial(successes, trials):
+    """Logarithms of the binomial coefficients."""
     return gammaln(trials + 1) - gammaln(successes + 1) - gammaln(trials - successes + 1)

@@ -26,33 +26,19 @@ class CategoricalDensity(Density):
         self._logits = logits - xp.max(logits, axis=1, keepdims=True)
         self._chosen = xp.one_hot(y[:, 0], xp.shape(logits)[1])[:, :, None]
 
-    @cached_property
-    def _odds(self):
-        return self.xp.exp(self._logits)
-
-    @cached_property
-    def _total(self):
-        return self.xp.sum(self._odds, axis=1, keepdims=True)
+    _odds = cached_property(lambda d: d.xp.exp(d._logits))
+    _total = cached_property(lambda d: d.xp.sum(d._odds, axis=1, keepdims=True))
+    _shares = cached_property(lambda d: (d._odds / d._total)[:, 1:])
+    score = property(lambda d: d._flat(d._chosen[:, 1:] - d._shares))
+    expected = property(lambda d: d._flat(d._shares * (1 - d._shares)))
 
     @property
     def value(self):
         chosen = self.xp.sum(self._chosen * self._logits, axis=1)
         return chosen - self.xp.log(self._total[:, 0])
 
-    @cached_property
-    def _shares(self):
-        return (self._odds / self._total)[:, 1:]
-
     def _flat(self, by_class):
         return self.xp.reshape(by_class, self.xp.shape(self.eta))
-
-    @property
-    def score(self):
-        return self._flat(self._chosen[:, 1:] - self._shares)
-
-    @property
-    def expected(self):
-        return self._flat(self._shares * (1 - self._shares))
 
 
 class Categorical(Family):

@@ -4,8 +4,6 @@ A density is written once, in the functions of a namespace (`sklmm.families.name
 for Laplace's approximation on tables, in TensorFlow's for what the engine compiles.
 """
 
-# ruff: noqa: D102 - what each property is, `Density` says once.
-
 from functools import cached_property
 
 from sklmm.families.links import LINKS, Link
@@ -55,17 +53,9 @@ class Density:
         for name, value in parameters.items():
             setattr(self, name, value)
 
-    @property
-    def observed(self):
-        return self.expected
-
-    @property
-    def slopes(self):
-        return {}
-
-    @property
-    def value_and_score(self):
-        return self.value, self.score
+    observed = property(lambda d: d.expected)
+    slopes = property(lambda d: {})
+    value_and_score = property(lambda d: (d.value, d.score))
 
 
 class PositiveMean(Density):
@@ -75,22 +65,8 @@ class PositiveMean(Density):
     -`_second` over y, `_mean`.
     """
 
-    @cached_property
-    def _log_mu(self):
-        return self.link.log_mean
-
-    @cached_property
-    def _mu(self):
-        return exp(self.xp, self._log_mu)
-
-    @property
-    def score(self):
-        return self._first * self.link.slope
-
-    @property
-    def observed(self):
-        return -self._second * self.link.slope**2 - self._first * self.link.bend
-
-    @property
-    def expected(self):
-        return self._mean * self.link.slope**2
+    _log_mu = cached_property(lambda d: d.link.log_mean)
+    _mu = cached_property(lambda d: exp(d.xp, d._log_mu))
+    score = property(lambda d: d._first * d.link.slope)
+    observed = property(lambda d: -d._second * d.link.slope**2 - d._first * d.link.bend)
+    expected = property(lambda d: d._mean * d.link.slope**2)

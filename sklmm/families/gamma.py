@@ -7,29 +7,24 @@ from functools import cached_property
 from sklmm.families.base import Family, pin
 from sklmm.families.density import PositiveMean
 from sklmm.families.response import Response, numeric
-from sklmm.families.special import LOG_2PI, beyond, exp, expm1, less_exp, psi_less_log, stirling
+from sklmm.families.special import LOG_2PI, beyond, exp, less_exp, psi_less_log, stirling
 
 
 class GammaDensity(PositiveMean):
     """Var[y] = mu^2 / shape."""
 
-    @cached_property
-    def _log_y(self):
-        # Rows of zeros pad tensors.
-        return self.xp.log(self.xp.where(self.y > 0, self.y, 1.0))
-
-    @cached_property
-    def _log_ratio(self):
-        return self._log_y - self._log_mu
+    # Rows of zeros pad tensors.
+    _log_y = cached_property(lambda d: d.xp.log(d.xp.where(d.y > 0, d.y, 1.0)))
+    _log_ratio = cached_property(lambda d: d._log_y - d._log_mu)
+    value = property(lambda d: d._norm + d.shape * less_exp(d.xp, d._log_ratio))
+    _first = property(lambda d: d.shape * (exp(d.xp, d._log_ratio) - 1))
+    _second = property(lambda d: -d.shape * exp(d.xp, d._log_ratio))
+    _mean = property(lambda d: d.shape)
 
     @property
     def _norm(self):
         xp = self.xp
         return 0.5 * (xp.log(self.shape) - LOG_2PI) - stirling(xp, self.shape) - self._log_y
-
-    @property
-    def value(self):
-        return self._norm + self.shape * less_exp(self.xp, self._log_ratio)
 
     @property
     def value_and_score(self):
@@ -38,18 +33,6 @@ class GammaDensity(PositiveMean):
         ratio = exp(self.xp, u)
         fit = 1 + u - ratio * (1 + beyond(self.xp, u))
         return self._norm + self.shape * fit, self.shape * (ratio - 1) * self.link.slope
-
-    @property
-    def _first(self):
-        return self.shape * expm1(self.xp, self._log_ratio)
-
-    @property
-    def _second(self):
-        return -self.shape * exp(self.xp, self._log_ratio)
-
-    @property
-    def _mean(self):
-        return self.shape
 
     @property
     def slopes(self):

@@ -1,6 +1,6 @@
 """Links: each once, its mean for predictions, and for densities log means and their derivatives.
 
-A link is made of a namespace and eta; it computes what it is asked for.
+A link is made of a namespace and eta; it computes what it is asked for, once.
 """
 
 # ruff: noqa: D102 - what each property is, `PositiveLink` and `ShareLink` say once.
@@ -40,223 +40,98 @@ class ShareLink(Link):
 class Identity(PositiveLink):
     """mu = eta, whose log goes on as its parabola: a step may leave the positive numbers."""
 
-    @property
-    def mean(self):
-        return self.eta
-
-    @cached_property
-    def _above(self):
-        return self.xp.maximum(self.eta, _SMALLEST)
-
-    @cached_property
-    def _below(self):
-        return self.xp.minimum(self.eta / _SMALLEST - 1, 0.0)
-
-    @property
-    def log_mean(self):
-        return self.xp.log(self._above) + self._below - 0.5 * self._below**2
-
-    @cached_property
-    def slope(self):
-        return (1 - self._below) / self._above
-
-    @property
-    def bend(self):
-        return -1 / self._above**2
+    mean = property(lambda g: g.eta)
+    _above = cached_property(lambda g: g.xp.maximum(g.eta, _SMALLEST))
+    _below = cached_property(lambda g: g.xp.minimum(g.eta / _SMALLEST - 1, 0.0))
+    log_mean = property(lambda g: g.xp.log(g._above) + g._below - 0.5 * g._below**2)
+    slope = cached_property(lambda g: (1 - g._below) / g._above)
+    bend = property(lambda g: -1 / g._above**2)
 
 
-class Inverse(PositiveLink):
+class Inverse(Identity):
     """mu = 1 / eta."""
 
-    @property
-    def mean(self):
-        return 1 / self.xp.maximum(self.eta, _SMALLEST)
-
-    @cached_property
-    def _eta(self):
-        return Identity(self.xp, self.eta)
-
-    @property
-    def log_mean(self):
-        return -self._eta.log_mean
-
-    @cached_property
-    def slope(self):
-        return -self._eta.slope
-
-    @property
-    def bend(self):
-        return -self._eta.bend
+    mean = property(lambda g: 1 / g._above)
+    log_mean = property(lambda g: 0.5 * g._below**2 - g._below - g.xp.log(g._above))
+    slope = cached_property(lambda g: (g._below - 1) / g._above)
+    bend = property(lambda g: 1 / g._above**2)
 
 
 class Log(PositiveLink):
     """mu = exp eta."""
 
+    mean = property(lambda g: exp(g.xp, g.eta))
+    log_mean = property(lambda g: g.eta)
     slope, bend = 1.0, 0.0
-
-    @property
-    def mean(self):
-        return exp(self.xp, self.eta)
-
-    @property
-    def log_mean(self):
-        return self.eta
 
 
 class Sqrt(PositiveLink):
     """mu = eta^2."""
 
-    @property
-    def mean(self):
-        return self.eta**2
-
-    @cached_property
-    def _size(self):
-        return self.xp.maximum(self.xp.abs(self.eta), _SMALLEST_ROOT)
-
-    @property
-    def log_mean(self):
-        return 2 * self.xp.log(self._size)
-
-    @cached_property
-    def slope(self):
-        return self.xp.where(self.eta < 0, -2 / self._size, 2 / self._size)
-
-    @property
-    def bend(self):
-        return -2 / self._size**2
+    mean = property(lambda g: g.eta**2)
+    _size = cached_property(lambda g: g.xp.maximum(g.xp.abs(g.eta), _SMALLEST_ROOT))
+    log_mean = property(lambda g: 2 * g.xp.log(g._size))
+    slope = cached_property(lambda g: g.xp.where(g.eta < 0, -2 / g._size, 2 / g._size))
+    bend = property(lambda g: -2 / g._size**2)
 
 
 class Logit(ShareLink):
     """mu = 1 / (1 + exp(-eta)); everything from one exponential."""
 
-    @property
-    def mean(self):
-        return self.xp.expit(self.eta)
-
-    @cached_property
-    def _z(self):
-        return self.xp.exp(-self.xp.abs(self.eta))
-
-    @cached_property
-    def _log1p(self):
-        return self.xp.log1p(self._z)
-
-    @property
-    def log_one(self):
-        return self.xp.minimum(self.eta, 0.0) - self._log1p
-
-    @property
-    def log_zero(self):
-        return -self.xp.maximum(self.eta, 0.0) - self._log1p
-
-    @cached_property
-    def slope_one(self):
-        return self.xp.where(self.eta < 0, 1.0, self._z) / (1 + self._z)
-
-    @cached_property
-    def slope_zero(self):
-        return -self.xp.where(self.eta < 0, self._z, 1.0) / (1 + self._z)
-
-    @property
-    def bend_one(self):
-        return self.slope_one * self.slope_zero
-
-    bend_zero = bend_one
-
-    @property
-    def bend(self):
-        return self.slope_one + self.slope_zero
+    mean = property(lambda g: g.xp.expit(g.eta))
+    _z = cached_property(lambda g: g.xp.exp(-g.xp.abs(g.eta)))
+    _log1p = cached_property(lambda g: g.xp.log1p(g._z))
+    log_one = property(lambda g: g.xp.minimum(g.eta, 0.0) - g._log1p)
+    log_zero = property(lambda g: -g.xp.maximum(g.eta, 0.0) - g._log1p)
+    slope_one = cached_property(lambda g: g.xp.where(g.eta < 0, 1.0, g._z) / (1 + g._z))
+    slope_zero = cached_property(lambda g: -g.xp.where(g.eta < 0, g._z, 1.0) / (1 + g._z))
+    bend_one = property(lambda g: g.slope_one * g.slope_zero)
+    bend_zero = property(lambda g: g.bend_one)
+    bend = property(lambda g: g.slope_one + g.slope_zero)
 
 
 class Probit(ShareLink):
     """mu = Phi(eta)."""
 
-    @property
-    def mean(self):
-        return self.xp.ndtr(self.eta)
-
-    @property
-    def log_one(self):
-        return self.xp.log_ndtr(self.eta)
-
-    @property
-    def log_zero(self):
-        return self.xp.log_ndtr(-self.eta)
-
-    @cached_property
-    def slope_one(self):
-        return self.xp.mills(self.eta)
-
-    @cached_property
-    def slope_zero(self):
-        return -self.xp.mills(-self.eta)
-
-    @property
-    def bend_one(self):
-        return -mills_fall(self.xp, self.eta)
-
-    @property
-    def bend_zero(self):
-        return -mills_fall(self.xp, -self.eta)
-
-    @property
-    def bend(self):
-        return -self.eta
+    mean = property(lambda g: g.xp.ndtr(g.eta))
+    log_one = property(lambda g: g.xp.log_ndtr(g.eta))
+    log_zero = property(lambda g: g.xp.log_ndtr(-g.eta))
+    slope_one = cached_property(lambda g: g.xp.mills(g.eta))
+    slope_zero = cached_property(lambda g: -g.xp.mills(-g.eta))
+    bend_one = property(lambda g: -mills_fall(g.xp, g.eta))
+    bend_zero = property(lambda g: -mills_fall(g.xp, -g.eta))
+    bend = property(lambda g: -g.eta)
 
 
 class Cloglog(ShareLink):
-    """mu = 1 - exp(-rate), rate = exp eta."""
+    """mu = 1 - exp(-rate), rate = exp eta; rare events by their series."""
 
-    @cached_property
-    def _rate(self):
-        return exp(self.xp, self.eta)
-
-    @cached_property
-    def _safe(self):
-        return self.xp.maximum(self._rate, math.exp(_RARE))
-
-    @cached_property
-    def mean(self):
-        return -self.xp.expm1(-self._rate)
-
-    @cached_property
-    def _common(self):
-        return -self.xp.expm1(-self._safe)
+    _rare = cached_property(lambda g: g.eta < _RARE)
+    _rate = cached_property(lambda g: exp(g.xp, g.eta))
+    _safe = cached_property(lambda g: g.xp.maximum(g._rate, math.exp(_RARE)))
+    _common = cached_property(lambda g: -g.xp.expm1(-g._safe))
+    mean = property(lambda g: -g.xp.expm1(-g._rate))
+    log_zero = property(lambda g: -g._rate * (1 + beyond(g.xp, g.eta)))
+    slope_zero = cached_property(lambda g: -g._rate)
+    bend_zero = property(lambda g: -g._rate)
+    bend = property(lambda g: 1 - g._rate)
 
     @property
     def log_one(self):
         rare = self.eta - self._rate / 2 + self._rate**2 / 24
-        return self.xp.where(self.eta < _RARE, rare, self.xp.log(self._common))
-
-    @property
-    def log_zero(self):
-        return -self._rate * (1 + beyond(self.xp, self.eta))
+        return self.xp.where(self._rare, rare, self.xp.log(self._common))
 
     @cached_property
     def slope_one(self):
         """rate / (exp(rate) - 1)."""
-        xp, rate = self.xp, self._safe
         rare = 1 - self._rate / 2 + self._rate**2 / 12
-        return xp.where(self.eta < _RARE, rare, rate * xp.exp(-rate) / self._common)
-
-    @property
-    def slope_zero(self):
-        return -self._rate
+        return self.xp.where(self._rare, rare, self._safe * self.xp.exp(-self._safe) / self._common)
 
     @property
     def bend_one(self):
         rate = self._rate
         series = -rate / 2 - rate**2 / 12 + rate**4 / 720
         return self.slope_one * self.xp.where(rate < 1e-2, series, 1 - rate - self.slope_one)
-
-    @property
-    def bend_zero(self):
-        return -self._rate
-
-    @property
-    def bend(self):
-        return 1 - self._rate
 
 
 LINKS = {

@@ -13,9 +13,11 @@ from sklmm.families.special import beyond, log_add_exp, psi_less_log, stirling
 class NegativeBinomialDensity(PositiveMean):
     """Var[y] = mu + dispersion mu^2, size the dispersion's inverse."""
 
-    @cached_property
-    def _size(self):
-        return 1 / self.dispersion
+    _size = cached_property(lambda d: 1 / d.dispersion)
+    _spread = cached_property(lambda d: 1 + d.dispersion * d._mu)
+    _first = property(lambda d: (d.y - d._mu) / d._spread)
+    _second = property(lambda d: -(d._mu / d._spread) * ((1 + d.dispersion * d.y) / d._spread))
+    _mean = property(lambda d: d._mu / d._spread)
 
     @cached_property
     def _gap(self):
@@ -59,19 +61,6 @@ class NegativeBinomialDensity(PositiveMean):
         )
         value = self.y * logits - total * softplus + ways
         return value, (self.y - total * share) * self.link.slope
-
-    @property
-    def _first(self):
-        return (self.y - self._mu) / (1 + self.dispersion * self._mu)
-
-    @property
-    def _second(self):
-        spread = 1 + self.dispersion * self._mu
-        return -(self._mu / spread) * ((1 + self.dispersion * self.y) / spread)
-
-    @property
-    def _mean(self):
-        return self._mu / (1 + self.dispersion * self._mu)
 
     @property
     def slopes(self):

@@ -27,6 +27,8 @@ class OrdinalDensity(Density):
     observed serves for the expectation, too.
     """
 
+    expected = property(lambda d: d.observed)
+
     def __init__(self, xp, y, eta, parameters, link):
         super().__init__(xp, y, eta, {}, link)
         self._spacings = {name: xp.reshape(v, (1, -1)) for name, v in parameters.items()}
@@ -46,10 +48,6 @@ class OrdinalDensity(Density):
         return self.xp.matmul(self._indicators, self.xp.concat(parts, axis=0))
 
     @property
-    def expected(self):
-        return self.observed
-
-    @property
     def slopes(self):
         # With the k-th spacing the cutpoints from the k-th on move.
         xp, y, score = self.xp, self.y, self.score
@@ -62,13 +60,9 @@ class OrdinalDensity(Density):
 class OrdinalLogit(OrdinalDensity):
     """F is the logistic cdf: F(a) - F(b) = F(a) F(-b) (1 - exp(b - a))."""
 
-    @cached_property
-    def _za(self):
-        return self.xp.exp(-self.xp.abs(self._a))
-
-    @cached_property
-    def _zb(self):
-        return self.xp.exp(-self.xp.abs(self._b))
+    _za = cached_property(lambda d: d.xp.exp(-d.xp.abs(d._a)))
+    _zb = cached_property(lambda d: d.xp.exp(-d.xp.abs(d._b)))
+    observed = property(lambda d: d._za / (1 + d._za) ** 2 + d._zb / (1 + d._zb) ** 2)
 
     @property
     def value(self):
@@ -84,11 +78,7 @@ class OrdinalLogit(OrdinalDensity):
         up, down = xp.where(self._b < 0, zb, 1.0), xp.where(self._a < 0, 1.0, za)
         return (up * (1 + za) - down * (1 + zb)) / ((1 + za) * (1 + zb))
 
-    @property
-    def observed(self):
-        return self._za / (1 + self._za) ** 2 + self._zb / (1 + self._zb) ** 2
-
-    @property
+    @cached_property
     def _upper_slope(self):
         xp, za = self.xp, self._za
         gaps = [1 / xp.expm1(spacing) for spacing in self._spacings.values()]
@@ -110,21 +100,10 @@ class OrdinalProbit(OrdinalDensity):
     def _density(self, x):
         return self.xp.exp(-0.5 * (x**2 + LOG_2PI) - self.value)
 
-    @cached_property
-    def _upper_slope(self):
-        return self._density(self._a)
-
-    @cached_property
-    def _lower_slope(self):
-        return self._density(self._b)
-
-    @cached_property
-    def score(self):
-        return self._lower_slope - self._upper_slope
-
-    @property
-    def observed(self):
-        return self.score**2 + self._a * self._upper_slope - self._b * self._lower_slope
+    _upper_slope = cached_property(lambda d: d._density(d._a))
+    _lower_slope = cached_property(lambda d: d._density(d._b))
+    score = cached_property(lambda d: d._lower_slope - d._upper_slope)
+    observed = property(lambda d: d.score**2 + d._a * d._upper_slope - d._b * d._lower_slope)
 
 
 class Ordinal(Family):

@@ -13,6 +13,10 @@ from sklmm.families.special import LOG_2PI, beyond, less_exp, stirling
 class PoissonDensity(PositiveMean):
     """y ~ Poisson(mu)."""
 
+    _first = property(lambda d: d.y - d._mu)
+    _second = property(lambda d: -d._mu)
+    _mean = property(lambda d: d._mu)
+
     @property
     def value(self):
         xp, count = self.xp, self.xp.maximum(self.y, 1.0)
@@ -26,18 +30,6 @@ class PoissonDensity(PositiveMean):
         # With one exponential a row, where `value` takes another so that large counts cancel.
         rate = self._mu * (1 + beyond(self.xp, self._log_mu))
         return self.y * self._log_mu - rate - self.xp.log_gamma(self.y + 1), self.score
-
-    @property
-    def _first(self):
-        return self.y - self._mu
-
-    @property
-    def _second(self):
-        return -self._mu
-
-    @property
-    def _mean(self):
-        return self._mu
 
 
 class Count(Family):

@@ -25,13 +25,8 @@ def exp(xp, x):
     return xp.exp(xp.minimum(x, xp.largest_log(x)))
 
 
-def expm1(xp, x):
-    """exp(x) - 1, constant where its square would overflow."""
-    return xp.expm1(xp.minimum(x, xp.largest_log(x)))
-
-
 def beyond(xp, x):
-    """How far x is beyond where `exp` and `expm1` are constant."""
+    """How far x is beyond where `exp` is constant."""
     return xp.maximum(x - xp.largest_log(x), 0.0)
 
 

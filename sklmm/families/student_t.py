@@ -16,35 +16,18 @@ class StudentTDensity(Density):
 
     convex_links = ("identity",)
 
-    @cached_property
-    def _h(self):
-        return self.df / 2
-
-    @cached_property
-    def _z(self):
-        return (self.y - self.eta) / self.sigma
-
-    @cached_property
-    def _w(self):
-        return self._z**2 * (1 / self.df)
+    _h = cached_property(lambda d: d.df / 2)
+    _z = cached_property(lambda d: (d.y - d.eta) / d.sigma)
+    _w = cached_property(lambda d: d._z**2 * (1 / d.df))
+    score = property(lambda d: (1 + 1 / d.df) / d.sigma * (d._z / (1 + d._w)))
+    observed = property(lambda d: (1 + 1 / d.df) * (1 - d._w) / (1 + d._w) ** 2 / d.sigma**2)
+    expected = property(lambda d: (d.df + 1) / ((d.df + 3) * d.sigma**2))
 
     @property
     def value(self):
         xp, h = self.xp, self._h
         norm = h * xp.log1p(0.5 / h) - 0.5 + stirling(xp, h + 0.5) - stirling(xp, h)
         return norm - 0.5 * LOG_2PI - xp.log(self.sigma) - (h + 0.5) * xp.log1p(self._w)
-
-    @property
-    def score(self):
-        return (1 + 1 / self.df) / self.sigma * (self._z / (1 + self._w))
-
-    @property
-    def observed(self):
-        return (1 + 1 / self.df) * (1 - self._w) / (1 + self._w) ** 2 / self.sigma**2
-
-    @property
-    def expected(self):
-        return (self.df + 1) / ((self.df + 3) * self.sigma**2)
 
     @property
     def slopes(self):

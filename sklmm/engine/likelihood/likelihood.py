@@ -126,12 +126,11 @@ class Likelihood:
         return _tensors().log_prob_and_score(self, y, eta, raw)
 
     def curvature(self, y, eta, raw):
-        """Weights [n * d, C] > 0 for Newton and Laplace: -d2 log p / d eta2, or its expectation.
+        """Weights [n * d, C] > 0 for Newton and Laplace: the mean of -d2 log p / d eta2 over y.
 
-        Observed where the density is log-concave in eta (Gaussian, Poisson log, ordinal, Bernoulli
-        and binomial logit), expected otherwise. The categorical ones are the diagonal p (1 - p).
-        Custom families: observed where it is positive on average over the rows, else the mean
-        squared score, so that Laplace's distribution has one too.
+        The categorical ones are the diagonal p (1 - p). Of custom families what is observed where
+        it is positive on average over the rows, else the mean squared score, so that Laplace's
+        distribution has one too.
         """
         return _tensors().curvature(self, y, eta, raw)
 

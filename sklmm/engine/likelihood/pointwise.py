@@ -1,11 +1,11 @@
 """Log densities of a response's rows at draws of the linear predictor and of the parameters."""
 
 import numpy as np
-from scipy.special import gammaln
 
 from sklmm.engine.likelihood.evaluation import evaluation
 from sklmm.engine.likelihood.likelihood import Likelihood
 from sklmm.families.base import CONSTRAINTS
+from sklmm.families.binomial import log_binomial
 
 
 def log_densities(response, eta, parameters):
@@ -29,7 +29,5 @@ def log_densities(response, eta, parameters):
         return value + np.log(unit)[:, None]
     value = weights[:, None] * np.asarray(evaluation(like).by_row(y, eta, raw)[0])
     if family.weights == "trials":
-        successes = y * weights
-        ways = gammaln(weights + 1) - gammaln(successes + 1) - gammaln(weights - successes + 1)
-        value += ways[:, None]
+        value += log_binomial(y * weights, weights)[:, None]
     return value
