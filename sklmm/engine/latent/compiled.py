@@ -3,7 +3,6 @@
 import numpy as np
 
 from sklmm.engine.latent.complete_data import (
-    Arrays,
     Point,
     complete_scores,
     laplace_scores,
@@ -22,22 +21,11 @@ class CompiledLatent:
 
     def __init__(self, latent):
         self.latent = latent
-        self.arrays = self._arrays(np.float64)
-
-    def _arrays(self, dtype):
-        latent, rows = self.latent, self.latent.rows
-        fixed = rows.X[:, latent.problem.p :]
-        data = tensors(latent.problem.rows, dtype, latent.like.n_predictors)
-        padded = np.zeros((data.w.shape[0], fixed.shape[1]))
-        padded[: len(fixed)] = fixed
-        offset = np.zeros((len(padded), 1))
-        if rows.offset is not None:
-            offset[: len(fixed), 0] = rows.offset
-        return Arrays(data, tf.constant(padded, dtype), tf.constant(offset, dtype))
+        self.arrays = tensors(latent.rows, latent.layout.p)
 
     def arrays32(self):
         """The same in float32, for the sampler."""
-        return self._arrays(np.float32)
+        return tensors(self.latent.rows, self.latent.layout.p, np.float32)
 
     def point(self, theta, dtype=np.float64):
         """Theta as tensors."""

@@ -16,14 +16,6 @@ from sklmm.engine.rows.tensors import to_rows
 from sklmm.engine.runtime.tensorflow import compiled, tf
 
 
-class Arrays(NamedTuple):
-    """Row arrays of the latent part, the columns of the coefficients in theta, and o [n, 1]."""
-
-    data: object
-    fixed: object
-    offset: object
-
-
 class Point(NamedTuple):
     """theta as tensors, and slopes, the derivatives [r * r, m_k] of the factors in its entries."""
 
@@ -52,13 +44,13 @@ def _eta(arrays, beta, factors, x, shapes):
 
 
 def _linear(arrays, beta, factors, x, shapes):
-    first = p = arrays.data.X.shape[1]
+    first = p = arrays.X.shape[1]
     effects = []
     for (J, r), L in zip(shapes, factors, strict=True):
         u = tf.reshape(x[first : first + J * r], [J, r, -1])
         effects.append(lift_columns(L, u))
         first += J * r
-    return arrays.fixed @ beta + to_rows(arrays.data, x[:p], effects)
+    return arrays.fixed @ beta + to_rows(arrays, x[:p], effects)
 
 
 def _undisplaced(like, arrays, theta, x, delta, shapes):
@@ -82,14 +74,14 @@ def _log_likelihood(like, arrays, eta, raw, undisplaced):
     if undisplaced is not None:
         # A custom density may have kinks, where differences of the score mean nothing: to second
         # order about eta_0, with the curvature's W.
-        y, eta_0 = arrays.data.y, tf.stop_gradient(undisplaced[0])
+        y, eta_0 = arrays.y, tf.stop_gradient(undisplaced[0])
         rows, score = like.log_prob_and_score(y, eta_0, raw)
         W = tf.stop_gradient(like.curvature(y, eta_0, undisplaced[1]))
         away = eta - eta_0
         rows += away * (score - 0.5 * W * away)
-        return tf.reduce_sum(arrays.data.w[:, None] * rows, axis=0)
-    rows = like.log_prob(arrays.data.y[::d], eta, raw)
-    return tf.reduce_sum(arrays.data.w[::d, None] * rows, axis=0)
+        return tf.reduce_sum(arrays.w[:, None] * rows, axis=0)
+    rows = like.log_prob(arrays.y[::d], eta, raw)
+    return tf.reduce_sum(arrays.w[::d, None] * rows, axis=0)
 
 
 def _gradient(function, variable):
@@ -103,7 +95,7 @@ def _gradient(function, variable):
 @compiled
 def complete_scores(like, arrays, theta, field, x, delta):
     """log p(y, x) [C] and its score in theta [m, C], at draws x [P, C] moved by delta [m, C]."""
-    p, shapes = arrays.data.X.shape[1], _shapes(field)
+    p, shapes = arrays.X.shape[1], _shapes(field)
     undisplaced = _undisplaced(like, arrays, theta, x, delta, shapes)
 
     def value(delta):
@@ -125,7 +117,7 @@ def laplace_scores(like, arrays, theta, field, deviations, delta):
     at deviations d [P, C] that stand for N(0, C^-1): their mean is the Laplace approximation's
     gradient, the motion of W with theta included.
     """
-    p, shapes = arrays.data.X.shape[1], _shapes(field)
+    p, shapes = arrays.X.shape[1], _shapes(field)
     tiled = tf.repeat(field.centre[:, None], tf.shape(delta)[1], axis=1)
     undisplaced = _undisplaced(like, arrays, theta, tiled, delta, shapes)
 
@@ -136,8 +128,8 @@ def laplace_scores(like, arrays, theta, field, deviations, delta):
         d, log_det = move(still, changes, deviations, delta, p)
         eta = _eta(arrays, beta, factors, mode, shapes)
         rows = _linear(arrays, tf.zeros_like(beta), factors, d, shapes)
-        W = like.curvature(arrays.data.y[:: like.n_predictors], eta, raw)
-        quadratic = tf.reduce_sum(arrays.data.w[:, None] * W * rows**2, axis=0)
+        W = like.curvature(arrays.y[:: like.n_predictors], eta, raw)
+        quadratic = tf.reduce_sum(arrays.w[:, None] * W * rows**2, axis=0)
         return (
             _log_likelihood(like, arrays, eta, raw, undisplaced)
             + _log_prior(mode, p)

@@ -49,25 +49,25 @@ def _total(rows):
 
 def target(like, arrays, point, frame, offset):
     """log p(y, x(v)) - offset for chains first, [C, P] -> [C], its score computed alongside."""
-    data = arrays.data
-    p = data.X.shape[1]
+    p = arrays.X.shape[1]
     terms = frame.terms._replace(factors=point.factors)
     fixed = arrays.offset + arrays.fixed @ point.beta[:, None]
-    y, w, d = data.y[:: like.n_predictors], data.w[:: like.n_predictors, None], like.n_predictors
+    d = like.n_predictors
+    y, w = arrays.y[::d], arrays.w[::d, None]
     raw = point.raw[:, None]
 
     @tf.custom_gradient
     def log_prob(v):
         whitened = tf.transpose(v)
         x = unwhiten(frame, p, whitened)
-        eta = to_rows(data, terms, x) + fixed
+        eta = to_rows(arrays, terms, x) + fixed
         rows, score = like.log_prob_and_score(y, eta, raw)
         u = tf.concat([tf.zeros_like(x[:p]), x[p:]], axis=0)
         # Of padding x is 0: its v, which the model leaves free, is N(0, 1).
         spare = frame.padding * whitened
         value = _total(w * rows) - 0.5 * _total(u**2 + spare**2) - offset
         score = tf.repeat(w, d, axis=0) * score if d > 1 else w * score
-        pull = from_rows(data, terms, score) - u
+        pull = from_rows(arrays, terms, score) - u
         pulled = tf.transpose(pull_back(frame, p, pull) - spare)
         return tf.cast(value, v.dtype), lambda upstream: upstream[:, None] * pulled
 
@@ -113,7 +113,7 @@ def columns(arrays, frame, v, gradient):
 
     The pull is a Newton step's if T T^T is the posterior's covariance, and has mean 0.
     """
-    p = arrays.data.X.shape[1]
+    p = arrays.X.shape[1]
     x = unwhiten(frame, p, tf.transpose(v))
     still = frame._replace(centre=tf.zeros_like(frame.centre))
     pull = unwhiten(still, p, tf.transpose(gradient))

@@ -9,30 +9,38 @@ from sklmm.engine.runtime.tensorflow import tf
 
 
 class Data(NamedTuple):
-    """Row arrays as tensors, padded with rows of weight 0: the arguments of every compiled step."""
+    """Row arrays as tensors, padded with rows of weight 0: the arguments of every compiled step.
+
+    X [n, p] are the columns of unknown coefficients, and fixed those of theta's; offset [n, 1].
+    """
 
     X: object
+    fixed: object
     y: object
     w: object
     refs: tuple
     z: tuple
+    offset: object
 
 
-def tensors(table, dtype=np.float64, multiple=1):
-    """Data of `LocalRows` in their shape bucket, a multiple of `multiple` rows."""
-    n = multiple * bucket(-(-table.n_rows // multiple))
+def tensors(table, p, dtype=np.float64):
+    """Data of `LocalRows` in their shape bucket, the first p coefficients being unknowns."""
+    n = table.d * bucket(-(-table.n_rows // table.d))
 
     def rows(array, kind=dtype):
         return tf.constant(pad(np.asarray(array, kind), n))
 
     y = np.pad(table.y, (0, n - table.n_rows), mode="edge")
+    offset = np.zeros(table.n_rows) if table.offset is None else table.offset
     return Data(
-        rows(table.X),
+        rows(table.X[:, :p]),
+        rows(table.X[:, p:]),
         # A row of weight 0 repeats a true y: it is in the support of any family.
         tf.constant(y, dtype),
         rows(table.weights),
         tuple(rows(refs, np.int32) for refs in table.refs),
         tuple(rows(z) for z in table.z),
+        rows(offset[:, None]),
     )
 
 

@@ -232,7 +232,7 @@ def inverse_of(case, M):
 
 def test_tensors_have_the_products_of_rows(case):
     tensors = pytest.importorskip("sklmm.engine.rows.tensors")
-    data = tensors.tensors(case.plain)
+    data = tensors.tensors(case.plain, case.plain.p)
     rows = tensors.to_rows(data, case.coefs.beta, case.coefs.effects)
     beta, effects = tensors.from_rows(data, rows * data.w[:, None], case.plain.levels)
     found = Coefs(np.asarray(beta), tuple(map(np.asarray, effects)))
