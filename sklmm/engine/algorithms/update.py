@@ -159,12 +159,8 @@ class _NewRows:
             blocks=tuple(BlockData(J, z.shape[1], None) for _, J, z in of_rows),
             n=float(n),
             reml=False,
-            sigma=1.0,
-            y_centre=0.0,
-            y_scale=1.0,
             basis=np.zeros((0, 0)),
             z_bases=(),
-            log_det_basis=0.0,
         )
 
     def linear_predictor(self):

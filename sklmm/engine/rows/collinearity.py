@@ -7,21 +7,11 @@ through Gram and Schmidt's procedure in the table's order, as those of X do in R
 """
 
 import numpy as np
-from scipy.linalg import LinAlgError, cholesky, solve_triangular
+from scipy.linalg import solve_triangular
 
 #: What is left of a column, of its size, that makes it independent: that of R's `lm`.
 TOLERANCE = 1e-7
-#: The same share above which Cholesky's triangle has digits enough to tell.
-WELL_CONDITIONED = 1e-3
 SLAB = 1 << 14
-
-
-def well_conditioned(gram):
-    """Whether a cross-product [p, p] of unit columns is that of clearly independent ones."""
-    try:
-        return np.diag(cholesky(gram)).min(initial=np.inf) > WELL_CONDITIONED
-    except LinAlgError:
-        return False
 
 
 def triangle(columns, weights):

@@ -19,13 +19,16 @@ scale alone: there the origin is part of the model (`Covariance.basis`).
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.linalg import LinAlgError, cholesky
 
-from sklmm.engine.rows.collinearity import independent, orthonormal, triangle, well_conditioned
+from sklmm.engine.rows.collinearity import independent, orthonormal, triangle
 from sklmm.engine.rows.local import LocalRows, weighed
 from sklmm.engine.rows.protocol import Rows
 from sklmm.engine.rows.sparse_fixed import Columns
 
 RANK_TOLERANCE = 1e-11
+#: What Cholesky's method leaves of a column, of its size, that shows it to be independent.
+WELL_CONDITIONED = 1e-3
 #: Residual variance, as a share of y's, that counts as none; and that where conjugate gradients
 #: found the coefficients.
 PERFECT_FIT = 1e-20
@@ -58,12 +61,12 @@ class Problem:
     blocks: tuple
     n: float
     reml: bool
-    sigma: float | None
-    y_centre: float
-    y_scale: float
     basis: np.ndarray
     z_bases: tuple
-    log_det_basis: float
+    sigma: float | None = None
+    y_centre: float = 0.0
+    y_scale: float = 1.0
+    log_det_basis: float = 0.0
     perfect: bool = False
     sigma_unit: float = 1.0
     power: int = 1
@@ -138,6 +141,14 @@ class Problem:
         """Covariances of a block's effects in y's units, [n_levels, r, r]."""
         A = self.y_scale * self.z_bases[block]
         return A @ V @ A.T
+
+
+def well_conditioned(gram):
+    """Whether a cross-product [p, p] of unit columns is that of clearly independent ones."""
+    try:
+        return np.diag(cholesky(gram)).min(initial=np.inf) > WELL_CONDITIONED
+    except LinAlgError:
+        return False
 
 
 def _whiten(X, weights, n, fit_intercept):
@@ -327,11 +338,8 @@ def in_own_units(design, y, weights, *, fit_intercept, reml, sigma=None):
         n=n,
         reml=reml,
         sigma=sigma,
-        y_centre=0.0,
-        y_scale=1.0,
         basis=np.eye(len(kept))[:, kept],
         z_bases=tuple(np.eye(b.r) for b in blocks),
-        log_det_basis=0.0,
     )
 
 
