@@ -19,7 +19,7 @@ from sklmm import (
 )
 from sklmm.datasets import make_crossed
 from sklmm.engine import limits
-from sklmm.engine.algorithms import update
+from sklmm.engine.latent import mode
 from sklmm.families import StudentT
 from sklmm.result import Status
 
@@ -515,12 +515,12 @@ def test_where_the_observed_curvature_is_negative_a_share_of_the_expected_stands
     new = X[:12].assign(g=9), y[:12]
     prior = 1 / model.cov_re_["g"].iloc[0, 0]
     whole = copy(model).update(*new).random_effects_std_["g"].iloc[-1, 0] ** -2.0 - prior
-    evaluation = update.evaluation
+    evaluation = mode.evaluation
 
     def negative(like):
         return evaluation(like)._replace(observed=lambda y, eta, raw: (np.full(eta.shape, -9.0),))
 
-    monkeypatch.setattr(update, "evaluation", negative)
+    monkeypatch.setattr(mode, "evaluation", negative)
     share = model.update(*new).random_effects_std_["g"].iloc[-1, 0] ** -2.0 - prior
     assert share == pytest.approx(0.1 * whole)
 

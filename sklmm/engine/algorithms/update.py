@@ -19,22 +19,23 @@ from dataclasses import replace
 
 import numpy as np
 
+from sklmm.covariances import Pinned
 from sklmm.engine.equations.crossproducts import CrossProducts
 from sklmm.engine.equations.mixed_model import EXACT_TOL, Equations
-from sklmm.engine.likelihood.evaluation import evaluation, observes
+from sklmm.engine.latent.mode import Latent
+from sklmm.engine.likelihood.evaluation import observes
 from sklmm.engine.likelihood.likelihood import Likelihood
 from sklmm.engine.limits import EXACT_ROOT, factorisable
 from sklmm.engine.linalg.blocks import rescaled, roots
-from sklmm.engine.rows.local import LocalRows, loadings
+from sklmm.engine.rows.local import LocalRows
 from sklmm.engine.rows.protocol import Coefs
 from sklmm.engine.rows.standardize import BlockData, Problem
+from sklmm.engine.theta.space import Theta
 from sklmm.families.base import CONSTRAINTS
 from sklmm.result import covariance_root, own_sds
 
-NEWTON_STEPS = 100
-#: Decrement, in units of the log density, at which Newton's method ends.
-NEWTON_TOL = 1e-12
-MOST_HALVINGS = 12
+#: Decrement, in units of the log density, at which Newton's method ends: nothing comes after it.
+MODE_TOL = 1e-16
 #: Singular values of unit rows below this, of the largest, are rounding.
 RANK_TOLERANCE = 1e-10
 
@@ -56,18 +57,11 @@ def update(result, design, response, places, curvature="observed"):
     """
     d = response.n_predictors
     grown = _grown(result, design, places, response.family.scale_equivariant, d)
-    like = Likelihood.of(response.family, response.n_classes)
-    values = result.family
-    if response.family.closed_form:
-        sigma = (("sigma", result.sigma / response.sigma_unit),)
-        like = replace(like, names=(), constraints=(), pinned=sigma)
-    kinds = zip(like.names, like.constraints, strict=True)
-    raw = np.array([CONSTRAINTS[kind][1](values[name]) for name, kind in kinds], float)
-    rows = _NewRows(grown, design, response, (evaluation(like), raw))
-    equations, u = rows.mode()
-    if observes(like) and curvature == "observed":
-        equations = rows.observed(equations, u)
-    return rows.posterior(equations, u)
+    rows = _NewRows(grown, design, response)
+    x, equations = rows.mode(rows.theta, np.zeros(rows.layout.size), MODE_TOL)
+    if observes(rows.like) and curvature == "observed":
+        equations = rows.with_observed_curvature(x, equations)
+    return rows.result_with(x, equations)
 
 
 def _grown(result, design, places, linear, d):
@@ -128,130 +122,93 @@ def _coefficient_axes(result):
     return axes if _is_exact(result) or 2 * len(axes) < rows.shape[1] else axes[:0]
 
 
-class _NewRows:
-    """New rows in the unknowns u of their levels, the d predictors of a row adjacent.
+class _NewRows(Latent):
+    """New rows in the unknowns u of their levels, at the posterior means of all else.
 
-    `density` is the likelihood row by row, and its parameters.
+    `levels` are those of each term, `roots` [n_levels, r, r] of their covariances. `given` are the
+    rows as the table has them, in the coefficients and the effects of these levels.
     """
 
-    def __init__(self, result, design, response, density):
-        self.result, self.design, self.density = result, design, density
-        self.d = d = response.n_predictors
-        self.levels, self.roots, self.Z, of_rows = [], [], [], []
-        n = design.n_rows * d
-        for b in design.blocks:
-            levels, refs = np.unique(b.refs, return_inverse=True)
-            refs = np.repeat(refs.astype(np.int32), d)
-            for c in range(d):
-                L = covariance_root(result.effects_cov[len(self.levels)][levels])
-                z = np.zeros((n, b.r))
-                z[c::d] = 1.0 if b.z is None else b.z
-                of_rows.append((refs, len(levels), np.einsum("na,nab->nb", z, L[refs])))
-                self.levels.append(levels)
-                self.roots.append(L)
-                self.Z.append(loadings(refs, z, len(levels)))
-        y, weights = np.repeat(response.y, d), np.repeat(response.weights, d)
-        arrays = y, np.zeros((n, 0)), weights, *zip(*of_rows, strict=True)
-        self.rows = LocalRows(*arrays, offset=self.linear_predictor(), d=d)
-        # Of the rows' units, those of u are all that the equations see.
-        self.problem = Problem(
-            rows=self.rows,
-            blocks=tuple(BlockData(J, z.shape[1], None) for _, J, z in of_rows),
-            n=float(n),
+    def __init__(self, result, design, response):
+        self.result, d = result, response.n_predictors
+        found = [np.unique(b.refs, return_inverse=True) for b in design.blocks]
+        of_terms = (
+            tuple(refs.astype(np.int32) for _, refs in found),
+            tuple(len(levels) for levels, _ in found),
+            tuple(b.loadings(slice(None)) for b in design.blocks),
+        )
+        rows = LocalRows(response.y, design.X, response.weights, *of_terms).stacked(d)
+        self.given, self.levels = rows, [levels for levels, _ in found for _ in range(d)]
+        pairs = list(zip(self.levels, result.effects_cov, result.effects, strict=True))
+        self.roots = [covariance_root(covs[levels]) for levels, covs, _ in pairs]
+        means = Coefs(result.coef[:, None], [b[levels][:, :, None] for levels, _, b in pairs])
+        eta = rows.predictor(means)[:, 0]
+        if design.offset is not None:
+            eta += np.repeat(design.offset, d)
+        turned = zip(rows.z, self.roots, rows.refs, strict=True)
+        z = tuple(np.einsum("na,nab->nb", z, L[refs]) for z, L, refs in turned)
+        problem = Problem(
+            rows=replace(rows.without_fixed(), z=z, offset=eta, _known={}),
+            blocks=tuple(BlockData(*L.shape[:2], Pinned((1.0,) * L.shape[1])) for L in self.roots),
+            n=float(rows.weights.sum()),
             reml=False,
             basis=np.zeros((0, 0)),
-            z_bases=(),
+            z_bases=tuple(np.eye(L.shape[1]) for L in self.roots),
+            d=d,
         )
+        like = Likelihood.of(response.family, response.n_classes)
+        if response.family.closed_form:
+            sigma = (("sigma", result.sigma / response.sigma_unit),)
+            like = replace(like, names=(), constraints=(), pinned=sigma)
+        super().__init__(problem, like, dict(zip(like.names, like.constraints, strict=True)))
+        raw = [CONSTRAINTS[kind][1](result.family[k]) for k, kind in self.space.parameters.items()]
+        self.theta = Theta(np.zeros(0), problem.z_bases, np.array(raw, float))
 
-    def linear_predictor(self):
-        """eta [n * d] at the posterior means."""
-        coef = self.result.coef.reshape(self.d, -1)
-        eta = (self.design.X @ coef.T).ravel()
-        if self.design.offset is not None:
-            eta += np.repeat(self.design.offset, self.d)
-        for Z, levels, effects in zip(self.Z, self.levels, self.result.effects, strict=True):
-            eta += Z @ effects[levels].ravel()
-        return eta
-
-    def evaluate(self, u, curvature="expected"):
-        """log p(y, u), its gradient by block, and the weights of a curvature, at u by block."""
-        likelihood, raw = self.density
-        coefs = Coefs(np.zeros((0, 1)), u)
-        found = self.rows.evaluate(likelihood, coefs, raw[:, None], curvature)
-        gradient = [s - v for s, v in zip(found[1].effects, u, strict=True)]
-        return found[0][0] - 0.5 * sum(float(np.sum(v**2)) for v in u), gradient, found[2]
-
-    def equations(self, weights):
-        """Z^T W Z + I, factorised where that is a fit's way too."""
-        factors = [np.eye(b.r) for b in self.problem.blocks]
+    def equations(self, theta, at):
+        """Z^T W Z + I, factorised where that is a Gaussian fit's way too."""
         dense = factorisable([b.n_levels * b.r for b in self.problem.blocks])
-        return Equations.of(CrossProducts(self.problem, weights), factors, None, dense, EXACT_TOL)
+        cross = CrossProducts(self.problem, at)
+        return Equations.of(cross, theta.factors, self.layout, dense, EXACT_TOL)
 
-    def solve(self, equations, gradient):
-        """(Z^T W Z + I)^-1 of a gradient in u, [J, r, c] by block."""
-        right = np.empty((equations.cross.Q, gradient[0].shape[2]))
-        for s, part in zip(equations.cross.slices, gradient, strict=True):
-            right[s] = part.reshape(s.stop - s.start, -1)
-        return equations.cross.blocks(equations.solve(right))
-
-    def mode(self):
-        """(Equations, u by block) at the mode of log p(y | u) - |u|^2 / 2, by Newton."""
-        u = [np.zeros((b.n_levels, b.r, 1)) for b in self.problem.blocks]
-        value, gradient, W = self.evaluate(u)
-        equations = self.equations(W)
-        for _ in range(NEWTON_STEPS):
-            step = self.solve(equations, gradient)
-            decrement = sum(float(np.sum(g * v)) for g, v in zip(gradient, step, strict=True))
-            for length in 0.5 ** np.arange(MOST_HALVINGS):
-                trial = [v + length * w for v, w in zip(u, step, strict=True)]
-                found = self.evaluate(trial)
-                if found[0] >= value - 1e-9 * abs(value):
-                    break
-            else:
-                break
-            before, u = W, trial
-            value, gradient, W = found
-            if not np.array_equal(W, before):
-                equations = self.equations(W)
-            if decrement < NEWTON_TOL:
-                break
-        return equations, u
-
-    def observed(self, equations, u):
+    def with_observed_curvature(self, x, equations):
         """The equations with the observed curvature, where they are factorised.
 
         Where that makes them not positive, a share of the expected one stands in for what it lacks.
         """
-        W = self.evaluate(u, "observed")[2]
+        coefs, raw = self.coefs([self.theta], x[:, None])
+        W = self.rows.evaluate(self.densities, coefs, raw, "observed")[2]
         if not equations.factorised or np.array_equal(W, equations.weights):
             return equations
         try:
-            return self.equations(W)
+            return self.equations(self.theta, W)
         except np.linalg.LinAlgError:
-            likelihood, raw = self.density
-            return self.equations(self.rows.safe(likelihood, Coefs(np.zeros((0, 1)), u), raw, W))
+            safe = self.rows.safe(self.densities, coefs, raw[:, 0], W)
+            return self.equations(self.theta, safe)
 
-    def posterior(self, equations, u):
+    def result_with(self, x, equations):
         """The result with the posterior of the levels at hand; the others are as they were."""
-        result, d = self.result, self.d
+        result = self.result
         axes = _coefficient_axes(result)
-        p = len(result.coef) // d
-        lines = result.coef_root @ axes.T
-        moved = np.stack([self.design.X @ lines[c * p : (c + 1) * p] for c in range(d)], axis=1)
-        moved = moved.reshape(self.problem.rows.n_rows, len(axes))
-        follows = []
-        for k, (levels, Z) in enumerate(zip(self.levels, self.Z, strict=True)):
-            follows.append(result.effects_root[k][levels] @ axes.T)
-            moved = moved + Z @ follows[-1].reshape(Z.shape[1], len(axes))
-        change = self.solve(equations, self.rows.sums(equations.weights[:, None] * moved).effects)
+        follows = [
+            root[levels] @ axes.T
+            for levels, root in zip(self.levels, result.effects_root, strict=True)
+        ]
+        # How the levels' own deviations answer those that follow the coefficients.
+        image = self.given.product(Coefs(result.coef_root @ axes.T, follows), equations.weights)
+        turned = zip(self.roots, image.effects, strict=True)
+        pull = self.layout.join(
+            np.zeros((0, len(axes))), [L.transpose(0, 2, 1) @ rows for L, rows in turned]
+        )
+        _, change = self.layout.split(equations.solve(pull))
         effects, covs, root = (
             [a.copy() for a in arrays]
             for arrays in (result.effects, result.effects_cov, result.effects_root)
         )
+        _, means = self.layout.split(x[:, None])
         for k, (levels, L, V) in enumerate(
             zip(self.levels, self.roots, equations.variances(), strict=True)
         ):
-            effects[k][levels] += (L @ u[k])[:, :, 0]
+            effects[k][levels] += (L @ means[k])[:, :, 0]
             new = L @ V @ L.transpose(0, 2, 1)
             covs[k][levels] = new
             # Of a level's root, what follows the coefficients, and what is its own.

@@ -162,7 +162,8 @@ class LocalRows:
         """X beta + Z b, [n_rows, C]."""
         out = self.X @ coefs.beta
         if self.z:
-            out += self._Z @ np.concatenate([b.reshape(-1, b.shape[2]) for b in coefs.effects])
+            parts = [b.reshape(len(b) * b.shape[1], -1) for b in coefs.effects]
+            out += self._Z @ np.concatenate(parts)
         return out
 
     @property
