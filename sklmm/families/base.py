@@ -35,8 +35,8 @@ class Family(BaseEstimator):
     distribution; override them as well for predictions that need no TensorFlow.
 
     Or it has, in the place of `distribution`, a `density`: a subclass of
-    `sklmm.families.density.Density`, whose derivatives are its own, and `mean`, `variance` and
-    `sample`. Nothing of it needs TensorFlow where the built-in families do not.
+    `sklmm.families.density.Density`, and its own `variance` and `sample`; its mean is the inverse
+    of its link. Nothing of it needs TensorFlow where the built-in families do not.
 
     Examples
     --------
@@ -55,6 +55,8 @@ class Family(BaseEstimator):
     name = "custom"
     #: Subclass of `Density`, or None for a family of a TFP distribution.
     density = None
+    #: Positive parameters of the density that the constructor pins, or None to estimate them.
+    scalars = ()
     #: Names of the links to choose from, the default first.
     links = ()
     #: What kind of classes y has: None, "two", "ordered" (by cutpoints) or "unordered".
@@ -76,12 +78,19 @@ class Family(BaseEstimator):
         """Raise ValueError for parameters that make no family."""
         if self.links and self.link not in self.links:
             raise self._error(f"link={self.link!r} is not available: use {listed(self.links)}.")
+        for name in self.scalars:
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, Real) and value > 0):
+                raise self._error(
+                    f"{name}={value!r} must be a positive number, or None to estimate it."
+                )
         if type(self).distribution is not Family.distribution:
             self._check_parameters(self.distribution, self.parameters())
 
     def parameters(self, n_classes=None):
         """Scalar parameters in order: name -> "positive", "real", "unit", or a pinned number."""
-        return {}
+        values = {name: getattr(self, name) for name in self.scalars}
+        return {k: "positive" if v is None else float(v) for k, v in values.items()}
 
     def n_predictors(self, n_classes=None):
         """Linear predictors a row."""
@@ -95,7 +104,7 @@ class Family(BaseEstimator):
 
     def mean(self, eta, params):
         """E[y | eta], of eta's shape."""
-        return self._moment("mean", eta, params)
+        return self._moment("mean", eta, params) if self.density is None else self._mu(eta)
 
     def variance(self, eta, params):
         """Var[y | eta], of eta's shape."""
@@ -133,19 +142,12 @@ class Family(BaseEstimator):
             ) from None
         return np.broadcast_to(np.asarray(value), eta.shape)
 
-    def _inverse_link(self, eta):
+    def _mu(self, eta):
         mu = inverse_link(getattr(self, "link", "identity"), np.asarray(eta, float))
         return np.maximum(mu, 0.0) if self.positive else mu
 
     def _error(self, message):
         return ValueError(f"{type(self).__name__}: {message}")
-
-    def _check_pins(self, **pins):
-        for name, value in pins.items():
-            if value is not None and not (isinstance(value, Real) and value > 0):
-                raise self._error(
-                    f"{name}={value!r} must be a positive number, or None to estimate it."
-                )
 
     def _require(self, y, good, want, remedy):
         """Raise ValueError for the first value of y that is not `good`."""
@@ -200,8 +202,3 @@ def signature(function):
     required = [p.name for p in named if p.default is p.empty]
     optional = [p.name for p in named if p.default is not p.empty]
     return required, None if any(p.kind is p.VAR_KEYWORD for p in found) else optional
-
-
-def pin(value):
-    """Constraint of a positive parameter: its pinned value, or "positive" to estimate it."""
-    return "positive" if value is None else float(value)

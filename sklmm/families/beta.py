@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from sklmm.families.base import Family, pin
+from sklmm.families.base import Family
 from sklmm.families.density import Density
 from sklmm.families.response import Response, numeric
 from sklmm.families.special import (
@@ -94,20 +94,12 @@ class Beta(Family):
 
     name = "beta"
     density = BetaDensity
+    scalars = ("precision",)
     links = ("logit", "probit", "cloglog")
 
     def __init__(self, link="logit", precision=None):
         self.link = link
         self.precision = precision
-
-    def check(self):
-        """Raise ValueError for an unknown link or a precision that is not positive."""
-        super().check()
-        self._check_pins(precision=self.precision)
-
-    def parameters(self, n_classes=None):
-        """precision."""
-        return {"precision": pin(self.precision)}
 
     def bind(self, y, weights=None):
         """The `Response` in y, numbers strictly between 0 and 1."""
@@ -119,17 +111,13 @@ class Beta(Family):
         self._require(y, (y > 0) & (y < 1), "strictly between 0 and 1", remedy)
         return Response(self, y, weights)
 
-    def mean(self, eta, params):
-        """mu."""
-        return self._inverse_link(eta)
-
     def variance(self, eta, params):
         """mu (1 - mu) / (1 + precision)."""
-        mu = self._inverse_link(eta)
+        mu = self._mu(eta)
         return mu * (1 - mu) / (1 + params["precision"])
 
     def sample(self, eta, params, rng):
         """Draws of y given eta."""
         tiny = 1e-12
-        mu = np.clip(self._inverse_link(eta), tiny, 1 - tiny)
+        mu = np.clip(self._mu(eta), tiny, 1 - tiny)
         return rng.beta(mu * params["precision"], (1 - mu) * params["precision"])

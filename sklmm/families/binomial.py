@@ -28,13 +28,9 @@ class _Binary(Family):
     def __init__(self, link="logit"):
         self.link = link
 
-    def mean(self, eta, params):
-        """Probability of success."""
-        return self._inverse_link(eta)
-
     def variance(self, eta, params):
         """p (1 - p), of one trial."""
-        p = self._inverse_link(eta)
+        p = self._mu(eta)
         return p * (1 - p)
 
     def latent_variance(self, params):
@@ -43,12 +39,12 @@ class _Binary(Family):
 
     def probabilities(self, eta, params):
         """Probabilities of failure and success along a new last axis."""
-        p = self._inverse_link(eta)
+        p = self._mu(eta)
         return np.stack([1 - p, p], axis=-1)
 
     def sample(self, eta, params, rng):
         """0 or 1, of one trial."""
-        return (rng.random(np.shape(eta)) < self._inverse_link(eta)).astype(float)
+        return (rng.random(np.shape(eta)) < self._mu(eta)).astype(float)
 
 
 class Bernoulli(_Binary):

@@ -4,7 +4,7 @@
 
 from functools import cached_property
 
-from sklmm.families.base import Family, pin
+from sklmm.families.base import Family
 from sklmm.families.density import PositiveMean
 from sklmm.families.response import Response, numeric
 from sklmm.families.special import LOG_2PI, beyond, exp, less_exp, psi_less_log, stirling
@@ -63,6 +63,7 @@ class Gamma(Family):
 
     name = "gamma"
     density = GammaDensity
+    scalars = ("shape",)
     links = ("log", "inverse", "identity")
     positive = True
 
@@ -75,29 +76,16 @@ class Gamma(Family):
         """Power of y's unit that is eta's."""
         return {"identity": 1, "inverse": -1}.get(self.link, 0)
 
-    def check(self):
-        """Raise ValueError for an unknown link or a shape that is not positive."""
-        super().check()
-        self._check_pins(shape=self.shape)
-
-    def parameters(self, n_classes=None):
-        """shape."""
-        return {"shape": pin(self.shape)}
-
     def bind(self, y, weights=None):
         """The `Response` in y, positive numbers."""
         y, weights = numeric(self, y, weights)
         self._require(y, y > 0, "positive", "drop the row, or use 'gaussian'.")
         return Response(self, y, weights)
 
-    def mean(self, eta, params):
-        """mu."""
-        return self._inverse_link(eta)
-
     def variance(self, eta, params):
         """mu^2 / shape."""
-        return self._inverse_link(eta) ** 2 / params["shape"]
+        return self._mu(eta) ** 2 / params["shape"]
 
     def sample(self, eta, params, rng):
         """Draws of y given eta."""
-        return rng.gamma(params["shape"], self._inverse_link(eta) / params["shape"])
+        return rng.gamma(params["shape"], self._mu(eta) / params["shape"])

@@ -4,7 +4,7 @@ from functools import cached_property
 
 import numpy as np
 
-from sklmm.families.base import Family, pin
+from sklmm.families.base import Family
 from sklmm.families.density import Density
 from sklmm.families.response import Response, numeric
 from sklmm.families.special import LOG_2PI
@@ -45,6 +45,7 @@ class Gaussian(Family):
 
     name = "gaussian"
     density = GaussianDensity
+    scalars = ("sigma",)
     closed_form = True
     scale_equivariant = True
 
@@ -54,7 +55,7 @@ class Gaussian(Family):
 
     def check(self):
         """Raise ValueError for a `sigma` that is neither None nor a positive number."""
-        self._check_pins(sigma=self.sigma)
+        super().check()
         if self.weights not in ("repeats", "precision"):
             raise self._error(
                 f"weights={self.weights!r} is not available: use 'repeats' or 'precision'."
@@ -72,14 +73,6 @@ class Gaussian(Family):
         constant = 0.5 * float(np.log(weights).sum())
         unit = np.sqrt(largest) * np.sqrt(mean)
         return Response(self, y, weights, log_constant=constant, sigma_unit=float(unit))
-
-    def parameters(self, n_classes=None):
-        """sigma."""
-        return {"sigma": pin(self.sigma)}
-
-    def mean(self, eta, params):
-        """eta."""
-        return self._inverse_link(eta)
 
     def variance(self, eta, params):
         """sigma^2."""

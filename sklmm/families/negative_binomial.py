@@ -4,7 +4,6 @@
 
 from functools import cached_property
 
-from sklmm.families.base import pin
 from sklmm.families.density import PositiveMean
 from sklmm.families.poisson import Count, poisson
 from sklmm.families.special import beyond, log_add_exp, psi_less_log, stirling
@@ -94,30 +93,18 @@ class NegativeBinomial(Count):
 
     name = "negative_binomial"
     density = NegativeBinomialDensity
+    scalars = ("dispersion",)
 
     def __init__(self, link="log", dispersion=None):
         self.link = link
         self.dispersion = dispersion
 
-    def check(self):
-        """Raise ValueError for an unknown link or a dispersion that is not positive."""
-        super().check()
-        self._check_pins(dispersion=self.dispersion)
-
-    def parameters(self, n_classes=None):
-        """dispersion."""
-        return {"dispersion": pin(self.dispersion)}
-
-    def mean(self, eta, params):
-        """mu."""
-        return self._inverse_link(eta)
-
     def variance(self, eta, params):
         """mu + dispersion mu^2."""
-        mu = self._inverse_link(eta)
+        mu = self._mu(eta)
         return mu + params["dispersion"] * mu**2
 
     def sample(self, eta, params, rng):
         """Counts."""
         shape = 1 / params["dispersion"]
-        return poisson(rng.gamma(shape, self._inverse_link(eta) / shape), rng)
+        return poisson(rng.gamma(shape, self._mu(eta) / shape), rng)

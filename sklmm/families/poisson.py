@@ -77,17 +77,13 @@ class Poisson(Count):
     def __init__(self, link="log"):
         self.link = link
 
-    def mean(self, eta, params):
-        """mu."""
-        return self._inverse_link(eta)
-
     def variance(self, eta, params):
         """mu."""
-        return self._inverse_link(eta)
+        return self._mu(eta)
 
     def sample(self, eta, params, rng):
         """Counts."""
-        return poisson(self._inverse_link(eta), rng)
+        return poisson(self._mu(eta), rng)
 
 
 def poisson(mu, rng):

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from sklmm.families.base import Family, pin
+from sklmm.families.base import Family
 from sklmm.families.density import Density
 from sklmm.families.special import LOG_2PI, psi_less_log, stirling
 
@@ -66,23 +66,12 @@ class StudentT(Family):
 
     name = "student_t"
     density = StudentTDensity
+    scalars = ("sigma", "df")
     scale_equivariant = True
 
     def __init__(self, df=None, sigma=None):
         self.df = df
         self.sigma = sigma
-
-    def check(self):
-        """Raise ValueError for a `df` or `sigma` that is neither None nor a positive number."""
-        self._check_pins(df=self.df, sigma=self.sigma)
-
-    def parameters(self, n_classes=None):
-        """sigma and df."""
-        return {"sigma": pin(self.sigma), "df": pin(self.df)}
-
-    def mean(self, eta, params):
-        """eta."""
-        return self._inverse_link(eta)
 
     def variance(self, eta, params):
         """sigma^2 df / (df - 2)."""

@@ -43,9 +43,6 @@ class Logistic(Family):
     def parameters(self, n_classes=None):
         return {"scale": "positive"}
 
-    def mean(self, eta, params):
-        return eta
-
     def variance(self, eta, params):
         return np.full(np.shape(eta), np.pi**2 / 3 * params["scale"] ** 2)
 
