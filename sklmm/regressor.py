@@ -10,7 +10,7 @@ from sklmm._estimators.base import BaseMixedEffects
 from sklmm._estimators.input import as_ordered
 from sklmm._estimators.new_rows import nan_where_missing, score_where_known
 from sklmm._fitted import prediction
-from sklmm.design import check_magnitude
+from sklmm.design.columns import check_magnitude
 from sklmm.families import Binomial, resolve_family
 from sklmm.families.base import listed
 

@@ -264,7 +264,7 @@ def _positions(term, columns):
         return RandomEffect(
             columns.index(term.group), [columns.index(s) for s in term.slopes], sd=term.sd
         )
-    from sklmm.design import parse_term
+    from sklmm.design.terms import parse_term
 
     return [
         RandomEffect(

@@ -22,13 +22,9 @@ from sklmm._fitted import prediction, tables
 from sklmm._fitted.model import FittedModel
 from sklmm._fitted.separation import is_determined, separation, unbounded
 from sklmm._state import PlainEstimator
-from sklmm.design import (
-    DesignSpec,
-    check_effects,
-    columns_read,
-    formula_parameters,
-    resolve_terms,
-)
+from sklmm.design.design import DesignSpec, check_effects, columns_read
+from sklmm.design.formula import formula_parameters
+from sklmm.design.terms import resolve_terms
 from sklmm.engine import fit as engine
 from sklmm.families import Family
 from sklmm.result import Status

@@ -16,7 +16,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from sklmm.design import is_expression, response_columns, split_response
+from sklmm.design.formula import is_expression, response_columns, split_response
 
 #: Sum of weights beyond which adding 1 to a float64 changes nothing.
 MOST_REPETITIONS = 2.0**53

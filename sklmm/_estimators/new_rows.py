@@ -10,7 +10,7 @@ from scipy.sparse import issparse
 from sklearn.utils.validation import check_is_fitted
 
 from sklmm._estimators.input import TableInput, incomplete, informative, take_rows, unknown_answers
-from sklmm.design import take_columns
+from sklmm.design.columns import take_columns
 from sklmm.families import Response
 from sklmm.result import count
 

@@ -11,7 +11,7 @@ from sklmm._fitted.fingerprint import Fingerprint
 from sklmm._fitted.measures import Spread
 from sklmm._fitted.tables import Labels, reported
 from sklmm._state import PlainState
-from sklmm.design import DesignSpec
+from sklmm.design.design import DesignSpec
 from sklmm.families import Family
 
 

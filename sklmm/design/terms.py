@@ -159,7 +159,7 @@ def parse_term(term):
 
     Examples
     --------
-    >>> from sklmm.design import parse_term
+    >>> from sklmm.design.terms import parse_term
     >>> [str(t) for t in parse_term("(1 | school/class)")]
     ['(1 | school)', '(1 | school:class)']
     """

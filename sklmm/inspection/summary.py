@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from sklmm._fitted.tables import without_likelihood
-from sklmm.design import split_response
+from sklmm.design.formula import split_response
 from sklmm.result import count
 
 #: Below it a p value is not worth its digits, as in R.

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sklmm.design import DesignSpec, resolve_terms
+from sklmm.design.design import DesignSpec
+from sklmm.design.terms import resolve_terms
 
 
 def learn(table, terms, fixed_effects=None, fit_intercept=True):

@@ -15,7 +15,8 @@ import polars
 import pytest
 
 from sklmm import MixedEffectsEncoder, MixedEffectsRegressor
-from sklmm.design import DesignSpec, RandomEffect
+from sklmm.design.design import DesignSpec
+from sklmm.design.terms import RandomEffect
 
 GUIDE = Path(__file__).parents[2] / "docs/guide/prediction.md"
 N = 40

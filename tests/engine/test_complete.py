@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from sklmm import families
-from sklmm.design import DesignSpec, resolve_terms
+from sklmm.design.design import DesignSpec
+from sklmm.design.terms import resolve_terms
 from sklmm.engine.equations import layout as unknowns
 from sklmm.engine.latent import compiled as compiled_latent
 from sklmm.engine.latent import complete_data as complete

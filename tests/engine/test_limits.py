@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from sklmm import Exact, Gaussian
-from sklmm.design import DesignSpec, resolve_terms
+from sklmm.design.design import DesignSpec
+from sklmm.design.terms import resolve_terms
 from sklmm.engine import limits
 from sklmm.engine.fit import resolve_e_step
 from sklmm.engine.limits import factorisable, gaussian_draws, has_exact_root, is_small

@@ -3,7 +3,8 @@ import pytest
 
 from sklmm import Gaussian, MixedEffectsRegressor
 from sklmm.datasets import load_sleepstudy
-from sklmm.design import DesignSpec, resolve_terms
+from sklmm.design.design import DesignSpec
+from sklmm.design.terms import resolve_terms
 from sklmm.engine.latent import hmc
 from sklmm.engine.latent.mode import Latent
 from sklmm.engine.latent.whitening import make_frame, unwhiten

@@ -7,7 +7,7 @@ import pytest
 from sklmm import HMC, ConjugateGradient, Exact, Gaussian, MixedEffectsRegressor
 from sklmm.covariances.unstructured import Unstructured, vech_indices
 from sklmm.datasets import load_dyestuff, load_sleepstudy, make_crossed
-from sklmm.design import Block, Design
+from sklmm.design.design import Block, Design
 from sklmm.engine.algorithms.reml import Reml
 from sklmm.engine.latent.mode import Latent
 from sklmm.engine.likelihood.likelihood import Likelihood

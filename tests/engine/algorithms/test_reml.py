@@ -5,7 +5,7 @@ import pytest
 
 from sklmm import Exact
 from sklmm.covariances import Pinned, Unstructured
-from sklmm.design import Block, Design
+from sklmm.design.design import Block, Design
 from sklmm.engine.algorithms.reml import Reml, em_step, move, newton_step
 from sklmm.engine.rows.standardize import standardize
 from sklmm.engine.theta.space import Space, Theta, is_singular, residual_sd

@@ -6,7 +6,8 @@ import pytest
 
 from sklmm import MixedEffectsRegressor, RandomEffect
 from sklmm.datasets import load_dyestuff, load_insteval, load_sleepstudy, make_crossed
-from sklmm.design import DesignSpec, resolve_terms
+from sklmm.design.design import DesignSpec
+from sklmm.design.terms import resolve_terms
 from sklmm.engine.algorithms.reml import Reml
 from sklmm.engine.algorithms.start_moments import moment_start
 from sklmm.engine.equations.crossproducts import CrossProducts

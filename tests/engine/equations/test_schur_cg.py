@@ -11,7 +11,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sklmm import ConjugateGradient, Exact, MixedEffectsRegressor
 from sklmm.datasets import make_crossed
-from sklmm.design import DesignSpec, resolve_terms
+from sklmm.design.design import DesignSpec
+from sklmm.design.terms import resolve_terms
 from sklmm.engine.algorithms.reml import Reml
 from sklmm.engine.equations.crossproducts import CrossProducts
 from sklmm.engine.equations.schur_cg import SchurCG

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from scipy.linalg import block_diag
 
-from sklmm.design import DesignSpec, resolve_terms
+from sklmm.design.design import DesignSpec
+from sklmm.design.terms import resolve_terms
 from sklmm.engine.equations.crossproducts import CrossProducts
 from sklmm.engine.equations.schur_cholesky import SchurCholesky
 from sklmm.engine.rows.standardize import standardize

@@ -6,7 +6,8 @@ import pytest
 
 from sklmm import MixedEffectsRegressor
 from sklmm._fitted.tables import block_labels
-from sklmm.design import DesignSpec, resolve_terms
+from sklmm.design.design import DesignSpec
+from sklmm.design.terms import resolve_terms
 from sklmm.engine.posterior.identify import undetermined
 from sklmm.engine.rows.local import LocalRows
 from sklmm.engine.rows.standardize import stacked, standardize

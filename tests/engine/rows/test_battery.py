@@ -8,7 +8,8 @@ import pytest
 from scipy import sparse
 
 from sklmm import ConjugateGradient, Exact, Gaussian, Laplace
-from sklmm.design import DesignSpec, resolve_terms
+from sklmm.design.design import DesignSpec
+from sklmm.design.terms import resolve_terms
 from sklmm.engine.fit import Settings, run
 from sklmm.engine.likelihood.evaluation import evaluation
 from sklmm.engine.likelihood.likelihood import Likelihood

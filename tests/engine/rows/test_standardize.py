@@ -5,7 +5,8 @@ import pytest
 
 from sklmm import MixedEffectsRegressor
 from sklmm.datasets import load_sleepstudy
-from sklmm.design import DesignSpec, resolve_terms
+from sklmm.design.design import DesignSpec
+from sklmm.design.terms import resolve_terms
 from sklmm.engine.rows.standardize import standardize
 
 
