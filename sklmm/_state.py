@@ -20,6 +20,14 @@ UNDER_WAY = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
 KIND = "pandas object"
 
 
+#: What makes an index of each of these kinds again.
+_PARTS = {
+    "RangeIndex": ("start", "stop", "step", "name"),
+    "IntervalIndex": ("left", "right", "closed", "name"),
+    "CategoricalIndex": ("categories", "codes", "ordered", "name"),
+}
+
+
 class PlainState:
     """A mixin: an object is saved as its `packed` state, which is unpacked when it is loaded."""
 
@@ -99,19 +107,9 @@ def _packed_index(index):
     if isinstance(index, pd.MultiIndex):
         levels, codes = [packed(level) for level in index.levels], [*map(np.asarray, index.codes)]
         return {KIND: "MultiIndex", "levels": levels, "codes": codes, "names": list(index.names)}
-    if isinstance(index, pd.RangeIndex):
-        bounds = {"start": index.start, "stop": index.stop, "step": index.step}
-        return {KIND: "RangeIndex", **bounds, "name": index.name}
-    if isinstance(index, pd.IntervalIndex):
-        sides = {"left": packed(index.left), "right": packed(index.right), "closed": index.closed}
-        return {KIND: "IntervalIndex", **sides, "name": index.name}
-    if isinstance(index, pd.CategoricalIndex):
-        codes = {"codes": np.asarray(index.codes), "ordered": index.ordered}
-        return (
-            {KIND: "CategoricalIndex", "categories": packed(index.categories)}
-            | codes
-            | {"name": index.name}
-        )
+    for kind, parts in _PARTS.items():
+        if isinstance(index, getattr(pd, kind)):
+            return {KIND: kind} | {part: packed(getattr(index, part)) for part in parts}
     dtype = index.dtype
     if isinstance(dtype, pd.DatetimeTZDtype):
         values = index.tz_convert("UTC").tz_localize(None).to_numpy()
@@ -148,14 +146,6 @@ def _frame(values, index, columns):
     return frame.set_axis(columns, axis=1)
 
 
-def _series(values, index, name):
-    return pd.Series(values.array, index=index, name=name)
-
-
-def _interval_index(left, right, closed, name):
-    return pd.IntervalIndex.from_arrays(left, right, closed=closed, name=name)
-
-
 def _categorical_index(codes, categories, ordered, name):
     values = pd.Categorical.from_codes(codes, categories, ordered=ordered)
     return pd.CategoricalIndex(values, name=name)
@@ -174,10 +164,10 @@ _MAKERS = {
     "dict": lambda items: dict(items),
     "Table": lambda **parts: Table(_frame(**parts)),
     "DataFrame": _frame,
-    "Series": _series,
+    "Series": lambda values, **labels: pd.Series(values.array, **labels),
     "Index": _index,
     "RangeIndex": pd.RangeIndex,
     "MultiIndex": pd.MultiIndex,
-    "IntervalIndex": _interval_index,
+    "IntervalIndex": pd.IntervalIndex.from_arrays,
     "CategoricalIndex": _categorical_index,
 }

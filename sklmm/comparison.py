@@ -157,10 +157,8 @@ def _check_families(models):
 
 
 def _check_same(values, what, shown=True):
-    if any(value != values[0] for value in values):
-        if shown:
-            what += f"; they have {', '.join(dict.fromkeys(map(str, values)))}"
-        else:
-            k = next(k for k, value in enumerate(values) if value != values[0])
-            what += f"; model {k}'s is not model 0's"
-        raise ValueError(f"models: they have different {what}.")
+    other = next((k for k, value in enumerate(values) if value != values[0]), None)
+    if other is not None:
+        told = f"they have {', '.join(dict.fromkeys(map(str, values)))}"
+        told = told if shown else f"model {other}'s is not model 0's"
+        raise ValueError(f"models: they have different {what}; {told}.")

@@ -23,6 +23,7 @@ from sklmm._fitted.model import FittedModel
 from sklmm._fitted.separation import is_determined, separation, unbounded
 from sklmm._state import PlainEstimator
 from sklmm.design.design import DesignSpec, check_effects, columns_read
+from sklmm.design.estimable import Estimable
 from sklmm.design.formula import formula_parameters
 from sklmm.design.terms import resolve_terms
 from sklmm.engine import fit as engine
@@ -169,7 +170,8 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, NewRows):
         result = self._run(design, response, spec.fit_intercept, e_step, watch)
         dropped = result.dropped[: design.X.shape[1]]
         if dropped.any() and not spec.sparse:
-            spec = spec.without(dropped, *engine.combination(design.X, dropped))
+            left_out = Estimable(dropped, *engine.combination(design.X, dropped))
+            spec = replace(spec, estimable=left_out)
         found, converged = None, result.status.converged
         determined = converged and self._stops_by_rule()
         determined = determined and is_determined(result, design, response, self.tol)

@@ -10,11 +10,7 @@ from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils import _safe_indexing
 from sklearn.utils._dataframe import is_polars_df, is_pyarrow_data
-from sklearn.utils.validation import (
-    assert_all_finite,
-    check_consistent_length,
-    validate_data,
-)
+from sklearn.utils.validation import assert_all_finite, check_consistent_length, validate_data
 
 from sklmm.design.formula import is_expression, response_columns, split_response
 
@@ -80,7 +76,7 @@ class TableInput(BaseEstimator):
             if not keep.any():
                 raise ValueError("missing='drop': every row misses a value, so none is left.")
         if not keep.all():
-            table, y, weights = _rows(table, keep), take_rows(y, keep), weights[keep]
+            table, y, weights = take_rows(table, keep), take_rows(y, keep), weights[keep]
         return table, y, weights, int(missing.sum())
 
     def _validate_target(self, table, y):
@@ -262,17 +258,12 @@ def informative(table, response):
             f"{MOST_REPETITIONS:.3g} repetitions can be counted one by one: divide them."
         )
     if (keep := response.keep) is not None and not keep.all():
-        table = _rows(table, keep)
+        table = take_rows(table, keep)
         y, weights = response.y[keep], response.weights[keep]
         response = replace(response, y=y, weights=weights, keep=None)
     return table, response
 
 
-def take_rows(y, keep):
-    """Rows of y, of any container, that a mask keeps."""
-    return _safe_indexing(y, np.flatnonzero(keep))
-
-
-def _rows(table, keep):
-    """Rows of a DataFrame or an array that a mask keeps."""
-    return table.loc[keep] if isinstance(table, pd.DataFrame) else table[keep]
+def take_rows(values, keep):
+    """Rows that a mask keeps of a table, y or weights, of any container."""
+    return _safe_indexing(values, np.flatnonzero(keep))

@@ -62,7 +62,8 @@ class NewRows(TableInput):
         table = self._validate_new(X)
         if table.shape[0] == 0:
             raise ValueError("Found array with 0 sample(s): X has no rows.")
-        table, y, weights, _ = self._known_rows(table, y, sample_weight, self._columns_read)
+        read = self._fitted.spec.used
+        table, y, weights, _ = self._known_rows(table, y, sample_weight, read)
         y = self._validate_target(table, y)
         return informative(table, self._bind_new(y, weights))
 
@@ -79,10 +80,6 @@ class NewRows(TableInput):
                 f"{', '.join(map(str, classes))}: fit again with it, or drop the row."
             )
         return Response(family, codes.astype(float), weights, classes)
-
-    def _columns_read(self):
-        spec = self._fitted.spec
-        return spec.predictors | {c for term in spec.terms for c in term.effect.columns}
 
     def _training(self, X, y, sample_weight):
         """(Design, Response) of the rows of the fit, given again."""
@@ -157,11 +154,9 @@ def nan_where_missing(method):
             return method(self, X, *args, **kwargs)
         frame = pd.DataFrame.sparse.from_spmatrix(table) if issparse(table) else pd.DataFrame(table)
         found = method(self, frame[keep], *args, **kwargs)
-        return (
-            tuple(_spread(f, keep) for f in found)
-            if isinstance(found, tuple)
-            else _spread(found, keep)
-        )
+        if isinstance(found, tuple):
+            return tuple(_spread(f, keep) for f in found)
+        return _spread(found, keep)
 
     return wrapped
 

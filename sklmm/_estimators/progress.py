@@ -6,15 +6,8 @@ import numpy as np
 class Watch:
     """What the engine calls at each iteration of a fit: callbacks are told, and lines printed.
 
-    Parameters
-    ----------
-    estimator : BaseMixedEffects
-    task : CallbackContext
-        Of the fit.
-    data : dict
-        X, y and metadata, as the callbacks' hooks are given them.
-    fitted : callable
-        From an EMResult to the attributes of the estimator fitted so.
+    `task` is the fit's CallbackContext, and `data` X, y and metadata, as the callbacks' hooks are
+    given them. `fitted` leads from an EMResult to the attributes of the estimator fitted so.
     """
 
     def __init__(self, estimator, task, data, fitted):

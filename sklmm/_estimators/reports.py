@@ -306,10 +306,6 @@ class Reports:
         ValueError
             As in `r2`.
 
-        References
-        ----------
-        Nakagawa, Johnson & Schielzeth (2017), J. R. Soc. Interface 14, 20170213.
-
         Examples
         --------
         >>> from sklmm import MixedEffectsRegressor

@@ -18,10 +18,6 @@ from sklmm.result import covariance_root
 CHUNK = 1 << 22
 
 
-def _is_linear(family):
-    return family.scale_equivariant
-
-
 def linear_predictor(design, result, include=None, d=1):
     """Posterior mean of eta: [n_rows], or [n_rows, d] for several predictors a row.
 
@@ -98,7 +94,7 @@ def _effect_draws(design, result, include, d):
 
 def predict_mean(design, result, family, include):
     """Mean response [n_rows]; `include` says for each term whether its effects count."""
-    if _is_linear(family):
+    if family.scale_equivariant:
         return linear_predictor(design, result, include)
     out = np.empty(design.n_rows)
     for rows, eta in _effect_draws(design, result, include, 1):
@@ -116,7 +112,7 @@ def predict_probabilities(design, result, family, include, d):
 
 def predict_variance(design, result, family, include, rng=None):
     """Variance of a new observation [n_rows]."""
-    if not _is_linear(family):
+    if not family.scale_equivariant:
         return _variance_by_draws(design, result, family, include, rng)
     variance = np.array(family.variance(np.zeros(design.n_rows), result.family))
     for rows in _chunks(design, result, 1):
@@ -184,7 +180,7 @@ def sample(design, unseen, result, family, n_samples, rng, d=1):
     unseen level share its effect.
     """
     m = result.coef_root.shape[1]
-    if _is_linear(family):
+    if family.scale_equivariant:
         xi = rng.standard_normal((m, n_samples))
     else:
         xi = np.sqrt(m) * np.eye(m)[:, rng.integers(m, size=n_samples)]

@@ -1,9 +1,7 @@
 """Data sets that ship with sklmm, and a simulator of crossed designs of any size.
 
 The loaders follow :mod:`sklearn.datasets`: ``load_*(*, return_X_y=False, as_frame=False)``. They
-read files inside the package, so they work offline. Nothing here imports TensorFlow.
-
-Every loader returns what its scikit-learn namesakes return. The conventions they share:
+read files inside the package, so they work offline. The conventions they share:
 
 - Columns that R stores as factors labelled by numbers (``Subject``, ``students``, ...) are integers
   that keep R's labels; columns labelled by words are strings.

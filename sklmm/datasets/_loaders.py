@@ -140,8 +140,6 @@ def load_insteval(*, return_X_y=False, as_frame=False):
     ratings      the target, 1 (poor) to 5 (very good)
     ===========  =========================================================================
 
-    Notes
-    -----
     Source: ``InstEval`` in the R package lme4 1.1-31, licensed under the GPL, version 2 or later.
 
     References
@@ -174,8 +172,6 @@ def load_sleepstudy(*, return_X_y=False, as_frame=False):
     Reaction  the target, mean reaction time in milliseconds
     ========  ============================================
 
-    Notes
-    -----
     Source: ``sleepstudy`` in the R package lme4 1.1-31, licensed under the GPL, version 2 or later.
 
     References
@@ -211,8 +207,6 @@ def load_pastes(*, return_X_y=False, as_frame=False):
     strength  the target; its unit was not published
     ========  =============================================
 
-    Notes
-    -----
     Source: ``Pastes`` in the R package lme4 1.1-31, licensed under the GPL, version 2 or later.
 
     References
@@ -247,6 +241,9 @@ def load_dyestuff(*, version=1, return_X_y=False, as_frame=False):
     Yield  the target, in grams of standard colour (no unit in version 2)
     =====  ============================================================
 
+    Source: ``Dyestuff`` and ``Dyestuff2`` in the R package lme4 1.1-31, licensed under the GPL,
+    version 2 or later.
+
     Parameters
     ----------
     version : {1, 2}, default=1
@@ -256,11 +253,6 @@ def load_dyestuff(*, version=1, return_X_y=False, as_frame=False):
     ------
     ValueError
         If ``version`` is neither 1 nor 2.
-
-    Notes
-    -----
-    Source: ``Dyestuff`` and ``Dyestuff2`` in the R package lme4 1.1-31, licensed under the GPL,
-    version 2 or later.
 
     References
     ----------
@@ -339,8 +331,6 @@ def load_cbpp(*, return_X_y=False, as_frame=False):
     incidence  the target, new cases in the period: the successes
     =========  ==========================================================
 
-    Notes
-    -----
     Source: ``cbpp`` in the R package lme4 1.1-31, licensed under the GPL, version 2 or later.
 
     References

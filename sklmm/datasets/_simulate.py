@@ -5,22 +5,15 @@ The model, for rows i, factors k and levels j:
     y_i = intercept + x_i' coef + sum_k b_k[g_k(i)] + e_i
     b_k[j] ~ N(0, sd_k^2),   e_i ~ N(0, sigma^2)
 
-Which level a row gets is drawn from lognormal weights, w_j = exp(popularity * z_j), z_j ~ N(0, 1).
-Ratings look like that: in MovieLens [1]_ a few users and films carry most of them. Group sizes that
-differ by orders of magnitude are what a solver of crossed designs has to cope with.
+Which level a row gets is drawn from lognormal weights, w_j = exp(popularity * z_j), z_j ~ N(0, 1):
+a solver of crossed designs has to cope with group sizes that differ by orders of magnitude.
 
 The counts of the levels are drawn first (multinomial), then laid out and shuffled. That is the same
 distribution as drawing row by row, faster, and gives every level its guaranteed row. The rest is
 filled a chunk at a time. Each column has a random stream of its own, read in row order, so neither
 the size of the chunks nor the number of features or of other factors changes a column's values.
-
-.. [1] Harper, F. M. and Konstan, J. A. (2015). The MovieLens datasets: history and context. ACM
-   Transactions on Interactive Intelligent Systems, 5(4), 19.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from numbers import Integral, Real
 
 import numpy as np
@@ -154,7 +147,7 @@ def make_crossed(
     return pd.DataFrame(columns, copy=False), y, truth
 
 
-def _streams(random_state, n_factors: int, n_features: int) -> dict:
+def _streams(random_state, n_factors, n_features):
     """One generator per column; the i-th child of a seed does not depend on how many there are."""
     entropy = check_random_state(random_state).randint(2**31 - 1, size=4).tolist()
     factors, features, noise = np.random.SeedSequence(entropy).spawn(3)
@@ -165,7 +158,7 @@ def _streams(random_state, n_factors: int, n_features: int) -> dict:
     }
 
 
-def _draw_refs(rng: np.random.Generator, n_rows: int, n_levels: int, popularity: float):
+def _draw_refs(rng, n_rows, n_levels, popularity):
     """Draw the level of every row, int32 [n_rows]; each level once at least where rows suffice."""
     log_weights = popularity * rng.standard_normal(n_levels)
     weights = np.exp(log_weights - log_weights.max())
@@ -176,16 +169,14 @@ def _draw_refs(rng: np.random.Generator, n_rows: int, n_levels: int, popularity:
     return refs
 
 
-def _check_int(name: str, value, minimum: int) -> None:
+def _check_int(name, value, minimum):
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise TypeError(f"{name} must be an integer (or integers), got {value!r}.")
     if not minimum <= value < 2**31:
         raise ValueError(f"{name} must be at least {minimum} and below 2**31, got {value}.")
 
 
-def _per_item(
-    name: str, value: float | Sequence[float], n_items: int, items: str, minimum: float = -np.inf
-) -> np.ndarray:
+def _per_item(name, value, n_items, items, minimum=-np.inf):
     """Broadcast a number to float64 [n_items], or check a sequence that long."""
     array = np.asarray(value, dtype=np.float64)
     if array.ndim == 0:

@@ -55,14 +55,11 @@ def numeric_columns(table, columns, role):
         return _check_finite(np.asarray(values, dtype=np.float64), columns, role)
     frame = table[list(columns)]
     for column in columns:
-        if not _is_numeric(frame[column].dtype):
+        dtype = frame[column].dtype
+        if not pd.api.types.is_numeric_dtype(dtype) or dtype.kind == "c":
             frame = frame.copy(deep=False)
             frame[column] = _numbers(frame[column], role)
     return _check_finite(frame.to_numpy(dtype=np.float64, na_value=np.nan), columns, role)
-
-
-def _is_numeric(dtype):
-    return pd.api.types.is_numeric_dtype(dtype) and dtype.kind != "c"
 
 
 def _numbers(values, role):

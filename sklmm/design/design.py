@@ -26,7 +26,7 @@ from sklmm.design.columns import (
     too_large,
 )
 from sklmm.design.estimable import Estimable
-from sklmm.design.formula import apply_formula, formula_columns, learn_formula
+from sklmm.design.formula import apply_formula, learn_formula, parsed
 from sklmm.design.levels import TermSpec, learn_levels
 from sklmm.design.terms import check_repeated
 
@@ -103,30 +103,11 @@ class DesignSpec(PlainState):
         offset=None,
         keep_sparse=False,
     ):
-        """Learn the spec from a training table.
+        """(DesignSpec, Design) of a training table: a DataFrame, an array or a sparse one.
 
-        Parameters
-        ----------
-        table : DataFrame, or ndarray or sparse array [n_rows, n_columns]
-        effects : list of RandomEffect
-        fixed_effects : None, list of columns, or str
-            None: every column that is not a grouping column or the offset. A string is a formula.
-        fit_intercept : bool
-        feature_names : sequence of str, optional
-            Names for the columns of an array.
-        offset : str, int or None
-            Column that is added to the linear predictor.
-        keep_sparse : bool, default=False
-            Whether sparse columns may stay so; few are made dense all the same.
-
-        Returns
-        -------
-        (DesignSpec, Design)
-
-        Raises
-        ------
-        ValueError, TypeError
-            Naming the column, the value and the remedy.
+        Of the estimator's parameters `effects` are resolved, and the others are as they were given.
+        `feature_names` are those of an array's columns. `keep_sparse` says whether sparse columns
+        may stay so; few are made dense all the same.
         """
         columns = table.columns if is_frame(table) else pd.RangeIndex(table.shape[1])
         effects = [_locate(e, columns, feature_names) for e in effects]
@@ -160,16 +141,7 @@ class DesignSpec(PlainState):
         if formula is None:
             kept = few_entries(table, fixed, sparse_of(table, fixed))
             kept = kept if keeps_sparse(table.shape[0], len(kept), keep_sparse) else ()
-        spec = cls(
-            tuple(columns),
-            fixed,
-            names,
-            fit_intercept,
-            tuple(terms),
-            formula,
-            offset,
-            kept,
-        )
+        spec = cls(tuple(columns), fixed, names, fit_intercept, tuple(terms), formula, offset, kept)
         design = spec._build(table, encoded, X)
         spec._check_magnitudes(design)
         return spec, design
@@ -200,10 +172,6 @@ class DesignSpec(PlainState):
             columns += [*(term.effect.columns if wanted else ()), *term.effect.slopes]
         return tuple(dict.fromkeys(columns))
 
-    def without(self, dropped, combination, sizes):
-        """The spec of a fit that left columns of X out; the arguments are `Estimable`'s."""
-        return replace(self, estimable=Estimable(dropped, combination, sizes))
-
     def grown(self, table):
         """The spec with the levels of another table added to its terms'."""
         return replace(self, terms=tuple(t.grown(table) for t in self.terms))
@@ -216,9 +184,7 @@ class DesignSpec(PlainState):
     @property
     def predictors(self):
         """Columns that a prediction cannot do without: all but the grouping columns."""
-        fixed = self.fixed if self.formula is None else self.formula.columns
-        slopes = {c for term in self.terms for c in term.effect.slopes}
-        return {*fixed, *slopes} | ({self.offset} - {None})
+        return set(self.used([False] * len(self.terms)))
 
     @property
     def coef_names(self):
@@ -306,7 +272,7 @@ def columns_read(table, effects, fixed_effects, offset, feature_names=None):
     if offset is not None:
         read.add(_find(offset, columns, "offset", feature_names))
     if isinstance(fixed_effects, str):
-        return read | set(formula_columns(fixed_effects, table))
+        return read | set(parsed(fixed_effects, table)[1])
     return read | {_find(c, columns, "fixed_effects", feature_names) for c in fixed_effects}
 
 

@@ -75,21 +75,7 @@ class Formula:
 
 
 def split_formula(formula):
-    """Split ``"y ~ x + (1 | g)"`` into the fixed formula and the random-effect terms.
-
-    Parameters
-    ----------
-    formula : str
-
-    Returns
-    -------
-    (str, list of str)
-        Such as ``("y ~ x", ["(1 | g)"])``.
-
-    Raises
-    ------
-    ValueError
-        For a formula without a response, or with a bar outside of a term.
+    """(fixed formula, list of the random-effect terms) of a whole formula.
 
     Examples
     --------
@@ -169,22 +155,17 @@ def is_expression(response):
 
 def learn_formula(formula, table, fit_intercept):
     """(X [n_rows, n_columns], Formula) of a right-hand side on a training table."""
-    parsed, uses = _parsed(formula, table, fit_intercept)
+    rows, uses = parsed(formula, table, fit_intercept)
     rhs, name = split_response(formula)[1], f"fixed_effects={formula!r}"
     _check_columns(table, uses)
     variables = tuple(Variable.learn(table, column, how) for column, how in uses.items())
     data = _data(variables, table)
-    made = _evaluated(name, lambda: parsed.get_model_matrix(data, output="numpy", **_OPTIONS))
+    made = _evaluated(name, lambda: rows.get_model_matrix(data, output="numpy", **_OPTIONS))
     learnt = Formula.learn(rhs, made.model_spec, variables)
     return _finite(made, learnt.column_names, name), learnt
 
 
-def formula_columns(formula, table):
-    """The table's columns that a formula reads."""
-    return list(_parsed(formula, table)[1])
-
-
-def _parsed(formula, table, fit_intercept=True):
+def parsed(formula, table, fit_intercept=True):
     """(formulaic's formula, use by column) of a right-hand side."""
     FormulaicFormula, DefaultFormulaParser = _formulaic()
     if not isinstance(table, pd.DataFrame):
@@ -211,12 +192,12 @@ def _parsed(formula, table, fit_intercept=True):
     if "|" in plain:
         raise one_side
     parser = DefaultFormulaParser(include_intercept=fit_intercept)
-    parsed = _evaluated(name, lambda: FormulaicFormula(rhs, _parser=parser))
+    terms = _evaluated(name, lambda: FormulaicFormula(rhs, _parser=parser))
     try:
-        factors = [factor for term in parsed for factor in term.factors]
+        factors = [factor for term in terms for factor in term.factors]
     except (AttributeError, TypeError) as error:
         raise one_side from error
-    return parsed, uses_of(factors, table.columns)
+    return terms, uses_of(factors, table.columns)
 
 
 def apply_formula(formula, table):

@@ -9,7 +9,6 @@ Every other pair of kinds is an error, for "7" may or may not be meant for 7.
 
 import datetime
 import warnings
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -127,9 +126,15 @@ def learn_levels(table, effect, name, fewest=2):
         learn_kind(values, _named(column))
         for column, values in zip(effect.columns, columns, strict=True)
     )
-    with _labels_of(name):
+    try:
         keys = columns[0] if len(columns) == 1 else pd.MultiIndex.from_arrays(columns)
         refs, levels = pd.factorize(keys, sort=True)
+    except TypeError as error:
+        raise TypeError(
+            f"The grouping column {name!r} holds labels that cannot be told apart or ordered "
+            f"({error}): the argument must be a column of strings or numbers. Convert it to one "
+            "type, with astype(str) for example."
+        ) from error
     if isinstance(levels, pd.CategoricalIndex):
         levels = pd.Index(np.asarray(levels))
     if isinstance(levels, pd.MultiIndex):
@@ -157,19 +162,6 @@ def group_column(table, column):
     return pd.Index(values.array if isinstance(values, pd.Series) else values, tupleize_cols=False)
 
 
-@contextmanager
-def _labels_of(name):
-    """Put the name of the grouping factor into pandas' errors about labels."""
-    try:
-        yield
-    except TypeError as error:
-        raise TypeError(
-            f"The grouping column {name!r} holds labels that cannot be told apart or ordered "
-            f"({error}): the argument must be a column of strings or numbers. Convert it to one "
-            "type, with astype(str) for example."
-        ) from error
-
-
 def _parts(levels):
     """Labels of each column, of a level of one or of several."""
     return getattr(levels, "levels", [levels])
@@ -180,16 +172,9 @@ def _named(column):
 
 
 def learn_kind(values, name):
-    """Kind of a fit's labels, an Index of which none is missing; "" for no labels.
+    """`kind_of` a fit's labels; ValueError for floats that cannot tell whole numbers apart.
 
     Here and below `name` is what errors call the column, "grouping column 'g'".
-
-    Raises
-    ------
-    TypeError
-        For labels of several kinds.
-    ValueError
-        For floats that cannot tell whole numbers apart.
     """
     kind = kind_of(values, name)
     if kind in NUMBERS and len(lossy := (values := plain(values))[_lossy(values)]):
@@ -208,13 +193,7 @@ def kind_of(values, name):
 
 
 def find(labels, kind, values, name):
-    """Place of each value of a column among a fit's labels, int [n_rows]; -1 for others.
-
-    Raises
-    ------
-    TypeError
-        For a column of another kind.
-    """
+    """Place of each value of a column among a fit's labels, int [n_rows]; -1 for others."""
     if isinstance(values, pd.CategoricalIndex):
         used = np.unique(values.codes[values.codes >= 0])
         places = np.full(len(values.categories) + 1, -1)

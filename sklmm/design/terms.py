@@ -13,7 +13,7 @@ using lme4", J. Stat. Software 67(1), table 2).
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from numbers import Integral, Real
 
 from sklmm.covariances import Diagonal, Pinned, Unstructured
@@ -59,7 +59,7 @@ class RandomEffect:
     slopes: tuple = ()
     intercept: bool = True
     correlated: bool = True
-    sd: float | None = field(default=None)
+    sd: float | None = None
 
     def __post_init__(self):
         if isinstance(self.slopes, str | Integral):
@@ -140,22 +140,7 @@ def _name(text, term, names):
 
 
 def parse_term(term):
-    """Parse an lme4 term string.
-
-    Parameters
-    ----------
-    term : str
-        Such as ``"(1 + days | subject)"``; the parentheses may be left out.
-
-    Returns
-    -------
-    list of RandomEffect
-        One per factor of the right-hand side: two for ``a/b``.
-
-    Raises
-    ------
-    ValueError
-        If the term does not follow the grammar.
+    """The `RandomEffect` of each factor of an lme4 term, whose parentheses may be left out.
 
     Examples
     --------
@@ -195,25 +180,9 @@ def parse_term(term):
 
 
 def resolve_terms(random_effects, columns=()):
-    """Turn the estimator's `random_effects` into a list of `RandomEffect`.
+    """The estimator's `random_effects` as a list of `RandomEffect`.
 
-    Parameters
-    ----------
-    random_effects : None, or list of str, int, RandomEffect
-        Column names, positions, lme4 term strings or terms.
-    columns : sequence, default=()
-        The table's names: an entry that is one of them is that column, whatever it looks like.
-
-    Returns
-    -------
-    list of RandomEffect
-
-    Raises
-    ------
-    TypeError
-        If it is not a list, or an entry is of another type.
-    ValueError
-        If a term cannot be read.
+    An entry that is one of the table's `columns` is that column, whatever it looks like.
     """
     if random_effects is None:
         return []
@@ -235,10 +204,10 @@ def resolve_terms(random_effects, columns=()):
             raise _whole_formula(entry)
         elif isinstance(entry, str) and "|" in entry:
             terms.extend(parse_term(entry))
-        elif isinstance(entry, str) or (
-            isinstance(entry, Integral) and not isinstance(entry, bool)
-        ):
-            terms.append(RandomEffect(entry if isinstance(entry, str) else int(entry)))
+        elif isinstance(entry, str):
+            terms.append(RandomEffect(entry))
+        elif isinstance(entry, Integral) and not isinstance(entry, bool):
+            terms.append(RandomEffect(int(entry)))
         else:
             raise TypeError(
                 f"random_effects: {entry!r} is of type {type(entry).__name__}; give a column name, "

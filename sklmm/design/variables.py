@@ -60,12 +60,9 @@ class Variable(PlainState):
         return cls(name, kind, levels, self.uses)
 
     def prepared(self, table):
-        """The column as formulaic is to have it; TypeError or ValueError for other kinds of values.
+        """The column as formulaic is to have it.
 
-        Raises
-        ------
-        TypeError, ValueError
-            For values of another kind than the fit's, and levels that it had not.
+        TypeError and ValueError are for another kind than the fit's, and levels that it had not.
         """
         values = _index(table[self.name])
         if self.levels is not None:

@@ -1,5 +1,7 @@
 """Hand-over to ArviZ: diagnostics of the chains, and the posterior as an ArviZ DataTree."""
 
+from importlib import import_module
+
 import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
@@ -20,8 +22,6 @@ _MOVED = {
 
 def _imported(module):
     """An optional module, or an ImportError that says how to install it."""
-    from importlib import import_module
-
     try:
         return import_module(module)
     except ImportError as error:
@@ -31,10 +31,7 @@ def _imported(module):
 
 
 def chain_table(labels, result):
-    """Effective sample sizes and R-hat of the chains' own estimates, one row a parameter.
-
-    Vehtari, Gelman, Simpson, Carpenter & Buerkner (2021), Bayesian Analysis 16, 667-718.
-    """
+    """Effective sample sizes and R-hat of the chains' own estimates, one row a parameter."""
     stats = _imported("arviz_stats.base").array_stats
     chains = result.chains.astype(float) @ labels.matrix.T
     # A pinned parameter does not vary.
@@ -57,15 +54,10 @@ def _path_free(name):
 
 
 def data_tree(model, rng, size, rows=None):
-    """DataTree of a fitted estimator.
+    """DataTree of a fitted estimator, of `size` (chains, draws).
 
-    Parameters
-    ----------
-    size : (int, int)
-        Chains and draws. The draws are independent: a chain is a part of them.
-    rows : (Design, Response, function), optional
-        The rows of the fit, and the function of a response, of eta and of the family's parameters
-        that gives the log densities.
+    rows (Design, Response, function) are those of the fit, and the function of a response, of eta
+    and of the family's parameters that gives the log densities.
     """
     base, result, labels = _imported("arviz_base"), model.result_, model._fitted.labels
     z = rng.standard_normal((result.coef_root.shape[1], size[0] * size[1]))
