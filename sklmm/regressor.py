@@ -1,7 +1,7 @@
 """`MixedEffectsRegressor`: the public estimator for numeric responses."""
 
 import numpy as np
-import pandas as pd
+from pandas.api.types import is_numeric_dtype
 from sklearn.base import RegressorMixin
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import _check_y
@@ -229,9 +229,10 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
 
     def _check_target(self, y):
         ordered = as_ordered(y)
-        if ordered is not None and not _increase(ordered.categories):
+        names = None if ordered is None else ordered.categories
+        if names is not None and not (is_numeric_dtype(names) and names.is_monotonic_increasing):
             raise ValueError(
-                f"y: the categories {listed(ordered.categories[:3])}, ... are not numbers in their "
+                f"y: the categories {listed(names[:3])}, ... are not numbers in their "
                 "order, and have no mean to predict: use MixedEffectsClassifier(family='ordinal'), "
                 "or their codes."
             )
@@ -302,10 +303,6 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
     def _response_family(self):
         family, classes = self._fitted.family, self._fitted.classes
         return _Ratings(family, classes) if family.classes == "ordered" else family
-
-
-def _increase(categories):
-    return pd.api.types.is_numeric_dtype(categories) and categories.is_monotonic_increasing
 
 
 class _Ratings:

@@ -9,9 +9,8 @@ Which level a row gets is drawn from lognormal weights, w_j = exp(popularity * z
 a solver of crossed designs has to cope with group sizes that differ by orders of magnitude.
 
 The counts of the levels are drawn first (multinomial), then laid out and shuffled. That is the same
-distribution as drawing row by row, faster, and gives every level its guaranteed row. The rest is
-filled a chunk at a time. Each column has a random stream of its own, read in row order, so neither
-the size of the chunks nor the number of features or of other factors changes a column's values.
+distribution as drawing row by row, faster, and gives every level its guaranteed row. Each column
+has a random stream of its own, read in row order.
 """
 
 from numbers import Integral, Real

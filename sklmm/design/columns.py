@@ -49,17 +49,21 @@ def check_magnitude(what, largest):
 
 def numeric_columns(table, columns, role):
     """Numeric columns as float64 [n_rows, n_columns]; the error names the columns that are not."""
-    if not is_frame(table):
+    if is_frame(table):
+        frame = table[list(columns)]
+        for column in columns:
+            dtype = frame[column].dtype
+            if not pd.api.types.is_numeric_dtype(dtype) or dtype.kind == "c":
+                frame = frame.copy(deep=False)
+                frame[column] = _numbers(frame[column], role)
+        values = frame.to_numpy(dtype=np.float64, na_value=np.nan)
+    else:
         values = table[:, list(columns)]
-        values = values.toarray() if issparse(values) else values
-        return _check_finite(np.asarray(values, dtype=np.float64), columns, role)
-    frame = table[list(columns)]
-    for column in columns:
-        dtype = frame[column].dtype
-        if not pd.api.types.is_numeric_dtype(dtype) or dtype.kind == "c":
-            frame = frame.copy(deep=False)
-            frame[column] = _numbers(frame[column], role)
-    return _check_finite(frame.to_numpy(dtype=np.float64, na_value=np.nan), columns, role)
+        values = np.asarray(values.toarray() if issparse(values) else values, dtype=np.float64)
+    finite = np.isfinite(values).all(axis=0)
+    if not finite.all():
+        raise_not_finite([c for c, ok in zip(columns, finite, strict=True) if not ok], role)
+    return values
 
 
 def _numbers(values, role):
@@ -156,13 +160,6 @@ def keeps_sparse(n_rows, n_columns, allowed):
             "columns, or make the factor behind them a grouping column in random_effects."
         )
     return allowed
-
-
-def _check_finite(values, columns, role):
-    finite = np.isfinite(values).all(axis=0)
-    if not finite.all():
-        raise_not_finite([c for c, ok in zip(columns, finite, strict=True) if not ok], role)
-    return values
 
 
 def raise_not_finite(columns, role, what="NaN or infinity"):
