@@ -8,6 +8,7 @@ from scipy.special import gammaln
 
 from sklmm.families.base import LATENT_VARIANCES, Family
 from sklmm.families.density import Density
+from sklmm.families.links import Logit
 from sklmm.families.response import Response, floats, labels, numeric, row_weights
 
 
@@ -18,6 +19,13 @@ class BinomialDensity(Density):
     score = property(lambda d: d.y * d.link.slope_one + (1 - d.y) * d.link.slope_zero)
     observed = property(lambda d: -d.y * d.link.bend_one - (1 - d.y) * d.link.bend_zero)
     expected = property(lambda d: -d.link.slope_one * d.link.slope_zero)
+
+    @property
+    def value_and_score(self):
+        """By the logit link both in fewer steps, of which a sampler's time is made."""
+        if not isinstance(self.link, Logit):
+            return self.value, self.score
+        return self.y * self.eta + self.link.log_zero, self.y + self.link.slope_zero
 
 
 class _Binary(Family):
