@@ -17,7 +17,7 @@ import pandas as pd
 from scipy.optimize import minimize
 
 from sklmm.engine.algorithms.laplace import Laplace
-from tests.engine.test_complete import make_latent
+from tests.engine.latent.test_complete_data import make_latent
 
 GAP = 1e-3
 MOST = 200

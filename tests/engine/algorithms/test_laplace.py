@@ -21,7 +21,7 @@ from sklmm.engine import limits
 from sklmm.engine.algorithms.laplace import Laplace
 from sklmm.engine.likelihood.evaluation import evaluation, observes
 from sklmm.engine.likelihood.likelihood import Likelihood
-from tests.engine.test_complete import make_latent, response, table, theta_for
+from tests.engine.latent.test_complete_data import make_latent, response, table, theta_for
 from tests.laplace_study import Fit
 
 __all__ = ["table"]

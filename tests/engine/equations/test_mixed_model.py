@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from sklmm.engine.equations.mixed_model import Equations, lower_root
-from tests.engine.test_complete import make_latent, theta_for
+from tests.engine.latent.test_complete_data import make_latent, theta_for
 
 TERMS = {"one": ["(1 + s | g)"], "crossed": ["(1 | h)", "(1 + s | g)"], "none": []}
 

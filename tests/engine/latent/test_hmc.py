@@ -5,7 +5,7 @@ import pytest
 from sklmm import HMC
 from sklmm.engine.algorithms.start_glm import start_theta
 from sklmm.engine.latent.hmc import HMCSampler
-from tests.engine.test_complete import make_latent
+from tests.engine.latent.test_complete_data import make_latent
 
 X = pd.DataFrame({"g": np.repeat(np.arange(6), 5)})
 

@@ -8,7 +8,7 @@ from sklmm import CustomFamily, MixedEffectsRegressor, Poisson
 from sklmm.engine.algorithms.laplace import Laplace
 from sklmm.engine.latent.mode import Latent
 from sklmm.engine.limits import FACTORISED
-from tests.engine.test_complete import THETA, make_latent, response, theta_for
+from tests.engine.latent.test_complete_data import THETA, make_latent, response, theta_for
 
 TERMS = ["(1 | h)", "(1 + s | g)"]
 
