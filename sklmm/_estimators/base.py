@@ -370,7 +370,8 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, NewRows):
         self.family_params_ = dict(result.family)
         if labels.cutpoints:
             self.intercept_ = 0.0
-            self.family_params_ = {"cutpoints": tables.cutpoints(result)}
+            spacings = [0.0, *result.family.values()]
+            self.family_params_ = {"cutpoints": -result.coef[0] + np.cumsum(spacings)}
         self.fixed_effects_ = tables.fixed_effects_table(labels, result)
         self._set_effects()
         self.cov_re_ = model.covariances(result)

@@ -212,11 +212,6 @@ def interval_table(names, lower, upper):
     return pd.DataFrame({"lower": lower, "upper": upper}, index=pd.Index(names, name="parameter"))
 
 
-def cutpoints(result):
-    """Cutpoints of an ordinal model from its intercept and spacings."""
-    return -result.coef[0] + np.cumsum([0.0, *result.family.values()])
-
-
 def without_likelihood(result):
     """Why a result has no log-likelihood, and what has one."""
     if result.chains is not None and result.reml:

@@ -49,17 +49,6 @@ class Formula:
     column_names: tuple
     members: tuple
 
-    @classmethod
-    def learn(cls, text, spec, variables):
-        """The formula of the ModelSpec of a training table."""
-        kinds = {expr: kind.value for expr, (kind, _) in spec.encoder_state.items()}
-        names, members = [v.name for v in variables], []
-        for term, _, columns in spec.structure:
-            used = uses_of(term.factors, names)
-            factors = any(kinds.get(f.expr) == "categorical" for f in term.factors)
-            members += [(tuple(n for n in names if n in used), factors)] * len(columns)
-        return cls(text, spec, variables, tuple(spec.column_names), tuple(members))
-
     @property
     def columns(self):
         """Names of the table's columns that the formula needs."""
@@ -156,13 +145,19 @@ def is_expression(response):
 def learn_formula(formula, table, fit_intercept):
     """(X [n_rows, n_columns], Formula) of a right-hand side on a training table."""
     rows, uses = parsed(formula, table, fit_intercept)
-    rhs, name = split_response(formula)[1], f"fixed_effects={formula!r}"
+    name = f"fixed_effects={formula!r}"
     _check_columns(table, uses)
     variables = tuple(Variable.learn(table, column, how) for column, how in uses.items())
     data = _data(variables, table)
     made = _evaluated(name, lambda: rows.get_model_matrix(data, output="numpy", **_OPTIONS))
-    learnt = Formula.learn(rhs, made.model_spec, variables)
-    return _finite(made, learnt.column_names, name), learnt
+    spec, members = made.model_spec, []
+    kinds = {expr: kind.value for expr, (kind, _) in spec.encoder_state.items()}
+    for term, _, columns in spec.structure:
+        used = uses_of(term.factors, uses)
+        factors = any(kinds.get(f.expr) == "categorical" for f in term.factors)
+        members += [(tuple(n for n in uses if n in used), factors)] * len(columns)
+    text, names = split_response(formula)[1], tuple(spec.column_names)
+    return _finite(made, names, name), Formula(text, spec, variables, names, tuple(members))
 
 
 def parsed(formula, table, fit_intercept=True):

@@ -80,11 +80,8 @@ class TraceDisplay(Display):
             raise ValueError(f"levels: {wanted[int(rows.argmin())]!r} is not one of {term!r}.")
         iterations, blocks = trace
         column = list(table.columns).index(coefficient)
-        for name, mine, _ in estimator._fitted.term_blocks():
-            if name.name != term:
-                continue
-            width = blocks[mine[0]].shape[2]
-            draws = blocks[mine[column // width]][:, rows, column % width]
+        mine = next(k for own, k, _ in estimator._fitted.term_blocks() if own.name == term)
+        draws = np.concatenate([blocks[k][:, rows] for k in mine], axis=2)[:, :, column]
         return cls(
             iterations=iterations, draws=draws, levels=wanted, term=term, coefficient=coefficient
         ).plot(ax=ax)
