@@ -18,8 +18,7 @@ from sklmm.engine.posterior.assemble import perfect
 from sklmm.engine.rows.collinearity import combination
 from sklmm.engine.rows.local import LocalRows
 from sklmm.engine.rows.standardize import in_own_units, stacked, standardize
-from sklmm.engine.runtime.listening import telling
-from sklmm.engine.runtime.requirements import require_tensorflow
+from sklmm.engine.runtime.compilation import require_tensorflow, telling
 from sklmm.result import EMResult
 from sklmm.steps import HMC, NUTS, Adam, ConjugateGradient, EStep, Exact, Laplace, MStep
 

@@ -18,8 +18,14 @@ from sklmm.engine.algorithms.start_glm import start_theta
 from sklmm.engine.latent.approximation import Approximation
 from sklmm.engine.latent.without_effects import WithoutEffects
 from sklmm.engine.limits import has_exact_root
-from sklmm.engine.linalg.newton import by_differences, inverse
-from sklmm.engine.linalg.trust_region import FLAT, look, updated, updated_radius
+from sklmm.engine.linalg.newton import (
+    FLAT,
+    by_differences,
+    inverse,
+    look,
+    updated,
+    updated_radius,
+)
 from sklmm.engine.posterior.gaussian import posterior_from_draws, with_coefficients
 from sklmm.engine.theta.chart import Chart, scales
 

@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sklmm.engine.posterior.assemble import Trace, assemble
-from sklmm.engine.posterior.identify import undetermined
+from sklmm.engine.posterior.assemble import Trace, assemble, undetermined
 from sklmm.engine.theta.space import Theta
 
 

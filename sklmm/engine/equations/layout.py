@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 
 from sklmm.engine.equations.crossproducts import FEW
-from sklmm.engine.runtime.buckets import bucket, pad
+from sklmm.engine.runtime.compilation import bucket, pad
 
 
 class Layout:

@@ -4,7 +4,7 @@ r"""The equations that elimination leaves, S x = b, by conjugate gradients witho
 
 one product with C and one with its transpose an iteration, all right-hand sides in one batch. The
 terms of few effects, F, are eliminated too; the preconditioner is the block diagonal of what is
-left, T = S_LL - S_LF S_FF^{-1} S_FL. Draws, and log |S|, are Lanczos' (`engine.linalg.lanczos`).
+left, T = S_LL - S_LF S_FF^{-1} S_FL. Draws, and log |S|, are Lanczos' (`engine.linalg.krylov`).
 Coefficients of sparse columns have their penalty for the I.
 """
 
@@ -15,8 +15,12 @@ from scipy.linalg import cho_solve, solve_triangular
 
 from sklmm.engine.equations.elimination import Elimination
 from sklmm.engine.linalg.blocks import invert, roots, turn
-from sklmm.engine.linalg.conjugate_gradients import conjugate_gradients
-from sklmm.engine.linalg.lanczos import LogDeterminant, inverse_root, lanczos
+from sklmm.engine.linalg.krylov import (
+    LogDeterminant,
+    conjugate_gradients,
+    inverse_root,
+    lanczos,
+)
 
 DRAWS_AT_ONCE = 32
 #: Relative residual of a solution that tells nothing: the equations are singular.
@@ -164,6 +168,7 @@ class SchurCG(Elimination):
         log_det, x = LogDeterminant(self._whitened, len(left)), []
         for i in range(0, left.shape[1], DRAWS_AT_ONCE):
             run = lanczos(self._whitened, left[:, i : i + DRAWS_AT_ONCE])
+            self.unsolved = max(self.unsolved, run.unsolved)
             log_det.add(run)
             x.append(run.apply(inverse_root))
         self._set_log_det(log_det.value, log_det.error)

@@ -15,7 +15,7 @@ from scipy.special import ndtri
 from sklmm.engine.latent.split_hmc import SplitHMC, antithetic, metropolis
 from sklmm.engine.latent.unknowns import from_rows, to_rows
 from sklmm.engine.latent.whitening import make_frame, pull_back, spread, unwhiten
-from sklmm.engine.runtime.buckets import bucket
+from sklmm.engine.runtime.compilation import bucket
 from sklmm.engine.runtime.tensorflow import compiled, tf
 from sklmm.engine.runtime.tfp_graph import tfp
 

@@ -14,7 +14,7 @@ from sklmm.engine.equations.mixed_model import SOLVE_TOL, Equations
 from sklmm.engine.equations.whole import Whole
 from sklmm.engine.likelihood.evaluation import evaluation, observes
 from sklmm.engine.limits import factorisable, is_small
-from sklmm.engine.linalg.conjugate_gradients import conjugate_gradients
+from sklmm.engine.linalg.krylov import conjugate_gradients
 from sklmm.engine.linalg.newton import STEP
 from sklmm.engine.rows.protocol import Coefs
 from sklmm.engine.theta.space import Space

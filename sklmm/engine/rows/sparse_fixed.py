@@ -14,7 +14,7 @@ the solution that dense columns have.
 import numpy as np
 from scipy import sparse
 
-from sklmm.engine.linalg.conjugate_gradients import conjugate_gradients, inner
+from sklmm.engine.linalg.krylov import conjugate_gradients, inner
 
 TOL = 1e-12
 MAX_ITER = 2000

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sklmm.engine.runtime.buckets import bucket, pad
+from sklmm.engine.runtime.compilation import bucket, pad
 from sklmm.engine.runtime.tensorflow import tf
 
 

@@ -1,1 +1,1 @@
-"""TensorFlow, threads, and who listens to a fit."""
+"""TensorFlow, compiled steps, and threads."""

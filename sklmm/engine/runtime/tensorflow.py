@@ -1,7 +1,7 @@
 """TensorFlow, imported quietly and once; the one compiler decorator; devices.
 
 Compiled steps are module-level functions that take their data as arguments, so one compilation
-serves every fit whose arrays have the same shapes: `runtime.buckets` makes the folds of a
+serves every fit whose arrays have the same shapes: `runtime.compilation` makes the folds of a
 cross-validation share them.
 """
 
@@ -12,7 +12,7 @@ import re
 import tempfile
 import threading
 
-from sklmm.engine.runtime.listening import tell
+from sklmm.engine.runtime.compilation import tell
 from sklmm.engine.runtime.threads import n_threads
 
 #: Start-up lines of TensorFlow and its libraries, which TF_CPP_MIN_LOG_LEVEL does not reach.

@@ -4,7 +4,7 @@ from sklearn.model_selection import KFold, cross_val_score
 
 from sklmm import MixedEffectsClassifier, MixedEffectsRegressor
 from sklmm.datasets import make_crossed
-from sklmm.engine.runtime.listening import telling
+from sklmm.engine.runtime.compilation import telling
 from sklmm.engine.runtime.tensorflow import check_device, compilations, compiled, tf
 
 

@@ -8,7 +8,7 @@ from sklmm import MixedEffectsRegressor
 from sklmm._fitted.tables import block_labels
 from sklmm.design.design import DesignSpec
 from sklmm.design.terms import resolve_terms
-from sklmm.engine.posterior.identify import undetermined
+from sklmm.engine.posterior.assemble import undetermined
 from sklmm.engine.rows.local import LocalRows
 from sklmm.engine.rows.standardize import stacked, standardize
 from sklmm.engine.theta.space import Space

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sklmm.engine.linalg.lanczos import LogDeterminant, inverse_root, lanczos
+from sklmm.engine.linalg.krylov import LogDeterminant, inverse_root, lanczos
 
 
 def matrix(rng, n):
@@ -41,3 +41,11 @@ def test_unit_vectors_give_it_exactly():
     found = LogDeterminant(lambda q: A @ q, 30)
     found.add(lanczos(lambda q: A @ q, np.eye(30)))
     assert found.value == pytest.approx(np.linalg.slogdet(A)[1], abs=1e-6)
+
+
+def test_a_run_that_does_not_converge_says_so():
+    rng = np.random.default_rng(3)
+    values, v = np.linspace(1e-6, 1.0, 2000)[:, None], rng.normal(size=(2000, 2))
+    assert lanczos(lambda q: values * q, v).unsolved > 1e-3
+    assert lanczos(lambda q: (1 + values) * q, v).unsolved == 0
+    assert lanczos(lambda q: values[-50:] * q, v[-50:]).unsolved == 0

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sklmm.engine.runtime.buckets import bucket, pad
+from sklmm.engine.runtime.compilation import bucket, pad
 
 
 @pytest.mark.parametrize("n", [1, 16, 17, 100, 1_000, 58_736, 73_421, 10**7])

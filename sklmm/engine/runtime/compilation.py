@@ -1,0 +1,51 @@
+"""Compiled steps for modules without TensorFlow: their sizes, who is told of them, their needs."""
+
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import numpy as np
+
+from sklmm._fork import check_not_forked
+from sklmm.families.base import needs_tensorflow
+
+_listener = ContextVar("listener", default=None)
+
+
+def bucket(n):
+    """The next of a geometric row of sizes, at most an eighth above `n` (and at least 16)."""
+    step = max(16, 1 << max(int(n).bit_length() - 4, 0))
+    return -(-int(n) // step) * step
+
+
+def pad(array, length):
+    """`array` with zero rows up to `length`."""
+    missing = length - len(array)
+    return np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1)) if missing else array
+
+
+@contextmanager
+def telling(listener):
+    """Call `listener` with the name of each step that is compiled here; None tells nobody."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def tell(step):
+    """Say that a step is compiled."""
+    if (listener := _listener.get()) is not None:
+        listener(step)
+
+
+def require_tensorflow(what, instead=""):
+    """Errors that name `what` needs TensorFlow and the remedy.
+
+    ImportError where it is not installed, RuntimeError in a process forked after it was used.
+    """
+    check_not_forked(what)
+    try:
+        from sklmm.engine.runtime import tfp_graph  # noqa: F401
+    except ImportError as error:
+        raise needs_tensorflow(what, error, instead) from None
