@@ -7,11 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sklmm.engine.algorithms.laplace import Laplace as LaplaceFit
 from sklmm.engine.algorithms.loop import fit
 from sklmm.engine.algorithms.profile import Profile
 from sklmm.engine.algorithms.reml import Reml
 from sklmm.engine.algorithms.start_warm import warm_gaussian, warm_theta
 from sklmm.engine.algorithms.update import update
+from sklmm.engine.latent.mode import Latent
+from sklmm.engine.likelihood.likelihood import Likelihood
 from sklmm.engine.likelihood.pointwise import log_densities
 from sklmm.engine.limits import DRAWS, EXACT_ROOT, factorisable, gaussian_draws, nonlinear_draws
 from sklmm.engine.posterior.assemble import perfect
@@ -83,45 +86,43 @@ def resolve_e_step(e_step, family, sizes, sparse=False):
     least squares that of the Gaussian, whatever the E-step.
     """
     gaussian, n_effects = family.closed_form, sum(sizes)
-    repeats = isinstance(e_step, EStep) and not isinstance(e_step, GAUSSIAN_ONLY)
-    repeats = repeats or (isinstance(e_step, str) and e_step in ("laplace", "hmc", "nuts"))
-    if repeats and family.weights == "precision":
+    if isinstance(e_step, str) and e_step in E_STEPS:
+        step = E_STEPS[e_step]()
+    elif isinstance(e_step, EStep):
+        step = e_step
+    elif e_step == "auto":
+        dense = not sparse and factorisable(sizes)
+        step = (Exact() if dense else ConjugateGradient()) if gaussian else HMC()
+    else:
+        raise ValueError(
+            f"e_step={e_step!r} is not available: use 'auto', {', '.join(map(repr, E_STEPS))}, or "
+            "a configured instance such as HMC(n_chains=8)."
+        )
+    least_squares = isinstance(step, GAUSSIAN_ONLY)
+    if not least_squares and family.weights == "precision":
         raise ValueError(
             f"e_step={e_step!r} takes weights as repetitions of rows: use 'auto', 'exact' or 'cg' "
             "with Gaussian(weights='precision')."
         )
-    if isinstance(e_step, str) and e_step in E_STEPS:
-        e_step = E_STEPS[e_step]()
-    if isinstance(e_step, EStep):
-        e_step._validate_params()
-        if isinstance(e_step, GAUSSIAN_ONLY) and not gaussian:
-            raise ValueError(
-                f"e_step={e_step!r} is for family='gaussian', not {family.name!r}: use 'auto', "
-                "'hmc', 'nuts' or 'laplace'."
-            )
-        if isinstance(e_step, Laplace) and family.classes == "unordered" and n_effects:
-            raise ValueError(
-                "e_step='laplace' is for one linear predictor, and family='categorical' has one "
-                "for each class but the first: use 'auto', 'hmc' or 'nuts'."
-            )
-        if sparse and isinstance(e_step, Exact):
-            raise ValueError(
-                "e_step='exact' factorises the equations densely, and X has too many sparse "
-                "columns for that: use 'auto' or 'cg'."
-            )
-        if n_effects or sparse:
-            return e_step
-        return Exact() if gaussian else Laplace()
-    if e_step == "auto":
-        if not gaussian:
-            return HMC() if n_effects else Laplace()
-        if sparse:
-            return ConjugateGradient()
-        return Exact() if factorisable(sizes) else ConjugateGradient()
-    raise ValueError(
-        f"e_step={e_step!r} is not available: use 'auto', {', '.join(map(repr, E_STEPS))}, or a "
-        "configured instance such as HMC(n_chains=8)."
-    )
+    step._validate_params()
+    if least_squares and not gaussian:
+        raise ValueError(
+            f"e_step={step!r} is for family='gaussian', not {family.name!r}: use 'auto', 'hmc', "
+            "'nuts' or 'laplace'."
+        )
+    if isinstance(step, Laplace) and family.classes == "unordered" and n_effects:
+        raise ValueError(
+            "e_step='laplace' is for one linear predictor, and family='categorical' has one for "
+            "each class but the first: use 'auto', 'hmc' or 'nuts'."
+        )
+    if sparse and isinstance(step, Exact):
+        raise ValueError(
+            "e_step='exact' factorises the equations densely, and X has too many sparse columns "
+            "for that: use 'auto' or 'cg'."
+        )
+    if n_effects or sparse:
+        return step
+    return Exact() if gaussian else Laplace()
 
 
 def resolve_m_step(m_step, e_step, family):
@@ -212,52 +213,34 @@ def _reml(problem, response, settings):
     return Reml(problem, step, tol, seed, n_draws, start, settings.dof)
 
 
-def _laplace(problem, response, settings):
-    from sklmm.engine.algorithms.laplace import Laplace as LaplaceAlgorithm
-
-    latent = _latent(problem, response, settings.e_step)
-    tol = DETERMINISTIC_TOL if problem.blocks else GLM_TOL
-    tol = tol if settings.tol is None else settings.tol
-    start, n_draws = settings.start and warm_theta(latent, settings.start), _kept(problem, response)
-    return LaplaceAlgorithm(latent, tol, settings.seed, n_draws, start, settings.e_step.n_probes)
-
-
-def _mcem(problem, response, settings):
-    latent = _latent(problem, response, settings.e_step)
-    from sklmm.engine.algorithms.mcem import MonteCarlo
-    from sklmm.engine.latent.hmc import HMCSampler
-    from sklmm.engine.latent.nuts import NUTSSampler
-
-    sampler = {HMC: HMCSampler, NUTS: NUTSSampler}[type(settings.e_step)](settings.e_step)
-    tol = MONTE_CARLO_TOL if settings.tol is None else settings.tol
-    start, n_draws = settings.start and warm_theta(latent, settings.start), _kept(problem, response)
-    return MonteCarlo(latent, sampler, tol, settings.seed, n_draws, start)
-
-
-def _kept(problem, response):
-    """Posterior draws that are kept."""
-    gaussian = response.family.closed_form
-    return DRAWS[1] if gaussian else nonlinear_draws(problem.n_effects)
-
-
-def _latent(problem, response, e_step):
-    """The latent part of a model of any family, for Laplace's approximation or for a sampler."""
-    from sklmm.engine.latent.mode import Latent
-    from sklmm.engine.likelihood.likelihood import Likelihood
-
+def _latent(problem, response, settings):
+    """Laplace's approximation, or a sampler, of the latent part of a model of any family."""
+    family, step = response.family, settings.e_step
     parameters = {
         name: kind / problem.y_scale if name == "sigma" and not isinstance(kind, str) else kind
         for name, kind in response.parameters.items()
     }
-    like = Likelihood.of(response.family, response.n_classes)
+    like = Likelihood.of(family, response.n_classes)
     like = replace(like, pinned=tuple((k, parameters[k]) for k, _ in like.pinned))
     # Compiled steps know a likelihood by identity: equal ones must be one.
     like = _LIKELIHOODS.setdefault(like, like)
-    laplace = isinstance(e_step, Laplace)
-    observed = laplace and e_step.curvature == "observed"
+    laplace = isinstance(step, Laplace)
+    observed = laplace and step.curvature == "observed"
     latent = Latent(problem, like, parameters, direct=laplace, observed=observed)
-    _check_tensorflow(latent, response.family, e_step)
-    return latent
+    _check_tensorflow(latent, family, step)
+    start = settings.start and warm_theta(latent, settings.start)
+    n_draws = DRAWS[1] if family.closed_form else nonlinear_draws(problem.n_effects)
+    if laplace:
+        tol = DETERMINISTIC_TOL if problem.blocks else GLM_TOL
+        tol = tol if settings.tol is None else settings.tol
+        return LaplaceFit(latent, tol, settings.seed, n_draws, start, step.n_probes)
+    from sklmm.engine.algorithms.mcem import MonteCarlo
+    from sklmm.engine.latent.hmc import HMCSampler
+    from sklmm.engine.latent.nuts import NUTSSampler
+
+    sampler = {HMC: HMCSampler, NUTS: NUTSSampler}[type(step)](step)
+    tol = MONTE_CARLO_TOL if settings.tol is None else settings.tol
+    return MonteCarlo(latent, sampler, tol, settings.seed, n_draws, start)
 
 
 def _tutorial(problem, response, settings):
@@ -271,9 +254,9 @@ _LIKELIHOODS = {}
 _ALGORITHMS = {
     Exact: _reml,
     ConjugateGradient: _reml,
-    Laplace: _laplace,
-    HMC: _mcem,
-    NUTS: _mcem,
+    Laplace: _latent,
+    HMC: _latent,
+    NUTS: _latent,
     Adam: _tutorial,
 }
 
