@@ -11,7 +11,7 @@ from sklmm.engine.algorithms.laplace import Laplace as LaplaceFit
 from sklmm.engine.algorithms.loop import fit
 from sklmm.engine.algorithms.profile import Profile
 from sklmm.engine.algorithms.reml import Reml
-from sklmm.engine.algorithms.start_warm import warm_gaussian, warm_theta
+from sklmm.engine.algorithms.start import warm_gaussian, warm_theta
 from sklmm.engine.algorithms.update import update
 from sklmm.engine.latent.mode import Latent
 from sklmm.engine.likelihood.likelihood import Likelihood

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sklmm.engine.algorithms.loop import Iteration, joint_loss
-from sklmm.engine.algorithms.start_glm import start_theta
+from sklmm.engine.algorithms.start import start_theta
 from sklmm.engine.latent.approximation import Approximation
 from sklmm.engine.latent.without_effects import WithoutEffects
 from sklmm.engine.limits import has_exact_root

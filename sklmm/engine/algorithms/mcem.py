@@ -32,7 +32,7 @@ from sklmm.engine.algorithms.averaging import (
     own_noise,
 )
 from sklmm.engine.algorithms.loop import Iteration, joint_loss
-from sklmm.engine.algorithms.start_glm import start_theta
+from sklmm.engine.algorithms.start import start_theta
 from sklmm.engine.latent.mode import CENTRE_TOL
 from sklmm.engine.linalg.chains import chain_covariance
 from sklmm.engine.linalg.newton import inverse

@@ -15,7 +15,7 @@ coefficient b^T beta the other ones are least squares', which leaves a problem i
 import numpy as np
 from scipy.optimize import brentq, minimize
 
-from sklmm.engine.posterior.satterthwaite import coefficient_slopes
+from sklmm.engine.posterior.gaussian import coefficient_slopes
 from sklmm.engine.theta.space import MIN_SIGMA, is_singular, residual_sd
 
 #: Steps outwards, in units of the Wald interval's half width, at which a limit is looked for.

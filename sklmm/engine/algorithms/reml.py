@@ -32,8 +32,7 @@ from sklmm.engine.equations.crossproducts import CrossProducts
 from sklmm.engine.equations.henderson import Solution, evaluate
 from sklmm.engine.equations.schur_cholesky import SchurCholesky
 from sklmm.engine.linalg.newton import ascent, by_differences, inverse
-from sklmm.engine.posterior.gaussian import posterior_from_equations
-from sklmm.engine.posterior.satterthwaite import satterthwaite
+from sklmm.engine.posterior.gaussian import posterior_from_equations, satterthwaite
 from sklmm.engine.theta.space import MIN_RAW, RAISED_SD, SINGULAR_SD, Space, Theta, residual_sd
 from sklmm.steps import Exact
 

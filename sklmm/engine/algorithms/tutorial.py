@@ -8,8 +8,6 @@ it takes very long to move the level of y from the effects of a factor of few le
 intercept.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from sklmm.engine.algorithms.loop import Iteration
@@ -81,14 +79,6 @@ def adam_gradient(data, raw, known, b):
     return loss, tape.gradient(loss, flat, unconnected_gradients="zero")
 
 
-@dataclass
-class _State:
-    data: tuple
-    known: tuple
-    total: list
-    n_total: int = 0
-
-
 class AdamLoop:
     """The loop's chain and its variables."""
 
@@ -102,26 +92,25 @@ class AdamLoop:
         self.n_chains = self.e_step.n_chains or 1
         self.max_iter, self.seed = settings.max_iter, settings.seed
 
-    def _init(self):
-        """Data in float32, as the tutorial has them."""
-        problem = self.problem
+    def _tensors(self):
+        """Data in float32, as the tutorial has them, and the linear covariances and sigma."""
+        problem, rows = self.problem, self.problem.rows
         data = (
-            tf.constant(problem.rows.X, DTYPE),
-            tf.constant(problem.rows.y, DTYPE),
-            [tf.constant(refs) for refs in problem.rows.refs],
-            [tf.constant(z, DTYPE) for z in problem.rows.z],
+            tf.constant(rows.X, DTYPE),
+            tf.constant(rows.y, DTYPE),
+            [tf.constant(refs) for refs in rows.refs],
+            [tf.constant(z, DTYPE) for z in rows.z],
             [tf.zeros([b.n_levels, 0]) for b in problem.blocks],
         )
-        known = (
-            [_linear(b.covariance) for b in problem.blocks],
-            None if problem.sigma is None else tf.constant(problem.sigma, DTYPE),
-        )
-        return _State(data, known, [np.zeros((b.n_levels, b.r)) for b in problem.blocks])
+        sigma = None if problem.sigma is None else tf.constant(problem.sigma, DTYPE)
+        return data, ([_linear(b.covariance) for b in problem.blocks], sigma)
 
     def steps(self):
         """Yield one `Iteration` per iteration; it never stops by itself."""
         problem = self.problem
-        self.state = state = self._init()
+        self.data, self.known = self._tensors()
+        #: Sums of the draws of the second half, for the posterior means, and how many they are.
+        self.total, self.n_total = [np.zeros((b.n_levels, b.r)) for b in problem.blocks], 0
         rng = np.random.default_rng(self.seed)
         e = self.e_step
         settings = (
@@ -138,13 +127,15 @@ class AdamLoop:
         optimizer.build(variables)
         b = [tf.zeros([self.n_chains, k.n_levels, k.r], DTYPE) for k in problem.blocks]
         if e.n_warmup:
-            b, _ = self._transitions(state, raw, b, settings, rng, e.n_warmup)
+            b, _ = self._transitions(raw, b, settings, rng, e.n_warmup)
         for iteration in range(1, self.max_iter + 1):
-            b, accepted = self._transitions(state, raw, b, settings, rng, e.n_steps)
-            loss, gradient = adam_gradient(state.data, _read(raw), state.known, b)
-            theta = self._theta(raw, state)
+            b, accepted = self._transitions(raw, b, settings, rng, e.n_steps)
+            loss, gradient = adam_gradient(self.data, _read(raw), self.known, b)
+            theta = self._theta(raw)
             draw = tuple(part.numpy()[0].astype(np.float64) for part in b)
-            self._keep(state, iteration, b)
+            if 2 * iteration > self.max_iter:
+                self.total = [t + p.numpy().sum(axis=0) for t, p in zip(self.total, b, strict=True)]
+                self.n_total += self.n_chains
             optimizer.apply_gradients(zip(gradient, variables, strict=True))
             yield Iteration(
                 theta=theta,
@@ -152,7 +143,7 @@ class AdamLoop:
                 loglik=np.nan,
                 decrement=np.nan,
                 done=False,
-                estimate=self._theta(raw, state),
+                estimate=self._theta(raw),
                 covariance=None,
                 spread=None,
                 acceptance_rate=float(accepted),
@@ -160,23 +151,17 @@ class AdamLoop:
                 left=self.max_iter - iteration,
             )
 
-    def _transitions(self, state, raw, b, settings, rng, n_steps):
+    def _transitions(self, raw, b, settings, rng, n_steps):
         seed = tf.constant(rng.integers(0, 2**31 - 1, 2), tf.int32)
         return adam_e_step(
-            state.data, _read(raw), state.known, b, *settings, seed, tf.constant(n_steps)
+            self.data, _read(raw), self.known, b, *settings, seed, tf.constant(n_steps)
         )
 
-    def _theta(self, raw, state):
-        beta, factors, sigma = _values(_read(raw), state.known)
+    def _theta(self, raw):
+        beta, factors, sigma = _values(_read(raw), self.known)
         factors = tuple(np.asarray(L, np.float64) for L in factors)
         raw_sigma = [np.log(float(sigma))] if self.space.estimated else []
         return Theta(np.asarray(beta, np.float64), factors, np.array(raw_sigma))
-
-    def _keep(self, state, iteration, b):
-        """Sum the draws of the second half, for the posterior means."""
-        if 2 * iteration > self.max_iter:
-            state.total = [t + p.numpy().sum(axis=0) for t, p in zip(state.total, b, strict=True)]
-            state.n_total += self.n_chains
 
     def posterior(self, last):
         """Means over the second half's draws; SDs and root by conjugate gradients."""
@@ -184,7 +169,7 @@ class AdamLoop:
         equations = solver.equations(last.estimate)
         posterior = posterior_from_equations(equations, self.seed, DRAWS[1])
         posterior = posterior._replace(beta=last.estimate.beta)
-        total, n = self.state.total, self.state.n_total
+        total, n = self.total, self.n_total
         # Of a fit that stopped in the first half the draws are left out.
         return posterior._replace(effects=tuple(t / n for t in total)) if n else posterior
 

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from sklmm import HMC
-from sklmm.engine.algorithms.start_glm import start_theta
+from sklmm.engine.algorithms.start import start_theta
 from sklmm.engine.latent.hmc import HMCSampler
 from tests.engine.latent.test_complete_data import make_latent
 
