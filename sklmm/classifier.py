@@ -198,7 +198,9 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
         >>> model.fit(X, y > 3).predict(X[:2])
         array([False, False])
         """
-        return self.classes_[np.argmax(self.predict_proba(X, include_random), axis=1)]
+        # First, as it is what says of a classifier that it is not fitted.
+        best = np.argmax(self.predict_proba(X, include_random), axis=1)
+        return self.classes_[best]
 
     @available_if(_is_binary)
     @nan_where_missing
