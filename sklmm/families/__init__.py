@@ -1,6 +1,6 @@
 """Response families: the distribution of y given the linear predictor."""
 
-from sklmm.families.base import Family
+from sklmm.families.base import Family, Response
 from sklmm.families.beta import Beta
 from sklmm.families.binomial import Bernoulli, Binomial
 from sklmm.families.categorical import Categorical
@@ -11,7 +11,6 @@ from sklmm.families.negative_binomial import NegativeBinomial
 from sklmm.families.ordinal import Ordinal
 from sklmm.families.poisson import Poisson
 from sklmm.families.registry import resolve_family
-from sklmm.families.response import Response
 from sklmm.families.student_t import StudentT
 
 __all__ = [

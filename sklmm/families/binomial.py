@@ -6,10 +6,17 @@ Two labels are codes 0 and 1 of the sorted classes, or in the order of an ordere
 import numpy as np
 from scipy.special import gammaln
 
-from sklmm.families.base import LATENT_VARIANCES, Family
+from sklmm.families.base import (
+    LATENT_VARIANCES,
+    Family,
+    Response,
+    floats,
+    labels,
+    numeric,
+    row_weights,
+)
 from sklmm.families.density import Density
 from sklmm.families.links import Logit
-from sklmm.families.response import Response, floats, labels, numeric, row_weights
 
 
 class BinomialDensity(Density):

@@ -1,7 +1,6 @@
 """Any likelihood at all: the family of a function from eta to a TFP distribution."""
 
-from sklmm.families.base import Family
-from sklmm.families.response import listed
+from sklmm.families.base import Family, listed
 
 
 class CustomFamily(Family):

@@ -1,6 +1,6 @@
 """The density of a family: its logarithm and what algorithms need of its derivatives.
 
-A density is written once, in the functions of a namespace (`sklmm.families.namespace`): in NumPy's
+A density is written once, in the functions of a namespace (`sklmm.families.special`): in NumPy's
 for Laplace's approximation on tables, in TensorFlow's for what the engine compiles.
 """
 

@@ -4,9 +4,8 @@
 
 from functools import cached_property
 
-from sklmm.families.base import Family
+from sklmm.families.base import Family, Response, numeric
 from sklmm.families.density import PositiveMean
-from sklmm.families.response import Response, numeric
 from sklmm.families.special import LOG_2PI, beyond, exp, less_exp, psi_less_log, stirling
 
 

@@ -8,8 +8,7 @@ A link is made of a namespace and eta; it computes what it is asked for, once.
 import math
 from functools import cached_property
 
-from sklmm.families.namespace import NUMPY
-from sklmm.families.special import beyond, exp, mills_fall
+from sklmm.families.special import NUMPY, beyond, exp, mills_fall
 
 #: |eta| of a square root, and eta of a mean or its inverse, below which its logarithm goes on as a
 #: constant and as a parabola.

@@ -4,9 +4,8 @@
 
 import numpy as np
 
-from sklmm.families.base import Family
+from sklmm.families.base import Family, Response, numeric
 from sklmm.families.density import PositiveMean
-from sklmm.families.response import Response, numeric
 from sklmm.families.special import LOG_2PI, beyond, less_exp, stirling
 
 

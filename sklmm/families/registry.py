@@ -1,6 +1,6 @@
 """The built-in families by name, and the one entry from an estimator's parameter to a `Family`."""
 
-from sklmm.families.base import Family, signature
+from sklmm.families.base import Family, listed, signature
 from sklmm.families.beta import Beta
 from sklmm.families.binomial import Bernoulli, Binomial
 from sklmm.families.categorical import Categorical
@@ -10,7 +10,6 @@ from sklmm.families.gaussian import Gaussian
 from sklmm.families.negative_binomial import NegativeBinomial
 from sklmm.families.ordinal import Ordinal
 from sklmm.families.poisson import Poisson
-from sklmm.families.response import listed
 from sklmm.families.student_t import StudentT
 
 #: The families that have a name.

@@ -92,8 +92,7 @@ def test_samplers_fit_it(table):
 
 @pytest.mark.parametrize("eta", [61.0, 250.0])
 def test_densities_and_predictions_have_one_inverse_link(eta):
-    from sklmm.engine.likelihood.evaluation import evaluation
-    from sklmm.engine.likelihood.likelihood import Likelihood
+    from sklmm.engine.likelihood.likelihood import Likelihood, evaluation
 
     like, raw = Likelihood.of(Poisson()), np.zeros((0, 1))
     y, at = np.ones(1), np.full((1, 1), eta)

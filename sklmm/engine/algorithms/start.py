@@ -8,7 +8,7 @@ from scipy.optimize import minimize
 from scipy.special import logit
 
 from sklmm.engine.latent.mode import CENTRE_TOL, Latent
-from sklmm.engine.likelihood.evaluation import evaluation
+from sklmm.engine.likelihood.likelihood import evaluation
 from sklmm.engine.linalg.blocks import invert
 from sklmm.engine.theta.space import RAISED_SD, Theta
 from sklmm.families.base import CONSTRAINTS

@@ -23,8 +23,7 @@ from sklmm.covariances import Pinned
 from sklmm.engine.equations.crossproducts import CrossProducts
 from sklmm.engine.equations.mixed_model import EXACT_TOL, Equations
 from sklmm.engine.latent.mode import Latent
-from sklmm.engine.likelihood.evaluation import observes
-from sklmm.engine.likelihood.likelihood import Likelihood
+from sklmm.engine.likelihood.likelihood import Likelihood, observes
 from sklmm.engine.limits import EXACT_ROOT, factorisable
 from sklmm.engine.linalg.blocks import rescaled, roots
 from sklmm.engine.rows.local import LocalRows

@@ -12,7 +12,7 @@ import numpy as np
 from sklmm.engine.equations.layout import Layout
 from sklmm.engine.equations.mixed_model import SOLVE_TOL, Equations
 from sklmm.engine.equations.whole import Whole
-from sklmm.engine.likelihood.evaluation import evaluation, observes
+from sklmm.engine.likelihood.likelihood import evaluation, observes
 from sklmm.engine.limits import factorisable, is_small
 from sklmm.engine.linalg.krylov import conjugate_gradients
 from sklmm.engine.linalg.newton import STEP

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from sklmm.engine.likelihood.evaluation import evaluation
-from sklmm.engine.likelihood.likelihood import Likelihood
+from sklmm.engine.likelihood.likelihood import Likelihood, evaluation
 from sklmm.families.base import CONSTRAINTS
 from sklmm.families.binomial import log_binomial
 

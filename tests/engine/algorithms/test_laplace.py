@@ -19,8 +19,7 @@ from sklmm import (
 from sklmm import Laplace as LaplaceStep
 from sklmm.engine import limits
 from sklmm.engine.algorithms.laplace import Laplace
-from sklmm.engine.likelihood.evaluation import evaluation, observes
-from sklmm.engine.likelihood.likelihood import Likelihood
+from sklmm.engine.likelihood.likelihood import Likelihood, evaluation, observes
 from tests.engine.latent.test_complete_data import make_latent, response, table, theta_for
 from tests.laplace_study import Fit
 

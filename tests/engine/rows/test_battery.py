@@ -11,8 +11,7 @@ from sklmm import ConjugateGradient, Exact, Gaussian, Laplace
 from sklmm.design.design import DesignSpec
 from sklmm.design.terms import resolve_terms
 from sklmm.engine.fit import Settings, run
-from sklmm.engine.likelihood.evaluation import evaluation
-from sklmm.engine.likelihood.likelihood import Likelihood
+from sklmm.engine.likelihood.likelihood import Likelihood, evaluation
 from sklmm.engine.rows.local import LocalRows
 from sklmm.engine.rows.pairs import LocalPairs
 from sklmm.engine.rows.protocol import Coefs, Pairs, Rows

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from sklmm import families as fam
-from sklmm.engine.likelihood.evaluation import evaluation
-from sklmm.engine.likelihood.likelihood import Likelihood
+from sklmm.engine.likelihood.likelihood import Likelihood, evaluation
 from sklmm.engine.likelihood.traced import traced_evaluation
 from sklmm.engine.runtime.tensorflow import tf
 from tests.engine.likelihood.test_tensors import CASES, LOGIT_LIKE, case
