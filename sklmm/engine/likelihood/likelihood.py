@@ -3,8 +3,8 @@
 Layout [rows, draws]. y is [n]; eta [n * d, C] with the d predictors of a row adjacent; raw [m, C],
 [m, 1] or [m] holds the estimated parameters, unconstrained. The methods are TensorFlow's, which is
 imported for them (`engine.likelihood.tensors`); `evaluation` has the same in NumPy, row by row, for
-arrays of any number of rows and columns: a built-in family's own density, or graphs of TensorFlow of
-a custom one's, traced once: that takes a tenth of a second, where compiling takes several.
+arrays of any number of rows and columns: a built-in family's own density, or a custom family's
+graphs of TensorFlow, traced once: that takes a tenth of a second, where compiling takes several.
 """
 
 import inspect
