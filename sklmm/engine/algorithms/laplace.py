@@ -15,8 +15,7 @@ import numpy as np
 
 from sklmm.engine.algorithms.loop import Iteration, joint_loss
 from sklmm.engine.algorithms.start import start_theta
-from sklmm.engine.latent.approximation import Approximation
-from sklmm.engine.latent.without_effects import WithoutEffects
+from sklmm.engine.latent.approximation import Approximation, Deviations, WithoutEffects
 from sklmm.engine.limits import has_exact_root
 from sklmm.engine.linalg.newton import (
     FLAT,
@@ -168,8 +167,6 @@ class Laplace:
             mode, equations = latent.mode(theta, self.mode)
         if latent.approximated:
             return Approximation(latent, theta, mode, equations)
-        from sklmm.engine.latent.deviations import Deviations
-
         return Deviations(latent, theta, mode, equations, self.probes)
 
     def _information(self, here, last=False):

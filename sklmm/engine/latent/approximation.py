@@ -1,19 +1,26 @@
-r"""Laplace's log-likelihood at one theta, and its exact gradient, in NumPy.
+r"""Laplace's log-likelihood at one theta, and its gradient: exact, in NumPy, or by deviations.
 
     l(theta) = log p(y, m) - log |C| / 2,   C = W^T diag(w) W + (0, I),   W = [X, Z_1 L_1, ...],
 
 with m the mode of x and w the curvature of the rows' log densities there. The gradient of log |C|
 needs of C^-1 only what it is at each row's own levels, which the rows look up, and the motion of
 the mode, dm / dtheta = C^-1 d (gradient in x) / dtheta, one solve against it.
+
+Of custom families, and of tables whose C is not factorised, log |C| enters the gradient through
+deviations d [P, n] with mean d d^T = C^-1: an exact root of C^-1, or probes with a noise that is
+the same for every theta, so that steps converge; the gradient is compiled.
 """
 
 import numpy as np
 
+from sklmm.engine.linalg.newton import STEP
 from sklmm.engine.rows.protocol import Coefs
 from sklmm.engine.theta.space import slopes
 
 #: Newton's decrement at x below which what is left of the way to the mode is of second order.
 NEAR = 1e-4
+#: Without effects, rows times columns of theta that are worked on at once.
+MOST_CELLS = 1 << 23
 
 
 class Approximation:
@@ -105,3 +112,74 @@ class Approximation:
         push -= self._pulled(latent.rows.product(moved, self.bend))
         push[:, first:] = self._pulled(self.rows.score_in_raw)
         return self.moving.solve(push) * layout.real[:, None]
+
+
+class Deviations:
+    """Laplace's approximation at theta, about the mode [P] with its equations.
+
+    joint, log p(y, mode); scores [m, n] by deviation; loglik, None where it is not known; `probes`
+    are (seed, number), or None for an exact root.
+    """
+
+    def __init__(self, latent, theta, mode, equations, probes=None):
+        self.latent, self.theta, self.mode, self.equations = latent, theta, mode, equations
+        self.field = latent.field(theta, equations, mode, exact=True)
+        self.joint = float(latent.gradient(theta, mode[:, None])[0][0])
+        self.loglik = None
+        if probes is None:
+            n = equations.n_unknowns
+            self.deviations = equations.root(np.sqrt(n) * np.eye(n, max(n, 1)))
+            self.loglik = self.joint - 0.5 * equations.log_det()
+        else:
+            seed, number = probes
+            self.deviations = equations.probes(np.random.default_rng(seed), number)
+        _, self.scores = latent.compiled.scores(theta, self.field, self.deviations, laplace=True)
+
+    def information(self):
+        """That of the complete data [m, m], averaged over the deviations."""
+        compiled = self.latent.compiled
+        return compiled.information(self.theta, self.field, self.deviations, laplace=True)
+
+    def shift(self):
+        """How the mode moves with theta, [P, m]."""
+        return np.asarray(self.field.shift)
+
+
+class WithoutEffects:
+    """The likelihood at theta of a model without latent variables, as `Approximation` has it."""
+
+    mode = np.zeros(0)
+
+    def __init__(self, latent, theta):
+        self.latent, self.theta = latent, theta
+        values, self.scores = _slopes(latent, [theta])
+        self.joint = self.loglik = float(values[0])
+
+    @property
+    def equations(self):
+        """Those of no unknowns."""
+        return self.latent.equations(self.theta, None)
+
+    def shift(self):
+        """How the mode moves with theta, [0, m]."""
+        return np.zeros((0, self.latent.space.size))
+
+    def information(self):
+        """Less the second derivatives [m, m], by differences of the gradient."""
+        space = self.latent.space
+        m, flat = space.size, space.join(self.theta)
+        some = max(MOST_CELLS // (2 * self.latent.n_rows), 1)
+        out = np.zeros((m, m))
+        for first in range(0, m, some):
+            away = STEP * np.eye(m)[first : first + some]
+            _, both = _slopes(self.latent, [space.split(flat + h) for h in (*away, *-away)])
+            up, down = np.split(both, 2, axis=1)
+            out[:, first : first + some] = (down - up) / (2 * STEP)
+        return (out + out.T) / 2
+
+
+def _slopes(latent, thetas):
+    """Log-likelihood [C] and gradient [m, C], a column for each theta."""
+    coefs, raw = latent.coefs(thetas, np.zeros((0, len(thetas))))
+    value, score, of_raw = latent.rows.slopes(latent.densities, coefs, raw)
+    return value, np.concatenate([score.beta[: latent.space.p], of_raw])
