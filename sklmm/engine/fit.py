@@ -89,6 +89,7 @@ def resolve_e_step(e_step, family, sizes, sparse=False):
     if isinstance(e_step, str) and e_step in E_STEPS:
         step = E_STEPS[e_step]()
     elif isinstance(e_step, EStep):
+        e_step._validate_params()
         step = e_step
     elif e_step == "auto":
         dense = not sparse and factorisable(sizes)
@@ -104,7 +105,6 @@ def resolve_e_step(e_step, family, sizes, sparse=False):
             f"e_step={e_step!r} takes weights as repetitions of rows: use 'auto', 'exact' or 'cg' "
             "with Gaussian(weights='precision')."
         )
-    step._validate_params()
     if least_squares and not gaussian:
         raise ValueError(
             f"e_step={step!r} is for family='gaussian', not {family.name!r}: use 'auto', 'hmc', "
