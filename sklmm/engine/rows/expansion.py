@@ -52,9 +52,9 @@ def leverages(rows, inverse):
     are looked up slab by slab, and those of the others in one matrix.
     """
     out = np.zeros(rows.n_rows)
-    for i, (k, first) in enumerate(inverse.rest):
-        for other, begin in inverse.rest[: i + 1]:
-            at, to = (_places(rows, *term) for term in ((k, first), (other, begin)))
+    places = [(k, _places(rows, k, first)) for k, first in inverse.rest]
+    for i, (k, at) in enumerate(places):
+        for other, to in places[: i + 1]:
             for a in range(at.shape[1]):
                 for b in range(to.shape[1]):
                     entry = inverse.remaining[at[:, a], to[:, b]] * (1 + (other != k))
@@ -64,7 +64,7 @@ def leverages(rows, inverse):
     rest = rows.X if inverse.fixed.size else rows.X[:, :0]
     for refs, z, follow in zip(rows.refs, rows.z, inverse.follow, strict=True):
         rest = rest - np.einsum("na,nap->np", z, follow[refs])
-    return out + np.einsum("np,pq,nq->n", rest, inverse.fixed, rest, optimize=True)
+    return out + np.einsum("np,np->n", rest @ inverse.fixed, rest)
 
 
 def _add_eliminated(rows, inverse, out):

@@ -13,6 +13,8 @@ from sklmm.engine.rows.sparse_fixed import Columns
 
 #: Rows times columns that are worked on at once.
 CELLS = 1 << 20
+#: Rows times effects up to which Z is dense: SciPy's overhead would be longer than the product.
+DENSE = 1 << 16
 #: Share of the expected curvature that safe weights keep of the observed one.
 LEAST_CURVATURE = 0.1
 
@@ -168,12 +170,20 @@ class LocalRows:
 
     @property
     def _Z(self):
-        """Z of all terms, sparse [n_rows, Q]."""
+        """Z of all terms [n_rows, Q], sparse or, where it is small, dense."""
         if "Z" not in self._known:
             of_terms = zip(self.refs, self.z, self.levels, strict=True)
             parts = [sparse.csr_array((self.n_rows, 0)), *(loadings(*own) for own in of_terms)]
-            self._known["Z"] = sparse.hstack(parts, "csr")
+            Z = sparse.hstack(parts, "csr")
+            self._known["Z"] = Z.toarray() if self.n_rows * Z.shape[1] <= DENSE else Z
         return self._known["Z"]
+
+    @property
+    def _Zt(self):
+        """Z^T of all terms [Q, n_rows]."""
+        if "Zt" not in self._known:
+            self._known["Zt"] = self._Z.T
+        return self._known["Zt"]
 
     def order(self, k):
         """Row numbers by level of term k."""
@@ -183,7 +193,7 @@ class LocalRows:
 
     def sums(self, rows):
         """X^T rows and Z^T rows of [n_rows, C], as `Coefs`."""
-        effects, first, flat = [], 0, self._Z.T @ rows
+        effects, first, flat = [], 0, self._Zt @ rows
         for z, J in zip(self.z, self.levels, strict=True):
             size = J * z.shape[1]
             effects.append(flat[first : first + size].reshape(J, z.shape[1], -1))
@@ -194,7 +204,8 @@ class LocalRows:
         """[X, Z]^T w [X, Z], dense [p + Q, p + Q]."""
         key = "dense", self.p
         if key not in self._known:
-            self._known[key] = np.concatenate([self.X, self._Z.toarray()], axis=1)
+            Z = self._Z.toarray() if sparse.issparse(self._Z) else self._Z
+            self._known[key] = np.concatenate([self.X, Z], axis=1)
         A = self._known[key]
         return (A.T * self._weights(at)) @ A
 
@@ -241,7 +252,8 @@ class LocalRows:
         for first in range(0, self.n_rows, step):
             last = min(first + step, self.n_rows)
             parts.append(self.take(slice(first, last)))
-            parts[-1]._known["Z"] = csr_rows(self._Z, first, last)
+            Z, known = self._Z, parts[-1]._known
+            known["Z"] = csr_rows(Z, first, last) if sparse.issparse(Z) else Z[first:last]
         return parts
 
     def slopes(self, likelihood, coefs, raw):
