@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from sklmm.engine.linalg.blocks import invert, roots, turn, turn_all
+from sklmm.engine.linalg.blocks import congruent, invert, roots, turn, turn_all
 
 
 class Elimination:
@@ -35,9 +35,9 @@ class Elimination:
         self.cross, self.s2, self.n = cross, s2, cross.n_eliminated
         self.factors = factors
         self.L = factors[cross.eliminated] if cross.slices else np.eye(1)
-        self.D = self.L.T @ cross.G_EE @ self.L / s2 + np.eye(len(self.L))
+        self.D = congruent(self.L, cross.G_EE) / s2 + np.eye(len(self.L))
         self.inverse = invert(self.D)
-        self.inner = self.L @ self.inverse @ self.L.T / s2
+        self.inner = congruent(self.L.T, self.inverse) / s2
 
     def log_det_eliminated(self):
         """log |D|."""

@@ -3,6 +3,10 @@
 import numpy as np
 from scipy import sparse
 
+#: Entries of a level up to which one product for all of MANY levels is faster than one for each.
+SMALL = 8
+MANY = 512
+
 
 def turn(blocks, flat):
     """Each level's own block [J, r, r] times its part of flat [J * r, ...]."""
@@ -21,9 +25,18 @@ def turn_all(L, flat):
     if len(L) == 1:
         return L[0, 0] * flat
     shaped = flat.reshape(len(flat) // len(L), len(L), -1)
-    if shaped.shape[2] == 1:
-        return (shaped[:, :, 0] @ L.T).reshape(flat.shape)
+    J, r, c = shaped.shape
+    if c == 1 or (r * c <= SMALL and J > MANY):
+        turned = L.T if c == 1 else np.kron(L.T, np.eye(c))
+        return (shaped.reshape(J, r * c) @ turned).reshape(flat.shape)
     return (L @ shaped).reshape(flat.shape)
+
+
+def congruent(L, blocks):
+    """L^T B L of each level's block B [J, r, r]."""
+    if len(L) ** 2 <= SMALL and len(blocks) > MANY:
+        return (blocks.reshape(len(blocks), -1) @ np.kron(L, L)).reshape(blocks.shape)
+    return L.T @ blocks @ L
 
 
 def block_diagonal(blocks):
@@ -34,7 +47,12 @@ def block_diagonal(blocks):
 
 def invert(blocks):
     """Inverse of each level's block [J, r, r]."""
-    return 1.0 / blocks if blocks.shape[1] == 1 else np.linalg.inv(blocks)
+    if blocks.shape[1] == 1:
+        return 1.0 / blocks
+    if blocks.shape[1] != 2 or len(blocks) <= MANY:
+        return np.linalg.inv(blocks)
+    (a, b), (c, d) = blocks.transpose(1, 2, 0)
+    return (np.stack([d, -b, -c, a]) / (a * d - b * c)).T.reshape(blocks.shape)
 
 
 def roots(blocks):
