@@ -58,7 +58,8 @@ def update(result, design, response, places, curvature="observed"):
     grown = _grown(result, design, places, response.family.scale_equivariant, d)
     rows = _NewRows(grown, design, response)
     x, equations = rows.mode(rows.theta, np.zeros(rows.layout.size), MODE_TOL)
-    if observes(rows.like) and curvature == "observed":
+    # A Gaussian density has only one.
+    if observes(rows.like) and curvature == "observed" and not response.family.closed_form:
         equations = rows.with_observed_curvature(x, equations)
     return rows.result_with(x, equations)
 
@@ -161,13 +162,15 @@ class _NewRows(Latent):
             like = replace(like, names=(), constraints=(), pinned=sigma)
         super().__init__(problem, like, dict(zip(like.names, like.constraints, strict=True)))
         raw = [CONSTRAINTS[kind][1](result.family[k]) for k, kind in self.space.parameters.items()]
-        self.theta = Theta(np.zeros(0), problem.z_bases, np.array(raw, float))
+        self.theta, self.last = Theta(np.zeros(0), problem.z_bases, np.array(raw, float)), None
 
     def equations(self, theta, at):
-        """Z^T W Z + I, factorised where that is a Gaussian fit's way too."""
-        dense = factorisable([b.n_levels * b.r for b in self.problem.blocks])
-        cross = CrossProducts(self.problem, at)
-        return Equations.of(cross, theta.factors, self.layout, dense, EXACT_TOL)
+        """Z^T W Z + I, factorised where a Gaussian fit's are; the last ones if W is theirs."""
+        if self.last is None or not np.array_equal(at, self.last.weights):
+            dense = factorisable([b.n_levels * b.r for b in self.problem.blocks])
+            cross = CrossProducts(self.problem, at)
+            self.last = Equations.of(cross, theta.factors, self.layout, dense, EXACT_TOL)
+        return self.last
 
     def with_observed_curvature(self, x, equations):
         """The equations with the observed curvature, where they are factorised.
