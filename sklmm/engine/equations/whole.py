@@ -1,7 +1,6 @@
 """The equations of a small table, C factorised whole: elimination takes longer than it saves."""
 
 from functools import cached_property
-from itertools import pairwise
 
 import numpy as np
 from scipy.linalg import cho_solve, solve_triangular
@@ -20,10 +19,11 @@ class Whole(Equations):
     def __init__(self, problem, at, factors, layout):
         self.problem, self._at, self.factors = problem, at, factors
         self.layout, self.p, self.s2 = layout, layout.p, 1.0
-        ends = self.p + np.cumsum([0, *(J * r for J, r in layout.shapes)])
-        self.parts = [slice(a, b) for a, b in pairwise(ends)]
-        place, square = np.flatnonzero(layout.real), np.zeros((layout.size, layout.size))
-        square[np.ix_(place, place)] = problem.rows.gram(at)
+        self.parts, square = layout.parts, problem.rows.gram(at)
+        if len(square) < layout.size:
+            place, own = np.flatnonzero(layout.real), square
+            square = np.zeros((layout.size, layout.size))
+            square[np.ix_(place, place)] = own
         #: W^T w [X, Z].
         self._half = self.lift(square, transpose=True)
         self.C = self.lift(self._half.T, transpose=True)

@@ -14,6 +14,7 @@ from sklmm.engine.equations.mixed_model import SOLVE_TOL, Equations
 from sklmm.engine.equations.whole import Whole
 from sklmm.engine.likelihood.likelihood import evaluation, observes
 from sklmm.engine.limits import factorisable, is_small
+from sklmm.engine.linalg.blocks import turn_all
 from sklmm.engine.linalg.krylov import conjugate_gradients
 from sklmm.engine.linalg.newton import STEP
 from sklmm.engine.rows.protocol import Coefs
@@ -76,9 +77,8 @@ class Latent:
         """L_k, or its transpose, of each column's theta times effects [J, r, C] of each term."""
         if all(theta is thetas[0] for theta in thetas):
             factors = [L.T if transpose else L for L in thetas[0].factors]
-            return tuple(
-                np.einsum("ab,jbc->jac", L, u) for L, u in zip(factors, parts, strict=True)
-            )
+            pairs = zip(factors, parts, strict=True)
+            return tuple(turn_all(L, u) for L, u in pairs)
         axes = "cba,jbc->jac" if transpose else "cab,jbc->jac"
         of_columns = [np.array(own) for own in zip(*(t.factors for t in thetas), strict=True)]
         return tuple(np.einsum(axes, L, u) for L, u in zip(of_columns, parts, strict=True))

@@ -21,11 +21,12 @@ def turn(blocks, flat):
 
 
 def turn_all(L, flat):
-    """L applied to every level's part of flat [J * r, ...]."""
-    if len(L) == 1:
+    """L applied to every level's part of flat [J * r, ...], or [J, r, c]."""
+    r = len(L)
+    if r == 1:
         return L[0, 0] * flat
-    shaped = flat.reshape(len(flat) // len(L), len(L), -1)
-    J, r, c = shaped.shape
+    J, c = (len(flat), flat.shape[2]) if flat.ndim == 3 else (len(flat) // r, flat[:1].size)
+    shaped = flat.reshape(J, r, c)
     if c == 1 or (r * c <= SMALL and J > MANY):
         turned = L.T if c == 1 else np.kron(L.T, np.eye(c))
         return (shaped.reshape(J, r * c) @ turned).reshape(flat.shape)

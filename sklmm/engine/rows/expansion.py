@@ -21,21 +21,20 @@ class LocalExpansion:
         columns[:, 2] -= h
         away = np.concatenate([np.zeros((q, 3)), STEP * np.eye(q), -STEP * np.eye(q)], axis=1)
         y, w = rows.observations
-        _, score, W = likelihood.by_row(y, columns, raw[:, None] + away)
-        (bend,) = likelihood.observed(y, columns, raw[:, None] + away)
-        W = bend if observed else W
-        each = rows.weights
+        raw = raw[:, None] + away
+        values, score, of_raw = likelihood.slopes(y, w, columns, raw)
+        (bend,) = likelihood.observed(y, columns, raw)
+        bend = rows.weights[:, None] * bend
+        W = bend if observed else rows.weights[:, None] * likelihood.curvature(y, columns, raw)[0]
 
         def rates(values):
-            up, down = values[:, 3 : 3 + q], values[:, 3 + q :]
-            return each[:, None] * (up - down) / (2 * STEP)
+            return (values[:, 3 : 3 + q] - values[:, 3 + q :]) / (2 * STEP)
 
-        self.weights, self.bend = each * W[:, 0], each * bend[:, 0]
-        self._weights_in_eta = each * (W[:, 1] - W[:, 2]) / (2 * h)
+        self.weights, self.bend = W[:, 0], bend[:, 0]
+        self._weights_in_eta = (W[:, 1] - W[:, 2]) / (2 * h)
         self._weights_in_raw = rates(W)
-        values, score_in_eta, of_raw = likelihood.slopes(y, w, eta, raw[:, None])
         self.value, self.of_raw = float(w @ values[:, 0]), of_raw[:, 0]
-        self.score = rows.sums(score_in_eta)
+        self.score = rows.sums(score[:, :1])
         self.score_in_raw = rows.sums(rates(score))
 
     def leverage(self, inverse):
