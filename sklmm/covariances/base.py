@@ -115,7 +115,8 @@ class Covariance(ABC):
     def curvature(self, L, G):
         """The part of d2l / dtheta2 [m, m] that is due to the curvature of Sigma in theta."""
         D = self.slopes(L)
-        out = 2 * np.einsum("mab,ac,ncb->mn", D, G, D, optimize=True)
+        flat = self.n_params, self.r**2
+        out = 2 * D.reshape(flat) @ (G @ D).reshape(flat).T
         if not self.linear:
             params, away = self.params(L), 2 * G @ L
             for n, e in enumerate(BEND_STEP * np.eye(self.n_params)):

@@ -21,7 +21,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import block_diag, cholesky
+from scipy.linalg import cholesky
 
 from sklmm.engine.equations.mixed_model import Equations
 from sklmm.engine.theta.space import slopes
@@ -149,16 +149,21 @@ def evaluate(theta, equations, traces, deviations):
     information, sensitivity = eq.information(u, c)
     pairs = zip([b.covariance for b in problem.blocks], theta.factors, score, strict=True)
     chain = [(covariance.score(L, G), covariance.curvature(L, G)) for covariance, L, G in pairs]
-    rest = len(theta.raw)
-    curvature = block_diag(*(second for _, second in chain), np.zeros((rest, rest)))
+    observed, first = information.copy(), 0
+    for slope, second in chain:
+        part = slice(first, first + len(slope))
+        observed[part, part] -= second
+        first = part.stop
     return Evaluation(
         theta=theta,
         beta=cross.coefficients(eq.beta + cross.ols, eq.u),
         score=tuple(score),
         score_sigma=score_sigma,
-        gradient=np.concatenate([*(first for first, _ in chain), np.full(rest, score_sigma)]),
+        gradient=np.concatenate(
+            [*(first for first, _ in chain), np.full(len(theta.raw), score_sigma)]
+        ),
         information=information,
-        observed=information - curvature,
+        observed=observed,
         loglik=loglik(eq, eq.H.log_det),
         noise=None if deviations is None else _noise(problem, theta, deviations),
         joint=-0.5 * (problem.n * np.log(2 * np.pi * eq.s2) + eq.sse / eq.s2 + eq.uu),

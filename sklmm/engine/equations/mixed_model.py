@@ -22,6 +22,7 @@ from sklmm.engine.equations.inverse import SchurInverse
 from sklmm.engine.equations.schur_cg import SchurCG
 from sklmm.engine.equations.schur_cholesky import SchurCholesky
 from sklmm.engine.limits import factorisable
+from sklmm.engine.linalg.blocks import congruent
 
 #: Relative residual of the solves, and their iterations at most.
 SOLVE_TOL = 1e-6
@@ -114,7 +115,7 @@ class Equations:
     def own_blocks(self):
         """C's diagonal blocks of each term's levels, [n_levels, r, r]."""
         return [
-            np.einsum("ba,jbc,cd->jad", L, own, L, optimize=True) / self.s2 + np.eye(len(L))
+            congruent(L, own) / self.s2 + np.eye(len(L))
             for own, L in zip(self.G, self.factors, strict=True)
         ]
 

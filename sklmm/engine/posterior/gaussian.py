@@ -19,7 +19,7 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from sklmm.engine.equations.henderson import loglik
-from sklmm.engine.linalg.blocks import invert, rescaled
+from sklmm.engine.linalg.blocks import congruent, invert, rescaled
 from sklmm.engine.posterior.assemble import Posterior
 from sklmm.engine.theta.space import slopes
 from sklmm.result import own_sds
@@ -42,10 +42,7 @@ def posterior_from_equations(eq, seed, n_draws):
     # Draws by Lanczos' method tell log |H| too.
     root = eq.H.root(e)
     value = loglik(eq, eq.H.log_det)
-    covs = [
-        np.einsum("ab,jbc,dc->jad", L, V, L, optimize=True)
-        for L, V in zip(factors, eq.H.variances(root), strict=True)
-    ]
+    covs = [congruent(L.T, V) for L, V in zip(factors, eq.H.variances(root), strict=True)]
     s_root = solve_triangular(eq.S_factor, np.eye(p), lower=True).T if p else eq.S
     beta = s_root @ x
     given = cross.blocks(cross.lift(factors, root))
@@ -113,7 +110,7 @@ def posterior_from_draws(equations, mean, draws):
         inverse = invert(H)
         rest = u - np.einsum("jab,jbm->jam", inverse, Hu)
         variance = inverse + np.einsum("jam,jbm->jab", rest, rest) / u.shape[2]
-        covs.append(np.einsum("ab,jbc,dc->jad", L, variance, L, optimize=True))
+        covs.append(congruent(L.T, variance))
     beta = draws[:p] / np.sqrt(draws.shape[1])
     if 0 < p < draws.shape[1]:
         sample, target = (np.linalg.cholesky(c) for c in (beta @ beta.T, beta_cov))

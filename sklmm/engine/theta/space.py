@@ -96,7 +96,9 @@ class Space:
     def with_beta(self, square):
         """A covariance of all of (beta, theta) from one of theta [m, m], 0 on a beta beside it."""
         first = self.problem.p - self.p
-        return np.pad(square, [(first, 0), (first, 0)])
+        out = np.zeros((first + len(square),) * 2)
+        out[first:, first:] = square
+        return out
 
     def bounded(self, flat, step):
         """(flat + step, step) with logarithms and logits kept within `MAX_RAW` of 0."""
