@@ -80,6 +80,9 @@ class EMResult(PlainState):
     unsolved : float
         Largest relative residual of the last solves by conjugate gradients that ended before their
         tolerance, or 0.
+    rough : float
+        Share of the posterior's draws that their last step still changes, where Lanczos' method ended
+        before its tolerance, or 0.
     sparse_coef, sparse_std, sparse_root : ndarray [k], [k], [k, m]
         Fixed effects of the columns that are kept sparse, their standard errors and their rows of
         the joint root; empty without such columns.
@@ -114,6 +117,7 @@ class EMResult(PlainState):
     loglik_error: float = 0.0
     dof: np.ndarray | None = None
     unsolved: float = 0.0
+    rough: float = 0.0
     undetermined: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     sparse_coef: np.ndarray = field(default_factory=lambda: np.zeros(0))
     sparse_std: np.ndarray = field(default_factory=lambda: np.zeros(0))

@@ -42,6 +42,7 @@ def warn_of_fit(model, design, table, response, e_step, found, converged):
         (dropped(spec, result), UserWarning),
         (undetermined(labels, result), UserWarning),
         (unsolved(e_step, result), ConvergenceWarning),
+        (rough(result), ConvergenceWarning),
         (perfect_fit(spec, design, response.y, result), UserWarning),
         (infinite, ConvergenceWarning),
     ):
@@ -121,6 +122,16 @@ def unsolved(e_step, result):
         f"Conjugate gradients ended before their tolerance, with a relative residual of "
         f"{result.unsolved:.1e}: estimates and standard errors are that much less accurate. To "
         f"mend it, {remedy}."
+    )
+
+
+def rough(result):
+    """Text on posterior draws that Lanczos' method ended before their tolerance, if it did."""
+    return result.rough and (
+        "The posterior's draws are rough, as the terms are nearly confounded: their last step still "
+        f"changes them by {result.rough:.1e}. Estimates and standard errors are not touched, but "
+        "effects' SDs, the SDs of predictions and loglik_ are that much less accurate. Use "
+        "e_step='exact' where its memory is enough, or leave out a term that is nearly another one."
     )
 
 

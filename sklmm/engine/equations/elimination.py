@@ -26,6 +26,8 @@ class Elimination:
 
     #: Largest relative residual of a solve that ended before its tolerance.
     unsolved = 0.0
+    #: Share of draws that ended before their tolerance which their last step still changes.
+    rough = 0.0
     log_det = None
     log_det_error = 0.0
     #: Solutions by their series, from which others may start.

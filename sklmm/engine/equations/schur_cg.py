@@ -168,7 +168,7 @@ class SchurCG(Elimination):
         log_det, x = LogDeterminant(self._whitened, len(left)), []
         for i in range(0, left.shape[1], DRAWS_AT_ONCE):
             run = lanczos(self._whitened, left[:, i : i + DRAWS_AT_ONCE])
-            self.unsolved = max(self.unsolved, run.unsolved)
+            self.rough = max(self.rough, run.unsolved)
             log_det.add(run)
             x.append(run.apply(inverse_root))
         self._set_log_det(log_det.value, log_det.error)

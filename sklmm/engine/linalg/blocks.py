@@ -47,13 +47,16 @@ def block_diagonal(blocks):
 
 
 def invert(blocks):
-    """Inverse of each level's block [J, r, r]."""
+    """Inverse of each level's positive block [J, r, r]; LinAlgError where one is singular."""
     if blocks.shape[1] == 1:
         return 1.0 / blocks
     if blocks.shape[1] != 2 or len(blocks) <= MANY:
         return np.linalg.inv(blocks)
     (a, b), (c, d) = blocks.transpose(1, 2, 0)
-    return (np.stack([d, -b, -c, a]) / (a * d - b * c)).T.reshape(blocks.shape)
+    determinants = a * d - b * c
+    if not (determinants > 0).all():
+        raise np.linalg.LinAlgError("a block is not positive")
+    return (np.stack([d, -b, -c, a]) / determinants).T.reshape(blocks.shape)
 
 
 def roots(blocks):

@@ -66,7 +66,7 @@ class Posterior(NamedTuple):
     beta, a tuple of [n_levels, r, r]; beta_cov [p, p]; deviations of (beta, effects) about their
     means: root [p + Q, n_columns] with root @ root.T (an estimate of) the posterior covariance;
     loglik or None, and its Monte Carlo standard error; unsolved, the largest relative residual of a
-    solve that ended before its tolerance, or 0; columns, mean [k], std [k] and root
+    solve that ended before its tolerance, or 0; rough, the same of draws; columns, mean [k], std [k] and root
     [k, n_columns] of the sparse columns' coefficients, or None; chains [C, n, p + m], each chain's
     estimates of (beta, theta) by iteration, or None; dof [n_columns], the coefficients' degrees of
     freedom, or None.
@@ -81,6 +81,7 @@ class Posterior(NamedTuple):
     columns: tuple | None = None
     loglik_error: float = 0.0
     unsolved: float = 0.0
+    rough: float = 0.0
     chains: np.ndarray | None = None
     dof: np.ndarray | None = None
 
@@ -203,7 +204,7 @@ def _in_table_units(problem, factors, posterior):
         "rank": problem.rank,
         "reml": problem.reml,
     }
-    same = ("dof", "loglik", "loglik_error", "unsolved")
+    same = ("dof", "loglik", "loglik_error", "unsolved", "rough")
     out |= {name: getattr(posterior, name) for name in same}
     if (columns := problem.columns) is not None:
         coef, std, root = (columns.natural(a, problem.y_scale) for a in posterior.columns)

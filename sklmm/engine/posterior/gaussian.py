@@ -60,6 +60,7 @@ def posterior_from_equations(eq, seed, n_draws):
         columns,
         loglik_error=0.0 if few else 0.5 * eq.H.log_det_error,
         unsolved=eq.H.unsolved,
+        rough=eq.H.rough,
     )
 
 

@@ -203,3 +203,17 @@ def test_a_forked_process_has_threads_of_its_own():
 def test_the_share_of_the_cores(monkeypatch, value, expected):
     monkeypatch.setenv("OMP_NUM_THREADS", value)
     assert n_threads() == (expected or joblib.cpu_count())
+
+
+def test_draws_that_did_not_converge_are_told_and_estimates_are_as_they_were(monkeypatch):
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"g": rng.integers(0, 150, 600), "h": rng.integers(0, 120, 600)})
+    y = rng.normal(size=150)[X["g"]] + rng.normal(size=120)[X["h"]] + 0.1 * rng.normal(size=600)
+    model = MixedEffectsRegressor(["g", "h"], e_step="cg", fixed_effects=[])
+    estimates = model.fit(X, y).variance_components_["sd"]
+    assert model.result_.rough == 0
+    monkeypatch.setattr("sklmm.engine.linalg.krylov.MAX_ITER", 3)
+    with pytest.warns(match="draws are rough"):
+        model.fit(X, y)
+    assert model.result_.rough > 0.01
+    np.testing.assert_array_equal(model.variance_components_["sd"], estimates)
