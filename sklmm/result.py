@@ -81,7 +81,7 @@ class EMResult(PlainState):
         Largest relative residual of the last solves by conjugate gradients that ended before their
         tolerance, or 0.
     rough : float
-        Share of the posterior's draws that their last step still changes, where Lanczos' method ended
+        Share by which the last step changes the posterior's draws, where Lanczos' method ended
         before its tolerance, or 0.
     sparse_coef, sparse_std, sparse_root : ndarray [k], [k], [k, m]
         Fixed effects of the columns that are kept sparse, their standard errors and their rows of

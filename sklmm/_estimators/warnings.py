@@ -128,7 +128,7 @@ def unsolved(e_step, result):
 def rough(result):
     """Text on posterior draws that Lanczos' method ended before their tolerance, if it did."""
     return result.rough and (
-        "The posterior's draws are rough, as the terms are nearly confounded: their last step still "
+        "The posterior's draws are rough, as the terms are nearly confounded: their last step "
         f"changes them by {result.rough:.1e}. Estimates and standard errors are not touched, but "
         "effects' SDs, the SDs of predictions and loglik_ are that much less accurate. Use "
         "e_step='exact' where its memory is enough, or leave out a term that is nearly another one."

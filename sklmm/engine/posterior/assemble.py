@@ -66,10 +66,10 @@ class Posterior(NamedTuple):
     beta, a tuple of [n_levels, r, r]; beta_cov [p, p]; deviations of (beta, effects) about their
     means: root [p + Q, n_columns] with root @ root.T (an estimate of) the posterior covariance;
     loglik or None, and its Monte Carlo standard error; unsolved, the largest relative residual of a
-    solve that ended before its tolerance, or 0; rough, the same of draws; columns, mean [k], std [k] and root
-    [k, n_columns] of the sparse columns' coefficients, or None; chains [C, n, p + m], each chain's
-    estimates of (beta, theta) by iteration, or None; dof [n_columns], the coefficients' degrees of
-    freedom, or None.
+    solve that ended before its tolerance, or 0; rough, the same of draws; columns, mean [k],
+    std [k] and root [k, n_columns] of the sparse columns' coefficients, or None; chains
+    [C, n, p + m], each chain's estimates of (beta, theta) by iteration, or None; dof [n_columns],
+    the coefficients' degrees of freedom, or None.
     """
 
     beta: np.ndarray
