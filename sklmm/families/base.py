@@ -247,13 +247,20 @@ class Family(BaseEstimator):
     def sample(self, eta, params, rng):
         """Draws of y given eta, of eta's shape; codes for a family of classes."""
         seed = rng.integers(2**31 - 1, size=2, dtype=np.int32)
-        return np.asarray(self._at(eta, params).sample(seed=seed))
+        return np.asarray(self._at(eta, params, "sample").sample(seed=seed))
 
     def bind(self, y, weights=None):
         """The `Response` of this family in y; ValueError where y is outside its support."""
         return Response(self, *numeric(self, y, weights))
 
-    def _at(self, eta, params):
+    def _at(self, eta, params, which):
+        """The TFP distribution, of which `which` is wanted."""
+        if type(self).distribution is Family.distribution:
+            arguments = "eta, params, rng" if which == "sample" else "eta, params"
+            raise self._error(
+                f"a family with a `density` has no {which} but its own: add "
+                f"`{which}(self, {arguments})` to the class."
+            )
         eta = np.asarray(eta, float)
         check_not_forked(f"family={self!r}")
         try:
@@ -264,7 +271,7 @@ class Family(BaseEstimator):
     def _moment(self, which, eta, params):
         eta = np.asarray(eta, float)
         try:
-            value = getattr(self._at(eta, params), which)()
+            value = getattr(self._at(eta, params, which), which)()
         except NotImplementedError:
             raise self._error(
                 f"its distribution has no {which}: override `{which}(self, eta, params)` in a "

@@ -57,6 +57,18 @@ class Density:
     slopes = property(lambda d: {})
     value_and_score = property(lambda d: (d.value, d.score))
 
+    def slopes_in(self, names):
+        """`slopes` in the order of these parameters; ValueError names one that is not there."""
+        found = self.slopes
+        for name in names:
+            if name not in found:
+                raise ValueError(
+                    f"{type(self).__name__}: `slopes` lacks the parameter {name!r}, it has "
+                    f"{', '.join(map(repr, found)) or 'none'}: add log f's derivative in {name} "
+                    f"without its constraint, or pin {name} by a number in `parameters`."
+                )
+        return [found[name] for name in names]
+
 
 class PositiveMean(Density):
     """Of a mean mu > 0, through log mu.

@@ -90,6 +90,24 @@ def test_samplers_fit_it(table):
     assert abs(model.coef_[0] - laplace.coef_[0]) < laplace.fixed_effects_["std_error"]["x"]
 
 
+def test_what_a_density_lacks_is_named(table):
+    class Flat(LogisticDensity):
+        slopes = Density.slopes
+
+    class Bare(Logistic):
+        density = Flat
+        variance, sample = Family.variance, Family.sample
+
+    model = MixedEffectsRegressor(["g"], family=Bare(), e_step="laplace")
+    with pytest.raises(ValueError, match="Flat: `slopes` lacks the parameter 'scale', it has none"):
+        model.fit(*table)
+    at, params = np.zeros(2), {"scale": 1.0}
+    with pytest.raises(ValueError, match=r"a `density` has no variance .* `variance\(self, eta, p"):
+        Bare().variance(at, params)
+    with pytest.raises(ValueError, match=r"a `density` has no sample .* `sample\(self, .*, rng\)`"):
+        Bare().sample(at, params, np.random.default_rng(0))
+
+
 @pytest.mark.parametrize("eta", [61.0, 250.0])
 def test_densities_and_predictions_have_one_inverse_link(eta):
     from sklmm.engine.likelihood.likelihood import Likelihood, evaluation

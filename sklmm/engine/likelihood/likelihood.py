@@ -213,8 +213,7 @@ def evaluation(like):
     def slopes(y, w, eta, raw):
         density = at(y, eta, raw)
         d, C = like.n_predictors, eta.shape[1]
-        found = density.slopes
-        of_raw = [w @ np.broadcast_to(found[name], (len(y), C)) for name in like.names]
+        of_raw = [w @ np.broadcast_to(part, (len(y), C)) for part in density.slopes_in(like.names)]
         by_eta = np.repeat(w, d)[:, None] * density.score
         return density.value, by_eta, np.reshape(of_raw, (len(of_raw), C))
 

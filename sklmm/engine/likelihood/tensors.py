@@ -93,9 +93,11 @@ def log_prob(like, y, eta, raw):
         rows, score = density.value_and_score
 
         def gradient(upstream):
-            slopes = density.slopes
-            parts = [tf.broadcast_to(slopes[name], tf.shape(upstream)) for name in like.names]
-            by_raw = [tf.reduce_sum(upstream * part, axis=0) for part in parts]
+            parts = density.slopes_in(like.names)
+            by_raw = [
+                tf.reduce_sum(upstream * tf.broadcast_to(part, tf.shape(upstream)), axis=0)
+                for part in parts
+            ]
             each = tf.repeat(upstream, like.n_predictors, axis=0)
             return each * score, tf.stack(by_raw) if by_raw else tf.zeros_like(raw)
 
