@@ -21,11 +21,14 @@ and, where it applies,
 4. ``linear = False`` and `params`, the inverse of `factor`, where L is not linear in theta: all
    derivatives are then differences (samplers expand L to first order, about each theta);
 5. `basis`, what may be done to the columns of z without leaving the covariance: nothing by default;
-6. `reported`, which of Sigma's SDs and correlations a fit reports: all by default;
+6. `reported`, which of Sigma's SDs and correlations a fit reports: all by default, those that
+   are 0 or repeat another too, so that most covariances override it;
 7. `is_sd`, which parameters are SDs in the factor, near 0 of either sign: all by default.
 
-`RandomEffect.covariance` says which covariance a term has. `tests/covariances` has two of a few
-lines, and asks of each what it owes.
+`RandomEffect.covariance` says which covariance a term has, and is overridden in a subclass. Its
+`__str__` prints the term in summaries, with ``||`` where no correlation is reported: a subclass
+overrides it to name the covariance. `tests/covariances` has two of a few lines, and asks of each
+what it owes.
 
 The rest follows by the chain rule: with G = dl / dSigma, symmetric, and D_m = dL / dtheta_m,
 

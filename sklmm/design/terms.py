@@ -100,7 +100,10 @@ class RandomEffect:
 
     def __str__(self):
         lhs = ["1" if self.intercept else "0", *map(str, self.slopes)]
-        bar = "|" if self.correlated else "||"
+        covariance = self.covariance
+        # Of one coefficient there is no correlation to report: the bar is what was written.
+        apart = covariance.r > 1 and all(i == j for i, j in covariance.reported)
+        bar = "||" if apart or not self.correlated else "|"
         return f"({' + '.join(lhs)} {bar} {self.label})"
 
 

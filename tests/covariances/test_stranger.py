@@ -77,6 +77,13 @@ def test_derivatives_of_a_factor_that_is_not_linear_are_differences():
     np.testing.assert_allclose(covariance.curvature(L, G), bends, atol=1e-5)
 
 
+def test_a_term_is_printed_as_its_covariance_is():
+    assert str(AlikeEffect("g", ("a", "b"), intercept=False)) == "(0 + a + b || g)"
+    assert str(SymmetricEffect("g", ("a", "b"), intercept=False)) == "(0 + a + b | g)"
+    assert str(RandomEffect("g", ("a",), sd=1.0)) == "(1 + a || g)"
+    assert str(RandomEffect("g", sd=1.0)) == "(1 | g)"
+
+
 CONDITIONS = ("a", "b", "c")
 
 
