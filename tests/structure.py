@@ -142,8 +142,26 @@ def definitions(kind, matches):
 
 
 def equations():
-    """Classes of mixed-model equations."""
-    return list(definitions(ast.ClassDef, lambda name: name.endswith("Equations")))
+    """(module, name, base) of the classes of mixed-model equations, and of all their subclasses.
+
+    `base` is the class of equations that a subclass derives from, and None for one that is named
+    after equations and derives from none.
+    """
+    classes = [
+        (name, node.name, [ast.unparse(base).split(".")[-1] for base in node.bases])
+        for name, tree in modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    ]
+    found, before = {own for _, own, _ in classes if own.endswith("Equations")}, None
+    while found != before:
+        before = found
+        found = found | {own for _, own, bases in classes if found & set(bases)}
+    return [
+        (name, own, next((base for base in bases if base in found), None))
+        for name, own, bases in classes
+        if own in found
+    ]
 
 
 def solvers():
@@ -178,9 +196,8 @@ def main():
     found = list(decisions())
     print(f"decisions by a family's name outside families: {len(found)}")
     print("".join(f"    {name}:{line}\n" for name, line in found), end="")
-    print(
-        f"classes of equations: {equations()}\nconjugate gradients: {solvers()}\nlines: {lines()}"
-    )
+    written = ", ".join(f"{name}.{own}({base or ''})" for name, own, base in equations())
+    print(f"classes of equations: {written}\nconjugate gradients: {solvers()}\nlines: {lines()}")
 
 
 if __name__ == "__main__":

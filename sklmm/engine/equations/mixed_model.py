@@ -47,11 +47,9 @@ class Equations:
     def __init__(self, factors, s2, cross, H, layout=None):
         self.factors, self.s2, self.cross, self.H, self.layout = factors, s2, cross, H, layout
         self.p = cross.p
-        self.R = cross.lift(factors, cross.F, transpose=True) / s2
-        self.place = self.p + np.arange(cross.Q) if layout is None else layout.places(cross)
 
-    @classmethod
-    def weighted(cls, problem, weights, factors, layout, exact):
+    @staticmethod
+    def weighted(problem, weights, factors, layout, exact):
         """Those of `problem` with the weights [n_rows] and s2 = 1.
 
         With an `exact` log |C| if that is affordable, else by the faster of the two solvers.
@@ -60,15 +58,16 @@ class Equations:
         cross = CrossProducts(problem, weights)
         sizes = [b.n_levels * b.r for b in problem.blocks]
         dense = factorisable(sizes, "gradient" if exact else "solves")
-        return cls.of(cross, factors, layout, dense, EXACT_TOL if exact else SOLVE_TOL)
+        return Equations.of(cross, factors, layout, dense, EXACT_TOL if exact else SOLVE_TOL)
 
-    @classmethod
-    def of(cls, cross, factors, layout, dense, tol):
+    @staticmethod
+    def of(cross, factors, layout, dense, tol):
         """Those of the cross-products at s2 = 1, H factorised or by conjugate gradients."""
         if not dense:
             H = SchurCG(cross, factors, 1.0, {}, tol, MAX_SOLVE)
-            return cls(factors, 1.0, cross, H, layout)
-        out = cls(factors, 1.0, cross, SchurCholesky(cross, factors, 1.0), layout)
+            return Equations(factors, 1.0, cross, H, layout)
+        H = SchurCholesky(cross, factors, 1.0)
+        out = Equations(factors, 1.0, cross, H, layout)
         # Now, and not when it is first used: it may not exist.
         _ = out.S_factor
         return out
@@ -118,6 +117,17 @@ class Equations:
             congruent(L, own) / self.s2 + np.eye(len(L))
             for own, L in zip(self.G, self.factors, strict=True)
         ]
+
+    @cached_property
+    def R(self):
+        """Lambda^T Z^T w X / s2, [Q, p]."""
+        return self.cross.lift(self.factors, self.cross.F, transpose=True) / self.s2
+
+    @cached_property
+    def place(self):
+        """Where the effects, [Q], lie among the unknowns."""
+        cross, layout = self.cross, self.layout
+        return self.p + np.arange(cross.Q) if layout is None else layout.places(cross)
 
     @cached_property
     def HR(self):

@@ -1,4 +1,8 @@
-"""The equations of a small table, C factorised whole: elimination takes longer than it saves."""
+"""The equations of a small table, C factorised whole: elimination takes longer than it saves.
+
+Solutions, draws, log |C| and C^-1 are the factor's. What only elimination has, H and S among it, is
+made where it is asked for.
+"""
 
 from functools import cached_property
 
@@ -8,17 +12,21 @@ from scipy.linalg import cho_solve, solve_triangular
 from sklmm.engine.equations.crossproducts import CrossProducts
 from sklmm.engine.equations.inverse import WholeInverse
 from sklmm.engine.equations.mixed_model import Equations, lower_root
+from sklmm.engine.equations.schur_cholesky import SchurCholesky
 from sklmm.engine.linalg.blocks import turn_all
 
 
 class Whole(Equations):
     """C = L L^T of a problem at some factors and weights, s2 = 1, in the places of a layout."""
 
+    #: Known without H, which these would make.
     log_det_error, factorised = 0.0, True
 
     def __init__(self, problem, at, factors, layout):
-        self.problem, self._at, self.factors = problem, at, factors
-        self.layout, self.p, self.s2 = layout, layout.p, 1.0
+        # Not by the base class, which is given `cross` and `H`: to make them would take longer than
+        # all else here.
+        self.factors, self.s2, self.layout, self.p = factors, 1.0, layout, layout.p
+        self.problem, self._at = problem, at
         self.parts, square = layout.parts, problem.rows.gram(at)
         if len(square) < layout.size:
             place, own = np.flatnonzero(layout.real), square
@@ -62,13 +70,18 @@ class Whole(Equations):
         """Cross-products of the rows, which most equations of small tables are never asked for."""
         return CrossProducts(self.problem, self._at)
 
+    @cached_property
+    def H(self):
+        """The elimination of the largest term, which most are never asked for either."""
+        return SchurCholesky(self.cross, self.factors, self.s2)
+
     @property
     def weights(self):
         """The weights of the rows."""
         return self._at
 
-    def solve(self, right):
-        """C^-1 right, [P, c], as exactly as may be."""
+    def solve(self, right, series=None, tol=0.0):
+        """C^-1 right, [P, c], as exactly as may be, whatever the series and the tolerance."""
         return cho_solve((self.L, True), right) if len(self.L) else right
 
     def apply(self, flat):

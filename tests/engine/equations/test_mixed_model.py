@@ -62,6 +62,53 @@ def test_every_solver_is_the_dense_one(equations, latent):
         first += J * r
 
 
+def test_what_elimination_knows_is_every_solvers(equations, latent):
+    ours, C = equations
+    layout, p = latent.layout, latent.layout.p
+    # Every part of the class is there, whichever the solver.
+    plain = Equations.of(ours.cross, ours.factors, layout, True, 0.0)
+    for name in {*vars(Equations), *vars(plain)}:
+        assert hasattr(ours, name), name
+    X, U = np.arange(p), ours.place
+    H, R = C[np.ix_(U, U)], C[np.ix_(U, X)]
+    np.testing.assert_allclose(ours.R, R, atol=1e-10)
+    np.testing.assert_allclose(ours.HR, np.linalg.solve(H, R), atol=1e-9)
+    S = C[:p, :p] - R.T @ np.linalg.solve(H, R)
+    np.testing.assert_allclose(ours.S, S, atol=1e-9)
+    np.testing.assert_allclose(ours.S_factor, np.linalg.cholesky(S), atol=1e-9)
+    right = np.random.default_rng(2).normal(size=(len(C), 2)) * layout.real[:, None]
+    np.testing.assert_allclose(ours.solve_s(right[:p]), np.linalg.solve(S, right[:p]), atol=1e-9)
+    solution = ours.solve(right, "series", 1e-12)
+    np.testing.assert_allclose(solution, np.linalg.solve(C, right), atol=1e-9)
+    lifted = ours.cross.lift(ours.factors, ours.GHR, transpose=True) + ours.HR
+    np.testing.assert_allclose(lifted, R, atol=1e-9)
+    inverse = np.zeros_like(C)
+    inverse[np.ix_(U, U)] = np.linalg.inv(H)
+    parts = zip(ours.variances(), layout.parts, layout.shapes, layout.levels, strict=True)
+    for own, part, (J, r), n in parts:
+        square, levels = inverse[part, part].reshape(J, r, J, r), np.arange(n)
+        # Draws tell what conjugate gradients do not.
+        tolerance = 1e-10 if ours.factorised else 2e-2
+        np.testing.assert_allclose(own, square[levels, :, levels], atol=tolerance)
+
+
+def test_equations_at_other_factors(equations, latent):
+    ours, _ = equations
+    units = [np.eye(len(L)) for L in ours.factors]
+    right = np.random.default_rng(2).normal(size=(latent.layout.size, 2))
+    right *= latent.layout.real[:, None]
+    there, known = (
+        own.at(units, 1e-12)
+        for own in (ours, Equations.of(ours.cross, ours.factors, ours.layout, True, 0.0))
+    )
+    np.testing.assert_allclose(there.solve(right), known.solve(right), atol=1e-9)
+    assert there.weights is ours.weights
+    # The border's solve is as rough as it may be.
+    tolerance = 1e-8 if there.factorised else 5e-2
+    for own, expected in zip(there.marginal, known.marginal, strict=True):
+        np.testing.assert_allclose(own, expected, atol=tolerance)
+
+
 def test_draws_have_their_covariance(equations, latent):
     ours, C = equations
     known = latent.layout.real
