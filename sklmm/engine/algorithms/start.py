@@ -61,12 +61,12 @@ def start_theta(latent, rounds=EM_ROUNDS):
 
 
 def _near(before, after):
-    """Whether a round changed so little that Newton's method does better."""
+    """Whether a round changed each SD so little that Newton's method does better."""
     sizes = [
-        np.log(np.linalg.norm(new) / np.linalg.norm(old))
+        np.log(np.linalg.norm(new, axis=1) / np.linalg.norm(old, axis=1))
         for new, old in zip(after.factors, before.factors, strict=True)
     ]
-    return np.abs([*sizes, *(after.raw - before.raw)]).max(initial=0.0) < NEAR
+    return np.abs(np.concatenate([*sizes, after.raw - before.raw])).max(initial=0.0) < NEAR
 
 
 def _parameters(joint, theta, x, equations):

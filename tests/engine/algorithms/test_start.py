@@ -61,3 +61,18 @@ def test_a_start_that_knows_nothing_is_left():
     model = MixedEffectsRegressor(["g"], family="student_t", e_step="laplace").fit(X, y)
     assert model.converged_
     assert 2 < model.family_params_["df"] < 6
+
+
+def test_rounds_go_on_while_a_single_sd_moves():
+    """Newton's method would need six iterations from where the three SDs as a whole are near."""
+    rng = np.random.default_rng(0)
+    g = rng.integers(0, 30, 600)
+    x, z = rng.normal(size=(2, 600))
+    b = rng.normal(size=(30, 3)) * (0.5, 0.3, 0.2)
+    y = rng.poisson(np.exp(0.3 + 0.2 * x + b[g, 0] + b[g, 1] * x + b[g, 2] * z))
+    table = pd.DataFrame({"g": g, "x": x, "z": z})
+    term = "(1 + x + z || g)"
+    model = MixedEffectsRegressor([term], fixed_effects=["x", "z"], family="poisson")
+    model.set_params(e_step="laplace").fit(table, y)
+    assert model.converged_
+    assert model.n_iter_ <= 5
