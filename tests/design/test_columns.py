@@ -46,7 +46,7 @@ def test_named_columns_are_found_in_any_order_among_others(named, reference):
     assert_same(std, sd)
     assert named.predict(NEW[:0]).shape == (0,)
     assert_same(named.score(NEW, Y[:9]), reference.score(X[:9], Y[:9]))
-    assert named.sample_y(polars.DataFrame(NEW), random_state=0).shape == (9, 1)
+    assert named.sample_y(polars.DataFrame(NEW.to_dict("list")), random_state=0).shape == (9, 1)
     with pytest.raises(ValueError, match="feature names should match"):
         reference.predict(NEW)
 
