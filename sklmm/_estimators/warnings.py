@@ -51,9 +51,10 @@ def warn_of_fit(model, design, table, response, e_step, found, converged):
 
 
 def warn_of_update(result):
-    """Warn of an update whose equations were not solved."""
-    if message := unsolved(None, result):
-        warnings.warn(message, ConvergenceWarning, stacklevel=3)
+    """Warn of an update whose equations were not solved, or whose draws are rough."""
+    for message in (unsolved(None, result), rough(result)):
+        if message:
+            warnings.warn(message, ConvergenceWarning, stacklevel=3)
 
 
 def beyond_edge(design, family, result, max_iter):

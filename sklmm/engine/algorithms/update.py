@@ -225,4 +225,5 @@ class _NewRows(Latent):
             effects_root=tuple(root),
             trace=None,
             unsolved=equations.unsolved,
+            rough=equations.rough,
         )

@@ -97,6 +97,11 @@ class Equations:
         return max(self._left, self.H.unsolved)
 
     @property
+    def rough(self):
+        """Share by which the last step of draws that ended before their tolerance changes them."""
+        return self.H.rough
+
+    @property
     def log_det_error(self):
         """The Monte Carlo error of `log_det`."""
         return self.H.log_det_error

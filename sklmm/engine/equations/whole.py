@@ -20,7 +20,7 @@ class Whole(Equations):
     """C = L L^T of a problem at some factors and weights, s2 = 1, in the places of a layout."""
 
     #: Known without H, which these would make.
-    log_det_error, factorised = 0.0, True
+    log_det_error, rough, factorised = 0.0, 0.0, True
 
     def __init__(self, problem, at, factors, layout):
         # Not by the base class, which is given `cross` and `H`: to make them would take longer than

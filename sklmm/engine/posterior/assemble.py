@@ -88,11 +88,8 @@ class Posterior(NamedTuple):
 
 def perfect(problem, parameters):
     """y is in the span of the fixed part: coefficients by least squares, every variance 0."""
-    covariances, q, columns = (
-        [b.covariance for b in problem.blocks],
-        len(problem.basis),
-        problem.columns,
-    )
+    covariances = [b.covariance for b in problem.blocks]
+    q, columns = len(problem.basis), problem.columns
     factors = [c.nearest(np.zeros((c.r, c.r))) for c in covariances]
     # A Student t without scale is a point, whatever its df.
     family = {

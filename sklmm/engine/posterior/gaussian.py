@@ -60,7 +60,7 @@ def posterior_from_equations(eq, seed, n_draws):
         columns,
         loglik_error=0.0 if few else 0.5 * eq.H.log_det_error,
         unsolved=eq.H.unsolved,
-        rough=eq.H.rough,
+        rough=eq.rough,
     )
 
 
@@ -128,6 +128,7 @@ def posterior_from_draws(equations, mean, draws):
         joint_root(beta, given, follow, own_sds(covs)),
         None,
         unsolved=equations.unsolved,
+        rough=equations.rough,
     )
 
 

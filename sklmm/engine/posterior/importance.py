@@ -65,7 +65,8 @@ def marginal_loglik(latent, theta, start, rng):
 def _sampled(latent, theta, start, components, rng):
     mode, equations = latent.mode(theta, start)
     cross = equations.cross
-    H = SchurCholesky(cross, equations.factors, 1.0)
+    # The mode's own factor, where it has one.
+    H = equations.H if equations.factorised else SchurCholesky(cross, equations.factors, 1.0)
     components = components.of(cross)
     at_once = int(np.clip(CELLS // latent.n_rows, *AT_ONCE))
     weights, more = np.zeros((components.n, 0)), 1
