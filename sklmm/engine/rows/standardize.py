@@ -22,7 +22,8 @@ import numpy as np
 from scipy.linalg import LinAlgError, cholesky
 
 from sklmm.engine.rows.collinearity import independent, orthonormal, triangle
-from sklmm.engine.rows.local import LocalRows, weighed
+from sklmm.engine.rows.cross_products import weighed
+from sklmm.engine.rows.local import LocalRows
 from sklmm.engine.rows.protocol import Rows
 from sklmm.engine.rows.sparse_fixed import Columns
 
