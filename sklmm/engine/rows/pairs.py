@@ -1,12 +1,11 @@
 """A sparse matrix of whole levels in parts, multiplied by threads (SciPy releases the GIL)."""
 
-import os
 from itertools import pairwise
 
 import numpy as np
 
+from sklmm._threads import in_threads
 from sklmm.engine.linalg.blocks import block_diagonal, csr_rows, turn
-from sklmm.engine.runtime.threads import n_threads, threads
 
 #: From this many numbers on, a matrix is worked on in so many parts, whatever the number of cores:
 #: sums come out the same everywhere.
@@ -27,23 +26,18 @@ class LocalPairs:
         # SciPy takes longer to transpose a small matrix than to multiply by it.
         self.backs = [part.T for part, _ in self.parts]
         self.rows = [slice(a, b) for a, b in pairwise(ends)]
-        self.threaded = len(self.parts) > 1 and n_threads() > 1
-
-    def _map(self, function, *arguments):
-        run = threads(os.getpid()).map if self.threaded else map
-        return list(run(function, *arguments))
 
     def down(self, flat):
         """C flat."""
         if not self.shape[1]:
             return np.zeros((self.shape[0], *flat.shape[1:]))
-        return np.concatenate(self._map(lambda part: part[0] @ flat, self.parts))
+        return np.concatenate(in_threads(lambda part: part[0] @ flat, self.parts))
 
     def up(self, flat):
         """C^T flat."""
         if not self.shape[1]:
             return np.zeros((0, *flat.shape[1:]))
-        return sum(self._map(lambda back, rows: back @ flat[rows], self.backs, self.rows))
+        return sum(in_threads(lambda back, rows: back @ flat[rows], self.backs, self.rows))
 
     def around(self, blocks, flat):
         """C^T blocks C flat, for blocks [J, r, r]."""
@@ -52,7 +46,7 @@ class LocalPairs:
             C, levels = part
             return back @ turn(blocks[levels], C @ flat)
 
-        return sum(self._map(one, self.parts, self.backs))
+        return sum(in_threads(one, self.parts, self.backs))
 
     def own(self, blocks, place, q):
         """Diagonal blocks [J', q, q] of C^T blocks C, of the columns at a `place`."""

@@ -1,1 +1,1 @@
-"""TensorFlow, compiled steps, and threads."""
+"""TensorFlow and compiled steps."""

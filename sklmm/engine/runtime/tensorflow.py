@@ -12,8 +12,8 @@ import re
 import tempfile
 import threading
 
+from sklmm._threads import n_threads
 from sklmm.engine.runtime.compilation import tell
-from sklmm.engine.runtime.threads import n_threads
 
 #: Start-up lines of TensorFlow and its libraries, which TF_CPP_MIN_LOG_LEVEL does not reach.
 _START_UP = re.compile(

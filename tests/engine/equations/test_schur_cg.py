@@ -3,7 +3,6 @@
 import multiprocessing
 import warnings
 
-import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,7 +17,6 @@ from sklmm.engine.equations.crossproducts import CrossProducts
 from sklmm.engine.equations.schur_cg import SchurCG
 from sklmm.engine.equations.schur_cholesky import SchurCholesky
 from sklmm.engine.rows.standardize import standardize
-from sklmm.engine.runtime.threads import n_threads
 from sklmm.engine.theta.space import Theta
 from sklmm.result import Status
 
@@ -197,12 +195,6 @@ def test_a_forked_process_has_threads_of_its_own():
     done = child.exitcode
     child.kill()
     assert done == 0
-
-
-@pytest.mark.parametrize(("value", "expected"), [("2,1", 2), ("1", 1), ("many", None), ("", None)])
-def test_the_share_of_the_cores(monkeypatch, value, expected):
-    monkeypatch.setenv("OMP_NUM_THREADS", value)
-    assert n_threads() == (expected or joblib.cpu_count())
 
 
 def test_draws_that_did_not_converge_are_told_and_estimates_are_as_they_were(monkeypatch):

@@ -1,0 +1,103 @@
+"""The threads of a process: how many are its own, a pool of them, and BLAS held to one."""
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import copy_context
+from functools import cache
+
+import joblib
+from threadpoolctl import ThreadpoolController
+
+#: In a thread of the pool `inside` is True.
+_local = threading.local()
+
+
+def n_threads():
+    """Threads that a computation may use here; 1 in a thread of `in_threads` itself.
+
+    They are the cores of this process (its affinity, its container's quota), or as many as
+    OMP_NUM_THREADS says, which joblib sets for its workers; and no more than BLAS is limited to, as
+    threadpoolctl and OPENBLAS_NUM_THREADS do.
+    """
+    if getattr(_local, "inside", False):
+        return 1
+    share = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    share = int(share) if share.isdigit() and int(share) > 0 else _cores(os.getpid())
+    return min([share, *_blas(os.getpid()).counts()])
+
+
+def in_threads(function, *arguments):
+    """``list(map(function, *arguments))`` by the threads of this process, BLAS held to one in each.
+
+    NumPy's and SciPy's compiled loops release the interpreter's lock. All callers of a process
+    share its threads, so that fits in the threads of a caller's own do not multiply them.
+    """
+    calls = list(zip(*arguments, strict=True))
+    if len(calls) < 2 or (n := n_threads()) < 2:
+        return [function(*call) for call in calls]
+    pool = _pool(os.getpid(), n)
+    with single_blas():
+        # Each in the caller's context, which holds np.errstate.
+        futures = [pool.submit(copy_context().run, function, *call) for call in calls]
+        try:
+            return [future.result() for future in futures]
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+@contextmanager
+def single_blas():
+    """Hold BLAS to one thread: what others add to a small product is their waiting for each other.
+
+    It is a setting of the process: while one thread holds BLAS, others' holding changes nothing.
+    """
+    blas = _blas(os.getpid())
+    if not blas.held.acquire(blocking=False):
+        yield
+        return
+    try:
+        blas.before = blas.counts()
+        with blas.controller.limit(limits=1):
+            yield
+    finally:
+        blas.before = None
+        blas.held.release()
+
+
+class _Blas:
+    """The BLAS libraries of a process; while `held`, `before` is the threads that each had."""
+
+    def __init__(self):
+        self.controller = ThreadpoolController().select(user_api="blas")
+        self.held, self.before = threading.Lock(), None
+
+    def counts(self):
+        """Threads that each library may use, but for those that it is held to here."""
+        before = self.before
+        return (
+            [b.num_threads for b in self.controller.lib_controllers] if before is None else before
+        )
+
+
+def _enter():
+    _local.inside = True
+
+
+@cache
+def _pool(pid, n):
+    """The pool of n threads of a process: a forked one cannot use its parent's."""
+    return ThreadPoolExecutor(n, "sklmm", _enter)
+
+
+@cache
+def _cores(pid):
+    # Files of the container are read for it, which takes a tenth of a millisecond.
+    return joblib.cpu_count()
+
+
+@cache
+def _blas(pid):
+    return _Blas()
