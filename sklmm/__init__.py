@@ -1,9 +1,9 @@
 """Mixed-effects models as scikit-learn estimators."""
 
+from importlib import import_module
+
 from sklmm.classifier import MixedEffectsClassifier
-from sklmm.comparison import anova
 from sklmm.design.terms import RandomEffect
-from sklmm.encoder import MixedEffectsEncoder
 from sklmm.families import (
     Bernoulli,
     Beta,
@@ -48,3 +48,16 @@ __all__ = [
     "StudentT",
     "anova",
 ]
+
+#: Modules of the names that few programs use, which are imported when they are asked for.
+_LAZY = {"MixedEffectsEncoder": "encoder", "anova": "comparison"}
+
+
+def __getattr__(name):
+    if name in _LAZY:
+        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return [*globals(), *_LAZY]

@@ -8,8 +8,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklmm._fitted import intervals, measures, tables
 from sklmm.engine import fit as engine
-from sklmm.inspection.arviz import chain_table, data_tree
-from sklmm.inspection.summary import Summary
 from sklmm.result import Status
 
 
@@ -35,6 +33,9 @@ class Reports:
         converged: the last step is below tol standard errors (... iteration...)
         ...
         """
+        # Few programs look at a model in more than one way: each is imported when it is asked for.
+        from sklmm.inspection.summary import Summary
+
         check_is_fitted(self)
         return Summary.of(self)
 
@@ -70,6 +71,8 @@ class Reports:
         >>> list(model.chain_diagnostics())
         ['ess_bulk', 'ess_tail', 'rhat']
         """
+        from sklmm.inspection.arviz import chain_table
+
         check_is_fitted(self)
         if self.result_.chains is None:
             raise ValueError(
@@ -128,6 +131,8 @@ class Reports:
         >>> dict(tree["log_likelihood"].sizes)
         {'chain': 4, 'draw': 500, 'row': 180}
         """
+        from sklmm.inspection.arviz import data_tree
+
         check_is_fitted(self)
         if not (n_chains >= 1 and n_draws >= 1):
             raise ValueError(f"n_chains={n_chains!r}, n_draws={n_draws!r} must be at least 1.")

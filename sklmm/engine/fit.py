@@ -1,4 +1,7 @@
-"""The engine's entry: what the estimators call, and nothing else of the engine."""
+"""The engine's entry: what the estimators call, and nothing else of the engine.
+
+An algorithm is imported when it is asked for, as are TensorFlow and what it compiles.
+"""
 
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -7,12 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sklmm.engine.algorithms.laplace import Laplace as LaplaceFit
 from sklmm.engine.algorithms.loop import fit
-from sklmm.engine.algorithms.profile import Profile
 from sklmm.engine.algorithms.reml import Reml
 from sklmm.engine.algorithms.start import warm_gaussian, warm_theta
-from sklmm.engine.algorithms.update import update
 from sklmm.engine.latent.mode import Latent
 from sklmm.engine.likelihood.likelihood import Likelihood
 from sklmm.engine.likelihood.pointwise import log_densities
@@ -231,6 +231,8 @@ def _latent(problem, response, settings):
     start = settings.start and warm_theta(latent, settings.start)
     n_draws = DRAWS[1] if family.closed_form else nonlinear_draws(problem.n_effects)
     if laplace:
+        from sklmm.engine.algorithms.laplace import Laplace as LaplaceFit
+
         tol = DETERMINISTIC_TOL if problem.blocks else GLM_TOL
         tol = tol if settings.tol is None else settings.tol
         return LaplaceFit(latent, tol, settings.seed, n_draws, start, step.n_probes)
@@ -263,6 +265,8 @@ _ALGORITHMS = {
 
 def profile(design, response, *, fit_intercept, start):
     """`Profile` of a Gaussian model fitted by ML, from the EMResult of any fit of it."""
+    from sklmm.engine.algorithms.profile import Profile
+
     problem = standardize(
         design,
         response.y,
@@ -277,6 +281,13 @@ def profile(design, response, *, fit_intercept, start):
     result = fit(algorithm, max_iter=MOST_ITERATIONS)
     std = np.sqrt(np.maximum(np.diag(result.natural_cov), 0.0))
     return Profile(algorithm, algorithm.theta, std)
+
+
+def update(result, design, response, places, curvature):
+    """The EMResult of a fitted model with new rows: see `algorithms.update.update`."""
+    from sklmm.engine.algorithms.update import update
+
+    return update(result, design, response, places, curvature)
 
 
 def graph(labels, result):

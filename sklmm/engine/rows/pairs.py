@@ -27,17 +27,21 @@ class LocalPairs:
         self.backs = [part.T for part, _ in self.parts]
         self.rows = [slice(a, b) for a, b in pairwise(ends)]
 
+    def _map(self, function, *arguments):
+        run = in_threads if len(self.parts) > 1 else map
+        return list(run(function, *arguments))
+
     def down(self, flat):
         """C flat."""
         if not self.shape[1]:
             return np.zeros((self.shape[0], *flat.shape[1:]))
-        return np.concatenate(in_threads(lambda part: part[0] @ flat, self.parts))
+        return np.concatenate(self._map(lambda part: part[0] @ flat, self.parts))
 
     def up(self, flat):
         """C^T flat."""
         if not self.shape[1]:
             return np.zeros((0, *flat.shape[1:]))
-        return sum(in_threads(lambda back, rows: back @ flat[rows], self.backs, self.rows))
+        return sum(self._map(lambda back, rows: back @ flat[rows], self.backs, self.rows))
 
     def around(self, blocks, flat):
         """C^T blocks C flat, for blocks [J, r, r]."""
@@ -46,7 +50,7 @@ class LocalPairs:
             C, levels = part
             return back @ turn(blocks[levels], C @ flat)
 
-        return sum(in_threads(one, self.parts, self.backs))
+        return sum(self._map(one, self.parts, self.backs))
 
     def own(self, blocks, place, q):
         """Diagonal blocks [J', q, q] of C^T blocks C, of the columns at a `place`."""
