@@ -1,11 +1,16 @@
 """Cross-products of rows in this process's memory, at the table's weights or at new ones."""
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from scipy import sparse
 
-from sklmm.engine.rows.pairs import LocalPairs
+from sklmm._threads import in_threads
+from sklmm.engine.linalg.blocks import csr_rows
+from sklmm.engine.rows.batches import BLOCK, blocks, summed
+from sklmm.engine.rows.level_pairs import FRAGMENT, Fragment, Pattern, joined
+from sklmm.engine.rows.pairs import LocalPairs, cuts
 from sklmm.engine.rows.sparse_fixed import Columns
 
 #: Rows times effects up to which Z is dense: SciPy's overhead would be longer than the product.
@@ -47,19 +52,30 @@ class LocalCrossProducts:
         """Z_k^T w Z_k of every term, [J, r, r] each."""
         if at is None and "blocks" in self._known:
             return self._known["blocks"]
-        w, of_terms = self._weights(at), zip(self.refs, self.z, self.levels, strict=True)
-        found = [cross_product(refs, z, w, J) for refs, z, J in of_terms]
+        found = [self._block([k], at) for k in range(len(self.z))]
         if at is None:
             self._known["blocks"] = found
         return found
 
     def block_of(self, terms):
         """Z^T w Z [J, r, r] of terms over one partition of the rows, their columns side by side."""
-        first = terms[0]
-        if len(terms) == 1:
-            return self.blocks()[first]
-        z = np.concatenate([self.z[k] for k in terms], axis=1)
-        return cross_product(self.refs[first], z, self.weights, self.levels[first])
+        return self.blocks()[terms[0]] if len(terms) == 1 else self._block(terms, None)
+
+    def _block(self, terms, at):
+        first, w = terms[0], self._weights(at)
+
+        def sums(rows):
+            columns = [column for k in terms for column in self.z[k][rows].T]
+            out = np.empty((self.levels[first], len(columns), len(columns)))
+            levels = self.refs[first][rows].astype(np.intp)
+            for a, one in enumerate(columns):
+                one = weighed(one, w[rows])
+                for b, other in enumerate(columns[: a + 1]):
+                    own = by_level(levels, weighed(one, other), len(out))
+                    out[:, a, b] = out[:, b, a] = own
+            return out
+
+        return summed(sums, self.n_rows, self._step)
 
     def same_levels(self, k, other):
         """Whether two terms are over one partition of the rows, however they number its parts."""
@@ -75,46 +91,90 @@ class LocalCrossProducts:
 
         Of sparse columns the last is X_s^T w X [k, p].
         """
-        X, w = self.X, self._weights(at)
-        sums = self._sums(X, w)
-        if self.columns is not None:
-            sums.append(self.columns.F)
-        return weighed(X.T, w) @ X, X.T @ weighed(self.y, w), sums
+        w = self._weights(at)
+
+        def sums(rows):
+            X = self.X[rows]
+            wX = weighed(X.T, w[rows])
+            return wX @ X, wX @ self.y[rows], self._sums(rows, wX)
+
+        xx, xy, F = summed(sums, self.n_rows, self._step)
+        return xx, xy, F if self.columns is None else [*F, self.columns.F]
 
     def response(self, beta):
         """y^T w y, X^T w y [p], and Z_k^T w y of every term, [J, r] each, of y less X beta [p].
 
         Of sparse columns the last is X_s^T w y [k].
         """
-        y = self.y - self.X @ beta
-        wy = weighed(y, self.weights)
-        sums = [zy[:, :, 0] for zy in self._sums(y[:, None], self.weights)]
-        if self.columns is not None:
-            sums.append(self.columns.back @ y)
-        return float(wy @ y), self.X.T @ wy, sums
 
-    def _sums(self, rows, w):
-        """Z_k^T w rows of every term, [J, r, c] each, of rows [n_rows, c]."""
+        def sums(rows):
+            X = self.X[rows]
+            y = self.y[rows] - X @ beta
+            wy = weighed(y, self.weights[rows])
+            return float(wy @ y), X.T @ wy, self._sums(rows, wy[None])
+
+        yy, xy, sums = summed(sums, self.n_rows, self._step)
+        zy = [own[:, :, 0] for own in sums]
+        if self.columns is not None:
+            zy.append(self.columns.back @ (self.y - self.X @ beta))
+        return yy, xy, zy
+
+    @property
+    def _step(self):
+        """Rows of a block: sums by level are to be shorter than what is summed."""
+        return max(BLOCK, 2 * max(self.levels, default=0))
+
+    def _sums(self, rows, columns):
+        """Z_k^T c of every term, [J, r, m] each, of columns [m, .] of some of the rows, a slice."""
         out = []
         for refs, z, J in zip(self.refs, self.z, self.levels, strict=True):
-            sums = np.zeros((J, z.shape[1], rows.shape[1]))
-            # bincount would convert the references anew each time.
-            refs = refs.astype(np.intp)
-            for a in range(z.shape[1]):
-                wz = weighed(z[:, a], w)
-                for c in range(rows.shape[1]):
-                    sums[:, a, c] = np.bincount(refs, wz * rows[:, c], J)
+            levels = refs[rows].astype(np.intp)
+            sums = np.empty((J, z.shape[1], len(columns)))
+            for a, own in enumerate(z[rows].T):
+                for c, column in enumerate(columns):
+                    sums[:, a, c] = by_level(levels, weighed(column, own), J)
             out.append(sums)
         return out
 
     def pairs(self, k, others, at=None):
         """`LocalPairs` of a term and some others, side by side; number K is the sparse columns."""
         if k is None:
-            return LocalPairs(sparse.csr_array((0, self.columns.k if others else 0)), 1)
-        parts, r = [self._pair(k, other, at) for other in others], self.z[k].shape[1]
-        if len(parts) != 1:
-            parts = [sparse.hstack([sparse.csr_array((self.levels[k] * r, 0)), *parts], "csr")]
-        return LocalPairs(parts[0], r)
+            return LocalPairs([sparse.csr_array((0, self.columns.k if others else 0))], 1)
+        r = self.z[k].shape[1]
+        if not others:
+            return LocalPairs([sparse.csr_array((self.levels[k] * r, 0))], r)
+        beside = zip(*(self._pair(k, other, at) for other in others), strict=True)
+        return LocalPairs([p[0] if len(p) == 1 else sparse.hstack(p, "csr") for p in beside], r)
+
+    def _pair(self, k, other, at):
+        """Z_k^T w Z_other, sparse [J_k r_k, J_other r_other], in parts of whole levels of k."""
+        ends, z = self._cuts(k), self.z[k]
+        if other == len(self.z):
+            whole = (self.columns.back @ loadings(self.refs[k], z, self.levels[k])).T.tocsr()
+            return [csr_rows(whole, a * z.shape[1], b * z.shape[1]) for a, b in pairwise(ends)]
+        one, two, q = self.refs[k], self.refs[other], self.z[other]
+        if at is not None:
+            if (k, other) not in self._known:
+                self._known[k, other] = Pattern.each(one, two, ends, self.levels[other])
+            columns = [[weighed(weighed(a, b), at) for b in q.T] for a in z.T]
+            return in_threads(lambda own: own.matrix(columns), self._known[k, other])
+        counted = all(map(is_ones, (self.weights, z, q)))
+
+        def fragment(rows):
+            values = None
+            if not counted:
+                values = (z[rows, :, None] * q[rows, None]) * self.weights[rows, None, None]
+            return Fragment.of(one[rows], two[rows], values)
+
+        fragments = in_threads(fragment, blocks(self.n_rows, FRAGMENT))
+        return in_threads(
+            lambda a, b: joined(fragments, a, b, self.levels[other]), ends[:-1], ends[1:]
+        )
+
+    def _cuts(self, k):
+        if ("cuts", k) not in self._known:
+            self._known["cuts", k] = cuts(np.bincount(self.refs[k], minlength=self.levels[k]))
+        return self._known["cuts", k]
 
     def gram(self, at=None):
         """[X, Z]^T w [X, Z], dense [p + Q, p + Q]."""
@@ -135,71 +195,23 @@ class LocalCrossProducts:
             self._known["Z"] = Z.toarray() if self.n_rows * Z.shape[1] <= DENSE else Z
         return self._known["Z"]
 
-    def _pair(self, k, other, at):
-        """Z_k^T w Z_other, sparse [J_k r_k, J_other r_other]."""
-        if other == len(self.z):
-            return (self.columns.back @ loadings(self.refs[k], self.z[k], self.levels[k])).T.tocsr()
-        z, q, w = self.z[k], self.z[other], self._weights(at)
-        if at is None and z.shape[1] == q.shape[1] == 1:
-            out = self._sorted(k, other, weighed(z[:, 0] * q[:, 0], w))
-            out.sum_duplicates()
-            return out
-        order, starts, columns, ends = self._pattern(k, other, keep=at is not None)
-        data = np.empty((len(columns), z.shape[1], q.shape[1]))
-        for a in range(z.shape[1]):
-            wz = weighed(z[:, a], w)
-            for b in range(q.shape[1]):
-                data[:, a, b] = np.add.reduceat((wz * q[:, b])[order], starts)
-        shape = self.levels[k] * z.shape[1], self.levels[other] * q.shape[1]
-        if data.shape[1:] == (1, 1):
-            return sparse.csr_array((data.ravel(), columns, ends), shape)
-        return sparse.bsr_array((data, columns, ends), shape).tocsr()
-
-    def _pattern(self, k, other, keep):
-        """Where pairs of levels are: rows in their order, each pair's first, and CSR's indices."""
-        if (k, other) in self._known:
-            return self._known[k, other]
-        rows = self._sorted(k, other, np.arange(self.n_rows, dtype=np.int32))
-        first = np.diff(rows.indices, prepend=-1) != 0
-        first[rows.indptr[:-1][rows.indptr[:-1] < self.n_rows]] = True
-        starts = np.flatnonzero(first)
-        ends = np.searchsorted(starts, rows.indptr).astype(np.int32)
-        found = rows.data, starts, rows.indices[starts], ends
-        if keep:
-            self._known[k, other] = found
-        return found
-
-    def _sorted(self, k, other, values):
-        """Values [n_rows] by pairs of levels, CSR, equal pairs side by side."""
-        shape = self.levels[k], self.levels[other]
-        out = sparse.coo_array((values, (self.refs[k], self.refs[other])), shape)
-        # By columns and then by rows: two passes sort the pairs.
-        out.has_canonical_format = True
-        out = out.tocsc().tocsr()
-        out.has_canonical_format = False
-        return out
-
     def _weights(self, at):
         return self.weights if at is None else at
 
 
-def cross_product(refs, z, weights, n_levels):
-    """z^T w z of every level, [n_levels, r, r]."""
-    r = z.shape[1]
-    out = np.empty((n_levels, r, r))
-    # bincount would convert the references anew each time.
-    refs = refs.astype(np.intp)
-    for a in range(r):
-        for b in range(a, r):
-            out[:, a, b] = out[:, b, a] = np.bincount(
-                refs, weighed(z[:, a] * z[:, b], weights), minlength=n_levels
-            )
-    return out
+def by_level(levels, values, n_levels):
+    """Sums of values [n] by level, [n_levels]."""
+    return np.bincount(levels, None if is_ones(values) else values, n_levels)
 
 
 def weighed(array, weights):
     """Array [..., n_rows] times the weights; itself, without a copy, where they are all 1."""
-    return array if (weights == 1).all() else array * weights
+    return array if is_ones(weights) else array * weights
+
+
+def is_ones(array):
+    """Whether all numbers are 1; at once of an array that repeats a number, `np.broadcast_to`."""
+    return bool((array[:1] == 1).all() if array.strides[0] == 0 else (array == 1).all())
 
 
 def loadings(refs, z, n_levels):

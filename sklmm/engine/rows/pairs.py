@@ -1,47 +1,59 @@
 """A sparse matrix of whole levels in parts, multiplied by threads (SciPy releases the GIL)."""
 
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
+from scipy import sparse
 
 from sklmm._threads import in_threads
-from sklmm.engine.linalg.blocks import block_diagonal, csr_rows, turn
+from sklmm.engine.linalg.blocks import block_diagonal, turn
 
-#: From this many numbers on, a matrix is worked on in so many parts, whatever the number of cores:
-#: sums come out the same everywhere.
+#: From this many rows on, a matrix is made and worked on in so many parts, whatever the number of
+#: cores: sums come out the same everywhere.
 PARTED = 100_000
 PARTS = 4
 
 
-class LocalPairs:
-    """`engine.rows.protocol.Pairs` of C [J * r, Q], a CSR matrix, in parts of whole levels."""
+def cuts(counts):
+    """First levels of the parts, and the last one's end, by the number of rows of each level."""
+    ends = np.cumsum(counts)
+    if not len(ends) or ends[-1] <= PARTED:
+        return [0, len(ends)]
+    inner = np.searchsorted(ends, ends[-1] * np.arange(1, PARTS) / PARTS)
+    return np.unique([0, *inner, len(ends)]).tolist()
 
-    def __init__(self, C, r):
-        self.matrix, self.shape = C, C.shape
-        ends = np.array([0, C.shape[0]])
-        if C.nnz > PARTED:
-            cuts = np.searchsorted(C.indptr, C.nnz * np.arange(1, PARTS) / PARTS) // r * r
-            ends = np.unique([0, *cuts, C.shape[0]])
-        self.parts = [(csr_rows(C, a, b), slice(a // r, b // r)) for a, b in pairwise(ends)]
+
+class LocalPairs:
+    """`engine.rows.protocol.Pairs` of C [J * r, Q], in parts, CSR matrices of whole levels."""
+
+    def __init__(self, parts, r):
+        ends = np.cumsum([0, *(part.shape[0] for part in parts)]).tolist()
+        self.shape = ends[-1], parts[0].shape[1]
+        self.parts = [
+            (C, slice(a // r, b // r)) for C, (a, b) in zip(parts, pairwise(ends), strict=True)
+        ]
         # SciPy takes longer to transpose a small matrix than to multiply by it.
-        self.backs = [part.T for part, _ in self.parts]
+        self.backs = [part.T for part in parts]
         self.rows = [slice(a, b) for a, b in pairwise(ends)]
 
-    def _map(self, function, *arguments):
-        run = in_threads if len(self.parts) > 1 else map
-        return list(run(function, *arguments))
+    @cached_property
+    def matrix(self):
+        """C, a CSR matrix."""
+        own = [C for C, _ in self.parts]
+        return own[0] if len(own) == 1 else sparse.vstack(own, "csr")
 
     def down(self, flat):
         """C flat."""
         if not self.shape[1]:
             return np.zeros((self.shape[0], *flat.shape[1:]))
-        return np.concatenate(self._map(lambda part: part[0] @ flat, self.parts))
+        return np.concatenate(in_threads(lambda part: part[0] @ flat, self.parts))
 
     def up(self, flat):
         """C^T flat."""
         if not self.shape[1]:
             return np.zeros((0, *flat.shape[1:]))
-        return sum(self._map(lambda back, rows: back @ flat[rows], self.backs, self.rows))
+        return sum(in_threads(lambda back, rows: back @ flat[rows], self.backs, self.rows))
 
     def around(self, blocks, flat):
         """C^T blocks C flat, for blocks [J, r, r]."""
@@ -50,7 +62,7 @@ class LocalPairs:
             C, levels = part
             return back @ turn(blocks[levels], C @ flat)
 
-        return sum(self._map(one, self.parts, self.backs))
+        return sum(in_threads(one, self.parts, self.backs))
 
     def own(self, blocks, place, q):
         """Diagonal blocks [J', q, q] of C^T blocks C, of the columns at a `place`."""

@@ -1,0 +1,65 @@
+"""Sums over pairs of levels, in fragments that are joined, beside one dense sum."""
+
+import numpy as np
+import pytest
+
+from sklmm.engine.rows.batches import summed
+from sklmm.engine.rows.level_pairs import Fragment, Pattern, joined
+
+
+def levels(n):
+    rng = np.random.default_rng(0)
+    return rng.integers(7, size=n).astype(np.int32), rng.integers(5, size=n).astype(np.int32)
+
+
+def dense(one, two, values):
+    """Sums [7 * r, 5 * q] of values [n, r, q]."""
+    out = np.zeros((7, values.shape[1], 5, values.shape[2]))
+    np.add.at(out.transpose(0, 2, 1, 3), (one, two), values)
+    return out.reshape(7 * values.shape[1], -1)
+
+
+@pytest.mark.parametrize("size", [200, 13, 1])
+@pytest.mark.parametrize("shape", [None, (1, 1), (2, 3)])
+def test_fragments_joined_are_the_sums_of_the_whole(size, shape):
+    one, two = levels(60)
+    values = np.random.default_rng(1).normal(size=(60, *(shape or (1, 1))))
+    if shape is None:
+        values[:] = 1.0
+    batches = [slice(first, first + size) for first in range(0, 60, size)]
+    fragments = [
+        Fragment.of(one[rows], two[rows], None if shape is None else values[rows])
+        for rows in batches
+    ]
+    r, expected = values.shape[1], dense(one, two, values)
+    for first, last in [(0, 7), (2, 5), (3, 3)]:
+        found = joined(fragments, first, last, 5)
+        assert found.has_canonical_format
+        np.testing.assert_allclose(found.toarray(), expected[first * r : last * r], atol=1e-12)
+
+
+@pytest.mark.parametrize("cuts", [[0, 7], [0, 1, 4, 7]])
+def test_a_pattern_has_the_sums_of_any_values(cuts):
+    one, two = levels(60)
+    patterns = Pattern.each(one, two, cuts, 5)
+    for seed in range(2):
+        values = np.random.default_rng(seed).normal(size=(60, 2, 3))
+        columns = [[values[:, a, b] for b in range(3)] for a in range(2)]
+        found = np.concatenate([own.matrix(columns).toarray() for own in patterns])
+        np.testing.assert_allclose(found, dense(one, two, values), atol=1e-12)
+
+
+def test_sums_are_the_same_to_the_last_digit_by_any_number_of_threads(monkeypatch):
+    values = np.random.default_rng(0).normal(size=10_000)
+
+    def sums(rows):
+        return float(values[rows].sum()), [np.cumsum(values[rows][:5])]
+
+    found = []
+    for n in (1, 2, 5):
+        monkeypatch.setattr("sklmm._threads.n_threads", lambda n=n: n)
+        found.append(summed(sums, len(values), 100))
+    assert found[0][0] == pytest.approx(values.sum())
+    for total, (array,) in found[1:]:
+        assert total == found[0][0]
+        np.testing.assert_array_equal(array, found[0][1][0])
