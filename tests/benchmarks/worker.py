@@ -1,0 +1,187 @@
+"""The measured process of a Python system: `python worker.py SYSTEM WORKLOAD TABLE TREE`.
+
+It does the task of a workload, which is given as JSON, and prints what it took as a line of JSON.
+Each system imports what it needs and no more.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+#: A second task is repeated, and its median taken, for as long as this [s].
+ENOUGH = 0.3
+
+
+def sklmm(data, workload):
+    """(fit, estimates, other tasks) of sklmm's estimator; a task takes a fitted model."""
+    import pandas as pd
+
+    from sklmm import Bernoulli, MixedEffectsClassifier, MixedEffectsRegressor
+
+    X = pd.DataFrame({f"g{k}": column for k, column in enumerate(data["groups"].T)}, copy=False)
+    fixed = [f"x{k}" for k in range(data["columns"].shape[1])]
+    terms = [workload.term % g for g in X]
+    for name, column in zip(fixed, data["columns"].T, strict=True):
+        X[name] = column
+    y = data["y"]
+    family = {"probit": Bernoulli(link="probit"), "bernoulli": "auto"}
+    classes = workload.family in ("bernoulli", "probit", "ordinal")
+    model = (MixedEffectsClassifier if classes else MixedEffectsRegressor)(
+        terms,
+        fixed_effects=fixed,
+        family=family.get(workload.family, workload.family),
+        e_step=workload.e_step,
+        random_state=0,
+    )
+
+    def cross_validate(_):
+        from sklearn.model_selection import KFold, cross_val_score
+
+        return cross_val_score(model, X, y, cv=KFold(5, shuffle=True, random_state=0))
+
+    tasks = {
+        "predict": lambda m: m.predict_proba(X) if classes else m.predict(X),
+        "cross_validate": cross_validate,
+        "profile": lambda m: m.conf_int(method="profile", X=X, y=y)["lower"].to_numpy(),
+        "loglik": lambda m: np.array([m.loglik_, m.loglik_error_]),
+    }
+    return lambda: model.fit(X, y), lambda m: m.variance_components_["sd"].to_numpy(), tasks
+
+
+def gpboost(data, workload):
+    """The same of GPBoost's GPModel; of ratings those of 4 and more."""
+    import gpboost
+
+    X = np.column_stack([np.ones(len(data["y"])), data["columns"]])
+    groups, y = data["groups"], data["y"].astype(float)
+    if workload.family == "ordinal":
+        y = (y >= 4).astype(float)
+    likelihood = {
+        "bernoulli": "bernoulli_logit",
+        "ordinal": "bernoulli_logit",
+        "probit": "bernoulli_probit",
+    }.get(workload.family, workload.family)
+
+    def fit(rows=slice(None)):
+        model = gpboost.GPModel(group_data=groups[rows], likelihood=likelihood)
+        return model.fit(y[rows], X[rows])
+
+    def estimates(model):
+        return np.sqrt(np.ravel(model.get_cov_pars(format_pandas=False)))
+
+    def cross_validate(_):
+        from sklearn.model_selection import KFold
+
+        scores = []
+        for train, test in KFold(5, shuffle=True, random_state=0).split(X):
+            mean = fit(train).predict(group_data_pred=groups[test], X_pred=X[test])["mu"]
+            if workload.family == "gaussian":
+                scores.append(1 - np.mean((y[test] - mean) ** 2) / np.var(y[test]))
+            else:
+                scores.append(np.mean((mean > 0.5) == y[test]))
+        return np.array(scores)
+
+    return fit, estimates, {"cross_validate": cross_validate}
+
+
+def glmm(data, workload):
+    """glmm with 25 points of quadrature, after scikit-learn, which a user of both imports."""
+    import glmm
+    import sklearn  # noqa: F401
+
+    table = {f"x{k}": column for k, column in enumerate(data["columns"].T)}
+    groups = {f"g{k}": column.astype(str) for k, column in enumerate(data["groups"].T)}
+    formula = f"y ~ {' + '.join([*table, *(workload.term % g for g in groups)])}"
+    table = table | groups | {"y": data["y"]}
+    family = {"gaussian": {}, "bernoulli": {"family": "binomial", "nagq": 25}}[workload.family]
+
+    def estimates(m):
+        return np.sqrt(np.ravel(m.varcorr[0])[[0]])
+
+    return lambda: glmm.fit(table, formula, **family), estimates, {}
+
+
+def statsmodels(data, workload):
+    """MixedLM, for one grouping factor."""
+    import statsmodels.regression.mixed_linear_model as lmm
+
+    X = np.column_stack([np.ones(len(data["y"])), data["columns"]])
+
+    def fit():
+        Z = X if "x0" in workload.term else None
+        return lmm.MixedLM(data["y"], X, groups=data["groups"][:, 0], exog_re=Z).fit()
+
+    return fit, lambda m: np.sqrt([*np.diag(m.cov_re), m.scale]), {}
+
+
+def tutorial(data, workload):
+    """The loop of TensorFlow's tutorial, by sklmm's Adam M-step, in the tutorial's settings."""
+    import pandas as pd
+
+    from sklmm import HMC, Adam, Gaussian, MixedEffectsRegressor
+
+    X = pd.DataFrame({f"g{k}": column for k, column in enumerate(data["groups"].T)})
+    terms = list(X)
+    X["x0"] = data["columns"][:, 0]
+    model = MixedEffectsRegressor(
+        terms,
+        family=Gaussian(sigma=1.0),
+        e_step=HMC(step_size=0.015, num_leapfrog_steps=3, n_chains=1, n_warmup=1000, n_steps=5),
+        m_step=Adam(0.01),
+        max_iter=1500,
+        random_state=0,
+    )
+    return lambda: model.fit(X, data["y"]), lambda m: m.variance_components_["sd"].to_numpy(), {}
+
+
+SYSTEMS = {f.__name__: f for f in (sklmm, gpboost, glmm, statsmodels, tutorial)}
+
+
+def timed(task):
+    """(wall and processor seconds, the result) of a task."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    found = task()
+    return (time.perf_counter() - wall, time.process_time() - cpu), found
+
+
+def peak():
+    """Largest resident memory of this process [GB], nan where the system does not tell."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((int(s.split()[1]) / 1e6 for s in lines if s.startswith("VmHWM")), float("nan"))
+
+
+def work(system, workload, path):
+    """{first, second, rest, memory, estimates}: rest is what all after the first task took."""
+    fit, estimates, tasks = SYSTEMS[system](dict(np.load(path)), workload)
+    task, model = tasks.get(workload.task), None
+    if workload.task in ("predict", "profile"):
+        model = fit()
+    run = (lambda: task(model)) if task and workload.task != "loglik" else fit
+    first, found = timed(run)
+    memory, many = peak(), []
+    if workload.task == "loglik":
+        spent, found = timed(lambda: task(found))
+        many = [spent]
+    elif workload.again and system != "tutorial":
+        while sum(wall for wall, _ in many) < ENOUGH:
+            many.append(timed(run)[0])
+    values = np.ravel(found if task else estimates(found))
+    values = values[np.isfinite(values)] if len(values) <= 10 else values[:0]
+    return {
+        "first": first,
+        "second": np.median(many, axis=0).tolist() if many else None,
+        "rest": np.sum(many, axis=0).tolist() if many else (0.0, 0.0),
+        "memory": memory,
+        "estimates": values.tolist(),
+    }
+
+
+if __name__ == "__main__":
+    system, workload, table, tree = sys.argv[1:]
+    sys.path.insert(0, tree)
+    print("RESULT", json.dumps(work(system, SimpleNamespace(**json.loads(workload)), table)))
