@@ -19,7 +19,7 @@ To add one, write a class in a file of its own with
 and, where it applies,
 
 4. ``linear = False`` and `params`, the inverse of `factor`, where L is not linear in theta: all
-   derivatives are then differences (samplers expand L to first order, about each theta);
+   derivatives are then differences;
 5. `basis`, what may be done to the columns of z without leaving the covariance: nothing by default;
 6. `reported`, which of Sigma's SDs and correlations a fit reports: all by default, those that
    are 0 or repeat another too, so that most covariances override it;
@@ -115,18 +115,25 @@ class Covariance(ABC):
         """dl / dtheta [m] from G = dl / dSigma [r, r]."""
         return 2 * np.einsum("ab,mab->m", G @ L, self.slopes(L))
 
+    def bends(self, L):
+        """D_mn = d2L / dtheta_m dtheta_n [m, m, r, r], at L."""
+        m = self.n_params
+        if self.linear:
+            return np.zeros((m, m, self.r, self.r))
+        params = self.params(L)
+        ends = [
+            [self.slopes(self.factor(params + s * e)) for s in (1, -1)]
+            for e in BEND_STEP * np.eye(m)
+        ]
+        out = np.reshape([up - down for up, down in ends], (m, m, self.r, self.r))
+        return (out + out.transpose(1, 0, 2, 3)) / (4 * BEND_STEP)
+
     def curvature(self, L, G):
         """The part of d2l / dtheta2 [m, m] that is due to the curvature of Sigma in theta."""
         D = self.slopes(L)
         flat = self.n_params, self.r**2
         out = 2 * D.reshape(flat) @ (G @ D).reshape(flat).T
-        if not self.linear:
-            params, away = self.params(L), 2 * G @ L
-            for n, e in enumerate(BEND_STEP * np.eye(self.n_params)):
-                up, down = (self.slopes(self.factor(params + s * e)) for s in (1, -1))
-                out[:, n] += np.einsum("ab,mab->m", away, up - down) / (2 * BEND_STEP)
-            out = (out + out.T) / 2
-        return out
+        return out if self.linear else out + 2 * np.einsum("ab,mnab->mn", G @ L, self.bends(L))
 
     def in_params(self, L, lengths):
         """Change of each parameter [m] that changes no coefficient's row of L by more than lengths.

@@ -12,7 +12,6 @@ from sklmm.engine.linalg.chains import (
     batch_error,
     chain_error,
     information_noise,
-    mean_information,
     std_error_noise,
 )
 from sklmm.engine.linalg.newton import ascent, inverse
@@ -108,8 +107,8 @@ class Window:
     The complete-data information [m, m] is burn-in's until the draws' own takes its place.
     """
 
-    def __init__(self, p, complete, tol):
-        self.p, self.complete, self.tol = p, complete, tol
+    def __init__(self, complete, tol):
+        self.complete, self.tol = complete, tol
         self.draws, self.informations, self.noisy = [], {}, False
 
     @property
@@ -131,11 +130,11 @@ class Window:
         """Whether the last draws are to tell the complete-data information."""
         return self.size in INFORMATIONS or self.noisy
 
-    def inform(self, columns):
-        """Take its columns, each [m, n_draws], from the last draws."""
-        known = self.informations | {self.size: columns}
-        self.informations = {t: columns for t, columns in known.items() if t > self.first}
-        means = [mean_information(columns, self.p) for columns in self.informations.values()]
+    def inform(self, informations):
+        """Take it from the last draws, [m, m, n]."""
+        known = self.informations | {self.size: informations}
+        self.informations = {t: draws for t, draws in known.items() if t > self.first}
+        means = [draws.mean(axis=2) for draws in self.informations.values()]
         self.complete = np.mean(means, axis=0)
 
     def average(self):

@@ -33,8 +33,9 @@ from sklmm.engine.algorithms.averaging import (
 )
 from sklmm.engine.algorithms.loop import Iteration, joint_loss
 from sklmm.engine.algorithms.start import start_theta
+from sklmm.engine.latent.complete_data import CompleteData
 from sklmm.engine.latent.mode import CENTRE_TOL
-from sklmm.engine.linalg.chains import chain_covariance
+from sklmm.engine.linalg.chains import balanced, chain_covariance, some_of
 from sklmm.engine.linalg.newton import inverse
 from sklmm.engine.posterior.from_chains import Integrated, Kept
 from sklmm.engine.posterior.gaussian import with_coefficients
@@ -115,8 +116,8 @@ class MonteCarlo:
                 self._follow()
             draws = self._draw()
             if follow:
-                compiled = self.latent.compiled
-                self.complete = compiled.information(draws.theta, self.field, draws.x, few=True)
+                few = some_of(draws.x.shape[1])
+                self.complete = self.seen.information(few).mean(axis=2)
                 self.missing = missing_share(self.complete, draws.covariance)
             step, length = newton(self.complete + draws.covariance, draws.score)
             noise = own_noise(self.complete, draws.covariance / draws.scores.shape[1])
@@ -130,7 +131,7 @@ class MonteCarlo:
         """Make the metric and the motion of x anew at theta."""
         latent, start, theta = self.latent, self.mode, self.space.split(self.flat)
         if self.field is not None:
-            start = start + np.asarray(self.field.shift) @ self.moved
+            start = start + self.field.shift @ self.moved
         self.moved = np.zeros(self.space.size)
         self.mode, equations = latent.mode(theta, start, CENTRE_TOL)
         self.field = latent.field(theta, equations, self.mode)
@@ -140,11 +141,11 @@ class MonteCarlo:
     def _draw(self):
         """`Draws` at theta, the chains moved along with it."""
         theta = self.space.split(self.flat)
-        self.sampler.shift(np.asarray(self.field.shift) @ self.moved)
+        self.sampler.shift(self.field.shift @ self.moved)
         x, pull, rate = self.sampler.draw(theta, self.rng)
-        value, scores = self.latent.compiled.scores(theta, self.field, x)
-        covariance = chain_covariance(scores)
-        self.last = Draws(self.flat, theta, x, pull, rate, value, scores, covariance)
+        self.seen = seen = CompleteData(self.latent, theta, self.field, x)
+        covariance = chain_covariance(seen.scores)
+        self.last = Draws(self.flat, theta, x, pull, rate, seen.value, seen.scores, covariance)
         return self.last
 
     def _move(self, step):
@@ -161,9 +162,9 @@ class MonteCarlo:
         Or until the motion is stale.
         """
         space, draws = self.space, None
-        window = Window(space.p, self.complete, self.tol)
+        window = Window(self.complete, self.tol)
         self.kept, (beta_spread, spreads) = Kept(self.latent, self.n_draws), self.sampler.spread()
-        shift = np.asarray(self.field.shift)[: self.latent.problem.p]
+        shift = self.field.shift[: self.latent.problem.p]
         self.integrated = Integrated(shift, beta_spread)
         while draws is None or not self._is_stale(draws):
             draws = self._draw()
@@ -171,9 +172,8 @@ class MonteCarlo:
             self.kept = self.kept.plus(draws.theta, draws.x, draws.pull, spreads)
             window.add(draws)
             if window.needs_information:
-                balance = np.asarray(self.field.push).T @ draws.pull
-                point = draws.theta, self.field, draws.x
-                window.inform(self.latent.compiled.informations(*point, balance=balance))
+                balance = self.field.push.T @ draws.pull
+                window.inform(balanced(self.seen.information(), balance))
             self.averaged = found = window.average()
             n = len(found.used)
             beta_error, beta_std = self.integrated.summarize(found.estimate, n)
@@ -226,7 +226,7 @@ class MonteCarlo:
         if latent.full.reml:
             posterior = kept.posterior(self.integrated)
         else:
-            shift = np.asarray(self.field.shift)
+            shift = self.field.shift
             posterior = with_coefficients(
                 kept.given_coefficients(), last, latent.layout, shift, rng
             )

@@ -123,7 +123,7 @@ class Deviations:
 
     def __init__(self, latent, theta, mode, equations, probes=None):
         self.latent, self.theta, self.mode, self.equations = latent, theta, mode, equations
-        self.field = latent.field(theta, equations, mode, exact=True)
+        self._shift = latent.motion(theta, equations, mode, exact=True)[0]
         self.joint = float(latent.gradient(theta, mode[:, None])[0][0])
         self.loglik = None
         if probes is None:
@@ -133,16 +133,22 @@ class Deviations:
         else:
             seed, number = probes
             self.deviations = equations.probes(np.random.default_rng(seed), number)
-        _, self.scores = latent.compiled.scores(theta, self.field, self.deviations, laplace=True)
+        self.scores = self._compiled("scores")[1]
+
+    def _compiled(self, name):
+        from sklmm.engine.latent import deviations
+
+        function = getattr(deviations, name)
+        own = self.equations, self._shift, self.mode, self.deviations
+        return function(self.latent, self.theta, *own)
 
     def information(self):
         """That of the complete data [m, m], averaged over the deviations."""
-        compiled = self.latent.compiled
-        return compiled.information(self.theta, self.field, self.deviations, laplace=True)
+        return self._compiled("information")
 
     def shift(self):
         """How the mode moves with theta, [P, m]."""
-        return np.asarray(self.field.shift)
+        return self._shift
 
 
 class WithoutEffects:

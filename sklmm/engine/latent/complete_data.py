@@ -7,135 +7,115 @@ it does for any other parametrisation of the missing data, u = u_theta(v), with 
 Here v is what stays put when theta moves (`engine.latent.reparametrization`). The information that
 v misses is small, so few draws give a precise score, and the complete-data information nearly
 equals the observed one.
+
+With s the rows' score in the effects b = Lambda u, summed by level, g = Lambda^T s - u that in u,
+D_i = dLambda / dtheta_i, and derivatives of the motion u_i = du / dtheta_i and u_ij at fixed v, the
+parameters of covariances have
+
+    score_i = s^T D_i u + g^T u_i + d log |A| / dtheta_i,
+    information_ij = e_i^T W e_j + u_i^T u_j - s^T (D_i u_j + D_j u_i + D_ij u) - g^T u_ij
+                     - d2 log |A| / dtheta_i dtheta_j,       e_i = Z (D_i u + Lambda u_i),
+
+W the rows' curvature; a coefficient moves eta by its column of X, and a family's parameter the
+rows' densities themselves, beside what u follows them. Rows are passed once for the scores, and
+once for the information; all else is of the size of the levels.
 """
 
-from typing import NamedTuple
+import numpy as np
 
-from sklmm.engine.latent.reparametrization import lift_columns, move
-from sklmm.engine.rows.tensors import to_rows
-from sklmm.engine.runtime.tensorflow import compiled, tf
+from sklmm.engine.theta.space import bends, slopes
 
-
-class Point(NamedTuple):
-    """theta as tensors, and slopes, the derivatives [r * r, m_k] of the factors in its entries."""
-
-    beta: object
-    factors: tuple
-    raw: object
-    slopes: tuple
+#: Entries of derivatives of x that are worked on at once.
+CELLS = 1 << 21
 
 
-def _changes(theta, delta):
-    """beta, factors and raw [..., C] at theta + delta [m, C], and the factors' changes."""
-    p = theta.beta.shape[0]
-    beta, first = theta.beta[:, None] + delta[:p], p
-    factors, changes = [], []
-    for L, D in zip(theta.factors, theta.slopes, strict=True):
-        last = first + D.shape[1]
-        change = tf.reshape(D @ delta[first:last], [*L.shape, -1])
-        changes.append(change)
-        factors.append(L[:, :, None] + change)
-        first = last
-    return beta, factors, theta.raw[:, None] + delta[first:], changes
+class CompleteData:
+    """log p(y, x) and its scores in theta at draws x [P, C] that move with theta by a `Field`.
 
-
-def _eta(arrays, beta, factors, x, shapes):
-    return arrays.offset + _linear(arrays, beta, factors, x, shapes)
-
-
-def _linear(arrays, beta, factors, x, shapes):
-    first = p = arrays.X.shape[1]
-    effects = []
-    for (J, r), L in zip(shapes, factors, strict=True):
-        u = tf.reshape(x[first : first + J * r], [J, r, -1])
-        effects.append(lift_columns(L, u))
-        first += J * r
-    return arrays.fixed @ beta + to_rows(arrays, x[:p], effects)
-
-
-def _undisplaced(like, arrays, theta, x, delta, shapes):
-    """(eta, raw) at delta = 0 for custom densities, which are expanded about it, else None."""
-    if like.distribution is None:
-        return None
-    beta, factors, raw, _ = _changes(theta, tf.zeros_like(delta))
-    return _eta(arrays, beta, factors, x, shapes), raw
-
-
-def _shapes(field):
-    return [(B.shape[0], B.shape[1]) for B in field.terms.blocks]
-
-
-def _log_prior(x, p):
-    return -0.5 * tf.reduce_sum(x[p:] ** 2, axis=0)
-
-
-def _log_likelihood(like, arrays, eta, raw, undisplaced):
-    d = like.n_predictors
-    if undisplaced is not None:
-        # A custom density may have kinks, where differences of the score mean nothing: to second
-        # order about eta_0, with the curvature's W.
-        y, eta_0 = arrays.y, tf.stop_gradient(undisplaced[0])
-        rows, score = like.log_prob_and_score(y, eta_0, raw)
-        W = tf.stop_gradient(like.curvature(y, eta_0, undisplaced[1]))
-        away = eta - eta_0
-        rows += away * (score - 0.5 * W * away)
-        return tf.reduce_sum(arrays.w[:, None] * rows, axis=0)
-    rows = like.log_prob(arrays.y[::d], eta, raw)
-    return tf.reduce_sum(arrays.w[::d, None] * rows, axis=0)
-
-
-def _gradient(function, variable):
-    with tf.GradientTape() as tape:
-        tape.watch(variable)
-        value = function(variable)
-        total = tf.reduce_sum(value)
-    return value, tape.gradient(total, variable, unconnected_gradients="zero")
-
-
-@compiled
-def complete_scores(like, arrays, theta, field, x, delta):
-    """log p(y, x) [C] and its score in theta [m, C], at draws x [P, C] moved by delta [m, C]."""
-    p, shapes = arrays.X.shape[1], _shapes(field)
-    undisplaced = _undisplaced(like, arrays, theta, x, delta, shapes)
-
-    def value(delta):
-        beta, factors, raw, changes = _changes(theta, delta)
-        moved, log_det = move(field, changes, x, delta, p)
-        eta = _eta(arrays, beta, factors, moved, shapes)
-        likelihood = _log_likelihood(like, arrays, eta, raw, undisplaced)
-        return likelihood + _log_prior(moved, p) + log_det
-
-    return _gradient(value, delta)
-
-
-@compiled
-def laplace_scores(like, arrays, theta, field, deviations, delta):
-    """As `complete_scores`, for the quadratic expansion about the mode m = field.centre.
-
-        log p(y, m) - (d^T C d) / 2,    C = Z^T W(eta_hat) Z + I,
-
-    at deviations d [P, C] that stand for N(0, C^-1): their mean is the Laplace approximation's
-    gradient, the motion of W with theta included.
+    value [C]; scores [m, C]; pull [P, C], the gradient in x.
     """
-    p, shapes = arrays.X.shape[1], _shapes(field)
-    tiled = tf.repeat(field.centre[:, None], tf.shape(delta)[1], axis=1)
-    undisplaced = _undisplaced(like, arrays, theta, tiled, delta, shapes)
 
-    def value(delta):
-        beta, factors, raw, changes = _changes(theta, delta)
-        mode = field.centre[:, None] + field.shift @ delta
-        still = field._replace(shift=tf.zeros_like(field.shift), centre=0 * field.centre)
-        d, log_det = move(still, changes, deviations, delta, p)
-        eta = _eta(arrays, beta, factors, mode, shapes)
-        rows = _linear(arrays, tf.zeros_like(beta), factors, d, shapes)
-        W = like.curvature(arrays.y[:: like.n_predictors], eta, raw)
-        quadratic = tf.reduce_sum(arrays.w[:, None] * W * rows**2, axis=0)
-        return (
-            _log_likelihood(like, arrays, eta, raw, undisplaced)
-            + _log_prior(mode, p)
-            + _log_prior(d, p)
-            - 0.5 * quadratic
-            + log_det
-        )
+    def __init__(self, latent, theta, field, x):
+        self.latent, self.theta, self.field, self.x = latent, theta, field, x
+        thetas, space, p = [theta] * x.shape[1], latent.space, latent.layout.p
+        value, self.sums, of_raw = latent.rows.slopes(latent.densities, *latent.coefs(thetas, x))
+        self.pull = latent.pulled(thetas, self.sums)
+        self.pull[p:] -= x[p:]
+        self.value = value - 0.5 * np.einsum("pc,pc->c", x[p:], x[p:])
+        self.scores = field.pulled(x, self.pull)
+        self.scores[: space.p] += self.sums.beta[: space.p]
+        self.scores[space.size - len(of_raw) :] += of_raw
+        changes, (_, u) = slopes(latent.full, theta.factors), latent.layout.split(x)
+        for part, D, s, own in zip(space.parts, changes, self.sums.effects, u, strict=True):
+            outer = np.einsum("jac,jbc->abc", s, own)
+            self.scores[part] += np.einsum("mab,abc->mc", D, outer)
 
-    return _gradient(value, delta)
+    def information(self, some=None):
+        """The complete-data information of each draw [m, m, C], or of `some`, numbers [n]."""
+        some = np.arange(self.x.shape[1]) if some is None else some
+        step = max(CELLS // max(len(self.x) * len(self.scores), 1), 1)
+        parts = [some[first : first + step] for first in range(0, len(some), step)]
+        return np.concatenate([self._information(part) for part in parts], axis=2)
+
+    def _information(self, some):
+        x, own = self.x[:, some], self.field.along(self.x[:, some])
+        u = self.latent.layout.split(x)[1]
+        s = [sums[:, :, some] for sums in self.sums.effects]
+        both = self._rows_and_prior(x, u, own) - self.field.bent(x, self.pull[:, some])
+        of_factors = self._of_factors(u, s, own)
+        return both - of_factors - of_factors.transpose(1, 0, 2)
+
+    def _columns(self):
+        """Which of theta's entries are of covariances, and which move x alike in all draws."""
+        space = self.latent.space
+        of_factors = np.arange(space.p, space.size - len(self.theta.raw))
+        return of_factors, np.setdiff1d(np.arange(space.size), of_factors)
+
+    def _rows_and_prior(self, x, u, own):
+        """e_i^T W e_j + u_i^T u_j [m, m, n], the family's parameters among i and j."""
+        latent, theta, p = self.latent, self.theta, self.latent.space.p
+        (P, k, n), (of_factors, alike) = own.shape, self._columns()
+        shift = self.field.shift[:, alike]
+        along, _ = latent.coefs([theta], own.reshape(P, k * n))
+        shared, _ = latent.coefs([theta], shift)
+        if p:
+            along = along._replace(beta=np.zeros((p, k * n)))
+            shared = shared._replace(beta=np.eye(p, len(alike)))
+        changes = slopes(latent.full, theta.factors)
+        for part, effects, D, v in zip(latent.space.parts, along.effects, changes, u, strict=True):
+            moved = effects.reshape(*v.shape[:2], k, n)
+            moved[:, :, part.start - p : part.stop - p] += np.einsum("mab,jbc->jamc", D, v)
+        coefs, raw = latent.coefs([theta] * n, x)
+        out = latent.rows.information(latent.densities, coefs, raw, along, shared)
+        out += _gram(own[latent.layout.p :], shift[latent.layout.p :])
+        order = np.argsort(np.concatenate([of_factors, alike]))
+        return out[np.ix_(order, order)]
+
+    def _of_factors(self, u, s, own):
+        """s^T (D_i u_j + D_ij u / 2) [m, m, n]."""
+        latent, theta, (of_factors, alike) = self.latent, self.theta, self._columns()
+        space, n = latent.space, own.shape[2]
+        out = np.zeros((space.size, space.size, n))
+        changes = slopes(latent.full, theta.factors), bends(latent.full, theta.factors)
+        of_terms = zip(space.parts, latent.layout.parts, *changes, u, s, strict=True)
+        for part, place, D, bend, v, sums in of_terms:
+            place = slice(place.start, place.start + v[:, :, 0].size)
+            for i, change in zip(range(part.start, part.stop), D, strict=True):
+                along = np.einsum("ab,jac->jbc", change, sums).reshape(-1, n)
+                out[i, alike] = self.field.shift[place][:, alike].T @ along
+                out[i, of_factors] = np.einsum("pkc,pc->kc", own[place], along)
+            if bend.any():
+                outer = np.einsum("jac,jbc->abc", sums, v)
+                out[part, part] += 0.5 * np.einsum("mnab,abc->mnc", bend, outer)
+        return out
+
+
+def _gram(own, shared):
+    """Products [k + s, k + s, n] of columns `own` [P, k, n] and `shared` [P, s]."""
+    k, s = own.shape[1], shared.shape[1]
+    out = np.empty((k + s, k + s, own.shape[2]))
+    out[:k, :k] = np.einsum("pic,pjc->ijc", own, own)
+    out[:k, k:] = np.einsum("pic,pj->ijc", own, shared)
+    out[k:, :k] = out[:k, k:].transpose(1, 0, 2)
+    out[k:, k:] = (shared.T @ shared)[:, :, None]
+    return out

@@ -12,6 +12,7 @@ import numpy as np
 from sklmm.engine.equations.layout import Layout
 from sklmm.engine.equations.mixed_model import SOLVE_TOL, Equations
 from sklmm.engine.equations.whole import Whole
+from sklmm.engine.latent.reparametrization import Field
 from sklmm.engine.likelihood.likelihood import evaluation, observes
 from sklmm.engine.limits import factorisable, is_small
 from sklmm.engine.linalg.blocks import turn_all
@@ -61,7 +62,7 @@ class Latent:
 
     @cached_property
     def compiled(self):
-        """Arrays and steps in TensorFlow, which Laplace's exact gradient never needs."""
+        """Arrays and points in TensorFlow, for its samplers."""
         from sklmm.engine.latent.compiled import CompiledLatent
 
         return CompiledLatent(self)
@@ -160,12 +161,10 @@ class Latent:
             shift = self._refined(theta, equations, centre, push, shift)
         return shift * self.layout.real[:, None], push
 
-    def field(self, theta, equations, centre, exact=False):
-        """How x moves with theta about `centre` [P], for compiled steps."""
-        from sklmm.engine.latent.reparametrization import make_field
-
-        shift, push = self.motion(theta, equations, centre, exact)
-        return make_field(equations, self.space, shift, push, centre)
+    def field(self, theta, equations, centre):
+        """How x moves with theta about `centre` [P]."""
+        shift, push = self.motion(theta, equations, centre)
+        return Field(equations, self.space, shift, push, centre)
 
     def _slope(self, theta, x, along, delta):
         """Derivative of the gradient in x [P, m] in the directions (along [P, m], delta [m, m])."""

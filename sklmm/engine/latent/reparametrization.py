@@ -12,163 +12,184 @@ order, its spread with L to second order. For an unobserved level this is the no
 parametrisation, for a well-observed one the centred, and in between what Papaspiliopoulos, Roberts
 & Skold (2007, Stat. Sci. 22, 59-73) call partially non-centred. The larger terms follow the border
 by -G, as their conditional mean does.
+
+What is asked of the motion are its derivatives at theta_0. With D_i and D_ij those of L,
+
+    E_i = S_0^{-1} (D_i^T H L + L^T H D_i),    dA / dtheta_i = -E_i / 2,
+    E_ij = S_0^{-1} (D_i^T H D_j + D_j^T H D_i + D_ij^T H L + L^T H D_ij),
+    d2A / dtheta_i dtheta_j = -E_ij / 2 + 3 (E_i E_j + E_j E_i) / 8,
+    d2 log|A| / dtheta_i dtheta_j = (tr E_i E_j - tr E_ij) / 2.
 """
 
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
-from sklmm.engine.latent.unknowns import Terms, border_of, flatten, split, times, with_border
-from sklmm.engine.linalg.blocks import invert
-from sklmm.engine.runtime.tensorflow import tf
-from sklmm.engine.theta.space import slopes
+from sklmm.engine.linalg.blocks import invert, turn
+from sklmm.engine.theta.space import bends, slopes
 
 
-class Field(NamedTuple):
-    """The motion of x with theta.
+class Follow(NamedTuple):
+    """How all levels follow the border: G [P, f], 0 on the border, and its lift Lambda_F [f, f]."""
 
-    shift F [P, m] and push = C_0 F, the derivative of log p's gradient in x; terms, with L_k at
-    theta_0 and S_j^-1 [n_levels, r, r] for blocks, 0 for those of the border; crossprod, H_j
-    likewise; edge, K and S^-1 [f, f] of the border; follow G [P, f]; slope [m] and curve [m, m] of
-    log |A|; centre m [P].
+    G: np.ndarray
+    lift: np.ndarray
+
+
+class Spread:
+    """Levels whose spread follows parameters of a factor: a larger term's, or the whole border.
+
+    place, where they are among the unknowns; params, which entries of theta; the data's precision K
+    [J, r, r] and S^-1 likewise; the lift L [r, r] and its derivatives, `changes` D_i and `bends`
+    D_ij, [r, r] each; `follow`, of the border.
     """
 
-    shift: object
-    push: object
-    terms: Terms
-    crossprod: tuple
-    edge: tuple
-    follow: object
-    slope: object
-    curve: object
-    centre: object
+    def __init__(self, place, params, K, inverse, lift, changes, bends, follow=None):
+        self.place, self.params, self.follow = place, params, follow
+        self._K, self._inverse, self._lift, self._changes = K, inverse, lift, changes
+        self._bends = bends
+        #: E_i of each parameter, [J, r, r].
+        self.first = [self._change(D.T, lift) for D in changes]
+
+    def _change(self, left, right):
+        """S^-1 (left K right + its transpose)."""
+        half = _times(left, _times(self._K, right))
+        return _times(self._inverse, half + half.transpose(0, 2, 1))
+
+    def _second(self, i, j):
+        """E_ij [J, r, r]."""
+        out = self._change(self._changes[i].T, self._changes[j])
+        bend = self._bends[i][j]
+        return out + self._change(bend.T, self._lift) if bend.any() else out
+
+    def log_det_slope(self):
+        """d log |A| / dtheta_i [n_params]."""
+        return np.array([-0.5 * np.einsum("jaa->", E) for E in self.first])
+
+    def along(self, away):
+        """dx / dtheta_i, for unknowns `away` [P, C] from the centre: yields (i, place, change)."""
+        d = away[self.place]
+        for k, (i, E) in enumerate(zip(self.params, self.first, strict=True)):
+            change = -0.5 * turn(E, d)
+            yield i, self.place, change
+            if self.follow is not None:
+                G, lift = self.follow
+                yield i, slice(None), -G @ (self._changes[k] @ d + lift @ change)
+
+    def pulled(self, away, g):
+        """g^T dx / dtheta_i [n_params, C] for g [P, C]."""
+        d, h, back = away[self.place], *self._back(g)
+        out = []
+        for E, D in zip(self.first, self._changes, strict=True):
+            own = -0.5 * np.einsum("pc,pc->c", turn(E, d), h)
+            out.append(own if back is None else own - np.einsum("pc,pc->c", D @ d, back))
+        return np.array(out)
+
+    def bent(self, away, g):
+        """g^T d2x / dtheta_i dtheta_j, and of log |A|: yields (i, j, [C]) for i >= j."""
+        d, h, back = away[self.place], *self._back(g)
+        for a, (i, E) in enumerate(zip(self.params, self.first, strict=True)):
+            for b, (j, F) in enumerate(zip(self.params[: a + 1], self.first, strict=False)):
+                both, second = _times(E, F), self._second(a, b)
+                bent = 0.375 * (both + _times(F, E)) - 0.5 * second
+                out = np.einsum("pc,pc->c", turn(bent, d), h)
+                out += 0.5 * (np.einsum("jaa->", both) - np.einsum("jaa->", second))
+                if back is not None:
+                    D = self._changes
+                    lifted = D[a] @ turn(F, d) + D[b] @ turn(E, d) - 2 * self._bends[a][b] @ d
+                    out += 0.5 * np.einsum("pc,pc->c", lifted, back)
+                yield i, j, out
+
+    def _back(self, g):
+        """What g [P, C] is to these levels, and to those that follow them: None for no others."""
+        if self.follow is None:
+            return g[self.place], None
+        back = self.follow.G.T @ g
+        return g[self.place] - self.follow.lift.T @ back, back
 
 
-def make_field(equations, space, shift, push, centre):
-    """Field of `latent.Equations` at one theta about `centre` [P]."""
-    layout, factors = equations.layout, equations.factors
-    border = equations.marginal
-    slope, curve = np.zeros(space.size), np.zeros((space.size, space.size))
-    precision = equations.own_blocks()
-    crossprod, inverses, of_border = [], [], {}
-    changes = slopes(space.problem, factors)
-    for k, (own, S) in enumerate(zip(equations.G, precision, strict=True)):
-        J, r = layout.shapes[k]
-        part = space.parts[k]
-        H, inverse = np.zeros((2, J, r, r))
-        if layout.small[k]:
-            lifted = _lifted(layout, k, changes[k])
-            of_border |= dict(zip(range(part.start, part.stop), lifted, strict=True))
-        else:
-            H[: len(S)], inverse[: len(S)] = own, invert(S)
-            slope[part], curve[part, part] = _log_det(H, inverse, factors[k], changes[k])
-        crossprod.append(H)
-        inverses.append(inverse)
-    if of_border:
-        part = list(of_border)
-        slope[part], curve[np.ix_(part, part)] = _log_det(
-            border.precision[None], border.inverse[None], border.lift, list(of_border.values())
-        )
-    field = Field(
-        shift,
-        push,
-        Terms(tuple(factors), layout.small, tuple(inverses)),
-        tuple(crossprod),
-        (border.precision, border.inverse),
-        border.follow,
-        slope,
-        curve,
-        centre,
-    )
-    return tf.nest.map_structure(lambda a: a if isinstance(a, bool) else tf.constant(a), field)
+class Field:
+    """The motion of x with theta about the centre m [P].
+
+    shift F [P, m] and push = C_0 F, the derivative of log p's gradient in x.
+    """
+
+    def __init__(self, equations, space, shift, push, centre):
+        self.shift, self.push, self.centre = shift, push, centre
+        self._equations, self._space = equations, space
+
+    @cached_property
+    def spreads(self):
+        """`Spread` of each larger term, and of the border where it has parameters."""
+        equations, space = self._equations, self._space
+        layout, factors, border = equations.layout, equations.factors, equations.marginal
+        changes, curves = slopes(space.problem, factors), bends(space.problem, factors)
+        out, params, lifted, bent = [], [], [], []
+        blocks = zip(equations.G, equations.own_blocks(), strict=True)
+        for k, (own, S) in enumerate(blocks):
+            part, first = range(space.parts[k].start, space.parts[k].stop), layout.parts[k].start
+            if layout.small[k]:
+                params += part
+                lifted += [_lifted(layout, k, D) for D in changes[k]]
+                bent.append([[_lifted(layout, k, B) for B in row] for row in curves[k]])
+            elif len(part):
+                place, inverse = slice(first, first + own[:, 0].size), invert(S)
+                out.append(Spread(place, part, own, inverse, factors[k], changes[k], curves[k]))
+        if params:
+            follow = Follow(border.follow, border.lift)
+            K, inverse = border.precision[None], border.inverse[None]
+            bent = _block_diagonal(bent, np.zeros_like(border.lift))
+            place = np.flatnonzero(layout.border)
+            out.append(Spread(place, params, K, inverse, border.lift, lifted, bent, follow))
+        return out
+
+    def along(self, x):
+        """dx / dtheta_i [P, k, C] at draws x [P, C], of the k parameters of covariances."""
+        p, away = self._space.p, x - self.centre[:, None]
+        stop = self.shift.shape[1] - len(self._space.estimated)
+        out = np.repeat(self.shift[:, p:stop, None], x.shape[1], axis=2)
+        for spread in self.spreads:
+            for i, place, change in spread.along(away):
+                out[place, i - p] += change
+        return out
+
+    def pulled(self, x, g):
+        """g^T dx / dtheta and the derivative of log |A|, [m, C], for g [P, C] at draws x [P, C]."""
+        out, away = self.shift.T @ g, x - self.centre[:, None]
+        for spread in self.spreads:
+            out[spread.params] += spread.pulled(away, g) + spread.log_det_slope()[:, None]
+        return out
+
+    def bent(self, x, g):
+        """g^T d2x / dtheta2 and the second derivatives of log |A|, [m, m, C]."""
+        m, away = self.shift.shape[1], x - self.centre[:, None]
+        out = np.zeros((m, m, x.shape[1]))
+        for spread in self.spreads:
+            for i, j, bent in spread.bent(away, g):
+                out[i, j] = out[j, i] = bent
+        return out
 
 
-def _lifted(layout, k, changes):
-    """Changes of block k's factor among the border's, each [f, f]."""
-    edge = layout.edges[k]
-    for change in changes:
-        out = np.zeros((layout.n_border, layout.n_border))
-        out[edge, edge] = np.kron(np.eye(layout.levels[k]), change)
-        yield out
+def _times(one, other):
+    """Products of blocks [..., r, r], those of one column by broadcasting."""
+    return one * other if one.shape[-1] == 1 else one @ other
 
 
-def _log_det(K, inverse, lift, directions):
-    """-(1/2) sum_j log |lift^T K_j lift + I|, its first and second derivatives."""
-    first = [inverse @ (D.T @ K @ lift + lift.T @ K @ D) for D in directions]
-    slope = [-0.5 * np.einsum("jaa->", E) for E in first]
-    curve = [
-        [
-            0.5 * np.einsum("jab,jba->", E, F) - np.einsum("jaa->", inverse @ C.T @ K @ D)
-            for F, D in zip(first, directions, strict=True)
-        ]
-        for E, C in zip(first, directions, strict=True)
-    ]
-    return np.array(slope), np.reshape(curve, (len(slope), len(slope)))
+def _lifted(layout, k, square):
+    """A block k's change of factor among the border's levels, [f, f]."""
+    edge, out = layout.edges[k], np.zeros((layout.n_border, layout.n_border))
+    out[edge, edge] = np.kron(np.eye(layout.levels[k]), square)
+    return out
 
 
-def lift_columns(L, u, transpose=False):
-    """L_c u, or L_c^T u, for every level and column, L [r, r, C] and u [n_levels, r, C]."""
-    if L.shape[0] == 1:
-        return L[0] * u
-    return tf.einsum("bac,jbc->jac" if transpose else "abc,jbc->jac", L, u)
-
-
-def move(field, changes, x, delta, p):
-    """x [P, C] moved by delta [m, C], and log |dx / dv|; the factors' `changes` are [r, r, C]."""
-    terms = field.terms
-    before = [
-        tf.broadcast_to(L[:, :, None], tf.shape(change))
-        for L, change in zip(terms.factors, changes, strict=True)
-    ]
-    after = [L + change for L, change in zip(before, changes, strict=True)]
-    away = x - field.centre[:, None]
-    beta, parts = split(terms, p, away)
-    inner = [beta]
-    for H, inverse, old, new, part in zip(
-        field.crossprod, terms.blocks, before, after, parts, strict=True
-    ):
-
-        def data(L, u, H=H, inverse=inverse):
-            return times(inverse, lift_columns(L, times(H, lift_columns(L, u)), transpose=True))
-
-        inner.append(flatten(_reshaped(data, old, new, part)))
-    old, new = (_of_border(terms, factors) for factors in (before, after))
-    K, inverse = field.edge
-
-    def data(blocks, u):
-        return inverse @ _lift_edge(blocks, p, K @ _lift_edge(blocks, p, u), transpose=True)
-
-    edge = border_of(terms, beta, parts)
-    bent = _reshaped(data, old, new, edge)
-    moved = x - away + field.shift @ delta
-    moved += with_border(terms, p, tf.concat(inner, axis=0), bent)
-    moved -= field.follow @ (_lift_edge(new, p, bent) - _lift_edge(old, p, edge))
-    log_det = tf.linalg.matvec(delta, field.slope, transpose_a=True)
-    return moved, log_det + 0.5 * tf.reduce_sum(delta * (field.curve @ delta), axis=0)
-
-
-def _reshaped(data, before, after, u):
-    """A u, from S^-1 times the data's part of the precision at the factors before and after."""
-
-    def change(u):
-        return data(after, u) - data(before, u)
-
-    first = change(u)
-    return u - 0.5 * first + 0.375 * change(first)
-
-
-def _of_border(terms, factors):
-    """(L, number of levels) of the border's blocks."""
-    blocks = zip(factors, terms.blocks, terms.small, strict=True)
-    return [(L, block.shape[0]) for L, block, small in blocks if small]
-
-
-def _lift_edge(blocks, p, u, transpose=False):
-    """Lambda_F u, or its transpose's, [f, C]."""
-    out, first = [u[:p]], p
-    for L, J in blocks:
-        size = J * L.shape[0]
-        part = tf.reshape(u[first : first + size], [J, L.shape[0], -1])
-        out.append(flatten(lift_columns(L, part, transpose)))
+def _block_diagonal(groups, nothing):
+    """Rows of matrices from groups of rows, with `nothing` between groups."""
+    sizes = [len(group) for group in groups]
+    out = [[nothing] * sum(sizes) for _ in range(sum(sizes))]
+    first = 0
+    for group, size in zip(groups, sizes, strict=True):
+        for a, row in enumerate(group):
+            out[first + a][first : first + size] = row
         first += size
-    return tf.concat(out, axis=0)
+    return out

@@ -9,6 +9,8 @@ import numpy as np
 MAX_MEMORY = 0.95
 #: Fewest draws to each control variate.
 DRAWS_A_VARIABLE = 3
+#: Chains that are a few of them, at least.
+FEW = 4
 
 
 def chain_covariance(draws):
@@ -63,45 +65,49 @@ def batch_error(values):
     return means.std(axis=0, ddof=1) / np.sqrt(count)
 
 
-def mean_information(columns, p):
-    """Information [m, m] from columns [m, n_draws], of which beta's p have the fewest draws."""
-    m = len(columns)
-    out = np.array([column.mean(axis=1) for column in columns]).reshape(m, m).T
-    out[p:, :p] = out[:p, p:].T
-    return (out + out.T) / 2
-
-
-def balanced(values, balance, i):
-    """Column i of informations [m, n] less its regression on variables [m, n] of mean 0.
+def balanced(values, balance):
+    """Draws of a symmetric matrix [m, m, n] less their regression on variables [m, n] of mean 0.
 
     Control variates: as large as the noise may be, nearly all of it is theirs where the data tell
     much of each effect. Each entry has those of its own two parameters, or of all if there are
     draws enough.
     """
-    m, n = values.shape
+    m, n = balance.shape
+    z = balance / np.maximum(balance.std(axis=1, keepdims=True), 1e-300)
+    if n >= DRAWS_A_VARIABLE * (m + 1):
+        return _unexplained(values.reshape(m * m, n), z).reshape(values.shape)
     out = values.copy()
-    for j in range(m):
-        own = range(m) if n >= DRAWS_A_VARIABLE * (m + 1) else sorted({i, j})
-        if n >= DRAWS_A_VARIABLE * (len(own) + 1):
-            size = np.maximum(balance[own].std(axis=1, keepdims=True), 1e-300)
-            z = balance[own] / size
-            design = np.column_stack([np.ones(n), z.T])
-            out[j] -= np.linalg.lstsq(design, values[j], rcond=1e-10)[0][1:] @ z
+    for i in range(m):
+        for j in range(i + 1):
+            own = sorted({i, j})
+            if n >= DRAWS_A_VARIABLE * (len(own) + 1):
+                out[i, j] = out[j, i] = _unexplained(values[i, j, None], z[own])
     return out
 
 
-def information_noise(informations, covariance):
-    """Monte Carlo variance [m] of covariance @ mean information @ covariance's diagonal.
+def _unexplained(values, z):
+    """Values [k, n] less their regression on variables z [v, n], their means at z = 0."""
+    design = np.column_stack([np.ones(z.shape[1]), z.T])
+    return values - np.linalg.lstsq(design, values.T, rcond=1e-10)[0][1:].T @ z
 
-    From lists of the informations' columns [m, n_draws], of draws in mirrored pairs.
+
+def some_of(n_chains):
+    """The numbers of a few chains, of both halves where these are mirror images."""
+    halves = np.array_split(np.arange(n_chains), 2)
+    return np.concatenate([half[: max(FEW, n_chains // 4) // 2] for half in halves])
+
+
+def information_noise(informations, covariance):
+    """Monte Carlo variance [m] of the diagonal of covariance @ mean information @ covariance.
+
+    From lists of draws of the information [m, m, n], of chains in mirrored pairs.
     """
     out = np.zeros(len(covariance))
-    for columns in informations:
-        for i, column in enumerate(columns):
-            n = column.shape[1]
-            own = (covariance @ column) * covariance[:, i, None]
-            own = (own[:, : n // 2] + own[:, n // 2 :]) / 2 if mirrored(n) else own
-            out += own.var(axis=1, ddof=1) / own.shape[1]
+    for draws in informations:
+        n = draws.shape[2]
+        own = np.einsum("im,mnc,ni->ic", covariance, draws, covariance, optimize=True)
+        own = (own[:, : n // 2] + own[:, n // 2 :]) / 2 if mirrored(n) else own
+        out += own.var(axis=1, ddof=1) / own.shape[1]
     return out / max(len(informations), 1) ** 2
 
 

@@ -8,6 +8,7 @@ from scipy import sparse
 from sklmm.engine.linalg.blocks import csr_rows
 from sklmm.engine.rows.cross_products import LocalCrossProducts, loadings
 from sklmm.engine.rows.expansion import LocalExpansion
+from sklmm.engine.rows.information import information
 from sklmm.engine.rows.protocol import Coefs
 
 #: Rows times columns that are worked on at once.
@@ -54,10 +55,10 @@ class LocalRows(LocalCrossProducts):
 
     def predictor(self, coefs):
         """eta [n_rows, C], the offset included."""
-        out = self._linear(coefs)
+        out = self.linear(coefs)
         return out if self.offset is None else out + self.offset[:, None]
 
-    def _linear(self, coefs):
+    def linear(self, coefs):
         """X beta + Z b, [n_rows, C]."""
         out = self.X @ coefs.beta
         if self.z:
@@ -89,7 +90,7 @@ class LocalRows(LocalCrossProducts):
 
     def product(self, coefs, at=None):
         """[X, Z]^T w [X, Z] coefs, as `Coefs`."""
-        return self.sums(self._weights(at)[:, None] * self._linear(coefs))
+        return self.sums(self._weights(at)[:, None] * self.linear(coefs))
 
     def evaluate(self, likelihood, coefs, raw, curvature="expected", about=None):
         """Sum of w log f [C], its score in the coefs, and the first's curvature's weights.
@@ -139,6 +140,12 @@ class LocalRows(LocalCrossProducts):
         y, w = self.observations
         rows, score, of_raw = likelihood.slopes(y, w, self.predictor(coefs), raw)
         return w @ rows, self.sums(score), of_raw
+
+    def information(self, likelihood, coefs, raw, own, shared):
+        """Less the second derivatives of the sum of w log f along directions [m, m, C]."""
+        m, C = own.beta.shape[1] // raw.shape[1] + shared.beta.shape[1], raw.shape[1]
+        parts = self._parts(m * C)
+        return sum(information(part, likelihood, coefs, raw, own, shared) for part in parts)
 
     def safe(self, likelihood, coefs, raw, at):
         """Weights that are positive: `at`, and at least a share of the expected curvature."""

@@ -141,6 +141,13 @@ class Rows(Protocol):
     def slopes(self, likelihood, coefs, raw):
         """Sum of w log f [C], its score, a sum as `Coefs`, and its derivatives in raw [q, C]."""
 
+    def information(self, likelihood, coefs, raw, own, shared):
+        """Less the second derivatives of the sum of w log f along directions, a sum [m, m, C].
+
+        At coefs and raw [q, C]. `own` are `Coefs` of k directions for each of the C points, [.,
+        k * C]; `shared`, of s directions for all of them, whose last q go along raw too. m = k + s.
+        """
+
     def safe(self, likelihood, coefs, raw, at):
         """Weights that make C positive: `at`, and of the expected curvature a share at least."""
 

@@ -157,6 +157,11 @@ def slopes(problem, factors):
     return [b.covariance.slopes(L) for b, L in zip(problem.blocks, factors, strict=True)]
 
 
+def bends(problem, factors):
+    """The second derivatives [m_k, m_k, r, r] of each factor in its covariance's parameters."""
+    return [b.covariance.bends(L) for b, L in zip(problem.blocks, factors, strict=True)]
+
+
 def reported(covariance, entries):
     """SDs and correlations of the `entries` (i, j) of a covariance [r, r]."""
     sd = np.sqrt(np.maximum(np.diag(covariance), 0.0))

@@ -9,6 +9,7 @@ from sklmm.covariances.unstructured import Unstructured, vech_indices
 from sklmm.datasets import load_dyestuff, load_sleepstudy, make_crossed
 from sklmm.design.design import Block, Design
 from sklmm.engine.algorithms.reml import Reml
+from sklmm.engine.latent.complete_data import CompleteData
 from sklmm.engine.latent.mode import Latent
 from sklmm.engine.likelihood.likelihood import Likelihood
 from sklmm.engine.posterior.gaussian import posterior_from_equations
@@ -245,7 +246,7 @@ def test_hmc_gradient_is_the_slope_of_the_dense_likelihood(problem, dense, slope
     scores, beta = [], []
     for _ in range(150):
         x, _, rate = sampler.draw(theta, rng)
-        scores.append(latent.compiled.scores(theta, field, x)[1])
+        scores.append(CompleteData(latent, theta, field, x).scores)
         beta.append(x[: latent.problem.p].mean(axis=1))
     pairs = np.mean(scores[20:], axis=0).reshape(-1, 2, 16).mean(axis=1)
     error = pairs.std(axis=1, ddof=1) / np.sqrt(16)

@@ -4,7 +4,14 @@ import pytest
 
 from sklmm import HMC, Gaussian, MixedEffectsRegressor
 from sklmm.engine.latent.hmc import LONGEST_STEP, TARGET_ACCEPTANCE, adapted, default_chains
-from sklmm.engine.linalg.chains import balanced, chain_covariance, chain_error, excess, mirrored
+from sklmm.engine.linalg.chains import (
+    balanced,
+    chain_covariance,
+    chain_error,
+    excess,
+    information_noise,
+    mirrored,
+)
 from tests.quadrature import Model
 from tests.simulate import simulate
 
@@ -77,11 +84,35 @@ def test_excess_of_a_normal_posterior_is_0():
     np.testing.assert_allclose(np.mean(found, axis=0), root @ root.T / 2, atol=0.05)
 
 
-def test_control_variates_leave_no_noise_of_theirs():
+@pytest.mark.parametrize("n", [64, 10])
+def test_control_variates_leave_no_noise_of_theirs(n):
+    """With draws enough for all variables at once, and for each entry's own two."""
     rng = np.random.default_rng(0)
-    balance = rng.normal(size=(3, 64))
-    values = np.array([[1.0], [2.0], [3.0]]) + rng.normal(size=(3, 3)) @ (1e6 * balance)
-    np.testing.assert_allclose(balanced(values, balance, 0), [[1.0] * 64, [2.0] * 64, [3.0] * 64])
+    balance, right = rng.normal(size=(2, n)), np.array([[1.0, 2.0], [2.0, 3.0]])
+    if n < 12:
+        balance = np.concatenate([balance, rng.normal(size=(1, n))])
+        right = np.pad(right, ((0, 1), (0, 1)))
+    weights = rng.normal(size=(*right.shape, len(balance)))
+    weights = weights + weights.transpose(1, 0, 2)
+    if n < 12:
+        for i, j in np.ndindex(right.shape):
+            weights[i, j, [k for k in range(len(balance)) if k not in (i, j)]] = 0.0
+    values = right[:, :, None] + weights @ (1e6 * balance)
+    found = balanced(values, balance)
+    np.testing.assert_allclose(found, np.repeat(right[:, :, None], n, axis=2), atol=1e-6)
+
+
+def test_noise_of_the_standard_errors_is_that_of_repetitions():
+    """Of mirrored chains: the variance over repetitions of what the information makes of them."""
+    rng = np.random.default_rng(1)
+    mean, covariance = np.array([[4.0, 1.0], [1.0, 2.0]]), np.array([[0.3, -0.1], [-0.1, 0.5]])
+    half = rng.normal(size=(400, 2, 2, 2, 8))
+    half = half + half.transpose(0, 1, 3, 2, 4)
+    both = mean[:, :, None] + np.concatenate([half, half + 0.1 * half[::-1]], axis=4)
+    found = [covariance @ draws.mean(axis=(0, 3)) @ covariance for draws in both]
+    truth = np.var([np.diag(one) for one in found], axis=0)
+    noise = np.mean([information_noise(list(draws), covariance) for draws in both], axis=0)
+    np.testing.assert_allclose(noise, truth, rtol=0.2)
 
 
 def test_step_is_adapted_to_the_target():

@@ -8,15 +8,12 @@ from sklmm import families
 from sklmm.design.design import DesignSpec
 from sklmm.design.terms import resolve_terms
 from sklmm.engine.equations import layout as unknowns
-from sklmm.engine.latent import compiled as compiled_latent
-from sklmm.engine.latent import complete_data as complete
+from sklmm.engine.latent.complete_data import CompleteData
 from sklmm.engine.latent.mode import Latent
-from sklmm.engine.latent.reparametrization import move
 from sklmm.engine.likelihood.likelihood import Likelihood
-from sklmm.engine.linalg.newton import STEP
 from sklmm.engine.rows.standardize import stacked, standardize
-from sklmm.engine.runtime.tensorflow import tf
 from sklmm.engine.theta.space import Theta
+from tests.covariances.test_stranger import SymmetricEffect
 from tests.simulate import PARAMETERS
 
 
@@ -32,17 +29,14 @@ def make_latent(family, table, y, terms, weights=None, reml=False, **options):
     return Latent(problem, likelihood, response.parameters, **options)
 
 
-@pytest.fixture(autouse=True)
-def eager(monkeypatch):
-    """Without compiling: every test has shapes of its own."""
-    plain = complete.complete_scores.python_function
-    monkeypatch.setattr(compiled_latent, "complete_scores", plain)
-
-
-def still(field):
+class Still:
     """The field that moves nothing."""
-    zero = tf.nest.map_structure(tf.zeros_like, field._replace(terms=(), centre=()))
-    return zero._replace(terms=field.terms, centre=field.centre)
+
+    def __init__(self, field):
+        self.shift = np.zeros_like(field.shift)
+
+    def pulled(self, x, g):
+        return np.zeros((self.shift.shape[1], x.shape[1]))
 
 
 @pytest.fixture(scope="module")
@@ -93,23 +87,95 @@ def theta_for(latent, name):
 FAMILIES = list(PARAMETERS)
 
 
+def dense(latent, factors, blocks):
+    """A matrix [P, P] of blocks: theirs on the terms' levels, 1 on coefficients and on padding."""
+    layout, out = latent.layout, np.eye(latent.layout.size)
+    for k, part in enumerate(layout.parts):
+        r = layout.shapes[k][1]
+        own = np.tile(factors[k], (layout.levels[k], 1, 1)) if blocks is None else blocks[k]
+        for j, block in enumerate(own):
+            place = slice(part.start + j * r, part.start + (j + 1) * r)
+            out[place, place] = block
+    return out
+
+
+def moved_density(latent, theta, field, equations, x, delta):
+    """log p(y, x) [C] at theta + delta, of x moved with theta, and log |dx / dv|.
+
+    By the formulas of `engine.latent.reparametrization`, written out in matrices of all unknowns.
+    """
+    flat, layout, border = latent.space.join(theta), latent.layout, equations.marginal
+    new, F, P = latent.space.split(flat + delta), layout.border, layout.size
+    before, after = (dense(latent, t.factors, None) for t in (theta, new))
+    H = dense(latent, None, equations.G)
+    H[np.diag_indices(P)] -= ~layout.real
+    H[F] = H[:, F] = 0.0
+    H[np.ix_(F, F)] = border.precision
+    prior = np.diag(np.arange(P) >= latent.problem.p).astype(float)
+    E = np.linalg.solve(before.T @ H @ before + prior, after.T @ H @ after - before.T @ H @ before)
+    A = np.eye(P) - E / 2 + 3 * E @ E / 8
+    away = x - field.centre[:, None]
+    inner, edge = A @ away, np.where(F[:, None], 1.0, 0.0)
+    moved = field.centre[:, None] + (field.shift @ delta)[:, None] + inner
+    moved -= border.follow @ (after @ (edge * inner) - before @ (edge * away))[F]
+    return latent.gradient(new, moved)[0] + np.linalg.slogdet(A)[1]
+
+
+def check_scores_and_information(latent, theta, seed=1):
+    """Against differences of the moved density, in the entries and in directions of all."""
+    rng = np.random.default_rng(seed)
+    mode, equations = latent.mode(theta, np.zeros(latent.layout.size))
+    field = latent.field(theta, equations, mode)
+    x = mode[:, None] + equations.draws(rng, 4)
+    seen = CompleteData(latent, theta, field, x)
+    information, m = seen.information(), latent.space.size
+    here = moved_density(latent, theta, field, equations, x, np.zeros(m))
+    np.testing.assert_allclose(seen.value, here, rtol=1e-12)
+    np.testing.assert_allclose(seen.information(np.array([1, 3])), information[:, :, [1, 3]])
+
+    def slope_and_fall(way, h):
+        up, down = (
+            moved_density(latent, theta, field, equations, x, d) for d in (h * way, -h * way)
+        )
+        return (up - down) / (2 * h), (2 * here - up - down) / h**2
+
+    for way in (*np.eye(m), *rng.normal(size=(4, m))):
+        way = way / np.linalg.norm(way)
+        # Two lengths, so that what is left is of fourth order.
+        far, near = (np.array(slope_and_fall(way, h)) for h in (4e-3, 2e-3))
+        slope, fall = (4 * near - far) / 3
+        np.testing.assert_allclose(way @ seen.scores, slope, rtol=2e-6, atol=2e-5)
+        ours = np.einsum("i,ijc,j->c", way, information, way)
+        np.testing.assert_allclose(ours, fall, rtol=1e-5, atol=2e-4 * (1 + np.abs(fall).max()))
+
+
 @pytest.mark.parametrize("reml", [False, True])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_score_is_the_derivative_of_the_moved_log_density(table, name, reml):
-    """The tape's score in theta at fixed v against differences of log p(y, u_theta(v)) + log|J|."""
+def test_derivatives_of_the_moved_log_density(table, name, reml):
+    """Scores and information at fixed v: of log p(y, u_theta(v)) + log |du / dv|."""
     rng = np.random.default_rng(1)
     terms = ["(1 | h)", "(1 + s | g)"]
     latent = make_latent(name, table, response(name, rng), terms, reml=reml)
-    theta = theta_for(latent, name)
-    mode, equations = latent.mode(theta, np.zeros(latent.layout.size))
-    field = latent.field(theta, equations, mode)
-    x = mode[:, None] + equations.draws(rng, 3)
-    _, score = latent.compiled.scores(theta, field, x)
-    for i, e in enumerate(np.eye(latent.space.size)):
-        h = 1e-5 * np.repeat(e[:, None], 3, axis=1)
-        up, _ = latent.compiled.scores(theta, field, x, h)
-        down, _ = latent.compiled.scores(theta, field, x, -h)
-        np.testing.assert_allclose((up - down) / 2e-5, score[i], rtol=2e-5, atol=2e-5)
+    check_scores_and_information(latent, theta_for(latent, name))
+
+
+@pytest.mark.parametrize("few", [unknowns.FEW, 8, 0])
+def test_derivatives_whichever_terms_are_of_the_border(table, few, monkeypatch):
+    monkeypatch.setattr(unknowns, "FEW", few)
+    y = response("poisson", np.random.default_rng(1))
+    for reml in (False, True):
+        latent = make_latent("poisson", table, y, ["(1 | h)", "(1 + s | g)"], reml=reml)
+        check_scores_and_information(latent, theta_for(latent, "poisson"))
+
+
+@pytest.mark.parametrize("few", [unknowns.FEW, 8])
+def test_derivatives_in_a_factor_that_is_not_linear(table, few, monkeypatch):
+    monkeypatch.setattr(unknowns, "FEW", few)
+    term = SymmetricEffect("g", ("s", "x"), intercept=False)
+    latent = make_latent("poisson", table, np.arange(96) % 4, [term])
+    factor = latent.space.covariances[0].factor(np.array([0.5, 0.4]))
+    beta = np.linspace(-0.3, 0.3, latent.full.p)
+    check_scores_and_information(latent, Theta(beta, (factor,), np.zeros(0)))
 
 
 @pytest.mark.parametrize("few", [unknowns.FEW, 8])
@@ -130,8 +196,8 @@ def test_control_variate_has_mean_zero(table, name, few, monkeypatch):
     away = theta._replace(factors=tuple(1.3 * L for L in theta.factors))
     n = 4000
     x = rng.standard_normal((latent.layout.size, n)) * latent.layout.real[:, None]
-    _, moved = latent.compiled.scores(away, field, x)
-    _, unmoved = latent.compiled.scores(away, still(field), x)
+    moved = CompleteData(latent, away, field, x).scores
+    unmoved = CompleteData(latent, away, Still(field), x).scores
     difference = moved - unmoved
     error = difference.std(axis=1) / np.sqrt(n)
     assert difference.std(axis=1).max() > 0.1
@@ -149,7 +215,7 @@ def test_gaussian_scores_have_no_noise(table, dense_model, few, monkeypatch):
     mode, equations = latent.mode(theta, np.zeros(latent.layout.size))
     field = latent.field(theta, equations, mode)
     x = mode[:, None] + rng.normal(size=(latent.layout.size, 5)) * latent.layout.real[:, None]
-    _, score = latent.compiled.scores(theta, field, x)
+    score = CompleteData(latent, theta, field, x).scores
     rows = latent.full.rows
 
     def loglik(flat):
@@ -166,33 +232,8 @@ def test_gaussian_scores_have_no_noise(table, dense_model, few, monkeypatch):
     draws = mode[:, None] + equations.draws(rng, 4000)
     h = np.array([0.0, 0.0, 1e-3, 0.0])
     curvature = (2 * loglik(flat) - loglik(flat + h) - loglik(flat - h)) / 1e-6
-    found = latent.compiled.information(theta, field, draws)
+    found = CompleteData(latent, theta, field, draws).information().mean(axis=2)
     assert found[2, 2] == pytest.approx(curvature, rel=0.03)
-
-
-@pytest.mark.parametrize("few", [unknowns.FEW, 8, 0])
-def test_jacobian_of_the_motion(table, few, monkeypatch):
-    """The determinant of x(v), to second order in delta, against the dense one."""
-    monkeypatch.setattr(unknowns, "FEW", few)
-    latent = make_latent("poisson", table, np.ones(96), ["(1 | h)", "(1 + s | g)"], reml=True)
-    theta = theta_for(latent, "poisson")
-    mode, equations = latent.mode(theta, np.zeros(latent.layout.size))
-    field = latent.field(theta, equations, mode)
-    P, rng = latent.layout.size, np.random.default_rng(6)
-    columns = mode[:, None] + np.concatenate([np.eye(P), np.zeros((P, 1))], axis=1)
-
-    def error(delta):
-        delta = tf.constant(np.repeat(delta[:, None], P + 1, axis=1))
-        _, _, _, changes = complete._changes(latent.compiled.point(theta), delta)
-        moved, log_det = move(field, changes, tf.constant(columns), delta, latent.problem.p)
-        sign, expected = np.linalg.slogdet((moved[:, :-1] - moved[:, -1:]).numpy())
-        assert sign == 1
-        return abs(log_det[0].numpy() - expected)
-
-    for _ in range(3):
-        delta = 0.01 * rng.standard_normal(latent.space.size)
-        # Of third order: an eighth at half the distance.
-        assert error(delta / 2) == pytest.approx(error(delta) / 8, rel=0.25)
 
 
 def test_moved_scores_are_less_noisy(table):
@@ -202,33 +243,7 @@ def test_moved_scores_are_less_noisy(table):
     mode, equations = latent.mode(theta, np.zeros(latent.layout.size))
     field = latent.field(theta, equations, mode)
     x = mode[:, None] + equations.draws(rng, 400)
-    _, moved = latent.compiled.scores(theta, field, x)
-    _, unmoved = latent.compiled.scores(theta, still(field), x)
+    moved = CompleteData(latent, theta, field, x).scores
+    unmoved = CompleteData(latent, theta, Still(field), x).scores
     assert np.all(moved.var(axis=1) < 0.6 * unmoved.var(axis=1))
     assert np.all(moved.var(axis=1)[:2] < 0.1 * unmoved.var(axis=1)[:2])
-
-
-def test_information_is_minus_the_scores_derivative(table):
-    rng = np.random.default_rng(5)
-    latent = make_latent("ordinal", table[["g", "x"]], response("ordinal", rng), ["g"])
-    theta = theta_for(latent, "ordinal")
-    mode, equations = latent.mode(theta, np.zeros(latent.layout.size))
-    field = latent.field(theta, equations, mode)
-    x = mode[:, None] + equations.draws(rng, 6)
-    found = latent.compiled.information(theta, field, x)
-    m = latent.space.size
-    expected = np.zeros((m, m))
-    for i, e in enumerate(np.eye(m)):
-        h = STEP * np.repeat(e[:, None], 6, axis=1)
-        up = complete_scores_mean(latent, theta, field, x, h)
-        down = complete_scores_mean(latent, theta, field, x, -h)
-        expected[:, i] = (down - up) / (2 * STEP)
-    p = latent.space.p
-    np.testing.assert_allclose(
-        found[p:, p:], (expected[p:, p:] + expected[p:, p:].T) / 2, rtol=1e-6
-    )
-    np.testing.assert_allclose(found[:p, :p], expected[:p, :p], rtol=0.2, atol=0.5)
-
-
-def complete_scores_mean(latent, theta, field, x, delta):
-    return latent.compiled.scores(theta, field, x, delta)[1].mean(axis=1)

@@ -101,6 +101,9 @@ class Halves:
     def slopes(self, *args):
         return add(*(part.slopes(*args) for part in self.parts))
 
+    def information(self, *args):
+        return add(*(part.information(*args) for part in self.parts))
+
     def safe(self, *args, at):
         return tuple(self._each("safe", *args, at=at))
 

@@ -175,6 +175,33 @@ def test_densities_and_their_scores(case):
         np.testing.assert_allclose(found, expected, atol=1e-9)
 
 
+def test_the_information_along_directions(case):
+    """Less the second differences of the sum of w log f, and in a few rows at once."""
+    rng, raw, h = np.random.default_rng(3), np.array([[0.3, -0.2]]), 1e-3
+
+    def directions(count):
+        shapes = [(J, z.shape[1]) for J, z in zip(case.plain.levels, case.plain.z, strict=True)]
+        effects = tuple(rng.normal(size=(*s, count)) / 5 for s in shapes)
+        return Coefs(rng.normal(size=(case.plain.p, count)) / 5, effects)
+
+    own, shared = directions(4), directions(2)
+    found = case.rows.information(case.likelihood, case.coefs, raw, own, shared)
+    for c in range(2):
+        way = [column(own, c), column(own, 2 + c), column(shared, 0), column(shared, 1)]
+        way = np.column_stack([*map(flat, way)])
+        way = np.vstack([way, [0.0, 0.0, 0.0, 1.0]])
+        here = np.append(flat(case.coefs)[:, c], raw[0, c])
+
+        def value(at):
+            y, w, eta = case.plain.y, case.plain.weights, case.A @ at[:-1, None]
+            return float(w @ case.likelihood.by_row(y, eta, at[-1:, None])[0][:, 0])
+
+        for mix in (*np.eye(4), *rng.normal(size=(4, 4))):
+            step = h * way @ mix
+            fall = (2 * value(here) - value(here + step) - value(here - step)) / h**2
+            assert mix @ found[:, :, c] @ mix == pytest.approx(fall, rel=1e-4, abs=1e-3)
+
+
 def test_an_expansion_has_the_slopes_of_log_determinants(case):
     """-log |A^T w(eta, raw) A + I| / 2, by differences."""
     A, raw = case.A, np.array([0.3])

@@ -1,0 +1,38 @@
+"""Second derivatives of rows' densities along directions: one pass, and no step in them."""
+
+import numpy as np
+
+from sklmm.engine.linalg.newton import STEP
+
+
+def information(rows, likelihood, coefs, raw, own, shared):
+    """`engine.rows.protocol.Rows.information` of `LocalRows` whose arrays of m * C columns fit.
+
+    Of one predictor the curvature is the density's own. A density of several knows only its
+    diagonal, and one has no second derivatives in its parameters: differences of the score.
+    """
+    (y, w), eta, q = rows.observations, rows.predictor(coefs), len(raw)
+    n, C = eta.shape
+    k, s = own.beta.shape[1] // C, shared.beta.shape[1]
+    along = np.empty((C, n, k + s))
+    along[:, :, :k] = rows.linear(own).reshape(n, k, C).transpose(2, 0, 1)
+    along[:, :, k:] = rows.linear(shared)
+    bent = np.zeros((C, n, k + s))
+    if rows.d == 1:
+        (curvature,) = likelihood.observed(y, eta, raw)
+        np.multiply((rows.weights[:, None] * curvature).T[:, :, None], along, out=bent)
+    else:
+        for i in range(k + s):
+            move = along[:, :, i].T
+            h = STEP / max(np.abs(move).max(initial=0.0), 1e-300)
+            up, down = (likelihood.slopes(y, w, eta + e * move, raw)[1] for e in (h, -h))
+            bent[:, :, i] = ((down - up) / (2 * h)).T
+    out = along.transpose(0, 2, 1) @ bent
+    for i, e in enumerate(STEP * np.eye(q)):
+        up, down = (likelihood.slopes(y, w, eta, raw + d[:, None])[1:] for d in (e, -e))
+        by_eta, by_raw = ((b - a) / (2 * STEP) for a, b in zip(up, down, strict=True))
+        cross, at = np.einsum("cnm,nc->cm", along, by_eta), k + s - q + i
+        out[:, at] += cross
+        out[:, :, at] += cross
+        out[:, at, k + s - q :] += by_raw.T
+    return out.transpose(1, 2, 0)
