@@ -226,6 +226,8 @@ def _latent(problem, response, settings):
     like = _LIKELIHOODS.setdefault(like, like)
     laplace = isinstance(step, Laplace)
     observed = laplace and step.curvature == "observed"
+    # Densities are evaluated many times.
+    problem = replace(problem, rows=problem.rows.ordered())
     latent = Latent(problem, like, parameters, direct=laplace, observed=observed)
     _check_tensorflow(latent, family, step)
     start = settings.start and warm_theta(latent, settings.start)

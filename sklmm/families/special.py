@@ -32,8 +32,8 @@ def mills(x):
 
 
 def one_hot(codes, n):
-    """Indicators [n_rows, n] of codes [n_rows]."""
-    return (codes[:, None] == np.arange(n)).astype(float)
+    """Indicators [n_rows, n] of codes [n_rows], in their precision."""
+    return (codes[:, None] == np.arange(n)).astype(codes.dtype)
 
 
 NUMPY = SimpleNamespace(

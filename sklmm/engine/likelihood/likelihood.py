@@ -161,13 +161,18 @@ class Evaluation(NamedTuple):
     by_row: log f [n, C], its derivative in eta, and `curvature`: W [n * d, C] alone, the expected
     curvature, for families of classes the observed one, above 0. observed, likewise: less the
     second derivative of log f, of any sign (a custom family has only one kind). slopes, of the
-    weights w [n] after y: log f, and the derivatives of its weighted sum in eta and raw.
+    weights w [n] after y: log f, and the derivatives of its weighted sum in eta and raw. both:
+    log f and its derivative in eta, as quickly as they come; score: the derivative alone.
+
+    A built-in family's are in the precision of eta.
     """
 
     by_row: object
     curvature: object
     observed: object
     slopes: object
+    both: object
+    score: object
 
 
 def observes(like):
@@ -189,8 +194,10 @@ def evaluation(like):
         return Evaluation(*traced_evaluation(like))
 
     def at(y, eta, raw):
-        y, eta, raw = np.asarray(y, float), np.asarray(eta, float), np.asarray(raw, float)
-        parameters = {name: np.full((1, 1), value) for name, value in like.pinned}
+        eta = np.asarray(eta)
+        eta = eta if eta.dtype == np.float32 else np.asarray(eta, float)
+        y, raw = np.asarray(y, eta.dtype), np.asarray(raw, eta.dtype)
+        parameters = {name: np.full((1, 1), value, eta.dtype) for name, value in like.pinned}
         for name, kind, values in zip(like.names, like.constraints, raw, strict=True):
             parameters[name] = CONSTRAINTS[kind][0](values)[None, :]
         return like.density(NUMPY, y[:, None], eta, parameters, like.link)
@@ -217,7 +224,15 @@ def evaluation(like):
         by_eta = np.repeat(w, d)[:, None] * density.score
         return density.value, by_eta, np.reshape(of_raw, (len(of_raw), C))
 
-    return Evaluation(by_row, curvature, observed, slopes)
+    @np.errstate(all="ignore")
+    def both(y, eta, raw):
+        return at(y, eta, raw).value_and_score
+
+    @np.errstate(all="ignore")
+    def score(y, eta, raw):
+        return at(y, eta, raw).score
+
+    return Evaluation(by_row, curvature, observed, slopes, both, score)
 
 
 def _above_floor(weights, eta):

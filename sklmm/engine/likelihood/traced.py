@@ -20,10 +20,12 @@ def traced_evaluation(like):
             total = tf.reduce_sum(w[:, None] * rows)
         return rows, *tape.gradient(total, (eta, raw), unconnected_gradients="zero")
 
-    weights = traced(curvature, one, two, two)
+    weights, both = traced(curvature, one, two, two), traced(like.log_prob_and_score, one, two, two)
     return (
         traced(by_row, one, two, two),
         weights,
         weights,
         traced(slopes, one, one, two, two),
+        both,
+        lambda y, eta, raw: both(y, eta, raw)[1],
     )

@@ -5,22 +5,23 @@ import numpy as np
 from sklmm.engine.linalg.newton import STEP
 
 
-def information(rows, likelihood, coefs, raw, own, shared):
-    """`engine.rows.protocol.Rows.information` of `LocalRows` whose arrays of m * C columns fit.
+def information(likelihood, y, w, weights, eta, raw, own, shared):
+    """[m, m, C] of some rows: see `engine.rows.protocol.Rows.information`.
+
+    y and w of their observations, `weights` [n] of the rows; eta [n, C]; directions of eta, `own`
+    [n, k, C] of each draw and `shared` [n, s] by all.
 
     Of one predictor the curvature is the density's own. A density of several knows only its
     diagonal, and one has no second derivatives in its parameters: differences of the score.
     """
-    (y, w), eta, q = rows.observations, rows.predictor(coefs), len(raw)
     n, C = eta.shape
-    k, s = own.beta.shape[1] // C, shared.beta.shape[1]
+    k, s, q = own.shape[1], shared.shape[1], len(raw)
     along = np.empty((C, n, k + s))
-    along[:, :, :k] = rows.linear(own).reshape(n, k, C).transpose(2, 0, 1)
-    along[:, :, k:] = rows.linear(shared)
+    along[:, :, :k], along[:, :, k:] = own.transpose(2, 0, 1), shared
     bent = np.zeros((C, n, k + s))
-    if rows.d == 1:
+    if len(y) == n:
         (curvature,) = likelihood.observed(y, eta, raw)
-        np.multiply((rows.weights[:, None] * curvature).T[:, :, None], along, out=bent)
+        np.multiply((weights[:, None] * curvature).T[:, :, None], along, out=bent)
     else:
         for i in range(k + s):
             move = along[:, :, i].T

@@ -3,16 +3,13 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import sparse
 
-from sklmm.engine.linalg.blocks import csr_rows
+from sklmm.engine.rows.blocked import Passes, in_order, total
 from sklmm.engine.rows.cross_products import LocalCrossProducts, loadings
 from sklmm.engine.rows.expansion import LocalExpansion
 from sklmm.engine.rows.information import information
 from sklmm.engine.rows.protocol import Coefs
 
-#: Rows times columns that are worked on at once.
-CELLS = 1 << 20
 #: Share of the expected curvature that safe weights keep of the observed one.
 LEAST_CURVATURE = 0.1
 
@@ -53,25 +50,42 @@ class LocalRows(LocalCrossProducts):
         """y [n_rows / d] and the weights of the observations."""
         return self.y[:: self.d], self.weights[:: self.d]
 
+    @property
+    def _passes(self):
+        """The rows' blocks, of whatever X and offset."""
+        if "passes" not in self._known:
+            self._known["passes"] = Passes(self.refs, self.z, self.levels, self.n_rows, self.d)
+        return self._known["passes"]
+
+    def _pass(self, coefs, visit, n_columns=None):
+        """Sums over rows of what `visit` finds at linear predictors: see `Passes.run`."""
+        return self._passes.run(self.X, self.offset, coefs, visit, n_columns)
+
+    def _of(self, rows, dtype):
+        """y [n] and the weights [n] of the observations of a block's rows, in a precision."""
+        own = slice(rows.start, rows.stop, self.d)
+        return (part[own].astype(dtype, copy=False) for part in (self.y, self.weights))
+
+    def ordered(self):
+        """The rows sorted by the term with most effects, where they are not: passes are quick."""
+        k = self._passes.largest
+        return self if k is None or in_order(self.refs[k]) else self.take(self.order(k))
+
+    def held(self, beta):
+        """The rows of a model whose coefficients are beta [p]: they are in the offset."""
+        offset = self.X @ beta if self.offset is None else self.offset + self.X @ beta
+        return replace(self, X=self.X[:, :0], offset=offset)
+
     def predictor(self, coefs):
         """eta [n_rows, C], the offset included."""
-        out = self.linear(coefs)
-        return out if self.offset is None else out + self.offset[:, None]
+        out = np.empty((self.n_rows, coefs.beta.shape[1]), coefs.beta.dtype)
 
-    def linear(self, coefs):
-        """X beta + Z b, [n_rows, C]."""
-        out = self.X @ coefs.beta
-        if self.z:
-            parts = [b.reshape(len(b) * b.shape[1], -1) for b in coefs.effects]
-            out += self._Z @ np.concatenate(parts)
+        def visit(rows, eta):
+            out[rows] = eta
+            return None, ()
+
+        self._pass(coefs, visit)
         return out
-
-    @property
-    def _Zt(self):
-        """Z^T of all terms [Q, n_rows]."""
-        if "Zt" not in self._known:
-            self._known["Zt"] = self._Z.T
-        return self._known["Zt"]
 
     def order(self, k):
         """Row numbers by level of term k."""
@@ -81,16 +95,16 @@ class LocalRows(LocalCrossProducts):
 
     def sums(self, rows):
         """X^T rows and Z^T rows of [n_rows, C], as `Coefs`."""
-        effects, first, flat = [], 0, self._Zt @ rows
-        for z, J in zip(self.z, self.levels, strict=True):
-            size = J * z.shape[1]
-            effects.append(flat[first : first + size].reshape(J, z.shape[1], -1))
-            first += size
-        return Coefs(self.X.T @ rows, tuple(effects))
+        return self._pass(None, lambda own, _: (rows[own], ()), rows.shape[1])[0]
 
     def product(self, coefs, at=None):
         """[X, Z]^T w [X, Z] coefs, as `Coefs`."""
-        return self.sums(self._weights(at)[:, None] * self.linear(coefs))
+        w = self._weights(at)
+
+        def visit(rows, eta):
+            return w[rows, None] * eta, ()
+
+        return self._passes.run(self.X, None, coefs, visit, coefs.beta.shape[1])[0]
 
     def evaluate(self, likelihood, coefs, raw, curvature="expected", about=None):
         """Sum of w log f [C], its score in the coefs, and the first's curvature's weights.
@@ -98,54 +112,90 @@ class LocalRows(LocalCrossProducts):
         At coefs and raw [q, C]. A custom density, which may have kinks, is to second order `about`
         other coefs and raw.
         """
-        found = [
-            part._evaluate(likelihood, coefs, raw, curvature, about)
-            for part in self._parts(raw.shape[1])
-        ]
-        values, scores, weights = zip(*found, strict=True)
-        effects = tuple(sum(own) for own in zip(*(s.effects for s in scores), strict=True))
-        return sum(values), Coefs(sum(s.beta for s in scores), effects), np.concatenate(weights)
+        W, C, also = np.empty(self.n_rows), raw.shape[1], coefs
+        if about is not None:
+            effects = zip(coefs.effects, about[0].effects, strict=True)
+            also = Coefs(
+                np.concatenate([coefs.beta, about[0].beta], axis=1),
+                tuple(np.concatenate(pair, axis=2) for pair in effects),
+            )
 
-    def _evaluate(self, likelihood, coefs, raw, curvature, about):
-        (y, w), eta = self.observations, self.predictor(coefs)
-        if about is None:
-            rows, score, W = likelihood.by_row(y, eta, raw)
-            if curvature == "observed":
-                (W,) = likelihood.observed(y, eta, raw)
-        else:
-            still = self.predictor(about[0])
-            rows, score, bend = likelihood.by_row(y, still, raw)
-            if not np.array_equal(raw, about[1]):
-                (bend,) = likelihood.curvature(y, still, about[1])
-            away = eta - still
-            rows, score = rows + away * (score - 0.5 * bend * away), score - bend * away
-            (W,) = likelihood.curvature(y, eta, raw)
-        return w @ rows, self.sums(self.weights[:, None] * score), self.weights * W[:, 0]
+        def visit(rows, eta):
+            y, w = self._of(rows, eta.dtype)
+            if about is None:
+                values, score, bend = likelihood.by_row(y, eta, raw)
+                if curvature == "observed":
+                    (bend,) = likelihood.observed(y, eta[:, :1], raw[:, :1])
+            else:
+                values, score, bend = _expanded(likelihood, y, eta, raw, about[1])
+            w_rows = self.weights[rows]
+            W[rows] = w_rows * bend[:, 0]
+            return w_rows[:, None] * score, (w @ values,)
 
-    def _parts(self, C):
-        """The rows in parts, of which arrays of C columns are small: views of this."""
-        step = max(CELLS // max(C * self.d, 1), 1) * self.d
-        if self.n_rows <= step:
-            return [self]
-        parts = []
-        for first in range(0, self.n_rows, step):
-            last = min(first + step, self.n_rows)
-            parts.append(self.take(slice(first, last)))
-            Z, known = self._Z, parts[-1]._known
-            known["Z"] = csr_rows(Z, first, last) if sparse.issparse(Z) else Z[first:last]
-        return parts
+        score, (value,) = self._pass(also, visit, C)
+        return value, score, W
+
+    def scored(self, likelihood, coefs, raw):
+        """Sum of w log f [C] in float64 and its score in the coefs, in the precision of these."""
+
+        def visit(rows, eta):
+            y, w = self._of(rows, eta.dtype)
+            values, score = likelihood.both(y, eta, raw)
+            if self._unweighted:
+                return score, (total(values),)
+            return np.repeat(w, self.d)[:, None] * score, (total(values, w),)
+
+        score, (value,) = self._pass(coefs, visit, raw.shape[1])
+        return value, score
+
+    def score(self, likelihood, coefs, raw):
+        """The score of w log f in the coefs alone, in the precision of these."""
+
+        def visit(rows, eta):
+            y, w = self._of(rows, eta.dtype)
+            score = likelihood.score(y, eta, raw)
+            return score if self._unweighted else np.repeat(w, self.d)[:, None] * score, ()
+
+        return self._pass(coefs, visit, raw.shape[1])[0]
+
+    @property
+    def _unweighted(self):
+        if "unweighted" not in self._known:
+            self._known["unweighted"] = bool((self.weights == 1).all())
+        return self._known["unweighted"]
 
     def slopes(self, likelihood, coefs, raw):
         """Sum of w log f [C], its score in the coefs, and in raw [q, C]."""
-        y, w = self.observations
-        rows, score, of_raw = likelihood.slopes(y, w, self.predictor(coefs), raw)
-        return w @ rows, self.sums(score), of_raw
+
+        def visit(rows, eta):
+            y, w = self._of(rows, eta.dtype)
+            values, score, of_raw = likelihood.slopes(y, w, eta, raw)
+            return np.asarray(score), (w @ values, np.asarray(of_raw))
+
+        score, sums = self._pass(coefs, visit, raw.shape[1])
+        return sums[0], score, sums[1]
 
     def information(self, likelihood, coefs, raw, own, shared):
         """Less the second derivatives of the sum of w log f along directions [m, m, C]."""
-        m, C = own.beta.shape[1] // raw.shape[1] + shared.beta.shape[1], raw.shape[1]
-        parts = self._parts(m * C)
-        return sum(information(part, likelihood, coefs, raw, own, shared) for part in parts)
+        C, parts = raw.shape[1], (coefs, own, shared)
+        betas = [part.beta for part in parts]
+        effects = zip(*(part.effects for part in parts), strict=True)
+        every = Coefs(
+            np.concatenate(betas, axis=1), tuple(np.concatenate(b, axis=2) for b in effects)
+        )
+
+        def visit(rows, eta):
+            (y, w), weights = self._of(rows, eta.dtype), self.weights[rows]
+            at = eta[:, :C]
+            if self.offset is not None:
+                at = at + self.offset[rows, None]
+            k = own.beta.shape[1] // C
+            alone = eta[:, C : C + k * C].reshape(-1, k, C)
+            return None, (
+                information(likelihood, y, w, weights, at, raw, alone, eta[:, C + k * C :]),
+            )
+
+        return self._passes.run(self.X, None, every, visit)[1][0]
 
     def safe(self, likelihood, coefs, raw, at):
         """Weights that are positive: `at`, and at least a share of the expected curvature."""
@@ -158,12 +208,14 @@ class LocalRows(LocalCrossProducts):
 
     def by_level(self, log_density, coefs, raw, k):
         """Sums of w log f by level of term k, [J, C], for log_density(y, eta, raw)."""
-        out = np.zeros((self.levels[k], raw.shape[1]))
-        for part in self._parts(raw.shape[1]):
-            (y, w), refs = part.observations, part.refs[k][:: self.d]
-            rows = w[:, None] * np.asarray(log_density(y, part.predictor(coefs), raw))
-            out += loadings(refs, np.ones((len(refs), 1)), len(out)).T @ rows
-        return out
+
+        def visit(rows, eta):
+            y, w = self._of(rows, eta.dtype)
+            values = w[:, None] * np.asarray(log_density(y, eta, raw))
+            refs = self.refs[k][rows.start : rows.stop : self.d]
+            return None, (loadings(refs, np.ones((len(refs), 1)), self.levels[k]).T @ values,)
+
+        return self._pass(coefs, visit)[1][0]
 
     def constant(self, likelihood, eta, raw):
         """At constant predictors eta [d], the sum of the curvature's weights, and X^T w eta [p]."""
@@ -192,3 +244,14 @@ class LocalRows(LocalCrossProducts):
             offset=None if self.offset is None else self.offset[some],
             _known={},
         )
+
+
+def _expanded(likelihood, y, eta, raw, raw_0):
+    """Values, score and curvature at eta [n, C], to second order about its last C columns."""
+    eta, still = np.split(eta, 2, axis=1)
+    values, score, bend = likelihood.by_row(y, still, raw)
+    if not np.array_equal(raw, raw_0):
+        (bend,) = likelihood.curvature(y, still, raw_0)
+    away = eta - still
+    values, score = values + away * (score - 0.5 * bend * away), score - bend * away
+    return values, score, likelihood.curvature(y, eta, raw)[0]

@@ -104,6 +104,12 @@ class Rows(Protocol):
     def without_fixed(self):
         """The rows of a model without coefficients: p = 0."""
 
+    def ordered(self):
+        """The rows in the order in which sums of densities are quick."""
+
+    def held(self, beta):
+        """The rows of a model whose coefficients are beta [p], in the offset: p = 0."""
+
     def stacked(self, d):
         """Rows of `d` linear predictors, each with coefficients and effects of its own."""
 
@@ -137,6 +143,15 @@ class Rows(Protocol):
         These are of the expected or the observed `curvature` at the first column, and stay with the
         rows. `about`, coefs and raw, is where a custom density is expanded to second order.
         """
+
+    def scored(self, likelihood, coefs, raw):
+        """Sum of w log f [C] in float64, and its score, a sum as `Coefs`, in the coefs' precision.
+
+        As quickly as they come: for chains.
+        """
+
+    def score(self, likelihood, coefs, raw):
+        """The score alone."""
 
     def slopes(self, likelihood, coefs, raw):
         """Sum of w log f [C], its score, a sum as `Coefs`, and its derivatives in raw [q, C]."""

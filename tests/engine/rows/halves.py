@@ -70,6 +70,12 @@ class Halves:
     def without_fixed(self):
         return Halves(parts=[part.without_fixed() for part in self.parts])
 
+    def ordered(self):
+        return Halves(parts=[part.ordered() for part in self.parts])
+
+    def held(self, beta):
+        return Halves(parts=[part.held(beta) for part in self.parts])
+
     def same_levels(self, k, other):
         return all(part.same_levels(k, other) for part in self.parts)
 
@@ -97,6 +103,12 @@ class Halves:
     def evaluate(self, *args):
         found = [part.evaluate(*args) for part in self.parts]
         return *add(*(one[:2] for one in found)), tuple(one[2] for one in found)
+
+    def scored(self, *args):
+        return add(*(part.scored(*args) for part in self.parts))
+
+    def score(self, *args):
+        return add(*(part.score(*args) for part in self.parts))
 
     def slopes(self, *args):
         return add(*(part.slopes(*args) for part in self.parts))
