@@ -226,9 +226,9 @@ def raise_unknown(y, missing, table):
 
 
 def _check_weights(sample_weight, n_rows):
-    """Weights as float64 [n_rows], 1 where none are given."""
+    """Weights as float64 [n_rows], not to be written to; 1 where none are given, in no memory."""
     if sample_weight is None:
-        return np.ones(n_rows)
+        return np.broadcast_to(1.0, n_rows)
     with naming("sample_weight"):
         weights = np.asarray(sample_weight, dtype=np.float64)
     if weights.ndim == 0:

@@ -66,8 +66,8 @@ class Response:
 
 
 def row_weights(weights, n):
-    """Weights as float64 [n], 1 where none are given."""
-    return np.ones(n) if weights is None else np.asarray(weights, float)
+    """Weights as float64 [n], not to be written to; 1 where none are given, in no memory."""
+    return np.broadcast_to(1.0, n) if weights is None else np.asarray(weights, float)
 
 
 def numeric(family, y, weights):
@@ -83,9 +83,9 @@ def numeric(family, y, weights):
 
 
 def floats(family, raw):
-    """Values of y as float64; ValueError names the first that is no number."""
+    """Values of y as float64, itself if it is so; ValueError names the first that is no number."""
     try:
-        return raw.astype(float)
+        return raw.astype(float, copy=False)
     except (TypeError, ValueError):
         for row in np.ndindex(raw.shape):
             try:

@@ -36,13 +36,9 @@ def summed(function, n_rows, step=BLOCK):
 
 
 def each(function, n_rows, step=BLOCK):
-    """Call function(rows) for every block: it writes what it makes into arrays of its own."""
-
-    def group(own):
-        for rows in own:
-            function(rows)
-
-    in_threads(group, groups(n_rows, step))
+    """List of function(rows) for every block, which may write into arrays of its own."""
+    found = in_threads(lambda own: [function(rows) for rows in own], groups(n_rows, step))
+    return [answer for own in found for answer in own]
 
 
 def added(one, two):

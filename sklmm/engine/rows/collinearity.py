@@ -9,19 +9,19 @@ through Gram and Schmidt's procedure in the table's order, as those of X do in R
 import numpy as np
 from scipy.linalg import solve_triangular
 
+from sklmm.engine.rows.batches import blocks
+
 #: What is left of a column, of its size, that makes it independent: that of R's `lm`.
 TOLERANCE = 1e-7
 SLAB = 1 << 14
 
 
 def triangle(columns, weights):
-    """R of columns [p, n_rows], each divided by its root mean square where it has one."""
-    p, n_rows = columns.shape
-    R, root = np.zeros((0, p)), np.sqrt(weights)
-    step = max(SLAB, 4 * p)
-    for first in range(0, n_rows, step):
-        rows = slice(first, first + step)
-        R = np.linalg.qr(np.concatenate([R, (columns[:, rows] * root[rows]).T]), mode="r")
+    """R of columns(rows), of slices of the rows [p, .], by their root mean squares if not 0."""
+    root = np.sqrt(weights)
+    R = np.zeros((0, len(columns(slice(0, 0)))))
+    for rows in blocks(len(root), max(SLAB, 4 * R.shape[1])):
+        R = np.linalg.qr(np.concatenate([R, (columns(rows) * root[rows]).T]), mode="r")
     size = np.linalg.norm(R, axis=0)
     return R / np.where(size > 0, size, 1.0)
 
@@ -61,7 +61,7 @@ def combination(X, dropped):
     units = size[dropped] / np.where(size > 0, size, 1.0)[~dropped, None]
     A, some = np.zeros(units.shape), size[dropped] > 0
     if some.any():
-        R = triangle(X.T, np.ones(len(X)))
+        R = triangle(lambda rows: X[rows].T, np.ones(len(X)))
         Q, kept = np.linalg.qr(R[:, ~dropped])
         A[:, some] = solve_triangular(kept, Q.T @ R[:, dropped][:, some])
     A *= units

@@ -159,12 +159,14 @@ class LocalCrossProducts:
             columns = [[weighed(weighed(a, b), at) for b in q.T] for a in z.T]
             return in_threads(lambda own: own.matrix(columns), self._known[k, other])
         counted = all(map(is_ones, (self.weights, z, q)))
+        # In one piece, which goes back to the system as a whole.
+        memory = np.empty(self.n_rows, np.int64)
 
         def fragment(rows):
             values = None
             if not counted:
                 values = (z[rows, :, None] * q[rows, None]) * self.weights[rows, None, None]
-            return Fragment.of(one[rows], two[rows], values)
+            return Fragment.of(one[rows], two[rows], values, memory[rows])
 
         fragments = in_threads(fragment, blocks(self.n_rows, FRAGMENT))
         return in_threads(

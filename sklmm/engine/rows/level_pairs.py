@@ -22,9 +22,12 @@ class Fragment(NamedTuple):
     sums: np.ndarray | None
 
     @staticmethod
-    def of(one, two, values=None):
-        """From the levels [n] of two terms and the columns [n, r, q] to sum, None to count rows."""
-        pairs = numbered(one, two)
+    def of(one, two, values=None, out=None):
+        """From the levels [n] of two terms and the columns [n, r, q] to sum, None to count rows.
+
+        `out` [n] is memory for the pairs, or None.
+        """
+        pairs = numbered(one, two, out)
         if values is None:
             pairs.sort()
             return Fragment(pairs, None)
@@ -61,9 +64,10 @@ class Csr(NamedTuple):
         return sparse.bsr_array((sums, self.columns, self.ends), shape).tocsr()
 
 
-def numbered(one, two):
+def numbered(one, two, out=None):
     """Pairs of levels [n] as a number each, in the order of the first and then the second."""
-    pairs = one.astype(np.int64)
+    pairs = np.empty(len(one), np.int64) if out is None else out
+    pairs[:] = one
     pairs <<= 32
     pairs |= two
     return pairs

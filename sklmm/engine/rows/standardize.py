@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.linalg import LinAlgError, cholesky
 
+from sklmm.engine.rows.batches import each, summed
 from sklmm.engine.rows.collinearity import independent, orthonormal, triangle
 from sklmm.engine.rows.cross_products import weighed
 from sklmm.engine.rows.local import LocalRows
@@ -155,25 +156,35 @@ def well_conditioned(gram):
 def _whiten(X, weights, n, fit_intercept):
     """X B with orthonormal columns up to n, B [n_columns, rank], and log|det| of the map.
 
-    Column by column, in place: a table may have 10^8 rows.
+    By blocks of rows: a table may have 10^8 of them.
     """
-    centre = weights @ X / n if fit_intercept else np.zeros(X.shape[1])
+    n_rows, p = X.shape
+    centre = np.zeros(p)
     if fit_intercept:
+        centre = summed(lambda rows: weighed(X[rows].T, weights[rows]).sum(axis=1), n_rows) / n
         centre[0] = 0.0
     # An overflow-free scale for columns as large as 1e300.
-    peak = np.maximum(X.max(axis=0, initial=0.0), -X.min(axis=0, initial=0.0))
-    peak = np.maximum(peak, np.finfo(float).tiny)
-    columns = np.empty(X.shape[::-1])
-    for column, values, middle, size in zip(columns, X.T, centre, peak, strict=True):
-        np.subtract(values, middle, out=column)
-        column /= size
+    sizes = each(lambda rows: np.abs(X[rows]).max(axis=0, initial=0.0), n_rows)
+    peak = np.maximum(np.max(sizes, axis=0), np.finfo(float).tiny)
+    varies = np.ones(p, bool)
+
+    def columns(rows):
+        out = X[rows].T - centre[:, None]
+        out /= peak[:, None]
+        out[~varies] = 0.0
+        return out
+
+    def cross_product(rows):
+        own = columns(rows)
+        return weighed(own, weights[rows]) @ own.T
+
+    gram = summed(cross_product, n_rows) / n
     noise = np.finfo(float).eps * (np.abs(centre) / peak) * 8
-    rms = np.sqrt([weighed(column, weights) @ column / n for column in columns])
+    rms = np.sqrt(np.diag(gram))
     varies = rms > np.maximum(noise, np.finfo(float).tiny)
     scale = np.where(varies, rms, 1.0)
-    columns[~varies] = 0.0
-    gram = weighed(columns, weights) @ columns.T / n / np.outer(scale, scale)
-    if len(X) > X.shape[1] and not well_conditioned(gram):
+    gram = np.where(np.outer(varies, varies), gram, 0.0) / np.outer(scale, scale)
+    if n_rows > p and not well_conditioned(gram):
         R = triangle(columns, weights)
         kept = independent(R, noise / scale)
         rotation, log_det = orthonormal(R, kept)
@@ -188,7 +199,13 @@ def _whiten(X, weights, n, fit_intercept):
         rotation[~varies] = 0.0
         kept = varies
     rotation /= scale[:, None]
-    whitened = (rotation.T @ columns).T
+    # By columns: those of whole tables are worked on.
+    whitened = np.empty((rotation.shape[1], n_rows)).T
+
+    def whiten(rows):
+        np.matmul(rotation.T, columns(rows), out=whitened.T[:, rows])
+
+    each(whiten, n_rows)
     basis = rotation / peak[:, None]
     if fit_intercept:
         basis[0] -= centre @ basis
@@ -201,7 +218,7 @@ def _standard_blocks(design, weights, n, y_scale):
     """The blocks, their z A [n_rows, r], and those A."""
     blocks, zs, bases = [], [], []
     for b in design.blocks:
-        z, A = np.ones((len(weights), 1)), np.eye(1)
+        z, A = ones(len(weights)), np.eye(1)
         if b.z is not None:
             z, A = _own_basis(b.z, weights, n, b.covariance.basis)
         covariance = b.covariance.in_units(y_scale * np.diag(A))
@@ -209,6 +226,11 @@ def _standard_blocks(design, weights, n, y_scale):
         zs.append(z)
         bases.append(A)
     return tuple(blocks), tuple(zs), tuple(bases)
+
+
+def ones(n_rows):
+    """A column [n_rows, 1] of ones that takes no memory, and is not to be written to."""
+    return np.broadcast_to(1.0, (n_rows, 1))
 
 
 def _levels(design):
@@ -271,7 +293,7 @@ def standardize(
         if offset is not None:
             y, offset = y - offset, None
         centre, scale, perfect, y = _units(X, y, weights, n, fit_intercept, columns)
-        y = y / scale
+        y /= scale
     elif eta_power:
         unit = float(weights @ y / n)
         y, scale = y / unit, unit**eta_power
@@ -300,19 +322,23 @@ def _units(X, y, weights, n, fit_intercept, columns=None):
     With sparse columns y is also less what they explain, and `columns` learn it and their rank.
     """
     rank, least = X.shape[1], PERFECT_FIT
-    centre = float(weights @ y / n) if fit_intercept else 0.0
+    mean, size = _moments(X[:, :0], y, weights)[:2]
+    centre = mean / n if fit_intercept else 0.0
     # Of y's size the centred values have the rounding.
-    rounding = (ROUNDING**2) * float(weights @ y**2) / n
+    rounding = ROUNDING**2 * size / n
     y = y - centre
-    total = float(weights @ y**2) / n
-    residual = y - X @ (X.T @ (weights * y) / n)
+    _, total, along = _moments(X, y, weights)
     if columns is not None:
         least = SOLVED_FIT
-        columns.start = columns.least_squares(residual)
-        y = y - columns.matrix @ columns.start
-        residual = y - X @ (X.T @ (weights * y) / n)
-    squares = float(weights @ residual**2)
-    if total == 0.0 or squares <= (least * total + rounding) * max(n - rank, 1.0):
+        columns.start = columns.least_squares(y - X @ (along / n))
+        y -= columns.matrix @ columns.start
+        along = _moments(X, y, weights)[2]
+
+    def left(rows):
+        return _squares(y[rows] - X[rows] @ (along / n), weights[rows])
+
+    squares = summed(left, len(y))
+    if total == 0.0 or squares <= (least * total / n + rounding) * max(n - rank, 1.0):
         return centre, 1.0, True, y
     if columns is not None:
         rank = columns.identify().Q.shape[1] + columns.rank
@@ -322,13 +348,28 @@ def _units(X, y, weights, n, fit_intercept, columns=None):
     return centre, scale, False, y
 
 
+def _moments(X, y, weights):
+    """1^T w y, y^T w y and X^T w y."""
+
+    def moments(rows):
+        wy = weighed(y[rows], weights[rows])
+        return float(wy.sum()), float(wy @ y[rows]), X[rows].T @ wy
+
+    return summed(moments, len(y))
+
+
+def _squares(y, weights):
+    """y^T w y."""
+    return float(weighed(y, weights) @ y)
+
+
 def in_own_units(design, y, weights, *, fit_intercept, reml, sigma=None):
     """Problem in the table's own units, those of the tutorial's settings."""
     n = float(weights.sum())
     y = y if design.offset is None else y - design.offset
     _, basis, _ = _whiten(design.X, weights, n, fit_intercept)
     kept = basis.any(axis=1)
-    zs = tuple(np.ones((len(y), 1)) if b.z is None else b.z for b in design.blocks)
+    zs = tuple(ones(len(y)) if b.z is None else b.z for b in design.blocks)
     blocks = tuple(
         BlockData(b.n_levels, z.shape[1], b.covariance)
         for b, z in zip(design.blocks, zs, strict=True)
