@@ -195,7 +195,7 @@ def test_triangle_is_that_of_the_weighted_columns_in_any_slabs(monkeypatch):
     columns[3] = columns[0] - columns[1]
     columns[4] *= 1e-6
     monkeypatch.setattr("sklmm.engine.rows.collinearity.SLAB", 16)
-    R = triangle(columns, weights)
+    R = triangle(lambda rows: columns[:, rows], weights)
     gram = columns * weights @ columns.T
     size = np.sqrt(np.diag(gram))
     np.testing.assert_allclose(R.T @ R, gram / np.outer(size, size), atol=1e-12)

@@ -19,6 +19,7 @@ from sklmm.engine.likelihood.pointwise import log_densities
 from sklmm.engine.limits import DRAWS, EXACT_ROOT, factorisable, gaussian_draws, nonlinear_draws
 from sklmm.engine.posterior.assemble import perfect
 from sklmm.engine.rows.collinearity import combination
+from sklmm.engine.rows.cross_products import LocalCrossProducts
 from sklmm.engine.rows.local import LocalRows
 from sklmm.engine.rows.standardize import in_own_units, stacked, standardize
 from sklmm.engine.runtime.compilation import require_tensorflow, telling
@@ -60,7 +61,7 @@ class Settings(NamedTuple):
 
     `e_step` and `m_step` are resolved, m_step None but for Adam; tol is None where the step has
     one; `start` is the EMResult to start from, or None. `rows` makes the backend that the rows
-    are kept by, `engine.rows.protocol.Rows`, of standardised arrays.
+    are kept by, `engine.rows.protocol.Rows`, of standardised arrays; None is this process.
     """
 
     fit_intercept: bool
@@ -73,7 +74,7 @@ class Settings(NamedTuple):
     start: EMResult | None = None
     device: str | None = None
     dof: str | None = None
-    rows: Callable = LocalRows
+    rows: Callable | None = None
 
 
 def resolve_e_step(e_step, family, sizes, sparse=False):
@@ -192,7 +193,7 @@ def _problem(design, response, settings):
         scale_y=family.scale_equivariant,
         sigma_unit=response.sigma_unit,
         eta_power=family.eta_power,
-        rows=settings.rows,
+        rows=settings.rows or _rows(settings.e_step),
     )
     if gaussian and problem.n <= problem.rank and not problem.perfect:
         raise ValueError(
@@ -201,6 +202,11 @@ def _problem(design, response, settings):
             "weights."
         )
     return problem if problem.perfect else stacked(problem, response.n_predictors)
+
+
+def _rows(step):
+    """Backend of rows in this process: for a step that only sums, or that passes over them."""
+    return LocalCrossProducts if isinstance(step, GAUSSIAN_ONLY) else LocalRows
 
 
 def _reml(problem, response, settings):
@@ -277,6 +283,7 @@ def profile(design, response, *, fit_intercept, start):
         reml=False,
         sigma=response.family.sigma,
         sigma_unit=response.sigma_unit,
+        rows=LocalCrossProducts,
     )
     start = warm_gaussian(problem, start)
     algorithm = Reml(problem, Exact(), PROFILE_TOL, 0, DRAWS[0], start)

@@ -21,10 +21,10 @@ DENSE = 1 << 16
 class LocalCrossProducts:
     """What `engine.rows.protocol.Rows` sums over pairs of columns, of arrays in standard units.
 
-    y [n_rows], X [n_rows, p], weights [n_rows]; of each term refs int32 [n_rows], the rows' levels,
-    how many levels it has, and its columns z [n_rows, r]; offset [n_rows] or None, and the sparse
-    columns of the fixed part, or None. An observation has d rows. New weights, `at`, are an array
-    [n_rows].
+    y [n_rows], X [n_rows, p] (an array or `whitening.Whitened`), weights [n_rows]; of each term
+    refs int32 [n_rows], the rows' levels, how many levels it has, and its columns z [n_rows, r];
+    offset [n_rows] or None, and the sparse columns of the fixed part, or None. An observation has d
+    rows. New weights, `at`, are an array [n_rows].
     """
 
     y: np.ndarray
@@ -116,7 +116,7 @@ class LocalCrossProducts:
         yy, xy, sums = summed(sums, self.n_rows, self._step)
         zy = [own[:, :, 0] for own in sums]
         if self.columns is not None:
-            zy.append(self.columns.back @ (self.y - self.X @ beta))
+            zy.append(self.columns.back @ (self.y - np.asarray(self.X) @ beta))
         return yy, xy, zy
 
     @property

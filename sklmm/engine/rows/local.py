@@ -18,6 +18,10 @@ LEAST_CURVATURE = 0.1
 class LocalRows(LocalCrossProducts):
     """`engine.rows.protocol.Rows` of arrays, in standard units."""
 
+    def __post_init__(self):
+        # Passes read X many times.
+        object.__setattr__(self, "X", np.asarray(self.X))
+
     def without_fixed(self):
         """The rows of a model without coefficients."""
         return replace(self, X=self.X[:, :0])

@@ -19,18 +19,14 @@ scale alone: there the origin is part of the model (`Covariance.basis`).
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.linalg import LinAlgError, cholesky
 
-from sklmm.engine.rows.batches import each, summed
-from sklmm.engine.rows.collinearity import independent, orthonormal, triangle
+from sklmm.engine.rows.batches import summed
 from sklmm.engine.rows.cross_products import weighed
 from sklmm.engine.rows.local import LocalRows
 from sklmm.engine.rows.protocol import Rows
 from sklmm.engine.rows.sparse_fixed import Columns
+from sklmm.engine.rows.whitening import RANK_TOLERANCE, whiten
 
-RANK_TOLERANCE = 1e-11
-#: What Cholesky's method leaves of a column, of its size, that shows it to be independent.
-WELL_CONDITIONED = 1e-3
 #: Residual variance, as a share of y's, that counts as none; and that where conjugate gradients
 #: found the coefficients.
 PERFECT_FIT = 1e-20
@@ -145,75 +141,6 @@ class Problem:
         return A @ V @ A.T
 
 
-def well_conditioned(gram):
-    """Whether a cross-product [p, p] of unit columns is that of clearly independent ones."""
-    try:
-        return np.diag(cholesky(gram)).min(initial=np.inf) > WELL_CONDITIONED
-    except LinAlgError:
-        return False
-
-
-def _whiten(X, weights, n, fit_intercept):
-    """X B with orthonormal columns up to n, B [n_columns, rank], and log|det| of the map.
-
-    By blocks of rows: a table may have 10^8 of them.
-    """
-    n_rows, p = X.shape
-    centre = np.zeros(p)
-    if fit_intercept:
-        centre = summed(lambda rows: weighed(X[rows].T, weights[rows]).sum(axis=1), n_rows) / n
-        centre[0] = 0.0
-    # An overflow-free scale for columns as large as 1e300.
-    sizes = each(lambda rows: np.abs(X[rows]).max(axis=0, initial=0.0), n_rows)
-    peak = np.maximum(np.max(sizes, axis=0), np.finfo(float).tiny)
-    varies = np.ones(p, bool)
-
-    def columns(rows):
-        out = X[rows].T - centre[:, None]
-        out /= peak[:, None]
-        out[~varies] = 0.0
-        return out
-
-    def cross_product(rows):
-        own = columns(rows)
-        return weighed(own, weights[rows]) @ own.T
-
-    gram = summed(cross_product, n_rows) / n
-    noise = np.finfo(float).eps * (np.abs(centre) / peak) * 8
-    rms = np.sqrt(np.diag(gram))
-    varies = rms > np.maximum(noise, np.finfo(float).tiny)
-    scale = np.where(varies, rms, 1.0)
-    gram = np.where(np.outer(varies, varies), gram, 0.0) / np.outer(scale, scale)
-    if n_rows > p and not well_conditioned(gram):
-        R = triangle(columns, weights)
-        kept = independent(R, noise / scale)
-        rotation, log_det = orthonormal(R, kept)
-    else:
-        values, vectors = np.linalg.eigh(gram)
-        keep = values > RANK_TOLERANCE * max(values.max(initial=0.0), 1.0)
-        rotation, log_det = vectors[:, keep] / np.sqrt(values[keep]), np.log(values[keep]).sum()
-        if keep.all():
-            # The symmetric root: unrelated columns have equal eigenvalues, and any eigenvectors.
-            rotation = rotation @ vectors.T
-        # Rounding's share of a constant column would be its coefficient's.
-        rotation[~varies] = 0.0
-        kept = varies
-    rotation /= scale[:, None]
-    # By columns: those of whole tables are worked on.
-    whitened = np.empty((rotation.shape[1], n_rows)).T
-
-    def whiten(rows):
-        np.matmul(rotation.T, columns(rows), out=whitened.T[:, rows])
-
-    each(whiten, n_rows)
-    basis = rotation / peak[:, None]
-    if fit_intercept:
-        basis[0] -= centre @ basis
-    # log|X^T w X| = log|n I| + log_det for an X of full rank.
-    log_det = float(log_det + 2 * np.sum(np.log((scale * peak)[kept])))
-    return whitened, basis, log_det
-
-
 def _standard_blocks(design, weights, n, y_scale):
     """The blocks, their z A [n_rows, r], and those A."""
     blocks, zs, bases = [], [], []
@@ -284,11 +211,11 @@ def standardize(
     y's. `rows` makes `engine.rows.protocol.Rows` of arrays, as `LocalRows` does.
     """
     n = float(weights.sum())
-    X, basis, log_det = _whiten(design.X, weights, n, fit_intercept)
+    X, basis, log_det = whiten(design.X, weights, n, fit_intercept)
     centre, scale, perfect, offset = 0.0, 1.0, False, design.offset
     columns = None
     if design.sparse is not None:
-        columns = Columns(design.sparse, X, weights, n, fit_intercept)
+        columns = Columns(design.sparse, np.asarray(X), weights, n, fit_intercept)
     if scale_y:
         if offset is not None:
             y, offset = y - offset, None
@@ -322,7 +249,7 @@ def _units(X, y, weights, n, fit_intercept, columns=None):
     With sparse columns y is also less what they explain, and `columns` learn it and their rank.
     """
     rank, least = X.shape[1], PERFECT_FIT
-    mean, size = _moments(X[:, :0], y, weights)[:2]
+    mean, size = _moments(X, y, weights)[:2]
     centre = mean / n if fit_intercept else 0.0
     # Of y's size the centred values have the rounding.
     rounding = ROUNDING**2 * size / n
@@ -330,7 +257,7 @@ def _units(X, y, weights, n, fit_intercept, columns=None):
     _, total, along = _moments(X, y, weights)
     if columns is not None:
         least = SOLVED_FIT
-        columns.start = columns.least_squares(y - X @ (along / n))
+        columns.start = columns.least_squares(y - np.asarray(X) @ (along / n))
         y -= columns.matrix @ columns.start
         along = _moments(X, y, weights)[2]
 
@@ -367,7 +294,7 @@ def in_own_units(design, y, weights, *, fit_intercept, reml, sigma=None):
     """Problem in the table's own units, those of the tutorial's settings."""
     n = float(weights.sum())
     y = y if design.offset is None else y - design.offset
-    _, basis, _ = _whiten(design.X, weights, n, fit_intercept)
+    _, basis, _ = whiten(design.X, weights, n, fit_intercept)
     kept = basis.any(axis=1)
     zs = tuple(ones(len(y)) if b.z is None else b.z for b in design.blocks)
     blocks = tuple(
