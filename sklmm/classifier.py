@@ -84,7 +84,9 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
     fixed_effects_, random_effects_, random_effects_std_, cov_re_, variance_components_
         As in `MixedEffectsRegressor`.
     family_params_ : dict
-    loglik_, aic_, bic_, loglik_error_, n_iter_, converged_, history_, mc_error_, result_
+    random_effects_mc_error_, random_effects_std_mc_error_, mc_error_, std_mc_error_
+        As in `MixedEffectsRegressor`.
+    loglik_, aic_, bic_, loglik_error_, n_iter_, converged_, history_, result_
         As in `MixedEffectsRegressor`.
     feature_names_in_ : ndarray of str
     n_features_in_ : int

@@ -110,9 +110,14 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
         One row per iteration: loss (-log p(y, b | theta), of several draws b the mean), loglik,
         acceptance_rate, step (in standard errors), seconds, and every parameter.
     mc_error_ : Series
-        Monte Carlo standard error of each parameter, or of its standard error where that is larger;
-        0 for the exact E-step. Here and in `history_` the coefficients of columns that are kept
-        sparse (see `fit`) are left out.
+        Monte Carlo standard error of each parameter's estimate; 0 for the exact E-step. Here and in
+        `history_` the coefficients of columns that are kept sparse (see `fit`) are left out.
+    std_mc_error_ : Series
+        Monte Carlo standard error of each parameter's standard error; 0 for the exact E-step, nan
+        where it is not known.
+    random_effects_mc_error_, random_effects_std_mc_error_ : dict of DataFrame, or None
+        Monte Carlo standard errors of `random_effects_` and `random_effects_std_`, by the E-steps
+        "hmc" and "nuts"; None by the others and after `update`.
     result_ : EMResult
         The engine's own record; ``result_.status`` says in words how the fit ended.
     feature_names_in_ : ndarray of str

@@ -61,6 +61,11 @@ class EMResult(PlainState):
         order of `natural_names`; nan where there is none.
     mc_error : ndarray
         Monte Carlo standard errors of the same.
+    std_mc_error : ndarray
+        Monte Carlo standard errors of their standard errors; 0 without draws, nan where unknown.
+    effects_mc_error, effects_std_mc_error : tuple of ndarray [n_levels, r] or None
+        By E-steps that draw, Monte Carlo standard errors of `effects` and of `effects_std`; None
+        after an update.
     history : list of dict
         One per iteration.
     moving : int or None
@@ -123,6 +128,9 @@ class EMResult(PlainState):
     sparse_std: np.ndarray = field(default_factory=lambda: np.zeros(0))
     sparse_root: np.ndarray = field(default_factory=lambda: np.zeros((0, 1), np.float32))
     unbounded: np.ndarray | None = None
+    std_mc_error: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    effects_mc_error: tuple | None = None
+    effects_std_mc_error: tuple | None = None
     indefinite: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
     def __getstate__(self):

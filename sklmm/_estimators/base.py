@@ -383,11 +383,18 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, NewRows):
         self.n_iter_ = max(len(result.history), 1)
         self.converged_ = result.status.converged
         self.history_ = tables.history_table(labels, result.history)
-        self.mc_error_ = pd.Series(labels.std_errors(result.mc_error**2), index=labels.names)
+        self.mc_error_, self.std_mc_error_ = (
+            pd.Series(labels.std_errors(error**2), index=labels.names)
+            for error in (result.mc_error, result.std_mc_error)
+        )
 
     def _set_effects(self):
         self.random_effects_ = self._fitted.by_term(self.result_.effects)
         self.random_effects_std_ = self._fitted.by_term(self.result_.effects_std)
+        errors = self.result_.effects_mc_error, self.result_.effects_std_mc_error
+        self.random_effects_mc_error_, self.random_effects_std_mc_error_ = (
+            None if own is None else self._fitted.by_term(own) for own in errors
+        )
 
     def _stops_by_rule(self):
         return self.m_step == "auto"

@@ -3,7 +3,7 @@
 The unit of an estimate is its standard error; of a standard error, itself; of a random effect, its
 posterior SD; of a mean prediction and its SD, that SD over sqrt(n), which is what n rows know of a
 mean (1 / sqrt(n) of a probability); of a log-likelihood, sqrt(n), as it varies over data sets. The
-Monte Carlo error of an estimate and its standard error is the fit's `mc_error_`; effects and
+Monte Carlo error of an estimate and its standard error is that which the fit tells; effects and
 predictions are taken to have the largest one, in units of their SDs. Adam's fits state none: their
 numbers are to be the same from the same seed.
 """
@@ -67,10 +67,18 @@ def parameters(model):
     return pd.DataFrame({"estimate": estimate, "std_error": std})
 
 
+def larger_error(model):
+    """The Monte Carlo error of each parameter's estimate, or of its standard error if larger.
+
+    That is what `mc_error_` was before there was a `std_mc_error_`.
+    """
+    return np.fmax(model.mc_error_, getattr(model, "std_mc_error_", model.mc_error_))
+
+
 def relative_error(model, table):
     """The largest Monte Carlo error of a parameter, in standard errors."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = (model.mc_error_ / table["std_error"]).to_numpy(float)
+        ratio = (larger_error(model) / table["std_error"]).to_numpy(float)
     ratio = ratio[np.isfinite(ratio)]
     return max(ratio.max(initial=0.0), LEAST_ERROR) if ratio.any() else 0.0
 
@@ -82,7 +90,7 @@ def record(model, X, extra=None):
     """
     table = parameters(model)
     std, share = table["std_error"], relative_error(model, table)
-    error = model.mc_error_.reindex(table.index).fillna(0.0)
+    error = larger_error(model).reindex(table.index).fillna(0.0)
     n, names = X.shape[0], list(table.index)
     out = {
         "estimate": Quantity.of(table["estimate"], std, error, names),

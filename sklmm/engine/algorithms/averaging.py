@@ -8,12 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sklmm.engine.linalg.chains import (
-    batch_error,
-    chain_error,
-    information_noise,
-    std_error_noise,
-)
+from sklmm.engine.linalg.chains import CovarianceNoise, batch_error, chain_error
 from sklmm.engine.linalg.newton import ascent, inverse
 
 #: Share of the complete-data information that the missing data leave at least.
@@ -88,8 +83,9 @@ def average(used, information):
 class Average(NamedTuple):
     """The average over the `used` draws of a window.
 
-    The estimate [m], its covariance [m, m] and standard errors [m], their Monte Carlo errors
-    [m] and the remaining step [m]; and the information [m, m], complete and missing together.
+    The estimate [m], its covariance [m, m] and standard errors [m], the Monte Carlo errors of the
+    estimate and of the standard errors, and the remaining step, [m] each; the information [m, m],
+    complete and missing together; and what tells the covariance's noise.
     """
 
     used: list
@@ -97,8 +93,10 @@ class Average(NamedTuple):
     covariance: np.ndarray
     std: np.ndarray
     error: np.ndarray
+    std_error: np.ndarray
     drift: np.ndarray
     information: np.ndarray
+    noise: CovarianceNoise
 
 
 class Window:
@@ -140,19 +138,22 @@ class Window:
     def average(self):
         """The `Average` over what is used of the window."""
         used = self.draws[self.first :]
-        covariances = [draws.covariance for draws in used]
-        missing = np.mean(covariances, axis=0)
+        covariances = np.array([draws.covariance for draws in used])
+        missing = covariances.mean(axis=0)
         observed = observed_information(self.complete, missing)
         estimate, error, drift = average(used, observed)
         covariance = inverse(observed)
         std = np.sqrt(np.diag(covariance))
-        # What is missing may be far more than what is observed, whose error then is large.
-        parts = np.einsum("am,tmn,na->ta", covariance, covariances, covariance)
-        also = information_noise(list(self.informations.values()), covariance)
-        self.noisy = self.informations and longest(0.5 * np.sqrt(also), std**2) > self.tol
-        n_chains = used[-1].scores.shape[1]
-        error = np.maximum(error, std_error_noise(parts, std, n_chains, also))
-        return Average(used, estimate, covariance, std, error, drift, self.complete + missing)
+        informations, n_chains = list(self.informations.values()), used[-1].scores.shape[1]
+        noise, units = (
+            CovarianceNoise(covariance, covariances, informations, n_chains),
+            np.eye(len(std)),
+        )
+        complete = 0.5 * np.sqrt(noise.complete(units))
+        self.noisy = informations and longest(complete, std**2) > self.tol
+        information = self.complete + missing
+        std_error = noise.errors(units)
+        return Average(used, estimate, covariance, std, error, std_error, drift, information, noise)
 
 
 def longest(step, std):

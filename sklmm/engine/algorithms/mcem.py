@@ -37,6 +37,7 @@ from sklmm.engine.latent.complete_data import CompleteData
 from sklmm.engine.latent.mode import CENTRE_TOL
 from sklmm.engine.linalg.chains import balanced, chain_covariance, some_of
 from sklmm.engine.linalg.newton import inverse
+from sklmm.engine.posterior.assemble import Noise
 from sklmm.engine.posterior.from_chains import Integrated, Kept
 from sklmm.engine.posterior.gaussian import with_coefficients
 from sklmm.engine.posterior.importance import marginal_loglik
@@ -169,18 +170,17 @@ class MonteCarlo:
         while draws is None or not self._is_stale(draws):
             draws = self._draw()
             self.integrated.add(draws.flat, draws.x, draws.pull)
-            self.kept = self.kept.plus(draws.theta, draws.x, draws.pull, spreads)
+            self.kept.add(draws.theta, draws.x, draws.pull, spreads)
             window.add(draws)
             if window.needs_information:
                 balance = self.field.push.T @ draws.pull
                 window.inform(balanced(self.seen.information(), balance))
             self.averaged = found = window.average()
             n = len(found.used)
-            beta_error, beta_std = self.integrated.summarize(found.estimate, n)
+            beta_error, beta_std_error, beta_std = self.integrated.summarize(found.estimate, n)
             relative = max(
-                longest(found.error, found.std),
-                longest(found.drift, found.std),
-                longest(beta_error, beta_std),
+                *(longest(e, found.std) for e in (found.error, found.std_error, found.drift)),
+                *(longest(e, beta_std) for e in (beta_error, beta_std_error)),
             )
             left = window.size * ((relative / self.tol) ** 2 - 1)
             yield self._iteration(
@@ -221,20 +221,22 @@ class MonteCarlo:
         latent, rng, kept = self.latent, deepcopy(self.rng), self.kept
         if not kept.n:
             # Stopped in the burn-in.
-            spreads = self.sampler.spread()[1]
-            kept = kept.plus(last.estimate, self.last.x, self.last.pull, spreads)
+            kept, spreads = Kept(latent, self.n_draws), self.sampler.spread()[1]
+            kept.add(last.estimate, self.last.x, self.last.pull, spreads)
         if latent.full.reml:
             posterior = kept.posterior(self.integrated)
         else:
-            shift = self.field.shift
-            posterior = with_coefficients(
-                kept.given_coefficients(), last, latent.layout, shift, rng
-            )
+            own, shift = kept.given_coefficients(), self.field.shift
+            posterior = with_coefficients(own, last, latent.layout, shift, rng)
         theta = last.estimate._replace(beta=last.estimate.beta[: self.space.p])
         found = marginal_loglik(latent, theta, self.mode, rng)
         if found is not None:
             value = found.value + latent.log_constant
             posterior = posterior._replace(loglik=value, loglik_error=found.error)
+        if self.averaged is not None:
+            within = np.array(self.integrated.within) if latent.full.reml else None
+            noise = Noise(self.averaged.noise, within, *kept.errors())
+            posterior = posterior._replace(noise=noise)
         return posterior._replace(unsolved=self.unsolved, chains=self._chains(last))
 
     def _chains(self, last):

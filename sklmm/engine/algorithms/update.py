@@ -224,6 +224,8 @@ class _NewRows(Latent):
             effects_cov=tuple(covs),
             effects_root=tuple(root),
             trace=None,
+            effects_mc_error=None,
+            effects_std_mc_error=None,
             unsolved=equations.unsolved,
             rough=equations.rough,
         )

@@ -4,6 +4,8 @@ Chains may be each other's mirror images (`mirrored`): the second half of them, 
 first.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 MAX_MEMORY = 0.95
@@ -97,30 +99,77 @@ def some_of(n_chains):
     return np.concatenate([half[: max(FEW, n_chains // 4) // 2] for half in halves])
 
 
-def information_noise(informations, covariance):
-    """Monte Carlo variance [m] of the diagonal of covariance @ mean information @ covariance.
+class CovarianceNoise(NamedTuple):
+    """What tells the Monte Carlo error of a covariance [m, m] by Louis' formula.
 
-    From lists of draws of the information [m, m, n], of chains in mirrored pairs.
+    Each iteration's covariance of the scores, `missing` [n, m, m], by so many chains; and lists of
+    draws of the complete-data information [m, m, c].
     """
-    out = np.zeros(len(covariance))
-    for draws in informations:
-        n = draws.shape[2]
-        own = np.einsum("im,mnc,ni->ic", covariance, draws, covariance, optimize=True)
-        own = (own[:, : n // 2] + own[:, n // 2 :]) / 2 if mirrored(n) else own
-        out += own.var(axis=1, ddof=1) / own.shape[1]
-    return out / max(len(informations), 1) ** 2
+
+    covariance: np.ndarray
+    missing: np.ndarray
+    informations: list
+    n_chains: int
+
+    def complete(self, directions):
+        """Monte Carlo variance [k] of the variances along directions [k, m], of the complete part.
+
+        Draws are of chains in mirrored pairs.
+        """
+        along, out = directions @ self.covariance, np.zeros(len(directions))
+        for draws in self.informations:
+            n = draws.shape[2]
+            own = np.einsum("km,mnc,kn->kc", along, draws, along, optimize=True)
+            own = (own[:, : n // 2] + own[:, n // 2 :]) / 2 if mirrored(n) else own
+            out += own.var(axis=1, ddof=1) / own.shape[1]
+        return out / max(len(self.informations), 1) ** 2
+
+    def errors(self, directions):
+        """Monte Carlo errors [k] of the standard errors along directions [k, m]."""
+        along = directions @ self.covariance
+        parts = np.einsum("km,tmn,kn->tk", along, self.missing, along, optimize=True)
+        std = np.sqrt(np.maximum(np.einsum("km,km->k", along, directions), 0.0))
+        count = len(parts) * self.n_chains / (2 if mirrored(self.n_chains) else 1)
+        # What is missing may be far more than what is observed, whose error then is large.
+        error = np.maximum(batch_error(parts), np.sqrt(2 / count) * parts.mean(axis=0))
+        error = np.sqrt(error**2 + self.complete(directions))
+        return 0.5 * np.divide(error, std, out=np.zeros_like(std), where=std > 0)
 
 
-def std_error_noise(parts, std, n_chains, also=0.0):
-    """Monte Carlo error of standard errors, times `std` [m] and so in units of the parameters.
+class Series:
+    """The running mean of arrays, one an iteration, and its Monte Carlo error.
 
-    From what each iteration's draws say of the variances, or of the part of them that is missing,
-    [n, m], and the variance `also` of the other part.
+    The error counts the series' memory at lag 1, which all entries of an array share.
     """
-    count = len(parts) * n_chains / (2 if mirrored(n_chains) else 1)
-    error = np.maximum(batch_error(parts), np.sqrt(2 / count) * parts.mean(axis=0))
-    error = np.sqrt(error**2 + also)
-    return 0.5 * np.divide(error, std, out=np.zeros_like(std), where=std > 0)
+
+    def __init__(self):
+        self.n, self._first, self._last = 0, 0.0, 0.0
+        self._sum, self._squares, self._products = 0.0, 0.0, 0.0
+
+    def add(self, values):
+        """Add an iteration's values."""
+        if not self.n:
+            self._first = values
+        # Differences from the first: what is large and common has no digits of an error.
+        away = values - self._first
+        self._sum, self._squares = self._sum + away, self._squares + away**2
+        self._products = self._products + away * self._last
+        self.n, self._last = self.n + 1, away
+
+    def mean(self):
+        """The mean of all iterations."""
+        return self._first + self._sum / self.n
+
+    def error(self):
+        """The standard error of the mean, nan of less than two iterations."""
+        if self.n < 2:
+            return np.full(np.shape(self._first), np.nan)
+        mean = self._sum / self.n
+        variance = np.maximum(self._squares - self.n * mean**2, 0.0) / (self.n - 1)
+        lag = self._products - mean * (2 * self._sum - self._last) + (self.n - 1) * mean**2
+        rho = np.sum(lag) / (self.n - 1) / max(np.sum(variance), 1e-300)
+        rho = np.clip(rho, 0.0, MAX_MEMORY)
+        return np.sqrt(variance / self.n * (1 + rho) / (1 - rho))
 
 
 def mirrored(n_chains):

@@ -16,8 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sklmm.engine.linalg.chains import CovarianceNoise, batch_error
 from sklmm.engine.theta.space import MIN_SIGMA, SINGULAR_SD, reported
-from sklmm.result import EMResult, Status
+from sklmm.result import EMResult, Status, own_sds
 
 MAX_TRACE = 512
 MAX_TRACE_NUMBERS = 4_000_000
@@ -59,6 +60,37 @@ class Trace:
         )
 
 
+class Noise(NamedTuple):
+    """What draws tell of the Monte Carlo errors of what is no estimate of a parameter.
+
+    theta, of theta's covariance; beta, each iteration's covariance [n, p, p] of the coefficients
+    that REML integrates out, or None; effects and variances, the Monte Carlo errors of the effects'
+    means and variances, tuples of [n_levels, r] in the table's units.
+    """
+
+    theta: CovarianceNoise
+    beta: np.ndarray | None
+    effects: tuple
+    variances: tuple
+
+    def of_standard_errors(self, jacobian, q):
+        """Those of the standard errors [q + n_natural] of (coef, natural)."""
+        first = jacobian.shape[1] - len(self.theta.covariance)
+        out = self.theta.errors(jacobian[:, first:])
+        if self.beta is not None:
+            variances = np.einsum(
+                "qi,nij,qj->nq", jacobian[:q, :first], self.beta, jacobian[:q, :first]
+            )
+            std = np.sqrt(variances.mean(axis=0))
+            out[:q] = 0.5 * batch_error(variances) / np.where(std > 0, std, 1.0)
+        return out
+
+    def of_effects(self, covariances):
+        """Those of the effects' SDs, from their covariances, tuples of [n_levels, r]."""
+        pairs = zip(self.variances, own_sds(covariances), strict=True)
+        return tuple(0.5 * error / np.where(sd > 0, sd, 1.0) for error, sd in pairs)
+
+
 class Posterior(NamedTuple):
     """The posterior at the estimate, standard units.
 
@@ -69,7 +101,7 @@ class Posterior(NamedTuple):
     solve that ended before its tolerance, or 0; rough, the same of draws; columns, mean [k],
     std [k] and root [k, n_columns] of the sparse columns' coefficients, or None; chains
     [C, n, p + m], each chain's estimates of (beta, theta) by iteration, or None; dof [n_columns],
-    the coefficients' degrees of freedom, or None.
+    the coefficients' degrees of freedom, or None; noise, a `Noise` of draws, or None.
     """
 
     beta: np.ndarray
@@ -84,6 +116,7 @@ class Posterior(NamedTuple):
     rough: float = 0.0
     chains: np.ndarray | None = None
     dof: np.ndarray | None = None
+    noise: Noise | None = None
 
 
 def perfect(problem, parameters):
@@ -125,6 +158,7 @@ def perfect(problem, parameters):
         coef_cov=natural_cov[:q, :q],
         natural_cov=natural_cov,
         mc_error=np.zeros(q + names),
+        std_mc_error=np.zeros(q + names),
         n_variance_parameters=names,
         history=[],
         status=Status.PERFECT,
@@ -158,17 +192,26 @@ def assemble(algorithm, last, posterior, history, trace, unidentified, stopped=F
     if last.spread is not None and np.isfinite(last.spread).all():
         spread = jacobian @ last.spread @ jacobian.T
         mc_error = np.sqrt(np.maximum(np.diag(spread), 0.0))
+    noise, unknown = posterior.noise, algorithm.stochastic or last.spread is not None
+    std_error = np.full(len(jacobian), np.nan if unknown else 0.0)
+    if noise is not None:
+        std_error = noise.of_standard_errors(jacobian, q)
     status, moving = _verdict(algorithm, last, history, natural_cov, mc_error)
     if moving is not None and unidentified.any():
         # It has no standard error to compare its steps with.
         moving = q + int(np.argmax(unidentified))
+    shown = _in_table_units(problem, theta.factors, posterior)
+    if noise is not None:
+        shown["effects_mc_error"] = noise.effects
+        shown["effects_std_mc_error"] = noise.of_effects(shown["effects_cov"])
     return EMResult(
-        **_in_table_units(problem, theta.factors, posterior),
+        **shown,
         natural=space.natural(theta),
         family=space.family(theta.raw),
         coef_cov=natural_cov[:q, :q],
         natural_cov=natural_cov,
         mc_error=mc_error,
+        std_mc_error=std_error,
         n_variance_parameters=space.size - space.p,
         history=history,
         status=Status.STOPPED if stopped else status,

@@ -4,40 +4,47 @@ Each iteration's draws, with their pulls for control variates (`linalg.chains.ex
 effects' means and covariances; the draws of the last iterations are the root.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
-from sklmm.engine.linalg.chains import batch_error, chain_error, excess
+from sklmm.engine.linalg.chains import Series, batch_error, chain_error, excess
 from sklmm.engine.posterior.assemble import Posterior
 
 
-class Kept(NamedTuple):
-    """What the draws of n iterations said, and the last of them.
+class Kept:
+    """What the draws of the iterations said, of which the last `most` are kept themselves.
 
-    sums are those of each block's means [n_levels, r] and covariances [n_levels, r, r], and of
-    the coefficients' [p] before them; draws, a list of [p + Q, C] of (beta, effects).
+    Sums of the coefficients' means [p] and of each block's means [n_levels, r] and covariances
+    [n_levels, r, r]; and `Series` of each block's means and variances in the table's units.
     """
 
-    latent: object
-    most: int
-    n: int = 0
-    sums: tuple = ()
-    draws: tuple = ()
+    def __init__(self, latent, most):
+        self.latent, self.most, self.n, self.sums = latent, most, 0, []
+        self.means, self.variances = ([Series() for _ in latent.full.blocks] for _ in range(2))
+        #: [p + Q, C] of (beta, effects).
+        self.draws = []
 
-    def plus(self, theta, x, pull, spread):
-        """With the draws x and their pull [P, C] at theta; `spread` is that of the frame."""
-        layout = self.latent.layout
+    def add(self, theta, x, pull, spread):
+        """Add the draws x and their pull [P, C] at theta; `spread` is that of the frame."""
+        problem, layout = self.latent.full, self.latent.layout
         effects, pulls = layout.effects(theta.factors, x), layout.effects(theta.factors, pull)
         beta = x[: self.latent.problem.p]
-        flat = np.concatenate([beta, *(b.reshape(-1, x.shape[1]) for b in effects)])
-        new = [beta.mean(axis=1)]
-        for L, b, pulled, own in zip(theta.factors, effects, pulls, spread, strict=True):
+        new, blocks = [beta.mean(axis=1)], zip(theta.factors, effects, pulls, spread, strict=True)
+        for k, (L, b, pulled, own) in enumerate(blocks):
             own = np.einsum("ab,jbc,dc->jad", L, own[: len(b)], L)
-            new += [b.mean(axis=2) + pulled.mean(axis=2), own + excess(b, pulled)]
-        sums = new if not self.n else [a + b for a, b in zip(self.sums, new, strict=True)]
-        draws = (*self.draws, flat.astype(np.float32))[-self.most // x.shape[1] :]
-        return self._replace(n=self.n + 1, sums=tuple(sums), draws=draws)
+            mean, cov = b.mean(axis=2) + pulled.mean(axis=2), own + excess(b, pulled)
+            new += [mean, cov]
+            shown = np.einsum("jaa->ja", problem.effects_covariance(k, cov))
+            self.means[k].add(problem.effects(k, mean))
+            self.variances[k].add(shown)
+        self.sums = [a + b for a, b in zip(self.sums, new, strict=True)] if self.n else new
+        self.n += 1
+        flat = np.concatenate([beta, *(b.reshape(-1, x.shape[1]) for b in effects)])
+        self.draws = [*self.draws, flat.astype(np.float32)][-self.most // x.shape[1] :]
+
+    def errors(self):
+        """The Monte Carlo errors of the effects' means and variances, tuples of [n_levels, r]."""
+        of_both = self.means, self.variances
+        return tuple(tuple(series.error() for series in blocks) for blocks in of_both)
 
     def root(self):
         """Deviations [p + Q, m] of the last draws, at most `most`: root root^T = Cov."""
@@ -97,7 +104,10 @@ class Integrated:
         return np.array(self.draws[-n_used:]) + (away @ self.shift.T)[:, :, None]
 
     def summarize(self, estimate, n_used):
-        """Monte Carlo and standard errors [p] from the last `n_used` iterations."""
+        """Standard errors [p] from the last `n_used` iterations.
+
+        And before them the Monte Carlo errors of the means and of these.
+        """
         draws = np.array(self.draws[-n_used:])
         means = draws.mean(axis=2)
         pseudo = self.moved(estimate, n_used).mean(axis=2)
@@ -105,4 +115,4 @@ class Integrated:
         std = np.sqrt(np.diag(self.covariance))
         error = np.maximum(batch_error(pseudo), chain_error(draws - means[:, :, None]))
         parts = np.diagonal(self.within, axis1=1, axis2=2)
-        return np.maximum(error, 0.5 * batch_error(parts) / std), std
+        return error, 0.5 * batch_error(parts) / std, std

@@ -5,11 +5,12 @@ import pytest
 from sklmm import HMC, Gaussian, MixedEffectsRegressor
 from sklmm.engine.latent.hmc import LONGEST_STEP, TARGET_ACCEPTANCE, adapted, default_chains
 from sklmm.engine.linalg.chains import (
+    CovarianceNoise,
+    Series,
     balanced,
     chain_covariance,
     chain_error,
     excess,
-    information_noise,
     mirrored,
 )
 from tests.quadrature import Model
@@ -103,16 +104,51 @@ def test_control_variates_leave_no_noise_of_theirs(n):
 
 
 def test_noise_of_the_standard_errors_is_that_of_repetitions():
-    """Of mirrored chains: the variance over repetitions of what the information makes of them."""
+    """Of mirrored chains: their spread over repetitions, of information and of what is missing."""
     rng = np.random.default_rng(1)
     mean, covariance = np.array([[4.0, 1.0], [1.0, 2.0]]), np.array([[0.3, -0.1], [-0.1, 0.5]])
-    half = rng.normal(size=(400, 2, 2, 2, 8))
+    half = 0.3 * rng.normal(size=(400, 2, 2, 2, 8))
     half = half + half.transpose(0, 1, 3, 2, 4)
     both = mean[:, :, None] + np.concatenate([half, half + 0.1 * half[::-1]], axis=4)
-    found = [covariance @ draws.mean(axis=(0, 3)) @ covariance for draws in both]
-    truth = np.var([np.diag(one) for one in found], axis=0)
-    noise = np.mean([information_noise(list(draws), covariance) for draws in both], axis=0)
-    np.testing.assert_allclose(noise, truth, rtol=0.2)
+    scores = 0.5 * rng.normal(size=(400, 20, 2, 17))
+    missing = np.array([[np.cov(s) for s in run] for run in scores])
+    directions, stds, errors = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 2.0]]), [], []
+    for draws, own in zip(both, missing, strict=True):
+        change = covariance @ (draws.mean(axis=(0, 3)) - mean - own.mean(axis=0)) @ covariance
+        first_order = np.einsum("ka,ab,kb->k", directions, covariance - change, directions)
+        stds.append(np.sqrt(first_order))
+        noise = CovarianceNoise(covariance, own, list(draws), 17)
+        errors.append(noise.errors(directions))
+    np.testing.assert_allclose(np.mean(errors, axis=0), np.std(stds, axis=0), rtol=0.2)
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.6])
+def test_error_of_the_mean_of_a_series(rho):
+    rng = np.random.default_rng(2)
+    found, errors = [], []
+    for _ in range(300):
+        series, runs = Series(), chains(rng, 40, 30, rho, 0)
+        for values in runs:
+            series.add(1e3 + values[0] * np.arange(1, 31))
+        found.append(series.mean())
+        errors.append(series.error())
+    spread = np.std(found, axis=0)
+    assert np.mean(np.mean(errors, axis=0) / spread) == pytest.approx(1.0, rel=0.15)
+
+
+def test_effects_tell_their_monte_carlo_errors(counts):
+    """Means and SDs of 40 levels beside quadrature's, in units of the errors that are stated."""
+    model, right = counts
+    for found, error, truth in (
+        (model.random_effects_, model.random_effects_mc_error_, right.effects),
+        (model.random_effects_std_, model.random_effects_std_mc_error_, right.effects_std),
+    ):
+        away = (found["g"]["Intercept"] - truth) / error["g"]["Intercept"]
+        assert 0.4 < np.sqrt(np.mean(away**2)) < 2.0
+    std, errors = model.variance_components_["std_error"], model.std_mc_error_
+    assert errors.index.equals(model.mc_error_.index)
+    assert (errors > 0).all()
+    assert errors.iloc[-1] < 0.03 * std[0]
 
 
 def test_step_is_adapted_to_the_target():
