@@ -139,6 +139,11 @@ class HMC(EStep):
         Transitions at the starting values, before the first EM step.
     n_steps : int, default=1
         Transitions in every EM step.
+    backend : {"auto", "numpy", "tensorflow"}, default="auto"
+        What computes the chains. "numpy" has nothing to import and nothing to compile, and uses all
+        cores; it is for built-in families. "tensorflow" compiles the sampler by XLA, for any family
+        and for a GPU. "auto" is "numpy", but for a `CustomFamily` and for ``device="GPU:0"``;
+        ``e_step="hmc"`` is ``HMC(backend="tensorflow")``, as is what ``m_step="adam"`` needs.
 
     References
     ----------
@@ -159,16 +164,24 @@ class HMC(EStep):
         "n_chains": [*_COUNT, None],
         "n_warmup": [Interval(Integral, 0, None, closed="left")],
         "n_steps": _COUNT,
+        "backend": [StrOptions({"auto", "numpy", "tensorflow"})],
     }
 
     def __init__(
-        self, step_size=None, num_leapfrog_steps=None, n_chains=None, n_warmup=4, n_steps=1
+        self,
+        step_size=None,
+        num_leapfrog_steps=None,
+        n_chains=None,
+        n_warmup=4,
+        n_steps=1,
+        backend="auto",
     ):
         self.step_size = step_size
         self.num_leapfrog_steps = num_leapfrog_steps
         self.n_chains = n_chains
         self.n_warmup = n_warmup
         self.n_steps = n_steps
+        self.backend = backend
 
 
 class NUTS(EStep):

@@ -213,7 +213,9 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, NewRows):
 
     def _checked_e_step(self, spec, design, response):
         sparse = bool(spec.sparse)
-        e_step = engine.resolve_e_step(self.e_step, response.family, design.sizes, sparse)
+        e_step = engine.resolve_e_step(
+            self.e_step, response.family, design.sizes, sparse, self.device
+        )
         if self.dof is not None and not isinstance(e_step, Exact | ConjugateGradient):
             raise ValueError(
                 f"dof={self.dof!r} is for family='gaussian' with e_step 'auto', 'exact' or 'cg', "

@@ -263,7 +263,9 @@ class Reports:
         other = copy(self)
         other.warm_start, other.verbose, other.random_state = True, 0, int(seed)
         other.dof = None
-        e_step = engine.resolve_e_step(self.e_step, response.family, design.sizes)
+        e_step = engine.resolve_e_step(
+            self.e_step, response.family, design.sizes, device=self.device
+        )
         result = other._run(design, response, self._fitted.spec.fit_intercept, e_step)
         return self._fitted.labels.estimates(result.coef, result.natural)
 

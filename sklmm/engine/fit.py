@@ -6,9 +6,11 @@ An algorithm is imported when it is asked for, as are TensorFlow and what it com
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from sklearn.base import clone
 
 from sklmm.engine.algorithms.loop import fit
 from sklmm.engine.algorithms.reml import Reml
@@ -23,6 +25,7 @@ from sklmm.engine.rows.cross_products import LocalCrossProducts
 from sklmm.engine.rows.local import LocalRows
 from sklmm.engine.rows.standardize import in_own_units, stacked, standardize
 from sklmm.engine.runtime.compilation import require_tensorflow, telling
+from sklmm.families import Family
 from sklmm.result import EMResult
 from sklmm.steps import HMC, NUTS, Adam, ConjugateGradient, EStep, Exact, Laplace, MStep
 
@@ -50,7 +53,7 @@ E_STEPS = {
     "exact": Exact,
     "cg": ConjugateGradient,
     "laplace": Laplace,
-    "hmc": HMC,
+    "hmc": partial(HMC, backend="tensorflow"),
     "nuts": NUTS,
 }
 GAUSSIAN_ONLY = (Exact, ConjugateGradient)
@@ -77,7 +80,7 @@ class Settings(NamedTuple):
     rows: Callable | None = None
 
 
-def resolve_e_step(e_step, family, sizes, sparse=False):
+def resolve_e_step(e_step, family, sizes, sparse=False, device=None):
     """An `EStep` from the estimator's parameter: a name, an instance, or "auto" by family and size.
 
     `sizes` are the blocks' numbers of effects. A model with a `sparse` fixed part is fitted by
@@ -94,13 +97,17 @@ def resolve_e_step(e_step, family, sizes, sparse=False):
         step = e_step
     elif e_step == "auto":
         dense = not sparse and factorisable(sizes)
-        step = (Exact() if dense else ConjugateGradient()) if gaussian else HMC()
+        step = (
+            (Exact() if dense else ConjugateGradient())
+            if gaussian
+            else _with_backend(HMC(), family, device)
+        )
     else:
         raise ValueError(
             f"e_step={e_step!r} is not available: use 'auto', {', '.join(map(repr, E_STEPS))}, or "
             "a configured instance such as HMC(n_chains=8)."
         )
-    least_squares = isinstance(step, GAUSSIAN_ONLY)
+    step, least_squares = _with_backend(step, family, device), isinstance(step, GAUSSIAN_ONLY)
     if not least_squares and family.weights == "precision":
         raise ValueError(
             f"e_step={e_step!r} takes weights as repetitions of rows: use 'auto', 'exact' or 'cg' "
@@ -124,6 +131,23 @@ def resolve_e_step(e_step, family, sizes, sparse=False):
     if n_effects or sparse:
         return step
     return Exact() if gaussian else Laplace()
+
+
+def _with_backend(step, family, device):
+    """The step with a backend, if it leaves that open."""
+    if not isinstance(step, HMC):
+        return step
+    custom = type(family).distribution is not Family.distribution
+    if step.backend == "numpy" and custom:
+        raise ValueError(
+            f"e_step={step!r} is for a density in NumPy, which family={family!r} has not: use "
+            "backend='auto' or 'tensorflow'."
+        )
+    if step.backend != "auto":
+        return step
+    on_cpu = device is None or "GPU" not in device.upper()
+    backend = "numpy" if on_cpu and not custom else "tensorflow"
+    return clone(step).set_params(backend=backend)
 
 
 def resolve_m_step(m_step, e_step, family):
@@ -245,12 +269,21 @@ def _latent(problem, response, settings):
         tol = tol if settings.tol is None else settings.tol
         return LaplaceFit(latent, tol, settings.seed, n_draws, start, step.n_probes)
     from sklmm.engine.algorithms.mcem import MonteCarlo
+
+    tol = MONTE_CARLO_TOL if settings.tol is None else settings.tol
+    return MonteCarlo(latent, _sampler(step), tol, settings.seed, n_draws, start)
+
+
+def _sampler(step):
+    """The chains of an E-step."""
+    if isinstance(step, HMC) and step.backend == "numpy":
+        from sklmm.engine.latent.chains import Chains
+
+        return Chains(step)
     from sklmm.engine.latent.hmc import HMCSampler
     from sklmm.engine.latent.nuts import NUTSSampler
 
-    sampler = {HMC: HMCSampler, NUTS: NUTSSampler}[type(step)](step)
-    tol = MONTE_CARLO_TOL if settings.tol is None else settings.tol
-    return MonteCarlo(latent, sampler, tol, settings.seed, n_draws, start)
+    return {HMC: HMCSampler, NUTS: NUTSSampler}[type(step)](step)
 
 
 def _tutorial(problem, response, settings):
@@ -329,6 +362,8 @@ def _check_tensorflow(latent, family, e_step):
     fit = f"family={family.name!r} with e_step={e_step!r}"
     if latent.like.distribution is not None:
         require_tensorflow(f"family={family!r}")
+    elif isinstance(e_step, HMC) and e_step.backend == "numpy":
+        return
     elif not isinstance(e_step, Laplace):
         other = "'auto'" if family.closed_form else "'laplace'"
         known = latent.like.n_predictors == 1

@@ -34,6 +34,11 @@ class BinomialDensity(Density):
             return self.value, self.score
         return self.y * self.eta + self.link.log_zero, self.y + self.link.slope_zero
 
+    @property
+    def quick_score(self):
+        """By the logit link y less the mean."""
+        return self.y - self.link.mean if isinstance(self.link, Logit) else self.score
+
 
 class _Binary(Family):
     density = BinomialDensity

@@ -28,8 +28,10 @@ class Density:
         Its derivatives in the parameters without their constraints, by name: in the logarithm of a
         positive one, in the logit of one in (0, 1).
     value_and_score
-        Both, as TensorFlow asks for them: samplers spend their time here. Override it where they
-        are faster together than each by itself.
+        Both, as samplers ask for them, which spend their time here. Override it where they are
+        faster together than each by itself.
+    quick_score
+        The score alone, likewise: its rounding may be that of its largest values.
 
     TensorFlow differentiates the score, `expected` and `slopes` once.
 
@@ -56,6 +58,7 @@ class Density:
     observed = property(lambda d: d.expected)
     slopes = property(lambda d: {})
     value_and_score = property(lambda d: (d.value, d.score))
+    quick_score = property(lambda d: d.score)
 
     def slopes_in(self, names):
         """`slopes` in the order of these parameters; ValueError names one that is not there."""

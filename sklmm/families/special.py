@@ -25,6 +25,32 @@ from types import SimpleNamespace
 import numpy as np
 from scipy.special import erfcx, expit, gammaln, log_ndtr, ndtr, psi, zeta
 
+#: Integers of a float's size, and entries from which their bits are quicker than a condition.
+_INTEGERS = {4: np.int32, 8: np.int64}
+_MANY = 2048
+
+
+def where(condition, x, y):
+    """np.where, of many entries by their bits: NumPy's own waits for each to be decided."""
+    dtype = np.result_type(x, y)
+    if np.size(condition) < _MANY or dtype.itemsize not in _INTEGERS:
+        return np.where(condition, x, y)
+    kind = _INTEGERS[dtype.itemsize]
+    x, y = (np.asarray(part, dtype).view(kind) for part in (x, y))
+    mask = np.negative(condition.astype(kind))
+    return (mask & (x ^ y) ^ y).view(dtype)
+
+
+def logistic(x):
+    """The logistic cdf; of float32 by the hyperbolic tangent, which is quick, to rounding of 1."""
+    if x.dtype != np.float32:
+        return expit(x)
+    out = x * np.float32(0.5)
+    np.tanh(out, out=out)
+    out *= np.float32(0.5)
+    out += np.float32(0.5)
+    return out
+
 
 def mills(x):
     """phi(x) / Phi(x), the derivative of log Phi."""
@@ -44,7 +70,7 @@ NUMPY = SimpleNamespace(
     abs=np.abs,
     maximum=np.maximum,
     minimum=np.minimum,
-    where=np.where,
+    where=where,
     shape=np.shape,
     concat=np.concatenate,
     reshape=np.reshape,
@@ -56,7 +82,7 @@ NUMPY = SimpleNamespace(
     log_gamma=gammaln,
     digamma=psi,
     trigamma=lambda x: zeta(2, x),
-    expit=expit,
+    expit=logistic,
     ndtr=ndtr,
     log_ndtr=log_ndtr,
     mills=mills,

@@ -1,45 +1,20 @@
 """The Hamiltonian Monte Carlo E-step: `SplitHMC` and Metropolis-Hastings steps.
 
-Chains in parallel live in the whitened coordinates of `engine.latent.whitening`, in float32 unless
-its rounding shows: where rows tell much (large counts, precise measurements) or y is at the edge of
-its range. Log-likelihoods are summed in float64. Trajectories are of random lengths, a quarter to
-nearly half a turn, after which neither x nor x^2 remembers where it began: not all directions turn
-at the same rate.
+As `engine.latent.chains`, of which it is the other backend: chains in parallel live in whitened
+coordinates, in float32 unless its rounding shows. Log-likelihoods are summed in float64.
 """
 
 from functools import partial
 
 import numpy as np
-from scipy.special import ndtri
 
+from sklmm.engine.latent import tuning
+from sklmm.engine.latent.frame import Frame
 from sklmm.engine.latent.split_hmc import SplitHMC, antithetic, metropolis
 from sklmm.engine.latent.unknowns import from_rows, to_rows
-from sklmm.engine.latent.whitening import make_frame, pull_back, spread, unwhiten
-from sklmm.engine.runtime.compilation import bucket
+from sklmm.engine.latent.whitening import pull_back, tensors, unwhiten
 from sklmm.engine.runtime.tensorflow import compiled, tf
 from sklmm.engine.runtime.tfp_graph import tfp
-
-TARGET_ACCEPTANCE = 0.85
-#: The longest trajectory in whitened units, and the shortest's share of it.
-TRAJECTORY = 2.8
-SHORTEST = 0.5
-JITTER = 0.2
-FIRST_STEP = 2.0
-MAX_LEAPFROGS = 64
-#: Rounding of log p, and of its gradient in whitened units, from which float64 is needed; chains
-#: that are looked at.
-MOST_ROUNDING = 0.05
-LOOKED_AT = 2
-#: The adaptation fades.
-ADAPTATION_POWER = 0.6
-LEAST_RATE = 0.05
-#: With jitter less than 1.72, from where a direction of precision 2 makes split steps unstable: two
-#: crossed terms make such ones.
-LONGEST_STEP = 1.4
-WARM_UPS = 2
-#: Chains, by default: as many as rows times chains allow, within bounds.
-CHAINS = (16, 128)
-CHAIN_ROWS = 1 << 18
 
 
 def _total(rows):
@@ -94,7 +69,8 @@ def hmc_transitions(like, arrays, point, frame, offset, v, step_size, fewest, mo
                 tf.random.experimental.stateless_fold_in(seed, i)
             )
         )
-        jitter = tf.random.stateless_uniform([], here, 1 - JITTER, 1 + JITTER, v.dtype)
+        jitter = tuning.JITTER
+        jitter = tf.random.stateless_uniform([], here, 1 - jitter, 1 + jitter, v.dtype)
         leapfrogs = tf.random.stateless_uniform([], also, fewest, most + 1, tf.int32)
         proposal = SplitHMC(function, step_size * jitter, leapfrogs)
         v, results, chance = metropolis(proposal, v, proposal.bootstrap_results(v), here)
@@ -120,25 +96,6 @@ def columns(arrays, frame, v, gradient):
     return tf.cast(x, tf.float64), tf.cast(pull, tf.float64)
 
 
-def default_chains(n_rows):
-    """An even number of chains for a table of `n_rows`, one for all of a shape bucket."""
-    return 2 * int(np.clip(CHAIN_ROWS // bucket(n_rows), *CHAINS) // 2)
-
-
-def adapted(step, rate, gain):
-    """The step at which the acceptance rate is on target, as 2 Phi(-c step^2) says, or near it.
-
-    Beskos et al. (2013), Bernoulli 19, 1501-1534: the error in energy is normal, its SD ~ step^2.
-    """
-    wanted, found = ndtri(0.5 * np.clip([TARGET_ACCEPTANCE, rate], LEAST_RATE, 1 - LEAST_RATE))
-    return min(step * (wanted / found) ** (0.5 * gain), LONGEST_STEP)
-
-
-def _cast(frame, dtype):
-    """A frame in another precision."""
-    return tf.nest.map_structure(lambda a: a if isinstance(a, bool) else tf.cast(a, dtype), frame)
-
-
 class HMCSampler:
     """Chains in a frame, as a step of `sklmm.steps` asks; the step size's adaptation fades."""
 
@@ -152,37 +109,34 @@ class HMCSampler:
             P = latent.layout.size
             self.arrays = latent.compiled.arrays32()
             self.latent, self.dtype = latent, np.float32
-            chains = self.e_step.n_chains or default_chains(latent.n_rows)
+            chains = self.e_step.n_chains or tuning.default_chains(latent.n_rows)
             self.v = antithetic(tf.constant(rng.standard_normal((chains, P)), tf.float32))
-            first = FIRST_STEP * max(latent.layout.real.sum(), 1) ** -0.25
-            self.step = self.e_step.step_size or min(first, LONGEST_STEP)
+            self.step = tuning.first_step(self.e_step, latent.layout.real.sum())
         first = self.frame is None
         self.centre = mode
         # So that float32 keeps the differences.
         self.offset = tf.constant(latent.gradient(theta, mode[:, None])[0])
-        exact = make_frame(equations, mode)
+        self.exact = exact = Frame.of(equations, mode)
         unknown = first or latent.like.names
-        if unknown and self.dtype == np.float32 and self._rounding(theta, exact) > MOST_ROUNDING:
+        if unknown and self.dtype == np.float32 and self._rounds(theta, exact):
             self.dtype, self.arrays = np.float64, latent.compiled.arrays
             self.v = tf.cast(self.v, tf.float64)
-        self.frame = _cast(exact, self.dtype)
+        self.frame = tensors(exact, theta.factors, self.dtype)
         if first:
-            for _ in range(WARM_UPS if self.e_step.n_warmup else 0):
-                self.draw(theta, rng, max(self.e_step.n_warmup // WARM_UPS, 1))
+            for _ in range(tuning.WARM_UPS if self.e_step.n_warmup else 0):
+                self.draw(theta, rng, max(self.e_step.n_warmup // tuning.WARM_UPS, 1))
 
-    def _rounding(self, theta, frame):
-        """By how much float32 changes differences of log p between chains, and its gradient."""
-        v, found = self.v[:LOOKED_AT], []
+    def _rounds(self, theta, frame):
+        """Whether float32 is too rough."""
+        v, found = self.v[: tuning.LOOKED_AT], []
         compiled = self.latent.compiled
         for dtype, arrays in ((np.float32, self.arrays), (np.float64, compiled.arrays)):
-            point, here = compiled.point(theta, dtype), _cast(frame, dtype)
+            point, here = compiled.point(theta, dtype), tensors(frame, theta.factors, dtype)
             both = log_prob_and_gradient(
                 self.latent.like, arrays, point, here, self.offset, tf.cast(v, dtype)
             )
-            found.append([part.numpy().astype(float) for part in both])
-        value, gradient = (a - b for a, b in zip(*found, strict=True))
-        error = max(np.ptp(value), np.linalg.norm(gradient, axis=1).max())
-        return error if np.isfinite(error) else np.inf
+            found.append([part.numpy() for part in both])
+        return tuning.rounding(found) > tuning.MOST_ROUNDING
 
     def shift(self, change):
         """Move the chains with their centre by `change` [P]."""
@@ -194,12 +148,13 @@ class HMCSampler:
         self.v, x, pull, rate = self.transitions(theta, rng, n_steps or self.e_step.n_steps)
         if self.e_step.step_size is None:
             self.updates += 1
-            self.step = adapted(self.step, rate, self.updates**-ADAPTATION_POWER)
+            gain = self.updates**-tuning.ADAPTATION_POWER
+            self.step = tuning.adapted(self.step, rate, gain)
         return x.numpy(), pull.numpy(), rate
 
     def spread(self):
-        """Of the frame: `frame.spread`."""
-        return spread(self.frame, self.latent.layout.p)
+        """Of the frame: `Frame.spread`."""
+        return self.exact.spread()
 
     def arguments(self, theta):
         """What the chains' target and state are."""
@@ -208,9 +163,7 @@ class HMCSampler:
 
     def transitions(self, theta, rng, n_steps):
         """(v, x, pull, acceptance rate) after `n_steps` transitions."""
-        most = self.e_step.num_leapfrog_steps or int(np.ceil(TRAJECTORY / self.step))
-        most = int(np.clip(most, 1, MAX_LEAPFROGS))
-        fewest = most if self.e_step.num_leapfrog_steps else max(int(SHORTEST * most), 1)
+        fewest, most = tuning.lengths(self.e_step, self.step)
         v, x, pull, accepted = hmc_transitions(
             *self.arguments(theta),
             tf.constant(self.step, self.dtype),

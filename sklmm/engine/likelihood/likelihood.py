@@ -158,8 +158,9 @@ MEDIAN_ROWS = 1024
 class Evaluation(NamedTuple):
     """Functions of y [n], eta [n * d, C] and raw [., C].
 
-    by_row: log f [n, C], its derivative in eta, and `curvature`: W [n * d, C] alone, the expected
-    curvature, for families of classes the observed one, above 0. observed, likewise: less the
+    by_row: log f [n, C], its derivative in eta, and `curvature` at the first column (of a custom
+    family at all of them). curvature: W [n * d, C] alone, the expected curvature, for families of
+    classes the observed one, above 0. observed, likewise: less the
     second derivative of log f, of any sign (a custom family has only one kind). slopes, of the
     weights w [n] after y: log f, and the derivatives of its weighted sum in eta and raw. both:
     log f and its derivative in eta, as quickly as they come; score: the derivative alone.
@@ -205,8 +206,10 @@ def evaluation(like):
     # Beyond what float64 can say a density is 0, and an overflow on the way there is no news.
     @np.errstate(all="ignore")
     def by_row(y, eta, raw):
-        density = at(y, eta, raw)
-        return density.value, density.score, _above_floor(density.expected, eta)
+        density = first = at(y, eta, raw)
+        if eta.shape[1] > 1:
+            first = at(y, eta[:, :1], raw[:, :1])
+        return density.value, density.score, _above_floor(first.expected, eta[:, :1])
 
     @np.errstate(all="ignore")
     def curvature(y, eta, raw):
@@ -230,7 +233,7 @@ def evaluation(like):
 
     @np.errstate(all="ignore")
     def score(y, eta, raw):
-        return at(y, eta, raw).score
+        return at(y, eta, raw).quick_score
 
     return Evaluation(by_row, curvature, observed, slopes, both, score)
 

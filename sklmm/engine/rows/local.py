@@ -139,6 +139,8 @@ class LocalRows(LocalCrossProducts):
         score, (value,) = self._pass(also, visit, C)
         return value, score, W
 
+    # What float32 cannot say shows in the chains' rounding.
+    @np.errstate(all="ignore")
     def scored(self, likelihood, coefs, raw):
         """Sum of w log f [C] in float64 and its score in the coefs, in the precision of these."""
 
@@ -152,6 +154,7 @@ class LocalRows(LocalCrossProducts):
         score, (value,) = self._pass(coefs, visit, raw.shape[1])
         return value, score
 
+    @np.errstate(all="ignore")
     def score(self, likelihood, coefs, raw):
         """The score of w log f in the coefs alone, in the precision of these."""
 

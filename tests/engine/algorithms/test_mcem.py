@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from sklmm import HMC, Gaussian, MixedEffectsRegressor
-from sklmm.engine.latent.hmc import LONGEST_STEP, TARGET_ACCEPTANCE, adapted, default_chains
+from sklmm.engine.latent.tuning import LONGEST_STEP, TARGET_ACCEPTANCE, adapted, default_chains
 from sklmm.engine.linalg.chains import (
     CovarianceNoise,
     Series,

@@ -6,8 +6,9 @@ from sklmm.datasets import load_sleepstudy
 from sklmm.design.design import DesignSpec
 from sklmm.design.terms import resolve_terms
 from sklmm.engine.latent import hmc
+from sklmm.engine.latent.frame import Frame
 from sklmm.engine.latent.mode import Latent
-from sklmm.engine.latent.whitening import make_frame, unwhiten
+from sklmm.engine.latent.whitening import tensors, unwhiten
 from sklmm.engine.likelihood.likelihood import Likelihood
 from sklmm.engine.rows.standardize import standardize
 from sklmm.engine.runtime.tensorflow import tf
@@ -38,7 +39,7 @@ def theta(latent):
 def target(latent, theta):
     """The chains' log density as a function of v [C, P], and their frame."""
     mode, equations = latent.mode(theta, np.zeros(latent.layout.size))
-    frame = make_frame(equations, mode)
+    frame = tensors(Frame.of(equations, mode), equations.factors, np.float64)
     offset = tf.constant(0.0, tf.float64)
 
     def at(v):
