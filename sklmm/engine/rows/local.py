@@ -241,13 +241,20 @@ class LocalRows(LocalCrossProducts):
 
     def take(self, some):
         """Some of the rows, of all levels."""
+        y = self.y[some]
+
+        def own(part):
+            # Columns of ones take no memory.
+            ones = len(part) and part.strides[0] == 0
+            return np.broadcast_to(part[:1], (len(y), *part.shape[1:])) if ones else part[some]
+
         return replace(
             self,
-            y=self.y[some],
+            y=y,
             X=self.X[some],
-            weights=self.weights[some],
+            weights=own(self.weights),
             refs=tuple(refs[some] for refs in self.refs),
-            z=tuple(z[some] for z in self.z),
+            z=tuple(map(own, self.z)),
             offset=None if self.offset is None else self.offset[some],
             _known={},
         )
