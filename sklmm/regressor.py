@@ -244,12 +244,12 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
         multi_output = self.family == "binomial" or isinstance(self.family, Binomial)
         try:
             y = _check_y(y, multi_output=multi_output, y_numeric=True, estimator=self)
-            y = y.astype(np.float64)
+            y = y.astype(np.float64, copy=False)
         except ValueError as error:
             if "could not convert" not in str(error):
                 raise
             raise ValueError(f"y: {error}. Labels are for MixedEffectsClassifier.") from error
-        check_magnitude("y", np.abs(y).max())
+        check_magnitude("y", max(y.max(), -y.min()))
         return y
 
     def _resolve_family(self, y):

@@ -13,6 +13,7 @@ from sklearn.utils._dataframe import is_polars_df, is_pyarrow_data
 from sklearn.utils.validation import assert_all_finite, check_consistent_length, validate_data
 
 from sklmm.design.formula import is_expression, response_columns, split_response
+from sklmm.families.base import row_weights
 
 #: Sum of weights beyond which adding 1 to a float64 changes nothing.
 MOST_REPETITIONS = 2.0**53
@@ -76,7 +77,8 @@ class TableInput(BaseEstimator):
             if not keep.any():
                 raise ValueError("missing='drop': every row misses a value, so none is left.")
         if not keep.all():
-            table, y, weights = take_rows(table, keep), take_rows(y, keep), weights[keep]
+            table, y = take_rows(table, keep), take_rows(y, keep)
+            weights = row_weights(None if sample_weight is None else weights[keep], int(keep.sum()))
         return table, y, weights, int(missing.sum())
 
     def _validate_target(self, table, y):
@@ -228,7 +230,7 @@ def raise_unknown(y, missing, table):
 def _check_weights(sample_weight, n_rows):
     """Weights as float64 [n_rows], not to be written to; 1 where none are given, in no memory."""
     if sample_weight is None:
-        return np.broadcast_to(1.0, n_rows)
+        return row_weights(None, n_rows)
     with naming("sample_weight"):
         weights = np.asarray(sample_weight, dtype=np.float64)
     if weights.ndim == 0:

@@ -47,26 +47,36 @@ def check_magnitude(what, largest):
         )
 
 
-def numeric_columns(table, columns, role):
-    """Numeric columns as float64 [n_rows, n_columns]; the error names the columns that are not."""
+def numeric_columns(table, columns, role, ones=False):
+    """Numeric columns as float64 [n_rows, n_columns], after one of ones if it is asked for.
+
+    The error names the columns that are not. Each column is in one piece: the engine works on
+    whole ones.
+    """
+    columns, first = list(columns), int(ones)
+    values = np.empty((first + len(columns), table.shape[0]))
+    values[:first] = 1.0
     if is_frame(table):
-        frame = table[list(columns)]
-        for column in columns:
-            dtype = frame[column].dtype
-            if not pd.api.types.is_numeric_dtype(dtype) or dtype.kind == "c":
-                frame = frame.copy(deep=False)
-                frame[column] = _numbers(frame[column], role)
-        values = frame.to_numpy(dtype=np.float64, na_value=np.nan)
+        for out, column in zip(values[first:], columns, strict=True):
+            out[:] = _numbers(table[column], role)
     else:
-        values = table[:, list(columns)]
-        values = np.asarray(values.toarray() if issparse(values) else values, dtype=np.float64)
-    finite = np.isfinite(values).all(axis=0)
-    if not finite.all():
+        dense = table[:, columns]
+        values[first:] = (dense.toarray() if issparse(dense) else dense).T
+    finite = [np.isfinite(row).all() for row in values[first:]]
+    if not all(finite):
         raise_not_finite([c for c, ok in zip(columns, finite, strict=True) if not ok], role)
-    return values
+    return values.T
 
 
 def _numbers(values, role):
+    """A column of a frame as float64 [n_rows], NaN where it is missing."""
+    dtype = values.dtype
+    if pd.api.types.is_numeric_dtype(dtype) and dtype.kind != "c":
+        return values.to_numpy(dtype=np.float64, na_value=np.nan)
+    return _parsed(values, role)
+
+
+def _parsed(values, role):
     """A column of objects or strings as float64 [n_rows], NaN where it is missing."""
     known, out = values.notna().to_numpy(), np.full(len(values), np.nan)
     try:

@@ -6,13 +6,14 @@ level index `refs`, its slopes `z` and the covariance of its coefficients.
 """
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array, hstack
 
 from sklmm._state import PlainState
+from sklmm._threads import in_threads
 from sklmm.covariances import Covariance
 from sklmm.design.columns import (
     UNNAMED,
@@ -128,13 +129,15 @@ class DesignSpec(PlainState):
         if len(repeated):
             raise ValueError(f"fixed_effects: column {repeated[0]!r} stands twice; keep one.")
         labels = [e.label for e in effects]
-        terms, encoded = [], []
-        for effect, label in zip(effects, labels, strict=True):
-            name = label if labels.count(label) == 1 else str(effect)
-            refs, levels, kinds = learn_levels(table, effect, name)
+        term_names = [
+            label if labels.count(label) == 1 else str(effect)
+            for effect, label in zip(effects, labels, strict=True)
+        ]
+        learnt = in_threads(partial(learn_levels, table), effects, term_names)
+        terms, encoded = [], [refs for refs, _, _ in learnt]
+        for effect, name, (_, levels, kinds) in zip(effects, term_names, learnt, strict=True):
             cnames = ((INTERCEPT,) if effect.intercept else ()) + tuple(map(str, effect.slopes))
             terms.append(TermSpec(effect, name, levels, cnames, kinds))
-            encoded.append(refs)
         positions = feature_names is not None and formula is None
         names = tuple(str(feature_names[c] if positions else c) for c in fixed)
         kept = ()
@@ -225,9 +228,7 @@ class DesignSpec(PlainState):
         if too_large(table, columns):
             X = sparse_columns(table, columns, "fixed-effects")
             return hstack([np.ones((X.shape[0], 1)), X], "csr") if self.fit_intercept else X
-        X = numeric_columns(table, columns, "fixed-effects")
-        # By columns: the engine works on whole ones.
-        return np.concatenate([np.ones((1, len(X))), X.T]).T if self.fit_intercept else X
+        return numeric_columns(table, columns, "fixed-effects", self.fit_intercept)
 
     def _build(self, table, encoded, X=None):
         X = self._fixed_part(table) if X is None else X
@@ -235,9 +236,9 @@ class DesignSpec(PlainState):
         for term, refs in zip(self.terms, encoded, strict=True):
             effect, z = term.effect, None
             if effect.slopes:
-                z = numeric_columns(table, effect.slopes, "slope")
-                if effect.intercept:
-                    z = np.column_stack([np.ones(len(z)), z])
+                # By rows, as the engine's kernels take a level's coefficients together.
+                z = numeric_columns(table, effect.slopes, "slope", effect.intercept)
+                z = np.ascontiguousarray(z)
             blocks.append(Block(refs, z, len(term.levels), effect.covariance))
         offset, kept = self.offset, None
         if offset is not None:

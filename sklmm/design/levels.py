@@ -116,10 +116,11 @@ def learn_levels(table, effect, name, fewest=2):
     """
     columns = [group_column(table, c) for c in effect.columns]
     for column, values in zip(effect.columns, columns, strict=True):
-        if (n := int(pd.isna(values).sum())) > 0:
+        if values.hasnans:
+            missing = values.isna()
             raise ValueError(
-                f"The grouping column {column!r} has {n} missing value(s) (NaN or None), the first "
-                f"in row {int(np.argmax(pd.isna(values)))}. Leave these rows out, or set "
+                f"The grouping column {column!r} has {int(missing.sum())} missing value(s) (NaN or "
+                f"None), the first in row {int(np.argmax(missing))}. Leave these rows out, or set "
                 "missing='drop', which does, or give them a level of their own."
             )
     kinds = tuple(
@@ -128,13 +129,17 @@ def learn_levels(table, effect, name, fewest=2):
     )
     try:
         keys = columns[0] if len(columns) == 1 else pd.MultiIndex.from_arrays(columns)
-        refs, levels = pd.factorize(keys, sort=True)
+        codes, levels = pd.factorize(keys)
+        # Sorted here, as pandas would make more arrays of all rows for it.
+        levels, order = levels.sort_values(return_indexer=True)
     except TypeError as error:
         raise TypeError(
             f"The grouping column {name!r} holds labels that cannot be told apart or ordered "
             f"({error}): the argument must be a column of strings or numbers. Convert it to one "
             "type, with astype(str) for example."
         ) from error
+    places = np.empty(len(order), np.int32)
+    places[order] = np.arange(len(order), dtype=np.int32)
     if isinstance(levels, pd.CategoricalIndex):
         levels = pd.Index(np.asarray(levels))
     if isinstance(levels, pd.MultiIndex):
@@ -147,7 +152,7 @@ def learn_levels(table, effect, name, fewest=2):
             f"{rows}the grouping factor {name!r} has a single level ({levels[0]!r}): a variance "
             "between levels needs at least two. Remove the term."
         )
-    return refs.astype(np.int32), levels, kinds
+    return places[codes], levels, kinds
 
 
 def group_column(table, column):
@@ -159,7 +164,8 @@ def group_column(table, column):
     if str(values.dtype).startswith("dictionary"):
         # Arrow's, of which pandas 2.2 makes no Categorical.
         values = values.astype(object)
-    return pd.Index(values.array if isinstance(values, pd.Series) else values, tupleize_cols=False)
+    values = values.array if isinstance(values, pd.Series) else values
+    return pd.Index(values, copy=False, tupleize_cols=False)
 
 
 def _parts(levels):
