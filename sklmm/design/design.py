@@ -32,6 +32,8 @@ from sklmm.design.levels import TermSpec, learn_levels
 from sklmm.design.terms import check_repeated
 
 INTERCEPT = "Intercept"
+#: Rows from which on the terms' levels are looked up by threads, a term each.
+LARGE = 100_000
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,8 @@ class DesignSpec(PlainState):
             label if labels.count(label) == 1 else str(effect)
             for effect, label in zip(effects, labels, strict=True)
         ]
-        learnt = in_threads(partial(learn_levels, table), effects, term_names)
+        run = in_threads if table.shape[0] >= LARGE else map
+        learnt = list(run(partial(learn_levels, table), effects, term_names))
         terms, encoded = [], [refs for refs, _, _ in learnt]
         for effect, name, (_, levels, kinds) in zip(effects, term_names, learnt, strict=True):
             cnames = ((INTERCEPT,) if effect.intercept else ()) + tuple(map(str, effect.slopes))
