@@ -18,7 +18,14 @@ from sklmm.engine.algorithms.start import warm_gaussian, warm_theta
 from sklmm.engine.latent.mode import Latent
 from sklmm.engine.likelihood.likelihood import Likelihood
 from sklmm.engine.likelihood.pointwise import log_densities
-from sklmm.engine.limits import DRAWS, EXACT_ROOT, factorisable, gaussian_draws, nonlinear_draws
+from sklmm.engine.limits import (
+    DRAWS,
+    EXACT_ROOT,
+    blas,
+    factorisable,
+    gaussian_draws,
+    nonlinear_draws,
+)
 from sklmm.engine.posterior.assemble import perfect
 from sklmm.engine.rows.collinearity import combination
 from sklmm.engine.rows.cross_products import LocalCrossProducts
@@ -178,6 +185,11 @@ def resolve_m_step(m_step, e_step, family):
 
 def run(design, response, settings, watch=None):
     """Fit a Design to a Response: `EMResult`; `watch` as in `algorithms.loop.fit`."""
+    with blas(design.sizes, design.X.shape[1]):
+        return _run(design, response, settings, watch)
+
+
+def _run(design, response, settings, watch):
     step = settings.m_step or settings.e_step
     problem = _problem(design, response, settings)
     if problem.perfect and response.parameters["sigma"] == "positive":
@@ -319,10 +331,11 @@ def profile(design, response, *, fit_intercept, start):
         rows=LocalCrossProducts,
     )
     start = warm_gaussian(problem, start)
-    algorithm = Reml(problem, Exact(), PROFILE_TOL, 0, DRAWS[0], start)
-    result = fit(algorithm, max_iter=MOST_ITERATIONS)
-    std = np.sqrt(np.maximum(np.diag(result.natural_cov), 0.0))
-    return Profile(algorithm, algorithm.theta, std)
+    with blas(design.sizes, problem.p):
+        algorithm = Reml(problem, Exact(), PROFILE_TOL, 0, DRAWS[0], start)
+        result = fit(algorithm, max_iter=MOST_ITERATIONS)
+        std = np.sqrt(np.maximum(np.diag(result.natural_cov), 0.0))
+        return Profile(algorithm, algorithm.theta, std)
 
 
 def update(result, design, response, places, curvature):

@@ -1,6 +1,9 @@
 """What is affordable: the sizes up to which a dense or exact way is taken, each with its reason."""
 
 import math
+from contextlib import nullcontext
+
+from sklmm._threads import single_blas
 
 #: For what the equations are solved: the effects beside the largest term, and the multiplications,
 #: up to which they are factorised. Beyond them conjugate gradients (and probes) take over.
@@ -14,6 +17,9 @@ FACTORISED = {
     # log |C| is asked for once, at the estimate; a dense factor has 50 megabytes.
     "log_det": (2500, math.inf),
 }
+#: Effects beside the largest term, and coefficients, up to which BLAS's threads wait for each other
+#: longer than they work, all the more where others use the cores too.
+ONE_THREAD = 1500
 #: Rows n of a table whose latent part of P unknowns is worked on densely in NumPy, and operations
 #: m n P^2 of making C once for each of m parameters: compiling would take longer.
 SMALL_ROWS = 4096
@@ -41,6 +47,12 @@ def factorisable(sizes, purpose="fit"):
     beside = sum(sizes) - max(sizes, default=0)
     most, work = FACTORISED[purpose]
     return beside <= most and beside**2 * sum(sizes) <= work
+
+
+def blas(sizes, p):
+    """A context in which BLAS has the threads that a fit of these terms and p columns gains by."""
+    dense = max(sum(sizes) - max(sizes, default=0), p)
+    return single_blas() if dense <= ONE_THREAD else nullcontext()
 
 
 def is_small(n_rows, n_unknowns, n_parameters):

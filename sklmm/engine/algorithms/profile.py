@@ -12,9 +12,12 @@ coefficient b^T beta the other ones are least squares', which leaves a problem i
     l(v) = max_theta  l(theta) - (v - b^T beta-hat)^2 / (2 b^T C b),    C = (X^T V^-1 X)^-1.
 """
 
+from functools import partial
+
 import numpy as np
 from scipy.optimize import brentq, minimize
 
+from sklmm.engine.limits import blas
 from sklmm.engine.posterior.gaussian import coefficient_slopes
 from sklmm.engine.theta.space import MIN_SIGMA, is_singular, residual_sd
 
@@ -85,7 +88,8 @@ class Profile:
         if self.std[i] == 0:
             return self.estimate[i], self.estimate[i]
         own = _OfCoefficient(self, i) if i < len(self.problem.basis) else _OfNatural(self, i)
-        return tuple(self._limit(own, i, side, quantile) for side in (-1, 1))
+        with blas([b.n_levels * b.r for b in self.problem.blocks], self.problem.p):
+            return tuple(self._limit(own, i, side, quantile) for side in (-1, 1))
 
     def units(self):
         """Unit of each SD (the residual one, of its column), correlation (1) and sigma."""
@@ -101,11 +105,13 @@ class Profile:
         if not width > 0:
             width = UNKNOWN * own.unit
         bound = own.bounds[(side + 1) // 2]
-        inside, z = estimate, np.zeros(self.root.shape[1])
+        inside, known = estimate, {estimate: (-quantile, np.zeros(self.root.shape[1]))}
 
         def excess(value, start):
-            loglik, z = own.maximum(value, start)
-            return np.sqrt(max(2 * (self.best - loglik), 0.0)) - quantile, z
+            if value not in known:
+                loglik, z = own.maximum(value, start)
+                known[value] = np.sqrt(max(2 * (self.best - loglik), 0.0)) - quantile, z
+            return known[value][0]
 
         for step in OUTWARDS:
             value = estimate + side * step * width
@@ -114,14 +120,21 @@ class Profile:
                 value = bound - side * NEAR * min(width, abs(bound - estimate) or width)
             if side * (value - inside) <= 0:
                 return bound
-            beyond, found = excess(value, z)
-            if beyond >= 0:
+            z = known[inside][1]
+            if excess(value, z) >= 0:
+                # Where the others are is nearly linear in the value.
+                way = (known[value][1] - z) / (value - inside)
                 limits = {"xtol": PRECISE * width, "rtol": 1e-12}
-                return brentq(lambda v, start=z: excess(v, start)[0], inside, value, **limits)
+                between = partial(_on_the_way, excess, inside, z, way)
+                return brentq(between, inside, value, **limits)
             if at_bound:
                 return bound
-            inside, z = value, found
+            inside = value
         return bound
+
+
+def _on_the_way(excess, inside, z, way, value):
+    return excess(value, z + way * (value - inside))
 
 
 class _OfNatural:
@@ -179,10 +192,10 @@ class _OfCoefficient:
         row = problem.basis[self.i] * problem.y_scale
 
         def loss(z):
-            base, slope, seen = _loss(profile, z)
+            base, slope, seen, equations = _loss(profile, z, inform=True)
             if seen is None:
                 return base, slope
-            C, changes = coefficient_slopes(profile.algorithm.equations(seen.theta))
+            C, changes = coefficient_slopes(equations)
             variance = row @ C @ row
             away = value - problem.coef(seen.beta)[self.i]
             bend = np.einsum("p,ipq,q->i", row, changes, row)
@@ -197,13 +210,18 @@ class _OfCoefficient:
         )
 
 
-def _loss(profile, z):
-    """(-l, its gradient in z, the evaluation or None) at theta-hat + root z."""
+def _loss(profile, z, inform=False):
+    """(-l, its gradient in z, the evaluation, the equations) at theta-hat + root z, or None twice.
+
+    `inform` asks for the information and what comes with it.
+    """
     theta = profile.at(z)
+    nothing = WORST, np.zeros_like(z), None, None
     if not MIN_SIGMA < residual_sd(profile.problem, theta) < 1 / MIN_SIGMA:
-        return WORST, np.zeros_like(z), None
+        return nothing
     try:
-        seen = profile.algorithm.look(theta)
+        equations = profile.algorithm.equations(theta)
+        seen = profile.algorithm.evaluation(theta, equations, inform)
     except np.linalg.LinAlgError:
-        return WORST, np.zeros_like(z), None
-    return -seen.loglik, -seen.gradient @ profile.root, seen
+        return nothing
+    return -seen.loglik, -seen.gradient @ profile.root, seen, equations

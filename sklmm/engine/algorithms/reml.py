@@ -133,10 +133,13 @@ class Reml:
                 spread=_probes_spread(seen, covariance),
             )
 
-    def look(self, theta, before=None):
+    def look(self, theta, before=None, inform=True):
         """`Evaluation` at theta, its solves started from those of the evaluation `before`."""
-        equations = self.solver.equations(theta, before, probed=True)
-        return evaluate(theta, equations, *self.solver.traces(equations))
+        return self.evaluation(theta, self.solver.equations(theta, before, probed=True), inform)
+
+    def evaluation(self, theta, equations, inform=True):
+        """`Evaluation` by solved equations, with the information unless that is not asked for."""
+        return evaluate(theta, equations, *self.solver.traces(equations), inform)
 
     def equations(self, theta):
         """The equations at theta, solved as accurately as the solver is asked to."""
@@ -150,7 +153,7 @@ class Reml:
         unsolved = [0.0]
 
         def gradient(delta):
-            seen = self.look(self.space.moved(theta, delta), self.seen)
+            seen = self.look(self.space.moved(theta, delta), self.seen, inform=False)
             unsolved.append(seen.unsolved)
             return seen.gradient
 

@@ -110,7 +110,8 @@ class Evaluation(NamedTuple):
     log |H| is not known; noise [n_probes, m], independent replicates of the gradient's Monte Carlo
     error, or None; joint, log p(y, u) in standard units; sensitivity [p, m], d beta / d theta;
     solutions, those of the equations by series, from which solves at another theta may start;
-    unsolved, the largest relative residual of a solve that ended before its tolerance, or 0.
+    unsolved, the largest relative residual of a solve that ended before its tolerance, or 0. What
+    is not asked for, both informations and the sensitivity, is None.
     """
 
     theta: NamedTuple
@@ -128,11 +129,11 @@ class Evaluation(NamedTuple):
     unsolved: float
 
 
-def evaluate(theta, equations, traces, deviations):
+def evaluate(theta, equations, traces, deviations, inform=True):
     """`Evaluation` from the solved equations at theta.
 
     `traces` are the summed blocks [r_k, r_k] of Z^T V^-1 Z, and `deviations` [n_probes, r_k, r_k]
-    those by probe, or None.
+    those by probe, or None. `inform` asks for the informations and the sensitivity.
     """
     eq, cross = equations, equations.cross
     problem = cross.problem
@@ -146,28 +147,29 @@ def evaluate(theta, equations, traces, deviations):
         trace += np.trace(L.T @ K @ L)
     dof = problem.n - problem.rank * problem.reml
     score_sigma = eq.sse / eq.s2 - (dof - trace)
-    information, sensitivity = eq.information(u, c)
-    pairs = zip([b.covariance for b in problem.blocks], theta.factors, score, strict=True)
-    chain = [(covariance.score(L, G), covariance.curvature(L, G)) for covariance, L, G in pairs]
-    observed, first = information.copy(), 0
-    for slope, second in chain:
-        part = slice(first, first + len(slope))
-        observed[part, part] -= second
-        first = part.stop
+    pairs = list(zip([b.covariance for b in problem.blocks], theta.factors, score, strict=True))
+    gradient = [covariance.score(L, G) for covariance, L, G in pairs]
+    information = observed = sensitivity = None
+    if inform:
+        information, sensitivity = eq.information(u, c)
+        observed, first = information.copy(), 0
+        for slope, (covariance, L, G) in zip(gradient, pairs, strict=True):
+            part = slice(first, first + len(slope))
+            observed[part, part] -= covariance.curvature(L, G)
+            first = part.stop
+        sensitivity = cross.embed(sensitivity)
     return Evaluation(
         theta=theta,
         beta=cross.coefficients(eq.beta + cross.ols, eq.u),
         score=tuple(score),
         score_sigma=score_sigma,
-        gradient=np.concatenate(
-            [*(first for first, _ in chain), np.full(len(theta.raw), score_sigma)]
-        ),
+        gradient=np.concatenate([*gradient, np.full(len(theta.raw), score_sigma)]),
         information=information,
         observed=observed,
         loglik=loglik(eq, eq.H.log_det),
         noise=None if deviations is None else _noise(problem, theta, deviations),
         joint=-0.5 * (problem.n * np.log(2 * np.pi * eq.s2) + eq.sse / eq.s2 + eq.uu),
-        sensitivity=cross.embed(sensitivity),
+        sensitivity=sensitivity,
         solutions=eq.H.solutions,
         unsolved=eq.H.unsolved,
     )

@@ -7,11 +7,13 @@ from scipy import sparse
 from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.linalg.lapack import dpotri
 
+from sklmm._threads import in_threads
 from sklmm.engine.equations.elimination import Elimination
-from sklmm.engine.linalg.blocks import block_diagonal, turn_all
+from sklmm.engine.linalg.blocks import block_diagonal, csr_rows, turn_all
 
-#: Numbers in a dense slab of C^T.
-SLAB = 1 << 22
+#: Numbers in a dense slab of C, and the share of entries up to which it is sparse in a product.
+SLAB = 1 << 19
+SPARSE = 0.1
 #: Share of a block's information in 1 from which I - S^-1 keeps ten digits of it.
 WELL_SCALED = 1e-5
 
@@ -68,10 +70,14 @@ class SchurCholesky(Elimination):
         """S^-1 [Q_R, Q_R], its lower triangle."""
         return dpotri(self.U, lower=True)[0] if len(self.U) else self.U
 
+    def _whole(self):
+        """S^-1 with both triangles."""
+        lower = np.tril(self._remaining)
+        return lower + np.tril(lower, -1).T
+
     def remaining(self):
         """Lambda_R S^-1 Lambda_R^T, whole."""
-        lower = np.tril(self._remaining) if len(self.U) else np.zeros((0, 0))
-        return self.lift(self.lift(lower + np.tril(lower, -1).T).T)
+        return self.lift(self.lift(self._whole()).T)
 
     def solve_rest(self, right, series=None, tol=0.0):
         """S^-1 applied to [Q_R, ...]."""
@@ -98,15 +104,21 @@ class SchurCholesky(Elimination):
         out[cross.eliminated] = K = (T @ cross.G_EE).sum(axis=0) / self.s2
         if not cross.rest:
             return out
-        inverse = self._remaining
-        for a in range(width):
-            for b in range(a + 1):
-                P = self._around(T[:, a, :, None] * T[:, b, None, :])
-                # P is symmetric for a = b only; BLAS wants both in the same order.
-                own = np.diag(inverse) @ np.diag(P)
-                twice = P if a == b else 0.5 * (P + P.T)
-                value = 2 * np.dot(inverse.T.ravel(), twice.ravel()) - own
-                K[[a, b], [b, a]] -= value / self.s2**2
+        pairs = [(a, b) for a in range(width) for b in range(a + 1)]
+
+        # Dense work and sparse beside each other.
+        def part(pair):
+            if pair is None:
+                return self._remaining
+            return self._around(T[:, pair[0], :, None] * T[:, pair[1], None, :])
+
+        inverse, *around = in_threads(part, [None, *pairs])
+        for (a, b), P in zip(pairs, around, strict=True):
+            # P is symmetric for a = b only; BLAS wants both in the same order.
+            own = np.diag(inverse) @ np.diag(P)
+            twice = P if a == b else 0.5 * (P + P.T)
+            value = 2 * np.dot(inverse.T.ravel(), twice.ravel()) - own
+            K[[a, b], [b, a]] -= value / self.s2**2
         for k, K in self.traces_of_rest():
             out[k] = K
         return out
@@ -152,15 +164,19 @@ class SchurCholesky(Elimination):
     def _forms(self):
         """C_j S^-1 C_j^T for every level j of E, [J, r, r]."""
         J, r = self.inverse.shape[:2]
-        out = np.zeros((J, r, r))
-        step = max(SLAB // max(len(self.U) * r, 1), 1)
-        for first in range(0, J if len(self.U) else 0, step):
-            rows = self.C[first * r : (first + step) * r].toarray().T
-            half = solve_triangular(
-                self.U, rows, lower=True, overwrite_b=True, check_finite=False
-            ).reshape(len(rows), -1, r)
-            out[first : first + step] = np.einsum("qja,qjb->jab", half, half)
-        return out
+        if not len(self.U):
+            return np.zeros((J, r, r))
+        C, inverse, step = self.C, self._whole(), max(SLAB // (len(self.U) * r), 1)
+        few = C.nnz <= SPARSE * C.shape[0] * C.shape[1]
+
+        def forms(first):
+            some = csr_rows(C, first * r, min(first + step, J) * r)
+            rows = some.toarray()
+            turned = (some if few else rows) @ inverse
+            shape = -1, r, len(self.U)
+            return np.einsum("jaq,jbq->jab", turned.reshape(shape), rows.reshape(shape))
+
+        return np.concatenate(in_threads(forms, range(0, J, step)))
 
 
 def own_blocks(square, part, r):
