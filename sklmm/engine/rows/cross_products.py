@@ -175,7 +175,9 @@ class LocalCrossProducts:
 
     def _cuts(self, k):
         if ("cuts", k) not in self._known:
-            self._known["cuts", k] = cuts(np.bincount(self.refs[k], minlength=self.levels[k]))
+            refs, J = self.refs[k], self.levels[k]
+            counts = summed(lambda rows: np.bincount(refs[rows], None, J), len(refs), self._step)
+            self._known["cuts", k] = cuts(counts)
         return self._known["cuts", k]
 
     def gram(self, at=None):

@@ -66,26 +66,29 @@ class LocalPairs:
 
     def own(self, blocks, place, q):
         """Diagonal blocks [J', q, q] of C^T blocks C, of the columns at a `place`."""
-        out = np.zeros(((place.stop - place.start) // q, q, q))
-        for C, levels in self.parts:
+
+        def one(part):
+            C, levels = part
             mine = C if C.shape[1] == place.stop - place.start else C[:, place]
             inner = blocks[levels]
             if q == 1 and inner.shape[1] == 1:
-                squares = mine.data**2 * np.repeat(inner.ravel(), np.diff(mine.indptr))
-                out[:, 0, 0] += np.bincount(mine.indices, squares, len(out))
-                continue
+                return (mine.power(2).T @ inner.ravel())[:, None, None]
+            out = np.empty((mine.shape[1] // q, q, q))
             scaled = (block_diagonal(inner) @ mine).tocsr()
             for a in range(q):
                 for b in range(q):
                     product = mine[:, a::q].multiply(scaled[:, b::q])
-                    out[:, a, b] += np.asarray(product.sum(axis=0)).ravel()
-        return out
+                    out[:, a, b] = np.asarray(product.sum(axis=0)).ravel()
+            return out
+
+        return sum(in_threads(one, self.parts))
 
     def squares(self, e, r):
         """Of C's squared entries S, S r [J * r, c] and S^T e [Q, c]."""
-        down, up = np.zeros((self.shape[0], r.shape[1])), np.zeros_like(r)
-        for (C, _), rows in zip(self.parts, self.rows, strict=True):
-            C2 = C.power(2)
-            down[rows] = C2 @ r
-            up += C2.T @ e[rows]
-        return down, up
+
+        def one(part, rows):
+            C2 = part[0].power(2)
+            return C2 @ r, C2.T @ e[rows]
+
+        down, up = zip(*in_threads(one, self.parts, self.rows), strict=True)
+        return np.concatenate(down), sum(up)
