@@ -19,7 +19,6 @@ from sklmm.engine.latent.approximation import Approximation, Deviations, Without
 from sklmm.engine.limits import has_exact_root
 from sklmm.engine.linalg.newton import (
     FLAT,
-    by_differences,
     inverse,
     look,
     updated,
@@ -35,8 +34,15 @@ LEAST_RATIO = 1e-3
 TRUSTED = 0.5
 #: Share of the last decrement that is too much of it, and the information's fault.
 SLOW = 0.3
+PATIENCE = 2
+#: Standard errors from where it was measured within which an information still counts as measured.
+NEARBY = 0.05
+#: Length of the differences of the gradient, which are of one side.
+STEP = 1e-6
 #: Radius at which no step raises the likelihood.
 STUCK = 1e-3
+#: Change of a gradient from where a likelihood is of no form that could be learnt.
+BEYOND = 1e100
 #: Share of the log-likelihood that its rounding, and the mode's, may be.
 RESOLVED = 1e-11
 #: Of steps shorter than SMALL standard errors, the share of the last one that is no progress.
@@ -45,7 +51,11 @@ CREEP = 0.5
 
 
 class Point(NamedTuple):
-    """theta, flat [m], and what was seen there: see `Approximation`; score [m] is the mean one."""
+    """theta, flat [m], and what was seen there: see `Approximation`; score [m] is the mean one.
+
+    shift [P, m] is how the mode moves, information the two parts [m, m] of what the equations alone
+    know of less the second derivatives.
+    """
 
     flat: np.ndarray
     joint: float
@@ -53,6 +63,8 @@ class Point(NamedTuple):
     loglik: float | None
     scores: np.ndarray
     mode: np.ndarray
+    shift: np.ndarray
+    information: tuple
 
 
 class Laplace:
@@ -77,44 +89,46 @@ class Laplace:
         """Yield `Iteration`s, one an evaluation; a step that lowers the likelihood is undone."""
         theta, self.mode = start_theta(self.latent) if self.start is None else self.start
         here = self._begin(theta)
-        information, fresh, radius, decrement = self._information(here), True, 1.0, np.inf
+        # What the equations do not know of the information, and how far from here it was measured.
+        m = self.space.size
+        lacking, away, radius, decrement = np.zeros((m, m)), np.inf, 1.0, np.inf
+        poor = 0
         while True:
-            last, (chart, ahead) = decrement, self._look(information, here, radius)
+            last, (chart, ahead) = decrement, self._look(here, lacking, radius)
             decrement = ahead.decrement
             # Newton's method only creeps where the maximum is at infinity: separated data.
             creeping = self.plain and CREEP * last < decrement < SMALL
-            if (decrement < self.tol or creeping) and not fresh:
+            if ((decrement < self.tol or creeping) and away > NEARBY) or poor > PATIENCE:
                 # What was learnt on the way is no proof of a maximum.
-                information, fresh = self._information(here, last=True), True
-                chart, ahead = self._look(information, here, radius)
+                lacking, away, poor = self._measured(here), 0.0, 0
+                chart, ahead = self._look(here, lacking, radius)
                 decrement = ahead.decrement
             # A custom density may have kinks, where the gradient promises what no step keeps.
             kink = radius < STUCK and self.latent.like.distribution is not None
             done = decrement < self.tol or creeping or kink
             following = chart.back(chart.t + ahead.step)
-            yield self._step(here, following, decrement, done, information)
-            new = self._trial(following)
+            yield self._step(here, following, decrement, done, told(here, chart, lacking))
+            new = self._trial(following, here)
             ratio = rise(here, new, chart, ahead) / ahead.rise
             radius = updated_radius(radius, ahead, ratio)
-            information = learnt(information, here, new, chart, ahead, ratio > LEAST_RATIO)
-            fresh = False
-            here = new if ratio > LEAST_RATIO else here
-            slow = SLOW * last < decrement < np.inf
-            if self.plain or slow or not TRUSTED < ratio < 2 - TRUSTED:
-                information, fresh = self._information(here), True
+            accepted = ratio > LEAST_RATIO
+            lacking = learnt(lacking, here, new, chart, ahead.step, accepted)
+            poor += not TRUSTED < ratio < 2 - TRUSTED or SLOW * last < decrement < np.inf
+            away += ahead.length
+            here = new if accepted else here
 
     def _begin(self, theta):
         """The `Point` of theta, whose weights give the charts their scales."""
-        equations = self.approximation(theta).equations
-        self.sizes = scales(equations.G if self.latent.full.blocks else ())
-        return self._point(self.space.join(theta))
+        seen = self.approximation(theta)
+        self.sizes = scales(seen.equations.G if self.latent.full.blocks else ())
+        return self._seen(self.space.join(theta), seen)
 
-    def _look(self, information, here, radius):
+    def _look(self, here, lacking, radius):
         """The chart about a point, and `Ahead` in its t."""
         chart = self._chart(here)
         slope = chart.slope(chart.t)
         score = here.score * slope
-        information = information * np.outer(slope, slope) + chart.bend(chart.t, score)
+        information = known(here, chart, chart.t) + lacking * np.outer(slope, slope)
         # A likelihood without effects is concave, or nearly, and its maximum may be far.
         flat = 0.0 if self.plain else FLAT
         return chart, look(information, score, chart.limits, radius, flat)
@@ -123,20 +137,30 @@ class Laplace:
         return Chart(self.space, self.sizes, here.flat, here.score)
 
     def _point(self, flat, mode=None):
-        seen = self.approximation(self.space.split(flat), mode)
+        return self._seen(flat, self.approximation(self.space.split(flat), mode))
+
+    def _seen(self, flat, seen):
         self.mode = seen.mode
         return Point(
-            flat, seen.joint, seen.scores.mean(axis=1), seen.loglik, seen.scores, seen.mode
+            flat,
+            seen.joint,
+            seen.scores.mean(axis=1),
+            seen.loglik,
+            seen.scores,
+            seen.mode,
+            seen.shift(),
+            seen.information(),
         )
 
-    def _trial(self, flat):
+    def _trial(self, flat, here):
         """A `_point` that need not exist: where C is singular its log-likelihood is -inf."""
         mode = self.mode
         try:
-            return self._point(flat)
+            starts = here.mode + here.shift @ (flat - here.flat), here.mode
+            return self._point(flat, self.latent.top(self.space.split(flat), *starts))
         except np.linalg.LinAlgError:
             self.mode, nothing = mode, np.full(len(flat), np.nan)
-            return Point(flat, -np.inf, nothing, -np.inf, nothing[:, None], mode)
+            return Point(flat, -np.inf, nothing, -np.inf, nothing[:, None], mode, None, None)
 
     def _step(self, here, following, decrement, done, information):
         """The `Iteration` of a point, and of the step from it to `following`."""
@@ -163,35 +187,30 @@ class Laplace:
         latent, equations = self.latent, None
         if self.plain:
             return WithoutEffects(latent, theta)
-        if mode is None:
-            mode, equations = latent.mode(theta, self.mode)
         if latent.approximated:
-            return Approximation(latent, theta, mode, equations)
+            if mode is None:
+                mode, _ = latent.mode(theta, self.mode)
+            return Approximation(latent, theta, mode)
+        mode, equations = latent.mode(theta, self.mode)
         return Deviations(latent, theta, mode, equations, self.probes)
 
-    def _information(self, here, last=False):
-        """Less the second derivatives [m, m]: by differences of the gradient, in the chart's t.
-
-        Where the gradient is dear or has kinks, complete data that miss little stand in for them;
-        of a dear one not at the last.
-        """
-        latent, theta, self.mode = self.latent, self.space.split(here.flat), here.mode
-        seen = self.approximation(theta)
-        self.mode = seen.mode
-        smooth = latent.like.distribution is None and (self.probes is None or last)
-        if self.plain or not (latent.approximated or smooth):
-            return seen.information()
+    def _measured(self, here):
+        """What the equations' information lacks [m, m], by the gradient's differences in t."""
+        if self.plain or not self.latent.approximated:
+            return np.zeros_like(here.information[0])
         chart = self._chart(here)
         slope = chart.slope(chart.t)
-        shift = seen.shift() * slope
-
-        def score(change):
-            # The mode is where its motion leads, but for what the other sign takes back.
-            mode = here.mode + shift @ change if latent.approximated else None
+        score, shift = here.score * slope, here.shift * slope
+        columns = []
+        for change in STEP * np.eye(self.space.size):
             t = chart.t + change
-            return self._point(chart.back(t), mode).score * chart.slope(t)
-
-        return flattened(by_differences(score, self.space.size), here, chart, chart.t)
+            # The mode is where its motion leads.
+            theta = self.space.split(chart.back(t))
+            there = self.approximation(theta, here.mode + shift @ change).scores.mean(axis=1)
+            columns.append((score - there * chart.slope(t)) / STEP)
+        found = np.reshape(columns, (self.space.size,) * 2)
+        lacking = (found + found.T) / 2 - known(here, chart, chart.t)
+        return lacking / np.outer(slope, slope)
 
     def _shown(self, theta):
         if not self.latent.full.reml:
@@ -216,22 +235,36 @@ class Laplace:
         return with_coefficients(posterior, last, latent.layout, seen.shift(), rng)
 
 
-def flattened(information, point, chart, t):
-    """The information in theta from that in a chart's t, at a point."""
-    slope = chart.slope(t)
-    return (information - chart.bend(t, point.score * slope)) / np.outer(slope, slope)
+def known(point, chart, t):
+    """The equations' information in a chart's t, at a point."""
+    slope, share = chart.slope(t), np.sqrt(chart.share(t))
+    average, bend = (part * np.outer(slope, slope) for part in point.information)
+    return average + (bend + chart.bend(t, point.score * slope)) * np.outer(share, share)
 
 
-def learnt(information, here, new, chart, ahead, accepted):
-    """The information at the new point, or at the old one, from what the step between them told."""
-    before, after = chart.slope(chart.t), chart.slope(chart.t + ahead.step)
-    scores = here.score * before, new.score * after
-    if not np.isfinite(new.score).all():
-        return information
-    information = information * np.outer(before, before) + chart.bend(chart.t, scores[0])
-    information = updated(information, ahead.step, scores[0] - scores[1])
-    where, t = (new, chart.t + ahead.step) if accepted else (here, chart.t)
-    return flattened(information, where, chart, t)
+def told(point, chart, lacking):
+    """The information [m, m] in theta itself at a point that a chart is about."""
+    slope = chart.slope(chart.t)
+    of_chart = known(point, chart, chart.t) - chart.bend(chart.t, point.score * slope)
+    return of_chart / np.outer(slope, slope) + lacking
+
+
+def learnt(lacking, here, new, chart, step, accepted):
+    """What the equations' information lacks, from what the step in t between two points told.
+
+    Along it the score fell by the mean of the information there.
+    """
+    if new.information is None:
+        return lacking
+    t, to = chart.t, chart.t + step
+    before, after = chart.slope(t), chart.slope(to)
+    fall = here.score * before - new.score * after
+    fall -= (known(here, chart, t) + known(new, chart, to)) @ step / 2
+    if not np.abs(fall).max() < BEYOND:
+        return lacking
+    lacking = updated(lacking * np.outer(before, before), step, fall)
+    end = after if accepted else before
+    return lacking / np.outer(end, end)
 
 
 def rise(here, new, chart, ahead):

@@ -11,6 +11,8 @@ deviations d [P, n] with mean d d^T = C^-1: an exact root of C^-1, or probes wit
 the same for every theta, so that steps converge; the gradient is compiled.
 """
 
+from functools import cached_property
+
 import numpy as np
 
 from sklmm.engine.linalg.newton import STEP
@@ -21,83 +23,108 @@ from sklmm.engine.theta.space import slopes
 NEAR = 1e-4
 #: Without effects, rows times columns of theta that are worked on at once.
 MOST_CELLS = 1 << 23
+#: Share of a factor's largest singular value below which the gradient says nothing in Sigma.
+LEAST = 1e-6
 
 
 class Approximation:
     """Laplace's approximation at theta, about the mode [P].
 
     loglik; scores [m, 1], its gradient in theta; joint, log p(y, mode); and `equations`, whose C is
-    that of log |C|. `known` equations, of the last step to the mode, may be the same.
+    that of log |C|. Each is computed when it is asked for.
     """
 
-    def __init__(self, latent, theta, mode, known=None):
+    def __init__(self, latent, theta, mode):
         self.latent, self.theta, self.mode = latent, theta, mode
-        p, rows = latent.layout.p, latent.rows
+        p = latent.layout.p
         self.coefs, _ = latent.coefs([theta], mode[:, None])
-        self.rows = rows.expand(latent.densities, self.coefs, theta.raw, latent.observed)
-        self._factorise(known)
+        self.rows = latent.rows.expand(latent.densities, self.coefs, theta.raw, latent.observed)
+        self._factorise()
         self.joint = self.rows.value - 0.5 * mode[p:] @ mode[p:]
-        gradient, rest = self._gradient()
-        self.scores = gradient[:, None]
-        self.loglik = float(self.joint - 0.5 * self.equations.log_det() + rest)
 
-    def _factorise(self, known):
+    def _factorise(self):
         """`equations`, and `moving` with the observed curvature, by which the mode moves.
 
         Where that makes no positive C, x is no strict mode, and a safe one stands in for it.
         """
         latent, self.bend, weights = self.latent, self.rows.bend, self.rows.weights
         try:
-            self.moving = self._equations(known, self.bend)
+            self.moving = latent.equations(self.theta, self.bend)
         except np.linalg.LinAlgError:
             safe = latent.rows.safe(latent.densities, self.coefs, self.theta.raw, self.bend)
-            self.bend, self.moving = safe, self._equations(known, safe)
+            self.bend, self.moving = safe, latent.equations(self.theta, safe)
             weights = safe if latent.observed else weights
-        self.equations = self._equations(self.moving, weights)
-
-    def _equations(self, known, at):
-        if known is not None and np.array_equal(known.weights, at):
-            return known
-        return self.latent.equations(self.theta, at)
+        same = np.array_equal(weights, self.bend)
+        self.equations = self.moving if same else latent.equations(self.theta, weights)
 
     def _pulled(self, *sums):
         """W^T rows [P, C] of sums over levels, their columns side by side."""
         columns = [self.latent.pulled([self.theta], own) for own in sums]
         return np.concatenate(columns, axis=1)
 
-    def _gradient(self):
-        """The gradient [m], and what the log-likelihood gains on the way from x to the mode."""
-        latent, theta, p = self.latent, self.theta, self.latent.layout.p
+    @cached_property
+    def _slope(self):
+        """The gradient in x [P, 1], of a rough mode not 0, and the way to the mode, C^-1 of it."""
+        slope, p = self._pulled(self.rows.score), self.latent.layout.p
+        slope[p:, 0] -= self.mode[p:]
+        return slope, self.moving.solve(slope)
+
+    @cached_property
+    def _leverage(self):
+        """The inverse C^-1, and the derivatives of -log |C| / 2 in eta, as `Coefs`, and in raw."""
         inverse = self.equations.inverse()
-        of_eta, of_raw = self.rows.leverage(inverse)  # of -log |C| / 2
+        return inverse, *self.rows.leverage(inverse)
+
+    @cached_property
+    def loglik(self):
+        """Laplace's log-likelihood, with what it gains on the way from a rough mode to the mode."""
+        value = float(self.joint - 0.5 * self.equations.log_det())
+        slope, ahead = (column[:, 0] for column in self._slope)
+        if not slope @ ahead < NEAR:
+            return value
+        return float(value + 0.5 * slope @ ahead + self._pulled(self._leverage[1])[:, 0] @ ahead)
+
+    @cached_property
+    def scores(self):
+        """The gradient in theta [m, 1]."""
+        of_beta, of_factors, of_raw = self._gradient
+        changes = slopes(self.latent.full, self.theta.factors)
+        pairs = zip(of_factors, changes, strict=True)
+        of_params = [np.einsum("ab,mab->m", slope, D) for slope, D in pairs]
+        return np.concatenate([of_beta, *of_params, of_raw])[:, None]
+
+    @cached_property
+    def _gradient(self):
+        """The gradient in beta, in the entries of each factor [r, r], and in raw."""
+        latent, theta = self.latent, self.theta
+        inverse, of_eta, of_raw = self._leverage
         # What the mode's motion adds, and what is left of the gradient in x at a rough mode.
-        both = self._pulled(self.rows.score, of_eta)
-        both[p:, 0] -= self.mode[p:]
-        ahead, pulled = self.moving.solve(both).T
-        v = (ahead + pulled)[:, None]
+        v = self._slope[1] + self.moving.solve(self._pulled(of_eta))
         coefs = latent.coefs([theta._replace(beta=0 * theta.beta)], v)[0]
         image = latent.rows.product(coefs, self.bend)
         score = self.rows.score
         (_, u), (_, moved) = map(latent.layout.split, (self.mode[:, None], v))
-        out = [(score.beta + of_eta.beta - image.beta)[:, 0]] if latent.space.p else []
-        changes = slopes(latent.full, theta.factors)
-        for k, (T, of_block) in enumerate(zip(inverse.row_traces(), changes, strict=True)):
+        of_beta = (score.beta + of_eta.beta - image.beta)[: latent.space.p, 0]
+        of_factors = []
+        for k, T in enumerate(inverse.row_traces()):
             along = score.effects[k] + of_eta.effects[k] - image.effects[k]
             slope = np.einsum("jac,jbc->ab", along, u[k]) - T
-            slope += np.einsum("jac,jbc->ab", score.effects[k], moved[k])
-            out.append(np.einsum("ab,mab->m", slope, of_block))
+            of_factors.append(slope + np.einsum("jac,jbc->ab", score.effects[k], moved[k]))
         turned = self._pulled(self.rows.score_in_raw)
-        out.append(self.rows.of_raw + of_raw + v[:, 0] @ turned)
-        slope = both[:, 0]
-        near = slope @ ahead < NEAR
-        return np.concatenate(out), 0.5 * slope @ ahead + both[:, 1] @ ahead if near else 0.0
+        return of_beta, of_factors, self.rows.of_raw + of_raw + v[:, 0] @ turned
 
-    def shift(self):
-        """How the mode moves with theta, dm / dtheta [P, m]."""
+    @cached_property
+    def _motion(self):
+        """How the mode moves with theta, dm / dtheta [P, m]; and the curvature of log p(y, m).
+
+        Of that, less its second derivatives [m, m], only the part that a change of the factors
+        itself has, and not that of the curvature of Sigma in them: of a Gaussian model f^T P f,
+        f = (dV / dtheta) P y.
+        """
         latent, space, layout = self.latent, self.latent.space, self.latent.layout
         m, first = space.size, space.p
         if not m:
-            return np.zeros((layout.size, 0))
+            return np.zeros((layout.size, 0)), np.zeros((0, 0))
         _, u = layout.split(self.mode[:, None])
         score = self.rows.score.effects
         own, effects = ([np.zeros((*b.shape[:2], m)) for b in u] for _ in range(2))
@@ -108,47 +135,49 @@ class Approximation:
             moved.effects[k][:, :, part] = np.einsum("mab,jbc->jam", of_block, u[k])
             own[k][:, :, part] = np.einsum("mab,jac->jbm", of_block, score[k])
             first = part.stop
-        push = layout.join(np.zeros((layout.p, m)), own)
-        push -= self._pulled(latent.rows.product(moved, self.bend))
+        image = latent.rows.product(moved, self.bend)
+        own = layout.join(np.zeros((layout.p, m)), own)
+        push = own - self._pulled(image)
         push[:, first:] = self._pulled(self.rows.score_in_raw)
-        return self.moving.solve(push) * layout.real[:, None]
-
-
-class Deviations:
-    """Laplace's approximation at theta, about the mode [P] with its equations.
-
-    joint, log p(y, mode); scores [m, n] by deviation; loglik, None where it is not known; `probes`
-    are (seed, number), or None for an exact root.
-    """
-
-    def __init__(self, latent, theta, mode, equations, probes=None):
-        self.latent, self.theta, self.mode, self.equations = latent, theta, mode, equations
-        self._shift = latent.motion(theta, equations, mode, exact=True)[0]
-        self.joint = float(latent.gradient(theta, mode[:, None])[0][0])
-        self.loglik = None
-        if probes is None:
-            n = equations.n_unknowns
-            self.deviations = equations.root(np.sqrt(n) * np.eye(n, max(n, 1)))
-            self.loglik = self.joint - 0.5 * equations.log_det()
-        else:
-            seed, number = probes
-            self.deviations = equations.probes(np.random.default_rng(seed), number)
-        self.scores = self._compiled("scores")[1]
-
-    def _compiled(self, name):
-        from sklmm.engine.latent import deviations
-
-        function = getattr(deviations, name)
-        own = self.equations, self._shift, self.mode, self.deviations
-        return function(self.latent, self.theta, *own)
-
-    def information(self):
-        """That of the complete data [m, m], averaged over the deviations."""
-        return self._compiled("information")
+        shift = self.moving.solve(push) * layout.real[:, None]
+        curvature = own.T @ own - push.T @ shift + inner(moved, image)
+        curvature[:, first:] -= inner(moved, self.rows.score_in_raw)
+        curvature[first:] -= inner(self.rows.score_in_raw, moved)
+        curvature[first:, first:] -= self.rows.raw_in_raw
+        return shift, curvature
 
     def shift(self):
-        """How the mode moves with theta, [P, m]."""
-        return self._shift
+        """How the mode moves with theta, dm / dtheta [P, m]."""
+        return self._motion[0]
+
+    def information(self):
+        """What tells less the second derivatives [m, m] without another theta: two parts of them.
+
+        They are REML's average information (Gilmour, Thompson & Cullis 1995, Biometrics 51,
+        1440-1450), as log |C| takes away half of what log p(y, m) knows of the factors; and what
+        is due to the curvature of Sigma in them, 0 on average at the true theta.
+        """
+        space, average = self.latent.space, self._motion[1].copy()
+        bend = np.zeros_like(average)
+        for part in space.parts:
+            average[part] *= np.sqrt(0.5)
+            average[:, part] *= np.sqrt(0.5)
+        of_terms = zip(
+            space.covariances, space.parts, self.theta.factors, self._gradient[1], strict=True
+        )
+        for covariance, part, L, slope in of_terms:
+            G = 0.5 * slope @ np.linalg.pinv(L, rcond=LEAST)
+            bend[part, part] = -covariance.curvature(L, (G + G.T) / 2)
+        return average, bend
+
+
+def inner(one, two):
+    """Sums [m, c] of the products of two `Coefs`, [., m] and [., c]."""
+    out = one.beta.T @ two.beta
+    for a, b in zip(one.effects, two.effects, strict=True):
+        rows = a.shape[0] * a.shape[1]
+        out = out + a.reshape(rows, a.shape[2]).T @ b.reshape(rows, b.shape[2])
+    return out
 
 
 class WithoutEffects:
@@ -175,13 +204,13 @@ class WithoutEffects:
         space = self.latent.space
         m, flat = space.size, space.join(self.theta)
         some = max(MOST_CELLS // (2 * self.latent.n_rows), 1)
-        out = np.zeros((m, m))
+        out, nothing = np.zeros((2, m, m))
         for first in range(0, m, some):
             away = STEP * np.eye(m)[first : first + some]
             _, both = _slopes(self.latent, [space.split(flat + h) for h in (*away, *-away)])
             up, down = np.split(both, 2, axis=1)
             out[:, first : first + some] = (down - up) / (2 * STEP)
-        return (out + out.T) / 2
+        return (out + out.T) / 2, nothing
 
 
 def _slopes(latent, thetas):

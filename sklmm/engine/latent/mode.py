@@ -28,6 +28,8 @@ NEWTON_STEPS = 50
 #: centre of the chains.
 NEWTON_TOL = 1e-10
 CENTRE_TOL = 1e-2
+#: Decrement of a step after which the curvature is hardly another.
+CHORD = 1e-2
 
 
 class Latent:
@@ -107,15 +109,37 @@ class Latent:
         return value - 0.5 * np.sum(x[p:] ** 2, axis=0), slope, at
 
     def mode(self, theta, x, tol=NEWTON_TOL):
-        """argmax_x log p(y, x) from x [P], by Newton steps and halving: (x, Equations)."""
-        x = np.asarray(x, float)
+        """argmax_x log p(y, x) from x [P] by Newton's method: x, and the `Equations` there."""
+        x, at, equations = self._climbed(theta, x, tol)
+        if equations is None or (self.exact and not equations.factorised):
+            equations = self._equations(theta, x, at)
+        return x, equations
+
+    def top(self, theta, *starts):
+        """The mode from the best of some starts [P], without its equations."""
+        return self._climbed(theta, self._best(theta, starts), NEWTON_TOL)[0]
+
+    def _best(self, theta, starts):
+        """The start of the largest log p(y, x)."""
+        if len(starts) == 1:
+            return starts[0]
+        value = self.gradient(theta, np.column_stack(starts))[0]
+        return starts[int(np.argmax(np.where(np.isfinite(value), value, -np.inf)))]
+
+    def _climbed(self, theta, x, tol):
+        """The mode, the weights there, and the last step's equations, None where they are others'.
+
+        Newton steps and halving. Where a step is short the next one has the same equations.
+        """
+        x, equations = np.asarray(x, float), None
         value, gradient, at = self.gradient(theta, x[:, None])
-        equations = self._equations(theta, x, at)
         for _ in range(NEWTON_STEPS):
+            own = equations is None
+            equations = self._equations(theta, x, at, rough=True) if own else equations
             step = equations.solve(gradient)[:, 0]
             decrement = step @ gradient[:, 0]
             if not decrement > tol:
-                break
+                return x, at, equations if own else None
             length = 1.0
             while length > 1e-3:
                 trial = x + length * step
@@ -124,28 +148,34 @@ class Latent:
                     break
                 length /= 2
             else:
-                break
+                return x, at, equations if own else None
             x = trial
             value, gradient, at = new
-            equations = self._equations(theta, x, at)
-        return x, equations
+            if not decrement < CHORD:
+                equations = None
+        return x, at, equations if equations is None or own else None
 
-    def equations(self, theta, at):
-        """The mixed-model equations at theta's factors and the rows' weights."""
+    def equations(self, theta, at, rough=False):
+        """The mixed-model equations at theta's factors and the rows' weights.
+
+        Those of a Newton step are solved as is fastest, and have no exact log |C|.
+        """
         factors = tuple(theta.factors)
         if self.whole:
             return Whole(self.problem, at, factors, self.layout)
-        return Equations.weighted(self.problem, at, factors, self.layout, self.exact)
+        exact = self.exact and not rough
+        return Equations.weighted(self.problem, at, factors, self.layout, exact)
 
-    def _equations(self, theta, x, at):
+    def _equations(self, theta, x, at, rough=False):
         """Those of a Newton step: of a curvature that makes C positive."""
         try:
-            return self.equations(theta, at)
+            return self.equations(theta, at, rough)
         except np.linalg.LinAlgError:
             if not self.approximated:
                 raise
             coefs, raw = self.coefs([theta], x[:, None])
-            return self.equations(theta, self.rows.safe(self.densities, coefs, raw[:, 0], at))
+            safe = self.rows.safe(self.densities, coefs, raw[:, 0], at)
+            return self.equations(theta, safe, rough)
 
     def motion(self, theta, equations, centre, exact=False):
         """How the mode `centre` [P] moves with theta, and the gradient in x there: [P, m] each.

@@ -15,27 +15,30 @@ class LocalExpansion:
     def __init__(self, rows, likelihood, coefs, raw, observed):
         self.rows = rows
         eta, q = rows.predictor(coefs), len(raw)
-        h = STEP * min(1.0, max(float(np.sqrt(np.mean(eta**2))), STEP))
-        columns = np.repeat(eta, 3 + 2 * q, axis=1)
-        columns[:, 1] += h
-        columns[:, 2] -= h
-        away = np.concatenate([np.zeros((q, 3)), STEP * np.eye(q), -STEP * np.eye(q)], axis=1)
         y, w = rows.observations
-        raw = raw[:, None] + away
-        values, score, of_raw = likelihood.slopes(y, w, columns, raw)
-        (bend,) = likelihood.observed(y, columns, raw)
-        bend = rows.weights[:, None] * bend
-        W = bend if observed else rows.weights[:, None] * likelihood.curvature(y, columns, raw)[0]
+        values, score, of_raw = likelihood.slopes(y, w, eta, raw[:, None])
+        self.value, self.of_raw = float(w @ values[:, 0]), of_raw[:, 0]
+        self.score = rows.sums(score)
 
-        def rates(values):
-            return (values[:, 3 : 3 + q] - values[:, 3 + q :]) / (2 * STEP)
+        def curvatures(eta, raw):
+            (bend,) = likelihood.observed(y, eta, raw)
+            W = bend if observed else likelihood.curvature(y, eta, raw)[0]
+            return rows.weights[:, None] * bend, rows.weights[:, None] * W
 
+        h = STEP * min(1.0, max(float(np.sqrt(np.mean(eta**2))), STEP))
+        columns = eta + np.array([0.0, h, -h])
+        bend, W = curvatures(columns, np.repeat(raw[:, None], 3, axis=1))
         self.weights, self.bend = W[:, 0], bend[:, 0]
         self._weights_in_eta = (W[:, 1] - W[:, 2]) / (2 * h)
-        self._weights_in_raw = rates(W)
-        self.value, self.of_raw = float(w @ values[:, 0]), of_raw[:, 0]
-        self.score = rows.sums(score[:, :1])
-        self.score_in_raw = rows.sums(rates(score))
+        away = raw[:, None] + np.concatenate([STEP * np.eye(q), -STEP * np.eye(q)], axis=1)
+
+        def rates(values):
+            return (values[:, :q] - values[:, q:]) / (2 * STEP)
+
+        still = np.repeat(eta, 2 * q, axis=1)
+        self._weights_in_raw = rates(curvatures(still, away)[1]) if q else np.zeros((len(eta), 0))
+        _, score, of_raw = likelihood.slopes(y, w, still, away) if q else (None, still, away)
+        self.score_in_raw, self.raw_in_raw = rows.sums(rates(score)), rates(of_raw)
 
     def leverage(self, inverse):
         """Derivatives of -log |C| / 2 through the weights: in eta, as coefs [., 1], and in raw."""

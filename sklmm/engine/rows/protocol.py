@@ -72,15 +72,16 @@ class Inverse(Protocol):
 class Expansion(Protocol):
     """Rows' densities about one point: the rows keep what is as long as they are.
 
-    value, the sum of w log f; its `score`, `Coefs` [., 1], and derivative `of_raw` [q], and the
-    score's derivatives in raw, `Coefs` [., q]; `weights` and `bend`, for `at`: the curvature that
-    log |C| has, and the observed one, by which the mode moves.
+    value, the sum of w log f; its `score`, `Coefs` [., 1], and derivative `of_raw` [q], and their
+    derivatives in raw, `Coefs` [., q] and [q, q]; `weights` and `bend`, for `at`: the curvature
+    that log |C| has, and the observed one, by which the mode moves.
     """
 
     value: float
     score: Coefs
     of_raw: object
     score_in_raw: Coefs
+    raw_in_raw: object
     weights: object
     bend: object
 

@@ -238,7 +238,7 @@ def test_an_indefinite_information_tells_no_standard_errors():
     eta = 1 + 0.8 * rng.normal(size=12)[g] * x + 0.8 * rng.normal(size=12)[g]
     y = rng.poisson(np.exp(eta + 0.5 * rng.normal(size=60)))
     X = pd.DataFrame({"g": g, "row": row, "x": x})
-    model = MixedEffectsRegressor(["(1 + x | g)", "row"], fixed_effects=["x"], max_iter=3)
+    model = MixedEffectsRegressor(["(1 + x | g)", "row"], fixed_effects=["x"], max_iter=11)
     model.set_params(family="negative_binomial", e_step="laplace")
     with pytest.warns(ConvergenceWarning, match="max_iter"):
         model.fit(X, y)
@@ -265,14 +265,15 @@ def test_a_trial_point_that_does_not_exist(table):
         algorithm = Laplace(make_latent("poisson", table, y, ["g"], direct=True), 1e-3, 0)
         trials, trial, point = [], algorithm._trial, algorithm._point
 
-        def failing(flat, algorithm=algorithm):
+        def failing(flat, mode=None, algorithm=algorithm):
             algorithm.mode = np.full_like(algorithm.mode, np.nan)
             raise np.linalg.LinAlgError
 
-        def one(flat, algorithm=algorithm, trials=trials, broken=broken, trial=trial, point=point):
+        def one(flat, here, own=(algorithm, trials, broken, trial, point), failing=failing):
+            algorithm, trials, broken, trial, point = own
             trials.append(flat)
             algorithm._point = failing if len(trials) in broken else point
-            new = trial(flat)
+            new = trial(flat, here)
             algorithm._point = point
             return new
 

@@ -38,7 +38,7 @@ class HalvesOfPairs(Sums):
 class HalvesExpanded(Sums):
     def __init__(self, parts):
         super().__init__(parts)
-        for name in ("value", "score", "of_raw", "score_in_raw"):
+        for name in ("value", "score", "of_raw", "score_in_raw", "raw_in_raw"):
             setattr(self, name, add(*(getattr(part, name) for part in parts)))
         self.weights, self.bend = (tuple(getattr(p, n) for p in parts) for n in ("weights", "bend"))
 
