@@ -103,7 +103,7 @@ class Fit:
         theta = self.latent.space.split(flat)
         self.algorithm.mode = np.zeros(self.latent.layout.size)
         seen = self.algorithm.approximation(theta)
-        return seen.loglik, seen.scores.mean(axis=1)
+        return seen.loglik, seen.score
 
     def polished(self, start):
         """The best log-likelihood of BFGS, in units of the estimate's errors, from a start."""

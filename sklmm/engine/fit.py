@@ -381,5 +381,3 @@ def _check_tensorflow(latent, family, e_step):
         other = "'auto'" if family.closed_form else "'laplace'"
         known = latent.like.n_predictors == 1
         require_tensorflow(fit, f", or use e_step={other}, which does not" if known else "")
-    elif not latent.approximated:
-        require_tensorflow(f"{fit} and {latent.n_rows} rows")

@@ -31,10 +31,6 @@ EXACT_ROOT = 2048
 DRAWS = (16, 64)
 NONLINEAR_DRAWS = (64, 512)
 KEPT_NUMBERS = 1 << 20
-#: Unknowns, and numbers in an array of a column for each unknown and a row for each of the table's,
-#: up to which Laplace's deviations are an exact root of C^-1 and not draws.
-EXACT_UNKNOWNS = 512
-EXACT_NUMBERS = 1 << 23
 #: Effects left by elimination up to which each has a unit vector for its trace: no probe is as
 #: cheap as an answer without noise, which at a variance near 0 decides where the maximum is.
 EXACT_TRACES = 512
@@ -59,11 +55,6 @@ def is_small(n_rows, n_unknowns, n_parameters):
     """Whether the latent part of a table is worked on densely, without compiled steps."""
     work = n_parameters * n_rows * n_unknowns**2
     return n_rows <= SMALL_ROWS and work <= SMALL_WORK
-
-
-def has_exact_root(n_unknowns, n_rows):
-    """Whether Laplace's deviations are an exact root of C^-1."""
-    return n_unknowns <= EXACT_UNKNOWNS and n_unknowns * n_rows <= EXACT_NUMBERS
 
 
 def gaussian_draws(n_unknowns):

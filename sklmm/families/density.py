@@ -24,6 +24,8 @@ class Density:
         Less its second derivative in eta, in the mean over y.
     observed
         Less its second derivative in eta; `expected` for densities of which the two are the same.
+    observed_slope
+        The derivative of `observed` in eta, or None where differences are to tell it.
     slopes
         Its derivatives in the parameters without their constraints, by name: in the logarithm of a
         positive one, in the logit of one in (0, 1).
@@ -56,6 +58,7 @@ class Density:
             setattr(self, name, value)
 
     observed = property(lambda d: d.expected)
+    observed_slope = None
     slopes = property(lambda d: {})
     value_and_score = property(lambda d: (d.value, d.score))
     quick_score = property(lambda d: d.score)

@@ -9,7 +9,7 @@ from sklmm.design.design import DesignSpec
 from sklmm.design.terms import resolve_terms
 from sklmm.engine import limits
 from sklmm.engine.fit import resolve_e_step
-from sklmm.engine.limits import factorisable, gaussian_draws, has_exact_root, is_small
+from sklmm.engine.limits import factorisable, gaussian_draws, is_small
 
 
 @pytest.mark.parametrize("purpose", limits.FACTORISED)
@@ -29,8 +29,6 @@ def test_small_tables_and_exact_roots():
     assert is_small(300, 40, 4)
     assert not is_small(limits.SMALL_ROWS + 1, 1, 1)
     assert not is_small(4000, 200, 4)
-    assert has_exact_root(100, 1000)
-    assert not has_exact_root(limits.EXACT_UNKNOWNS + 1, 1)
     assert [gaussian_draws(n) for n in (1, 20_000, 10**9)] == [64, 26, 16]
 
 

@@ -4,9 +4,13 @@ r"""The Laplace approximation: the posterior of x is taken as N(m, C^-1) about i
 
 The gradient has the term of the motion of W with the mode (as lme4's and TMB's). It is exact, and
 so is log |C|, of tables whose terms beside the largest have few effects
-(`engine.latent.approximation`). Of larger ones, and of custom families, log |C| enters through
-deviations d with mean d d^T = C^-1: an exact root for few unknowns, otherwise draws with a noise
-fixed for the fit, so that the steps converge; what they leave of error is reported.
+(`engine.latent.approximation`). Of larger ones log |C| enters through draws of N(0, C^-1) with a
+noise fixed for the fit, so that the steps converge; what they leave of error is reported.
+
+The information is what the mixed-model equations know of it, REML's average information with the
+rows' own curvature in a family's parameters, and what they lack, which steps teach: the score's
+fall along a step (a structured quasi-Newton method, as of least squares: Dennis, Gay & Welsch 1981,
+ACM Trans. Math. Softw. 7, 348-368). At the maximum it is measured, by differences of the gradient.
 """
 
 from typing import NamedTuple
@@ -15,8 +19,7 @@ import numpy as np
 
 from sklmm.engine.algorithms.loop import Iteration, joint_loss
 from sklmm.engine.algorithms.start import start_theta
-from sklmm.engine.latent.approximation import Approximation, Deviations, WithoutEffects
-from sklmm.engine.limits import has_exact_root
+from sklmm.engine.latent.approximation import Approximation, WithoutEffects
 from sklmm.engine.linalg.newton import (
     FLAT,
     inverse,
@@ -51,7 +54,7 @@ CREEP = 0.5
 
 
 class Point(NamedTuple):
-    """theta, flat [m], and what was seen there: see `Approximation`; score [m] is the mean one.
+    """theta, flat [m], and what was seen there: see `Approximation`.
 
     shift [P, m] is how the mode moves, information the two parts [m, m] of what the equations alone
     know of less the second derivatives.
@@ -61,7 +64,7 @@ class Point(NamedTuple):
     joint: float
     score: np.ndarray
     loglik: float | None
-    scores: np.ndarray
+    replicates: object
     mode: np.ndarray
     shift: np.ndarray
     information: tuple
@@ -80,10 +83,8 @@ class Laplace:
         self.start = start
         #: Without latent variables the information is exact, and Newton's method quadratic.
         self.plain = not latent.layout.size
-        few = has_exact_root(latent.layout.real.sum(), latent.n_rows)
-        exact = few or latent.approximated
-        #: (seed, number) of the deviations that stand for C^-1, or None where it is exact.
-        self.probes = None if exact else (seed, n_probes)
+        #: (seed, number) of the draws that stand for C^-1, or None where it is exact.
+        self.probes = None if self.plain or latent.approximated else (seed, n_probes)
 
     def steps(self):
         """Yield `Iteration`s, one an evaluation; a step that lowers the likelihood is undone."""
@@ -144,9 +145,9 @@ class Laplace:
         return Point(
             flat,
             seen.joint,
-            seen.scores.mean(axis=1),
+            seen.score,
             seen.loglik,
-            seen.scores,
+            None if self.probes is None else seen.replicates,
             seen.mode,
             seen.shift(),
             seen.information(),
@@ -160,7 +161,7 @@ class Laplace:
             return self._point(flat, self.latent.top(self.space.split(flat), *starts))
         except np.linalg.LinAlgError:
             self.mode, nothing = mode, np.full(len(flat), np.nan)
-            return Point(flat, -np.inf, nothing, -np.inf, nothing[:, None], mode, None, None)
+            return Point(flat, -np.inf, nothing, -np.inf, None, mode, None, None)
 
     def _step(self, here, following, decrement, done, information):
         """The `Iteration` of a point, and of the step from it to `following`."""
@@ -168,8 +169,9 @@ class Laplace:
         covariance = inverse(information)
         spread = None
         if done and self.probes is not None:
-            spread = covariance @ np.atleast_2d(np.cov(here.scores)) @ covariance
-            spread /= here.scores.shape[1]
+            replicates = here.replicates()
+            spread = covariance @ np.atleast_2d(np.cov(replicates)) @ covariance
+            spread /= replicates.shape[1]
         return Iteration(
             theta=self._shown(theta),
             loss=joint_loss(self.latent.full, theta.factors, -here.joint),
@@ -183,20 +185,15 @@ class Laplace:
         )
 
     def approximation(self, theta, mode=None):
-        """`WithoutEffects`, `Approximation` or `Deviations` at theta; its mode may be known."""
-        latent, equations = self.latent, None
+        """`WithoutEffects` or `Approximation` at theta; its mode may be known."""
         if self.plain:
-            return WithoutEffects(latent, theta)
-        if latent.approximated:
-            if mode is None:
-                mode, _ = latent.mode(theta, self.mode)
-            return Approximation(latent, theta, mode)
-        mode, equations = latent.mode(theta, self.mode)
-        return Deviations(latent, theta, mode, equations, self.probes)
+            return WithoutEffects(self.latent, theta)
+        mode = self.latent.top(theta, self.mode) if mode is None else mode
+        return Approximation(self.latent, theta, mode, self.probes)
 
     def _measured(self, here):
         """What the equations' information lacks [m, m], by the gradient's differences in t."""
-        if self.plain or not self.latent.approximated:
+        if self.plain:
             return np.zeros_like(here.information[0])
         chart = self._chart(here)
         slope = chart.slope(chart.t)
@@ -206,7 +203,7 @@ class Laplace:
             t = chart.t + change
             # The mode is where its motion leads.
             theta = self.space.split(chart.back(t))
-            there = self.approximation(theta, here.mode + shift @ change).scores.mean(axis=1)
+            there = self.approximation(theta, here.mode + shift @ change).score
             columns.append((score - there * chart.slope(t)) / STEP)
         found = np.reshape(columns, (self.space.size,) * 2)
         lacking = (found + found.T) / 2 - known(here, chart, chart.t)

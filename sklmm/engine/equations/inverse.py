@@ -10,8 +10,12 @@ J = L D^-1 L^T and C the cross-products of the largest term with the others.
 
 import numpy as np
 
-from sklmm.engine.equations.schur_cholesky import SLAB, own_blocks
-from sklmm.engine.linalg.blocks import csr_rows, turn
+from sklmm.engine.equations.schur_cholesky import own_blocks
+from sklmm.engine.linalg.blocks import congruent, csr_rows, invert, rescaled
+
+
+#: Numbers of a dense slab of C M_RR.
+SLAB = 1 << 20
 
 
 class SchurInverse:
@@ -29,19 +33,21 @@ class SchurInverse:
         self.forms = np.full_like(self.H.inner, np.nan)
 
     def slabs(self):
-        """Yield slices of the eliminated term's levels, and M's blocks there."""
-        inner, C = self.H.inner, self.cross.C
-        J, r = inner.shape[:2]
+        """Slices of the eliminated term's levels."""
+        J, r = self.H.inner.shape[:2]
         size = max(SLAB // max(len(self.remaining) * r, 1), 1)
-        for first in range(0, J, size):
-            levels = slice(first, min(first + size, J))
-            part = csr_rows(C, levels.start * r, levels.stop * r)
-            across, own, Q = part @ self.remaining, inner[levels], self.forms[levels]
-            row = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))
-            for c in range(r):
-                entries = part.data * across[row // r * r + c, part.indices]
-                Q[:, :, c] = np.bincount(row, entries, part.shape[0]).reshape(-1, r)
-            yield levels, own + own @ Q @ own, -turn(own, across)
+        return [slice(first, min(first + size, J)) for first in range(0, J, size)]
+
+    def slab(self, levels):
+        """M's blocks there: each level's own, and J times those across, J of the sign of M_ER."""
+        inner, r = self.H.inner[levels], self.H.inner.shape[1]
+        part = csr_rows(self.cross.C, levels.start * r, levels.stop * r)
+        across, Q = part @ self.remaining, self.forms[levels]
+        row = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))
+        for c in range(r):
+            entries = part.data * across[row // r * r + c, part.indices]
+            Q[:, :, c] = np.bincount(row, entries, part.shape[0]).reshape(-1, r)
+        return inner + inner @ Q @ inner, -inner, across
 
     def row_traces(self):
         """Blocks of Z_k^T w W C^-1 summed over the levels, [r, r]: log |C|'s slopes in L_k, halved.
@@ -55,11 +61,63 @@ class SchurInverse:
         out[self.eliminated] = ((G - self.forms + G @ H.inner @ self.forms) @ lower).sum(axis=0)
         for k, K in H.traces_of_rest():
             out[k] = K @ self.equations.factors[k]
-        if not self.cross.p:
-            return out
-        columns = zip(self.equations.projected_columns(), self.equations.factors, strict=True)
-        own = [np.einsum("jaq,jbq->ab", D, D) @ L for D, L in columns]
-        return [T - D for T, D in zip(out, own, strict=True)]
+        return _less_fixed(self.equations, out)
+
+
+class DrawnInverse:
+    """`rows.protocol.DrawnInverse` of `Equations` without a factor, by draws of H^-1.
+
+    `noise` [Q, n] is theirs. What is known is exact: beta, the eliminated term given the others,
+    and of each level's variance that given all others; Var(u_j) = H_jj^-1 + Var(E[u_j | the rest])
+    (Siden, Lindgren, Bolin & Villani 2018, J. Comput. Graph. Stat. 27, 359-376).
+    """
+
+    def __init__(self, equations, noise):
+        self.equations, cross, H = equations, equations.cross, equations.H
+        self.eliminated, self.inner = cross.eliminated, H.inner
+        self.fixed = equations.solve_s(np.eye(cross.p))
+        self.follow = cross.blocks(cross.lift(equations.factors, equations.HR))
+        u = H.root(noise)
+        q = cross.product(cross.lift(equations.factors, u))
+        self._traces, scaled = [], np.zeros_like(u)
+        of_terms = zip(cross.slices, equations.factors, equations.G, strict=True)
+        for (place, L, G), own, data in zip(
+            of_terms, cross.blocks(u), cross.blocks(q), strict=True
+        ):
+            trace, variance = _given_the_rest(L, G, own, data)
+            self._traces.append(trace)
+            std = np.sqrt(np.einsum("jaa->ja", variance) * u.shape[1])
+            scaled[place] = rescaled(own, std).reshape(-1, u.shape[1])
+        # The eliminated term without its own part, which `inner` is.
+        scaled[: cross.n_eliminated] = -H._pull(scaled[cross.n_eliminated :])
+        self.deviations = cross.blocks(cross.lift(equations.factors, scaled))
+
+    def row_traces(self):
+        """As `SchurInverse.row_traces`."""
+        return _less_fixed(self.equations, self._traces)
+
+
+def _given_the_rest(L, G, u, data):
+    """Of a term with draws u, and sums `data` of Z^T w Z Lambda u: its trace and its variances.
+
+    By q = Z_j^T w (Z Lambda u without the level's own part), E[u_j | the rest] = -H_jj^-1 L^T q.
+    """
+    lower, n = invert(congruent(L, G) + np.eye(len(L))), u.shape[2]
+    q = data - G @ (L @ u)
+    away = lower @ (L.T @ q)
+    variance = lower + away @ away.transpose(0, 2, 1) / n
+    back = np.linalg.inv(np.eye(len(L)) + G @ (L @ L.T))
+    trace = G @ L @ lower - back @ (q @ q.transpose(0, 2, 1) / n) @ L @ lower
+    return trace.sum(axis=0), variance
+
+
+def _less_fixed(equations, traces):
+    """Traces of Z^T V^-1 Z L less what the coefficients take away: those of Z^T P Z L."""
+    if not equations.cross.p:
+        return traces
+    columns = zip(equations.projected_columns(), equations.factors, strict=True)
+    own = [np.einsum("jaq,jbq->ab", D, D) @ L for D, L in columns]
+    return [T - D for T, D in zip(traces, own, strict=True)]
 
 
 class WholeInverse:

@@ -18,7 +18,7 @@ from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 
 from sklmm.engine.equations.border import marginal
 from sklmm.engine.equations.crossproducts import CrossProducts
-from sklmm.engine.equations.inverse import SchurInverse
+from sklmm.engine.equations.inverse import DrawnInverse, SchurInverse
 from sklmm.engine.equations.schur_cg import SchurCG
 from sklmm.engine.equations.schur_cholesky import SchurCholesky
 from sklmm.engine.limits import factorisable
@@ -232,9 +232,12 @@ class Equations:
         half = self.root(noise)
         return np.concatenate([half, -half], axis=1)[:, :n_draws]
 
-    def inverse(self):
-        """C^-1, for rows to look it up: `rows.protocol.Inverse`."""
-        return SchurInverse(self)
+    def inverse(self, noise=None):
+        """C^-1, for rows to look it up: `rows.protocol.Inverse`.
+
+        By draws of the effects, given a `noise` [Q, n] for them: `rows.protocol.DrawnInverse`.
+        """
+        return SchurInverse(self) if noise is None else DrawnInverse(self, noise)
 
     def projected_columns(self):
         """(X^T V^-1 X)^-1/2 X^T V^-1 Z by block, [n_levels, r, p]: REML's part of the traces."""

@@ -98,7 +98,7 @@ class Whole(Equations):
         """log |C|."""
         return 2 * float(np.log(np.diag(self.L)).sum())
 
-    def inverse(self):
+    def inverse(self, noise=None):
         """C^-1, for rows to look it up."""
         inverse = self.solve(np.eye(len(self.L)))
         M, half = self.lift(self.lift(inverse).T), self._half.T @ inverse

@@ -6,9 +6,8 @@ with m the mode of x and w the curvature of the rows' log densities there. The g
 needs of C^-1 only what it is at each row's own levels, which the rows look up, and the motion of
 the mode, dm / dtheta = C^-1 d (gradient in x) / dtheta, one solve against it.
 
-Of custom families, and of tables whose C is not factorised, log |C| enters the gradient through
-deviations d [P, n] with mean d d^T = C^-1: an exact root of C^-1, or probes with a noise that is
-the same for every theta, so that steps converge; the gradient is compiled.
+Of tables whose C is not factorised draws tell C^-1, with a noise that is the same for every theta,
+so that steps converge.
 """
 
 from functools import cached_property
@@ -23,6 +22,8 @@ from sklmm.engine.theta.space import slopes
 NEAR = 1e-4
 #: Without effects, rows times columns of theta that are worked on at once.
 MOST_CELLS = 1 << 23
+#: Parts of the draws that tell their Monte Carlo error.
+REPLICATES = 4
 #: Share of a factor's largest singular value below which the gradient says nothing in Sigma.
 LEAST = 1e-6
 
@@ -30,12 +31,13 @@ LEAST = 1e-6
 class Approximation:
     """Laplace's approximation at theta, about the mode [P].
 
-    loglik; scores [m, 1], its gradient in theta; joint, log p(y, mode); and `equations`, whose C is
-    that of log |C|. Each is computed when it is asked for.
+    loglik, None where C is not factorised; score [m], the gradient in theta; joint, log p(y, mode);
+    and `equations`, whose C is that of log |C|. Each is computed when it is asked for. `probes` are
+    the (seed, number) of draws, where they tell C^-1.
     """
 
-    def __init__(self, latent, theta, mode):
-        self.latent, self.theta, self.mode = latent, theta, mode
+    def __init__(self, latent, theta, mode, probes=None):
+        self.latent, self.theta, self.mode, self.probes = latent, theta, mode, probes
         p = latent.layout.p
         self.coefs, _ = latent.coefs([theta], mode[:, None])
         self.rows = latent.rows.expand(latent.densities, self.coefs, theta.raw, latent.observed)
@@ -57,6 +59,15 @@ class Approximation:
         same = np.array_equal(weights, self.bend)
         self.equations = self.moving if same else latent.equations(self.theta, weights)
 
+    @property
+    def _noise(self):
+        """Of the draws [Q, n], or None."""
+        if self.probes is None:
+            return None
+        seed, number = self.probes
+        size = self.equations.n_unknowns - self.latent.layout.p
+        return np.random.default_rng(seed).standard_normal((size, number))
+
     def _pulled(self, *sums):
         """W^T rows [P, C] of sums over levels, their columns side by side."""
         columns = [self.latent.pulled([self.theta], own) for own in sums]
@@ -72,12 +83,14 @@ class Approximation:
     @cached_property
     def _leverage(self):
         """The inverse C^-1, and the derivatives of -log |C| / 2 in eta, as `Coefs`, and in raw."""
-        inverse = self.equations.inverse()
+        inverse = self.equations.inverse(self._noise)
         return inverse, *self.rows.leverage(inverse)
 
     @cached_property
     def loglik(self):
         """Laplace's log-likelihood, with what it gains on the way from a rough mode to the mode."""
+        if self.probes is not None:
+            return None
         value = float(self.joint - 0.5 * self.equations.log_det())
         slope, ahead = (column[:, 0] for column in self._slope)
         if not slope @ ahead < NEAR:
@@ -85,19 +98,32 @@ class Approximation:
         return float(value + 0.5 * slope @ ahead + self._pulled(self._leverage[1])[:, 0] @ ahead)
 
     @cached_property
-    def scores(self):
-        """The gradient in theta [m, 1]."""
-        of_beta, of_factors, of_raw = self._gradient
+    def score(self):
+        """The gradient in theta [m]."""
+        return self._joined(self._gradient)
+
+    def replicates(self):
+        """The gradient by parts of the draws [m, n]: their covariance is its Monte Carlo error."""
+        parts, out = np.array_split(self._noise, REPLICATES, axis=1), []
+        for part in parts:
+            inverse = self.equations.inverse(part)
+            out.append(self._joined(self._gradient_by(inverse, *self.rows.leverage(inverse))))
+        return np.transpose(out)
+
+    def _joined(self, gradient):
+        of_beta, of_factors, of_raw = gradient
         changes = slopes(self.latent.full, self.theta.factors)
         pairs = zip(of_factors, changes, strict=True)
         of_params = [np.einsum("ab,mab->m", slope, D) for slope, D in pairs]
-        return np.concatenate([of_beta, *of_params, of_raw])[:, None]
+        return np.concatenate([of_beta, *of_params, of_raw])
 
     @cached_property
     def _gradient(self):
+        return self._gradient_by(*self._leverage)
+
+    def _gradient_by(self, inverse, of_eta, of_raw):
         """The gradient in beta, in the entries of each factor [r, r], and in raw."""
         latent, theta = self.latent, self.theta
-        inverse, of_eta, of_raw = self._leverage
         # What the mode's motion adds, and what is left of the gradient in x at a rough mode.
         v = self._slope[1] + self.moving.solve(self._pulled(of_eta))
         coefs = latent.coefs([theta._replace(beta=0 * theta.beta)], v)[0]
@@ -187,8 +213,9 @@ class WithoutEffects:
 
     def __init__(self, latent, theta):
         self.latent, self.theta = latent, theta
-        values, self.scores = _slopes(latent, [theta])
-        self.joint = self.loglik = float(values[0])
+        values, scores = _slopes(latent, [theta])
+        self.joint, self.score = float(values[0]), scores[:, 0]
+        self.loglik = self.joint
 
     @property
     def equations(self):

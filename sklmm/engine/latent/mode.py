@@ -10,19 +10,16 @@ from functools import cached_property
 import numpy as np
 
 from sklmm.engine.equations.layout import Layout
-from sklmm.engine.equations.mixed_model import SOLVE_TOL, Equations
+from sklmm.engine.equations.mixed_model import Equations
 from sklmm.engine.equations.whole import Whole
 from sklmm.engine.latent.reparametrization import Field
 from sklmm.engine.likelihood.likelihood import evaluation, observes
 from sklmm.engine.limits import factorisable, is_small
 from sklmm.engine.linalg.blocks import turn_all
-from sklmm.engine.linalg.krylov import conjugate_gradients
 from sklmm.engine.linalg.newton import STEP
 from sklmm.engine.rows.protocol import Coefs
 from sklmm.engine.theta.space import Space
 
-#: Rounds of refinement of dm / dtheta, at most.
-REFINEMENTS = 20
 NEWTON_STEPS = 50
 #: Decrement, in units of log p(y, x), at which Newton's method ends: for a likelihood, and for a
 #: centre of the chains.
@@ -35,9 +32,9 @@ CHORD = 1e-2
 class Latent:
     """A problem's rows under a likelihood, and the unknowns x = (beta under REML, u).
 
-    `direct` asks for an exact log |C| and its gradient, where C can be factorised; and `observed`
-    for the observed curvature in Laplace's log |C|, which a density that is not concave in its
-    predictor does not have.
+    `direct` asks for an exact log |C| and its gradient, where C can be factorised, and for Newton
+    steps by the observed curvature; `observed`, for that in Laplace's log |C|, which a density that
+    is not concave in its predictor does not have.
     """
 
     def __init__(self, problem, likelihood, parameters, reml=None, direct=False, observed=True):
@@ -49,12 +46,11 @@ class Latent:
         inner = problem.rows if reml else problem.rows.without_fixed()
         self.problem = replace(problem, rows=inner)
         self.layout = Layout(self.problem)
-        self.exact = direct
-        self.direct = direct and likelihood.distribution is None
+        self.direct = direct
         self.observed = observed and observes(likelihood)
         self.whole = is_small(self.n_rows, self.layout.size, self.space.size)
         sizes = [b.n_levels * b.r for b in problem.blocks]
-        #: Whether Laplace's gradient is exact, and not from draws.
+        #: Whether Laplace's gradient is exact, and C^-1 not told by draws.
         self.approximated = self.whole or (self.direct and factorisable(sizes, "gradient"))
 
     @property
@@ -111,7 +107,7 @@ class Latent:
     def mode(self, theta, x, tol=NEWTON_TOL):
         """argmax_x log p(y, x) from x [P] by Newton's method: x, and the `Equations` there."""
         x, at, equations = self._climbed(theta, x, tol)
-        if equations is None or (self.exact and not equations.factorised):
+        if equations is None or (self.direct and not equations.factorised):
             equations = self._equations(theta, x, at)
         return x, equations
 
@@ -163,7 +159,7 @@ class Latent:
         factors = tuple(theta.factors)
         if self.whole:
             return Whole(self.problem, at, factors, self.layout)
-        exact = self.exact and not rough
+        exact = self.direct and not rough
         return Equations.weighted(self.problem, at, factors, self.layout, exact)
 
     def _equations(self, theta, x, at, rough=False):
@@ -177,18 +173,13 @@ class Latent:
             safe = self.rows.safe(self.densities, coefs, raw[:, 0], at)
             return self.equations(theta, safe, rough)
 
-    def motion(self, theta, equations, centre, exact=False):
-        """How the mode `centre` [P] moves with theta, and the gradient in x there: [P, m] each.
-
-        By the curvature of the equations or, for an `exact` one, by the observed curvature.
-        """
+    def motion(self, theta, equations, centre):
+        """How the mode `centre` [P] moves with theta, and the gradient in x there: [P, m] each."""
         m = self.space.size
         if not m:
             return (np.zeros((len(centre), 0)),) * 2
         push = self._slope(theta, centre, np.zeros((len(centre), m)), np.eye(m))
         shift = equations.solve(push)
-        if exact:
-            shift = self._refined(theta, equations, centre, push, shift)
         return shift * self.layout.real[:, None], push
 
     def field(self, theta, equations, centre):
@@ -203,24 +194,6 @@ class Latent:
         _, gradient, _ = self.gradient(theta, x[:, None] + both, deltas)
         m = along.shape[1]
         return (gradient[:, :m] - gradient[:, m:]) / (2 * STEP)
-
-    def _refined(self, theta, equations, centre, push, shift):
-        """dm / dtheta by the observed curvature, where the equations have the expected one.
-
-        By conjugate gradients, the equations for a preconditioner.
-        """
-        still = np.zeros((self.space.size, shift.shape[1]))
-
-        def curved(along):
-            # Differences want directions of one size.
-            size = np.maximum(np.abs(along).max(axis=0, initial=0.0), 1e-300)
-            return -self._slope(theta, centre, along / size, still) * size
-
-        shift, _, left = conjugate_gradients(
-            curved, equations.solve, push, shift, SOLVE_TOL, REFINEMENTS
-        )
-        equations.tell(left, SOLVE_TOL)
-        return shift
 
     @property
     def log_constant(self):

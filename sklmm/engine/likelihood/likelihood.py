@@ -153,6 +153,8 @@ KEPT = 64
 #: Curvatures stay above this fraction of their median, of MEDIAN_ROWS rows at most.
 FLOOR = 1e-7
 MEDIAN_ROWS = 1024
+#: Length of the steps by which scores and curvatures are differenced, in float64.
+STEP = 1e-4
 
 
 class Evaluation(NamedTuple):
@@ -165,7 +167,10 @@ class Evaluation(NamedTuple):
     weights w [n] after y: log f, and the derivatives of its weighted sum in eta and raw. both:
     log f and its derivative in eta, as quickly as they come; score: the derivative alone.
 
-    A built-in family's are in the precision of eta.
+    A built-in family's are in the precision of eta. At one point, eta [n * d, 1] and raw [q]: in_raw, of the same weights, the derivatives in raw of
+    those in eta and raw, [n * d, q] and [q, q]; bent, of a `height` [n * d] after y, its product
+    with the derivatives of the curvature, the `observed` one or not, in eta [n * d], and its sums
+    with those in raw [q].
     """
 
     by_row: object
@@ -174,6 +179,8 @@ class Evaluation(NamedTuple):
     slopes: object
     both: object
     score: object
+    in_raw: object
+    bent: object
 
 
 def observes(like):
@@ -235,7 +242,41 @@ def evaluation(like):
     def score(y, eta, raw):
         return at(y, eta, raw).quick_score
 
-    return Evaluation(by_row, curvature, observed, slopes, both, score)
+    def in_raw(y, w, eta, raw):
+        columns, away = _about(eta, raw)
+        if not len(raw):
+            return np.zeros((len(eta), 0)), np.zeros((0, 0))
+        _, by_eta, of_raw = slopes(y, w, columns, away)
+        return _rates(by_eta, STEP), _rates(of_raw, STEP)
+
+    @np.errstate(all="ignore")
+    def bent(y, height, eta, raw, own):
+        kind = observed if own else curvature
+        slope = at(y, eta, raw[:, None]).observed_slope if own else None
+        if slope is None:
+            h = STEP * min(1.0, max(float(np.sqrt(np.mean(eta**2))), STEP))
+            ends = np.concatenate([eta + h, eta - h], axis=1)
+            (W,) = kind(y, ends, np.repeat(raw[:, None], 2, axis=1))
+            slope = _rates(W, h)
+        in_eta = height * slope[:, 0]
+        if not len(raw):
+            return in_eta, np.zeros(0)
+        return in_eta, height @ _rates(kind(y, *_about(eta, raw))[0], STEP)
+
+    return Evaluation(by_row, curvature, observed, slopes, both, score, in_raw, bent)
+
+
+def _about(eta, raw):
+    """Eta [n * d, 1], and raw [q] with steps in each of its entries: 2 q columns of both."""
+    q = len(raw)
+    away = np.concatenate([STEP * np.eye(q), -STEP * np.eye(q)], axis=1)
+    return np.repeat(eta, 2 * q, axis=1), raw[:, None] + away
+
+
+def _rates(values, h):
+    """Derivatives from values at steps up, and then as many down."""
+    half = values.shape[1] // 2
+    return (values[:, :half] - values[:, half:]) / (2 * h)
 
 
 def _above_floor(weights, eta):

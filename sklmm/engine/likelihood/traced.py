@@ -1,5 +1,7 @@
 """The evaluation of a likelihood in TensorFlow, traced once for arrays of any size."""
 
+import numpy as np
+
 from sklmm.engine.runtime.tensorflow import tf, traced
 
 
@@ -21,6 +23,25 @@ def traced_evaluation(like):
         return rows, *tape.gradient(total, (eta, raw), unconnected_gradients="zero")
 
     weights, both = traced(curvature, one, two, two), traced(like.log_prob_and_score, one, two, two)
+
+    def in_raw(y, w, eta, raw):
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch((eta, raw))
+            of_raw = tf.unstack(slopes(y, w, eta, raw[:, None])[2][:, 0], q)
+        rates = [tape.gradient(own, (eta, raw), unconnected_gradients="zero") for own in of_raw]
+        by_eta = [own[:, 0] for own, _ in rates]
+        return tf.stack(by_eta, axis=1), tf.stack([own for _, own in rates])
+
+    def bent(y, height, eta, raw):
+        with tf.GradientTape() as tape:
+            tape.watch((eta, raw))
+            total = tf.reduce_sum(height * curvature(y, eta, raw[:, None])[0][:, 0])
+        in_eta, of_raw = tape.gradient(total, (eta, raw), unconnected_gradients="zero")
+        return in_eta[:, 0], of_raw
+
+    q = len(like.names)
+    turned, rates = traced(bent, one, one, two, one), traced(in_raw, one, one, two, one)
+    nothing = np.zeros((0, 0))
     return (
         traced(by_row, one, two, two),
         weights,
@@ -28,4 +49,7 @@ def traced_evaluation(like):
         traced(slopes, one, one, two, two),
         both,
         lambda y, eta, raw: both(y, eta, raw)[1],
+        rates if q else lambda y, w, eta, raw: (np.zeros((len(eta), 0)), nothing),
+        # A custom family has one kind of curvature.
+        lambda y, height, eta, raw, own: turned(y, height, eta, raw),
     )

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from sklmm.engine.linalg.newton import STEP
+from sklmm._threads import in_threads
+from sklmm.engine.rows.protocol import Coefs
 
 
 class LocalExpansion:
@@ -13,46 +14,74 @@ class LocalExpansion:
     """
 
     def __init__(self, rows, likelihood, coefs, raw, observed):
-        self.rows = rows
-        eta, q = rows.predictor(coefs), len(raw)
-        y, w = rows.observations
-        values, score, of_raw = likelihood.slopes(y, w, eta, raw[:, None])
-        self.value, self.of_raw = float(w @ values[:, 0]), of_raw[:, 0]
-        self.score = rows.sums(score)
+        self.rows, self._densities, self._raw, self._observed = rows, likelihood, raw, observed
+        self._eta, self.bend = np.empty((rows.n_rows, 1)), np.empty(rows.n_rows)
+        self.weights = self.bend if observed else np.empty(rows.n_rows)
+        column = raw[:, None]
 
-        def curvatures(eta, raw):
-            (bend,) = likelihood.observed(y, eta, raw)
-            W = bend if observed else likelihood.curvature(y, eta, raw)[0]
-            return rows.weights[:, None] * bend, rows.weights[:, None] * W
+        def visit(own, eta):
+            (y, w), weights = rows.own(own), rows.weights[own]
+            values, score, of_raw = likelihood.slopes(y, w, eta, column)
+            self._eta[own] = eta
+            self.bend[own] = weights * likelihood.observed(y, eta, column)[0][:, 0]
+            if not observed:
+                self.weights[own] = weights * likelihood.curvature(y, eta, column)[0][:, 0]
+            turned, square = likelihood.in_raw(y, w, eta, raw)
+            return np.concatenate([score, turned], axis=1), (w @ values, of_raw[:, 0], square)
 
-        h = STEP * min(1.0, max(float(np.sqrt(np.mean(eta**2))), STEP))
-        columns = eta + np.array([0.0, h, -h])
-        bend, W = curvatures(columns, np.repeat(raw[:, None], 3, axis=1))
-        self.weights, self.bend = W[:, 0], bend[:, 0]
-        self._weights_in_eta = (W[:, 1] - W[:, 2]) / (2 * h)
-        away = raw[:, None] + np.concatenate([STEP * np.eye(q), -STEP * np.eye(q)], axis=1)
-
-        def rates(values):
-            return (values[:, :q] - values[:, q:]) / (2 * STEP)
-
-        still = np.repeat(eta, 2 * q, axis=1)
-        self._weights_in_raw = rates(curvatures(still, away)[1]) if q else np.zeros((len(eta), 0))
-        _, score, of_raw = likelihood.slopes(y, w, still, away) if q else (None, still, away)
-        self.score_in_raw, self.raw_in_raw = rows.sums(rates(score)), rates(of_raw)
+        sums, (value, self.of_raw, self.raw_in_raw) = rows.visited(coefs, visit, 1 + len(raw))
+        self.value = float(value[0])
+        self.score, self.score_in_raw = _columns(sums, slice(1)), _columns(sums, slice(1, None))
 
     def leverage(self, inverse):
         """Derivatives of -log |C| / 2 through the weights: in eta, as coefs [., 1], and in raw."""
-        height = leverages(self.rows, inverse)
-        in_eta = -0.5 * height * self._weights_in_eta
-        return self.rows.sums(in_eta[:, None]), -0.5 * height @ self._weights_in_raw
+        rows, height = self.rows, leverages(self.rows, inverse)
+
+        def visit(own, _):
+            y, eta = rows.own(own)[0], self._eta[own]
+            share = -0.5 * rows.weights[own] * height[own]
+            in_eta, in_raw = self._densities.bent(y, share, eta, self._raw, self._observed)
+            return in_eta[:, None], (in_raw,)
+
+        in_eta, (in_raw,) = rows.visited(None, visit, 1)
+        return in_eta, in_raw
+
+
+def _columns(sums, some):
+    return Coefs(sums.beta[:, some], tuple(b[:, :, some] for b in sums.effects))
 
 
 def leverages(rows, inverse):
     """Of each row a_i = (x_i, z_i), a_i^T M a_i [n_rows] for M, an `engine.rows.protocol.Inverse`.
 
     C^-1 is read at the row's own levels only. With beta held, M's blocks of the eliminated term E
-    are looked up slab by slab, and those of the others in one matrix.
+    are looked up slab by slab, and those of the others in one matrix; or draws tell them.
     """
+    out = _looked_up(rows, inverse) if hasattr(inverse, "remaining") else _drawn(rows, inverse)
+    if not inverse.fixed.size:
+        return out
+    rest = rows.X
+    for refs, z, follow in zip(rows.refs, rows.z, inverse.follow, strict=True):
+        rest = rest - np.einsum("na,nap->np", z, follow[refs])
+    return out + np.einsum("np,np->n", rest @ inverse.fixed, rest)
+
+
+def _drawn(rows, inverse):
+    """The mean square of the draws, with what the eliminated term has of its own."""
+    out, E = np.empty(rows.n_rows), inverse.eliminated
+    n = inverse.deviations[0].shape[2]
+
+    def visit(own, eta):
+        z, inner = rows.z[E][own], inverse.inner[rows.refs[E][own]]
+        out[own] = np.einsum("nc,nc->n", eta, eta) / n + np.einsum("na,nab,nb->n", z, inner, z)
+        return None, ()
+
+    rows.visited(Coefs(np.zeros((rows.p, n)), tuple(inverse.deviations)), visit, bare=True)
+    return out
+
+
+def _looked_up(rows, inverse):
+    """With beta held, from the blocks of M."""
     out = np.zeros(rows.n_rows)
     places = [(k, _places(rows, k, first)) for k, first in inverse.rest]
     for i, (k, at) in enumerate(places):
@@ -62,28 +91,26 @@ def leverages(rows, inverse):
                     entry = inverse.remaining[at[:, a], to[:, b]] * (1 + (other != k))
                     out += entry * rows.z[k][:, a] * rows.z[other][:, b]
     if inverse.eliminated is not None:
-        _add_eliminated(rows, inverse, out)
-    rest = rows.X if inverse.fixed.size else rows.X[:, :0]
-    for refs, z, follow in zip(rows.refs, rows.z, inverse.follow, strict=True):
-        rest = rest - np.einsum("na,nap->np", z, follow[refs])
-    return out + np.einsum("np,np->n", rest @ inverse.fixed, rest)
+        in_threads(lambda levels: _add_eliminated(rows, inverse, levels, out), inverse.slabs())
+    return out
 
 
-def _add_eliminated(rows, inverse, out):
-    """What involves the eliminated term, in slabs of its levels."""
+def _add_eliminated(rows, inverse, levels, out):
+    """What involves some levels of the eliminated term, to their rows."""
     refs, z = rows.refs[inverse.eliminated], rows.z[inverse.eliminated]
     order = rows.order(inverse.eliminated)
-    for levels, own, across in inverse.slabs():
-        first, last = np.searchsorted(refs, [levels.start, levels.stop], sorter=order)
-        some = order[first:last]
-        at, mine = refs[some] - levels.start, z[some]
-        out[some] += np.einsum("na,nab,nb->n", mine, own[at], mine)
-        for k, begin in inverse.rest:
-            to = _places(rows, k, begin, some)
-            for a in range(z.shape[1]):
-                for b in range(to.shape[1]):
-                    entry = across[at * z.shape[1] + a, to[:, b]]
-                    out[some] += 2 * entry * mine[:, a] * rows.z[k][some, b]
+    first, last = np.searchsorted(refs, [levels.start, levels.stop], sorter=order)
+    some = order[first:last]
+    at, mine = refs[some] - levels.start, z[some]
+    own, turning, across = inverse.slab(levels)
+    out[some] += np.einsum("na,nab,nb->n", mine, own[at], mine)
+    turned = np.einsum("na,nab->nb", mine, turning[at])
+    for k, begin in inverse.rest:
+        to = _places(rows, k, begin, some)
+        for a in range(z.shape[1]):
+            for b in range(to.shape[1]):
+                entry = across[at * z.shape[1] + a, to[:, b]]
+                out[some] += 2 * entry * turned[:, a] * rows.z[k][some, b]
 
 
 def _places(rows, k, first, some=slice(None)):

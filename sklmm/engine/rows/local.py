@@ -70,6 +70,14 @@ class LocalRows(LocalCrossProducts):
         own = slice(rows.start, rows.stop, self.d)
         return (part[own].astype(dtype, copy=False) for part in (self.y, self.weights))
 
+    def own(self, rows):
+        """y [n] and the weights [n] of the observations of a block's rows."""
+        return self._of(rows, np.dtype(float))
+
+    def visited(self, coefs, visit, n_columns=None, bare=False):
+        """What `Passes.run` finds, `bare` of the offset."""
+        return self._passes.run(self.X, None if bare else self.offset, coefs, visit, n_columns)
+
     def ordered(self):
         """The rows sorted by the term with most effects, where they are not: passes are quick."""
         k = self._passes.largest

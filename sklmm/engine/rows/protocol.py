@@ -63,10 +63,27 @@ class Inverse(Protocol):
     remaining: object
 
     def slabs(self):
-        """Yield slices of the eliminated term's levels, and M's blocks there.
+        """Slices of the eliminated term's levels, in any order of which `slab` is to be called."""
 
-        Each level's own [J', r, r], and those across to the remaining effects [J' * r, Q_R].
+    def slab(self, levels):
+        """M's blocks of some of the eliminated term's levels: own, turning and across.
+
+        Each level's own [J', r, r], and `turning` [J', r, r] times `across` [J' * r, Q_R], those
+        across to the remaining effects.
         """
+
+
+class DrawnInverse(Protocol):
+    """`Inverse` by draws of the effects given beta, `deviations` [J, r, n] of each term.
+
+    Their mean square lacks what the `eliminated` term has of its own, `inner` [J, r, r].
+    """
+
+    fixed: object
+    follow: list
+    eliminated: int | None
+    inner: object
+    deviations: list
 
 
 class Expansion(Protocol):
@@ -86,7 +103,7 @@ class Expansion(Protocol):
     bend: object
 
     def leverage(self, inverse):
-        """Derivatives of -log |C| / 2 through the weights, for C^-1, an `Inverse`.
+        """Derivatives of -log |C| / 2 through the weights, for C^-1, an `Inverse`, drawn or not.
 
         In eta, summed as `Coefs` [., 1], and in raw [q].
         """

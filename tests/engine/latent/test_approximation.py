@@ -6,6 +6,7 @@ import pytest
 
 from sklmm import CustomFamily, MixedEffectsRegressor, Poisson
 from sklmm.engine.algorithms.laplace import Laplace, told
+from sklmm.engine.latent.approximation import REPLICATES, Approximation
 from sklmm.engine.latent.mode import Latent
 from sklmm.engine.limits import FACTORISED
 from tests.engine.latent.test_complete_data import THETA, make_latent, response, theta_for
@@ -98,20 +99,35 @@ def test_gradients_and_solutions(name, reml, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "reml"), [("poisson", False), ("negative_binomial", True), ("custom", False)]
 )
-def test_laplaces_gradient(name, reml):
-    """With the expected curvature in log |C|, which the compiled steps have."""
-    found, rng = [], np.random.default_rng(0)
-    latent, compiled, theta = pair(name, reml, rng, logistic, direct=True, observed=False)
-    mode, _ = latent.mode(theta, np.zeros(latent.layout.size), tol=1e-18)
-    for part in (latent, compiled):
-        algorithm = Laplace(part, 1e-3, 0)
-        algorithm.mode = mode
-        seen = algorithm.approximation(theta)
-        scores, loglik = seen.scores, seen.loglik
-        found.append((loglik, scores.mean(axis=1)))
-    (ours, gradient), (theirs, taped) = found
-    assert ours == pytest.approx(theirs, rel=1e-9)
-    np.testing.assert_allclose(gradient, taped, rtol=1e-4, atol=1e-4)
+def test_draws_tell_the_gradient(name, reml, monkeypatch):
+    """That of an exact inverse, within their own error, by conjugate gradients."""
+    latent, _, theta = pair(name, reml, np.random.default_rng(0), logistic, direct=True)
+    exact = Approximation(latent, theta, latent.top(theta, np.zeros(latent.layout.size)))
+    monkeypatch.setitem(FACTORISED, "gradient", (-1, np.inf))
+    latent.whole = latent.approximated = False
+    drawn = Approximation(latent, theta, latent.top(theta, exact.mode), (0, 4000))
+    assert not drawn.equations.factorised
+    error = np.std(drawn.replicates(), axis=1, ddof=1) / np.sqrt(REPLICATES)
+    np.testing.assert_allclose(drawn.score, exact.score, atol=5 * error.max(), rtol=1e-3)
+    assert error.max() < 0.05
+    np.testing.assert_allclose(drawn.shift(), exact.shift(), atol=1e-5)
+    joint = drawn.joint - 0.5 * drawn.equations.log_det()
+    assert joint == pytest.approx(exact.loglik, abs=5 * drawn.equations.log_det_error + 1e-3)
+
+
+def test_a_custom_familys_gradient_is_the_log_likelihoods_derivative():
+    latent, _, theta = pair("custom", False, np.random.default_rng(0), logistic, direct=True)
+    space, mode = latent.space, np.zeros(latent.layout.size)
+    flat, h = space.join(theta), 1e-4
+
+    def seen(flat):
+        theta = space.split(flat)
+        return Approximation(latent, theta, latent.top(theta, mode))
+
+    slope = [
+        (seen(flat + e).loglik - seen(flat - e).loglik) / (2 * h) for e in h * np.eye(len(flat))
+    ]
+    np.testing.assert_allclose(seen(flat).score, slope, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

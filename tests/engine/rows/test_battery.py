@@ -238,13 +238,15 @@ def inverse_of(case, M):
     remaining = np.concatenate([np.zeros(0, int), *(places[k] for k in rest)])
 
     def slabs():
+        J = case.plain.levels[E]
+        return [slice(first, min(first + 7, J)) for first in range(0, J, 7)]
+
+    def slab(levels):
         r = case.plain.z[E].shape[1]
-        for first in range(0, case.plain.levels[E], 7):
-            levels = slice(first, min(first + 7, case.plain.levels[E]))
-            at = places[E][levels.start * r : levels.stop * r]
-            J = len(at) // r
-            own = held[np.ix_(at, at)].reshape(J, r, J, r)[np.arange(J), :, np.arange(J)]
-            yield levels, own, held[np.ix_(at, remaining)]
+        at = places[E][levels.start * r : levels.stop * r]
+        J = len(at) // r
+        own = held[np.ix_(at, at)].reshape(J, r, J, r)[np.arange(J), :, np.arange(J)]
+        return own, np.tile(np.eye(r), (J, 1, 1)), held[np.ix_(at, remaining)]
 
     return SimpleNamespace(
         fixed=M[:p, :p],
@@ -256,6 +258,7 @@ def inverse_of(case, M):
         rest=list(zip(rest, firsts, strict=False)),
         remaining=held[np.ix_(remaining, remaining)],
         slabs=slabs,
+        slab=slab,
     )
 
 
