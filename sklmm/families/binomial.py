@@ -28,6 +28,13 @@ class BinomialDensity(Density):
     expected = property(lambda d: -d.link.slope_one * d.link.slope_zero)
 
     @property
+    def observed_slope(self):
+        """In closed form where the link has it."""
+        if self.link.twist_one is None:
+            return None
+        return -self.y * self.link.twist_one - (1 - self.y) * self.link.twist_zero
+
+    @property
     def value_and_score(self):
         """By the logit link both in fewer steps, of which a sampler's time is made."""
         if not isinstance(self.link, Logit):

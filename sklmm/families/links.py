@@ -8,7 +8,7 @@ A link is made of a namespace and eta; it computes what it is asked for, once.
 import math
 from functools import cached_property
 
-from sklmm.families.special import NUMPY, beyond, exp, mills_fall
+from sklmm.families.special import NUMPY, beyond, exp, mills_bend, mills_fall
 
 #: |eta| of a square root, and eta of a mean or its inverse, below which its logarithm goes on as a
 #: constant and as a parabola.
@@ -32,8 +32,11 @@ class PositiveLink(Link):
 class ShareLink(Link):
     """Of a probability mu: log mu and log(1 - mu), their derivatives in eta.
 
-    log_one, slope_one, bend_one; log_zero, slope_zero, bend_zero; and bend, mu'' / mu'.
+    log_one, slope_one, bend_one; log_zero, slope_zero, bend_zero; and bend, mu'' / mu'. twist_one
+    and twist_zero, third derivatives, are None where differences are to tell them.
     """
+
+    twist_one = twist_zero = None
 
 
 class Identity(PositiveLink):
@@ -86,6 +89,8 @@ class Logit(ShareLink):
     slope_zero = cached_property(lambda g: -g.xp.where(g.eta < 0, g._z, 1.0) / (1 + g._z))
     bend_one = property(lambda g: g.slope_one * g.slope_zero)
     bend_zero = property(lambda g: g.bend_one)
+    twist_one = property(lambda g: g.bend_one * (g.slope_one + g.slope_zero))
+    twist_zero = property(lambda g: g.twist_one)
     bend = property(lambda g: g.slope_one + g.slope_zero)
 
 
@@ -99,6 +104,8 @@ class Probit(ShareLink):
     slope_zero = cached_property(lambda g: -g.xp.mills(-g.eta))
     bend_one = property(lambda g: -mills_fall(g.xp, g.eta))
     bend_zero = property(lambda g: -mills_fall(g.xp, -g.eta))
+    twist_one = property(lambda g: mills_bend(g.xp, g.eta))
+    twist_zero = property(lambda g: -mills_bend(g.xp, -g.eta))
     bend = property(lambda g: -g.eta)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from sklmm.families.base import Family, Response, numeric
 from sklmm.families.density import PositiveMean
+from sklmm.families.links import Log
 from sklmm.families.special import LOG_2PI, beyond, less_exp, stirling
 
 
@@ -15,6 +16,7 @@ class PoissonDensity(PositiveMean):
     _first = property(lambda d: d.y - d._mu)
     _second = property(lambda d: -d._mu)
     _mean = property(lambda d: d._mu)
+    observed_slope = property(lambda d: d._mu if isinstance(d.link, Log) else None)
 
     @property
     def value(self):

@@ -167,8 +167,17 @@ def log_add_exp(xp, a, b):
 
 def mills_fall(xp, x):
     """Less the derivative of Mills' ratio, in (0, 1): less the second derivative of log Phi."""
-    left, ratio = xp.minimum(x, _FAR_LEFT), xp.mills(x)
-    return xp.where(x < _FAR_LEFT, 1 - 1 / left**2 + 6 / left**4, ratio * (ratio + x))
+    ratio, share = xp.mills(x), 1 / xp.minimum(x, _FAR_LEFT)
+    share = share * share
+    return xp.where(x < _FAR_LEFT, 1 - share + 6 * share * share, ratio * (ratio + x))
+
+
+def mills_bend(xp, x):
+    """The second derivative of Mills' ratio: the third one of log Phi."""
+    ratio, share = xp.mills(x), 1 / xp.minimum(x, _FAR_LEFT)
+    fall, cube = ratio * (ratio + x), share * share * share
+    near = fall * (2 * ratio + x) - ratio
+    return xp.where(x < _FAR_LEFT, -2 * cube + 24 * cube * share * share, near)
 
 
 def log_one_less_exp(xp, x):

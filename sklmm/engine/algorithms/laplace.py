@@ -39,7 +39,7 @@ TRUSTED = 0.5
 SLOW = 0.3
 PATIENCE = 2
 #: Standard errors from where it was measured within which an information still counts as measured.
-NEARBY = 0.05
+NEARBY = 0.01
 #: Length of the differences of the gradient, which are of one side.
 STEP = 1e-6
 #: Radius at which no step raises the likelihood.

@@ -164,7 +164,7 @@ class _NewRows(Latent):
         raw = [CONSTRAINTS[kind][1](result.family[k]) for k, kind in self.space.parameters.items()]
         self.theta, self.last = Theta(np.zeros(0), problem.z_bases, np.array(raw, float)), None
 
-    def equations(self, theta, at):
+    def equations(self, theta, at, rough=False):
         """Z^T W Z + I, factorised where a Gaussian fit's are; the last ones if W is theirs."""
         if self.last is None or not np.array_equal(at, self.last.weights):
             dense = factorisable([b.n_levels * b.r for b in self.problem.blocks])

@@ -13,7 +13,6 @@ import numpy as np
 from sklmm.engine.equations.schur_cholesky import own_blocks
 from sklmm.engine.linalg.blocks import congruent, csr_rows, invert, rescaled
 
-
 #: Numbers of a dense slab of C M_RR.
 SLAB = 1 << 20
 

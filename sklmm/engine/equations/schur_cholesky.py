@@ -9,9 +9,9 @@ from scipy.linalg.lapack import dpotri
 
 from sklmm._threads import in_threads
 from sklmm.engine.equations.elimination import Elimination
-from sklmm.engine.linalg.blocks import block_diagonal, csr_rows, turn_all
+from sklmm.engine.linalg.blocks import block_diagonal, csr_rows
 
-#: Numbers in a dense slab of C, and the share of entries up to which it is sparse in a product.
+#: Numbers in a dense slab of C, and the share of entries up to which a matrix is sparse.
 SLAB = 1 << 19
 SPARSE = 0.1
 #: Share of a block's information in 1 from which I - S^-1 keeps ten digits of it.
@@ -28,42 +28,45 @@ class SchurCholesky(Elimination):
 
     def _factor(self):
         # Z_E^T w Z_R Lambda_R.
-        self.C = self._lifted()
-        S = self._lift_both(self.cross.G_RR.toarray())
-        S -= self._around(self.inner)
-        S /= self.s2
+        self.C = self._lifted(self.cross.C)
+        around = self._product(self.inner)
+        around.data *= -1 / self.s2
+        S, G = around.toarray(), self._lifted(self._lifted(self.cross.G_RR).T.tocsr())
+        if G.nnz < SPARSE * S.size:
+            S[np.repeat(np.arange(len(S)), np.diff(G.indptr)), G.indices] += G.data / self.s2
+        else:
+            S += G.toarray() / self.s2
         S[np.diag_indices(len(S))] += 1.0
         # Symmetric: its transpose is in LAPACK's order, and needs no copy.
         return cholesky(S.T, lower=True, overwrite_a=True, check_finite=False)
 
-    def _lifted(self):
-        """C Lambda_R, sparse."""
-        C = self.cross.C.copy()
-        if all(len(L) == 1 for _, L, _ in self.parts()):
-            C.data *= self.lift(np.ones(C.shape[1]))[C.indices]
-            return C
-        levels = self.cross.problem.blocks
-        tiles = [np.tile(L, (levels[k].n_levels, 1, 1)) for k, L, _ in self.parts()]
-        return (C @ sparse.block_diag([block_diagonal(b) for b in tiles], "csr")).tocsr()
+    @cached_property
+    def _scale(self):
+        """Lambda_R as a diagonal [Q_R], or None where it has blocks."""
+        if any(len(L) > 1 for _, L, _ in self.parts()):
+            return None
+        return self.lift(np.ones(self.cross.C.shape[1]))
 
-    def _around(self, blocks):
-        """C^T blocks C, dense [Q_R, Q_R], for blocks [J, r, r]."""
+    def _lifted(self, columns):
+        """Sparse columns [., Q_R] times Lambda_R, in canonical form."""
+        if self._scale is None:
+            levels = self.cross.problem.blocks
+            tiles = [np.tile(L, (levels[k].n_levels, 1, 1)) for k, L, _ in self.parts()]
+            out = (columns @ sparse.block_diag([block_diagonal(b) for b in tiles], "csr")).tocsr()
+        else:
+            out = columns.copy()
+            out.data *= self._scale[out.indices]
+        out.sum_duplicates()
+        return out
+
+    def _product(self, blocks):
+        """C^T blocks C, sparse [Q_R, Q_R], for blocks [J, r, r]."""
         C = self.C
         if blocks.shape[1] > 1:
-            return (C.T @ (block_diagonal(blocks) @ C)).toarray()
+            return C.T.tocsr() @ (block_diagonal(blocks) @ C)
         scaled = C.copy()
         scaled.data *= np.repeat(blocks.ravel(), np.diff(C.indptr))
-        return (C.T @ scaled).toarray()
-
-    def _lift_both(self, square):
-        """Lambda_R^T square Lambda_R."""
-        out = self.lift(square, transpose=True)
-        for _, L, part in self.parts():
-            if len(L) == 1:
-                out[:, part] *= L[0, 0]
-            else:
-                out[:, part] = turn_all(L.T, out[:, part].T).T
-        return out
+        return C.T.tocsr() @ scaled
 
     @cached_property
     def _remaining(self):
@@ -72,12 +75,20 @@ class SchurCholesky(Elimination):
 
     def _whole(self):
         """S^-1 with both triangles."""
-        lower = np.tril(self._remaining)
-        return lower + np.tril(lower, -1).T
+        lower = self._remaining
+        # LAPACK leaves the other triangle as it was: 0.
+        out = lower + lower.T
+        out[np.diag_indices(len(out))] /= 2
+        return out
 
     def remaining(self):
         """Lambda_R S^-1 Lambda_R^T, whole."""
-        return self.lift(self.lift(self._whole()).T)
+        out = self._whole()
+        if self._scale is None:
+            return self.lift(self.lift(out).T)
+        out *= self._scale[:, None]
+        out *= self._scale
+        return out
 
     def solve_rest(self, right, series=None, tol=0.0):
         """S^-1 applied to [Q_R, ...]."""
@@ -110,7 +121,7 @@ class SchurCholesky(Elimination):
         def part(pair):
             if pair is None:
                 return self._remaining
-            return self._around(T[:, pair[0], :, None] * T[:, pair[1], None, :])
+            return self._product(T[:, pair[0], :, None] * T[:, pair[1], None, :]).toarray()
 
         inverse, *around = in_threads(part, [None, *pairs])
         for (a, b), P in zip(pairs, around, strict=True):

@@ -167,10 +167,10 @@ class Evaluation(NamedTuple):
     weights w [n] after y: log f, and the derivatives of its weighted sum in eta and raw. both:
     log f and its derivative in eta, as quickly as they come; score: the derivative alone.
 
-    A built-in family's are in the precision of eta. At one point, eta [n * d, 1] and raw [q]: in_raw, of the same weights, the derivatives in raw of
-    those in eta and raw, [n * d, q] and [q, q]; bent, of a `height` [n * d] after y, its product
-    with the derivatives of the curvature, the `observed` one or not, in eta [n * d], and its sums
-    with those in raw [q].
+    A built-in family's are in the precision of eta. At one point, eta [n * d, 1] and raw [q]:
+    in_raw, of the same weights, the derivatives in raw of those in eta and raw, [n * d, q] and [q,
+    q]; bent, of a `height` [n * d] after y, its product with the derivatives of the curvature, the
+    `observed` one or not, in eta [n * d], and its sums with those in raw [q].
     """
 
     by_row: object

@@ -38,7 +38,7 @@ class LocalExpansion:
         rows, height = self.rows, leverages(self.rows, inverse)
 
         def visit(own, _):
-            y, eta = rows.own(own)[0], self._eta[own]
+            (y, _), eta = rows.own(own), self._eta[own]
             share = -0.5 * rows.weights[own] * height[own]
             in_eta, in_raw = self._densities.bent(y, share, eta, self._raw, self._observed)
             return in_eta[:, None], (in_raw,)
