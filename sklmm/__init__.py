@@ -19,7 +19,7 @@ from sklmm.families import (
     StudentT,
 )
 from sklmm.regressor import MixedEffectsRegressor
-from sklmm.steps import HMC, NUTS, Adam, ConjugateGradient, Exact, Laplace
+from sklmm.steps import HMC, NUTS, Adam, ConjugateGradient, Exact, Laplace, Quadrature
 
 __version__ = "0.1.0"
 
@@ -44,6 +44,7 @@ __all__ = [
     "NegativeBinomial",
     "Ordinal",
     "Poisson",
+    "Quadrature",
     "RandomEffect",
     "StudentT",
     "anova",

@@ -50,14 +50,15 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
         and ``Ordinal("probit")`` change the link.
     method : {"auto", "reml", "ml"}, default="auto"
         "auto" is maximum likelihood; "reml" integrates the coefficients out with a flat prior.
-    e_step : {"auto", "hmc", "nuts", "laplace"} or a configured E-step, default="auto"
-        "auto" is "hmc".
+    e_step : {"auto", "quadrature", "hmc", "nuts", "laplace"} or a configured E-step
+        Default "auto", which takes "quadrature" for ML with one grouping factor of up to two
+        effects a level, or nested factors, and few enough rows (see `Quadrature`); else `HMC`.
     m_step : {"auto"}, default="auto"
     max_iter : int, default=200
         EM iterations.
     tol : float or "auto", default="auto"
         The fit stops when the last step and the Monte Carlo error are below `tol` standard errors
-        of every parameter. "auto" is 0.03 (0.001 for laplace).
+        of every parameter. "auto" is 0.03 (0.001 for quadrature and laplace).
     handle_unknown : {"population", "error"}, default="population"
         At predict, an unseen or missing level has effect 0, or is an error.
     warm_start : bool, default=False

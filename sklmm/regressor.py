@@ -46,18 +46,20 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
     method : {"auto", "reml", "ml"}, default="auto"
         Restricted or full maximum likelihood; "auto" is REML for "gaussian", else ML. REML of
         other families integrates the coefficients out with a flat prior.
-    e_step : {"auto", "exact", "cg", "laplace", "hmc", "nuts"} or EStep, default="auto"
+    e_step : {"auto", "exact", "cg", "laplace", "quadrature", "hmc", "nuts"} or EStep
+        Default "auto".
         "exact" and "cg" are for "gaussian": "auto" takes "exact" for up to 2,000 random effects
         beside the largest term's (fewer if that one is huge), and "cg" beyond. For other families
-        "auto" is "hmc".
+        fitted by ML "auto" takes "quadrature" for one grouping factor with up to two effects a
+        level, or nested factors, and few enough rows (see `Quadrature`); else it takes `HMC`.
     m_step : {"auto", "adam"} or Adam, default="auto"
         "auto" is damped Newton steps, after EM steps while the maximum is far.
     max_iter : int, default=200
         EM iterations.
     tol : float or "auto", default="auto"
         The fit stops when the last step, and for HMC the Monte Carlo error, are below `tol`
-        standard errors of every parameter. "auto" is 0.001 for exact, cg and laplace, 0.03 for hmc
-        and nuts.
+        standard errors of every parameter. "auto" is 0.001 for exact, cg, laplace and quadrature,
+        0.03 for hmc and nuts.
     handle_unknown : {"population", "error"}, default="population"
         At predict, an unseen or missing level has effect 0 and its prior variance in `return_std`,
         or is an error.
@@ -101,9 +103,10 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
     loglik_, aic_, bic_ : float
         As lme4 defines them. By cg the log-determinant is stochastic Lanczos quadrature's, by hmc
         and nuts the likelihood is importance sampling's (nan where crossed factors make that
-        impossible), by laplace its approximation.
+        impossible), by laplace its approximation, by quadrature exact.
     loglik_error_ : float
-        Monte Carlo standard error of `loglik_`.
+        Monte Carlo standard error of `loglik_`; by quadrature 0, or by how much `loglik_` still
+        moved with the number of points.
     n_iter_ : int
     converged_ : bool
     history_ : DataFrame

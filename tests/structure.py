@@ -185,7 +185,11 @@ def main():
             MixedEffectsRegressor(terms, family="poisson", e_step="laplace"),
             counts,
         ),
-        ("hmc, Poisson", MixedEffectsRegressor(terms, family="poisson", random_state=0), counts),
+        (
+            "hmc, Poisson",
+            MixedEffectsRegressor(terms, family="poisson", e_step="hmc", random_state=0),
+            counts,
+        ),
     ):
         found = crossed(model, X, response)
         print(f"{title}: {len(found)} modules crossed\n    {', '.join(n[6:] for n in found)}")

@@ -241,7 +241,8 @@ BAD = {
         Y,
         None,
         ValueError,
-        r"e_step='gibbs' is not available: use 'auto', 'exact', 'cg', 'laplace', 'hmc', 'nuts'",
+        r"e_step='gibbs' is not available: use 'auto', 'exact', 'cg', 'laplace', 'quadrature', "
+        "'hmc', 'nuts'",
     ),
     "unknown m_step": (
         {"m_step": "sgd"},

@@ -20,9 +20,9 @@ from tests.simulate import PARAMETERS, coverage_and_bias, simulate
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("name", QUADRATURE)
-def test_quadrature(reference, name, seed):
+def test_hmc(reference, name, seed):
     """Coefficients within 0.1 standard error of the true maximum likelihood's, SDs 1.5 %."""
-    model = fitted(name, random_state=seed)
+    model = fitted(name, e_step="hmc", random_state=seed)
     assert model.converged_
     coef, std, sd = fixed(reference[QUADRATURE[name][0]])
     ours = model.fixed_effects_.loc[coef.index]
@@ -50,7 +50,7 @@ def test_laplace(reference, name):
 
 
 def test_laplace_is_biased_where_hmc_is_not(reference):
-    """The bounds of `test_quadrature` tell the two apart."""
+    """The bounds of `test_hmc` tell the two apart."""
     model = fitted("toenail", e_step="laplace")
     coef, std, sd = fixed(reference["toenail_agq50"])
     gap = np.abs(model.fixed_effects_.loc[coef.index, "estimate"] - coef) / std
@@ -250,7 +250,8 @@ def test_one_class_is_an_error(estimator):
 def test_same_seed_same_numbers():
     X, y, _, _ = simulate("poisson", 6)
     one, two, other = (
-        MixedEffectsRegressor(["g"], family="poisson", random_state=s).fit(X, y) for s in (0, 0, 1)
+        MixedEffectsRegressor(["g"], family="poisson", e_step="hmc", random_state=s).fit(X, y)
+        for s in (0, 0, 1)
     )
     np.testing.assert_array_equal(one.predict(X), two.predict(X))
     assert one.intercept_ == two.intercept_

@@ -213,15 +213,21 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, NewRows):
 
     def _checked_e_step(self, spec, design, response):
         sparse = bool(spec.sparse)
-        e_step = engine.resolve_e_step(
-            self.e_step, response.family, design.sizes, sparse, self.device
-        )
+        e_step = self._resolved_e_step(design, response, sparse)
         if self.dof is not None and not isinstance(e_step, Exact | ConjugateGradient):
             raise ValueError(
                 f"dof={self.dof!r} is for family='gaussian' with e_step 'auto', 'exact' or 'cg', "
                 f"not {response.family.name!r} with {e_step!r}: use dof=None."
             )
         return e_step
+
+    def _resolved_e_step(self, design, response, sparse=False):
+        # Quadrature has no REML, and runs on no device but the processor.
+        free = self.method != "reml" and self.device is None
+        quadrature = free and engine.has_quadrature(design, response.family, response.n_predictors)
+        return engine.resolve_e_step(
+            self.e_step, response.family, design.sizes, sparse, self.device, quadrature
+        )
 
     def update(self, X, y=None, sample_weight=None):
         """Update the random effects by new rows, of known or new groups, without refitting.

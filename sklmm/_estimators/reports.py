@@ -163,8 +163,9 @@ class Reports:
         ----------
         level : float, default=0.95
         method : {"wald", "profile", "bootstrap"}, default="wald"
-            "wald" is the estimate and its standard error. "profile" is the profile likelihood of a
-            Gaussian model, by ML, as lme4's: for SDs of few levels it is the one to trust.
+            "wald" is the estimate and its standard error. "profile" is the profile likelihood, by
+            ML, as lme4's: for SDs of few levels it is the one to trust. It is for Gaussian models,
+            and for others where quadrature has their likelihood (see `Quadrature`).
             "bootstrap" fits the model to data drawn from itself: any family, and as many fits.
             Its interval is normal, of the resamples' SD and less their bias.
         X, y, sample_weight
@@ -237,13 +238,21 @@ class Reports:
 
     def _profiled(self, design, response, places, level, n_jobs):
         """(lower, upper) of the parameters at some places."""
-        if not response.family.closed_form:
+        family, n_predictors = response.family, response.n_predictors
+        if not (family.closed_form or engine.has_quadrature(design, family, n_predictors)):
             raise ValueError(
-                f"method='profile' is for family='gaussian', not {response.family.name!r}: use "
+                f"method='profile' needs a likelihood without error, which family={family.name!r} "
+                "has for one grouping factor or nested ones, with few effects a level: use "
                 "'bootstrap'."
             )
+        labels = self._fitted.labels
         found = engine.profile(
-            design, response, fit_intercept=self._fitted.spec.fit_intercept, start=self.result_
+            design,
+            response,
+            fit_intercept=self._fitted.spec.fit_intercept,
+            start=self.result_,
+            matrix=labels.matrix,
+            bounds=labels.bounds,
         )
         return intervals.profile_intervals(found, places, level, n_jobs)
 
@@ -263,9 +272,7 @@ class Reports:
         other = copy(self)
         other.warm_start, other.verbose, other.random_state = True, 0, int(seed)
         other.dof = None
-        e_step = engine.resolve_e_step(
-            self.e_step, response.family, design.sizes, device=self.device
-        )
+        e_step = self._resolved_e_step(design, response)
         result = other._run(design, response, self._fitted.spec.fit_intercept, e_step)
         return self._fitted.labels.estimates(result.coef, result.natural)
 

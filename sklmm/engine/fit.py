@@ -21,25 +21,39 @@ from sklmm.engine.likelihood.pointwise import log_densities
 from sklmm.engine.limits import (
     DRAWS,
     EXACT_ROOT,
+    QUADRATURE_POINTS,
     blas,
     factorisable,
     gaussian_draws,
+    integrable,
     nonlinear_draws,
 )
 from sklmm.engine.posterior.assemble import perfect
 from sklmm.engine.rows.collinearity import combination
 from sklmm.engine.rows.cross_products import LocalCrossProducts
 from sklmm.engine.rows.local import LocalRows
+from sklmm.engine.rows.nested import nesting
 from sklmm.engine.rows.standardize import in_own_units, stacked, standardize
 from sklmm.engine.runtime.compilation import require_tensorflow, telling
 from sklmm.families import Family
 from sklmm.result import EMResult
-from sklmm.steps import HMC, NUTS, Adam, ConjugateGradient, EStep, Exact, Laplace, MStep
+from sklmm.steps import (
+    HMC,
+    NUTS,
+    Adam,
+    ConjugateGradient,
+    EStep,
+    Exact,
+    Laplace,
+    MStep,
+    Quadrature,
+)
 
 __all__ = [
     "Settings",
     "combination",
     "graph",
+    "has_quadrature",
     "log_densities",
     "profile",
     "resolve_e_step",
@@ -60,6 +74,7 @@ E_STEPS = {
     "exact": Exact,
     "cg": ConjugateGradient,
     "laplace": Laplace,
+    "quadrature": Quadrature,
     "hmc": partial(HMC, backend="tensorflow"),
     "nuts": NUTS,
 }
@@ -87,11 +102,24 @@ class Settings(NamedTuple):
     rows: Callable | None = None
 
 
-def resolve_e_step(e_step, family, sizes, sparse=False, device=None):
+def has_quadrature(design, family, n_predictors=1):
+    """Whether "auto" takes quadrature: for nested factors, with points that are affordable.
+
+    A `CustomFamily` has kinks that no rule integrates well.
+    """
+    groups = nesting([b.refs for b in design.blocks], [b.n_levels for b in design.blocks])
+    if groups is None or family.density is None or family.closed_form:
+        return False
+    effects = [n_predictors * sum(design.blocks[k].r for k in group) for group in groups]
+    largest = np.bincount(design.blocks[groups[0][0]].refs).max()
+    return integrable(design.n_rows * n_predictors, largest * n_predictors, effects)
+
+
+def resolve_e_step(e_step, family, sizes, sparse=False, device=None, quadrature=False):
     """An `EStep` from the estimator's parameter: a name, an instance, or "auto" by family and size.
 
     `sizes` are the blocks' numbers of effects. A model with a `sparse` fixed part is fitted by
-    conjugate gradients.
+    conjugate gradients. `quadrature` says that it may be taken: see `has_quadrature`.
 
     Without random effects the Laplace approximation is the maximum likelihood of any family, and
     least squares that of the Gaussian, whatever the E-step.
@@ -104,11 +132,10 @@ def resolve_e_step(e_step, family, sizes, sparse=False, device=None):
         step = e_step
     elif e_step == "auto":
         dense = not sparse and factorisable(sizes)
-        step = (
-            (Exact() if dense else ConjugateGradient())
-            if gaussian
-            else _with_backend(HMC(), family, device)
-        )
+        if gaussian:
+            step = Exact() if dense else ConjugateGradient()
+        else:
+            step = Quadrature() if quadrature else _with_backend(HMC(), family, device)
     else:
         raise ValueError(
             f"e_step={e_step!r} is not available: use 'auto', {', '.join(map(repr, E_STEPS))}, or "
@@ -122,13 +149,13 @@ def resolve_e_step(e_step, family, sizes, sparse=False, device=None):
         )
     if least_squares and not gaussian:
         raise ValueError(
-            f"e_step={step!r} is for family='gaussian', not {family.name!r}: use 'auto', 'hmc', "
-            "'nuts' or 'laplace'."
+            f"e_step={step!r} is for family='gaussian', not {family.name!r}: use 'auto', "
+            "'quadrature', 'hmc', 'nuts' or 'laplace'."
         )
     if isinstance(step, Laplace) and family.classes == "unordered" and n_effects:
         raise ValueError(
             "e_step='laplace' is for one linear predictor, and family='categorical' has one for "
-            "each class but the first: use 'auto', 'hmc' or 'nuts'."
+            "each class but the first: use 'auto', 'quadrature', 'hmc' or 'nuts'."
         )
     if sparse and isinstance(step, Exact):
         raise ValueError(
@@ -256,7 +283,7 @@ def _reml(problem, response, settings):
 
 
 def _latent(problem, response, settings):
-    """Laplace's approximation, or a sampler, of the latent part of a model of any family."""
+    """Laplace's approximation, quadrature, or a sampler, of the latent part of a model."""
     family, step = response.family, settings.e_step
     parameters = {
         name: kind / problem.y_scale if name == "sigma" and not isinstance(kind, str) else kind
@@ -266,14 +293,20 @@ def _latent(problem, response, settings):
     like = replace(like, pinned=tuple((k, parameters[k]) for k, _ in like.pinned))
     # Compiled steps know a likelihood by identity: equal ones must be one.
     like = _LIKELIHOODS.setdefault(like, like)
-    laplace = isinstance(step, Laplace)
+    laplace, quadrature = isinstance(step, Laplace), isinstance(step, Quadrature)
     observed = laplace and step.curvature == "observed"
+    groups = _nesting(problem, step) if quadrature else None
     # Densities are evaluated many times.
     problem = replace(problem, rows=problem.rows.ordered())
-    latent = Latent(problem, like, parameters, direct=laplace, observed=observed)
+    latent = Latent(problem, like, parameters, direct=laplace or quadrature, observed=observed)
     _check_tensorflow(latent, family, step)
     start = settings.start and warm_theta(latent, settings.start)
     n_draws = DRAWS[1] if family.closed_form else nonlinear_draws(problem.n_effects)
+    if quadrature:
+        from sklmm.engine.algorithms.quadrature import Quadrature as QuadratureFit
+
+        tol = DETERMINISTIC_TOL if settings.tol is None else settings.tol
+        return QuadratureFit(latent, groups, tol, settings.seed, n_draws, start, step.n_points)
     if laplace:
         from sklmm.engine.algorithms.laplace import Laplace as LaplaceFit
 
@@ -298,6 +331,32 @@ def _sampler(step):
     return {HMC: HMCSampler, NUTS: NUTSSampler}[type(step)](step)
 
 
+def _nesting(problem, step):
+    """The terms over each partition, for quadrature; ValueError where it is not for the model."""
+    rows = problem.rows
+    groups = nesting(rows.refs, rows.levels)
+    if groups is None:
+        raise ValueError(
+            f"random_effects: e_step={step!r} is for one grouping factor, or factors nested in one "
+            "another, and these are crossed: use 'auto', 'laplace' or 'hmc'."
+        )
+    if problem.reml:
+        raise ValueError(
+            f"method='reml': e_step={step!r} maximises the likelihood and does not integrate the "
+            "coefficients out: use method='ml', or e_step 'laplace' or 'hmc'."
+        )
+    effects = [sum(rows.z[k].shape[1] for k in group) for group in groups]
+    n_points = step.n_points or QUADRATURE_POINTS
+    largest = np.bincount(rows.refs[groups[0][0]]).max()
+    if not integrable(rows.n_rows, largest, effects, "doubled", n_points):
+        raise ValueError(
+            f"random_effects: e_step={step!r} has {n_points}^{sum(effects)} points for each of "
+            f"{rows.n_rows} rows, which takes too long: use 'auto', 'laplace' or 'hmc', or fewer "
+            "effects a level."
+        )
+    return groups
+
+
 def _tutorial(problem, response, settings):
     require_tensorflow(f"m_step={settings.m_step!r}")
     from sklmm.engine.algorithms.tutorial import AdamLoop
@@ -310,32 +369,43 @@ _ALGORITHMS = {
     Exact: _reml,
     ConjugateGradient: _reml,
     Laplace: _latent,
+    Quadrature: _latent,
     HMC: _latent,
     NUTS: _latent,
     Adam: _tutorial,
 }
 
 
-def profile(design, response, *, fit_intercept, start):
-    """`Profile` of a Gaussian model fitted by ML, from the EMResult of any fit of it."""
+def profile(design, response, *, fit_intercept, start, matrix, bounds):
+    """`Profile` of a model fitted by ML, from the EMResult of any fit of it.
+
+    One that is not Gaussian is fitted by quadrature. The parameters are rows of `matrix` times
+    (coefficients, natural), between `bounds`, two arrays.
+    """
     from sklmm.engine.algorithms.profile import Profile
 
-    problem = standardize(
-        design,
-        response.y,
-        response.weights,
-        fit_intercept=fit_intercept,
-        reml=False,
-        sigma=response.family.sigma,
-        sigma_unit=response.sigma_unit,
-        rows=LocalCrossProducts,
-    )
-    start = warm_gaussian(problem, start)
-    with blas(design.sizes, problem.p):
-        algorithm = Reml(problem, Exact(), PROFILE_TOL, 0, DRAWS[0], start)
+    if response.family.closed_form:
+        problem = standardize(
+            design,
+            response.y,
+            response.weights,
+            fit_intercept=fit_intercept,
+            reml=False,
+            sigma=response.family.sigma,
+            sigma_unit=response.sigma_unit,
+            rows=LocalCrossProducts,
+        )
+        begin = warm_gaussian(problem, start)
+        algorithm = Reml(problem, Exact(), PROFILE_TOL, 0, DRAWS[0], begin)
+    else:
+        settings = Settings(fit_intercept, False, Quadrature(), tol=PROFILE_TOL, start=start)
+        algorithm = _latent(_problem(design, response, settings), response, settings)
+    with blas(design.sizes, design.X.shape[1]):
         result = fit(algorithm, max_iter=MOST_ITERATIONS)
-        std = np.sqrt(np.maximum(np.diag(result.natural_cov), 0.0))
-        return Profile(algorithm, algorithm.theta, std)
+        cov = np.nan_to_num(result.natural_cov)
+        std = np.sqrt(np.maximum(np.einsum("ia,ab,ib->i", matrix, cov, matrix), 0.0))
+        std[(matrix != 0) @ np.isnan(np.diag(result.natural_cov))] = np.nan
+        return Profile(algorithm, algorithm.theta, std, matrix, bounds)
 
 
 def update(result, design, response, places, curvature):
@@ -375,7 +445,7 @@ def _check_tensorflow(latent, family, e_step):
     fit = f"family={family.name!r} with e_step={e_step!r}"
     if latent.like.distribution is not None:
         require_tensorflow(f"family={family!r}")
-    elif isinstance(e_step, HMC) and e_step.backend == "numpy":
+    elif isinstance(e_step, Quadrature) or getattr(e_step, "backend", None) == "numpy":
         return
     elif not isinstance(e_step, Laplace):
         other = "'auto'" if family.closed_form else "'laplace'"

@@ -36,6 +36,15 @@ KEPT_NUMBERS = 1 << 20
 EXACT_TRACES = 512
 #: Effects that rows connect beyond which importance weights are too uneven to be worth a look.
 CONNECTED = 400
+#: Rows times points of an evaluation of quadrature: with the 15 points a dimension that a fit takes
+#: at least, up to which it is chosen without being named, as a fit of some fifty evaluations then
+#: takes seconds; those up to which points are doubled; and of one level of the coarsest factor,
+#: whose rows are in memory together. Effects of one level up to which it is chosen.
+QUADRATURE = {"chosen": 1 << 24, "doubled": 1 << 27, "together": 1 << 24}
+QUADRATURE_POINTS = 15
+QUADRATURE_EFFECTS = 2
+#: Points a dimension beyond which the weights of Gauss and Hermite's rule leave float64.
+MOST_POINTS = 255
 
 
 def factorisable(sizes, purpose="fit"):
@@ -69,3 +78,13 @@ def nonlinear_draws(n_effects):
 
 def _between(bounds, value):
     return min(max(value, bounds[0]), bounds[1])
+
+
+def integrable(n_rows, largest, effects, purpose="chosen", n_points=QUADRATURE_POINTS):
+    """Whether quadrature of nested factors is affordable, for a purpose.
+
+    They have so many `effects` a level each, and the coarsest one's largest level `largest` rows.
+    """
+    points = float(n_points) ** sum(effects)
+    fits = n_rows * points <= QUADRATURE[purpose] and largest * points <= QUADRATURE["together"]
+    return fits and (purpose != "chosen" or max(effects) <= QUADRATURE_EFFECTS)

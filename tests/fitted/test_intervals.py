@@ -4,10 +4,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sklmm import Gaussian, MixedEffectsClassifier, MixedEffectsRegressor, RandomEffect
+from sklmm import (
+    Gaussian,
+    MixedEffectsClassifier,
+    MixedEffectsRegressor,
+    NegativeBinomial,
+    RandomEffect,
+)
 from sklmm._fitted.tables import Labels
 from sklmm.datasets import load_dyestuff
 from sklmm.engine.algorithms.profile import Profile
+from tests.published import DATA
 
 #: lme4 1.1-31: confint(lmer(Reaction ~ Days + (1 + Days | Subject)), oldNames = FALSE).
 SLEEPSTUDY = {
@@ -200,9 +207,50 @@ def test_repetitions_and_other_families_are_refused(sleepstudy):
     model = MixedEffectsRegressor(["Subject"]).fit(X, y, weight)
     with pytest.raises(ValueError, match="repeat the rows"):
         model.conf_int(method="bootstrap", X=X, y=y, sample_weight=weight)
-    model = MixedEffectsRegressor(["Subject"], family="gamma", e_step="laplace").fit(X, y)
-    with pytest.raises(ValueError, match="method='profile' is for family='gaussian'"):
-        model.conf_int(method="profile", X=X, y=y)
+    terms = ["Subject", "(1 | Days)"]
+    model = MixedEffectsRegressor(terms, fixed_effects=[], family="gamma", e_step="laplace")
+    with pytest.raises(ValueError, match="method='profile' needs a likelihood without error"):
+        model.fit(X, y).conf_int(method="profile", X=X, y=y)
+
+
+#: lme4 1.1-31: confint(glmer(cbind(incidence, size - incidence) ~ period + (1 | herd), cbpp,
+#: family = binomial, nAGQ = 25), method = "profile").
+CBPP = {
+    "Intercept": (-1.9046841, -0.9462134),
+    "period2": (-1.6160837, -0.4066108),
+    "period3": (-1.8004082, -0.5104499),
+    "period4": (-2.5001919, -0.7995920),
+    "sd(herd, Intercept)": (0.3488017, 1.1112975),
+}
+
+
+def test_profiles_of_other_families_are_lme4s():
+    model, X, y, weights = DATA["cbpp"]()
+    model.fit(X, y, sample_weight=weights)
+    found = model.conf_int(method="profile", X=X, y=y, sample_weight=weights)
+    expected = pd.DataFrame(CBPP, index=["lower", "upper"]).T.loc[found.index]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_profiles_of_cutpoints_and_other_parameters_hold_the_deviance():
+    """At a limit the likelihood, maximised by a pinned parameter, is half a chi2 quantile lower."""
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"g": np.repeat(np.arange(15), 8)})
+    mu = np.exp(1 + 0.4 * rng.normal(size=15)[X["g"]])
+    y = rng.poisson(rng.gamma(2.0, mu / 2.0))
+    model = MixedEffectsRegressor(["g"], fixed_effects=[], family="negative_binomial").fit(X, y)
+    for value in model.conf_int(method="profile", X=X, y=y, parm="dispersion").to_numpy()[0]:
+        held = MixedEffectsRegressor(
+            ["g"], fixed_effects=[], family=NegativeBinomial(dispersion=value)
+        )
+        assert 2 * (model.loglik_ - held.fit(X, y).loglik_) == pytest.approx(3.8415, abs=2e-3)
+    classes = np.digitize(y, [1, 3])
+    model = MixedEffectsClassifier(["g"], fixed_effects=[], family="ordinal").fit(X, classes)
+    found = model.conf_int(method="profile", X=X, y=classes)
+    assert list(found.index) == model._fitted.labels.names
+    estimate = model.conf_int(level=1e-9).mean(axis=1)
+    assert (found["lower"] < estimate).all()
+    assert (estimate < found["upper"]).all()
 
 
 @pytest.mark.parametrize("method", ["profile", "bootstrap"])

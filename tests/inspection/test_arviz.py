@@ -19,7 +19,7 @@ arviz_base = pytest.importorskip("arviz_base")
 def toenail():
     X, y = load_toenail(return_X_y=True, as_frame=True)
     X = X[["patientID", "time"]]
-    return MixedEffectsClassifier(["patientID"], random_state=0).fit(X, y)
+    return MixedEffectsClassifier(["patientID"], e_step="hmc", random_state=0).fit(X, y)
 
 
 def test_chains_mean_the_estimate_and_their_error_is_that_of_the_fit(toenail, estimates):

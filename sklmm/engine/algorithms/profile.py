@@ -1,4 +1,4 @@
-r"""Profile likelihood intervals of a Gaussian model's parameters, from its exact likelihood.
+r"""Profile likelihood intervals of a model's parameters, from its exact likelihood.
 
 Of a parameter psi(theta, beta) the profile l(v) is the maximum at psi = v, and an interval holds
 the v at which
@@ -6,10 +6,12 @@ the v at which
     zeta(v) = sign(v - psi-hat) sqrt(2 (l-hat - l(v)))
 
 is between normal quantiles, as lme4's `profile` has it (Bates, Maechler, Bolker & Walker 2015, J.
-Stat. Softw. 67(1), sec. 5.1). SDs and correlations are held by a constraint on theta. Of a
-coefficient b^T beta the other ones are least squares', which leaves a problem in theta,
+Stat. Softw. 67(1), sec. 5.1). What is held is so by a constraint on theta. Of a coefficient
+b^T beta of a Gaussian model the other ones are least squares', which leaves a problem in theta,
 
     l(v) = max_theta  l(theta) - (v - b^T beta-hat)^2 / (2 b^T C b),    C = (X^T V^-1 X)^-1.
+
+The coefficients of other models are in theta, and their likelihood is quadrature's.
 """
 
 from functools import partial
@@ -37,17 +39,23 @@ WORST = 1e10
 
 
 class Profile:
-    """Profiles about the maximum that a `Reml` by factorisation has reached, `theta`.
+    """Profiles about the maximum `theta` that a `Reml` by factorisation or `Quadrature` reached.
 
+    Parameters are rows of `matrix` times (coefficients, natural), between `bounds`, two arrays;
     `std` are the standard errors of (coefficients, natural), nan where there is none.
     """
 
-    def __init__(self, algorithm, theta, std):
-        self.algorithm, self.space, self.problem = algorithm, algorithm.space, algorithm.problem
-        self.theta, self.std = theta, std
+    def __init__(self, algorithm, theta, std, matrix, bounds):
+        self.algorithm, self.space = algorithm, algorithm.space
+        self.problem, self.theta = self.space.problem, theta
+        self.matrix, self.bounds = matrix, bounds
+        #: What an SD of effects is measured by.
+        self.sigma = residual_sd(self.problem, theta) if self.space.profiled else 1.0
         seen = algorithm.look(theta)
         self.best = seen.loglik
-        self.estimate = np.concatenate([self.problem.coef(seen.beta), self.space.natural(theta)])
+        self.coef = self.problem.coef(seen.beta)
+        self.estimate = matrix @ np.concatenate([self.coef, self.space.natural(theta)])
+        self.std = std
         values, vectors = np.linalg.eigh(algorithm.covariance(theta)[0])
         known = values > 1e-12 * max(values.max(initial=0.0), 1e-300)
         #: theta = theta-hat + root z: z is in standard errors.
@@ -57,18 +65,28 @@ class Profile:
         """Theta-hat + root z."""
         return self.space.moved(self.theta, self.root @ z)
 
-    def natural_slopes(self, z):
-        """D natural / d z at theta-hat + root z."""
-        return self.space.jacobian(self.at(z)) @ self.root
+    def value(self, i, z):
+        """Parameter i at theta-hat + root z."""
+        theta = self.at(z)
+        coef = self.coef if self.space.profiled else self.problem.coef(theta.beta)
+        return self.matrix[i] @ np.concatenate([coef, self.space.natural(theta)])
+
+    def slope(self, i, z):
+        """D value / d z there."""
+        jacobian, p = self.space.jacobian(self.at(z)), self.space.p
+        basis = self.problem.basis * self.problem.y_scale
+        of_coef, of_natural = np.split(self.matrix[i], [len(basis)])
+        out = of_natural @ jacobian
+        out[:p] += of_coef @ basis[:, :p]
+        return out @ self.root
 
     def starts(self, start):
         """Where to begin: at `start` and, with a variance of 0, where it is none as well.
 
         At 0 the gradient vanishes, though the profile may rise with the variance.
         """
-        sigma = residual_sd(self.problem, self.theta)
         pairs = zip(self.problem.blocks, self.theta.factors, strict=True)
-        singular = any(is_singular(b, L, sigma) for b, L in pairs)
+        singular = any(is_singular(b, L, self.sigma) for b, L in pairs)
         return [start, start + 1.0] if singular else [start]
 
     @staticmethod
@@ -83,28 +101,30 @@ class Profile:
 
     def interval(self, i, quantile):
         """(lower, upper) of entry i of (coefficients, natural): where zeta is -+ quantile."""
-        if np.isnan(self.std[i]) and i < len(self.problem.basis):
+        uses, q = np.flatnonzero(self.matrix[i]), len(self.problem.basis)
+        if np.isnan(self.std[i]) and (uses < q).any():
             return np.nan, np.nan
         if self.std[i] == 0:
             return self.estimate[i], self.estimate[i]
-        own = _OfCoefficient(self, i) if i < len(self.problem.basis) else _OfNatural(self, i)
+        profiled = self.space.profiled and (uses < q).all()
+        own = _Profiled(self, i) if profiled else _Held(self, i)
         with blas([b.n_levels * b.r for b in self.problem.blocks], self.problem.p):
             return tuple(self._limit(own, i, side, quantile) for side in (-1, 1))
 
     def units(self):
-        """Unit of each SD (the residual one, of its column), correlation (1) and sigma."""
-        problem, out = self.problem, []
-        sigma = residual_sd(problem, self.theta)
+        """Of coefficients (1), SDs (the residual one, of its column), correlations (1), family."""
+        problem, out = self.problem, [1.0] * len(self.problem.basis)
         for b, A in zip(problem.blocks, problem.z_bases, strict=True):
-            sizes = sigma * problem.y_scale * np.linalg.norm(A, axis=1)
+            sizes = self.sigma * problem.y_scale * np.linalg.norm(A, axis=1)
             out += [sizes[i] if i == j else 1.0 for i, j in b.covariance.reported]
-        return np.array([*out, sigma * problem.sigma_scale])
+        family = [abs(value) or 1.0 for value in self.space.family(self.theta.raw).values()]
+        return np.abs(self.matrix) @ [*out, *family]
 
     def _limit(self, own, i, side, quantile):
         estimate, width = self.estimate[i], quantile * self.std[i]
         if not width > 0:
             width = UNKNOWN * own.unit
-        bound = own.bounds[(side + 1) // 2]
+        bound = self.bounds[(side + 1) // 2][i]
         inside, known = estimate, {estimate: (-quantile, np.zeros(self.root.shape[1]))}
 
         def excess(value, start):
@@ -137,18 +157,12 @@ def _on_the_way(excess, inside, z, way, value):
     return excess(value, z + way * (value - inside))
 
 
-class _OfNatural:
-    """The profile of an SD, a correlation or sigma."""
+class _Held:
+    """The profile of what a constraint on theta holds."""
 
     def __init__(self, profile, i):
-        self.profile, self.i = profile, i - len(profile.problem.basis)
-        entries = [entry for c in profile.space.covariances for entry in c.reported]
-        i, j = [*entries, (0, 0)][self.i]
-        self.bounds = (0.0, np.inf) if i == j else (-1.0, 1.0)
-        self.unit = std if (std := profile.std[i]) > 0 else profile.units()[self.i]
-
-    def _value(self, z):
-        return self.profile.space.natural(self.profile.at(z))[self.i]
+        self.profile, self.i = profile, i
+        self.unit = std if (std := profile.std[i]) > 0 else profile.units()[i]
 
     def maximum(self, value, start):
         """(l(value), z there) from a z nearby."""
@@ -158,30 +172,28 @@ class _OfNatural:
             return _loss(profile, z)[:2]
 
         def slope(z):
-            return profile.natural_slopes(z)[self.i]
+            return profile.slope(self.i, z)
 
         starts, scale = [], 1.0
         for z in profile.starts(start):
             along = slope(z)
             if (size := np.linalg.norm(along)) > FLAT * self.unit:
-                starts.append(z + along * (value - self._value(z)) / size**2)
+                starts.append(z + along * (value - profile.value(self.i, z)) / size**2)
                 scale = size
         if not starts:
             # The design leaves it undetermined: any value is as good as the estimate.
             return profile.best, start
         held = {
             "type": "eq",
-            "fun": lambda z: (self._value(z) - value) / scale,
+            "fun": lambda z: (profile.value(self.i, z) - value) / scale,
             "jac": lambda z: slope(z) / scale,
         }
         options = {"method": "SLSQP", "constraints": held, "options": {"ftol": 1e-9}}
         return profile.best_of(loss, starts, options)
 
 
-class _OfCoefficient:
-    """The profile of a coefficient."""
-
-    bounds = (-np.inf, np.inf)
+class _Profiled:
+    """The profile of a coefficient of a Gaussian model."""
 
     def __init__(self, profile, i):
         self.profile, self.i = profile, i
@@ -189,7 +201,7 @@ class _OfCoefficient:
     def maximum(self, value, start):
         """(l(value), z there) from a z nearby."""
         profile, problem = self.profile, self.profile.problem
-        row = problem.basis[self.i] * problem.y_scale
+        row = profile.matrix[self.i, : len(problem.basis)] @ problem.basis * problem.y_scale
 
         def loss(z):
             base, slope, seen, equations = _loss(profile, z, inform=True)
@@ -197,7 +209,7 @@ class _OfCoefficient:
                 return base, slope
             C, changes = coefficient_slopes(equations)
             variance = row @ C @ row
-            away = value - problem.coef(seen.beta)[self.i]
+            away = value - profile.matrix[self.i, : len(problem.basis)] @ problem.coef(seen.beta)
             bend = np.einsum("p,ipq,q->i", row, changes, row)
             more = -away / variance * (row @ seen.sensitivity)
             more = more - 0.5 * (away / variance) ** 2 * bend
@@ -217,7 +229,8 @@ def _loss(profile, z, inform=False):
     """
     theta = profile.at(z)
     nothing = WORST, np.zeros_like(z), None, None
-    if not MIN_SIGMA < residual_sd(profile.problem, theta) < 1 / MIN_SIGMA:
+    edge = profile.space.profiled and residual_sd(profile.problem, theta)
+    if edge and not MIN_SIGMA < edge < 1 / MIN_SIGMA:
         return nothing
     try:
         equations = profile.algorithm.equations(theta)

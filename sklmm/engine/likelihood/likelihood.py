@@ -155,6 +155,8 @@ FLOOR = 1e-7
 MEDIAN_ROWS = 1024
 #: Length of the steps by which scores and curvatures are differenced, in float64.
 STEP = 1e-4
+#: Length of the steps by which a custom density is differenced in raw.
+RAW_STEP = 1e-5
 
 
 class Evaluation(NamedTuple):
@@ -165,7 +167,8 @@ class Evaluation(NamedTuple):
     classes the observed one, above 0. observed, likewise: less the
     second derivative of log f, of any sign (a custom family has only one kind). slopes, of the
     weights w [n] after y: log f, and the derivatives of its weighted sum in eta and raw. both:
-    log f and its derivative in eta, as quickly as they come; score: the derivative alone.
+    log f and its derivative in eta, as quickly as they come; score: the derivative alone. parts:
+    both, and a list of the derivatives in each entry of raw, which broadcast to [n, C].
 
     A built-in family's are in the precision of eta. At one point, eta [n * d, 1] and raw [q]:
     in_raw, of the same weights, the derivatives in raw of those in eta and raw, [n * d, q] and [q,
@@ -181,6 +184,7 @@ class Evaluation(NamedTuple):
     score: object
     in_raw: object
     bent: object
+    parts: object
 
 
 def observes(like):
@@ -199,7 +203,8 @@ def evaluation(like):
     if like.distribution is not None:
         from sklmm.engine.likelihood.traced import traced_evaluation
 
-        return Evaluation(*traced_evaluation(like))
+        traced = traced_evaluation(like)
+        return Evaluation(*traced, _differenced(traced[0]))
 
     def at(y, eta, raw):
         eta = np.asarray(eta)
@@ -263,7 +268,12 @@ def evaluation(like):
             return in_eta, np.zeros(0)
         return in_eta, height @ _rates(kind(y, *_about(eta, raw))[0], STEP)
 
-    return Evaluation(by_row, curvature, observed, slopes, both, score, in_raw, bent)
+    @np.errstate(all="ignore")
+    def parts(y, eta, raw):
+        density = at(y, eta, raw)
+        return *density.value_and_score, density.slopes_in(like.names)
+
+    return Evaluation(by_row, curvature, observed, slopes, both, score, in_raw, bent, parts)
 
 
 def _about(eta, raw):
@@ -277,6 +287,20 @@ def _rates(values, h):
     """Derivatives from values at steps up, and then as many down."""
     half = values.shape[1] // 2
     return (values[:, :half] - values[:, half:]) / (2 * h)
+
+
+def _differenced(by_row):
+    """`parts` from `by_row`, by differences in raw."""
+
+    def parts(y, eta, raw):
+        value, score, _ = by_row(y, eta, raw)
+        slopes = []
+        for h in RAW_STEP * np.eye(len(raw)):
+            up, down = (np.asarray(by_row(y, eta, raw + s * h[:, None])[0]) for s in (1, -1))
+            slopes.append((up - down) / (2 * RAW_STEP))
+        return np.asarray(value), np.asarray(score), slopes
+
+    return parts
 
 
 def _above_floor(weights, eta):

@@ -1,0 +1,268 @@
+r"""Maximum likelihood by adaptive Gauss-Hermite quadrature: exact, and without noise.
+
+Newton's steps in a trust region climb the log-likelihood of `engine.latent.quadrature`. They begin
+with few points. Where they have arrived its value is taken by twice as many points too: if the two
+differ, the fit goes on with these, and if not it ends by a last step with their score. The
+information is the difference of the score at held points, as the sum's own second derivative is.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from sklmm.engine.algorithms.laplace import LEAST_RATIO, SLOW, TRUSTED, rise
+from sklmm.engine.algorithms.loop import Iteration, joint_loss
+from sklmm.engine.algorithms.start import start_theta
+from sklmm.engine.latent.quadrature import Integral, Points
+from sklmm.engine.limits import MOST_POINTS
+from sklmm.engine.linalg.blocks import rescaled
+from sklmm.engine.linalg.newton import STEP, inverse, look, updated, updated_radius
+from sklmm.engine.posterior.assemble import Posterior
+from sklmm.engine.posterior.gaussian import with_coefficients
+from sklmm.engine.theta.chart import Chart, scales
+from sklmm.result import own_sds
+
+#: Points a dimension to begin with, of one dimension and of more; and the change of the
+#: log-likelihood by twice as many that counts as none.
+FIRST = (9, 3)
+SETTLED = 1e-3
+#: The same at which the fit begins; and rises of so many times it are told by the log-likelihoods.
+ROUGH = 0.3
+CLEAR = 10.0
+#: Steps so short, in standard errors, leave the information as it is.
+NEAR = 0.1
+
+
+class Point(NamedTuple):
+    """theta, flat [m], the log-likelihood, its score [m] and `Nodes` there; points a dimension."""
+
+    flat: np.ndarray
+    loglik: float
+    score: np.ndarray
+    nodes: object
+    n_points: int
+
+
+class Seen(NamedTuple):
+    """What `algorithms.profile` asks of a theta: its log-likelihood and the gradient [m] of it."""
+
+    loglik: float
+    gradient: np.ndarray
+    beta: np.ndarray
+
+
+class Quadrature:
+    """Ascent of the log-likelihood by a trust region; `n_points` None doubles them as needed."""
+
+    stochastic = False
+
+    def __init__(self, latent, groups, tol, seed, n_draws, start=None, n_points=None):
+        self.latent, self.space, self.tol = latent, latent.space, tol
+        self.integral = Integral(latent, groups)
+        self.seed, self.n_draws, self.start = seed, n_draws, start
+        first = FIRST[self.integral.nested.width > 1]
+        self.pinned, self.n_points = n_points is not None, n_points or first
+        #: What the points' number is known to matter for the log-likelihood.
+        self.error, self.settled, self.shift = np.inf, self.pinned, None
+        #: Where a fit that stops here ends.
+        self.theta = None
+
+    def steps(self):
+        """Yield `Iteration`s, one an evaluation; a step that lowers the likelihood is undone."""
+        theta, _ = start_theta(self.latent) if self.start is None else self.start
+        here = self._begun(self._point(self.space.join(theta)))
+        self.sizes = scales(self.integral.level_curvatures(here.nodes))
+        information, fresh, radius, decrement = self._information(here), False, 1.0, np.inf
+        while True:
+            last, (chart, ahead) = decrement, self._look(information, here, radius)
+            if arrived := ahead.decrement < self.tol:
+                finer = None if self.settled else self._finer(here)
+                self.settled |= finer is None or self.error < SETTLED
+                if self.settled and not fresh:
+                    # What was learnt on the way is no proof of a maximum.
+                    information, fresh = self._information(here), True
+                here = here if finer is None else self._taken(finer)
+                last, (chart, ahead) = np.inf, self._look(information, here, radius)
+            decrement = ahead.decrement
+            done = arrived and self.settled and decrement < self.tol
+            following = chart.back(chart.t + ahead.step)
+            yield self._step(here, following, decrement, done, information)
+            new = self._trial(following)
+            ratio = self._rise(here, new, chart, ahead) / ahead.rise if ahead.rise > 0 else 1.0
+            radius = updated_radius(radius, ahead, ratio)
+            information = learnt(information, here, new, chart, ahead, ratio > LEAST_RATIO)
+            fresh &= decrement < NEAR
+            here = new if ratio > LEAST_RATIO else here
+            kept = TRUSTED < ratio < 2 - TRUSTED
+            if not kept and not self.settled and (finer := self._finer(here)) is not None:
+                # A promise that is not kept may be the points' fault.
+                here = self._taken(finer) if CLEAR * self.error > ahead.rise else here
+            if not kept or SLOW * last < decrement < np.inf:
+                information = self._information(here)
+
+    def _begun(self, here):
+        """A start's point, by points enough for steps that are far from the maximum."""
+        while self.error > ROUGH and (finer := self._finer(here)) is not None:
+            if self.error > ROUGH:
+                here = self._taken(finer)
+        return here
+
+    def _finer(self, here):
+        """The same theta by twice the points; None where they are not affordable, or not asked for.
+
+        Then `error` is how much the log-likelihood moved.
+        """
+        more = 2 * here.n_points + 1
+        if self.pinned or more > MOST_POINTS or not self.integral.affordable(more):
+            return None
+        finer = self._point(here.flat, here.nodes, more)
+        self.error = abs(finer.loglik - here.loglik)
+        return finer
+
+    def _taken(self, finer):
+        self.n_points = finer.n_points
+        return finer
+
+    def _rise(self, here, new, chart, ahead):
+        """The log-likelihood's change, by its scores where the points' own error hides it."""
+        seen = None if ahead.rise < CLEAR * self.error else here.loglik
+        return rise(here._replace(loglik=seen), new, chart, ahead)
+
+    def _point(self, flat, nodes=None, n_points=None):
+        theta, n_points = self.space.split(flat), n_points or self.n_points
+        nodes = self.integral.adapted(theta) if nodes is None else nodes
+        loglik, score, _ = self.integral.loglik(theta, nodes, n_points)
+        return Point(flat, loglik, score, nodes, n_points)
+
+    def look(self, theta):
+        """`Seen` at theta, by the points that the fit has taken."""
+        return self.evaluation(theta)
+
+    def equations(self, theta):
+        """None: there are none that a profile would ask for."""
+
+    def evaluation(self, theta, equations=None, inform=False):
+        """The same, as `algorithms.profile` asks of any algorithm."""
+        point = self._point(self.space.join(theta))
+        return Seen(point.loglik, point.score, theta.beta)
+
+    def covariance(self, theta):
+        """The covariance [m, m] of theta by the observed information, and 0."""
+        return inverse(self._information(self._point(self.space.join(theta)))), 0.0
+
+    def _trial(self, flat):
+        """A `_point` that need not exist: where a density is 0 its log-likelihood is -inf."""
+        try:
+            return self._point(flat)
+        except np.linalg.LinAlgError:
+            return Point(flat, -np.inf, np.full(len(flat), np.nan), None, 0)
+
+    def _chart(self, here):
+        return Chart(self.space, self.sizes, here.flat, here.score)
+
+    def _look(self, information, here, radius):
+        """The chart about a point, and `Ahead` in its t."""
+        chart = self._chart(here)
+        slope = chart.slope(chart.t)
+        score = here.score * slope
+        information = information * np.outer(slope, slope) + chart.bend(chart.t, score)
+        return chart, look(information, score, chart.limits, radius)
+
+    def _information(self, here):
+        """Less the second derivatives [m, m], by differences of the score at held points.
+
+        And, of settled points, as `shift` [P, p], how the posterior means move with the
+        coefficients.
+        """
+        chart, integral = self._chart(here), self.integral
+        asked = [Points.means] if self.settled else []
+
+        def look(t):
+            theta = self.space.split(chart.back(t))
+            _, score, answers = integral.loglik(theta, here.nodes, here.n_points, asked)
+            return score * chart.slope(t), *answers
+
+        score, *means = look(chart.t) if asked else [here.score * chart.slope(chart.t)]
+        moved = [look(chart.t + e) for e in STEP * np.eye(self.space.size)]
+        if asked:
+            self.shift = self._shift(means[0], [after for _, after in moved[: self.space.p]])
+        found = np.reshape([score - away for away, *_ in moved], (len(moved),) * 2) / STEP
+        return flattened((found + found.T) / 2, here, chart, chart.t)
+
+    def _shift(self, means, moved):
+        """Columns [P] of the unknowns' changes, by those of each depth's means."""
+        layout, out = self.latent.layout, []
+        zeros = [np.zeros((b.r, 1)) for b in self.latent.full.blocks]
+        for after in moved:
+            change = [(m - u)[:, :, None] / STEP for m, u in zip(after, means, strict=True)]
+            out.append(layout.join(np.zeros((0, 1)), self.integral.by_term(change, zeros)))
+        return np.concatenate(out, axis=1) if out else np.zeros((layout.size, 0))
+
+    def _step(self, here, following, decrement, done, information):
+        """The `Iteration` of a point, and of the step from it to `following`."""
+        theta, self.theta = self.space.split(here.flat), self.space.split(following)
+        return Iteration(
+            theta=theta,
+            loss=joint_loss(self.latent.full, theta.factors, -here.nodes.joint),
+            loglik=here.loglik + self.latent.log_constant,
+            decrement=decrement,
+            done=done,
+            estimate=self.theta,
+            covariance=inverse(information),
+            spread=None,
+        )
+
+    def posterior(self, last):
+        """The posterior at the estimate: moments by the points, and draws of them for a root."""
+        latent, integral, theta = self.latent, self.integral, last.estimate
+        nodes, rng = integral.adapted(theta), np.random.default_rng([self.seed, 1])
+        if self.shift is None:
+            # Stopped before it was asked for.
+            self.settled = True
+            self._information(self._point(self.space.join(theta), nodes))
+        draws = partial(Points.draws, n_draws=self.n_draws, seed=(self.seed, 2))
+        asked = Points.means, Points.covariances, draws
+        loglik, _, (means, spread, draws) = integral.loglik(theta, nodes, self.n_points, asked)
+        blocks, factors = latent.full.blocks, theta.factors
+        # What is known of a level without rows is its prior.
+        zeros, units = ([make(b.r) for b in blocks] for make in (np.zeros, np.eye))
+        noise = [rng.standard_normal((b.n_levels, b.r, self.n_draws)) for b in blocks]
+        means = integral.by_term(means, zeros)
+        spread = integral.by_term(spread, units, square=True)
+        draws = integral.by_term(draws, noise)
+        covariances = [L @ V @ L.T for L, V in zip(factors, spread, strict=True)]
+        stds, given = own_sds(covariances), []
+        for L, draw, std in zip(factors, draws, stds, strict=True):
+            away = np.einsum("ab,jbm->jam", L, draw - draw.mean(axis=2, keepdims=True))
+            given.append(rescaled(away, std).reshape(-1, self.n_draws))
+        posterior = Posterior(
+            beta=np.zeros(0),
+            effects=tuple(
+                np.einsum("ab,jb->ja", L, m) for L, m in zip(factors, means, strict=True)
+            ),
+            effects_cov=tuple(covariances),
+            beta_cov=None,
+            root=np.concatenate(given),
+            loglik=loglik + latent.log_constant,
+            loglik_error=self.error if SETTLED <= self.error < np.inf else 0.0,
+        )
+        return with_coefficients(posterior, last, latent.layout, self.shift, rng)
+
+
+def flattened(information, point, chart, t):
+    """The information in theta from that in a chart's t, at a point."""
+    slope = chart.slope(t)
+    return (information - chart.bend(t, point.score * slope)) / np.outer(slope, slope)
+
+
+def learnt(information, here, new, chart, ahead, accepted):
+    """The information at the new point, or at the old one, from what the step between them told."""
+    before, after = chart.slope(chart.t), chart.slope(chart.t + ahead.step)
+    scores = here.score * before, new.score * after
+    if not np.isfinite(new.score).all():
+        return information
+    information = information * np.outer(before, before) + chart.bend(chart.t, scores[0])
+    information = updated(information, ahead.step, scores[0] - scores[1])
+    where, t = (new, chart.t + ahead.step) if accepted else (here, chart.t)
+    return flattened(information, where, chart, t)

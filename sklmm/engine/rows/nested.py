@@ -1,0 +1,260 @@
+"""Rows sorted by the levels of nested factors, whose densities are asked for at many points.
+
+Depth 0 is the coarsest factor, and each level of a finer one lies within one of the depth before:
+its parent. So the levels are a tree, the rows of each are adjacent, and sums over them are sums of
+neighbours. A row's path has the effects of its levels at every depth, one after another.
+"""
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+#: Rows times points that are worked on at once: what fits in a core's cache with its derivatives.
+CELLS = 1 << 16
+#: Share of the expected curvature that a row has at least, so that sums of them are positive.
+LEAST_CURVATURE = 0.1
+
+
+def nesting(refs, levels):
+    """Terms' numbers over each partition of the rows, the coarsest first; None if not nested.
+
+    `refs` are the rows' levels of each term, [n_rows] each, and `levels` how many there are.
+    """
+    if not len(refs):
+        return None
+    sizes = [
+        np.count_nonzero(np.bincount(own, minlength=J)) for own, J in zip(refs, levels, strict=True)
+    ]
+    order = sorted(range(len(refs)), key=sizes.__getitem__)
+    groups = [[order[0]]]
+    for before, k in pairwise(order):
+        if not _refines(refs[k], refs[before], levels[k]):
+            return None
+        if sizes[k] == sizes[before]:
+            groups[-1].append(k)
+        else:
+            groups.append([k])
+    return groups
+
+
+def _refines(fine, coarse, n_levels):
+    """Whether each level of `fine` lies within one of `coarse`."""
+    if fine is coarse:
+        return True
+    partner = np.zeros(n_levels, coarse.dtype)
+    partner[fine] = coarse
+    return np.array_equal(partner[fine], coarse)
+
+
+class Depth(NamedTuple):
+    """One partition: its terms' numbers, each one's columns in the path, and levels [n] by term.
+
+    first [n + 1] are the first observations of the n levels in their order, parent [n] numbers of
+    the depth before; `own` the columns of all terms in the path.
+    """
+
+    terms: list
+    columns: list
+    levels: list
+    first: np.ndarray
+    parent: np.ndarray
+    own: slice
+
+    @property
+    def n(self):
+        """How many levels there are."""
+        return len(self.first) - 1
+
+
+class Part(NamedTuple):
+    """Some whole levels of depth 0: slices of the levels of each depth, and of the observations."""
+
+    levels: list
+    observations: slice
+
+    def parents(self, depths, k):
+        """Numbers within the part of the parents of its levels of depth k."""
+        return depths[k].parent[self.levels[k]] - self.levels[k - 1].start
+
+    def starts(self, depths, k):
+        """Each first child, of depth k, of the part's levels of the depth before."""
+        before = self.levels[k - 1]
+        return np.searchsorted(self.parents(depths, k), np.arange(before.stop - before.start))
+
+
+class NestedRows:
+    """`LocalRows` in the order of the tree's levels: `depths` from the coarsest on.
+
+    loadings [n_rows, R] are z of the path's R effects.
+    """
+
+    def __init__(self, rows, groups):
+        d = rows.d
+        order = np.arange(rows.n_rows // d)
+        for group in reversed(groups):
+            order = order[np.argsort(rows.refs[group[0]][::d][order], kind="stable")]
+        self.rows = rows.take((order[:, None] * d + np.arange(d)).ravel())
+        self.d, self.n = d, len(order)
+        self.depths, first = [], 0
+        for group in groups:
+            sizes = [rows.z[k].shape[1] for k in group]
+            ends = np.cumsum([first, *sizes])
+            self.depths.append(self._depth(group, [slice(*pair) for pair in pairwise(ends)]))
+            first = int(ends[-1])
+        z = [self.rows.z[k] for depth in self.depths for k in depth.terms]
+        self.loadings = np.concatenate(z, axis=1)
+        self.ones = (self.loadings == 1).all(axis=0)
+        self.y, self.weights = self.rows.observations
+
+    def _depth(self, group, columns):
+        refs = [self.rows.refs[k][:: self.d] for k in group]
+        starts = np.flatnonzero(np.diff(refs[0], prepend=-1))
+        parent = np.zeros(len(starts), np.intp)
+        if self.depths:
+            parent = np.searchsorted(self.depths[-1].first, starts, side="right") - 1
+        own = slice(columns[0].start, columns[-1].stop)
+        levels = [own_refs[starts] for own_refs in refs]
+        return Depth(group, columns, levels, np.append(starts, self.n), parent, own)
+
+    @property
+    def width(self):
+        """Effects on a path, R."""
+        return self.loadings.shape[1]
+
+    def parts(self, n_points):
+        """`Part`s of about `CELLS` observations times points, which do not depend on threads."""
+        step = max(CELLS // (n_points * self.d), 1)
+        roots = self.depths[0]
+        ends = np.searchsorted(roots.first, np.arange(step, self.n + step, step), side="right") - 1
+        ends = np.unique(np.concatenate([[0], np.maximum(ends, 1), [roots.n]]))
+        out = []
+        for a, b in pairwise(ends.tolist()):
+            levels = [slice(a, b)]
+            for depth in self.depths[1:]:
+                inside = np.searchsorted(depth.parent, [levels[-1].start, levels[-1].stop])
+                levels.append(slice(*inside.tolist()))
+            out.append(Part(levels, slice(int(roots.first[a]), int(roots.first[b]))))
+        return out
+
+    def fixed(self, beta):
+        """X beta and the offset, [n_rows]."""
+        eta = self.rows.X @ beta
+        return eta if self.rows.offset is None else eta + self.rows.offset
+
+    def up(self, depth, values):
+        """Sums over the levels of a depth by their parents, [n of the depth before, ...]."""
+        starts = np.searchsorted(self.depths[depth].parent, np.arange(self.depths[depth - 1].n))
+        return np.add.reduceat(values, starts, axis=0)
+
+    def curvatures(self, likelihood, fixed, effects, raw):
+        """Of the finest levels log f [n], its slope [n, R] and curvature [n, R, R] in their path.
+
+        At `fixed` predictors [n_rows] and effects [n, R] of the path.
+        """
+        leaves, Z = self.depths[-1], self.loadings
+        counts = np.diff(leaves.first) * self.d
+        eta = fixed + np.einsum("na,na->n", Z, np.repeat(effects, counts, axis=0))
+        eta, raw, w = eta[:, None], raw[:, None], self.rows.weights
+        value, score, expected = likelihood.by_row(self.y, eta, raw)
+        (bend,) = likelihood.observed(self.y, eta, raw)
+        bend = w * np.maximum(bend, LEAST_CURVATURE * expected)[:, 0]
+        score, rows = w * score[:, 0], leaves.first[:-1] * self.d
+        slope = np.add.reduceat(Z * score[:, None], rows, axis=0)
+        curvature = np.empty((leaves.n, self.width, self.width))
+        for a in range(self.width):
+            for b in range(a + 1):
+                own = np.add.reduceat(bend * Z[:, a] * Z[:, b], rows)
+                curvature[:, a, b] = curvature[:, b, a] = own
+        return np.add.reduceat(self.weights * value[:, 0], leaves.first[:-1]), slope, curvature
+
+    def look(self, part, likelihood, fixed, effects, raw):
+        """`Sight` of a part's rows at the points of its levels' effects, [r, n, N] of each depth.
+
+        A depth has N points for each of those of the depth before: they are the last ones of
+        N = N_before * K.
+        """
+        return Sight(self, part, likelihood, fixed, effects, raw)
+
+
+class Sight:
+    """Densities of a part's rows at N points: `value` [n, N], log f summed by finest level."""
+
+    def __init__(self, nested, part, likelihood, fixed, effects, raw):
+        self.nested, self.part, d = nested, part, nested.d
+        some = part.observations
+        self.rows = slice(some.start * d, some.stop * d)
+        first = nested.depths[-1].first
+        first = first[part.levels[-1].start : part.levels[-1].stop + 1] - some.start
+        self.first, self.counts = first[:-1], np.diff(first)
+        self.weights = nested.weights[some, None]
+        eta = self._predictor(effects)
+        eta += fixed[self.rows, None]
+        value, self.score, self.slopes = likelihood.parts(nested.y[some], eta, raw[:, None])
+        # Where a density is 0, or beyond its range, its slope has no say.
+        value = np.where(np.isnan(value), -np.inf, value)
+        with np.errstate(invalid="ignore"):
+            self.value = np.add.reduceat(self.weights * value, self.first, axis=0)
+
+    def _predictor(self, effects):
+        """Z b at the points, [n_rows, N]: what all rows of a level share is added up by level."""
+        nested, same, others = self.nested, 0.0, []
+        for k, (depth, b) in enumerate(zip(nested.depths, effects, strict=True)):
+            same = self._inside(same, k, b.shape[2]) if k else same
+            others = [(z, self._inside(own, k, b.shape[2])) for z, own in others]
+            for a, own in zip(range(depth.own.start, depth.own.stop), b, strict=True):
+                if nested.ones[a]:
+                    same = same + own
+                else:
+                    others.append((nested.loadings[self.rows, a, None], own))
+        counts = self.counts * nested.d
+        if np.ndim(same):
+            eta = np.repeat(same, counts, axis=0)
+        else:
+            eta = np.zeros((self.rows.stop - self.rows.start, effects[-1].shape[2]))
+        for z, own in others:
+            eta += z * np.repeat(own, counts, axis=0)
+        return eta
+
+    def _inside(self, values, k, N):
+        """[n, N_before] of the depth before at the levels and points of depth k, [n, N]."""
+        if not np.ndim(values):
+            return values
+        values = values[self.part.parents(self.nested.depths, k)]
+        return np.repeat(values, N // values.shape[1], axis=1)
+
+    def sums(self, shares, effects):
+        """Sums of the slopes of log f at the points' shares [n, N] of each finest level.
+
+        In beta [p]; in a factor of the effects b = L u, for points u of each depth, [R, R]; and in
+        raw [q].
+        """
+        nested, d = self.nested, self.nested.d
+        mine = np.repeat(shares, self.counts, axis=0)
+        mine *= self.weights
+        score = self.score * (np.repeat(mine, d, axis=0) if d > 1 else mine)
+        if not np.isfinite(score).all():
+            score = np.nan_to_num(score, posinf=0.0, neginf=0.0)
+        raw = [np.nansum(mine * part) for part in self.slopes]
+        of_beta = nested.rows.X[self.rows].T @ score.sum(axis=1)
+        return of_beta, self._of_factor(score, effects), np.reshape(raw, len(raw))
+
+    def _of_factor(self, score, effects):
+        """Sums [R, R] of z score u^T of each depth, from scores [n_rows, N] with their shares."""
+        nested, Z, first = self.nested, self.nested.loadings[self.rows], self.first * self.nested.d
+        out = np.zeros((nested.width, nested.width))
+        # Columns of ones have one sum for all.
+        sums = {a: z[:, None] * score for a, z in enumerate(Z.T) if not nested.ones[a]}
+        sums |= {None: score} if nested.ones.any() else {}
+        sums = {a: np.add.reduceat(rows, first, axis=0) for a, rows in sums.items()}
+        for k in range(len(nested.depths) - 1, -1, -1):
+            own, u = nested.depths[k].own, effects[k]
+            for a in range(own.start, own.stop):
+                mine = sums[None] if nested.ones[a] else sums.pop(a)
+                out[a, own] = np.einsum("nk,bnk->b", mine, u)
+            if k:
+                starts, before = self.part.starts(nested.depths, k), effects[k - 1].shape[2]
+                for a, values in sums.items():
+                    inner = values.reshape(len(values), before, -1).sum(axis=2)
+                    sums[a] = np.add.reduceat(inner, starts, axis=0)
+        return out
