@@ -171,7 +171,7 @@ class HMC(EStep):
         Steps a transition; None draws them at random up to 2.8 / step_size (3 with Adam).
     n_chains : int, optional
         Parallel chains; at least 2, whose spread gives the Monte Carlo error, and an even number
-        for pairs. None: 16, and up to 128 for small tables (1 with Adam).
+        for pairs. None: from 8 for a large table up to 128 for a small one (1 with Adam).
     n_warmup : int, default=4
         Transitions at the starting values, before the first EM step.
     n_steps : int, default=1

@@ -39,7 +39,7 @@ class BinomialDensity(Density):
         """By the logit link both in fewer steps, of which a sampler's time is made."""
         if not isinstance(self.link, Logit):
             return self.value, self.score
-        return self.y * self.eta + self.link.log_zero, self.y + self.link.slope_zero
+        return self.y * self.eta + self.link.log_zero, self.quick_score
 
     @property
     def quick_score(self):

@@ -144,7 +144,7 @@ class MonteCarlo:
         theta = self.space.split(self.flat)
         self.sampler.shift(self.field.shift @ self.moved)
         x, pull, rate = self.sampler.draw(theta, self.rng)
-        self.seen = seen = CompleteData(self.latent, theta, self.field, x)
+        self.seen = seen = CompleteData(self.latent, theta, self.field, x, self.sampler.precision)
         covariance = chain_covariance(seen.scores)
         self.last = Draws(self.flat, theta, x, pull, rate, seen.value, seen.scores, covariance)
         return self.last

@@ -61,6 +61,11 @@ class Chains:
         self.e_step = e_step
         self.v, self.frame, self.updates = None, None, 0
 
+    @property
+    def precision(self):
+        """Of the chains."""
+        return self.v.dtype
+
     def place(self, latent, theta, equations, mode, rng):
         """Put the chains in the frame about `mode`; their whitened coordinates stay."""
         first = self.frame is None

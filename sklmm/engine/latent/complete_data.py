@@ -32,13 +32,19 @@ CELLS = 1 << 21
 class CompleteData:
     """log p(y, x) and its scores in theta at draws x [P, C] that move with theta by a `Field`.
 
-    value [C]; scores [m, C]; pull [P, C], the gradient in x.
+    value [C]; scores [m, C]; pull [P, C], the gradient in x. Rows are passed in float64 or, for
+    draws that chains made in it, in float32.
     """
 
-    def __init__(self, latent, theta, field, x):
+    def __init__(self, latent, theta, field, x, precision=float):
         self.latent, self.theta, self.field, self.x = latent, theta, field, x
         thetas, space, p = [theta] * x.shape[1], latent.space, latent.layout.p
-        value, self.sums, of_raw = latent.rows.slopes(latent.densities, *latent.coefs(thetas, x))
+        coefs, raw = latent.coefs(thetas, x)
+        if not len(raw):
+            # Derivatives in a family's parameters may cancel.
+            coefs = coefs.astype(precision)
+        value, sums, of_raw = latent.rows.slopes(latent.densities, coefs, raw)
+        self.sums = sums.astype(float)
         self.pull = latent.pulled(thetas, self.sums)
         self.pull[p:] -= x[p:]
         self.value = value - 0.5 * np.einsum("pc,pc->c", x[p:], x[p:])

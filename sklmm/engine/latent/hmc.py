@@ -99,6 +99,9 @@ def columns(arrays, frame, v, gradient):
 class HMCSampler:
     """Chains in a frame, as a step of `sklmm.steps` asks; the step size's adaptation fades."""
 
+    #: Of draws and their pull.
+    precision = float
+
     def __init__(self, e_step):
         self.e_step = e_step
         self.v, self.frame, self.updates = None, None, 0

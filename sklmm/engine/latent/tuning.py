@@ -27,14 +27,19 @@ LEAST_RATE = 0.05
 #: crossed terms make such ones.
 LONGEST_STEP = 1.4
 WARM_UPS = 2
-#: Chains, by default: as many as rows times chains allow, within bounds.
+#: Chains, by default: as many as rows times chains allow, within bounds; and of large tables fewer,
+#: whose fits would be sure of their estimates before their shortest averages end.
 CHAINS = (16, 128)
 CHAIN_ROWS = 1 << 18
+FEWEST_CHAINS = 8
+MOST_ROWS = 1 << 22
 
 
 def default_chains(n_rows):
     """An even number of chains for a table of `n_rows`, one for all of a shape bucket."""
-    return 2 * int(np.clip(CHAIN_ROWS // bucket(n_rows), *CHAINS) // 2)
+    rows = bucket(n_rows)
+    most = int(np.clip(MOST_ROWS // rows, FEWEST_CHAINS, CHAINS[0]))
+    return 2 * max(min(CHAIN_ROWS // rows, CHAINS[1]) // 2, most // 2)
 
 
 def first_step(e_step, n_unknowns):

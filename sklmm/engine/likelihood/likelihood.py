@@ -233,11 +233,12 @@ def evaluation(like):
 
     @np.errstate(all="ignore")
     def slopes(y, w, eta, raw):
-        density = at(y, eta, raw)
+        density, single = at(y, eta, raw), eta.dtype == np.float32
+        value, score = density.value_and_score if single else (density.value, density.score)
         d, C = like.n_predictors, eta.shape[1]
         of_raw = [w @ np.broadcast_to(part, (len(y), C)) for part in density.slopes_in(like.names)]
-        by_eta = np.repeat(w, d)[:, None] * density.score
-        return density.value, by_eta, np.reshape(of_raw, (len(of_raw), C))
+        by_eta = score if (w == 1).all() else np.repeat(w, d)[:, None] * score
+        return value, by_eta, np.reshape(of_raw, (len(of_raw), C))
 
     @np.errstate(all="ignore")
     def both(y, eta, raw):

@@ -66,7 +66,7 @@ class Passes:
         self.Q = int(ends[-1])
         self.largest = int(np.argmax(sizes)) if sizes else None
         self.plain = all((part == 1).all() for part in z)
-        self._blocks = {}
+        self._blocks, self._shared = {}, {}
 
     @cached_property
     def _longest(self):
@@ -78,7 +78,8 @@ class Passes:
     def blocks(self, n_columns, dtype):
         """`Blocks` for arrays of so many columns."""
         size = BYTES // (max(n_columns, 1) * np.dtype(dtype).itemsize)
-        size = max(1 << max(size.bit_length() - 1, 0), FEWEST)
+        # Few sizes, as the blocks of each are kept.
+        size = max(1 << (size.bit_length() // 2 * 2 - 1), FEWEST) if size > 1 else FEWEST
         if self.n_rows <= 2 * size:
             size = max(self.n_rows, 1)
         key = size, np.dtype(dtype)
@@ -147,14 +148,30 @@ class Passes:
             return sparse.csr_array((n, 0), dtype=dtype)
         columns = np.concatenate(columns, axis=1)
         kind = np.int32 if max(begin, columns.size) < np.iinfo(np.int32).max else np.int64
-        values = np.ones(columns.size) if self.plain else np.concatenate(values, axis=1)
-        ends = np.arange(n + 1, dtype=kind) * columns.shape[1]
-        parts = values.ravel().astype(dtype, copy=False), columns.ravel().astype(kind), ends
-        out = sparse.csr_array(parts, (n, begin))
-        if self.d > 1:
+        ends = self._ends(n + 1, columns.shape[1], kind)
+        if self.plain:
+            values = self._ones(columns.size, dtype)
+        else:
+            values = np.concatenate(values, axis=1).ravel().astype(dtype, copy=False)
+        out = sparse.csr_array((values, columns.ravel().astype(kind), ends), (n, begin))
+        if not self.plain and self.d > 1:
             # Of an observation's rows a term is in one.
+            out.indptr = out.indptr.copy()
             out.eliminate_zeros()
         return out
+
+    def _ones(self, size, dtype):
+        """Ones, the same array for all blocks."""
+        return self._share((np.dtype(dtype),), size, lambda n: np.ones(n, dtype))
+
+    def _ends(self, size, step, kind):
+        """Multiples of `step`, likewise."""
+        return self._share((kind, step), size, lambda n: np.arange(n, dtype=kind) * kind(step))
+
+    def _share(self, key, size, make):
+        if len(self._shared.get(key, ())) < size:
+            self._shared[key] = make(1 << size.bit_length())
+        return self._shared[key][:size]
 
     def run(self, X, offset, coefs, visit, n_columns=None):
         """Sums over rows of what `visit` finds at their linear predictors.
@@ -223,8 +240,9 @@ def in_order(refs):
 
 def total(rows, weights=None):
     """Weighted sums of rows [n, C] in float64: of few float32 numbers at once, as they round."""
-    if rows.dtype == np.float64:
-        return rows.sum(axis=0) if weights is None else weights @ rows
+    if rows.dtype != np.float32:
+        # BLAS's sums are the quickest.
+        return (np.ones(len(rows)) if weights is None else weights) @ rows
     if weights is not None:
         rows = rows * weights[:, None]
     n = len(rows) // PARTIAL * PARTIAL

@@ -142,7 +142,8 @@ class LocalRows(LocalCrossProducts):
                 values, score, bend = _expanded(likelihood, y, eta, raw, about[1])
             w_rows = self.weights[rows]
             W[rows] = w_rows * bend[:, 0]
-            return w_rows[:, None] * score, (w @ values,)
+            score = np.asarray(score) if self._unweighted else w_rows[:, None] * score
+            return score, (w @ values,)
 
         score, (value,) = self._pass(also, visit, C)
         return value, score, W
@@ -185,7 +186,8 @@ class LocalRows(LocalCrossProducts):
         def visit(rows, eta):
             y, w = self._of(rows, eta.dtype)
             values, score, of_raw = likelihood.slopes(y, w, eta, raw)
-            return np.asarray(score), (w @ values, np.asarray(of_raw))
+            w = None if self._unweighted else w
+            return np.asarray(score), (total(np.asarray(values), w), np.asarray(of_raw))
 
         score, sums = self._pass(coefs, visit, raw.shape[1])
         return sums[0], score, sums[1]

@@ -47,6 +47,11 @@ class Coefs(NamedTuple):
     beta: object
     effects: tuple
 
+    def astype(self, dtype):
+        """The same in another precision."""
+        effects = tuple(b.astype(dtype, copy=False) for b in self.effects)
+        return Coefs(self.beta.astype(dtype, copy=False), effects)
+
 
 class Inverse(Protocol):
     """C^-1 in the coefs, M = (0, Lambda) C^-1 (0, Lambda)^T, where rows read it.

@@ -201,4 +201,5 @@ def test_standard_errors_where_groups_tell_much(log_mean):
 def test_default_chains_come_in_pairs():
     assert all(mirrored(default_chains(n)) for n in range(1, 20_000, 7))
     assert default_chains(1) == 128
-    assert default_chains(10**7) == 16
+    assert default_chains(10**5) == 16
+    assert default_chains(10**7) == 8
