@@ -36,11 +36,16 @@ def test_as_tensorflows(name):
     eta, raw = (np.concatenate([part, 0.8 * part], axis=1) for part in (eta, raw))
     w = np.random.default_rng(0).uniform(0.5, 2, len(y))
     ours, theirs = evaluation(like), traced_evaluation(like)
-    for k, given in ((0, (y, eta, raw)), (1, (y, eta, raw)), (3, (y, w, eta, raw))):
+    at = y, eta, raw
+    for k, given in ((0, at), (1, at), (3, (y, w, eta, raw)), (4, at)):
         tensors = map(tf.constant, given)
-        for mine, other in zip(ours[k](*given), theirs[k](*tensors), strict=True):
+        for j, (mine, other) in enumerate(zip(ours[k](*given), theirs[k](*tensors), strict=True)):
+            # Of the curvature beside log f a built-in family has the first column.
+            other = other[:, :1] if (k, j) == (0, 2) else other
             np.testing.assert_allclose(mine, other, rtol=1e-9, atol=1e-10)
             assert mine.shape == other.shape
+    tensors = map(tf.constant, at)
+    np.testing.assert_allclose(ours[5](*at), theirs[5](*tensors), rtol=1e-9, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -62,7 +67,7 @@ def test_categorical():
         traced_evaluation(like)[0](*map(tf.constant, (y, eta, raw))),
         strict=True,
     ):
-        np.testing.assert_allclose(mine, other, rtol=1e-12)
+        np.testing.assert_allclose(mine, other[:, : mine.shape[1]], rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", LOGIT_LIKE)
