@@ -9,13 +9,19 @@ with o the offset and R R^T the posterior covariance. For the other families the
 R sqrt(m) are posterior draws, and the response's mean, its probabilities and its variance are
 averages over them (a model without random effects has none, and its mean is that at the estimate).
 A level that is unseen, missing or left out has effect 0, and adds its prior variance to `variance`.
+
+Rows are taken in blocks whose draws stay in cache, by threads; blocks are the same whatever the
+number of threads.
 """
 
 import numpy as np
 
+from sklmm._threads import in_threads
 from sklmm.result import covariance_root
 
-CHUNK = 1 << 22
+#: Numbers of a block's draws; and where TensorFlow works on them, which takes long to begin.
+BLOCK = 1 << 17
+TENSOR_BLOCK = 1 << 22
 
 
 def linear_predictor(design, result, include=None, d=1):
@@ -43,14 +49,13 @@ def _predictor(design, result, include, c, d):
 def _lookup(block, effects, rows=slice(None)):
     """z^T b[refs] for [n_levels, r] or [n_levels, r, m] effects, 0 where refs is -1."""
     refs = block.refs[rows]
-    known = refs >= 0
-    if effects.shape[1] == 1 and block.z is None:
-        taken = effects[:, 0]
-        out = taken[np.where(known, refs, 0)]
+    if block.z is None:
+        out = effects[:, 0].take(refs, axis=0, mode="wrap")
     else:
-        out = np.einsum("na,na...->n...", block.loadings(rows), effects[np.where(known, refs, 0)])
-    out = np.asarray(out, dtype=np.float64)
-    out[~known] = 0.0
+        taken = effects.take(refs, axis=0, mode="wrap")
+        out = np.einsum("na,na...->n...", block.z[rows], taken)
+    if (unknown := refs < 0).any():
+        out[unknown] = 0.0
     return out
 
 
@@ -66,48 +71,58 @@ def _deviations(design, result, include, rows, d):
             if include is None or include[k]:
                 root += _lookup(block, result.effects_root[k * d + c], rows)
         out.append(root)
-    return np.stack(out, axis=1)
+    return out[0][:, None] if d == 1 else np.stack(out, axis=1)
 
 
-def _chunks(design, result, d):
-    size = max(CHUNK // max(result.coef_root.shape[1] * d, 1), 1)
+def _blocks(design, result, d=1, family=None):
+    """Slices of rows."""
+    numbers = TENSOR_BLOCK if family is not None and family.density is None else BLOCK
+    size = max(numbers // max(result.coef_root.shape[1] * d, 1), 1)
     return [slice(first, first + size) for first in range(0, design.n_rows, size)]
 
 
-def _draws(design, result, include, d):
-    """Pairs of a slice of rows and posterior draws of their eta, [n, d, m] or [n, m] for d = 1."""
-    scale = np.sqrt(result.coef_root.shape[1])
-    eta = linear_predictor(design, result, include, d)
-    for rows in _chunks(design, result, d):
-        deviations = scale * _deviations(design, result, include, rows, d)
-        draws = eta[rows].reshape(-1, d, 1) + deviations
-        yield rows, draws[:, 0] if d == 1 else draws
+def _averaged(function, design, result, family, include, d=1):
+    """`function` of each block's draws of eta [n, d, m], or [n, m] for d = 1, joined by rows.
 
+    They are at the estimate alone, m = 1, where there are no effects to average over.
+    """
+    eta, scale = linear_predictor(design, result, include, d), np.sqrt(result.coef_root.shape[1])
 
-def _effect_draws(design, result, include, d):
-    """The pairs of `_draws`; one, at the estimate, where there are no effects to average over."""
-    if design.blocks:
-        yield from _draws(design, result, include, d)
-    else:
-        yield slice(None), linear_predictor(design, result, include, d)[..., None]
+    def one(rows):
+        draws = eta[rows].reshape(-1, d, 1)
+        if design.blocks:
+            draws = _deviations(design, result, include, rows, d)
+            draws *= scale
+            draws += eta[rows].reshape(-1, d, 1)
+        return function(draws[:, 0] if d == 1 else draws)
+
+    parts = in_threads(one, _blocks(design, result, d, family))
+    return np.concatenate(parts) if parts else None
 
 
 def predict_mean(design, result, family, include):
     """Mean response [n_rows]; `include` says for each term whether its effects count."""
     if family.scale_equivariant:
         return linear_predictor(design, result, include)
-    out = np.empty(design.n_rows)
-    for rows, eta in _effect_draws(design, result, include, 1):
-        out[rows] = family.mean(eta, result.family).mean(axis=1)
-    return out
+
+    def mean(eta):
+        return family.mean(eta, result.family).mean(axis=1)
+
+    found = _averaged(mean, design, result, family, include)
+    return np.empty(0) if found is None else found
 
 
 def predict_probabilities(design, result, family, include, d):
     """Probabilities of the classes [n_rows, K]."""
-    out = []
-    for _, eta in _effect_draws(design, result, include, d):
-        out.append(family.probabilities(eta, result.family).mean(axis=1))
-    return np.concatenate(out) if out else np.zeros((0, d + 1))
+    if family.classes == "two":
+        second = predict_mean(design, result, family, include)
+        return np.stack([1 - second, second], axis=1)
+
+    def probabilities(eta):
+        return family.probabilities(eta, result.family).mean(axis=1)
+
+    found = _averaged(probabilities, design, result, family, include, d)
+    return np.zeros((0, d + 1)) if found is None else found
 
 
 def predict_variance(design, result, family, include, rng=None):
@@ -115,9 +130,12 @@ def predict_variance(design, result, family, include, rng=None):
     if not family.scale_equivariant:
         return _variance_by_draws(design, result, family, include, rng)
     variance = np.array(family.variance(np.zeros(design.n_rows), result.family))
-    for rows in _chunks(design, result, 1):
+
+    def add(rows):
         root = _deviations(design, result, include, rows, 1)[:, 0]
         variance[rows] += np.einsum("nm,nm->n", root, root)
+
+    in_threads(add, _blocks(design, result))
     for block, cov, wanted in zip(design.blocks, result.covariances, include, strict=True):
         new = np.flatnonzero(_new(block, wanted))
         variance[new] += _prior_variance(block, cov, new)
@@ -130,23 +148,30 @@ def _prior_variance(block, covariance, rows):
     return np.einsum("na,ab,nb->n", z, covariance, z)
 
 
-def _new(block, wanted):
-    """Which rows have an effect of this block that is not known, or not wanted, bool [n_rows]."""
-    return block.refs < 0 if wanted else np.ones(len(block.refs), bool)
+def _new(block, wanted, rows=slice(None)):
+    """Which of some rows have an effect of this block that is not known, or not wanted."""
+    refs = block.refs[rows]
+    return refs < 0 if wanted else np.ones(len(refs), bool)
 
 
 def _variance_by_draws(design, result, family, include, rng):
-    variance = np.empty(design.n_rows)
-    for rows, eta in _draws(design, result, include, 1):
-        eta = eta.copy()
+    eta, scale = linear_predictor(design, result, include), np.sqrt(result.coef_root.shape[1])
+
+    def one(rows, rng):
+        draws = _deviations(design, result, include, rows, 1)[:, 0]
+        draws *= scale
+        draws += eta[rows, None]
         for block, cov, wanted in zip(design.blocks, result.covariances, include, strict=True):
-            new = np.flatnonzero(_new(block, wanted)[rows])
-            sd = np.sqrt(_prior_variance(block, cov, new + (rows.start or 0)))
-            eta[new] += sd[:, None] * rng.standard_normal((len(sd), eta.shape[1]))
-        mean = family.mean(eta, result.family)
-        within = family.variance(eta, result.family).mean(axis=1)
-        variance[rows] = within + mean.var(axis=1)
-    return variance
+            new = np.flatnonzero(_new(block, wanted, rows))
+            sd = np.sqrt(_prior_variance(block, cov, new + rows.start))
+            draws[new] += sd[:, None] * rng.standard_normal((len(sd), draws.shape[1]))
+        mean = family.mean(draws, result.family)
+        within = family.variance(draws, result.family).mean(axis=1)
+        return within + mean.var(axis=1)
+
+    blocks = _blocks(design, result, 1, family)
+    # A stream of its own a block, so that the order in which threads take them is none.
+    return np.concatenate([np.empty(0), *in_threads(one, blocks, rng.spawn(len(blocks)))])
 
 
 def predictor_draws(design, result, z, d=1):
@@ -156,7 +181,7 @@ def predictor_draws(design, result, z, d=1):
     """
     mean = linear_predictor(design, result, d=d).reshape(-1, d, 1)
     out = np.empty((len(mean), d, z.shape[1]))
-    for rows in _chunks(design, result, d):
+    for rows in _blocks(design, result, d):
         out[rows] = mean[rows] + _deviations(design, result, None, rows, d) @ z
     return out
 

@@ -185,13 +185,16 @@ class Ordinal(Family):
 
     def probabilities(self, eta, params):
         """Probabilities of the classes along a new last axis."""
-        gap = _cutpoints(params) - np.asarray(eta, float)[..., None]
-        lower = np.concatenate([np.full((*gap.shape[:-1], 1), -np.inf), gap], axis=-1)
-        upper = np.concatenate([gap, np.full((*gap.shape[:-1], 1), np.inf)], axis=-1)
-        # In the right tail the difference of the cdfs would cancel.
-        right = lower + upper > 0
-        low, high = np.where(right, -upper, lower), np.where(right, -lower, upper)
-        return inverse_link(self.link, high) - inverse_link(self.link, low)
+        # A class at a time: an axis of few numbers last is slow to work along.
+        gaps = [cutpoint - np.asarray(eta, float) for cutpoint in _cutpoints(params)]
+        below = [inverse_link(self.link, gap) for gap in gaps]
+        above = [inverse_link(self.link, -gap) for gap in gaps]
+        middle = [
+            # In the right tail the difference of the cdfs would cancel.
+            np.where(gaps[k - 1] + gaps[k] > 0, above[k - 1] - above[k], below[k] - below[k - 1])
+            for k in range(1, len(gaps))
+        ]
+        return np.stack([below[0], *middle, above[-1]], axis=-1)
 
     def mean(self, eta, params, scores=None):
         """Mean of the classes' `scores`, by default 0..K-1."""

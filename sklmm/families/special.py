@@ -23,7 +23,7 @@ import math
 from types import SimpleNamespace
 
 import numpy as np
-from scipy.special import erfcx, expit, gammaln, log_ndtr, ndtr, psi, zeta
+from scipy.special import erfcx, gammaln, log_ndtr, ndtr, psi, zeta
 
 #: Integers of a float's size, and entries from which their bits are quicker than a condition.
 _INTEGERS = {4: np.int32, 8: np.int64}
@@ -44,7 +44,8 @@ def where(condition, x, y):
 def logistic(x):
     """The logistic cdf; of float32 by the hyperbolic tangent, which is quick, to rounding of 1."""
     if x.dtype != np.float32:
-        return expit(x)
+        with np.errstate(over="ignore"):
+            return 1 / (1 + np.exp(-x))
     out = x * np.float32(0.5)
     np.tanh(out, out=out)
     out *= np.float32(0.5)

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sklmm import MixedEffectsRegressor
+from sklmm import MixedEffectsClassifier, MixedEffectsRegressor
+from sklmm._fitted import prediction
 from sklmm.datasets import make_crossed
 
 NAMES = ["g0", "g1"]
@@ -222,3 +223,29 @@ def test_grouping_columns_may_be_of_any_type(crossed, convert):
     np.testing.assert_allclose(
         model.predict(converted.iloc[:3]), plain.predict(X.iloc[:3]), rtol=1e-8
     )
+
+
+@pytest.mark.parametrize("family", ["poisson", "ordinal"])
+def test_predictions_do_not_depend_on_threads_nor_means_on_blocks(monkeypatch, family):
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"g": np.arange(240) % 12, "x": rng.normal(size=240)})
+    y = np.minimum(rng.poisson(np.exp(0.5 * X["x"] + np.linspace(-1, 1, 12)[X["g"]])), 3)
+    classes = family == "ordinal"
+    make = MixedEffectsClassifier if classes else MixedEffectsRegressor
+    model = make(["g"], family=family, e_step="laplace", random_state=0).fit(X, y)
+    # Unseen levels' effects are drawn.
+    new = X.assign(g=X["g"] + 3)
+
+    def predict():
+        if classes:
+            return [model.predict_proba(new)]
+        return list(model.predict(new, return_std=True))
+
+    whole = predict()
+    monkeypatch.setattr(prediction, "BLOCK", 7 * model.result_.coef_root.shape[1])
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    parts = predict()
+    np.testing.assert_allclose(parts[0], whole[0], rtol=1e-12)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    for one, two in zip(parts, predict(), strict=True):
+        np.testing.assert_array_equal(one, two)
