@@ -1,5 +1,6 @@
 """Comparisons of fitted models by their likelihoods."""
 
+import warnings
 from itertools import pairwise
 
 import numpy as np
@@ -52,7 +53,8 @@ def anova(*models):
     smaller model is at its bound, where p is too large, by up to a factor of 2 (Self & Liang 1987,
     JASA 82, 605-610). The Poisson model is the negative binomial one at the bound of its
     dispersion, 0: p is of half chi2_df and half chi2_(df - 1) there. Where `loglik_error_` is not
-    0, chi2 has an error of twice the root of their squares' sum.
+    0, chi2 has an error of twice the root of their squares' sum, and a warning tells of one that is
+    not beyond it. Likelihoods of Monte Carlo fits are computed here, if they were not before.
 
     Examples
     --------
@@ -83,6 +85,7 @@ def anova(*models):
     table["chi2"] = 2 * table["loglik"].diff()
     table["df"] = table["n_parameters"].diff()
     _check_nested(models, table)
+    _warn_of_noise(models, table)
     names = [models[k]._fitted.family.name for k in table.index]
     bounded = [before != name for before, name in pairwise([names[0], *names])]
     p = chi2.sf(table["chi2"], table["df"])
@@ -94,13 +97,6 @@ def anova(*models):
 
 def _check_comparable(models):
     results = [model.result_ for model in models]
-    for k, model in enumerate(models):
-        if np.isnan(model.loglik_):
-            terms = ", ".join(map(repr, model.random_effects_)) or "none"
-            raise ValueError(
-                f"models: model {k} (random effects {terms}) has no log-likelihood: "
-                f"{without_likelihood(model.result_)}."
-            )
     _check_families(models)
     _check_same([getattr(m._fitted.family, "link", None) for m in models], "links")
     _check_same([m._fitted.family.weights for m in models], "meanings of the weights")
@@ -125,6 +121,14 @@ def _check_comparable(models):
             "fixed parts, and REML's likelihoods are of different data then: fit them by "
             "method='ml'",
         )
+    # Last: it may have to be computed.
+    for k, model in enumerate(models):
+        if np.isnan(model.loglik_):
+            terms = ", ".join(map(repr, model.random_effects_)) or "none"
+            raise ValueError(
+                f"models: model {k} (random effects {terms}) has no log-likelihood: "
+                f"{without_likelihood(model.result_)}."
+            )
 
 
 def _check_nested(models, table):
@@ -140,6 +144,23 @@ def _check_nested(models, table):
             f"models: model {large} has more parameters than model {small} and a lower likelihood "
             f"(chi2 = {table['chi2'].iloc[at]:.4g}): model {small} is not nested in it, one of the "
             "fits has not converged, or their rows of X are in another order beside y."
+        )
+
+
+def _warn_of_noise(models, table):
+    """UserWarning where chi2 is within twice its Monte Carlo error, of the likelihoods'."""
+    errors = np.array([2 * models[k].loglik_error_ for k in table.index])
+    noise = np.hypot(errors[1:], errors[:-1])
+    chi2, df = (table[name].to_numpy()[1:] for name in ("chi2", "df"))
+    for at in np.flatnonzero((df > 0) & (noise > LEAST_CHI2) & (np.abs(chi2) < 2 * noise)):
+        small, large = table.index[at], table.index[at + 1]
+        warnings.warn(
+            f"models: chi2 = {chi2[at]:.2g} of models {small} and {large} is within the Monte "
+            f"Carlo error of their likelihoods, {noise[at]:.2g}, and p tells no more than that it "
+            "is small. Where Laplace's approximation is good enough, e_step='laplace' has no such "
+            "error.",
+            UserWarning,
+            stacklevel=3,
         )
 
 

@@ -33,6 +33,53 @@ class Status(Enum):
         return self not in (Status.MAX_ITER, Status.STOPPED, Status.SEPARATED)
 
 
+class LogLikelihood(PlainState):
+    """The log-likelihood of an estimate: known, or estimated when it is first asked for.
+
+    Parameters
+    ----------
+    value, error : float or None, float
+        It, and its Monte Carlo standard error; None where there is none.
+    estimate : callable, optional
+        () -> (value, error), called once and let go of: until then it keeps what it needs in
+        memory, the rows of the fit. It is not saved.
+    """
+
+    def __init__(self, value=None, error=0.0, estimate=None):
+        self._known = None if estimate else (value, error)
+        self._estimate = estimate
+
+    def __call__(self):
+        """(value, error).
+
+        Raises
+        ------
+        AttributeError
+            For a value that nobody had asked for when the model was saved.
+        """
+        if self._known is None:
+            if self._estimate is None:
+                raise AttributeError(
+                    "loglik_, loglik_error_, aic_ and bic_ of this model were not known when it "
+                    "was saved, and its file has no rows to compute them from: read model.loglik_ "
+                    "before the model is saved, or fit it again."
+                )
+            self._known, self._estimate = self._estimate(), None
+        return self._known
+
+    @property
+    def lost(self):
+        """Whether it can no longer be told."""
+        return self._known is None and self._estimate is None
+
+    def __deepcopy__(self, memo):
+        # All copies of a fit share what one of them has asked for.
+        return self
+
+    def __getstate__(self):
+        return {"_known": self._known, "_estimate": None}
+
+
 @dataclass(frozen=True)
 class EMResult(PlainState):
     """Estimates of a mixed model.
@@ -75,8 +122,10 @@ class EMResult(PlainState):
     chains : ndarray [n_chains, n_draws, n_columns + m] or None
         By E-steps that draw, each chain's own estimates of (coef, natural) over the averaged
         iterations: theta_t and a Newton step by that chain's score. Their mean is the estimate.
-    loglik, loglik_error : float or None, float
-        Log-likelihood (REML's criterion under REML), and its Monte Carlo standard error.
+    likelihood : LogLikelihood
+        Of `loglik` and `loglik_error`, float or None and float: the log-likelihood (REML's
+        criterion under REML), and its Monte Carlo standard error. By "hmc" and "nuts" it is
+        computed when it is first asked for.
     dof : ndarray [n_columns] or None
         Satterthwaite's degrees of freedom of the coefficients.
     undetermined : ndarray of bool [m]
@@ -109,7 +158,7 @@ class EMResult(PlainState):
     effects_root: tuple
     natural_cov: np.ndarray
     mc_error: np.ndarray
-    loglik: float | None
+    likelihood: LogLikelihood
     n_obs: float
     rank: int
     n_variance_parameters: int
@@ -119,7 +168,6 @@ class EMResult(PlainState):
     moving: int | None
     trace: tuple | None
     chains: np.ndarray | None = None
-    loglik_error: float = 0.0
     dof: np.ndarray | None = None
     unsolved: float = 0.0
     rough: float = 0.0
@@ -140,6 +188,16 @@ class EMResult(PlainState):
         # Another version's may be of another kind: the estimator's warning says so.
         status = state.get("status")
         super().__setstate__(state | {"status": Status.__members__.get(status, status)})
+
+    @property
+    def loglik(self):
+        """The log-likelihood, or None."""
+        return self.likelihood()[0]
+
+    @property
+    def loglik_error(self):
+        """Its Monte Carlo standard error."""
+        return self.likelihood()[1]
 
     @property
     def sigma(self):

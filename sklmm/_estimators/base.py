@@ -385,9 +385,6 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, NewRows):
         self.cov_re_ = model.covariances(result)
         self.variance_components_ = tables.variance_components_table(labels, result)
         self.sigma_ = result.sigma
-        self.loglik_ = np.nan if result.loglik is None else result.loglik
-        self.loglik_error_ = result.loglik_error
-        self.aic_, self.bic_ = tables.information_criteria(result)
         self.n_iter_ = max(len(result.history), 1)
         self.converged_ = result.status.converged
         self.history_ = tables.history_table(labels, result.history)

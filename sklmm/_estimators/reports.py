@@ -14,6 +14,26 @@ from sklmm.result import Status
 class Reports:
     """Methods of a fitted `BaseMixedEffects`."""
 
+    @property
+    def loglik_(self):
+        """The log-likelihood, nan where there is none."""
+        return np.nan if self.result_.loglik is None else self.result_.loglik
+
+    @property
+    def loglik_error_(self):
+        """Monte Carlo standard error of `loglik_`."""
+        return self.result_.loglik_error
+
+    @property
+    def aic_(self):
+        """Akaike's information criterion."""
+        return tables.information_criteria(self.result_)[0]
+
+    @property
+    def bic_(self):
+        """Schwarz's information criterion."""
+        return tables.information_criteria(self.result_)[1]
+
     def summary(self):
         """Report in the manner of lme4's `summary`.
 

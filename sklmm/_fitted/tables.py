@@ -214,15 +214,13 @@ def interval_table(names, lower, upper):
 
 def without_likelihood(result):
     """Why a result has no log-likelihood, and what has one."""
-    if result.chains is not None and result.reml:
-        return "hmc and nuts have none under method='reml'; fit by method='ml'"
-    if result.chains is not None:
-        return (
-            "hmc and nuts estimate none where crossed factors connect so many effects; "
-            "fit by e_step='laplace', which approximates it"
-        )
     if len(result.sparse_coef):
         return "cg has none beside sparse columns; fit with fewer columns, as dense ones"
+    if result.chains is not None:
+        return (
+            "the Gaussian approximation that hmc's and nuts' is reckoned from has no curvature, or "
+            "leaves the means that the link allows; fit with another link"
+        )
     return "its determinant would be too large here; compare predictions, by cross-validation"
 
 

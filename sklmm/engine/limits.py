@@ -34,8 +34,6 @@ KEPT_NUMBERS = 1 << 20
 #: Effects left by elimination up to which each has a unit vector for its trace: no probe is as
 #: cheap as an answer without noise, which at a variance near 0 decides where the maximum is.
 EXACT_TRACES = 512
-#: Effects that rows connect beyond which importance weights are too uneven to be worth a look.
-CONNECTED = 400
 #: Rows times points of an evaluation of quadrature: with the 15 points a dimension that a fit takes
 #: at least, up to which it is chosen without being named, as a fit of some fifty evaluations then
 #: takes seconds; those up to which points are doubled; and of one level of the coarsest factor,

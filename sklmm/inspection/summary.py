@@ -131,6 +131,8 @@ def _chain_lines(model):
 
 
 def _foot(model):
+    if model.result_.likelihood.lost:
+        return ["Log-likelihood, AIC and BIC: not known; read loglik_ before a model is saved"]
     if np.isnan(model.loglik_):
         return [f"No log-likelihood, AIC and BIC: {without_likelihood(model.result_)}"]
     if not np.isfinite(model.loglik_):

@@ -90,9 +90,16 @@ def fit(algorithm, *, max_iter, log_constant=0.0, n_obs=None, watch=None):
     def result():
         stopped = not last.done and len(history) < max_iter
         posterior = algorithm.posterior(last)
-        if posterior.loglik is not None:
-            posterior = posterior._replace(loglik=posterior.loglik + log_constant)
-        found = assemble(algorithm, last, posterior, list(history), trace, untold, stopped)
+        found = assemble(
+            algorithm,
+            last,
+            posterior,
+            list(history),
+            trace,
+            untold,
+            stopped=stopped,
+            log_constant=log_constant,
+        )
         return found if n_obs is None else replace(found, n_obs=n_obs)
 
     while True:

@@ -32,6 +32,7 @@ from sklmm.engine.algorithms.averaging import (
     own_noise,
 )
 from sklmm.engine.algorithms.loop import Iteration, joint_loss
+from sklmm.engine.algorithms.marginal import Marginal
 from sklmm.engine.algorithms.start import start_theta
 from sklmm.engine.latent.complete_data import CompleteData
 from sklmm.engine.latent.mode import CENTRE_TOL
@@ -40,7 +41,6 @@ from sklmm.engine.linalg.newton import inverse
 from sklmm.engine.posterior.assemble import Noise
 from sklmm.engine.posterior.from_chains import Integrated, Kept
 from sklmm.engine.posterior.gaussian import with_coefficients
-from sklmm.engine.posterior.importance import marginal_loglik
 from sklmm.engine.theta.space import Theta
 
 QUIET_STEPS = 3
@@ -94,7 +94,7 @@ class MonteCarlo:
     def __init__(self, latent, sampler, tol, seed, n_draws, start=None):
         self.latent, self.space, self.sampler = latent, latent.space, sampler
         self.tol, self.n_draws, self.start = tol, n_draws, start
-        self.rng = np.random.default_rng(seed)
+        self.seed, self.rng = seed, np.random.default_rng(seed)
         self.kept, self.integrated, self.averaged = Kept(latent, n_draws), None, None
         self.unsolved = 0.0
 
@@ -229,15 +229,15 @@ class MonteCarlo:
             own, shift = kept.given_coefficients(), self.field.shift
             posterior = with_coefficients(own, last, latent.layout, shift, rng)
         theta = last.estimate._replace(beta=last.estimate.beta[: self.space.p])
-        found = marginal_loglik(latent, theta, self.mode, rng)
-        if found is not None:
-            value = found.value + latent.log_constant
-            posterior = posterior._replace(loglik=value, loglik_error=found.error)
         if self.averaged is not None:
             within = np.array(self.integrated.within) if latent.full.reml else None
             noise = Noise(self.averaged.noise, within, *kept.errors())
             posterior = posterior._replace(noise=noise)
-        return posterior._replace(unsolved=self.unsolved, chains=self._chains(last))
+        return posterior._replace(
+            estimate=Marginal(latent, theta, self.mode, self.seed),
+            unsolved=self.unsolved,
+            chains=self._chains(last),
+        )
 
     def _chains(self, last):
         """Each chain's estimates of (beta, theta) over the averaged iterations, [C, n, p + m]."""

@@ -66,6 +66,21 @@ class Frame:
             out[self.edge] = edge
         return out
 
+    def turned_back(self, d):
+        """T^-1 d: [P, C]."""
+        edge, out = d[self.edge], np.zeros_like(d)
+        own = d + self.follow @ edge if self.follows else d
+        parts = zip(self.roots, self.layout.parts, self.layout.levels, strict=True)
+        for R, part, levels in parts:
+            if R is not None:
+                r = R.shape[1]
+                place = slice(part.start, part.start + levels * r)
+                solved = np.linalg.solve(R, own[place].reshape(levels, r, -1))
+                out[place] = solved.reshape(levels * r, -1)
+        if len(self.edge):
+            out[self.edge] = np.linalg.solve(self.edge_root, edge)
+        return out
+
     def pull_back(self, g):
         """T^T g: [P, C]."""
         out = self._own(g, True)

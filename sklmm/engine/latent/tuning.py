@@ -49,7 +49,7 @@ def first_step(e_step, n_unknowns):
 
 def lengths(e_step, step):
     """Fewest and most steps of a trajectory."""
-    if e_step.num_leapfrog_steps:
+    if e_step is not None and e_step.num_leapfrog_steps:
         most = min(e_step.num_leapfrog_steps, MAX_LEAPFROGS)
         return most, most
     most = int(np.clip(np.ceil(TRAJECTORY / step), 1, MAX_LEAPFROGS))

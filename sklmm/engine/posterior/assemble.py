@@ -12,13 +12,15 @@ A column of slopes that is constant within the levels is what usually makes the 
 Several linear predictors share no row and have the same Z each: what holds of one holds of all.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from sklmm.engine.linalg.chains import CovarianceNoise, batch_error
 from sklmm.engine.theta.space import MIN_SIGMA, SINGULAR_SD, reported
-from sklmm.result import EMResult, Status, own_sds
+from sklmm.result import EMResult, LogLikelihood, Status, own_sds
 
 MAX_TRACE = 512
 MAX_TRACE_NUMBERS = 4_000_000
@@ -97,7 +99,8 @@ class Posterior(NamedTuple):
     beta [p]; effects, a tuple of [n_levels, r]; effects_cov, each level's own covariance given
     beta, a tuple of [n_levels, r, r]; beta_cov [p, p]; deviations of (beta, effects) about their
     means: root [p + Q, n_columns] with root @ root.T (an estimate of) the posterior covariance;
-    loglik or None, and its Monte Carlo standard error; unsolved, the largest relative residual of a
+    loglik or None, and its Monte Carlo standard error, or else `estimate`, which tells both when it
+    is called with what the former lacks; unsolved, the largest relative residual of a
     solve that ended before its tolerance, or 0; rough, the same of draws; columns, mean [k],
     std [k] and root [k, n_columns] of the sparse columns' coefficients, or None; chains
     [C, n, p + m], each chain's estimates of (beta, theta) by iteration, or None; dof [n_columns],
@@ -112,6 +115,7 @@ class Posterior(NamedTuple):
     loglik: float | None
     columns: tuple | None = None
     loglik_error: float = 0.0
+    estimate: Callable | None = None
     unsolved: float = 0.0
     rough: float = 0.0
     chains: np.ndarray | None = None
@@ -167,10 +171,13 @@ def perfect(problem, parameters):
     )
 
 
-def assemble(algorithm, last, posterior, history, trace, unidentified, stopped=False):
+def assemble(
+    algorithm, last, posterior, history, trace, unidentified, *, stopped=False, log_constant=0.0
+):
     """EMResult of a fit that ends at the iteration `last`, `stopped` before it was done.
 
-    `unidentified` [n_natural] are those of `undetermined`.
+    `unidentified` [n_natural] are those of `undetermined`; the posterior's log-likelihood lacks
+    `log_constant`.
     """
     space, theta = algorithm.space, last.estimate
     problem = space.problem
@@ -200,7 +207,7 @@ def assemble(algorithm, last, posterior, history, trace, unidentified, stopped=F
     if moving is not None and unidentified.any():
         # It has no standard error to compare its steps with.
         moving = q + int(np.argmax(unidentified))
-    shown = _in_table_units(problem, theta.factors, posterior)
+    shown = _in_table_units(problem, theta.factors, posterior, log_constant)
     if noise is not None:
         shown["effects_mc_error"] = noise.effects
         shown["effects_std_mc_error"] = noise.of_effects(shown["effects_cov"])
@@ -223,7 +230,16 @@ def assemble(algorithm, last, posterior, history, trace, unidentified, stopped=F
     )
 
 
-def _in_table_units(problem, factors, posterior):
+def _likelihood(posterior, log_constant):
+    """`LogLikelihood` of a posterior whose own lacks a constant."""
+    if posterior.estimate is not None:
+        return LogLikelihood(estimate=partial(posterior.estimate, log_constant))
+    if posterior.loglik is None:
+        return LogLikelihood()
+    return LogLikelihood(posterior.loglik + log_constant, posterior.loglik_error)
+
+
+def _in_table_units(problem, factors, posterior, log_constant=0.0):
     """The fields of an EMResult that are a posterior's, and the problem's."""
     roots, first = [], problem.p
     for k, b in enumerate(problem.blocks):
@@ -243,8 +259,9 @@ def _in_table_units(problem, factors, posterior):
         "n_obs": problem.n,
         "rank": problem.rank,
         "reml": problem.reml,
+        "likelihood": _likelihood(posterior, log_constant),
     }
-    same = ("dof", "loglik", "loglik_error", "unsolved", "rough")
+    same = ("dof", "unsolved", "rough")
     out |= {name: getattr(posterior, name) for name in same}
     if (columns := problem.columns) is not None:
         coef, std, root = (columns.natural(a, problem.y_scale) for a in posterior.columns)

@@ -9,6 +9,7 @@ from sklmm.engine.rows.cross_products import LocalCrossProducts, loadings
 from sklmm.engine.rows.expansion import LocalExpansion
 from sklmm.engine.rows.information import information
 from sklmm.engine.rows.protocol import Coefs
+from sklmm.engine.rows.remainder import LocalRemainder
 
 #: Share of the expected curvature that safe weights keep of the observed one.
 LEAST_CURVATURE = 0.1
@@ -25,6 +26,10 @@ class LocalRows(LocalCrossProducts):
     def without_fixed(self):
         """The rows of a model without coefficients."""
         return replace(self, X=self.X[:, :0])
+
+    def bare(self):
+        """The same rows, without what they have worked out of themselves."""
+        return replace(self, _known={})
 
     def stacked(self, d):
         """Rows of `d` linear predictors, each with coefficients and effects of its own.
@@ -222,6 +227,10 @@ class LocalRows(LocalCrossProducts):
     def expand(self, likelihood, coefs, raw, observed):
         """`LocalExpansion` at coefs [., 1] and raw [q]."""
         return LocalExpansion(self, likelihood, coefs, raw, observed)
+
+    def remainder(self, likelihood, coefs, raw, at, *, exact, held):
+        """`LocalRemainder` at coefs [., 1], raw [q] and weights `at`."""
+        return LocalRemainder(self, likelihood, coefs, raw, at, exact=exact, held=held)
 
     def by_level(self, log_density, coefs, raw, k):
         """Sums of w log f by level of term k, [J, C], for log_density(y, eta, raw)."""

@@ -114,6 +114,30 @@ class Expansion(Protocol):
         """
 
 
+class Remainder(Protocol):
+    """Rows' densities about one point, in a quadratic of the predictors' deviations and the rest.
+
+    The rows keep what is as long as they are, and see deviations of the coefs, `Coefs` [., C].
+    """
+
+    def spread(self, blocks, columns):
+        """Take note of the predictors' variances, for `split`'s Laplacian.
+
+        Of effects with covariances [J, r, r] of each term, and besides of `columns`, coefs [., f],
+        times f standard normal variables.
+        """
+
+    def pull(self, coefs, tau):
+        """The score of quadratic + tau rest, a sum as `Coefs`, in the coefs' precision."""
+
+    def split(self, coefs):
+        """Sums of the quadratic and of the rest [C], their scores side by side, `Coefs` [., 2 C].
+
+        And the rest's Laplacian in normal variables of which the predictors are linear, a sum [C];
+        0 where the second derivatives are not known.
+        """
+
+
 class Rows(Protocol):
     """The rows of a table in standard units, their terms numbered from 0.
 
@@ -132,6 +156,9 @@ class Rows(Protocol):
 
     def held(self, beta):
         """The rows of a model whose coefficients are beta [p], in the offset: p = 0."""
+
+    def bare(self):
+        """The same rows, without what they have worked out of themselves and would again."""
 
     def stacked(self, d):
         """Rows of `d` linear predictors, each with coefficients and effects of its own."""
@@ -191,6 +218,12 @@ class Rows(Protocol):
 
     def expand(self, likelihood, coefs, raw, observed):
         """`Expansion` at coefs [., 1] and raw [q]; log |C| has the `observed` curvature or not."""
+
+    def remainder(self, likelihood, coefs, raw, at, *, exact, held):
+        """`Remainder` at coefs [., 1] and raw [q], with the weights `at` for the curvature.
+
+        Second derivatives are known if `exact`; if `held`, deviations are of the effects alone.
+        """
 
     def by_level(self, log_density, coefs, raw, k):
         """Sums of w log_density(y, eta, raw) by level of term k, [J, C]."""

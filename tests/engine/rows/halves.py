@@ -43,6 +43,12 @@ class HalvesExpanded(Sums):
         self.weights, self.bend = (tuple(getattr(p, n) for p in parts) for n in ("weights", "bend"))
 
 
+class HalvesRemaining(Sums):
+    def spread(self, blocks, columns):
+        for part in self.parts:
+            part.spread(blocks, columns)
+
+
 class Halves:
     """A backend: rows in two halves of whole levels of the largest term, weights a pair."""
 
@@ -75,6 +81,9 @@ class Halves:
 
     def held(self, beta):
         return Halves(parts=[part.held(beta) for part in self.parts])
+
+    def bare(self):
+        return Halves(parts=[part.bare() for part in self.parts])
 
     def same_levels(self, k, other):
         return all(part.same_levels(k, other) for part in self.parts)
@@ -121,6 +130,14 @@ class Halves:
 
     def expand(self, *args):
         return HalvesExpanded([part.expand(*args) for part in self.parts])
+
+    def remainder(self, likelihood, coefs, raw, at, **known):
+        return HalvesRemaining(
+            [
+                part.remainder(likelihood, coefs, raw, own, **known)
+                for part, own in zip(self.parts, at, strict=True)
+            ]
+        )
 
     def by_level(self, *args):
         return add(*(part.by_level(*args) for part in self.parts))

@@ -175,6 +175,59 @@ def test_densities_and_their_scores(case):
         np.testing.assert_allclose(found, expected, atol=1e-9)
 
 
+@pytest.mark.parametrize("held", [True, False])
+def test_what_densities_have_beyond_second_order(case, held):
+    """Beside the rows' own; the Laplacian by second differences along random directions."""
+    rng, raw, tau = np.random.default_rng(4), np.array([0.3]), 0.4
+    (_, w), (at, plain_at) = weights_of(case)
+    point, away = column(case.coefs, 0), column(case.coefs, 1)
+    first = case.plain.p if held else 0
+    A = case.A[:, first:]
+    found = case.rows.remainder(case.likelihood, point, raw, at, exact=True, held=held)
+    shift = flat(away)[first:]
+    away = away._replace(beta=away.beta[first:])
+    y, eta = case.plain.y, case.A @ flat(point)
+    logs, slope, _ = case.likelihood.by_row(y, eta, raw[:, None])
+
+    def parts(d):
+        """The quadratic and the rest of the rows' densities at a deviation d of the coefs."""
+        a = A @ d
+        linear = (w * slope[:, 0])[:, None]
+        quadratic = (w[:, None] * logs + a * (linear - 0.5 * plain_at[:, None] * a)).sum()
+        value, score, _ = case.likelihood.by_row(y, eta + a, raw[:, None])
+        tempered = tau * w[:, None] * score + (1 - tau) * (linear - plain_at[:, None] * a)
+        return quadratic, (w @ value).sum() - quadratic, A.T @ tempered
+
+    shapes = [(J, z.shape[1]) for J, z in zip(case.plain.levels, case.plain.z, strict=True)]
+    roots = [rng.normal(size=(*s, s[1])) / 5 for s in shapes]
+    columns = rng.normal(size=(A.shape[1], 2)) / 5
+    effects, begin = [], case.plain.p - first
+    for J, r in shapes:
+        effects.append(columns[begin : begin + J * r].reshape(J, r, 2))
+        begin += J * r
+    blocks = [R @ R.transpose(0, 2, 1) for R in roots]
+    found.spread(blocks, Coefs(columns[: case.plain.p - first], tuple(effects)))
+    quadratic, rest, both, laplacian = found.split(away)
+    expected = parts(shift)
+    np.testing.assert_allclose([quadratic[0], rest[0]], expected[:2], rtol=1e-9, atol=1e-9)
+    assert quadratic.shape == rest.shape == laplacian.shape == (1,)
+    both, pulled = flat(both), flat(found.pull(away, tau))
+    np.testing.assert_allclose(both @ [[1.0], [tau]], expected[2], atol=1e-9)
+    np.testing.assert_allclose(pulled, expected[2], atol=1e-9)
+    h, second = 1e-3, 0.0
+    ways, begin = list(columns.T), case.plain.p - first
+    for R in roots:
+        for j, c in np.ndindex(R.shape[0], R.shape[2]):
+            way = np.zeros(A.shape[1])
+            way[begin + j * R.shape[1] :][: R.shape[1]] = R[j, :, c]
+            ways.append(way)
+        begin += R.shape[0] * R.shape[1]
+    for way in ways:
+        up, down = (parts(shift + s * h * way[:, None])[1] for s in (1, -1))
+        second += (up - 2 * rest[0] + down) / h**2
+    assert laplacian[0] == pytest.approx(second, rel=1e-3, abs=1e-3)
+
+
 def test_the_information_along_directions(case):
     """Less the second differences of the sum of w log f, and in a few rows at once."""
     rng, raw, h = np.random.default_rng(3), np.array([[0.3, -0.2]]), 1e-3

@@ -1,0 +1,102 @@
+r"""The marginal log-likelihood of any family at an estimate, when it is asked for.
+
+It is Laplace's approximation, and what is left on the path from its Gaussian to the posterior
+(`engine.posterior.path`), of which draws tell (`engine.latent.tempered`).
+"""
+
+from contextlib import nullcontext
+from dataclasses import replace
+
+import numpy as np
+
+from sklmm._threads import single_blas
+from sklmm.engine.latent.mode import Latent
+from sklmm.engine.latent.tempered import Chains, Controls, Path
+from sklmm.engine.likelihood.likelihood import observes
+from sklmm.engine.limits import factorisable
+from sklmm.engine.posterior.path import Integral
+
+#: Numbers of chains, by rows times chains, of transitions to a node's first draw, and of its first
+#: draws; of independent ones at tau = 0.
+CHAINS = (16, 64)
+CHAIN_ROWS = 1 << 20
+BURN_IN = 4
+FIRST_DRAWS = 4
+EXACT_DRAWS = 12
+#: Standard error at which there are nodes and draws enough, and transitions at most.
+ERROR = 0.1
+MOST_TRANSITIONS = 1024
+
+
+class Marginal:
+    """What the log-likelihood at theta takes: the rows, without what was made of them, and a seed.
+
+    `mode` [P] is near the mode of the latent variables there.
+    """
+
+    def __init__(self, latent, theta, mode, seed):
+        full = latent.full
+        self.problem = replace(full, rows=full.rows.bare())
+        self.like, self.parameters = latent.like, latent.space.parameters
+        self.theta, self.mode, self.seed = theta, mode, seed
+
+    def __call__(self, log_constant):
+        """(log p(y), its Monte Carlo standard error), with what the rows' densities lack.
+
+        (None, 0.0) where the mode has no curvature, or the densities no value about it.
+        """
+        sizes = [b.n_levels * b.r for b in self.problem.blocks]
+        # The observed curvature is nearer, where there is a factor that tells if it is positive.
+        direct = factorisable(sizes, "log_det") and observes(self.like)
+        latent = Latent(self.problem, self.like, self.parameters, direct=direct)
+        rng = np.random.default_rng(self.seed)
+        try:
+            with single_blas() if latent.whole else nullcontext():
+                value, error = along_path(latent, self.theta, self.mode, rng)
+        except np.linalg.LinAlgError:
+            return None, 0.0
+        if not np.isfinite([value, error]).all():
+            # Draws of the Gaussian leave the means that an identity link allows.
+            return None, 0.0
+        return float(value + latent.log_constant + log_constant), error
+
+
+def along_path(latent, theta, start, rng):
+    """(log p(y), its error) at theta, from a mode that is near `start`."""
+    mode, equations = latent.mode(theta, start)
+    path, integral = Path(latent, theta, mode, equations), Integral()
+    n_chains = int(np.clip(CHAIN_ROWS // latent.n_rows, *CHAINS)) // 2 * 2 + 1
+    chains, transitions, controls = {}, 0, None
+
+    def draw(tau, n):
+        """N more draws of every chain at a node, or independent ones where that is easy."""
+        for _ in range(n):
+            if tau:
+                chains[tau].move(tau)
+            else:
+                v = path.draws(rng, n_chains)
+                chains[tau] = Chains(path, v, path.look(v), rng)
+            here = chains[tau]
+            integral.add(tau, here.seen.rest, controls.at(tau, here.v, here.seen))
+        return n if tau else 0
+
+    v = path.draws(rng, n_chains)
+    controls = Controls(v, path.look(v))
+    draw(0.0, EXACT_DRAWS)
+    while True:
+        for tau in integral.missing():
+            # From the node below, whose density is the nearest.
+            chains[tau] = chains[max(t for t in chains if t < tau)].copy()
+            for _ in range(BURN_IN):
+                chains[tau].move(tau)
+            transitions += BURN_IN + draw(tau, FIRST_DRAWS)
+        total, noises = integral.total()
+        if total.error < ERROR or transitions > MOST_TRANSITIONS:
+            break
+        if total.bias > total.noise:
+            integral.halve()
+        else:
+            tau = max(noises, key=noises.get)
+            transitions += draw(tau, integral.n_draws(tau))
+    error = np.hypot(total.error, 0.5 * equations.log_det_error)
+    return path.reference + total.value, float(error)

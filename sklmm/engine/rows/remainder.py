@@ -1,0 +1,96 @@
+"""What densities of rows in memory have beyond second order about one point, for a path to it."""
+
+import numpy as np
+
+
+class LocalRemainder:
+    """`engine.rows.protocol.Remainder` of `LocalRows` at coefs [., 1], raw [q] and weights `at`.
+
+    Of a row w log f(eta) = quadratic(a) + rest(a) at eta = eta_0 + a, with the quadratic
+
+        w log f(eta_0) + s a - at a^2 / 2.
+
+    `exact` is whether the second derivatives are known: of one predictor, and no custom density;
+    `held`, whether deviations are of the effects alone.
+    """
+
+    def __init__(self, rows, likelihood, coefs, raw, at, *, exact, held):
+        self.rows, self.likelihood, self.raw = rows, likelihood, raw[:, None]
+        self.at, self.exact = at, exact
+        self.eta, self.score, self.values = np.empty((3, rows.n_rows))
+
+        def visit(own, eta):
+            y, w = rows._of(own, float)
+            values, score = likelihood.both(y, eta, self.raw)
+            self.eta[own] = eta[:, 0]
+            self.score[own] = rows.weights[own] * np.asarray(score)[:, 0]
+            self.values[own.start : own.stop : rows.d] = np.asarray(values)[:, 0]
+            return None, (w @ np.asarray(values),)
+
+        self.value = float(rows._pass(coefs, visit)[1][0][0])
+        #: Where deviations are: coefficients that are held have none.
+        self.free = rows.without_fixed() if held else rows
+
+    def spread(self, blocks, columns):
+        """Take note of the variances of eta that `rest` has the Laplacian by, if that is known.
+
+        They are those of effects with covariances [J, r, r] of each term and, besides, of all that
+        `columns`, coefs [., f], span, f standard normal variables.
+        """
+        if not self.exact:
+            return
+        rows, out = self.rows, np.zeros(self.rows.n_rows)
+        for refs, z, V in zip(rows.refs, rows.z, blocks, strict=True):
+            out += np.einsum("na,nab,nb->n", z, V[refs], z)
+
+        def visit(own, a):
+            out[own] += np.einsum("nf,nf->n", a, a)
+            return None, ()
+
+        self._away(columns, visit)
+        self.variances = out
+
+    def pull(self, coefs, tau):
+        """The score of quadratic + tau rest at the deviations `coefs`, in their precision."""
+
+        def visit(own, a):
+            y, w = self.rows._of(own, a.dtype)
+            at, score, eta = (
+                part[own, None].astype(a.dtype) for part in (self.at, self.score, self.eta)
+            )
+            w = np.repeat(w, self.rows.d)[:, None]
+            found = np.asarray(self.likelihood.score(y, eta + a, self.raw), a.dtype)
+            return tau * (w * found) + (1 - tau) * (score - at * a), ()
+
+        return self._away(coefs, visit, coefs.beta.shape[1])[0]
+
+    def split(self, coefs):
+        """(quadratic [C], rest [C], score of either side by side, `Coefs` [., 2 C], Laplacian [C]).
+
+        At the deviations `coefs`; the Laplacian of `rest`, by the variances of `spread`, is 0 where
+        it is not known.
+        """
+        C = coefs.beta.shape[1]
+
+        def visit(own, a):
+            y, w = self.rows._of(own, float)
+            at, linear, eta = self.at[own, None], self.score[own, None], self.eta[own, None]
+            values, score = map(np.asarray, self.likelihood.both(y, eta + a, self.raw))
+            slope = linear - at * a
+            quadratic = 0.5 * np.einsum("nc,nc->c", a, slope + linear)
+            still = self.values[own.start : own.stop : self.rows.d, None]
+            rest = w @ (values - still) - quadratic
+            score = self.rows.weights[own, None] * score - slope
+            laplacian = np.zeros(C)
+            if self.exact:
+                (bend,) = self.likelihood.observed(y, eta + a, self.raw)
+                bend = self.rows.weights[own, None] * np.asarray(bend) - at
+                laplacian = -self.variances[own] @ bend
+            return np.concatenate([slope, score], axis=1), (quadratic, rest, laplacian)
+
+        both, (quadratic, rest, laplacian) = self._away(coefs, visit, 2 * C)
+        return self.value + quadratic, rest, both, laplacian
+
+    def _away(self, coefs, visit, n_columns=None):
+        """Sums over rows of what `visit` finds at the deviations a."""
+        return self.free._passes.run(self.free.X, None, coefs, visit, n_columns)
