@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sklmm.engine.linalg.chains import CovarianceNoise, batch_error, chain_error
+from sklmm.engine.linalg.chains import CovarianceNoise, batch_error, chain_error, deviations
 from sklmm.engine.linalg.newton import ascent, inverse
 
 #: Share of the complete-data information that the missing data leave at least.
@@ -21,6 +21,9 @@ NOISE_STEPS = 2.0
 MAX_STEP = 2.0
 MAX_RAW_STEP = 1.0
 MIN_MOVE = 0.01
+#: Share of the tolerance that the complete-data information may take of the standard errors' noise
+#: before all draws tell it.
+NOISY = 0.3
 #: Iterations of the average at which the information is computed: from a quarter of them on, two.
 INFORMATIONS = (5, 10, 20, 40, 80, 160)
 
@@ -138,19 +141,16 @@ class Window:
     def average(self):
         """The `Average` over what is used of the window."""
         used = self.draws[self.first :]
-        covariances = np.array([draws.covariance for draws in used])
-        missing = covariances.mean(axis=0)
+        missing = np.mean([draws.covariance for draws in used], axis=0)
         observed = observed_information(self.complete, missing)
         estimate, error, drift = average(used, observed)
         covariance = inverse(observed)
         std = np.sqrt(np.diag(covariance))
-        informations, n_chains = list(self.informations.values()), used[-1].scores.shape[1]
-        noise, units = (
-            CovarianceNoise(covariance, covariances, informations, n_chains),
-            np.eye(len(std)),
-        )
+        away = deviations(np.array([draws.scores for draws in used]))
+        noise = CovarianceNoise(covariance, away, list(self.informations.values()))
+        units = np.eye(len(std))
         complete = 0.5 * np.sqrt(noise.complete(units))
-        self.noisy = informations and longest(complete, std**2) > self.tol
+        self.noisy = longest(complete, std**2) > NOISY * self.tol
         information = self.complete + missing
         std_error = noise.errors(units)
         return Average(used, estimate, covariance, std, error, std_error, drift, information, noise)

@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sklmm._threads import single_blas
 from sklmm.engine.algorithms.averaging import (
     Window,
     cap,
@@ -36,14 +37,14 @@ from sklmm.engine.algorithms.marginal import Marginal
 from sklmm.engine.algorithms.start import start_theta
 from sklmm.engine.latent.complete_data import CompleteData
 from sklmm.engine.latent.mode import CENTRE_TOL
-from sklmm.engine.linalg.chains import balanced, chain_covariance, some_of
+from sklmm.engine.linalg.chains import balanced, chain_covariance
 from sklmm.engine.linalg.newton import inverse
 from sklmm.engine.posterior.assemble import Noise
 from sklmm.engine.posterior.from_chains import Integrated, Kept
 from sklmm.engine.posterior.gaussian import with_coefficients
 from sklmm.engine.theta.space import Theta
 
-QUIET_STEPS = 3
+QUIET_STEPS = 2
 MAX_BURN_IN = 60
 #: How far beyond its own Monte Carlo noise a step may go for burn-in to end, and for the metric,
 #: the motion and the information to stay where they are.
@@ -53,7 +54,7 @@ STILL = 0.01
 #: motion's.
 MOST_MISSING = 1.0
 MOST_STALE = 4.0
-MIN_WINDOW = 12
+MIN_WINDOW = 10
 PLATEAU = 10
 GAIN_POWER = 0.7
 #: Numbers in what is kept of the chains' own estimates.
@@ -117,8 +118,7 @@ class MonteCarlo:
                 self._follow()
             draws = self._draw()
             if follow:
-                few = some_of(draws.x.shape[1])
-                self.complete = self.seen.information(few).mean(axis=2)
+                self.complete = self._information().mean(axis=2)
                 self.missing = missing_share(self.complete, draws.covariance)
             step, length = newton(self.complete + draws.covariance, draws.score)
             noise = own_noise(self.complete, draws.covariance / draws.scores.shape[1])
@@ -142,12 +142,22 @@ class MonteCarlo:
     def _draw(self):
         """`Draws` at theta, the chains moved along with it."""
         theta = self.space.split(self.flat)
-        self.sampler.shift(self.field.shift @ self.moved)
-        x, pull, rate = self.sampler.draw(theta, self.rng)
-        self.seen = seen = CompleteData(self.latent, theta, self.field, x, self.sampler.precision)
+        # Rows have the threads: products with a column for each chain are small.
+        with single_blas():
+            self.sampler.shift(self.field.shift @ self.moved)
+            x, pull, rate = self.sampler.draw(theta, self.rng)
+            precision = self.sampler.precision
+            self.seen = seen = CompleteData(self.latent, theta, self.field, x, precision)
         covariance = chain_covariance(seen.scores)
         self.last = Draws(self.flat, theta, x, pull, rate, seen.value, seen.scores, covariance)
         return self.last
+
+    def _information(self):
+        """The last draws' complete-data information [m, m, C], less noise that their pull tells.
+
+        It may be most of it: a few draws' information alone makes steps that are far too long.
+        """
+        return balanced(self.seen.information(), self.field.push.T @ self.last.pull)
 
     def _move(self, step):
         self.flat, self.moved = self.space.bounded(self.flat, step)
@@ -173,8 +183,7 @@ class MonteCarlo:
             self.kept.add(draws.theta, draws.x, draws.pull, spreads)
             window.add(draws)
             if window.needs_information:
-                balance = self.field.push.T @ draws.pull
-                window.inform(balanced(self.seen.information(), balance))
+                window.inform(self._information())
             self.averaged = found = window.average()
             n = len(found.used)
             beta_error, beta_std_error, beta_std = self.integrated.summarize(found.estimate, n)

@@ -56,14 +56,15 @@ class CompleteData:
             outer = np.einsum("jac,jbc->abc", s, own)
             self.scores[part] += np.einsum("mab,abc->mc", D, outer)
 
-    def information(self, some=None):
-        """The complete-data information of each draw [m, m, C], or of `some`, numbers [n]."""
-        some = np.arange(self.x.shape[1]) if some is None else some
-        step = max(CELLS // max(len(self.x) * len(self.scores), 1), 1)
-        parts = [some[first : first + step] for first in range(0, len(some), step)]
-        return np.concatenate([self._information(part) for part in parts], axis=2)
+    def information(self):
+        """The complete-data information of each draw [m, m, C]."""
+        P, C = self.x.shape
+        step = max(CELLS // max(P * len(self.scores), 1), 1)
+        parts = [self._information(slice(c, c + step)) for c in range(0, C, step)]
+        return np.concatenate(parts, axis=2)
 
     def _information(self, some):
+        """That of `some` draws, a slice."""
         x, own = self.x[:, some], self.field.along(self.x[:, some])
         u = self.latent.layout.split(x)[1]
         s = [sums[:, :, some] for sums in self.sums.effects]

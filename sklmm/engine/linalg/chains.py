@@ -11,8 +11,15 @@ import numpy as np
 MAX_MEMORY = 0.95
 #: Fewest draws to each control variate.
 DRAWS_A_VARIABLE = 3
-#: Chains that are a few of them, at least.
-FEW = 4
+
+
+def deviations(draws):
+    """Draws [..., C] less the mean of the chains that are not each other's mirror images."""
+    C = draws.shape[-1]
+    if not mirrored(C):
+        return draws - draws.mean(axis=-1, keepdims=True)
+    halves = draws.reshape(*draws.shape[:-1], 2, C // 2)
+    return (halves - halves.mean(axis=-1, keepdims=True)).reshape(draws.shape)
 
 
 def chain_covariance(draws):
@@ -93,23 +100,16 @@ def _unexplained(values, z):
     return values - np.linalg.lstsq(design, values.T, rcond=1e-10)[0][1:].T @ z
 
 
-def some_of(n_chains):
-    """The numbers of a few chains, of both halves where these are mirror images."""
-    halves = np.array_split(np.arange(n_chains), 2)
-    return np.concatenate([half[: max(FEW, n_chains // 4) // 2] for half in halves])
-
-
 class CovarianceNoise(NamedTuple):
     """What tells the Monte Carlo error of a covariance [m, m] by Louis' formula.
 
-    Each iteration's covariance of the scores, `missing` [n, m, m], by so many chains; and lists of
-    draws of the complete-data information [m, m, c].
+    The chains' scores by iteration, deviations [n, m, C] from their mean in each, whose squares
+    tell what is missing; and lists of draws of the complete-data information [m, m, c].
     """
 
     covariance: np.ndarray
-    missing: np.ndarray
+    away: np.ndarray
     informations: list
-    n_chains: int
 
     def complete(self, directions):
         """Monte Carlo variance [k] of the variances along directions [k, m], of the complete part.
@@ -126,12 +126,11 @@ class CovarianceNoise(NamedTuple):
 
     def errors(self, directions):
         """Monte Carlo errors [k] of the standard errors along directions [k, m]."""
-        along = directions @ self.covariance
-        parts = np.einsum("km,tmn,kn->tk", along, self.missing, along, optimize=True)
-        std = np.sqrt(np.maximum(np.einsum("km,km->k", along, directions), 0.0))
-        count = len(parts) * self.n_chains / (2 if mirrored(self.n_chains) else 1)
+        squares = (directions @ self.covariance @ self.away) ** 2
+        variance = np.einsum("ka,ab,kb->k", directions, self.covariance, directions)
+        std = np.sqrt(np.maximum(variance, 0.0))
         # What is missing may be far more than what is observed, whose error then is large.
-        error = np.maximum(batch_error(parts), np.sqrt(2 / count) * parts.mean(axis=0))
+        error = chain_error(squares - squares.mean(axis=(0, 2))[:, None])
         error = np.sqrt(error**2 + self.complete(directions))
         return 0.5 * np.divide(error, std, out=np.zeros_like(std), where=std > 0)
 

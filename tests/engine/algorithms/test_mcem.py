@@ -10,6 +10,7 @@ from sklmm.engine.linalg.chains import (
     balanced,
     chain_covariance,
     chain_error,
+    deviations,
     excess,
     mirrored,
 )
@@ -112,13 +113,13 @@ def test_noise_of_the_standard_errors_is_that_of_repetitions():
     half = half + half.transpose(0, 1, 3, 2, 4)
     both = mean[:, :, None] + np.concatenate([half, half + 0.1 * half[::-1]], axis=4)
     scores = 0.5 * rng.normal(size=(400, 20, 2, 17))
-    missing = np.array([[np.cov(s) for s in run] for run in scores])
+    missing = np.array([[np.cov(s) for s in run] for run in scores]).mean(axis=1)
     directions, stds, errors = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 2.0]]), [], []
-    for draws, own in zip(both, missing, strict=True):
-        change = covariance @ (draws.mean(axis=(0, 3)) - mean - own.mean(axis=0)) @ covariance
+    for draws, own, lacks in zip(both, deviations(scores), missing, strict=True):
+        change = covariance @ (draws.mean(axis=(0, 3)) - mean - lacks) @ covariance
         first_order = np.einsum("ka,ab,kb->k", directions, covariance - change, directions)
         stds.append(np.sqrt(first_order))
-        noise = CovarianceNoise(covariance, own, list(draws), 17)
+        noise = CovarianceNoise(covariance, own, list(draws))
         errors.append(noise.errors(directions))
     np.testing.assert_allclose(np.mean(errors, axis=0), np.std(stds, axis=0), rtol=0.2)
 
