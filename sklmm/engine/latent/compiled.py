@@ -6,16 +6,14 @@ import numpy as np
 
 from sklmm.engine.rows.tensors import tensors
 from sklmm.engine.runtime.tensorflow import tf
-from sklmm.engine.theta.space import slopes
 
 
 class Point(NamedTuple):
-    """theta as tensors, and slopes, the derivatives [r * r, m_k] of the factors in its entries."""
+    """theta as tensors."""
 
     beta: object
     factors: tuple
     raw: object
-    slopes: tuple
 
 
 class CompiledLatent:
@@ -31,12 +29,8 @@ class CompiledLatent:
 
     def point(self, theta, dtype=np.float64):
         """Theta as tensors."""
-        changes = [
-            D.reshape(len(D), D.shape[1] ** 2).T for D in slopes(self.latent.full, theta.factors)
-        ]
         return Point(
             tf.constant(theta.beta, dtype),
             tuple(tf.constant(L, dtype) for L in theta.factors),
             tf.constant(theta.raw, dtype),
-            tuple(tf.constant(D, dtype) for D in changes),
         )

@@ -212,7 +212,7 @@ class LocalRows(LocalCrossProducts):
             if self.offset is not None:
                 at = at + self.offset[rows, None]
             k = own.beta.shape[1] // C
-            alone = eta[:, C : C + k * C].reshape(-1, k, C)
+            alone = eta[:, C : C + k * C].reshape(len(eta), k, C)
             return None, (
                 information(likelihood, y, w, weights, at, raw, alone, eta[:, C + k * C :]),
             )

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sklmm import families
+from sklmm import RandomEffect, families
 from sklmm.design.design import DesignSpec
 from sklmm.design.terms import resolve_terms
 from sklmm.engine.equations import layout as unknowns
@@ -171,6 +171,13 @@ def test_derivatives_whichever_terms_are_of_the_border(table, few, monkeypatch):
     for reml in (False, True):
         latent = make_latent("poisson", table, y, ["(1 | h)", "(1 + s | g)"], reml=reml)
         check_scores_and_information(latent, theta_for(latent, "poisson"))
+
+
+def test_derivatives_where_every_covariance_is_known(table):
+    rng = np.random.default_rng(1)
+    term = RandomEffect("g", sd=0.6)
+    latent = make_latent("ordinal", table, response("ordinal", rng), [term])
+    check_scores_and_information(latent, theta_for(latent, "ordinal"))
 
 
 @pytest.mark.parametrize("few", [unknowns.FEW, 8])
