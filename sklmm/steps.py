@@ -87,9 +87,9 @@ class Laplace(EStep):
         The second derivative of a row's log density in its linear predictor that ``log |C|`` has:
         its own one, as in TMB, or its mean over the responses, as in lme4. They are the same for
         ordinal models and for the canonical links (Poisson's log, the binomial's logit); elsewhere
-        the observed one is nearer to the integral. It is the expected one in any case where probes
-        are needed, and for the Student t, whose observed ``C`` may be singular at a mode, where the
-        approximation has no bound. Gamma by the identity link may come there too where means are
+        the observed one is nearer to the integral. It is the expected one in any case for the
+        Student t, whose observed ``C`` may be singular at a mode, where the approximation has no
+        bound. Gamma by the identity link may come there too where means are
         near 0: it then says that it did not converge, and "expected" is the remedy.
 
     References

@@ -102,10 +102,10 @@ class Probit(ShareLink):
     log_zero = property(lambda g: g.xp.log_ndtr(-g.eta))
     slope_one = cached_property(lambda g: g.xp.mills(g.eta))
     slope_zero = cached_property(lambda g: -g.xp.mills(-g.eta))
-    bend_one = property(lambda g: -mills_fall(g.xp, g.eta))
-    bend_zero = property(lambda g: -mills_fall(g.xp, -g.eta))
-    twist_one = property(lambda g: mills_bend(g.xp, g.eta))
-    twist_zero = property(lambda g: -mills_bend(g.xp, -g.eta))
+    bend_one = property(lambda g: -mills_fall(g.xp, g.eta, g.slope_one))
+    bend_zero = property(lambda g: -mills_fall(g.xp, -g.eta, -g.slope_zero))
+    twist_one = property(lambda g: mills_bend(g.xp, g.eta, g.slope_one))
+    twist_zero = property(lambda g: -mills_bend(g.xp, -g.eta, -g.slope_zero))
     bend = property(lambda g: -g.eta)
 
 

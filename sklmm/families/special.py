@@ -166,16 +166,16 @@ def log_add_exp(xp, a, b):
     return xp.maximum(a, b) + xp.log1p(xp.exp(-xp.abs(a - b)))
 
 
-def mills_fall(xp, x):
-    """Less the derivative of Mills' ratio, in (0, 1): less the second derivative of log Phi."""
-    ratio, share = xp.mills(x), 1 / xp.minimum(x, _FAR_LEFT)
+def mills_fall(xp, x, ratio):
+    """Less the derivative of Mills' ratio at x, in (0, 1): less the second one of log Phi."""
+    share = 1 / xp.minimum(x, _FAR_LEFT)
     share = share * share
     return xp.where(x < _FAR_LEFT, 1 - share + 6 * share * share, ratio * (ratio + x))
 
 
-def mills_bend(xp, x):
-    """The second derivative of Mills' ratio: the third one of log Phi."""
-    ratio, share = xp.mills(x), 1 / xp.minimum(x, _FAR_LEFT)
+def mills_bend(xp, x, ratio):
+    """The second derivative of Mills' ratio at x: the third one of log Phi."""
+    share = 1 / xp.minimum(x, _FAR_LEFT)
     fall, cube = ratio * (ratio + x), share * share * share
     near = fall * (2 * ratio + x) - ratio
     return xp.where(x < _FAR_LEFT, -2 * cube + 24 * cube * share * share, near)

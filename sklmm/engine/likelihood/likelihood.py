@@ -217,10 +217,13 @@ def evaluation(like):
 
     # Beyond what float64 can say a density is 0, and an overflow on the way there is no news.
     @np.errstate(all="ignore")
-    def by_row(y, eta, raw):
+    def by_row(y, eta, raw, own=False):
         density = first = at(y, eta, raw)
         if eta.shape[1] > 1:
             first = at(y, eta[:, :1], raw[:, :1])
+        if own:
+            bend = np.broadcast_to(first.observed, eta[:, :1].shape)
+            return density.value, density.score, bend
         return density.value, density.score, _above_floor(first.expected, eta[:, :1])
 
     @np.errstate(all="ignore")

@@ -42,14 +42,15 @@ def traced_evaluation(like):
     q = len(like.names)
     turned, rates = traced(bent, one, one, two, one), traced(in_raw, one, one, two, one)
     nothing = np.zeros((0, 0))
+    rows = traced(by_row, one, two, two)
     return (
-        traced(by_row, one, two, two),
+        # A custom family has one kind of curvature.
+        lambda y, eta, raw, own=False: rows(y, eta, raw),
         weights,
         weights,
         traced(slopes, one, one, two, two),
         both,
         lambda y, eta, raw: both(y, eta, raw)[1],
         rates if q else lambda y, w, eta, raw: (np.zeros((len(eta), 0)), nothing),
-        # A custom family has one kind of curvature.
         lambda y, height, eta, raw, own: turned(y, height, eta, raw),
     )

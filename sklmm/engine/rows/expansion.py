@@ -21,9 +21,11 @@ class LocalExpansion:
 
         def visit(own, eta):
             (y, w), weights = rows.own(own), rows.weights[own]
-            values, score, of_raw = likelihood.slopes(y, w, eta, column)
-            self._eta[own] = eta
-            self.bend[own] = weights * likelihood.observed(y, eta, column)[0][:, 0]
+            values, score, bend = likelihood.by_row(y, eta, column, True)
+            score, of_raw = weights[:, None] * score, np.zeros((0, 1))
+            if len(raw):
+                _, score, of_raw = likelihood.slopes(y, w, eta, column)
+            self._eta[own], self.bend[own] = eta, weights * bend[:, 0]
             if not observed:
                 self.weights[own] = weights * likelihood.curvature(y, eta, column)[0][:, 0]
             turned, square = likelihood.in_raw(y, w, eta, raw)

@@ -140,9 +140,7 @@ class LocalRows(LocalCrossProducts):
         def visit(rows, eta):
             y, w = self._of(rows, eta.dtype)
             if about is None:
-                values, score, bend = likelihood.by_row(y, eta, raw)
-                if curvature == "observed":
-                    (bend,) = likelihood.observed(y, eta[:, :1], raw[:, :1])
+                values, score, bend = likelihood.by_row(y, eta, raw, curvature == "observed")
             else:
                 values, score, bend = _expanded(likelihood, y, eta, raw, about[1])
             w_rows = self.weights[rows]

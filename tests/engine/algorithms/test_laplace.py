@@ -83,6 +83,12 @@ def test_no_other_optimizer_or_start_ends_higher(seed):
     assert gap < 1e-3
 
 
+def test_few_evaluations_make_a_fit():
+    """Those of the information at the maximum, one a parameter, among them."""
+    counts = [Fit(seed).evaluations for seed in (0, 4, 5, 8, 12, 13, 16)]
+    assert max(counts) <= 15
+
+
 def test_two_blocks_of_effects_have_standard_errors():
     """Where the information is indefinite along a step: a pinned SD finds nothing higher."""
     rng = np.random.default_rng(1)

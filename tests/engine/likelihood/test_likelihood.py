@@ -157,3 +157,22 @@ def test_tails_of_probit_and_cloglog():
     np.testing.assert_allclose(value, eta, rtol=1e-12)
     np.testing.assert_allclose(score, 1, rtol=1e-12)
     np.testing.assert_allclose(W, np.exp(eta) / 2, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "family", [fam.Bernoulli("logit"), fam.Bernoulli("probit"), fam.Poisson()], ids=repr
+)
+def test_curvatures_slopes_in_closed_form(family):
+    found, y = evaluation(Likelihood.of(family)), np.repeat([0.0, 1.0], 60)
+    eta, raw, h = np.tile(np.linspace(-9, 9, 60), 2)[:, None], np.zeros(0), 1e-4
+    (ends,) = found.observed(y, np.concatenate([eta + h, eta - h], axis=1), np.zeros((0, 2)))
+    slope, in_raw = found.bent(y, np.full(120, 2.0), eta, raw, True)
+    np.testing.assert_allclose(slope, (ends[:, 0] - ends[:, 1]) / h, rtol=1e-6, atol=1e-7)
+    assert not len(in_raw)
+
+
+def test_probits_curvature_far_out():
+    """Phi's tail to the last digits: 1 - 1 / x^2 + 6 / x^4, whose derivative is 2 / |x|^3."""
+    found, eta = evaluation(Likelihood.of(fam.Bernoulli("probit"))), np.array([[-150.0], [-1e5]])
+    slope, _ = found.bent(np.ones(2), np.ones(2), eta, np.zeros(0), True)
+    np.testing.assert_allclose(slope, 2 / eta[:, 0] ** 3, rtol=1e-3)
