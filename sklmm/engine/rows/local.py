@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sklmm.engine.rows.blocked import Passes, in_order, total
-from sklmm.engine.rows.cross_products import LocalCrossProducts, loadings
+from sklmm.engine.rows.cross_products import LocalCrossProducts
 from sklmm.engine.rows.expansion import LocalExpansion
 from sklmm.engine.rows.information import information
 from sklmm.engine.rows.protocol import Coefs
@@ -229,17 +229,6 @@ class LocalRows(LocalCrossProducts):
     def remainder(self, likelihood, coefs, raw, at, *, exact, held):
         """`LocalRemainder` at coefs [., 1], raw [q] and weights `at`."""
         return LocalRemainder(self, likelihood, coefs, raw, at, exact=exact, held=held)
-
-    def by_level(self, log_density, coefs, raw, k):
-        """Sums of w log f by level of term k, [J, C], for log_density(y, eta, raw)."""
-
-        def visit(rows, eta):
-            y, w = self._of(rows, eta.dtype)
-            values = w[:, None] * np.asarray(log_density(y, eta, raw))
-            refs = self.refs[k][rows.start : rows.stop : self.d]
-            return None, (loadings(refs, np.ones((len(refs), 1)), self.levels[k]).T @ values,)
-
-        return self._pass(coefs, visit)[1][0]
 
     def constant(self, likelihood, eta, raw):
         """At constant predictors eta [d], the sum of the curvature's weights, and X^T w eta [p]."""

@@ -225,9 +225,6 @@ class Rows(Protocol):
         Second derivatives are known if `exact`; if `held`, deviations are of the effects alone.
         """
 
-    def by_level(self, log_density, coefs, raw, k):
-        """Sums of w log_density(y, eta, raw) by level of term k, [J, C]."""
-
     def constant(self, likelihood, eta, raw):
         """At constant predictors eta [d], the sum of the curvature's weights, and X^T w eta [p]."""
 

@@ -139,9 +139,6 @@ class Halves:
             ]
         )
 
-    def by_level(self, *args):
-        return add(*(part.by_level(*args) for part in self.parts))
-
     def constant(self, *args):
         return add(*(part.constant(*args) for part in self.parts))
 

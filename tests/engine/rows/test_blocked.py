@@ -78,10 +78,6 @@ def answers(rows, likelihood, at, raw, dtype=float):
             rows.evaluate(likelihood, at, raw, "observed"),
             rows.slopes(likelihood, at, raw),
             (rows.predictor(at), rows.sums(rows.predictor(at)), rows.product(at)),
-            tuple(
-                rows.by_level(lambda y, eta, raw: likelihood.both(y, eta, raw)[0], at, raw, k)
-                for k in range(len(rows.z))
-            ),
         ]
     return found
 
