@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from sklmm import Gaussian, MixedEffectsClassifier, MixedEffectsRegressor, RandomEffect
+from sklmm import HMC, Gaussian, MixedEffectsClassifier, MixedEffectsRegressor, RandomEffect
 from sklmm.datasets import load_toenail, load_wine, make_crossed
 from sklmm.inspection.arviz import chain_table
 
@@ -49,7 +49,11 @@ def test_chains_that_do_not_mix_show(toenail):
 def test_cutpoints_and_pinned_parameters():
     X, y = load_wine(return_X_y=True, as_frame=True)
     model = MixedEffectsClassifier(
-        [RandomEffect("judge", sd=1.0)], fixed_effects=["temp"], family="ordinal", random_state=0
+        [RandomEffect("judge", sd=1.0)],
+        fixed_effects=["temp"],
+        family="ordinal",
+        e_step=HMC(backend="numpy"),
+        random_state=0,
     )
     X = X.assign(temp=(X["temp"] == "warm").astype(float))
     table = model.fit(X, y).chain_diagnostics()
