@@ -135,7 +135,7 @@ def resolve_e_step(e_step, family, sizes, sparse=False, device=None, quadrature=
         if gaussian:
             step = Exact() if dense else ConjugateGradient()
         else:
-            step = Quadrature() if quadrature else _with_backend(HMC(), family, device)
+            step = Quadrature() if quadrature else HMC()
     else:
         raise ValueError(
             f"e_step={e_step!r} is not available: use 'auto', {', '.join(map(repr, E_STEPS))}, or "

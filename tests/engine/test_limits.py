@@ -4,12 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sklmm import Exact, Gaussian
+from sklmm import HMC, NUTS, Exact, Gaussian
 from sklmm.design.design import DesignSpec
 from sklmm.design.terms import resolve_terms
 from sklmm.engine import limits
 from sklmm.engine.fit import resolve_e_step
 from sklmm.engine.limits import factorisable, gaussian_draws, is_small
+from sklmm.families import CustomFamily, Poisson
 
 
 @pytest.mark.parametrize("purpose", limits.FACTORISED)
@@ -36,3 +37,21 @@ def test_independent_slopes_of_many_levels_are_eliminated_whole():
     table = pd.DataFrame({"g": np.arange(40_000) % 20_000, "x": np.arange(40_000.0)})
     _, design = DesignSpec.learn(table, resolve_terms(["(1 + x || g)"]), None, True)
     assert isinstance(resolve_e_step("auto", Gaussian(), design.sizes), Exact)
+
+
+def test_chains_are_numpys_on_a_cpu_and_tensorflows_by_name():
+    custom = CustomFamily(lambda eta: None)
+
+    def backend(step, family=None, device=None):
+        return resolve_e_step(step, family or Poisson(), [50, 40], device=device).backend
+
+    assert backend("auto") == backend(HMC()) == backend("auto", device="CPU:0") == "numpy"
+    assert backend("hmc") == backend("auto", custom) == "tensorflow"
+    assert backend("auto", device="GPU:0") == backend(HMC(), device="gpu:0") == "tensorflow"
+    assert backend(HMC(backend="numpy", n_chains=8), device="GPU:0") == "numpy"
+    assert isinstance(resolve_e_step("nuts", Poisson(), [50]), NUTS)
+    given = HMC(n_chains=6)
+    assert resolve_e_step(given, Poisson(), [50]).n_chains == 6
+    assert given.backend == "auto"
+    with pytest.raises(ValueError, match="backend='auto' or 'tensorflow'"):
+        backend(HMC(backend="numpy"), custom)
