@@ -43,20 +43,27 @@ class LocalPairs:
         own = [C for C, _ in self.parts]
         return own[0] if len(own) == 1 else sparse.vstack(own, "csr")
 
+    @cached_property
+    def _squared(self):
+        """The parts with their entries squared."""
+        return [sparse.csr_array((C.data**2, C.indices, C.indptr), C.shape) for C, _ in self.parts]
+
     def down(self, flat):
         """C flat."""
-        if not self.shape[1]:
+        if not self.shape[1] or not flat.size:
             return np.zeros((self.shape[0], *flat.shape[1:]))
         return np.concatenate(in_threads(lambda part: part[0] @ flat, self.parts))
 
     def up(self, flat):
         """C^T flat."""
-        if not self.shape[1]:
-            return np.zeros((0, *flat.shape[1:]))
+        if not self.shape[1] or not flat.size:
+            return np.zeros((self.shape[1], *flat.shape[1:]))
         return sum(in_threads(lambda back, rows: back @ flat[rows], self.backs, self.rows))
 
     def around(self, blocks, flat):
         """C^T blocks C flat, for blocks [J, r, r]."""
+        if not flat.size:
+            return np.zeros(flat.shape)
 
         def one(part, back):
             C, levels = part
@@ -67,12 +74,14 @@ class LocalPairs:
     def own(self, blocks, place, q):
         """Diagonal blocks [J', q, q] of C^T blocks C, of the columns at a `place`."""
 
-        def one(part):
+        def one(part, squared):
             C, levels = part
-            mine = C if C.shape[1] == place.stop - place.start else C[:, place]
+            whole = C.shape[1] == place.stop - place.start
             inner = blocks[levels]
             if q == 1 and inner.shape[1] == 1:
-                return (mine.power(2).T @ inner.ravel())[:, None, None]
+                mine = squared if whole else squared[:, place]
+                return (mine.T @ inner.ravel())[:, None, None]
+            mine = C if whole else C[:, place]
             out = np.empty((mine.shape[1] // q, q, q))
             scaled = (block_diagonal(inner) @ mine).tocsr()
             for a in range(q):
@@ -81,14 +90,13 @@ class LocalPairs:
                     out[:, a, b] = np.asarray(product.sum(axis=0)).ravel()
             return out
 
-        return sum(in_threads(one, self.parts))
+        return sum(in_threads(one, self.parts, self._squared))
 
     def squares(self, e, r):
         """Of C's squared entries S, S r [J * r, c] and S^T e [Q, c]."""
 
-        def one(part, rows):
-            C2 = part[0].power(2)
-            return C2 @ r, C2.T @ e[rows]
+        def one(squared, rows):
+            return squared @ r, squared.T @ e[rows]
 
-        down, up = zip(*in_threads(one, self.parts, self.rows), strict=True)
+        down, up = zip(*in_threads(one, self._squared, self.rows), strict=True)
         return np.concatenate(down), sum(up)
