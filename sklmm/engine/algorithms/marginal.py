@@ -22,7 +22,7 @@ CHAINS = (16, 64)
 CHAIN_ROWS = 1 << 20
 BURN_IN = 4
 FIRST_DRAWS = 4
-EXACT_DRAWS = 12
+EXACT_DRAWS = 6
 #: Standard error at which there are nodes and draws enough, and transitions at most.
 ERROR = 0.1
 MOST_TRANSITIONS = 1024
