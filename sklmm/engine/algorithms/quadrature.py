@@ -76,10 +76,10 @@ class Quadrature:
         information, fresh, radius, decrement = self._information(here), False, 1.0, np.inf
         while True:
             last, (chart, ahead) = decrement, self._look(information, here, radius)
-            if arrived := ahead.decrement < self.tol:
+            while (arrived := ahead.decrement < self.tol) and not (self.settled and fresh):
                 finer = None if self.settled else self._finer(here)
                 self.settled |= finer is None or self.error < SETTLED
-                if self.settled and not fresh:
+                if self.settled:
                     # What was learnt on the way is no proof of a maximum.
                     information, fresh = self._information(here), True
                 here = here if finer is None else self._taken(finer)
@@ -95,10 +95,11 @@ class Quadrature:
             fresh &= decrement < NEAR
             here = new if ratio > LEAST_RATIO else here
             kept = TRUSTED < ratio < 2 - TRUSTED
-            if not kept and not self.settled and (finer := self._finer(here)) is not None:
-                # A promise that is not kept may be the points' fault.
-                here = self._taken(finer) if CLEAR * self.error > ahead.rise else here
-            if not kept or SLOW * last < decrement < np.inf:
+            finer = None if kept or self.settled else self._finer(here)
+            if finer is not None and CLEAR * self.error > ahead.rise:
+                # The promise was not kept for the points' sake.
+                here = self._taken(finer)
+            elif not kept or SLOW * last < decrement < np.inf:
                 information = self._information(here)
 
     def _begun(self, here):
