@@ -107,10 +107,10 @@ laplace = {"family": "poisson", "e_step": "laplace"}
 custom, y = CustomFamily(noise, scale="positive"), np.abs(latent) // 0.5
 gaussian = MixedEffectsRegressor(["g"]).fit(X[["x", "g"]], y)
 asked = {
-    "poisson": (MixedEffectsRegressor(["g"], family="poisson"), X, y),
+    "poisson": (MixedEffectsRegressor(["g"], family="poisson", e_step="hmc"), X, y),
     "nuts": (MixedEffectsRegressor(["g"], e_step="nuts"), X, y),
     "adam": (MixedEffectsRegressor(["g"], e_step="hmc", m_step="adam"), X, y),
-    "classes": (MixedEffectsClassifier(["g"]), X, np.digitize(latent, [-1, 1])),
+    "classes": (MixedEffectsClassifier(["g"], e_step="hmc"), X, np.digitize(latent, [-1, 1])),
     "device": (MixedEffectsRegressor(["g"], device="CPU:0", **laplace), X, y),
     "custom": (MixedEffectsRegressor(["g"], family=custom, e_step="laplace"), X, y),
 }
@@ -133,10 +133,10 @@ print(json.dumps(told))
 """
     told = absent(TABLE + code)
     named = {
-        "poisson": "family='poisson' with e_step=HMC()",
+        "poisson": "family='poisson' with e_step=HMC(backend='tensorflow')",
         "nuts": "family='gaussian' with e_step=NUTS()",
         "adam": "m_step=Adam()",
-        "classes": "family='categorical' with e_step=HMC()",
+        "classes": "family='categorical' with e_step=HMC(backend='tensorflow')",
         "device": "device='CPU:0'",
         "custom": "family=CustomFamily(",
         "graph": "model_graph",

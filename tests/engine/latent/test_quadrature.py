@@ -57,11 +57,11 @@ def on_grid(latent, theta, groups):
     coefs = Coefs(np.tile(theta.beta[:, None], N), tuple(effects))
     raw = np.tile(theta.raw[:, None], N)
 
-    def log_density(y, eta, raw):
-        return latent.densities.by_row(y, eta, raw)[0]
-
     prior = -0.5 * U**2 - 0.5 * np.log(2 * np.pi) + np.log(STEP)
-    value = rows.by_level(log_density, coefs, raw, order[-1])
+    y, weights = rows.observations
+    found = weights[:, None] * latent.densities.by_row(y, rows.predictor(coefs), raw)[0]
+    value = np.zeros((rows.levels[order[-1]], N))
+    np.add.at(value, rows.refs[order[-1]][:: rows.d], found)
     if len(groups) == 1:
         value = value + sum(np.meshgrid(*[prior] * sum(sizes), indexing="ij")).ravel()
         total = logsumexp(value, axis=1)
