@@ -6,7 +6,7 @@ models <- list(
                        function(d) as.numeric(d$use == "Y")),
   grouseticks = list("lme4", "grouseticks", c("BROOD", "INDEX", "LOCATION"), ~ YEAR + cHEIGHT,
                      function(d) d$TICKS),
-  verbagg = list("lme4", "VerbAgg", c("id", "item"), ~ (Anger + Gender + btype + situ)^2,
+  verbagg = list("lme4", "VerbAgg", c("id", "item"), ~ Anger + Gender + btype + situ,
                  function(d) as.numeric(d$r2 == "Y"))
 )
 model <- models[[a[1]]]

@@ -183,5 +183,6 @@ def work(system, workload, path):
 
 if __name__ == "__main__":
     system, workload, table, tree = sys.argv[1:]
-    sys.path.insert(0, tree)
+    # In the place of this script's folder.
+    sys.path[0] = tree
     print("RESULT", json.dumps(work(system, SimpleNamespace(**json.loads(workload)), table)))
