@@ -68,7 +68,7 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
     verbose : int, default=0
         Print progress lines; higher prints more of them.
     device : str, optional
-        TensorFlow device such as "CPU:0" or "GPU:0", for "hmc", "nuts" and "laplace".
+        TensorFlow device such as "CPU:0" or "GPU:0", for "hmc" and "nuts".
     offset : str or int, optional
         Column that is added to the linear predictor, with coefficient 1; not for "categorical".
     missing : {"error", "drop"}, default="error"
@@ -87,7 +87,7 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
     family_params_ : dict
     random_effects_mc_error_, random_effects_std_mc_error_, mc_error_, std_mc_error_
         As in `MixedEffectsRegressor`.
-    loglik_, aic_, bic_, loglik_error_, n_iter_, converged_, history_, result_
+    loglik_, aic_, bic_, loglik_error_, e_step_, n_iter_, converged_, history_, result_
         As in `MixedEffectsRegressor`.
     feature_names_in_ : ndarray of str
     n_features_in_ : int

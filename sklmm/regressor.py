@@ -70,7 +70,7 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
     verbose : int, default=0
         Print progress lines; higher prints more of them.
     device : str, optional
-        TensorFlow device such as "CPU:0" or "GPU:0", for "hmc", "nuts" and "laplace".
+        TensorFlow device such as "CPU:0" or "GPU:0", for "hmc" and "nuts".
     offset : str or int, optional
         Column that is added to the linear predictor, with coefficient 1: the log of the exposure
         of a count.
@@ -109,6 +109,8 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
     loglik_error_ : float
         Standard error of `loglik_`: Monte Carlo's, and of the path's quadrature; by quadrature 0,
         or by how much `loglik_` still moved with the number of points.
+    e_step_ : EStep
+        What ran, such as ``HMC(backend='numpy')`` where `e_step` was "auto".
     n_iter_ : int
     converged_ : bool
     history_ : DataFrame

@@ -7,7 +7,7 @@ from numbers import Integral, Real
 
 import numpy as np
 import pandas as pd
-from sklearn.base import _fit_context
+from sklearn.base import _fit_context, clone
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -157,7 +157,7 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, NewRows):
             # Of objects in an array a frame is made too, whose names nobody gave.
             "by_name": self.fixed_effects is not None and isinstance(X, pd.DataFrame),
             "n_missing": n_missing,
-            "approximation": e_step.approximation if design.blocks else None,
+            "e_step": clone(e_step),
         }
 
         def fitted(result):
@@ -372,6 +372,7 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, NewRows):
 
     def _set_fitted(self, model, result):
         self._fitted, self.result_, labels = model, result, model.labels
+        self.e_step_ = model.e_step
         intercept, coef = model.coefficients(result)
         one = model.n_predictors == 1
         self.coef_, self.intercept_ = (coef[0], float(intercept[0])) if one else (coef, intercept)

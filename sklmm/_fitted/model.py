@@ -13,6 +13,7 @@ from sklmm._fitted.tables import Labels, reported
 from sklmm._state import PlainState
 from sklmm.design.design import DesignSpec
 from sklmm.families import Family
+from sklmm.steps import EStep
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class FittedModel(PlainState):
     by_name: bool
     #: Rows with missing values that were left out.
     n_missing: int
-    #: How the E-step approximates the likelihood, if it does.
-    approximation: str | None
+    #: A copy of the one that ran.
+    e_step: EStep
 
     @classmethod
     def of(cls, spec, design, response, result, **table):
@@ -51,6 +52,11 @@ class FittedModel(PlainState):
             Fingerprint.of(design, response),
             **table,
         )
+
+    @property
+    def approximation(self):
+        """How the E-step approximates the likelihood, None where it does not."""
+        return self.e_step.approximation if self.spec.terms else None
 
     def term_blocks(self):
         """Each term with the numbers of its blocks, one a predictor, and coefficients' names."""

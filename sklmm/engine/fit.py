@@ -107,8 +107,10 @@ def has_quadrature(design, family, n_predictors=1):
 
     A `CustomFamily` has kinks that no rule integrates well.
     """
+    if family.density is None or family.closed_form:
+        return False
     groups = nesting([b.refs for b in design.blocks], [b.n_levels for b in design.blocks])
-    if groups is None or family.density is None or family.closed_form:
+    if groups is None:
         return False
     effects = [n_predictors * sum(design.blocks[k].r for k in group) for group in groups]
     largest = np.bincount(design.blocks[groups[0][0]].refs).max()
