@@ -8,6 +8,7 @@ import pandas as pd
 from scipy import sparse
 
 from sklmm import (
+    HMC,
     NUTS,
     Bernoulli,
     ConjugateGradient,
@@ -31,6 +32,8 @@ SLOPES = "(1 + Days | Subject)"
 APART = "(1 + Days || Subject)"
 #: By sampling: their numbers may change by Monte Carlo error.
 SAMPLED = ("hmc", "nuts", "adam")
+#: Monte Carlo EM without TensorFlow; "hmc" is by TensorFlow.
+IN_NUMPY = HMC(backend="numpy")
 CASES = {}
 
 
@@ -127,11 +130,14 @@ for _name in MODELS:
 for _name in DATA:
     _tolerance = 1e-7 if _name == "toenail" else 1e-8
     add(f"{_name} laplace", partial(generalized, _name, e_step="laplace"), tolerance=_tolerance)
-    add(f"{_name} hmc", partial(generalized, _name), quick=False)
+    add(f"{_name} quadrature", partial(generalized, _name, e_step="quadrature"))
+    add(f"{_name} hmc", partial(generalized, _name, e_step="hmc"), quick=False)
+    add(f"{_name} hmc numpy", partial(generalized, _name, e_step=IN_NUMPY), quick=False)
 for _name in PARAMETERS:
     if _name != "categorical":
         add(f"family {_name} laplace", partial(simulated, _name, e_step="laplace"))
     add(f"family {_name} hmc", partial(simulated, _name, e_step="hmc"), quick=False)
+    add(f"family {_name} hmc numpy", partial(simulated, _name, e_step=IN_NUMPY), quick=False)
     add(f"family {_name} fixed part alone", partial(simulated, _name, terms=[]))
 
 # Links, curvatures and parameters that are not the default.
@@ -177,7 +183,9 @@ def with_slopes(family, bar="|", sd=0.4, **parameters):
 for _name in ("poisson", "gamma", "ordinal"):
     add(f"{_name} slopes laplace", partial(with_slopes, _name))
     add(f"{_name} slopes apart laplace", partial(with_slopes, _name, "||"))
-    add(f"{_name} slopes apart hmc", partial(with_slopes, _name, "||", e_step="hmc"), quick=False)
+    _apart = partial(with_slopes, _name, "||")
+    add(f"{_name} slopes apart hmc", partial(_apart, e_step="hmc"), quick=False)
+    add(f"{_name} slopes apart hmc numpy", partial(_apart, e_step=IN_NUMPY), quick=False)
 for _bar in ("|", "||"):
     add(
         f"poisson slopes that do not vary, {_bar} laplace",
@@ -437,11 +445,12 @@ _TARGETS = {
 }
 _WAYS = {
     "gaussian": ("exact", "cg", "hmc"),
-    "logistic": ("laplace", "hmc"),
-    "ordinal": ("laplace", "hmc"),
+    "logistic": ("laplace", "hmc", "hmc numpy"),
+    "ordinal": ("laplace", "hmc", "hmc numpy"),
 }
 for _name, (_estimator, _response, _parameters) in _TARGETS.items():
-    for _e_step in _WAYS[_name]:
+    for _way in _WAYS[_name]:
+        _e_step = IN_NUMPY if _way == "hmc numpy" else _way
         fit_it = partial(insteval, _estimator, _response, e_step=_e_step, **_parameters)
-        add(f"insteval {_name} {_e_step}", fit_it, quick=False)
+        add(f"insteval {_name} {_way}", fit_it, quick=False)
 add("insteval gaussian ml exact", partial(insteval, MixedEffectsRegressor, np.asarray, method="ml"))
