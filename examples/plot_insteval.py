@@ -101,8 +101,9 @@ display.figure_.savefig(figures / "insteval_residuals.png", dpi=120)
 # %%
 # The same maximum by Hamiltonian Monte Carlo
 # -------------------------------------------
-# ``e_step="hmc"`` draws the effects instead of solving for them, which other families
-# need. It starts from nothing, climbs, and then averages until the Monte Carlo error is small.
+# ``e_step="hmc"`` draws the effects instead of solving for them, as other families need it, by a
+# sampler of TensorFlow Probability (``HMC(backend="numpy")`` is the one that ``"auto"`` takes for
+# those). It starts from nothing, climbs, and then averages until the Monte Carlo error is small.
 sampled = MixedEffectsRegressor(terms, fixed_effects=["service"], e_step="hmc", random_state=0)
 start = time.perf_counter()
 sampled.fit(X[train], y[train])

@@ -11,8 +11,9 @@ its probabilities with those of a Gaussian model, on rows that neither has seen.
 # %%
 # Fit
 # ---
-# Four of InstEval's 14 departments. The ordinal model is fitted by Monte Carlo EM, in which HMC
-# draws the effects; the summary says what Monte Carlo error is left, in standard errors.
+# Four of InstEval's 14 departments. Students and instructors are crossed, so the ordinal model is
+# fitted by Monte Carlo EM, in which Hamiltonian Monte Carlo draws the effects; the summary says
+# what Monte Carlo error is left, in standard errors.
 import sys
 import time
 from pathlib import Path
@@ -44,7 +45,7 @@ terms = ["students", "instructors"]
 ordinal = MixedEffectsClassifier(terms, fixed_effects=["service"], family="ordinal", random_state=0)
 start = time.perf_counter()
 ordinal.fit(X_train, y_train)
-print(f"{len(X_train):,} rows in {time.perf_counter() - start:.1f} s, start-up included")
+print(f"{len(X_train):,} rows in {time.perf_counter() - start:.1f} s")
 print(ordinal.summary())
 
 # %%

@@ -50,8 +50,8 @@ print(f"fitted {(~kept_back).sum():,} rows; kept back: {len(X) - (~kept_back).su
 # %%
 # Predict in a new process
 # ------------------------
-# An exact or conjugate-gradient fit never needs TensorFlow. One by HMC does, but what it leaves
-# behind are NumPy arrays: no built-in family imports TensorFlow to predict.
+# Built-in families are fitted and predicted without TensorFlow. A fit by ``e_step="hmc"`` needs it,
+# but what it leaves behind are NumPy arrays, and so it is not imported to predict.
 serve = """
 import sys, time
 start = time.perf_counter()
