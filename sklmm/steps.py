@@ -127,10 +127,11 @@ class Quadrature(EStep):
     Parameters
     ----------
     n_points : int, optional
-        Points a dimension, about each level's mode; 1 is Laplace's approximation. None doubles them
-        until the log-likelihood moves by less than 1e-3, from 7 on, and reports that by the larger
-        number. Where so many are not affordable `loglik_error_` says by how much it still moved,
-        and is 0 otherwise.
+        Points a dimension, about each level's mode; 1 gives Laplace's value of the log-likelihood,
+        though not its maximum: the gradient is the exact likelihood's by the same points. None
+        doubles them until the log-likelihood moves by less than 1e-3, from 7 on, and reports that
+        by the larger number. Where so many are not affordable `loglik_error_` says by how much it
+        still moved, and is 0 otherwise.
 
     References
     ----------
