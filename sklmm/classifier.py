@@ -68,7 +68,8 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
     verbose : int, default=0
         Print progress lines; higher prints more of them.
     device : str, optional
-        TensorFlow device such as "CPU:0" or "GPU:0", for "hmc" and "nuts".
+        TensorFlow device such as "CPU:0" or "GPU:0", for "hmc", "nuts" and custom families; NumPy's
+        steps run on the processor, and "CPU:0" imports no TensorFlow for them.
     offset : str or int, optional
         Column that is added to the linear predictor, with coefficient 1; not for "categorical".
     missing : {"error", "drop"}, default="error"

@@ -70,7 +70,8 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
     verbose : int, default=0
         Print progress lines; higher prints more of them.
     device : str, optional
-        TensorFlow device such as "CPU:0" or "GPU:0", for "hmc" and "nuts".
+        TensorFlow device such as "CPU:0" or "GPU:0", for "hmc", "nuts" and custom families; NumPy's
+        steps run on the processor, and "CPU:0" imports no TensorFlow for them.
     offset : str or int, optional
         Column that is added to the linear predictor, with coefficient 1: the log of the exposure
         of a count.
@@ -110,7 +111,9 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
         Standard error of `loglik_`: Monte Carlo's, and of the path's quadrature; by quadrature 0,
         or by how much `loglik_` still moved with the number of points.
     e_step_ : EStep
-        What ran, such as ``HMC(backend='numpy')`` where `e_step` was "auto".
+        The E-step that ran, where `e_step` left it open, as ``HMC(backend='numpy')``,
+        ``Quadrature()`` or ``Exact()`` by "auto". Of a model without random effects it is what
+        maximises its likelihood: ``Exact()`` for the Gaussian family, ``Laplace()`` for others.
     n_iter_ : int
     converged_ : bool
     history_ : DataFrame

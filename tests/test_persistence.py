@@ -108,6 +108,7 @@ def test_files_of_plain_data_hold_a_model(labelled, again):
         loaded = again(model)
         np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
         assert loaded.summary() == model.summary()
+        assert repr(loaded.e_step_) == repr(model.e_step_)
         pd.testing.assert_frame_equal(loaded.history_, model.history_)
         for name, effects in model.random_effects_.items():
             pd.testing.assert_frame_equal(loaded.random_effects_[name], effects)
@@ -171,14 +172,18 @@ def test_a_grouping_column_may_be_called_pandas(sleepstudy):
     pd.testing.assert_frame_equal(loaded.cov_re_["pandas"], model.cov_re_["pandas"])
 
 
-def test_import_and_a_model_without_random_effects_need_no_tensorflow():
+def test_import_and_what_numpy_fits_need_no_tensorflow():
     code = """
-        import json, sys
+        import json, sys, warnings
+        warnings.simplefilter("ignore")
         before = set(sys.modules)
         import sklmm, sklmm.datasets
         imported = [m for m in sys.modules if m.split(".")[0] in %r]
         X, y, _ = sklmm.datasets.make_crossed(100, (5,), random_state=0)
         sklmm.MixedEffectsRegressor().fit(X, y).predict(X)
+        model = sklmm.MixedEffectsRegressor(["g0"], family="poisson", device="CPU:0", max_iter=1)
+        for e_step in ("auto", "laplace", sklmm.HMC()):
+            model.set_params(e_step=e_step).fit(X, y > 0)
         fitted = [m for m in sys.modules if m.split(".")[0] in %r]
         print(json.dumps([imported, fitted, "matplotlib" in sys.modules]))
     """

@@ -111,7 +111,7 @@ asked = {
     "nuts": (MixedEffectsRegressor(["g"], e_step="nuts"), X, y),
     "adam": (MixedEffectsRegressor(["g"], e_step="hmc", m_step="adam"), X, y),
     "classes": (MixedEffectsClassifier(["g"], e_step="hmc"), X, np.digitize(latent, [-1, 1])),
-    "device": (MixedEffectsRegressor(["g"], device="CPU:0", **laplace), X, y),
+    "device": (MixedEffectsRegressor(["g"], device="GPU:0", **laplace), X, y),
     "custom": (MixedEffectsRegressor(["g"], family=custom, e_step="laplace"), X, y),
 }
 told = {}
@@ -137,7 +137,7 @@ print(json.dumps(told))
         "nuts": "family='gaussian' with e_step=NUTS()",
         "adam": "m_step=Adam()",
         "classes": "family='categorical' with e_step=HMC(backend='tensorflow')",
-        "device": "device='CPU:0'",
+        "device": "device='GPU:0'",
         "custom": "family=CustomFamily(",
         "graph": "model_graph",
         "mean": "family=CustomFamily(",

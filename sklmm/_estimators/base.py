@@ -223,10 +223,16 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, NewRows):
 
     def _resolved_e_step(self, design, response, sparse=False):
         # Quadrature has no REML, and runs on no device but the processor.
-        free = self.method != "reml" and self.device is None
+        free = self.method != "reml" and engine.on_cpu(self.device)
         quadrature = free and engine.has_quadrature(design, response.family, response.n_predictors)
         return engine.resolve_e_step(
-            self.e_step, response.family, design.sizes, sparse, self.device, quadrature
+            self.e_step,
+            response.family,
+            design.sizes,
+            sparse,
+            self.device,
+            quadrature,
+            self.m_step,
         )
 
     def update(self, X, y=None, sample_weight=None):

@@ -3,6 +3,7 @@
 An algorithm is imported when it is asked for, as are TensorFlow and what it compiles.
 """
 
+import re
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import replace
@@ -55,6 +56,7 @@ __all__ = [
     "graph",
     "has_quadrature",
     "log_densities",
+    "on_cpu",
     "profile",
     "resolve_e_step",
     "resolve_m_step",
@@ -79,6 +81,8 @@ E_STEPS = {
     "nuts": NUTS,
 }
 GAUSSIAN_ONLY = (Exact, ConjugateGradient)
+#: Names of the device on which NumPy computes.
+_CPU = re.compile(r"(/job:localhost/replica:0/task:0)?(/?device:|/)?CPU(:0)?", re.IGNORECASE)
 
 
 class Settings(NamedTuple):
@@ -117,7 +121,14 @@ def has_quadrature(design, family, n_predictors=1):
     return integrable(design.n_rows * n_predictors, largest * n_predictors, effects)
 
 
-def resolve_e_step(e_step, family, sizes, sparse=False, device=None, quadrature=False):
+def on_cpu(device):
+    """Whether a device's name, which may be None, is that of no other than the processor."""
+    return device is None or _CPU.fullmatch(device) is not None
+
+
+def resolve_e_step(
+    e_step, family, sizes, sparse=False, device=None, quadrature=False, m_step="auto"
+):
     """An `EStep` from the estimator's parameter: a name, an instance, or "auto" by family and size.
 
     `sizes` are the blocks' numbers of effects. A model with a `sparse` fixed part is fitted by
@@ -143,7 +154,8 @@ def resolve_e_step(e_step, family, sizes, sparse=False, device=None, quadrature=
             f"e_step={e_step!r} is not available: use 'auto', {', '.join(map(repr, E_STEPS))}, or "
             "a configured instance such as HMC(n_chains=8)."
         )
-    step, least_squares = _with_backend(step, family, device), isinstance(step, GAUSSIAN_ONLY)
+    step = _with_backend(step, family, device, m_step)
+    least_squares = isinstance(step, GAUSSIAN_ONLY)
     if not least_squares and family.weights == "precision":
         raise ValueError(
             f"e_step={e_step!r} takes weights as repetitions of rows: use 'auto', 'exact' or 'cg' "
@@ -169,7 +181,7 @@ def resolve_e_step(e_step, family, sizes, sparse=False, device=None, quadrature=
     return Exact() if gaussian else Laplace()
 
 
-def _with_backend(step, family, device):
+def _with_backend(step, family, device, m_step):
     """The step with a backend, if it leaves that open."""
     if not isinstance(step, HMC):
         return step
@@ -181,9 +193,8 @@ def _with_backend(step, family, device):
         )
     if step.backend != "auto":
         return step
-    on_cpu = device is None or "GPU" not in device.upper()
-    backend = "numpy" if on_cpu and not custom else "tensorflow"
-    return clone(step).set_params(backend=backend)
+    compiled = custom or m_step != "auto" or (device is not None and "GPU" in device.upper())
+    return clone(step).set_params(backend="tensorflow" if compiled else "numpy")
 
 
 def resolve_m_step(m_step, e_step, family):
@@ -208,6 +219,11 @@ def resolve_m_step(m_step, e_step, family):
                 f"m_step={m_step!r} takes a step on posterior draws: it needs e_step='hmc', not "
                 f"{e_step!r}."
             )
+        if e_step.backend == "numpy":
+            raise ValueError(
+                f"m_step={m_step!r} takes its draws from chains in TensorFlow, not from "
+                f"{e_step!r}: use backend='auto' or 'tensorflow'."
+            )
         return m_step
     raise ValueError(f"m_step={m_step!r} is not available: use 'auto', 'adam' or Adam(...).")
 
@@ -223,7 +239,7 @@ def _run(design, response, settings, watch):
     problem = _problem(design, response, settings)
     if problem.perfect and response.parameters["sigma"] == "positive":
         return perfect(problem, response.parameters)
-    with _tensorflow(settings.device, step, watch):
+    with _tensorflow(settings.device, step, response.family, watch):
         try:
             algorithm = _ALGORITHMS[type(step)](problem, response, settings)
             return fit(
@@ -425,14 +441,23 @@ def graph(labels, result):
     return tfp_graph.graph(labels, result)
 
 
+def _in_numpy(step, family):
+    """Whether a step computes without TensorFlow."""
+    if isinstance(step, GAUSSIAN_ONLY):
+        return True
+    custom = type(family).distribution is not Family.distribution
+    plain = isinstance(step, Laplace | Quadrature) or getattr(step, "backend", None) == "numpy"
+    return plain and not custom
+
+
 @contextmanager
-def _tensorflow(device, step, watch):
+def _tensorflow(device, step, family, watch):
     """The context of steps that compile: `watch` is told, and a device may be asked for."""
-    if isinstance(step, Exact | ConjugateGradient):
+    if isinstance(step, GAUSSIAN_ONLY):
         yield
         return
     with telling(getattr(watch, "compiling", None)):
-        if device is None:
+        if device is None or (_in_numpy(step, family) and on_cpu(device)):
             yield
             return
         require_tensorflow(f"device={device!r}")
@@ -447,9 +472,7 @@ def _check_tensorflow(latent, family, e_step):
     fit = f"family={family.name!r} with e_step={e_step!r}"
     if latent.like.distribution is not None:
         require_tensorflow(f"family={family!r}")
-    elif isinstance(e_step, Quadrature) or getattr(e_step, "backend", None) == "numpy":
-        return
-    elif not isinstance(e_step, Laplace):
+    elif not _in_numpy(e_step, family):
         other = "'auto'" if family.closed_form else "'laplace'"
         known = latent.like.n_predictors == 1
         require_tensorflow(fit, f", or use e_step={other}, which does not" if known else "")

@@ -8,7 +8,7 @@ from sklmm import HMC, NUTS, Exact, Gaussian
 from sklmm.design.design import DesignSpec
 from sklmm.design.terms import resolve_terms
 from sklmm.engine import limits
-from sklmm.engine.fit import resolve_e_step
+from sklmm.engine.fit import on_cpu, resolve_e_step, resolve_m_step
 from sklmm.engine.limits import factorisable, gaussian_draws, is_small
 from sklmm.families import CustomFamily, Poisson
 
@@ -55,3 +55,23 @@ def test_chains_are_numpys_on_a_cpu_and_tensorflows_by_name():
     assert given.backend == "auto"
     with pytest.raises(ValueError, match="backend='auto' or 'tensorflow'"):
         backend(HMC(backend="numpy"), custom)
+    assert resolve_e_step(given, Gaussian(), [50], m_step="adam").backend == "tensorflow"
+    with pytest.raises(ValueError, match=r"chains in TensorFlow.*backend='auto' or 'tensorflow'"):
+        resolve_m_step("adam", HMC(backend="numpy"), Gaussian())
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        (None, True),
+        ("CPU:0", True),
+        ("cpu", True),
+        ("/device:CPU:0", True),
+        ("/job:localhost/replica:0/task:0/device:CPU:0", True),
+        ("CPU:1", False),
+        ("GPU:0", False),
+        ("CPUs", False),
+    ],
+)
+def test_the_processor_is_known_by_name(name, own):
+    assert on_cpu(name) == own
