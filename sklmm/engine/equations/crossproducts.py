@@ -13,10 +13,13 @@ prior.
 y is what least squares on X, with coefficients `ols`, leave.
 """
 
+from functools import cached_property
+
 import numpy as np
 from scipy import sparse
 
 from sklmm.engine.linalg.blocks import block_diagonal, turn, turn_all
+from sklmm.engine.linalg.squares import RowSquares
 
 #: A term of at most this many effects counts as one of few.
 FEW = 64
@@ -78,6 +81,12 @@ class CrossProducts:
     def C(self):
         """Z_E^T w Z_R, sparse."""
         return self.pairs.matrix
+
+    @cached_property
+    def row_squares(self):
+        """C's `RowSquares`, or None where there are blocks, one theta alone, or too many."""
+        pays = self.at is None and all(b.r == 1 for b in self.problem.blocks)
+        return RowSquares(self.C) if pays and RowSquares.fits(self.C) else None
 
     def _joined(self, parts, *width):
         """[Q, *width] of each block's [n_levels, r, *width], and last the sparse columns'."""

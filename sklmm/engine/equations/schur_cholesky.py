@@ -23,15 +23,21 @@ class SchurCholesky(Elimination):
 
     def __init__(self, cross, factors, s2):
         super().__init__(cross, factors, s2)
+        self.squares = cross.row_squares
         self.U = self._factor() if cross.C.shape[1] else np.zeros((0, 0))
         self.log_det = self.log_det_eliminated() + 2 * float(np.log(np.diag(self.U)).sum())
 
     def _factor(self):
-        # Z_E^T w Z_R Lambda_R.
-        self.C = self._lifted(self.cross.C)
-        around = self._product(self.inner)
-        around.data *= -1 / self.s2
-        S, G = around.toarray(), self._lifted(self._lifted(self.cross.G_RR).T.tocsr())
+        if self.squares is not None:
+            # One triangle, which is all that is read.
+            S = self.squares.summed(self.inner.ravel() / -self.s2)
+            S *= self._scale[:, None]
+            S *= self._scale
+        else:
+            around = self._product(self.inner)
+            around.data *= -1 / self.s2
+            S = around.toarray()
+        G = self._lifted(self._lifted(self.cross.G_RR).T.tocsr())
         if G.nnz < SPARSE * S.size:
             S[np.repeat(np.arange(len(S)), np.diff(G.indptr)), G.indices] += G.data / self.s2
         else:
@@ -58,6 +64,11 @@ class SchurCholesky(Elimination):
             out.data *= self._scale[out.indices]
         out.sum_duplicates()
         return out
+
+    @cached_property
+    def C(self):
+        """Z_E^T w Z_R Lambda_R."""
+        return self._lifted(self.cross.C)
 
     def _product(self, blocks):
         """C^T blocks C, sparse [Q_R, Q_R], for blocks [J, r, r]."""
@@ -115,6 +126,18 @@ class SchurCholesky(Elimination):
         out[cross.eliminated] = K = (T @ cross.G_EE).sum(axis=0) / self.s2
         if not cross.rest:
             return out
+        if self.squares is not None:
+            K -= (T.ravel() ** 2 @ self._forms().ravel()) / self.s2**2
+        else:
+            K -= self._explained(T) / self.s2**2
+        for k, K in self.traces_of_rest():
+            out[k] = K
+        return out
+
+    def _explained(self, T):
+        """Sum over E's levels j of T_j C_j S^-1 C_j^T T_j^T, [r, r]."""
+        width = len(self.L)
+        out = np.empty((width, width))
         pairs = [(a, b) for a in range(width) for b in range(a + 1)]
 
         # Dense work and sparse beside each other.
@@ -128,10 +151,7 @@ class SchurCholesky(Elimination):
             # P is symmetric for a = b only; BLAS wants both in the same order.
             own = np.diag(inverse) @ np.diag(P)
             twice = P if a == b else 0.5 * (P + P.T)
-            value = 2 * np.dot(inverse.T.ravel(), twice.ravel()) - own
-            K[[a, b], [b, a]] -= value / self.s2**2
-        for k, K in self.traces_of_rest():
-            out[k] = K
+            out[a, b] = out[b, a] = 2 * np.dot(inverse.T.ravel(), twice.ravel()) - own
         return out
 
     def traces_of_rest(self):
@@ -177,6 +197,10 @@ class SchurCholesky(Elimination):
         J, r = self.inverse.shape[:2]
         if not len(self.U):
             return np.zeros((J, r, r))
+        if self.squares is not None:
+            scaled = self._remaining * self._scale
+            scaled *= self._scale[:, None]
+            return self.squares.forms(scaled)[:, None, None]
         C, inverse, step = self.C, self._whole(), max(SLAB // (len(self.U) * r), 1)
         few = C.nnz <= SPARSE * C.shape[0] * C.shape[1]
 
