@@ -17,7 +17,7 @@ from sklearn.preprocessing import OneHotEncoder
 from sklmm import ConjugateGradient, Gaussian, MixedEffectsRegressor, RandomEffect
 from sklmm.design import columns as design
 from sklmm.engine.rows import sparse_fixed as columns
-from sklmm.engine.rows import whitening
+from sklmm.engine.rows import standardize
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*linear combinations:UserWarning")
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*linear combinations:UserWarnin
 @pytest.fixture(autouse=True)
 def least_norm(monkeypatch):
     """Collinear dense columns are left out, sparse ones share: so do the references here."""
-    monkeypatch.setattr(whitening, "well_conditioned", lambda gram: True)
+    monkeypatch.setattr(standardize, "well_conditioned", lambda gram: True)
 
 
 @pytest.fixture(scope="module")

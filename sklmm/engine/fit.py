@@ -34,7 +34,7 @@ from sklmm.engine.rows.collinearity import combination
 from sklmm.engine.rows.cross_products import LocalCrossProducts
 from sklmm.engine.rows.local import LocalRows
 from sklmm.engine.rows.nested import nesting
-from sklmm.engine.rows.standardize import in_own_units, stacked, standardize
+from sklmm.engine.rows.standardize import stacked, standardize
 from sklmm.engine.runtime.compilation import require_tensorflow, telling
 from sklmm.families import Family
 from sklmm.result import EMResult
@@ -265,6 +265,9 @@ def _problem(design, response, settings):
     own = {"fit_intercept": settings.fit_intercept, "reml": settings.reml}
     own["sigma"] = family.sigma if gaussian else None
     if settings.m_step is not None:
+        require_tensorflow(f"m_step={settings.m_step!r}")
+        from sklmm.engine.algorithms.tutorial import in_own_units
+
         return in_own_units(design, y, weights, **own)
     problem = standardize(
         design,
@@ -376,7 +379,6 @@ def _nesting(problem, step):
 
 
 def _tutorial(problem, response, settings):
-    require_tensorflow(f"m_step={settings.m_step!r}")
     from sklmm.engine.algorithms.tutorial import AdamLoop
 
     return AdamLoop(problem, settings)

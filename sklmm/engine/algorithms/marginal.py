@@ -5,7 +5,6 @@ It is Laplace's approximation, and what is left on the path from its Gaussian to
 """
 
 from contextlib import nullcontext
-from dataclasses import replace
 
 import numpy as np
 
@@ -28,37 +27,26 @@ ERROR = 0.1
 MOST_TRANSITIONS = 1024
 
 
-class Marginal:
-    """What the log-likelihood at theta takes: the rows, without what was made of them, and a seed.
+def marginal(problem, like, parameters, theta, near, seed, log_constant):
+    """(log p(y), its Monte Carlo standard error) at theta, with what the rows' densities lack.
 
-    `mode` [P] is near the mode of the latent variables there.
+    `near` [P] is near the mode of the latent variables there. (None, 0.0) where the mode has no
+    curvature, or the densities no value about it.
     """
-
-    def __init__(self, latent, theta, mode, seed):
-        full = latent.full
-        self.problem = replace(full, rows=full.rows.bare())
-        self.like, self.parameters = latent.like, latent.space.parameters
-        self.theta, self.mode, self.seed = theta, mode, seed
-
-    def __call__(self, log_constant):
-        """(log p(y), its Monte Carlo standard error), with what the rows' densities lack.
-
-        (None, 0.0) where the mode has no curvature, or the densities no value about it.
-        """
-        sizes = [b.n_levels * b.r for b in self.problem.blocks]
-        # The observed curvature is nearer, where there is a factor that tells if it is positive.
-        direct = factorisable(sizes, "log_det") and observes(self.like)
-        latent = Latent(self.problem, self.like, self.parameters, direct=direct)
-        rng = np.random.default_rng(self.seed)
-        try:
-            with single_blas() if latent.whole else nullcontext():
-                value, error = along_path(latent, self.theta, self.mode, rng)
-        except np.linalg.LinAlgError:
-            return None, 0.0
-        if not np.isfinite([value, error]).all():
-            # Draws of the Gaussian leave the means that an identity link allows.
-            return None, 0.0
-        return float(value + latent.log_constant + log_constant), error
+    sizes = [b.n_levels * b.r for b in problem.blocks]
+    # The observed curvature is nearer, where there is a factor that tells if it is positive.
+    direct = factorisable(sizes, "log_det") and observes(like)
+    latent = Latent(problem, like, parameters, direct=direct)
+    rng = np.random.default_rng(seed)
+    try:
+        with single_blas() if latent.whole else nullcontext():
+            value, error = along_path(latent, theta, near, rng)
+    except np.linalg.LinAlgError:
+        return None, 0.0
+    if not np.isfinite([value, error]).all():
+        # Draws of the Gaussian leave the means that an identity link allows.
+        return None, 0.0
+    return float(value + latent.log_constant + log_constant), error
 
 
 def along_path(latent, theta, start, rng):

@@ -19,6 +19,8 @@ the motion is made anew whenever the scores' covariance says so, and the average
 """
 
 from copy import deepcopy
+from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +35,7 @@ from sklmm.engine.algorithms.averaging import (
     own_noise,
 )
 from sklmm.engine.algorithms.loop import Iteration, joint_loss
-from sklmm.engine.algorithms.marginal import Marginal
+from sklmm.engine.algorithms.marginal import marginal
 from sklmm.engine.algorithms.start import start_theta
 from sklmm.engine.latent.complete_data import CompleteData
 from sklmm.engine.latent.mode import CENTRE_TOL
@@ -242,8 +244,11 @@ class MonteCarlo:
             within = np.array(self.integrated.within) if latent.full.reml else None
             noise = Noise(self.averaged.noise, within, *kept.errors())
             posterior = posterior._replace(noise=noise)
+        # Until it is asked for, the rows are kept, without what was made of them.
+        problem = replace(latent.full, rows=latent.full.rows.bare())
+        given = problem, latent.like, latent.space.parameters, theta, self.mode, self.seed
         return posterior._replace(
-            estimate=Marginal(latent, theta, self.mode, self.seed),
+            estimate=partial(marginal, *given),
             unsolved=self.unsolved,
             chains=self._chains(last),
         )

@@ -15,12 +15,36 @@ from sklmm.engine.algorithms.reml_cg import Probed
 from sklmm.engine.equations.crossproducts import CrossProducts
 from sklmm.engine.limits import DRAWS
 from sklmm.engine.posterior.gaussian import posterior_from_equations
+from sklmm.engine.rows.local import LocalRows
+from sklmm.engine.rows.standardize import BlockData, Problem, levels_of, ones, whiten
 from sklmm.engine.runtime.tensorflow import compiled, tf
 from sklmm.engine.runtime.tfp_graph import joint_distribution, tfp
 from sklmm.engine.theta.space import Space, Theta
 from sklmm.steps import ConjugateGradient
 
 DTYPE = tf.float32
+
+
+def in_own_units(design, y, weights, *, fit_intercept, reml, sigma=None):
+    """Problem in the table's own units, those of the tutorial's settings."""
+    n = float(weights.sum())
+    y = y if design.offset is None else y - design.offset
+    _, basis, _ = whiten(design.X, weights, n, fit_intercept)
+    kept = basis.any(axis=1)
+    zs = tuple(ones(len(y)) if b.z is None else b.z for b in design.blocks)
+    blocks = tuple(
+        BlockData(b.n_levels, z.shape[1], b.covariance)
+        for b, z in zip(design.blocks, zs, strict=True)
+    )
+    return Problem(
+        rows=LocalRows(y, design.X[:, kept], weights, *levels_of(design), zs),
+        blocks=blocks,
+        n=n,
+        reml=reml,
+        sigma=sigma,
+        basis=np.eye(len(kept))[:, kept],
+        z_bases=tuple(np.eye(b.r) for b in blocks),
+    )
 
 
 def _factor(raw, at_zero, slopes, is_sd):

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 from scipy.linalg import cho_solve, solve_triangular
 
-from sklmm.engine.equations.elimination import Elimination
+from sklmm.engine.equations.crossproducts import Elimination
 from sklmm.engine.linalg.blocks import invert, roots, turn
 from sklmm.engine.linalg.krylov import (
     LogDeterminant,

@@ -8,7 +8,7 @@ from scipy.linalg import cho_solve, cholesky, solve_triangular
 from scipy.linalg.lapack import dpotri
 
 from sklmm._threads import in_threads
-from sklmm.engine.equations.elimination import Elimination
+from sklmm.engine.equations.crossproducts import Elimination
 from sklmm.engine.linalg.blocks import block_diagonal, csr_rows
 
 #: Numbers in a dense slab of C, and the share of entries up to which a matrix is sparse.

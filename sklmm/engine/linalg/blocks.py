@@ -1,11 +1,26 @@
-"""Block diagonal matrices: one block [r, r] for each level, or one for all of them."""
+"""Matrices of levels' blocks: block diagonal ones, and sparse ones of whole levels in parts.
+
+A block diagonal matrix has one block [r, r] for each level, or one for all of them. The parts of a
+sparse one are multiplied by threads (SciPy releases the interpreter's lock).
+"""
+
+from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from scipy import sparse
 
+from sklmm._threads import in_threads
+
 #: Entries of a level up to which one product for all of MANY levels is faster than one for each.
 SMALL = 8
 MANY = 512
+#: From this many rows on, a matrix is made and worked on in so many parts, whatever the number of
+#: cores: sums come out the same everywhere.
+PARTED = 100_000
+PARTS = 4
+#: Numbers of rows' squares that are stored at most.
+SQUARES = 1 << 22
 
 
 def turn(blocks, flat):
@@ -79,3 +94,130 @@ def csr_rows(C, first, last):
     a, b = C.indptr[[first, last]]
     ends = C.indptr[first : last + 1] - a
     return sparse.csr_array((C.data[a:b], C.indices[a:b], ends), (last - first, C.shape[1]))
+
+
+def cuts(counts):
+    """First levels of the parts, and the last one's end, by the number of rows of each level."""
+    ends = np.cumsum(counts)
+    if not len(ends) or ends[-1] <= PARTED:
+        return [0, len(ends)]
+    inner = np.searchsorted(ends, ends[-1] * np.arange(1, PARTS) / PARTS)
+    return np.unique([0, *inner, len(ends)]).tolist()
+
+
+class LocalPairs:
+    """`engine.rows.protocol.Pairs` of C [J * r, Q], in parts, CSR matrices of whole levels."""
+
+    def __init__(self, parts, r):
+        ends = np.cumsum([0, *(part.shape[0] for part in parts)]).tolist()
+        self.shape = ends[-1], parts[0].shape[1]
+        self.parts = [
+            (C, slice(a // r, b // r)) for C, (a, b) in zip(parts, pairwise(ends), strict=True)
+        ]
+        # SciPy takes longer to transpose a small matrix than to multiply by it.
+        self.backs = [part.T for part in parts]
+        self.rows = [slice(a, b) for a, b in pairwise(ends)]
+
+    @cached_property
+    def matrix(self):
+        """C, a CSR matrix."""
+        own = [C for C, _ in self.parts]
+        return own[0] if len(own) == 1 else sparse.vstack(own, "csr")
+
+    @cached_property
+    def _squared(self):
+        """The parts with their entries squared."""
+        return [sparse.csr_array((C.data**2, C.indices, C.indptr), C.shape) for C, _ in self.parts]
+
+    def down(self, flat):
+        """C flat."""
+        if not self.shape[1] or not flat.size:
+            return np.zeros((self.shape[0], *flat.shape[1:]))
+        return np.concatenate(in_threads(lambda part: part[0] @ flat, self.parts))
+
+    def up(self, flat):
+        """C^T flat."""
+        if not self.shape[1] or not flat.size:
+            return np.zeros((self.shape[1], *flat.shape[1:]))
+        return sum(in_threads(lambda back, rows: back @ flat[rows], self.backs, self.rows))
+
+    def around(self, blocks, flat):
+        """C^T blocks C flat, for blocks [J, r, r]."""
+        if not flat.size:
+            return np.zeros(flat.shape)
+
+        def one(part, back):
+            C, levels = part
+            return back @ turn(blocks[levels], C @ flat)
+
+        return sum(in_threads(one, self.parts, self.backs))
+
+    def own(self, blocks, place, q):
+        """Diagonal blocks [J', q, q] of C^T blocks C, of the columns at a `place`."""
+
+        def one(part, squared):
+            C, levels = part
+            whole = C.shape[1] == place.stop - place.start
+            inner = blocks[levels]
+            if q == 1 and inner.shape[1] == 1:
+                mine = squared if whole else squared[:, place]
+                return (mine.T @ inner.ravel())[:, None, None]
+            mine = C if whole else C[:, place]
+            out = np.empty((mine.shape[1] // q, q, q))
+            scaled = (block_diagonal(inner) @ mine).tocsr()
+            for a in range(q):
+                for b in range(q):
+                    product = mine[:, a::q].multiply(scaled[:, b::q])
+                    out[:, a, b] = np.asarray(product.sum(axis=0)).ravel()
+            return out
+
+        return sum(in_threads(one, self.parts, self._squared))
+
+    def squares(self, e, r):
+        """Of C's squared entries S, S r [J * r, c] and S^T e [Q, c]."""
+
+        def one(squared, rows):
+            return squared @ r, squared.T @ e[rows]
+
+        down, up = zip(*in_threads(one, self._squared, self.rows), strict=True)
+        return np.concatenate(down), sum(up)
+
+
+class RowSquares:
+    """The rows c_j of C [J, q], CSR in canonical form, multiplied with themselves once and for all.
+
+    C^T diag(w) C = sum_j w_j c_j c_j^T for one w after another, and c_j^T M c_j of every row for
+    one M after another, are then a product each with what is stored: the upper triangle of every
+    c_j c_j^T.
+    """
+
+    def __init__(self, C):
+        J, q = C.shape
+        ends = np.repeat(C.indptr[1:], np.diff(C.indptr))
+        entries = np.arange(C.nnz, dtype=np.int32)
+        # Each entry with itself and all that follow in its row.
+        counts = ends - entries
+        starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+        second = np.repeat(entries - starts[:-1], counts)
+        second += np.arange(starts[-1], dtype=np.int32)
+        places = np.repeat(C.indices * np.int32(q), counts)
+        places += C.indices[second]
+        products = np.repeat(C.data, counts)
+        products *= C.data[second]
+        parts = products, places, starts[C.indptr]
+        self.own = sparse.csr_array((C.data**2, C.indices, C.indptr), C.shape)
+        self.q, self.upper = q, sparse.csc_array(parts, (q * q, J))
+
+    @staticmethod
+    def fits(C):
+        """Whether they are few enough to be stored, and their places 32-bit numbers."""
+        counts = np.diff(C.indptr).astype(float)
+        return C.shape[1] ** 2 < 1 << 31 and counts @ (counts + 1) / 2 <= SQUARES
+
+    def summed(self, w):
+        """C^T diag(w) C [q, q], its upper triangle; 0 below."""
+        return (self.upper @ w).reshape(self.q, self.q)
+
+    def forms(self, M):
+        """c_j^T M c_j [J] by the lower triangle of a symmetric M in Fortran's order."""
+        return 2 * (self.upper.T @ M.T.ravel()) - self.own @ np.diag(M)

@@ -13,8 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
-from sklmm._threads import in_threads
-from sklmm.engine.rows.batches import GROUPS
+from sklmm._threads import GROUPS, in_threads
 from sklmm.engine.rows.protocol import Coefs
 
 #: Bytes of a block's arrays, of which a handful are in use at once, and its fewest rows.

@@ -9,7 +9,7 @@ through Gram and Schmidt's procedure in the table's order, as those of X do in R
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from sklmm.engine.rows.batches import blocks
+from sklmm._threads import blocks
 
 #: What is left of a column, of its size, that makes it independent: that of R's `lm`.
 TOLERANCE = 1e-7

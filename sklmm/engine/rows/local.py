@@ -4,10 +4,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sklmm.engine.linalg.newton import STEP
 from sklmm.engine.rows.blocked import Passes, in_order, total
 from sklmm.engine.rows.cross_products import LocalCrossProducts
 from sklmm.engine.rows.expansion import LocalExpansion
-from sklmm.engine.rows.information import information
 from sklmm.engine.rows.protocol import Coefs
 from sklmm.engine.rows.remainder import LocalRemainder
 
@@ -275,3 +275,37 @@ def _expanded(likelihood, y, eta, raw, raw_0):
     away = eta - still
     values, score = values + away * (score - 0.5 * bend * away), score - bend * away
     return values, score, likelihood.curvature(y, eta, raw)[0]
+
+
+def information(likelihood, y, w, weights, eta, raw, own, shared):
+    """[m, m, C] of some rows: see `engine.rows.protocol.Rows.information`.
+
+    y and w of their observations, `weights` [n] of the rows; eta [n, C]; directions of eta, `own`
+    [n, k, C] of each draw and `shared` [n, s] by all.
+
+    Of one predictor the curvature is the density's own. A density of several knows only its
+    diagonal, and one has no second derivatives in its parameters: differences of the score.
+    """
+    n, C = eta.shape
+    k, s, q = own.shape[1], shared.shape[1], len(raw)
+    along = np.empty((C, n, k + s))
+    along[:, :, :k], along[:, :, k:] = own.transpose(2, 0, 1), shared
+    bent = np.zeros((C, n, k + s))
+    if len(y) == n:
+        (curvature,) = likelihood.observed(y, eta, raw)
+        np.multiply((weights[:, None] * curvature).T[:, :, None], along, out=bent)
+    else:
+        for i in range(k + s):
+            move = along[:, :, i].T
+            h = STEP / max(np.abs(move).max(initial=0.0), 1e-300)
+            up, down = (likelihood.slopes(y, w, eta + e * move, raw)[1] for e in (h, -h))
+            bent[:, :, i] = ((down - up) / (2 * h)).T
+    out = along.transpose(0, 2, 1) @ bent
+    for i, e in enumerate(STEP * np.eye(q)):
+        up, down = (likelihood.slopes(y, w, eta, raw + d[:, None])[1:] for d in (e, -e))
+        by_eta, by_raw = ((b - a) / (2 * STEP) for a, b in zip(up, down, strict=True))
+        cross, at = np.einsum("cnm,nc->cm", along, by_eta), k + s - q + i
+        out[:, at] += cross
+        out[:, :, at] += cross
+        out[:, at, k + s - q :] += by_raw.T
+    return out.transpose(1, 2, 0)

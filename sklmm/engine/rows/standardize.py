@@ -5,10 +5,10 @@ table:
 
     y' = (y - m) / s,   X' = X B with X'^T w X' = n I,   z' = z A with unit mean squares
 
-B comes from the eigenvectors of the scaled cross-product of the centred columns. A column that
-depends linearly on earlier ones is left out, its row of B 0 (`engine.rows.collinearity`); but with
-no more rows than columns directions without variation are, so that the solution is that of minimum
-norm.
+X B is made anew of each slice of rows that is read (`Whitened`). B comes from the eigenvectors of
+the scaled cross-product of the centred columns. A column that depends linearly on earlier ones is
+left out, its row of B 0 (`engine.rows.collinearity`); but with no more rows than columns directions
+without variation are, so that the solution is that of minimum norm.
 
 A is upper triangular, by Gram and Schmidt's procedure: a term whose coefficients may be correlated
 is the same model in any basis of its columns, b = A b', Sigma = A Sigma' A^T, and in this one a
@@ -19,18 +19,22 @@ scale alone: there the origin is part of the model (`Covariance.basis`).
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.linalg import LinAlgError, cholesky
 
-from sklmm.engine.rows.batches import summed
+from sklmm._threads import each, summed
+from sklmm.engine.rows.collinearity import independent, orthonormal, triangle
 from sklmm.engine.rows.cross_products import weighed
 from sklmm.engine.rows.local import LocalRows
 from sklmm.engine.rows.protocol import Rows
 from sklmm.engine.rows.sparse_fixed import Columns
-from sklmm.engine.rows.whitening import RANK_TOLERANCE, whiten
 
 #: Residual variance, as a share of y's, that counts as none; and that where conjugate gradients
 #: found the coefficients.
 PERFECT_FIT = 1e-20
 SOLVED_FIT = 1e-18
+RANK_TOLERANCE = 1e-11
+#: What Cholesky's method leaves of a column, of its size, that shows it to be independent.
+WELL_CONDITIONED = 1e-3
 ROUNDING = 4 * np.finfo(float).eps
 
 
@@ -141,6 +145,93 @@ class Problem:
         return A @ V @ A.T
 
 
+class Whitened:
+    """X B [n_rows, rank], made anew of every slice of rows that is asked for, or whole as an array.
+
+    Who sums over rows reads each block once or twice, and a table may have 10^8 of them.
+    """
+
+    def __init__(self, columns, rotation, n_rows):
+        self._columns, self._rotation = columns, rotation
+        self.shape = n_rows, rotation.shape[1]
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, rows):
+        return (self._rotation.T @ self._columns(rows)).T
+
+    def __array__(self, dtype=None, copy=None):
+        # By columns: those of whole tables are worked on.
+        out = np.empty(self.shape[::-1]).T
+
+        def fill(rows):
+            out[rows] = self[rows]
+
+        each(fill, len(self))
+        return out
+
+
+def well_conditioned(gram):
+    """Whether a cross-product [p, p] of unit columns is that of clearly independent ones."""
+    try:
+        return np.diag(cholesky(gram)).min(initial=np.inf) > WELL_CONDITIONED
+    except LinAlgError:
+        return False
+
+
+def whiten(X, weights, n, fit_intercept):
+    """X B with orthonormal columns up to n, B [n_columns, rank], and log|det| of the map."""
+    n_rows, p = X.shape
+    centre = np.zeros(p)
+    if fit_intercept:
+        centre = summed(lambda rows: weighed(X[rows].T, weights[rows]).sum(axis=1), n_rows) / n
+        centre[0] = 0.0
+    # An overflow-free scale for columns as large as 1e300.
+    sizes = each(lambda rows: np.abs(X[rows]).max(axis=0, initial=0.0), n_rows)
+    peak = np.maximum(np.max(sizes, axis=0), np.finfo(float).tiny)
+    varies = np.ones(p, bool)
+
+    def columns(rows):
+        out = X[rows].T - centre[:, None]
+        out /= peak[:, None]
+        # Not 0 times what may be as large as 1e300.
+        out[~varies] = 0.0
+        return out
+
+    def cross_product(rows):
+        own = columns(rows)
+        return weighed(own, weights[rows]) @ own.T
+
+    gram = summed(cross_product, n_rows) / n
+    noise = np.finfo(float).eps * (np.abs(centre) / peak) * 8
+    rms = np.sqrt(np.diag(gram))
+    varies = rms > np.maximum(noise, np.finfo(float).tiny)
+    scale = np.where(varies, rms, 1.0)
+    gram = np.where(np.outer(varies, varies), gram, 0.0) / np.outer(scale, scale)
+    if n_rows > p and not well_conditioned(gram):
+        R = triangle(columns, weights)
+        kept = independent(R, noise / scale)
+        rotation, log_det = orthonormal(R, kept)
+    else:
+        values, vectors = np.linalg.eigh(gram)
+        keep = values > RANK_TOLERANCE * max(values.max(initial=0.0), 1.0)
+        rotation, log_det = vectors[:, keep] / np.sqrt(values[keep]), np.log(values[keep]).sum()
+        if keep.all():
+            # The symmetric root: unrelated columns have equal eigenvalues, and any eigenvectors.
+            rotation = rotation @ vectors.T
+        # Rounding's share of a constant column would be its coefficient's.
+        rotation[~varies] = 0.0
+        kept = varies
+    rotation /= scale[:, None]
+    basis = rotation / peak[:, None]
+    if fit_intercept:
+        basis[0] -= centre @ basis
+    # log|X^T w X| = log|n I| + log_det for an X of full rank.
+    log_det = float(log_det + 2 * np.sum(np.log((scale * peak)[kept])))
+    return Whitened(columns, rotation, n_rows), basis, log_det
+
+
 def _standard_blocks(design, weights, n, y_scale):
     """The blocks, their z A [n_rows, r], and those A."""
     blocks, zs, bases = [], [], []
@@ -160,7 +251,7 @@ def ones(n_rows):
     return np.broadcast_to(1.0, (n_rows, 1))
 
 
-def _levels(design):
+def levels_of(design):
     """The terms' references, and their numbers of levels."""
     blocks = design.blocks
     return tuple(b.refs for b in blocks), tuple(b.n_levels for b in blocks)
@@ -227,7 +318,7 @@ def standardize(
         offset = None if offset is None else offset / scale
     blocks, zs, z_bases = _standard_blocks(design, weights, n, scale)
     return Problem(
-        rows=rows(y, X, weights, *_levels(design), zs, offset, columns),
+        rows=rows(y, X, weights, *levels_of(design), zs, offset, columns),
         blocks=blocks,
         n=n,
         reml=reml,
@@ -262,7 +353,8 @@ def _units(X, y, weights, n, fit_intercept, columns=None):
         along = _moments(X, y, weights)[2]
 
     def left(rows):
-        return _squares(y[rows] - X[rows] @ (along / n), weights[rows])
+        rest = y[rows] - X[rows] @ (along / n)
+        return float(weighed(rest, weights[rows]) @ rest)
 
     squares = summed(left, len(y))
     if total == 0.0 or squares <= (least * total / n + rounding) * max(n - rank, 1.0):
@@ -283,33 +375,6 @@ def _moments(X, y, weights):
         return float(wy.sum()), float(wy @ y[rows]), X[rows].T @ wy
 
     return summed(moments, len(y))
-
-
-def _squares(y, weights):
-    """y^T w y."""
-    return float(weighed(y, weights) @ y)
-
-
-def in_own_units(design, y, weights, *, fit_intercept, reml, sigma=None):
-    """Problem in the table's own units, those of the tutorial's settings."""
-    n = float(weights.sum())
-    y = y if design.offset is None else y - design.offset
-    _, basis, _ = whiten(design.X, weights, n, fit_intercept)
-    kept = basis.any(axis=1)
-    zs = tuple(ones(len(y)) if b.z is None else b.z for b in design.blocks)
-    blocks = tuple(
-        BlockData(b.n_levels, z.shape[1], b.covariance)
-        for b, z in zip(design.blocks, zs, strict=True)
-    )
-    return Problem(
-        rows=LocalRows(y, design.X[:, kept], weights, *_levels(design), zs),
-        blocks=blocks,
-        n=n,
-        reml=reml,
-        sigma=sigma,
-        basis=np.eye(len(kept))[:, kept],
-        z_bases=tuple(np.eye(b.r) for b in blocks),
-    )
 
 
 def stacked(problem, d):

@@ -56,7 +56,7 @@ def factors(problem, request):
 
 @pytest.fixture(params=[1, 3], ids=["whole", "in parts"])
 def pair(problem, factors, request, monkeypatch):
-    monkeypatch.setattr("sklmm.engine.rows.pairs.PARTED", 0 if request.param > 1 else 10**9)
+    monkeypatch.setattr("sklmm.engine.linalg.blocks.PARTED", 0 if request.param > 1 else 10**9)
     cross = CrossProducts(problem)
     ours = SchurCG(cross, factors, 0.6, {}, 1e-10, 1000)
     return ours, SchurCholesky(cross, factors, 0.6)

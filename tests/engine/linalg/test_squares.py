@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from sklmm.engine.linalg.squares import RowSquares
+from sklmm.engine.linalg.blocks import RowSquares
 
 
 @pytest.fixture

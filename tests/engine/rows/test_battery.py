@@ -12,8 +12,8 @@ from sklmm.design.design import DesignSpec
 from sklmm.design.terms import resolve_terms
 from sklmm.engine.fit import Settings, run
 from sklmm.engine.likelihood.likelihood import Likelihood, evaluation
+from sklmm.engine.linalg.blocks import LocalPairs
 from sklmm.engine.rows.local import LocalRows
-from sklmm.engine.rows.pairs import LocalPairs
 from sklmm.engine.rows.protocol import Coefs, Pairs, Rows
 from sklmm.engine.rows.standardize import standardize
 from sklmm.families import NegativeBinomial
@@ -39,7 +39,7 @@ def table(terms):
 @pytest.fixture(params=["local", "in parts", "halves"])
 def backend(request, monkeypatch):
     if request.param == "in parts":
-        monkeypatch.setattr("sklmm.engine.rows.pairs.PARTED", 0)
+        monkeypatch.setattr("sklmm.engine.linalg.blocks.PARTED", 0)
         monkeypatch.setattr("sklmm.engine.rows.cross_products.BLOCK", 1)
         monkeypatch.setattr("sklmm.engine.rows.cross_products.FRAGMENT", 50)
     return Halves if request.param == "halves" else LocalRows

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from sklmm._threads import GROUPS
 from sklmm.engine.likelihood.likelihood import Likelihood, evaluation
-from sklmm.engine.rows import batches, blocked
+from sklmm.engine.rows import blocked
 from sklmm.engine.rows.local import LocalRows
 from sklmm.engine.rows.protocol import Coefs
 from sklmm.families import Categorical, NegativeBinomial, Ordinal, Poisson
@@ -108,7 +109,7 @@ def test_levels_of_the_largest_term_are_in_one_block_if_rows_are_ordered(in_bloc
     assert own == [0, 1]
     assert table(SHAPES["two that are large"])._passes.blocks(3, float).own == []
     assert table(SHAPES["few levels"]).ordered()._passes.blocks(3, float).own == []
-    assert len(groups) == batches.GROUPS
+    assert len(groups) == GROUPS
 
 
 @pytest.mark.parametrize("family", [Poisson(), Ordinal(), Categorical()])

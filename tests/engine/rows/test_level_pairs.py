@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from sklmm.engine.rows.batches import summed
-from sklmm.engine.rows.level_pairs import Fragment, Pattern, joined
+from sklmm._threads import summed
+from sklmm.engine.rows.cross_products import Fragment, Pattern, joined
 
 
 def levels(n):
