@@ -103,16 +103,18 @@ class Integrated:
         away = estimate - np.array(self.thetas[-n_used:])
         return np.array(self.draws[-n_used:]) + (away @ self.shift.T)[:, :, None]
 
-    def summarize(self, estimate, n_used):
+    def summarize(self, estimate, error, n_used):
         """Standard errors [p] from the last `n_used` iterations.
 
-        And before them the Monte Carlo errors of the means and of these.
+        And before them the Monte Carlo errors of the means and of these. The means follow the
+        `error` [m] of the estimate of theta.
         """
         draws = np.array(self.draws[-n_used:])
         means = draws.mean(axis=2)
         pseudo = self.moved(estimate, n_used).mean(axis=2)
         self.mean, self.covariance = pseudo.mean(axis=0), np.mean(self.within, axis=0)
         std = np.sqrt(np.diag(self.covariance))
-        error = np.maximum(batch_error(pseudo), chain_error(draws - means[:, :, None]))
+        own = np.maximum(batch_error(pseudo), chain_error(draws - means[:, :, None]))
+        error = np.sqrt(own**2 + self.shift**2 @ error**2)
         parts = np.diagonal(self.within, axis1=1, axis2=2)
         return error, 0.5 * batch_error(parts) / std, std
