@@ -188,7 +188,8 @@ class MonteCarlo:
                 window.inform(self._information())
             self.averaged = found = window.average()
             n = len(found.used)
-            beta_error, beta_std_error, beta_std = self.integrated.summarize(found.estimate, found.error, n)
+            point = found.estimate, found.error
+            beta_error, beta_std_error, beta_std = self.integrated.summarize(*point, n)
             relative = max(
                 *(longest(e, found.std) for e in (found.error, found.std_error, found.drift)),
                 *(longest(e, beta_std) for e in (beta_error, beta_std_error)),
