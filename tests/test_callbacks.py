@@ -4,11 +4,13 @@ import re
 import signal
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy.special import expit
 from sklearn.callback import ProgressBar, ScoringMonitor
 from sklearn.model_selection import GridSearchCV
 
-from sklmm import HMC, Adam, ConjugateGradient, MixedEffectsRegressor
+from sklmm import HMC, Adam, ConjugateGradient, MixedEffectsClassifier, MixedEffectsRegressor
 from sklmm._estimators.progress import Watch
 from sklmm.callbacks import StopOnInterrupt
 from sklmm.datasets import make_crossed
@@ -85,6 +87,23 @@ def test_every_iteration_has_its_task_and_a_fitted_model(parameters, data):
     np.testing.assert_array_equal(recorder.fitted[-1].predict(X), plain.predict(X))
     assert recorder.fitted[-1].loglik_ == plain.loglik_ or np.isnan(plain.loglik_)
     assert recorder.weights == [None] * n
+
+
+def test_to_look_at_a_fit_by_quadrature_leaves_its_points_to_be_doubled():
+    """Few rows of a group with a large SD need many points: a glance is no reason to stay with few.
+
+    To the last bit, as the points' places are those of the fit's own modes.
+    """
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"x": rng.normal(size=600), "g": np.repeat(np.arange(200), 3)})
+    y = rng.random(600) < expit(X["x"] - 0.5 + 3 * rng.normal(size=200)[X["g"]])
+    parameters = {"e_step": "quadrature", "random_state": 0}
+    plain = MixedEffectsClassifier(["g"], **parameters).fit(X, y)
+    watched = MixedEffectsClassifier(["g"], **parameters).set_callbacks(Recorder())
+    watched.fit(X, y)
+    assert watched.loglik_ == plain.loglik_
+    np.testing.assert_array_equal(watched.history_["loss"], plain.history_["loss"])
+    np.testing.assert_array_equal(watched.predict_proba(X), plain.predict_proba(X))
 
 
 def test_to_look_at_the_fit_leaves_the_next_solves_as_they_are():

@@ -6,6 +6,7 @@ differ, the fit goes on with these, and if not it ends by a last step with their
 information is the difference of the score at held points, as the sum's own second derivative is.
 """
 
+from copy import copy
 from functools import partial
 from typing import NamedTuple
 
@@ -171,13 +172,18 @@ class Quadrature:
         return chart, look(information, score, chart.limits, radius)
 
     def _information(self, here):
+        """Less the second derivatives [m, m]; and of settled points `shift`, which is kept."""
+        information, shift = self._measured(here, self.settled)
+        self.shift = shift if self.settled else self.shift
+        return information
+
+    def _measured(self, here, moving):
         """Less the second derivatives [m, m], by differences of the score at held points.
 
-        And, of settled points, as `shift` [P, p], how the posterior means move with the
-        coefficients.
+        And, if `moving` is asked for, how the posterior means move with the coefficients, [P, p].
         """
-        chart, integral = self._chart(here), self.integral
-        asked = [Points.means] if self.settled else []
+        chart, integral, shift = self._chart(here), self.integral, None
+        asked = [Points.means] if moving else []
 
         def look(t):
             theta = self.space.split(chart.back(t))
@@ -187,9 +193,9 @@ class Quadrature:
         score, *means = look(chart.t) if asked else [here.score * chart.slope(chart.t)]
         moved = [look(chart.t + e) for e in STEP * np.eye(self.space.size)]
         if asked:
-            self.shift = self._shift(means[0], [after for _, after in moved[: self.space.p]])
+            shift = self._shift(means[0], [after for _, after in moved[: self.space.p]])
         found = np.reshape([score - away for away, *_ in moved], (len(moved),) * 2) / STEP
-        return flattened((found + found.T) / 2, here, chart, chart.t)
+        return flattened((found + found.T) / 2, here, chart, chart.t), shift
 
     def _shift(self, means, moved):
         """Columns [P] of the unknowns' changes, by those of each depth's means."""
@@ -216,12 +222,13 @@ class Quadrature:
 
     def posterior(self, last):
         """The posterior at the estimate: moments by the points, and draws of them for a root."""
-        latent, integral, theta = self.latent, self.integral, last.estimate
+        # Its modes are where the fit's next ones start.
+        latent, integral, theta = self.latent, copy(self.integral), last.estimate
         nodes, rng = integral.adapted(theta), np.random.default_rng([self.seed, 1])
-        if self.shift is None:
+        shift = self.shift
+        if shift is None:
             # Stopped before it was asked for.
-            self.settled = True
-            self._information(self._point(self.space.join(theta), nodes))
+            _, shift = self._measured(self._point(self.space.join(theta), nodes), True)
         draws = partial(Points.draws, n_draws=self.n_draws, seed=(self.seed, 2))
         asked = Points.means, Points.covariances, draws
         loglik, _, (means, spread, draws) = integral.loglik(theta, nodes, self.n_points, asked)
@@ -248,7 +255,7 @@ class Quadrature:
             loglik=loglik + latent.log_constant,
             loglik_error=self.error if SETTLED <= self.error < np.inf else 0.0,
         )
-        return with_coefficients(posterior, last, latent.layout, self.shift, rng)
+        return with_coefficients(posterior, last, latent.layout, shift, rng)
 
 
 def flattened(information, point, chart, t):
