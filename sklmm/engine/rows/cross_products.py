@@ -166,13 +166,13 @@ class LocalCrossProducts:
             return in_threads(lambda own: own.matrix(columns), self._known[k, other])
         counted = all(map(is_ones, (self.weights, z, q)))
         # In one piece, which goes back to the system as a whole.
-        memory = np.empty(self.n_rows, np.int64)
+        pairs = memory(self.n_rows, self.levels[k], self.levels[other])
 
         def fragment(rows):
             values = None
             if not counted:
                 values = (z[rows, :, None] * q[rows, None]) * self.weights[rows, None, None]
-            return Fragment.of(one[rows], two[rows], values, memory[rows])
+            return Fragment.of(one[rows], two[rows], self.levels[other], values, out=pairs[rows])
 
         fragments = in_threads(fragment, blocks(self.n_rows, FRAGMENT))
         return in_threads(
@@ -239,12 +239,12 @@ class Fragment(NamedTuple):
     sums: np.ndarray | None
 
     @staticmethod
-    def of(one, two, values=None, out=None):
+    def of(one, two, n_columns, values=None, *, out):
         """From the levels [n] of two terms and the columns [n, r, q] to sum, None to count rows.
 
-        `out` [n] is memory for the pairs, or None.
+        The second one has `n_columns` levels; `out` [n] is memory for the pairs.
         """
-        pairs = numbered(one, two, out)
+        pairs = numbered(one, two, n_columns, out)
         if values is None:
             pairs.sort()
             return Fragment(pairs, None)
@@ -253,9 +253,9 @@ class Fragment(NamedTuple):
         starts = firsts(pairs)
         return Fragment(pairs[starts], np.add.reduceat(values[order], starts))
 
-    def between(self, first, last):
+    def between(self, first, last, n_columns):
         """The pairs of levels from first to before last."""
-        some = slice(*np.searchsorted(self.pairs, [first << 32, last << 32]))
+        some = slice(*_places(self.pairs, [first, last], n_columns))
         return Fragment(self.pairs[some], None if self.sums is None else self.sums[some])
 
 
@@ -268,9 +268,11 @@ class Csr(NamedTuple):
 
     @staticmethod
     def of(pairs, first, last, n_columns):
-        """From pairs, each once and in order, of levels from first to before last."""
-        ends = np.searchsorted(pairs, np.arange(first, last + 1) << 32).astype(np.int32)
-        return Csr(pairs.astype(np.uint32).view(np.int32), ends, (last - first, n_columns))
+        """From pairs, each once and in order, of levels from first to before last; overwritten."""
+        ends = _places(pairs, np.arange(first, last + 1), n_columns).astype(np.int32)
+        before = np.arange(first, last).astype(pairs.dtype) * pairs.dtype.type(n_columns)
+        pairs -= np.repeat(before, np.diff(ends))
+        return Csr(pairs.astype(np.int32), ends, (last - first, n_columns))
 
     def matrix(self, sums):
         """CSR matrix [J * r, K * q] of sums [m, r, q], or [m] of numbers."""
@@ -281,23 +283,37 @@ class Csr(NamedTuple):
         return sparse.bsr_array((sums, self.columns, self.ends), shape).tocsr()
 
 
-def numbered(one, two, out=None):
+def memory(n_rows, n_levels, n_columns):
+    """An array [n_rows] for pairs of levels: numbers of half the size are sorted twice as fast."""
+    return np.empty(n_rows, np.uint32 if n_levels * n_columns < 1 << 32 else np.int64)
+
+
+def numbered(one, two, n_columns, out):
     """Pairs of levels [n] as a number each, in the order of the first and then the second."""
-    pairs = np.empty(len(one), np.int64) if out is None else out
-    pairs[:] = one
-    pairs <<= 32
-    pairs |= two
-    return pairs
+    out[:] = one
+    out *= out.dtype.type(n_columns)
+    # Levels are not negative.
+    out += two.astype(out.dtype, copy=False)
+    return out
+
+
+def _places(pairs, levels, n_columns):
+    """Where the pairs of each of some levels of the first term start among sorted ones."""
+    # Of one type, or all pairs would be copied.
+    starts = np.asarray(levels).astype(pairs.dtype) * pairs.dtype.type(n_columns)
+    return np.searchsorted(pairs, starts)
 
 
 def firsts(pairs):
     """Where each of some sorted pairs stands first."""
-    return np.flatnonzero(np.concatenate([[True], pairs[1:] != pairs[:-1]])[: len(pairs)])
+    is_first = np.ones(len(pairs), bool)
+    np.not_equal(pairs[1:], pairs[:-1], out=is_first[1:])
+    return np.flatnonzero(is_first)
 
 
 def joined(fragments, first, last, n_columns):
     """CSR matrix of all fragments' sums, of the levels from first to before last."""
-    some = [fragment.between(first, last) for fragment in fragments]
+    some = [fragment.between(first, last, n_columns) for fragment in fragments]
     pairs = np.concatenate([fragment.pairs for fragment in some])
     counts = some[0].sums is None
     if len(some) > 1 and counts:
@@ -308,7 +324,9 @@ def joined(fragments, first, last, n_columns):
         pairs = pairs[order]
     starts = firsts(pairs)
     if counts:
-        sums = np.diff(starts, append=len(pairs))
+        sums = np.full(len(starts), float(len(pairs)))
+        sums[:-1] = starts[1:]
+        sums -= starts
     else:
         sums = np.concatenate([fragment.sums for fragment in some])
         if len(some) > 1:
@@ -332,10 +350,11 @@ class Pattern:
     @staticmethod
     def each(one, two, cuts, n_columns):
         """A pattern for each range of levels between two neighbours of `cuts`, of levels [n]."""
-        pairs = numbered(one, two)
+        out = memory(len(one), cuts[-1], n_columns)
+        pairs = numbered(one, two, n_columns, out)
         order = np.argsort(pairs)
         pairs, order = pairs[order], order.astype(np.int32)
-        ends = np.searchsorted(pairs, np.array(cuts) << 32)
+        ends = _places(pairs, cuts, n_columns)
         return [
             Pattern(pairs[a:b], order[a:b], len(one), between, n_columns)
             for (a, b), between in zip(pairwise(ends), pairwise(cuts), strict=True)

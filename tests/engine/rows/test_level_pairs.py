@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sklmm._threads import summed
-from sklmm.engine.rows.cross_products import Fragment, Pattern, joined
+from sklmm.engine.rows.cross_products import Fragment, Pattern, joined, memory
 
 
 def levels(n):
@@ -27,8 +27,11 @@ def test_fragments_joined_are_the_sums_of_the_whole(size, shape):
     if shape is None:
         values[:] = 1.0
     batches = [slice(first, first + size) for first in range(0, 60, size)]
+    pairs = memory(60, 7, 5)
     fragments = [
-        Fragment.of(one[rows], two[rows], None if shape is None else values[rows])
+        Fragment.of(
+            one[rows], two[rows], 5, None if shape is None else values[rows], out=pairs[rows]
+        )
         for rows in batches
     ]
     r, expected = values.shape[1], dense(one, two, values)
