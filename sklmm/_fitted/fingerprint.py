@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from pandas.util import hash_array
 
+from sklmm._threads import each, summed
+
 #: Numbers that are hashed at once.
 CHUNK = 1 << 15
 #: Rounding of sums over rows in another order, relative to the sums of absolute values.
@@ -64,9 +66,11 @@ def hashed_data(design, response, hashes):
 def hashed(values):
     """Hashes uint64 [n_rows] of numbers; 0 has one sign."""
     out = np.empty(len(values), np.uint64)
-    for first in range(0, len(values), CHUNK):
-        rows = slice(first, first + CHUNK)
+
+    def some(rows):
         out[rows] = hash_array(np.asarray(values[rows], np.float64) + 0.0)
+
+    each(some, len(values), CHUNK)
     return out
 
 
@@ -85,15 +89,29 @@ def joint_sums(design, signs, of=lambda values: values):
     `signs` [n_rows] are those numbers times the weights, and `of` is applied to all values.
     """
     signs = of(signs)
-    parts = [[signs.sum()], signs @ of(design.X)]
-    parts += [] if design.offset is None else [[signs @ of(design.offset)]]
+    parts = [] if design.offset is None else [[signs @ of(design.offset)]]
     parts += [] if design.sparse is None else [signs @ of(design.sparse)]
-    for block in design.blocks:
-        columns = [signs] if block.z is None else (of(block.z) * signs[:, None]).T
-        sums = [np.bincount(block.refs, column, block.n_levels) for column in columns]
-        parts.append([level_sums @ level_sums for level_sums in sums])
-    return np.concatenate(parts)
+
+    def sums(rows):
+        own, levels = signs[rows], []
+        for block in design.blocks:
+            columns = [own] if block.z is None else (of(block.z[rows]) * own[:, None]).T
+            refs = block.refs[rows]
+            levels.append([np.bincount(refs, column, block.n_levels) for column in columns])
+        return own.sum(keepdims=True), own @ of(design.X[rows]), levels
+
+    step = max([CHUNK, *(2 * block.n_levels for block in design.blocks)])
+    total, fixed, levels = summed(sums, len(signs), step)
+    parts += [[own @ own for own in of_term] for of_term in levels]
+    return np.concatenate([total, fixed, *parts])
 
 
 def _signs(response, hashes):
-    return hashes.view(np.int64) * (response.weights * 2.0**-63)
+    out = np.empty(len(hashes))
+
+    def some(rows):
+        weights = response.weights[rows] * 2.0**-63
+        np.multiply(hashes[rows].view(np.int64), weights, out=out[rows])
+
+    each(some, len(out), CHUNK)
+    return out

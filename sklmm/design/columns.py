@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array, hstack, issparse
 
+from sklmm._threads import each
+
 #: Numbers between its inverse and this have squares, and squares of squares, in float64.
 LARGEST = 1e70
 #: Sparse columns, and numbers in them, up to which they are made dense; numbers, a gigabyte, up to
@@ -55,17 +57,27 @@ def numeric_columns(table, columns, role, ones=False):
     """
     columns, first = list(columns), int(ones)
     values = np.empty((first + len(columns), table.shape[0]))
-    values[:first] = 1.0
     if is_frame(table):
-        for out, column in zip(values[first:], columns, strict=True):
-            out[:] = _numbers(table[column], role)
+        numbers = (_numbers(table[column], role) for column in columns)
     else:
         dense = table[:, columns]
-        values[first:] = (dense.toarray() if issparse(dense) else dense).T
-    finite = [np.isfinite(row).all() for row in values[first:]]
+        numbers = (dense.toarray() if issparse(dense) else np.asarray(dense)).T
+    finite = [_filled(out, own) for out, own in zip(values[first:], numbers, strict=True)]
+    if ones:
+        _filled(values[0], np.broadcast_to(1.0, table.shape[:1]))
     if not all(finite):
         raise_not_finite([c for c, ok in zip(columns, finite, strict=True) if not ok], role)
     return values.T
+
+
+def _filled(out, numbers):
+    """Whether numbers [n_rows] are all finite, once they are in `out`."""
+
+    def some(rows):
+        out[rows] = numbers[rows]
+        return np.isfinite(out[rows]).all()
+
+    return all(each(some, len(out)))
 
 
 def _numbers(values, role):
