@@ -100,7 +100,7 @@ def model(binary):
 
 def test_labels_probabilities_and_decisions_agree(model, binary):
     X, y = binary
-    assert "(Monte Carlo EM by Hamiltonian Monte Carlo)" in model.summary()
+    assert "(adaptive Gauss-Hermite quadrature)" in model.summary()
     probability = model.predict_proba(X)
     assert model.classes_.tolist() == ["no", "yes"]
     np.testing.assert_allclose(probability.sum(axis=1), 1, rtol=1e-12)

@@ -13,12 +13,13 @@ from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from sklmm._estimators.attributes import Tables
 from sklmm._estimators.input import informative, response_name, restoring
 from sklmm._estimators.new_rows import NewRows, nan_where_missing, unseen_levels
 from sklmm._estimators.progress import Watch
 from sklmm._estimators.reports import Reports
 from sklmm._estimators.warnings import warn_of_fit, warn_of_update
-from sklmm._fitted import prediction, tables
+from sklmm._fitted import prediction
 from sklmm._fitted.model import FittedModel
 from sklmm._fitted.separation import is_determined, separation, unbounded
 from sklmm._state import PlainEstimator
@@ -32,7 +33,7 @@ from sklmm.result import Status
 from sklmm.steps import ConjugateGradient, EStep, Exact, MStep
 
 
-class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, NewRows):
+class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, NewRows):
     """What both estimators share; each adds what it makes of the response."""
 
     _parameter_constraints = {
@@ -291,8 +292,10 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, NewRows):
         curvature = getattr(self.e_step, "curvature", "observed")
         result = engine.update(self.result_, design, response, places, curvature)
         with restoring(self):
+            # Those of the fit stay, but for the effects'.
+            self._make_tables()
             self._fitted, self.result_ = replace(self._fitted, spec=spec), result
-            self._set_effects()
+            self._forget_tables("random_effects")
         warn_of_update(result)
         return self
 
@@ -377,6 +380,7 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, NewRows):
         return engine.run(design, response, settings, watch)
 
     def _set_fitted(self, model, result):
+        self._forget_tables()
         self._fitted, self.result_, labels = model, result, model.labels
         self.e_step_ = model.e_step
         intercept, coef = model.coefficients(result)
@@ -387,26 +391,9 @@ class BaseMixedEffects(PlainEstimator, CallbackSupportMixin, Reports, NewRows):
             self.intercept_ = 0.0
             spacings = [0.0, *result.family.values()]
             self.family_params_ = {"cutpoints": -result.coef[0] + np.cumsum(spacings)}
-        self.fixed_effects_ = tables.fixed_effects_table(labels, result)
-        self._set_effects()
-        self.cov_re_ = model.covariances(result)
-        self.variance_components_ = tables.variance_components_table(labels, result)
         self.sigma_ = result.sigma
         self.n_iter_ = max(len(result.history), 1)
         self.converged_ = result.status.converged
-        self.history_ = tables.history_table(labels, result.history)
-        self.mc_error_, self.std_mc_error_ = (
-            pd.Series(labels.std_errors(error**2), index=labels.names)
-            for error in (result.mc_error, result.std_mc_error)
-        )
-
-    def _set_effects(self):
-        self.random_effects_ = self._fitted.by_term(self.result_.effects)
-        self.random_effects_std_ = self._fitted.by_term(self.result_.effects_std)
-        errors = self.result_.effects_mc_error, self.result_.effects_std_mc_error
-        self.random_effects_mc_error_, self.random_effects_std_mc_error_ = (
-            None if own is None else self._fitted.by_term(own) for own in errors
-        )
 
     def _stops_by_rule(self):
         return self.m_step == "auto"

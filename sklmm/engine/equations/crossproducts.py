@@ -119,6 +119,8 @@ class CrossProducts:
 
     def remaining(self, r):
         """G_RR applied to [Q_R, c]."""
+        if not self._others:
+            return r
         out = self.G_RR @ r
         if self.columns is not None:
             first = self.n_random - self.n_eliminated
