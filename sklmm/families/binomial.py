@@ -24,8 +24,14 @@ class BinomialDensity(Density):
 
     value = property(lambda d: d.y * d.link.log_one + (1 - d.y) * d.link.log_zero)
     score = property(lambda d: d.y * d.link.slope_one + (1 - d.y) * d.link.slope_zero)
-    observed = property(lambda d: -d.y * d.link.bend_one - (1 - d.y) * d.link.bend_zero)
     expected = property(lambda d: -d.link.slope_one * d.link.slope_zero)
+
+    @property
+    def observed(self):
+        """By the logit link it does not depend on y."""
+        if isinstance(self.link, Logit):
+            return -self.link.bend_one
+        return -self.y * self.link.bend_one - (1 - self.y) * self.link.bend_zero
 
     @property
     def observed_slope(self):

@@ -87,7 +87,7 @@ class Logit(ShareLink):
     log_zero = property(lambda g: -g.xp.maximum(g.eta, 0.0) - g._log1p)
     slope_one = cached_property(lambda g: g.xp.where(g.eta < 0, 1.0, g._z) / (1 + g._z))
     slope_zero = cached_property(lambda g: -g.xp.where(g.eta < 0, g._z, 1.0) / (1 + g._z))
-    bend_one = property(lambda g: g.slope_one * g.slope_zero)
+    bend_one = cached_property(lambda g: -g._z / (1 + g._z) ** 2)
     bend_zero = property(lambda g: g.bend_one)
     twist_one = property(lambda g: g.bend_one * (g.slope_one + g.slope_zero))
     twist_zero = property(lambda g: g.twist_one)

@@ -4,26 +4,29 @@ It is Laplace's approximation, and what is left on the path from its Gaussian to
 (`engine.posterior.path`), of which draws tell (`engine.latent.tempered`).
 """
 
-from contextlib import nullcontext
-
 import numpy as np
 
 from sklmm._threads import single_blas
 from sklmm.engine.latent.mode import Latent
 from sklmm.engine.latent.tempered import Chains, Controls, Path
 from sklmm.engine.likelihood.likelihood import observes
-from sklmm.engine.limits import factorisable
+from sklmm.engine.limits import blas, factorisable
 from sklmm.engine.posterior.path import Integral
 
-#: Numbers of chains, by rows times chains, of transitions to a node's first draw, and of its first
-#: draws; of independent ones at tau = 0.
-CHAINS = (16, 64)
+#: Numbers of chains, by rows times chains, of transitions to a node's first draw (a chain stays at
+#: the node below with a chance of .15 a transition), and of its first draws; of independent ones at
+#: tau = 0.
+CHAINS = (10, 64)
 CHAIN_ROWS = 1 << 20
-BURN_IN = 4
+BURN_IN = 3
 FIRST_DRAWS = 4
 EXACT_DRAWS = 6
-#: Standard error at which there are nodes and draws enough, and transitions at most.
-ERROR = 0.1
+#: Standard errors at which there are nodes and draws enough, of a table of so many rows at most and
+#: of one of four times as many, at least: noise and costs both grow with the table. The share of it
+#: that log |C| leaves at the least; and transitions at most.
+ERROR = (0.1, 0.2)
+ERROR_ROWS = 1 << 17
+LEAST_SHARE = 0.5
 MOST_TRANSITIONS = 1024
 
 
@@ -39,21 +42,23 @@ def marginal(problem, like, parameters, theta, near, seed, log_constant):
     latent = Latent(problem, like, parameters, direct=direct)
     rng = np.random.default_rng(seed)
     try:
-        with single_blas() if latent.whole else nullcontext():
+        with single_blas() if latent.whole else blas(sizes, problem.p):
             value, error = along_path(latent, theta, near, rng)
     except np.linalg.LinAlgError:
         return None, 0.0
     if not np.isfinite([value, error]).all():
-        # Draws of the Gaussian leave the means that an identity link allows.
         return None, 0.0
     return float(value + latent.log_constant + log_constant), error
 
 
 def along_path(latent, theta, start, rng):
-    """(log p(y), its error) at theta, from a mode that is near `start`."""
+    """(log p(y), its error) at theta, from a mode that is near `start`; NaN where r has no mean."""
     mode, equations = latent.mode(theta, start)
     path, integral = Path(latent, theta, mode, equations), Integral()
     n_chains = int(np.clip(CHAIN_ROWS // latent.n_rows, *CHAINS)) // 2 * 2 + 1
+    error = float(np.clip(ERROR[0] * np.sqrt(latent.n_rows / ERROR_ROWS), *ERROR))
+    left = error**2 - (0.5 * equations.log_det_error) ** 2
+    allowed = np.sqrt(max(left, (LEAST_SHARE * error) ** 2))
     chains, transitions, controls = {}, 0, None
 
     def draw(tau, n):
@@ -79,12 +84,15 @@ def along_path(latent, theta, start, rng):
                 chains[tau].move(tau)
             transitions += BURN_IN + draw(tau, FIRST_DRAWS)
         total, noises = integral.total()
-        if total.error < ERROR or transitions > MOST_TRANSITIONS:
+        if not np.isfinite(total.error):
+            # Draws of the Gaussian leave the means that an identity link allows.
+            return np.nan, np.nan
+        if total.error < allowed or transitions > MOST_TRANSITIONS:
             break
         if total.bias > total.noise:
             integral.halve()
         else:
             tau = max(noises, key=noises.get)
-            transitions += draw(tau, integral.n_draws(tau))
+            transitions += draw(tau, integral.n_draws(tau) // 2)
     error = np.hypot(total.error, 0.5 * equations.log_det_error)
     return path.reference + total.value, float(error)

@@ -6,8 +6,8 @@ r = l - q, the densities on the way are
     pi_tau(x) ~ exp(q(x) + tau r(x)),    0 <= tau <= 1,    pi_0 = N(m, C^-1).
 
 Chains move in the coordinates x = m + T v of `engine.latent.frame`: gradients inside of a
-trajectory are of float32, what decides at its end of float64. There they tell r, and variables of
-mean 0 under pi_tau that know most of its noise,
+trajectory are of float32, what decides at its end of float64 where rows of float32 would tell
+another r. There they tell r, and variables of mean 0 under pi_tau that know most of its noise,
 
     div(grad f) + grad f . grad log pi_tau    (in v)
 
@@ -26,6 +26,10 @@ from sklmm.engine.latent.frame import Frame
 from sklmm.engine.latent.transitions import State, transitions
 from sklmm.engine.linalg.blocks import turn_all
 from sklmm.engine.rows.protocol import Coefs
+
+#: Rounding of q and of r up to which rows are looked at in float32; chains that are compared.
+ROUNDING = 0.01
+COMPARED = 2
 
 
 class Seen(NamedTuple):
@@ -59,7 +63,8 @@ class Path:
         self.frame = Frame.of(equations, np.zeros(self.layout.size))
         self.frame32 = self.frame.astype(np.float32)
         coefs, _ = latent.coefs([theta], mode[:, None])
-        exact = latent.like.distribution is None and latent.like.n_predictors == 1
+        built_in = latent.like.distribution is None
+        exact = built_in and latent.like.n_predictors == 1
         point = latent.densities, coefs, theta.raw, equations.weights
         self.rows = latent.rows.remainder(*point, exact=exact, held=not self.layout.p)
         self._spread()
@@ -68,6 +73,19 @@ class Path:
         self.centre, self.origin = equations.solve(slope), float(value[0])
         rise = 0.5 * float(np.sum(slope * self.centre))
         self.reference = self.origin + rise - 0.5 * equations.log_det()
+        self._choose(built_in)
+
+    def _choose(self, built_in):
+        """The precision in which rows are looked at: it depends on what they make of a draw."""
+        self.looking = self.frame
+        if not built_in:
+            return
+        v = self.draws(np.random.default_rng(0), COMPARED)
+        exact = self.look(v)
+        self.looking = self.frame32
+        off = np.subtract(self.look(v)[:2], exact[:2])
+        if not np.abs(off).max() < ROUNDING:
+            self.looking = self.frame
 
     def _spread(self):
         """Tell the rows the variances of their predictors under N(m, T T^T)."""
@@ -98,13 +116,15 @@ class Path:
         quadratic, rest, both, laplacian = self.rows.split(self._coefs(d))
         both, u = self._pulled(both), self.mode[p:, None] + d[p:]
         slope = both[:, :C]
-        slope[p:] -= u
+        slope[p:] -= u.astype(slope.dtype, copy=False)
         return quadratic - 0.5 * np.sum(u**2, axis=0), rest, slope, both[:, C:], laplacian
 
     def look(self, v):
-        """`Seen` at v [P, C], in float64."""
-        quadratic, rest, *slopes, laplacian = self._split(self.frame.turned(v.astype(float)))
-        return Seen(quadratic - self.origin, rest, *map(self.frame.pull_back, slopes), laplacian)
+        """`Seen` at v [P, C]."""
+        frame = self.looking
+        quadratic, rest, *slopes, laplacian = self._split(frame.turned(v.astype(frame.dtype)))
+        slopes = (frame.pull_back(slope).astype(float, copy=False) for slope in slopes)
+        return Seen(quadratic - self.origin, rest, *slopes, laplacian)
 
     def slope(self, v, tau):
         """The gradient of log pi_tau in v [P, C], in float32."""
@@ -142,7 +162,9 @@ class Chains:
     def __init__(self, path, v, seen, rng):
         self.path, self.v, self.seen, self.rng = path, v, seen, rng
         self.real = path.layout.real
-        self.step = min(tuning.FIRST_STEP * max(self.real.sum(), 1) ** -0.25, tuning.LONGEST_STEP)
+        # What is not Gaussian takes shorter steps than this one where each level has few rows.
+        first = 1.5 * tuning.FIRST_STEP * max(self.real.sum(), 1) ** -0.25
+        self.step = min(first, tuning.LONGEST_STEP)
         self.updates = 0
 
     def copy(self):

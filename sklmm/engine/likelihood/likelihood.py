@@ -168,7 +168,8 @@ class Evaluation(NamedTuple):
     second derivative of log f, of any sign (a custom family has only one kind). slopes, of the
     weights w [n] after y: log f, and the derivatives of its weighted sum in eta and raw. both:
     log f and its derivative in eta, as quickly as they come; score: the derivative alone. parts:
-    both, and a list of the derivatives in each entry of raw, which broadcast to [n, C].
+    both, and a list of the derivatives in each entry of raw, which broadcast to [n, C]. bends:
+    both, and less the second derivative in eta, of one predictor; None of a custom family.
 
     A built-in family's are in the precision of eta. At one point, eta [n * d, 1] and raw [q]:
     in_raw, of the same weights, the derivatives in raw of those in eta and raw, [n * d, q] and [q,
@@ -185,6 +186,7 @@ class Evaluation(NamedTuple):
     in_raw: object
     bent: object
     parts: object
+    bends: object = None
 
 
 def observes(like):
@@ -277,7 +279,13 @@ def evaluation(like):
         density = at(y, eta, raw)
         return *density.value_and_score, density.slopes_in(like.names)
 
-    return Evaluation(by_row, curvature, observed, slopes, both, score, in_raw, bent, parts)
+    @np.errstate(all="ignore")
+    def bends(y, eta, raw):
+        density = at(y, eta, raw)
+        return *density.value_and_score, density.observed
+
+    known = by_row, curvature, observed, slopes, both, score, in_raw, bent, parts, bends
+    return Evaluation(*known)
 
 
 def _about(eta, raw):

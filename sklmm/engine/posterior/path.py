@@ -7,7 +7,8 @@ With Z(tau) the constant of pi_tau ~ exp(q + tau r), d log Z / dtau = E_tau[r], 
 (thermodynamic integration; Gelman & Meng 1998, Stat. Sci. 13, 163-185). Each interval has nodes at
 its ends and its middle, and the rule of f there and of f' at the ends that is exact for polynomials
 of degree 5; its distance from Simpson's, which does not know f', is taken for its error, and much
-more than that where f is smooth. Intervals that are off are halved.
+more than that where f is smooth. What of it is noise of f and f' is known, and is not taken for a
+bend. Intervals that are off are halved.
 """
 
 from typing import NamedTuple
@@ -90,9 +91,8 @@ class Integral:
 
     def halve(self):
         """Halve the interval whose rule is furthest from Simpson's."""
-        told = {tau: node.told()[0] for tau, node in self.nodes.items()}
-        worst = max(self.intervals, key=lambda ends: abs(_over(told, ends, RULE - SIMPSON)))
-        a, b = worst
+        told = {tau: node.told() for tau, node in self.nodes.items()}
+        a, b = worst = max(self.intervals, key=lambda ends: _bend(told, ends))
         self.intervals.remove(worst)
         self.intervals += [(a, (a + b) / 2), ((a + b) / 2, b)]
 
@@ -101,19 +101,31 @@ class Integral:
         told = {tau: node.told() for tau, node in self.nodes.items()}
         every = {tau: own[0] for tau, own in told.items()}
         value = sum(_over(every, ends, RULE) for ends in self.intervals)
-        bias = sum(abs(_over(every, ends, RULE - SIMPSON)) for ends in self.intervals)
-        weights = {tau: np.zeros(2) for tau in told}
-        for a, b in self.intervals:
-            for tau, own in zip((a, (a + b) / 2, b), RULE, strict=True):
-                weights[tau] += own * [b - a, (b - a) ** 2]
-        noises = {}
-        for tau, (_, without) in told.items():
-            parts = without @ weights[tau]
-            C = len(parts)
-            # The jackknife's standard error.
-            noises[tau] = float(np.sqrt((C - 1) * np.mean((parts - parts.mean()) ** 2)))
+        bias = sum(_bend(told, ends) for ends in self.intervals)
+        noises = _noises(told, self.intervals, RULE)
         noise = float(np.sqrt(sum(own**2 for own in noises.values())))
         return Total(float(value), noise, float(bias)), noises
+
+
+def _bend(told, ends):
+    """The distance of the two rules over an interval, less what noise adds to its square."""
+    off = _over({tau: own[0] for tau, own in told.items()}, ends, RULE - SIMPSON)
+    noises = _noises(told, [ends], RULE - SIMPSON)
+    return np.sqrt(max(off**2 - sum(noise**2 for noise in noises.values()), 0.0))
+
+
+def _noises(told, intervals, rule):
+    """The noise of each node's part in the rule's sum over intervals, by tau."""
+    weights = {tau: np.zeros(2) for tau in told}
+    for a, b in intervals:
+        for tau, own in zip((a, (a + b) / 2, b), rule, strict=True):
+            weights[tau] += own * [b - a, (b - a) ** 2]
+    noises = {}
+    for tau, (_, without) in told.items():
+        parts = without @ weights[tau]
+        # The jackknife's standard error.
+        noises[tau] = float(np.sqrt((len(parts) - 1) * np.mean((parts - parts.mean()) ** 2)))
+    return noises
 
 
 def _over(told, ends, rule):

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from sklmm.engine.rows.blocked import total
+
 
 class LocalRemainder:
     """`engine.rows.protocol.Remainder` of `LocalRows` at coefs [., 1], raw [q] and weights `at`.
@@ -54,42 +56,49 @@ class LocalRemainder:
         """The score of quadratic + tau rest at the deviations `coefs`, in their precision."""
 
         def visit(own, a):
-            y, w = self.rows._of(own, a.dtype)
-            at, score, eta = (
-                part[own, None].astype(a.dtype) for part in (self.at, self.score, self.eta)
-            )
-            w = np.repeat(w, self.rows.d)[:, None]
+            y, _ = self.rows._of(own, a.dtype)
+            at, score, eta, times = self._along(own, a.dtype)
             found = np.asarray(self.likelihood.score(y, eta + a, self.raw), a.dtype)
-            return tau * (w * found) + (1 - tau) * (score - at * a), ()
+            # The deviations are nobody else's: what is left of the quadratic takes their place.
+            a *= (tau - 1) * at
+            a += (1 - tau) * score
+            found = found * (tau * times)
+            found += a
+            return found, ()
 
         return self._away(coefs, visit, coefs.beta.shape[1])[0]
 
     def split(self, coefs):
         """(quadratic [C], rest [C], score of either side by side, `Coefs` [., 2 C], Laplacian [C]).
 
-        At the deviations `coefs`; the Laplacian of `rest`, by the variances of `spread`, is 0 where
-        it is not known.
+        At the deviations `coefs`, in their precision, the sums of values in float64; the Laplacian
+        of `rest`, by the variances of `spread`, is 0 where it is not known.
         """
         C = coefs.beta.shape[1]
 
         def visit(own, a):
-            y, w = self.rows._of(own, float)
-            at, linear, eta = self.at[own, None], self.score[own, None], self.eta[own, None]
-            values, score = map(np.asarray, self.likelihood.both(y, eta + a, self.raw))
+            y, w = self.rows._of(own, a.dtype)
+            at, linear, eta, times = self._along(own, a.dtype)
+            still = self.values[own.start : own.stop : self.rows.d, None].astype(a.dtype)
             slope = linear - at * a
-            quadratic = 0.5 * np.einsum("nc,nc->c", a, slope + linear)
-            still = self.values[own.start : own.stop : self.rows.d, None]
-            rest = w @ (values - still) - quadratic
-            score = self.rows.weights[own, None] * score - slope
-            laplacian = np.zeros(C)
+            quadratic, laplacian = 0.5 * total(a * (slope + linear)), np.zeros(C)
             if self.exact:
-                (bend,) = self.likelihood.observed(y, eta + a, self.raw)
-                bend = self.rows.weights[own, None] * np.asarray(bend) - at
-                laplacian = -self.variances[own] @ bend
-            return np.concatenate([slope, score], axis=1), (quadratic, rest, laplacian)
+                values, score, bend = self.likelihood.bends(y, eta + a, self.raw)
+                variances = self.variances[own].astype(a.dtype, copy=False)
+                laplacian = -total(times * bend - at, variances)
+            else:
+                values, score = map(np.asarray, self.likelihood.both(y, eta + a, self.raw))
+            rest = total(values - still, w) - quadratic
+            both = np.concatenate([slope, times * score - slope], axis=1)
+            return both, (quadratic, rest, laplacian)
 
         both, (quadratic, rest, laplacian) = self._away(coefs, visit, 2 * C)
         return self.value + quadratic, rest, both, laplacian
+
+    def _along(self, own, dtype):
+        """Curvature, score and predictors at the point, and weights, of rows [n, 1]."""
+        columns = self.at, self.score, self.eta, self.rows.weights
+        return (part[own, None].astype(dtype, copy=False) for part in columns)
 
     def _away(self, coefs, visit, n_columns=None):
         """Sums over rows of what `visit` finds at the deviations a."""

@@ -170,6 +170,12 @@ def test_densities_and_their_scores(case):
     np.testing.assert_allclose(of_raw, in_raw)
 
 
+def _single(part):
+    if isinstance(part, tuple):
+        return tuple(map(_single, part))
+    return part.astype(np.float32)
+
+
 @pytest.mark.parametrize("held", [True, False])
 def test_what_densities_have_beyond_second_order(case, held):
     """Beside the rows' own; the Laplacian by second differences along random directions."""
@@ -209,6 +215,13 @@ def test_what_densities_have_beyond_second_order(case, held):
     both, pulled = flat(both), flat(found.pull(away, tau))
     np.testing.assert_allclose(both @ [[1.0], [tau]], expected[2], atol=1e-9)
     np.testing.assert_allclose(pulled, expected[2], atol=1e-9)
+    rounded = found.split(Coefs(*(_single(part) for part in away)))
+    for value, right in zip(rounded, (quadratic, rest, None, laplacian), strict=True):
+        if right is not None:
+            assert value.dtype == float
+            np.testing.assert_allclose(value, right, rtol=1e-4, atol=1e-4)
+    assert rounded[2].beta.dtype == np.float32
+    np.testing.assert_allclose(flat(rounded[2]), both, rtol=1e-4, atol=1e-3)
     h, second = 1e-3, 0.0
     ways, begin = list(columns.T), case.plain.p - first
     for R in roots:
