@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from sklearn.linear_model import LogisticRegression, PoissonRegressor
 
 from sklmm import (
@@ -142,6 +143,13 @@ def test_a_custom_family_is_one_line():
     assert np.corrcoef(mean, y)[0, 1] > 0.7
     assert std.mean() == pytest.approx(np.sqrt(2) * 0.6, rel=0.15)
     assert model.sample_y(X, 3, random_state=0).shape == (600, 3)
+    sd, grid = model.variance_components_["sd"][0], np.linspace(-4, 4, 2001)
+    eta = model.intercept_ + model.coef_[0] * X["x"].to_numpy()[:, None] + grid
+    logs = stats.laplace.logpdf(y.to_numpy()[:, None], eta, model.family_params_["scale"])
+    levels = np.add.reduceat(logs, np.arange(0, 600, 15)) + stats.norm.logpdf(grid, 0, sd)
+    right = np.sum(np.log(np.exp(levels).sum(axis=1) * (grid[1] - grid[0])))
+    assert model.loglik_error_ < 0.2
+    assert model.loglik_ == pytest.approx(right, abs=4 * model.loglik_error_ + 0.02)
 
 
 def test_a_custom_family_follows_what_its_function_reads():

@@ -2,7 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sklmm import HMC, Gaussian, MixedEffectsRegressor
+from sklmm import HMC, Gamma, Gaussian, MixedEffectsRegressor
+from sklmm.datasets import make_crossed
 from sklmm.engine.latent.tuning import LONGEST_STEP, TARGET_ACCEPTANCE, adapted, default_chains
 from sklmm.engine.linalg.chains import (
     CovarianceNoise,
@@ -74,6 +75,17 @@ def test_standard_errors_are_quadratures(counts):
     ours = np.append(model.fixed_effects_["std_error"], model.variance_components_["std_error"])
     np.testing.assert_allclose(ours, right.std_error, rtol=0.03)
     assert model.loglik_ == pytest.approx(right.loglik, abs=4 * model.loglik_error_ + 0.02)
+
+
+def test_no_likelihood_where_the_path_to_the_posterior_has_no_mean():
+    """A Gaussian about the mode leaves the means that an identity link allows."""
+    X, y, _ = make_crossed(400, (40, 20), random_state=0)
+    family = Gamma(link="identity")
+    model = MixedEffectsRegressor(
+        ["g0", "g1"], family=family, e_step=HMC(n_chains=8), max_iter=4, random_state=0
+    ).fit(X, np.exp(np.clip(y - y.mean(), -3, 2)))
+    assert np.isnan(model.loglik_)
+    assert np.isnan(model.aic_)
 
 
 def test_excess_of_a_normal_posterior_is_0():
