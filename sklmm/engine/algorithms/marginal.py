@@ -74,7 +74,7 @@ def along_path(latent, theta, start, rng):
         return n if tau else 0
 
     v = path.draws(rng, n_chains)
-    controls = Controls(v, path.look(v))
+    controls = Controls(v, path.look(v), path.exact)
     draw(0.0, EXACT_DRAWS)
     while True:
         for tau in integral.missing():

@@ -64,7 +64,7 @@ class Path:
         self.frame32 = self.frame.astype(np.float32)
         coefs, _ = latent.coefs([theta], mode[:, None])
         built_in = latent.like.distribution is None
-        exact = built_in and latent.like.n_predictors == 1
+        self.exact = exact = built_in and latent.like.n_predictors == 1
         point = latent.densities, coefs, theta.raw, equations.weights
         self.rows = latent.rows.remainder(*point, exact=exact, held=not self.layout.p)
         self._spread()
@@ -187,9 +187,13 @@ class Chains:
 
 
 class Controls:
-    """Variables of mean 0 under any pi_tau, from draws v [P, n] of pi_0 and their `Seen`."""
+    """Variables of mean 0 under any pi_tau, from draws v [P, n] of pi_0 and their `Seen`.
 
-    def __init__(self, v, seen):
+    That of r wants its Laplacian, and is 0 where this is not known.
+    """
+
+    def __init__(self, v, seen, known):
+        self.known = known
         self.linear = seen.rest_slope.mean(axis=1)
         self.quadratic = (seen.rest_slope * v).mean(axis=1)
 
@@ -198,7 +202,7 @@ class Controls:
         slope = seen.slope(tau)
         return np.stack(
             [
-                seen.laplacian + np.einsum("pc,pc->c", seen.rest_slope, slope),
+                self.known * (seen.laplacian + np.einsum("pc,pc->c", seen.rest_slope, slope)),
                 self.linear @ slope,
                 self.quadratic @ (1 + v * slope),
             ]
