@@ -21,11 +21,10 @@ class CompiledLatent:
 
     def __init__(self, latent):
         self.latent = latent
-        self.arrays = tensors(latent.rows, latent.layout.p)
 
-    def arrays32(self):
-        """The same in float32, for the sampler."""
-        return tensors(self.latent.rows, self.latent.layout.p, np.float32)
+    def arrays(self, dtype):
+        """The rows' arrays in a precision; who asks keeps them."""
+        return tensors(self.latent.rows, self.latent.layout.p, dtype)
 
     def point(self, theta, dtype=np.float64):
         """Theta as tensors."""

@@ -4,15 +4,13 @@ As `engine.latent.chains`, of which it is the other backend: chains in parallel 
 coordinates, in float32 unless its rounding shows. Log-likelihoods are summed in float64.
 """
 
-from functools import partial
-
 import numpy as np
 
 from sklmm.engine.latent import tuning
 from sklmm.engine.latent.frame import Frame
 from sklmm.engine.latent.split_hmc import SplitHMC, antithetic, metropolis
 from sklmm.engine.latent.unknowns import from_rows, to_rows
-from sklmm.engine.latent.whitening import pull_back, tensors, unwhiten
+from sklmm.engine.latent.whitening import Slots, pull_back, tensors, unwhiten
 from sklmm.engine.runtime.tensorflow import compiled, tf
 from sklmm.engine.runtime.tfp_graph import tfp
 
@@ -49,9 +47,8 @@ def target(like, arrays, point, frame, offset):
     return log_prob
 
 
-@partial(compiled, jit=False)
 def log_prob_and_gradient(like, arrays, point, frame, offset, v):
-    """Of `target`, at chains that are looked at once."""
+    """Of `target`, at chains that are looked at once, for which no graph is worth tracing."""
     return tfp.math.value_and_gradient(target(like, arrays, point, frame, offset), v)
 
 
@@ -109,11 +106,13 @@ class HMCSampler:
     def place(self, latent, theta, equations, mode, rng):
         """Put the chains in the frame about `mode`; their whitened coordinates stay."""
         if self.v is None:
-            P = latent.layout.size
-            self.arrays = latent.compiled.arrays32()
+            self.slots = Slots(latent.layout)
+            self.arrays = latent.compiled.arrays(np.float32)
             self.latent, self.dtype = latent, np.float32
             chains = self.e_step.n_chains or tuning.default_chains(latent.n_rows)
-            self.v = antithetic(tf.constant(rng.standard_normal((chains, P)), tf.float32))
+            self.v = antithetic(
+                tf.constant(rng.standard_normal((chains, self.slots.size)), tf.float32)
+            )
             self.step = tuning.first_step(self.e_step, latent.layout.real.sum())
         first = self.frame is None
         self.centre = mode
@@ -122,7 +121,7 @@ class HMCSampler:
         self.exact = exact = Frame.of(equations, mode)
         unknown = first or latent.like.names
         if unknown and self.dtype == np.float32 and self._rounds(theta, exact):
-            self.dtype, self.arrays = np.float64, latent.compiled.arrays
+            self.dtype, self.arrays = np.float64, latent.compiled.arrays(np.float64)
             self.v = tf.cast(self.v, tf.float64)
         self.frame = tensors(exact, theta.factors, self.dtype)
         if first:
@@ -133,7 +132,8 @@ class HMCSampler:
         """Whether float32 is too rough."""
         v, found = self.v[: tuning.LOOKED_AT], []
         compiled = self.latent.compiled
-        for dtype, arrays in ((np.float32, self.arrays), (np.float64, compiled.arrays)):
+        for dtype in (np.float32, np.float64):
+            arrays = self.arrays if dtype == self.dtype else compiled.arrays(dtype)
             point, here = compiled.point(theta, dtype), tensors(frame, theta.factors, dtype)
             both = log_prob_and_gradient(
                 self.latent.like, arrays, point, here, self.offset, tf.cast(v, dtype)
@@ -144,7 +144,9 @@ class HMCSampler:
     def shift(self, change):
         """Move the chains with their centre by `change` [P]."""
         self.centre = self.centre + change
-        self.frame = self.frame._replace(centre=tf.constant(self.centre, self.dtype))
+        self.frame = self.frame._replace(
+            centre=tf.constant(self.slots.put(self.centre), self.dtype)
+        )
 
     def draw(self, theta, rng, n_steps=None):
         """Draws x and their pull [P, C] after `n_steps` transitions, and the acceptance rate."""
@@ -153,7 +155,7 @@ class HMCSampler:
             self.updates += 1
             gain = self.updates**-tuning.ADAPTATION_POWER
             self.step = tuning.adapted(self.step, rate, gain)
-        return x.numpy(), pull.numpy(), rate
+        return self.slots.take(x.numpy()), self.slots.take(pull.numpy()), rate
 
     def spread(self):
         """Of the frame: `Frame.spread`."""

@@ -12,7 +12,7 @@ from sklmm.engine.algorithms.start import start_theta
 from sklmm.engine.latent.chains import Chains, Posterior
 from sklmm.engine.latent.frame import Frame
 from sklmm.engine.latent.hmc import HMCSampler, log_prob_and_gradient
-from sklmm.engine.latent.whitening import tensors
+from sklmm.engine.latent.whitening import Slots, tensors
 from sklmm.engine.runtime.tensorflow import tf
 from sklmm.engine.theta.space import Theta
 from tests.engine.latent.test_complete_data import make_latent
@@ -140,10 +140,13 @@ def test_both_backends_have_one_target(family, terms, reml, table):
     value, gradient = Posterior(at.latent, at.theta, at.frame).value_and_gradient(at.v)
     compiled, offset = at.latent.compiled, tf.constant(0.0, tf.float64)
     frame = tensors(at.frame, at.theta.factors, np.float64)
-    point, v = compiled.point(at.theta), tf.constant(at.v.T)
-    found = log_prob_and_gradient(at.latent.like, compiled.arrays, point, frame, offset, v)
+    slots = Slots(at.latent.layout)
+    point, v = compiled.point(at.theta), tf.constant(slots.put(at.v).T)
+    arrays = compiled.arrays(np.float64)
+    found = log_prob_and_gradient(at.latent.like, arrays, point, frame, offset, v)
     np.testing.assert_allclose(found[0], value, rtol=1e-11)
-    np.testing.assert_allclose(found[1].numpy().T, gradient, atol=1e-9 * np.abs(gradient).max())
+    found = slots.take(found[1].numpy().T)
+    np.testing.assert_allclose(found, gradient, atol=1e-9 * np.abs(gradient).max())
 
 
 def test_the_frame_has_the_spread_of_the_posterior(table):

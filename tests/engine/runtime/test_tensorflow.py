@@ -1,8 +1,12 @@
+import warnings
+
 import numpy as np
+import pandas as pd
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import KFold, cross_val_score
 
-from sklmm import MixedEffectsClassifier, MixedEffectsRegressor
+from sklmm import HMC, NUTS, MixedEffectsClassifier, MixedEffectsRegressor
 from sklmm.datasets import make_crossed
 from sklmm.engine.runtime.compilation import telling
 from sklmm.engine.runtime.tensorflow import check_device, compilations, compiled, tf
@@ -20,17 +24,22 @@ def test_fits_of_nearly_equal_size_share_one_compilation():
     assert compilations["hmc_transitions"] == before["hmc_transitions"] + 1
 
 
-def test_the_folds_of_a_cross_validation_share_one_compilation_of_each_step():
-    X, y, _ = make_crossed(2_500, (120, 80), random_state=1)
-    model = MixedEffectsClassifier(["g0", "g1"], random_state=0, tol=0.2)
-    folds = KFold(5, shuffle=True, random_state=0)
-    first = next(iter(folds.split(X)))[0]
+@pytest.mark.parametrize("e_step", ["hmc", "nuts"])
+def test_the_folds_of_a_cross_validation_compile_each_step_at_most_once(e_step):
+    """Levels that few rows have are in some folds only, of large terms and of small ones."""
+    rng = np.random.default_rng(0)
+    rare = [np.minimum(rng.zipf(1.5, 600), most) for most in (1_000, 30)]
+    X = pd.DataFrame({"a": rare[0], "b": rare[1], "c": rng.integers(100, size=600)})
+    y, folds = rng.random(600) < 0.5, KFold(5, shuffle=True, random_state=0)
+    for name in "ab":
+        assert len({X[name].iloc[train].nunique() for train, _ in folds.split(X)}) > 1
+    steps = {"hmc": HMC(n_chains=4, backend="tensorflow"), "nuts": NUTS(n_chains=4)}
+    model = MixedEffectsClassifier(["a", "b", "c"], e_step=steps[e_step], max_iter=2)
     compilations.clear()
-    model.fit(X.iloc[first], (y > np.median(y))[first])
-    assert compilations["hmc_transitions"] == 1
-    before = dict(compilations)
-    assert len(cross_val_score(model, X, y > np.median(y), cv=folds)) == 5
-    assert compilations == before
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        assert len(cross_val_score(model, X, y, cv=folds)) == 5
+    assert compilations == {f"{e_step}_transitions": 1}
 
 
 @pytest.mark.parametrize("device", ["GPU:7", "TPU:0", "nonsense"])

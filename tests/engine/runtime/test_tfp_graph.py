@@ -8,7 +8,7 @@ from sklmm.design.terms import resolve_terms
 from sklmm.engine.latent import hmc
 from sklmm.engine.latent.frame import Frame
 from sklmm.engine.latent.mode import Latent
-from sklmm.engine.latent.whitening import tensors, unwhiten
+from sklmm.engine.latent.whitening import Slots, tensors, unwhiten
 from sklmm.engine.likelihood.likelihood import Likelihood
 from sklmm.engine.rows.standardize import standardize
 from sklmm.engine.runtime.tensorflow import tf
@@ -45,7 +45,7 @@ def target(latent, theta):
     def at(v):
         arguments = (
             latent.like,
-            latent.compiled.arrays,
+            latent.compiled.arrays(np.float64),
             latent.compiled.point(theta),
             frame,
             offset,
@@ -67,12 +67,14 @@ def test_model_graph_says_that_y_depends_on_every_term():
 def test_whitened_target_is_the_joint_distribution_up_to_a_constant(latent, theta, target):
     at, frame = target
     problem, layout, p = latent.full, latent.layout, latent.problem.p
-    v = np.random.default_rng(0).standard_normal((5, layout.size))
+    slots = Slots(layout)
+    v = np.random.default_rng(0).standard_normal((5, slots.size))
     # Padding is outside the model: the same in every chain.
-    v[:, ~layout.real] = 0.0
+    assert slots.size > layout.size
+    v[:, frame.padding[:, 0] == 1] = 0.0
     value = at(v).numpy()
 
-    beta, (u,) = layout.split(unwhiten(frame, p, tf.constant(v.T)))
+    beta, (u,) = layout.split(slots.take(unwhiten(frame, p, tf.constant(v.T)).numpy()))
     if not problem.reml:
         beta = np.tile(theta.beta[:, None], 5)
     rows = problem.rows
@@ -95,7 +97,7 @@ def test_whitened_target_is_the_joint_distribution_up_to_a_constant(latent, thet
 
 def test_whitened_score_is_the_gradient_of_the_target(latent, target):
     at, _ = target
-    v = np.random.default_rng(1).standard_normal((2, latent.layout.size))
+    v = np.random.default_rng(1).standard_normal((2, Slots(latent.layout).size))
     with tf.GradientTape() as tape:
         x = tf.constant(v)
         tape.watch(x)
