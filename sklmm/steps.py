@@ -127,8 +127,8 @@ class Quadrature(EStep):
     Parameters
     ----------
     n_points : int, optional
-        Points a dimension, about each level's mode; 1 gives Laplace's value of the log-likelihood,
-        though not its maximum: the gradient is the exact likelihood's by the same points. None
+        Points a dimension, about each level's mode; 1 is `Laplace`. The gradient is the exact
+        likelihood's by the same points, which 2 to 5 tell roughly where groups are small. None
         doubles them until the log-likelihood moves by less than 1e-3, from 7 on, and reports that
         by the larger number. Where so many are not affordable `loglik_error_` says by how much it
         still moved, and is 0 otherwise.

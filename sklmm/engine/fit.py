@@ -154,6 +154,9 @@ def resolve_e_step(
             f"e_step={e_step!r} is not available: use 'auto', {', '.join(map(repr, E_STEPS))}, or "
             "a configured instance such as HMC(n_chains=8)."
         )
+    if isinstance(step, Quadrature) and step.n_points == 1:
+        # One point knows nothing of the posterior's spread, and the score needs it.
+        step = Laplace()
     step = _with_backend(step, family, device, m_step)
     least_squares = isinstance(step, GAUSSIAN_ONLY)
     if not least_squares and family.weights == "precision":

@@ -56,6 +56,23 @@ def saturated(name):
     return 0.0
 
 
+def test_one_point_is_laplaces_approximation():
+    """As glmer's nAGQ = 1 has it (lme4 1.1), whose tolerance the bounds are.
+
+    Three rows a group with a large SD: the approximation is far from the likelihood, whose SD is
+    3.14.
+    """
+    rng = np.random.default_rng(0)
+    g, x = np.repeat(np.arange(200), 3), rng.normal(size=600)
+    uniform = rng.random(600)
+    y = uniform < 1 / (1 + np.exp(0.5 - x - 3 * rng.normal(size=200)[g]))
+    model = MixedEffectsClassifier(["g"], e_step=Quadrature(n_points=1))
+    model.fit(pd.DataFrame({"x": x, "g": g}), y)
+    assert model.converged_
+    found = [model.intercept_, *model.coef_, model.variance_components_["sd"].iloc[0]]
+    np.testing.assert_allclose(np.ravel(found), [-0.32201, 0.84139, 2.73129], rtol=2e-3)
+
+
 @pytest.mark.parametrize("family", ["bernoulli", "negative_binomial"])
 def test_standard_errors_are_of_the_likelihoods_second_differences(family):
     """By other code for the likelihood."""
