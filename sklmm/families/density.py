@@ -29,6 +29,11 @@ class Density:
     slopes
         Its derivatives in the parameters without their constraints, by name: in the logarithm of a
         positive one, in the logit of one in (0, 1).
+    second
+        Less its second derivatives: in eta and a parameter without its constraint, by name, and in
+        two parameters, by the pairs of their names in order; each broadcastable to eta's shape. Or
+        None where differences of `slopes` are to tell them. One predictor's, whose digits, like
+        those of `slopes`, do not cancel in float32.
     value_and_score
         Both, as samplers ask for them, which spend their time here. Override it where they are
         faster together than each by itself.
@@ -59,6 +64,7 @@ class Density:
 
     observed = property(lambda d: d.expected)
     observed_slope = None
+    second = None
     slopes = property(lambda d: {})
     value_and_score = property(lambda d: (d.value, d.score))
     quick_score = property(lambda d: d.score)

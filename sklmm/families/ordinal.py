@@ -63,6 +63,25 @@ class OrdinalDensity(Density):
             for k, (name, spacing) in enumerate(self._spacings.items(), 1)
         }
 
+    @property
+    def second(self):
+        """A cutpoint that moves both ends of a row's interval is a change of eta.
+
+        One that moves the upper end alone has less the derivatives of `_upper_slope`: `_upper_bend`
+        along both ends, and `_both_bend` more in a.
+        """
+        y, observed, upper, slopes = self.y, self.observed, self._upper_bend, self.slopes
+        in_eta, inner, before = {}, {}, {}
+        for k, (name, spacing) in enumerate(self._spacings.items(), 1):
+            own = (y == k).astype(observed.dtype)
+            moved = spacing * ((y > k).astype(observed.dtype) * observed + own * upper)
+            in_eta[name] = -moved
+            inner |= {(other, name): size * moved for other, size in before.items()}
+            curved = moved + spacing * own * self._both_bend
+            inner[name, name] = spacing * curved - slopes[name]
+            before[name] = spacing
+        return in_eta, inner
+
 
 class OrdinalLogit(OrdinalDensity):
     """F is the logistic cdf: F(a) - F(b) = F(a) F(-b) (1 - exp(b - a))."""
@@ -92,6 +111,26 @@ class OrdinalLogit(OrdinalDensity):
         beside = self._by_row([self._zero, *gaps, self._zero])
         return xp.where(self._a < 0, 1.0, za) / (1 + za) + beside
 
+    _upper_bend = property(lambda d: d._za / (1 + d._za) ** 2)
+
+    @property
+    def _both_bend(self):
+        gaps = [
+            1 / (self.xp.expm1(spacing) * -self.xp.expm1(-spacing))
+            for spacing in self._spacings.values()
+        ]
+        return self._by_row([self._zero, *gaps, self._zero])
+
+    @property
+    def value_and_score(self):
+        """The score by `quick_score`."""
+        return self.value, self.quick_score
+
+    @property
+    def quick_score(self):
+        """F(a) + F(b) - 1."""
+        return self.xp.expit(self._a) + self.xp.expit(self._b) - 1
+
 
 class OrdinalProbit(OrdinalDensity):
     """F is the normal cdf, in whose left tail the logarithms keep their digits."""
@@ -111,6 +150,8 @@ class OrdinalProbit(OrdinalDensity):
     _lower_slope = cached_property(lambda d: d._density(d._b))
     score = cached_property(lambda d: d._lower_slope - d._upper_slope)
     observed = property(lambda d: d.score**2 + d._a * d._upper_slope - d._b * d._lower_slope)
+    _upper_bend = property(lambda d: d._upper_slope * (d._a - d.score))
+    _both_bend = property(lambda d: d._upper_slope * d._lower_slope)
 
 
 class Ordinal(Family):

@@ -16,6 +16,8 @@ from sklmm.families.base import CONSTRAINTS
 #: SD of the effects over that of the working response: their spread is found by EM.
 RELATIVE_SD = 0.5
 MAX_ROWS = 20_000
+#: Rows that tell the parameters' EM steps, of which the first Newton step is a better one.
+FEW_ROWS = 4096
 #: Rounds of EM at most, the change of logarithms that is too small for another, and the most that
 #: a round changes a parameter's.
 EM_ROUNDS = 8
@@ -77,7 +79,7 @@ def _parameters(joint, theta, x, equations):
     space = joint.space
     if not space.estimated:
         return theta.raw
-    rows = joint.rows.sample(MAX_ROWS)
+    rows = joint.rows.sample(FEW_ROWS)
     eta, variance = rows.predictor(joint.coefs([theta], x[:, None])[0]), np.zeros(rows.n_rows)
     of_terms = zip(theta.factors, equations.own_blocks(), rows.refs, rows.z, strict=True)
     for L, H, refs, z in of_terms:
@@ -124,7 +126,11 @@ def _spread(joint, theta, x, equations):
 def _constant(like, rows, n_raw):
     """Linear predictors [d] and raw parameters of independent, identically distributed y."""
     (y, w), d = rows.observations, rows.d
-    offset, total = np.zeros(rows.n_rows) if rows.offset is None else rows.offset, w.sum()
+    offset, total = rows.offset, w.sum()
+    if offset is None:
+        # Equal observations are one.
+        y, same = np.unique(y, return_inverse=True)
+        w, offset = np.bincount(same, w), np.zeros(len(y) * d)
     known, share = offset[:, None], w / total
 
     def loss(values):

@@ -40,9 +40,10 @@ class CompleteData:
         self.latent, self.theta, self.field, self.x = latent, theta, field, x
         thetas, space, p = [theta] * x.shape[1], latent.space, latent.layout.p
         coefs, raw = latent.coefs(thetas, x)
-        if not len(raw):
-            # Derivatives in a family's parameters may cancel.
-            coefs = coefs.astype(precision)
+        # Derivatives in a family's parameters may cancel, and differences would.
+        densities = latent.densities
+        self.precision = precision if densities.second is not None else float
+        coefs = coefs.astype(precision if densities.single or not len(raw) else float)
         value, sums, of_raw = latent.rows.slopes(latent.densities, coefs, raw)
         self.sums = sums.astype(float)
         self.pull = latent.pulled(thetas, self.sums)
@@ -93,7 +94,8 @@ class CompleteData:
             moved = effects.reshape(*v.shape[:2], k, n)
             moved[:, :, part.start - p : part.stop - p] += np.einsum("mab,jbc->jamc", D, v)
         coefs, raw = latent.coefs([theta] * n, x)
-        out = latent.rows.information(latent.densities, coefs, raw, along, shared)
+        parts = [part.astype(self.precision) for part in (coefs, along, shared)]
+        out = latent.rows.information(latent.densities, parts[0], raw, *parts[1:])
         out += _gram(own[latent.layout.p :], shift[latent.layout.p :])
         order = np.argsort(np.concatenate([of_factors, alike]))
         return out[np.ix_(order, order)]

@@ -169,7 +169,10 @@ class Evaluation(NamedTuple):
     weights w [n] after y: log f, and the derivatives of its weighted sum in eta and raw. both:
     log f and its derivative in eta, as quickly as they come; score: the derivative alone. parts:
     both, and a list of the derivatives in each entry of raw, which broadcast to [n, C]. bends:
-    both, and less the second derivative in eta, of one predictor; None of a custom family.
+    both, and less the second derivative in eta, of one predictor; None of a custom family. second:
+    less the second derivatives [n, C] in eta, in eta and each entry of raw (a list), and in two
+    entries i <= j (a dict by (i, j)); None where differences are to tell them. `single` says that
+    slopes keep their digits in float32.
 
     A built-in family's are in the precision of eta. At one point, eta [n * d, 1] and raw [q]:
     in_raw, of the same weights, the derivatives in raw of those in eta and raw, [n * d, q] and [q,
@@ -187,6 +190,8 @@ class Evaluation(NamedTuple):
     bent: object
     parts: object
     bends: object = None
+    second: object = None
+    single: bool = False
 
 
 def observes(like):
@@ -212,6 +217,9 @@ def evaluation(like):
         eta = np.asarray(eta)
         eta = eta if eta.dtype == np.float32 else np.asarray(eta, float)
         y, raw = np.asarray(y, eta.dtype), np.asarray(raw, eta.dtype)
+        if raw.ndim == 2 and raw.shape[1] > 1 and (raw == raw[:, :1]).all():
+            # What depends on y and parameters alone has one column.
+            raw = raw[:, :1]
         parameters = {name: np.full((1, 1), value, eta.dtype) for name, value in like.pinned}
         for name, kind, values in zip(like.names, like.constraints, raw, strict=True):
             parameters[name] = CONSTRAINTS[kind][0](values)[None, :]
@@ -282,10 +290,24 @@ def evaluation(like):
     @np.errstate(all="ignore")
     def bends(y, eta, raw):
         density = at(y, eta, raw)
-        return *density.value_and_score, density.observed
+        return *density.value_and_score, np.broadcast_to(density.observed, eta.shape)
 
+    @np.errstate(all="ignore")
+    def second(y, eta, raw):
+        density, shape = at(y, eta, raw), eta.shape
+        in_eta, inner = density.second or ({}, {})
+        mixed = [np.broadcast_to(in_eta[name], shape) for name in like.names]
+        pairs = {
+            (like.names.index(a), like.names.index(b)): np.broadcast_to(part, shape)
+            for (a, b), part in inner.items()
+            if a in like.names and b in like.names
+        }
+        return np.broadcast_to(density.observed, shape), mixed, pairs
+
+    told = not like.names or like.density.second is not None
+    exact = second if like.n_predictors == 1 and told else None
     known = by_row, curvature, observed, slopes, both, score, in_raw, bent, parts, bends
-    return Evaluation(*known)
+    return Evaluation(*known, exact, told)
 
 
 def _about(eta, raw):

@@ -208,7 +208,7 @@ class LocalRows(LocalCrossProducts):
             (y, w), weights = self._of(rows, eta.dtype), self.weights[rows]
             at = eta[:, :C]
             if self.offset is not None:
-                at = at + self.offset[rows, None]
+                at = at + self.offset[rows, None].astype(eta.dtype, copy=False)
             k = own.beta.shape[1] // C
             alone = eta[:, C : C + k * C].reshape(len(eta), k, C)
             return None, (
@@ -284,12 +284,14 @@ def information(likelihood, y, w, weights, eta, raw, own, shared):
     [n, k, C] of each draw and `shared` [n, s] by all.
 
     Of one predictor the curvature is the density's own. A density of several knows only its
-    diagonal, and one has no second derivatives in its parameters: differences of the score.
+    diagonal, and one may have no second derivatives in its parameters: differences of the score.
     """
     n, C = eta.shape
     k, s, q = own.shape[1], shared.shape[1], len(raw)
-    along = np.empty((C, n, k + s))
+    along = np.empty((C, n, k + s), eta.dtype)
     along[:, :, :k], along[:, :, k:] = own.transpose(2, 0, 1), shared
+    if likelihood.second is not None:
+        return _exact(likelihood, y, w, eta, raw, along).transpose(1, 2, 0)
     bent = np.zeros((C, n, k + s))
     if len(y) == n:
         (curvature,) = likelihood.observed(y, eta, raw)
@@ -309,3 +311,23 @@ def information(likelihood, y, w, weights, eta, raw, own, shared):
         out[:, :, at] += cross
         out[:, at, k + s - q :] += by_raw.T
     return out.transpose(1, 2, 0)
+
+
+def _exact(likelihood, y, w, eta, raw, along):
+    """[C, m, m] by second derivatives, a block's sums in the precision of eta."""
+    m = along.shape[2]
+    q, w = len(raw), w[:, None].astype(eta.dtype, copy=False)
+    curvature, mixed, pairs = likelihood.second(y, eta, raw)
+    bent = np.empty((*along.shape[:2], m + q), eta.dtype)
+    np.multiply((w * curvature).T[:, :, None], along, out=bent[:, :, :m])
+    for i, part in enumerate(mixed, m):
+        bent[:, :, i] = (w * part).T
+    both = (along.transpose(0, 2, 1) @ bent).astype(float)
+    out, cross = both[:, :, :m], both[:, :, m:]
+    out[:, :, m - q :] += cross
+    out[:, m - q :] += cross.transpose(0, 2, 1)
+    for (i, j), part in pairs.items():
+        inner = w[:, 0] @ part
+        for a, b in {(i, j), (j, i)}:
+            out[:, m - q + a, m - q + b] += inner
+    return out

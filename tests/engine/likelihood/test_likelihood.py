@@ -176,3 +176,46 @@ def test_probits_curvature_far_out():
     found, eta = evaluation(Likelihood.of(fam.Bernoulli("probit"))), np.array([[-150.0], [-1e5]])
     slope, _ = found.bent(np.ones(2), np.ones(2), eta, np.zeros(0), True)
     np.testing.assert_allclose(slope, 2 / eta[:, 0] ** 3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("link", ["logit", "probit"])
+def test_an_ordinal_density_knows_its_second_derivatives(link):
+    rng, h = np.random.default_rng(0), 1e-5
+    densities = evaluation(Likelihood.of(fam.Ordinal(link), 5))
+    y, eta = rng.integers(0, 5, 200).astype(float), 1.5 * rng.normal(size=(200, 3))
+    raw = rng.normal(size=(3, 3))
+
+    def rates(change, of):
+        move = np.zeros(4)
+        move[change] = h
+        ends = (
+            densities.slopes(y, np.ones(200), eta + s * move[3], raw + s * move[:3, None])[of]
+            for s in (1, -1)
+        )
+        up, down = ends
+        return (down - up) / (2 * h)
+
+    curvature, mixed, pairs = densities.second(y, eta, raw)
+    np.testing.assert_allclose(curvature, rates(3, 1), rtol=1e-6, atol=1e-7)
+    assert set(pairs) == {(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)}
+    for i in range(3):
+        np.testing.assert_allclose(mixed[i], rates(i, 1), rtol=1e-6, atol=1e-7)
+        for j in range(i, 3):
+            np.testing.assert_allclose(pairs[i, j].sum(axis=0), rates(i, 2)[j], rtol=1e-6)
+
+
+@pytest.mark.parametrize("link", ["logit", "probit"])
+def test_an_ordinal_density_is_exact_enough_in_single_precision(link):
+    rng = np.random.default_rng(1)
+    densities = evaluation(Likelihood.of(fam.Ordinal(link), 4))
+    y, eta = rng.integers(0, 4, 2000).astype(float), 2 * rng.normal(size=(2000, 2))
+    raw, w = np.array([[-3.0, -3.0], [0.5, 0.5]]), np.ones(2000)
+    single = [part.astype(np.float32) for part in (y, w, eta, raw)]
+    both = densities.slopes(*single), densities.slopes(y, w, eta, raw)
+    for rough, exact in zip(*both, strict=True):
+        np.testing.assert_allclose(rough, exact, rtol=2e-3, atol=2e-4)
+    del single[1]
+    rough, exact = densities.second(*single), densities.second(y, eta, raw)
+    np.testing.assert_allclose(rough[0], exact[0], rtol=2e-3, atol=2e-4)
+    for pair, part in exact[2].items():
+        np.testing.assert_allclose(rough[2][pair].sum(), part.sum(), rtol=1e-3)
