@@ -13,12 +13,12 @@ from sklmm.engine.likelihood.likelihood import observes
 from sklmm.engine.limits import blas, factorisable
 from sklmm.engine.posterior.path import Integral
 
-#: Numbers of chains, by rows times chains, of transitions to a node's first draw (a chain stays at
-#: the node below with a chance of .15 a transition), and of its first draws; of independent ones at
-#: tau = 0.
+#: Numbers of chains, by rows times chains; of transitions to a node's first draw, of large tables
+#: and of small ones (a chain stays at the node below with a chance of .15 a transition); of its
+#: first draws; and of independent ones at tau = 0.
 CHAINS = (10, 64)
 CHAIN_ROWS = 1 << 20
-BURN_IN = 3
+BURN_IN = (3, 8)
 FIRST_DRAWS = 4
 EXACT_DRAWS = 6
 #: Standard errors at which there are nodes and draws enough, of a table of so many rows at most and
@@ -59,6 +59,7 @@ def along_path(latent, theta, start, rng):
     error = float(np.clip(ERROR[0] * np.sqrt(latent.n_rows / ERROR_ROWS), *ERROR))
     left = error**2 - (0.5 * equations.log_det_error) ** 2
     allowed = np.sqrt(max(left, (LEAST_SHARE * error) ** 2))
+    burn_in = BURN_IN[latent.whole]
     chains, transitions, controls = {}, 0, None
 
     def draw(tau, n):
@@ -80,9 +81,9 @@ def along_path(latent, theta, start, rng):
         for tau in integral.missing():
             # From the node below, whose density is the nearest.
             chains[tau] = chains[max(t for t in chains if t < tau)].copy()
-            for _ in range(BURN_IN):
+            for _ in range(burn_in):
                 chains[tau].move(tau)
-            transitions += BURN_IN + draw(tau, FIRST_DRAWS)
+            transitions += burn_in + draw(tau, FIRST_DRAWS)
         total, noises = integral.total()
         if not np.isfinite(total.error):
             # Draws of the Gaussian leave the means that an identity link allows.

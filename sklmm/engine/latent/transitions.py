@@ -51,7 +51,9 @@ def transitions(target, state, step, lengths, rng, n_steps, free=None):
     for _ in range(n_steps):
         h = step * rng.uniform(1 - JITTER, 1 + JITTER)
         count = rng.integers(lengths[0], lengths[1] + 1)
-        state, chance = _transition(target, state, h, count, rng, free)
+        # A trajectory that diverges overflows, and is rejected.
+        with np.errstate(over="ignore", invalid="ignore"):
+            state, chance = _transition(target, state, h, count, rng, free)
         accepted += chance.mean() / n_steps
     return state, float(accepted)
 
