@@ -42,7 +42,9 @@ def marginal(problem, like, parameters, theta, near, seed, log_constant):
     latent = Latent(problem, like, parameters, direct=direct)
     rng = np.random.default_rng(seed)
     try:
-        with single_blas() if latent.whole else blas(sizes, problem.p):
+        threads = single_blas() if latent.whole else blas(sizes, problem.p)
+        # What overflows on the way ends in a value that is not finite.
+        with threads, np.errstate(over="ignore", invalid="ignore"):
             value, error = along_path(latent, theta, near, rng)
     except np.linalg.LinAlgError:
         return None, 0.0
