@@ -13,9 +13,10 @@ autocorrelation, whichever is larger. The fit stops when that error, the step st
 mean of theta_t, and the relative error of each standard error are below `tol`, the first two in
 standard errors.
 
-A motion made at another theta leaves more of the information missing. Where the data tell much of
-each effect that is soon nearly all of it, and M a small difference of large and noisy matrices. So
-the motion is made anew whenever the scores' covariance says so, and the average starts again.
+Scores take the motion for their own theta, by the curvature of the rows where the metric was made.
+Too far from there more of the information is missing, and M a small difference of large and noisy
+matrices. So the motion is made anew whenever the scores' covariance says so, and the average starts
+again.
 """
 
 from copy import deepcopy
@@ -149,7 +150,8 @@ class MonteCarlo:
             self.sampler.shift(self.field.shift @ self.moved)
             x, pull, rate = self.sampler.draw(theta, self.rng)
             precision = self.sampler.precision
-            self.seen = seen = CompleteData(self.latent, theta, self.field, x, precision)
+            field = self.field.at(self.flat)
+            self.seen = seen = CompleteData(self.latent, theta, field, x, precision)
         covariance = chain_covariance(seen.scores)
         self.last = Draws(self.flat, theta, x, pull, rate, seen.value, seen.scores, covariance)
         return self.last
@@ -238,7 +240,8 @@ class MonteCarlo:
         if latent.full.reml:
             posterior = kept.posterior(self.integrated)
         else:
-            own, shift = kept.given_coefficients(), self.field.shift
+            own = kept.given_coefficients()
+            shift = self.field.at(self.space.join(last.estimate)).shift
             posterior = with_coefficients(own, last, latent.layout, shift, rng)
         theta = last.estimate._replace(beta=last.estimate.beta[: self.space.p])
         if self.averaged is not None:

@@ -46,10 +46,23 @@ def marginal(equations):
     follow = -columns @ S
     follow[layout.border] = 0.0
     prior = np.diag(np.arange(f) >= layout.p).astype(float)
-    K, lift = S - prior, np.eye(f)
+    K, lift = S - prior, lift_of(layout, factors)
+    return Marginal(K, _inverse(lift.T @ K @ lift + prior), follow, lift)
+
+
+def moved(border, layout, factors):
+    """The posterior at other factors of its own terms, by the same precision K that data give."""
+    lift = lift_of(layout, factors)
+    prior = np.diag(np.arange(len(lift)) >= layout.p).astype(float)
+    return border._replace(inverse=_inverse(lift.T @ border.precision @ lift + prior), lift=lift)
+
+
+def lift_of(layout, factors):
+    """Lambda_F [f, f]: each small term's factor on its levels, and 1 on beta."""
+    lift = np.eye(layout.n_border)
     for edge, L in zip(layout.edges, factors, strict=True):
         lift[edge, edge] = np.kron(np.eye((edge.stop - edge.start) // len(L)), L)
-    return Marginal(K, _inverse(lift.T @ K @ lift + prior), follow, lift)
+    return lift
 
 
 def _inverse(square):

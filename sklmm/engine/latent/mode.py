@@ -185,7 +185,7 @@ class Latent:
     def field(self, theta, equations, centre):
         """How x moves with theta about `centre` [P]."""
         shift, push = self.motion(theta, equations, centre)
-        return Field(equations, self.space, shift, push, centre)
+        return Field(equations, self.space, theta, shift, push, centre)
 
     def _slope(self, theta, x, along, delta):
         """Derivative of the gradient in x [P, m] in the directions (along [P, m], delta [m, m])."""

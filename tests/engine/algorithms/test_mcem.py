@@ -214,6 +214,30 @@ def test_standard_errors_where_groups_tell_much(log_mean):
     np.testing.assert_allclose(ours.astype(float), theirs.astype(float), rtol=0.03)
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_crossed_groups_of_which_data_tell_nearly_all(seed):
+    """The average goes on while the factors change, and Laplace's estimate, exact here, is met.
+
+    Each row's score is of the order of 100 there, of which the motion has to leave nothing.
+    """
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"g": rng.integers(40, size=1500), "h": rng.integers(25, size=1500)})
+    X["x"] = rng.normal(size=1500)
+    eta = 0.3 + 0.5 * X["x"] + rng.normal(0, 0.8, 40)[X["g"]] + rng.normal(0, 0.5, 25)[X["h"]]
+    y = 1000 * rng.poisson(np.exp(eta))
+    fit = {"family": "poisson", "random_state": seed}
+    exact = MixedEffectsRegressor(["g", "h"], e_step="laplace", **fit).fit(X, y)
+    model = MixedEffectsRegressor(["g", "h"], e_step=HMC(), **fit).fit(X, y)
+    assert model.converged_
+    assert model.n_iter_ < 30
+    ours, theirs = model.variance_components_, exact.variance_components_
+    error = model.mc_error_.to_numpy()[-2:]
+    assert (np.abs(ours["sd"] - theirs["sd"]) < 4 * error).all()
+    assert (error < 0.02 * theirs["std_error"]).all()
+    np.testing.assert_allclose(ours["std_error"], theirs["std_error"], rtol=0.03)
+    np.testing.assert_allclose(model.coef_, exact.coef_, atol=1e-5)
+
+
 def test_default_chains_come_in_pairs():
     assert all(mirrored(default_chains(n)) for n in range(1, 20_000, 7))
     assert default_chains(1) == 128

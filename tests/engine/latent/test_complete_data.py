@@ -190,13 +190,15 @@ def test_derivatives_in_a_factor_that_is_not_linear(table, few, monkeypatch):
     check_scores_and_information(latent, Theta(beta, (factor,), np.zeros(0)))
 
 
+@pytest.mark.parametrize("followed", [False, True])
 @pytest.mark.parametrize("few", [unknowns.FEW, 8])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_control_variate_has_mean_zero(table, name, few, monkeypatch):
+def test_control_variate_has_mean_zero(table, name, few, followed, monkeypatch):
     """Moved and unmoved scores differ by E[div f + f . grad log p] = 0, here under the prior.
 
     With weights near 0 the posterior is the prior, from which exact draws are free. The field is
-    of another theta and about another centre; g is of the border, or has too many levels for it.
+    of another theta and about another centre, or made from that for this theta; g is of the border,
+    or has too many levels for it.
     """
     monkeypatch.setattr(unknowns, "FEW", few)
     rng = np.random.default_rng(2)
@@ -206,6 +208,7 @@ def test_control_variate_has_mean_zero(table, name, few, monkeypatch):
     fake = latent.equations(theta, np.repeat(0.3, latent.n_rows))
     field = latent.field(theta, fake, rng.normal(size=latent.layout.size) * latent.layout.real)
     away = theta._replace(factors=tuple(1.3 * L for L in theta.factors))
+    field = field.at(latent.space.join(away)) if followed else field
     n = 4000
     x = rng.standard_normal((latent.layout.size, n)) * latent.layout.real[:, None]
     moved = CompleteData(latent, away, field, x).scores
@@ -259,3 +262,74 @@ def test_moved_scores_are_less_noisy(table):
     unmoved = CompleteData(latent, theta, Still(field), x).scores
     assert np.all(moved.var(axis=1) < 0.6 * unmoved.var(axis=1))
     assert np.all(moved.var(axis=1)[:2] < 0.1 * unmoved.var(axis=1)[:2])
+
+
+def informed(table, terms, reml=False):
+    """A latent part whose data tell much of each effect, and a theta."""
+    y = response("poisson", np.random.default_rng(4))
+    latent = make_latent("poisson", table, y, terms, weights=np.full(96, 1e4), reml=reml)
+    return latent, theta_for(latent, "poisson")
+
+
+def followed_and_fresh(latent, theta):
+    """Fields at another theta: of theta, made from that, and made there; and draws there."""
+    mode, equations = latent.mode(theta, np.zeros(latent.layout.size))
+    field = latent.field(theta, equations, mode)
+    flat, of_factors = (
+        latent.space.join(theta),
+        slice(latent.space.p, len(latent.space.join(theta)) - len(theta.raw)),
+    )
+    flat[: latent.space.p] += 1e-3
+    flat[of_factors] *= np.linspace(1.04, 0.95, len(flat[of_factors]))
+    there = latent.space.split(flat)
+    mode, equations = latent.mode(there, mode)
+    x = mode[:, None] + equations.draws(np.random.default_rng(5), 400)
+    fields = field, field.at(flat), latent.field(there, equations, mode)
+    return there, fields, x
+
+
+BOTH = ["(1 | h)", "(1 + s | g)"]
+
+
+@pytest.mark.parametrize("reml", [False, True])
+@pytest.mark.parametrize(
+    ("terms", "few"),
+    [
+        *((["g", "h"], few) for few in (unknowns.FEW, 8, 0)),
+        (["(1 + s | g)"], unknowns.FEW),
+        *((BOTH, few) for few in (unknowns.FEW, 8, 0)),
+    ],
+)
+def test_scores_elsewhere_are_as_precise_where_data_tell_much(table, terms, few, reml, monkeypatch):
+    """A motion followed from another theta leaves as little noise as one made anew."""
+    monkeypatch.setattr(unknowns, "FEW", few)
+    latent, theta = informed(table, terms, reml)
+    there, fields, x = followed_and_fresh(latent, theta)
+    seen = [CompleteData(latent, there, field, x) for field in fields]
+    unit = np.sqrt(np.abs(np.diag(seen[2].information().mean(axis=2))))
+    stale, ours, fresh = (own.scores.std(axis=1) for own in seen)
+    assert (ours < 1.3 * fresh + 0.2 * unit).all()
+    assert (stale > 4 * np.maximum(ours, unit)).any()
+
+
+@pytest.mark.parametrize("few", [unknowns.FEW, 8])
+def test_motion_elsewhere_is_exact_for_one_gaussian_term(table, few, monkeypatch):
+    """The mode, and how it moves with the coefficients."""
+    monkeypatch.setattr(unknowns, "FEW", few)
+    y = response("gaussian", np.random.default_rng(6))
+    latent = make_latent("gaussian", table, y, ["(1 + s | g)"])
+    _, (_, ours, fresh), _ = followed_and_fresh(latent, theta_for(latent, "gaussian"))
+    p = latent.space.p
+    np.testing.assert_allclose(ours.shift[:, :p], fresh.shift[:, :p], atol=1e-6)
+    np.testing.assert_allclose(ours.centre, fresh.centre, atol=1e-6)
+
+
+def test_motion_stays_where_a_factor_left_zero(table):
+    latent, theta = informed(table, BOTH)
+    theta = theta._replace(factors=(0 * theta.factors[0], theta.factors[1]))
+    mode, equations = latent.mode(theta, np.zeros(latent.layout.size))
+    field = latent.field(theta, equations, mode)
+    flat = latent.space.join(theta)
+    assert field.at(flat) is field
+    flat[latent.space.parts[0]] = 0.1
+    assert field.at(flat) is field
