@@ -46,9 +46,13 @@ class Runs:
 
 
 def assert_agree(a, b):
-    """The means of two samplers' fits are within their errors of each other."""
+    """The means of two samplers' fits are within their errors of each other.
+
+    Errors are of first order in the distance from the maximum: a coefficient that is known to 1e-6
+    of its standard error, as a balanced covariate's is, has more of second order.
+    """
     (mean, error), (other, its) = a.mean, b.mean
-    assert np.all(np.abs(mean - other) < MOST * np.hypot(error, its))
+    assert np.all(np.abs(mean - other) < MOST * np.hypot(error, its) + 1e-5 * a.std[0])
 
 
 @pytest.mark.slow
