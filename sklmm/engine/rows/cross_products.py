@@ -164,7 +164,7 @@ class LocalCrossProducts:
                 self._known[k, other] = Pattern.each(one, two, ends, self.levels[other])
             columns = [[weighed(weighed(a, b), at) for b in q.T] for a in z.T]
             return in_threads(lambda own: own.matrix(columns), self._known[k, other])
-        counted = all(map(is_ones, (self.weights, z, q)))
+        counted = z.shape[1] == q.shape[1] == 1 and all(map(is_ones, (self.weights, z, q)))
         # In one piece, which goes back to the system as a whole.
         pairs = memory(self.n_rows, self.levels[k], self.levels[other])
 

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from sklmm._threads import summed
-from sklmm.engine.rows.cross_products import Fragment, Pattern, joined, memory
+from sklmm.engine.rows.cross_products import (
+    Fragment,
+    LocalCrossProducts,
+    Pattern,
+    joined,
+    loadings,
+    memory,
+)
 
 
 def levels(n):
@@ -66,3 +73,15 @@ def test_sums_are_the_same_to_the_last_digit_by_any_number_of_threads(monkeypatc
     for total, (array,) in found[1:]:
         assert total == found[0][0]
         np.testing.assert_array_equal(array, found[0][1][0])
+
+
+@pytest.mark.parametrize("r", [1, 2])
+def test_columns_of_ones_are_counted_only_where_each_term_has_one(r):
+    """A slope that is constant is 1 in its own unit: its pairs have blocks all the same."""
+    rng = np.random.default_rng(0)
+    one, two, z = rng.integers(5, size=60), rng.integers(3, size=60), np.ones((60, r))
+    rows = LocalCrossProducts(
+        np.zeros(60), np.ones((60, 1)), np.ones(60), (one, two), (5, 3), (z, z)
+    )
+    expected = loadings(one, z, 5).T @ loadings(two, z, 3)
+    np.testing.assert_array_equal(rows.pairs(0, [1]).matrix.toarray(), expected.toarray())
