@@ -48,7 +48,8 @@ GAUSSIAN_MODELS = {
     "crossed": (crossed, ["g0", "g1"]),
 }
 
-SEEDS = {"exact": [0], "cg": [0, 1, 2], "hmc": [0, 1, 2], "numpy": [0, 1, 2]}
+# Of the chains of both backends tests/test_samplers.py has five.
+SEEDS = {"exact": [0], "cg": [0, 1, 2], "hmc": [0], "numpy": [0, 1, 2]}
 
 CASES = [
     pytest.param(
