@@ -9,7 +9,8 @@ from sklmm.engine.linalg.blocks import RowSquares
 
 @pytest.fixture
 def C():
-    out = sparse.random_array((40, 9), density=0.3, rng=np.random.default_rng(0), format="csr")
+    rng = np.random.default_rng(0)
+    out = sparse.csr_array(rng.random((40, 9)) * (rng.random((40, 9)) < 0.3))
     # A row without entries, too.
     out.data[out.indptr[3] : out.indptr[4]] = 0.0
     out.eliminate_zeros()
