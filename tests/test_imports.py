@@ -4,28 +4,14 @@ import json
 import subprocess
 import sys
 
-FITS = """
-import json, pickle, sys, warnings
-import numpy as np, pandas as pd
-from scipy.special import expit
-from sklmm import MixedEffectsClassifier, MixedEffectsRegressor
+from tests.test_thin import RESPONSES, TABLE
 
-rng = np.random.default_rng(0)
-X = pd.DataFrame({"g": np.arange(240) % 12, "h": np.arange(240) % 7, "x": rng.normal(size=240)})
-eta = 0.5 * X["x"] + np.linspace(-1, 1, 12)[X["g"]] + np.linspace(-1, 1, 7)[X["h"]]
-latent = eta + rng.logistic(size=240)
-responses = {
-    "gaussian": latent,
-    "student_t": eta + 0.3 * rng.standard_t(4, size=240),
-    "poisson": rng.poisson(np.exp(eta)),
-    "negative_binomial": rng.poisson(rng.gamma(2.0, np.exp(eta) / 2)),
-    "gamma": rng.gamma(3.0, np.exp(eta) / 3),
-    "beta": rng.beta(5 * expit(eta), 5 * expit(-eta)),
-    "binomial": rng.binomial(9, np.column_stack([expit(eta), expit(-eta)])),
-    "bernoulli": latent > 0,
-    "ordinal": np.digitize(latent, [-1, 1]),
-    "categorical": np.digitize(latent, [-1, 1]),
-}
+FITS = (
+    TABLE
+    + RESPONSES
+    + """
+import json, pickle, sys, warnings
+
 # Few iterations do: what is imported is what is asked for.
 warnings.simplefilter("ignore")
 for family, y in responses.items():
@@ -43,6 +29,7 @@ for family, y in responses.items():
         model.random_effects_, str(model.summary()), model.loglik_
 print(json.dumps([name for name in UNWANTED if name in sys.modules]))
 """
+)
 
 TENSORFLOW = ["tensorflow", "tensorflow_probability", "keras", "tf_keras"]
 

@@ -31,9 +31,7 @@ eta = 0.5 * X["x"] + np.linspace(-1, 1, 12)[X["g"]] + np.linspace(-1, 1, 7)[X["h
 latent = eta + rng.logistic(size=120)
 """
 
-FITS = (
-    TABLE
-    + """
+RESPONSES = """
 responses = {
     "gaussian": latent,
     "student_t": eta + 0.3 * rng.standard_t(4, size=120),
@@ -46,6 +44,12 @@ responses = {
     "ordinal": np.digitize(latent, [-1, 1]),
     "categorical": np.digitize(latent, [-1, 1]),
 }
+"""
+
+FITS = (
+    TABLE
+    + RESPONSES
+    + """
 found = {}
 
 def record(name, model):

@@ -223,8 +223,8 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
         return e_step
 
     def _resolved_e_step(self, design, response, sparse=False):
-        # Quadrature has no REML, and runs on no device but the processor.
-        free = self.method != "reml" and engine.on_cpu(self.device)
+        # Quadrature has no REML, and runs on no device but the processor. Rows are read for it.
+        free = self.e_step == "auto" and self.method != "reml" and engine.on_cpu(self.device)
         quadrature = free and engine.has_quadrature(design, response.family, response.n_predictors)
         return engine.resolve_e_step(
             self.e_step,

@@ -36,7 +36,6 @@ from sklmm.engine.rows.local import LocalRows
 from sklmm.engine.rows.nested import nesting
 from sklmm.engine.rows.standardize import stacked, standardize
 from sklmm.engine.runtime.compilation import require_tensorflow, telling
-from sklmm.families import Family
 from sklmm.result import EMResult
 from sklmm.steps import (
     HMC,
@@ -111,14 +110,27 @@ def has_quadrature(design, family, n_predictors=1):
 
     A `CustomFamily` has kinks that no rule integrates well.
     """
-    if family.density is None or family.closed_form:
+    if family.is_custom or family.closed_form:
         return False
-    groups = nesting([b.refs for b in design.blocks], [b.n_levels for b in design.blocks])
-    if groups is None:
+    terms = [(b.refs, b.n_levels, n_predictors * b.r) for b in design.blocks]
+    if (found := _nested(terms)) is None:
         return False
-    effects = [n_predictors * sum(design.blocks[k].r for k in group) for group in groups]
-    largest = np.bincount(design.blocks[groups[0][0]].refs).max()
+    _, effects, largest = found
     return integrable(design.n_rows * n_predictors, largest * n_predictors, effects)
+
+
+def _nested(terms):
+    """Of nested terms, (references, levels, effects a level) each: None where they are crossed.
+
+    Their numbers over each partition of the rows, the effects of each, and the rows of the coarsest
+    one's largest level.
+    """
+    refs, levels, widths = zip(*terms, strict=True) if terms else ((), (), ())
+    groups = nesting(list(refs), list(levels))
+    if groups is None:
+        return None
+    effects = [sum(widths[k] for k in group) for group in groups]
+    return groups, effects, np.bincount(refs[groups[0][0]]).max()
 
 
 def on_cpu(device):
@@ -188,15 +200,15 @@ def _with_backend(step, family, device, m_step):
     """The step with a backend, if it leaves that open."""
     if not isinstance(step, HMC):
         return step
-    custom = type(family).distribution is not Family.distribution
-    if step.backend == "numpy" and custom:
+    if step.backend == "numpy" and family.is_custom:
         raise ValueError(
             f"e_step={step!r} is for a density in NumPy, which family={family!r} has not: use "
             "backend='auto' or 'tensorflow'."
         )
     if step.backend != "auto":
         return step
-    compiled = custom or m_step != "auto" or (device is not None and "GPU" in device.upper())
+    on_gpu = device is not None and "GPU" in device.upper()
+    compiled = family.is_custom or m_step != "auto" or on_gpu
     return clone(step).set_params(backend="tensorflow" if compiled else "numpy")
 
 
@@ -358,8 +370,10 @@ def _sampler(step):
 def _nesting(problem, step):
     """The terms over each partition, for quadrature; ValueError where it is not for the model."""
     rows = problem.rows
-    groups = nesting(rows.refs, rows.levels)
-    if groups is None:
+    terms = [
+        (refs, J, z.shape[1]) for refs, J, z in zip(rows.refs, rows.levels, rows.z, strict=True)
+    ]
+    if (found := _nested(terms)) is None:
         raise ValueError(
             f"random_effects: e_step={step!r} is for one grouping factor, or factors nested in one "
             "another, and these are crossed: use 'auto', 'laplace' or 'hmc'."
@@ -369,9 +383,8 @@ def _nesting(problem, step):
             f"method='reml': e_step={step!r} maximises the likelihood and does not integrate the "
             "coefficients out: use method='ml', or e_step 'laplace' or 'hmc'."
         )
-    effects = [sum(rows.z[k].shape[1] for k in group) for group in groups]
+    groups, effects, largest = found
     n_points = step.n_points or QUADRATURE_POINTS
-    largest = np.bincount(rows.refs[groups[0][0]]).max()
     if not integrable(rows.n_rows, largest, effects, "doubled", n_points):
         raise ValueError(
             f"random_effects: e_step={step!r} has {n_points}^{sum(effects)} points for each of "
@@ -450,9 +463,8 @@ def _in_numpy(step, family):
     """Whether a step computes without TensorFlow."""
     if isinstance(step, GAUSSIAN_ONLY):
         return True
-    custom = type(family).distribution is not Family.distribution
     plain = isinstance(step, Laplace | Quadrature) or getattr(step, "backend", None) == "numpy"
-    return plain and not custom
+    return plain and not family.is_custom
 
 
 @contextmanager

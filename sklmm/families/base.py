@@ -204,6 +204,11 @@ class Family(BaseEstimator):
     #: What `sample_weight` means: "repeats" of a row, "trials" of one, or a "precision".
     weights = "repeats"
 
+    @property
+    def is_custom(self):
+        """Whether its density is that of a TFP distribution of its own."""
+        return type(self).distribution is not Family.distribution
+
     def check(self):
         """Raise ValueError for parameters that make no family."""
         if self.links and self.link not in self.links:
@@ -214,7 +219,7 @@ class Family(BaseEstimator):
                 raise self._error(
                     f"{name}={value!r} must be a positive number, or None to estimate it."
                 )
-        if type(self).distribution is not Family.distribution:
+        if self.is_custom:
             self._check_parameters(self.distribution, self.parameters())
 
     def parameters(self, n_classes=None):
@@ -255,7 +260,7 @@ class Family(BaseEstimator):
 
     def _at(self, eta, params, which):
         """The TFP distribution, of which `which` is wanted."""
-        if type(self).distribution is Family.distribution:
+        if not self.is_custom:
             arguments = "eta, params, rng" if which == "sample" else "eta, params"
             raise self._error(
                 f"a family with a `density` has no {which} but its own: add "

@@ -54,7 +54,7 @@ def resolve_family(family):
         family = CustomFamily(family)
     if isinstance(family, Family):
         family.check()
-        if type(family).distribution is Family.distribution and family.density is None:
+        if not family.is_custom and family.density is None:
             raise ValueError(
                 f"{type(family).__name__}: it has no distribution: override "
                 "`distribution(self, eta, ...)`, or give it a `density`."

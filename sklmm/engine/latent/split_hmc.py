@@ -1,14 +1,4 @@
-r"""Split Hamiltonian Monte Carlo: the Gaussian part of a posterior is integrated exactly.
-
-In whitened coordinates the posterior is N(0, I) times a factor near 1. With potential energy
-|v|^2 / 2 + R(v), a step of length h is
-
-    p -= h/2 grad R(v);    (v, p) turn by the angle h;    p -= h/2 grad R(v)
-
-(Shahbaba, Lan, Johnson & Neal 2014, Stat. Comput. 24, 339-349; Beskos, Pinski, Sanz-Serna & Stuart
-2011, Stoch. Proc. Appl. 121, 2201-2230). A leapfrog's error grows with the number of unknowns, this
-one's with what is not Gaussian about them: on InstEval a third of the gradients do.
-"""
+"""Split Hamiltonian Monte Carlo as a kernel of TFP: `engine.latent.transitions` has the method."""
 
 from typing import NamedTuple
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import joblib
 import numpy as np
 
-from sklmm.families import CustomFamily, Family
+from sklmm.families import CustomFamily
 from sklmm.families.base import CONSTRAINTS
 from sklmm.families.special import NUMPY
 
@@ -102,7 +102,7 @@ class Likelihood:
         """The likelihood of a checked `Family`."""
         parameters = family.parameters(n_classes)
         free = {k: v for k, v in parameters.items() if isinstance(v, str)}
-        custom = type(family).distribution is not Family.distribution
+        custom = family.is_custom
         return cls(
             link=getattr(family, "link", "identity"),
             density=None if custom else family.density,
