@@ -7,24 +7,28 @@ depend on the number of rows alone.
 
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import cache, reduce
 
 import joblib
+import numpy as np
 from threadpoolctl import ThreadpoolController
 
 #: Rows of a block.
 BLOCK = 1 << 16
 #: Groups of blocks, of which each is one thread's at a time.
 GROUPS = 8
-#: In a thread of the pool `inside` is True.
+#: Bytes of an array that has the C library keep freed memory of its size.
+KEPT = 30 << 20
+#: In a thread that works for `in_threads` `inside` is True.
 _local = threading.local()
 
 
 def n_threads():
-    """Threads that a computation may use here; 1 in a thread of `in_threads` itself.
+    """Threads that a computation may use here; 1 within a call of `in_threads`.
 
     They are the cores of this process (its affinity, its container's quota), or as many as
     OMP_NUM_THREADS says, which joblib sets for its workers; and no more than BLAS is limited to, as
@@ -40,21 +44,51 @@ def n_threads():
 def in_threads(function, *arguments):
     """``list(map(function, *arguments))`` by the threads of this process, BLAS held to one in each.
 
-    NumPy's and SciPy's compiled loops release the interpreter's lock. All callers of a process
-    share its threads, so that fits in the threads of a caller's own do not multiply them.
+    NumPy's and SciPy's compiled loops release the interpreter's lock. The caller's thread works
+    too: one that sleeps takes as long to wake as a small block does. All callers of a process share
+    the other threads, so that fits in the threads of a caller's own do not multiply them.
     """
     calls = list(zip(*arguments, strict=True))
-    if len(calls) < 2 or (n := n_threads()) < 2:
+    if (n := min(n_threads(), len(calls))) < 2:
         return [function(*call) for call in calls]
-    pool = _pool(os.getpid(), n)
+    answers, left = [None] * len(calls), iter(range(len(calls)))
+
+    def work():
+        try:
+            # Each thread takes the next that is left: the interpreter's lock makes that one step.
+            for i in left:
+                answers[i] = function(*calls[i])
+        finally:
+            # Of a call that failed: the other threads end with the ones they are at.
+            deque(left, maxlen=0)
+
+    pool = _pool(os.getpid(), n_threads() - 1)
     with single_blas():
         # Each in the caller's context, which holds np.errstate.
-        futures = [pool.submit(copy_context().run, function, *call) for call in calls]
+        others = [pool.submit(copy_context().run, work) for _ in range(n - 1)]
+        _local.inside = True
         try:
-            return [future.result() for future in futures]
+            work()
         finally:
-            for future in futures:
-                future.cancel()
+            _local.inside = False
+            # Those that others' calls have kept from beginning have nothing left to do.
+            begun = [other for other in others if not other.cancel()]
+            wait(begun)
+    for other in begun:
+        other.result()
+    return answers
+
+
+@cache
+def keep_freed_memory(pid):
+    """Let the C library keep what is freed, for the arrays of the next step, in this process.
+
+    glibc gives memory of more than 128 kB back to the system as soon as it is free, and each new
+    array then costs a page fault every 4 kB: a fit of a few seconds spent a third of them so. What
+    it keeps grows with the largest array that it has seen freed, up to 32 MB (mallopt(3),
+    M_MMAP_THRESHOLD); this one is never written to, and takes none.
+    """
+    np.empty(KEPT, np.uint8)
 
 
 @contextmanager
@@ -97,7 +131,7 @@ def _enter():
 
 @cache
 def _pool(pid, n):
-    """The pool of n threads of a process: a forked one cannot use its parent's."""
+    """N threads of a process beside a caller's: a forked one cannot use its parent's."""
     return ThreadPoolExecutor(n, "sklmm", _enter)
 
 

@@ -41,7 +41,7 @@ def test_a_limit_on_blas_is_one_on_threads(two_threads):
 
 @pytest.mark.parametrize("backend", ["loky", "threading"])
 def test_workers_of_joblib_share_the_cores(backend):
-    """Those of processes each their part, those of threads one pool."""
+    """Those of processes each their part, those of threads one pool beside themselves."""
 
     def name(_):
         time.sleep(0.01)
@@ -51,8 +51,8 @@ def test_workers_of_joblib_share_the_cores(backend):
         return os.getpid(), set(in_threads(name, range(6)))
 
     workers = joblib.Parallel(2, backend=backend)(joblib.delayed(used)(i) for i in range(4))
-    threads = {(pid, name) for pid, names in workers for name in names}
-    assert len(threads) <= max(joblib.cpu_count(), 2)
+    threads = {(pid, name) for pid, names in workers for name in names if "sklmm" in name}
+    assert len(threads) <= max(joblib.cpu_count(), 2) - 1
 
 
 def test_answers_come_in_order_and_from_several_threads(two_threads):

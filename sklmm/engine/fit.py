@@ -3,6 +3,7 @@
 An algorithm is imported when it is asked for, as are TensorFlow and what it compiles.
 """
 
+import os
 import re
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.base import clone
 
+from sklmm._threads import keep_freed_memory
 from sklmm.engine.algorithms.loop import fit
 from sklmm.engine.algorithms.reml import Reml
 from sklmm.engine.algorithms.start import warm_gaussian, warm_theta
@@ -245,6 +247,7 @@ def resolve_m_step(m_step, e_step, family):
 
 def run(design, response, settings, watch=None):
     """Fit a Design to a Response: `EMResult`; `watch` as in `algorithms.loop.fit`."""
+    keep_freed_memory(os.getpid())
     with blas(design.sizes, design.X.shape[1]):
         return _run(design, response, settings, watch)
 

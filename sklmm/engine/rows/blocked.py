@@ -17,7 +17,7 @@ from sklmm._threads import GROUPS, in_threads
 from sklmm.engine.rows.protocol import Coefs
 
 #: Bytes of a block's arrays, of which a handful are in use at once, and its fewest rows.
-BYTES = 1 << 19
+BYTES = 1 << 21
 FEWEST = 1 << 10
 #: Blocks' worth of rows of one level up to which blocks hold whole levels.
 LONGEST = 4
