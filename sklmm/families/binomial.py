@@ -3,6 +3,8 @@
 Two labels are codes 0 and 1 of the sorted classes, or in the order of an ordered categorical.
 """
 
+from functools import cached_property
+
 import numpy as np
 from scipy.special import gammaln
 
@@ -53,8 +55,39 @@ class BinomialDensity(Density):
         return self.y - self.link.mean if isinstance(self.link, Logit) else self.score
 
 
+class BernoulliDensity(BinomialDensity):
+    """Of y 0 or 1: by a symmetric link a failure at eta is a success at -eta, half the work."""
+
+    _sign = cached_property(lambda d: 2 * d.y - 1)
+
+    @cached_property
+    def _seen(self):
+        """The link at the eta of what was seen as a success; None of another link."""
+        link = type(self.link)
+        return link(self.xp, self._sign * self.eta) if link.symmetric else None
+
+    @property
+    def value(self):
+        """The logarithm of the probability of what was seen."""
+        return self._seen.log_one if self._seen else super().value
+
+    @property
+    def score(self):
+        """Its derivative in eta."""
+        return self._sign * self._seen.slope_one if self._seen else super().score
+
+    @property
+    def observed(self):
+        """Less the second one."""
+        return -self._seen.bend_one if self._seen else super().observed
+
+    @property
+    def observed_slope(self):
+        """Less the third one."""
+        return -self._sign * self._seen.twist_one if self._seen else super().observed_slope
+
+
 class _Binary(Family):
-    density = BinomialDensity
     links = ("logit", "probit", "cloglog")
     separable = True
 
@@ -99,6 +132,7 @@ class Bernoulli(_Binary):
     """
 
     name = "bernoulli"
+    density = BernoulliDensity
     classes = "two"
 
     def bind(self, y, weights=None):
@@ -136,6 +170,7 @@ class Binomial(_Binary):
     """
 
     name = "binomial"
+    density = BinomialDensity
     weights = "trials"
 
     def bind(self, y, weights=None):

@@ -27,6 +27,8 @@ NEWTON_TOL = 1e-10
 CENTRE_TOL = 1e-2
 #: Decrement of a step after which the curvature is hardly another.
 CHORD = 1e-2
+#: Decrement of a first step beyond which its start is far from a mode.
+LONG = 1.0
 
 
 class Latent:
@@ -112,28 +114,26 @@ class Latent:
         return x, equations
 
     def top(self, theta, *starts):
-        """The mode from the best of some starts [P], without its equations."""
-        return self._climbed(theta, self._best(theta, starts), NEWTON_TOL)[0]
+        """The mode, without its equations: from the first start, or the best where that is far."""
+        return self._climbed(theta, starts[0], NEWTON_TOL, starts[1:])[0]
 
-    def _best(self, theta, starts):
-        """The start of the largest log p(y, x)."""
-        if len(starts) == 1:
-            return starts[0]
-        value = self.gradient(theta, np.column_stack(starts))[0]
-        return starts[int(np.argmax(np.where(np.isfinite(value), value, -np.inf)))]
-
-    def _climbed(self, theta, x, tol):
+    def _climbed(self, theta, x, tol, others=()):
         """The mode, the weights there, and the last step's equations, None where they are others'.
 
-        Newton steps and halving. Where a step is short the next one has the same equations.
+        Newton steps and halving. Where a step is short the next one has the same equations. Other
+        starts are looked at where the first step from x is long.
         """
         x, equations = np.asarray(x, float), None
         value, gradient, at = self.gradient(theta, x[:, None])
+        if others and not np.isfinite(value[0]):
+            return self._climbed(theta, self._best(theta, (x, *others)), tol)
         for _ in range(NEWTON_STEPS):
             own = equations is None
             equations = self._equations(theta, x, at, rough=True) if own else equations
             step = equations.solve(gradient)[:, 0]
             decrement = step @ gradient[:, 0]
+            if others and not decrement < LONG:
+                return self._climbed(theta, self._best(theta, (x, *others)), tol)
             if not decrement > tol:
                 return x, at, equations if own else None
             length = 1.0
@@ -145,11 +145,16 @@ class Latent:
                 length /= 2
             else:
                 return x, at, equations if own else None
-            x = trial
+            x, others = trial, ()
             value, gradient, at = new
             if not decrement < CHORD:
                 equations = None
         return x, at, equations if equations is None or own else None
+
+    def _best(self, theta, starts):
+        """The start of the largest log p(y, x)."""
+        value = self.gradient(theta, np.column_stack(starts))[0]
+        return starts[int(np.argmax(np.where(np.isfinite(value), value, -np.inf)))]
 
     def equations(self, theta, at, rough=False):
         """The mixed-model equations at theta's factors and the rows' weights.

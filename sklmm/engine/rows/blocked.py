@@ -1,6 +1,6 @@
 """Passes over rows in blocks: from linear predictors to sums without an array as long as the table.
 
-A block has few enough rows for its arrays [rows, columns] to stay in a core's cache. Where rows are
+A block has few enough rows for its arrays [rows, columns] to stay near a core. Where rows are
 sorted by the largest term, blocks hold whole levels of it: their sums are theirs alone, and only
 those of the other terms are added up, by groups of blocks that threads take one after the other.
 Groups are the same whatever the number of threads, and so are the sums.
@@ -16,9 +16,14 @@ from scipy import sparse
 from sklmm._threads import GROUPS, in_threads
 from sklmm.engine.rows.protocol import Coefs
 
-#: Bytes of a block's arrays, of which a handful are in use at once, and its fewest rows.
+#: Bytes of a block's arrays, of which a handful are in use at once, and its fewest rows. Smaller
+#: ones stay in a core's cache, and threads then wait for each other at every operation.
 BYTES = 1 << 21
 FEWEST = 1 << 10
+#: Numbers of an array up to which a thread takes longer to wake than the whole takes; blocks at the
+#: least of what is larger.
+WHOLE = 1 << 17
+SHARED = 4
 #: Blocks' worth of rows of one level up to which blocks hold whole levels.
 LONGEST = 4
 #: Rows times effects up to which a block's Z is dense: SciPy's overhead would be longer than the
@@ -76,10 +81,12 @@ class Passes:
 
     def blocks(self, n_columns, dtype):
         """`Blocks` for arrays of so many columns."""
-        size = BYTES // (max(n_columns, 1) * np.dtype(dtype).itemsize)
-        # Few sizes, as the blocks of each are kept.
-        size = max(1 << (size.bit_length() // 2 * 2 - 1), FEWEST) if size > 1 else FEWEST
-        if self.n_rows <= 2 * size:
+        n_columns = max(n_columns, 1)
+        size = max(BYTES // (n_columns * np.dtype(dtype).itemsize), 2)
+        # Few sizes, as the blocks of each are kept: powers of 4, and one that all cores share out.
+        size = max(1 << (size.bit_length() // 2 * 2 - 1), FEWEST)
+        size = min(size, -(-self.n_rows // SHARED))
+        if self.n_rows <= 2 * FEWEST or self.n_rows * n_columns <= WHOLE:
             size = max(self.n_rows, 1)
         key = size, np.dtype(dtype)
         if key not in self._blocks:
@@ -91,7 +98,7 @@ class Passes:
         if size >= n:
             return Blocks([[self._whole(dtype)]], of_all)
         # As many as cores share out evenly, which come in twos and fours.
-        count = 4 * -(-n // (4 * size))
+        count = SHARED * -(-n // (SHARED * size))
         cuts, own = self.d * (np.arange(1, count) * (n // self.d) // count), []
         if self._longest <= LONGEST * size:
             refs = self.refs[self.largest]

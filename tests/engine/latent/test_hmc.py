@@ -202,6 +202,7 @@ def test_moments_are_those_of_quadrature(backend, seed):
 
 def test_draws_are_the_same_for_any_number_of_threads(table, monkeypatch):
     monkeypatch.setattr("sklmm.engine.rows.blocked.BYTES", 0)
+    monkeypatch.setattr("sklmm.engine.rows.blocked.WHOLE", 0)
     monkeypatch.setattr("sklmm.engine.rows.blocked.FEWEST", 64)
     found = []
     for count in (1, 2):

@@ -56,6 +56,7 @@ def in_blocks(monkeypatch):
 
     def cut():
         monkeypatch.setattr(blocked, "BYTES", 0)
+        monkeypatch.setattr(blocked, "WHOLE", 0)
         monkeypatch.setattr(blocked, "FEWEST", 16)
 
     return cut
