@@ -113,7 +113,7 @@ class Covariance(ABC):
 
     def score(self, L, G):
         """dl / dtheta [m] from G = dl / dSigma [r, r]."""
-        return 2 * np.einsum("ab,mab->m", G @ L, self.slopes(L))
+        return 2 * self.slopes(L).reshape(-1, self.r**2) @ (G @ L).ravel()
 
     def bends(self, L):
         """D_mn = d2L / dtheta_m dtheta_n [m, m, r, r], at L."""

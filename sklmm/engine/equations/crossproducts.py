@@ -82,7 +82,10 @@ class CrossProducts:
             self.ols = np.linalg.lstsq(self.xx, self._keep(xy), rcond=None)[0]
             # Of y less X ols: sums of y itself would lose the residuals' digits.
             self.yy, xy, zy = self.rows.response(self.embed(self.ols))
-            self.xy, self.zy = self._keep(xy), self._joined(zy)
+            self.xy = self._keep(xy)
+            #: Z^T w [X, y]: F and this last column.
+            self.Fy = np.column_stack([self.F, self._joined(zy)])
+            self.F, self.zy = self.Fy[:, :-1], self.Fy[:, -1]
 
     def _remaining(self):
         """G_RR but the sparse columns' own part, which is `Columns.product`'s."""
@@ -156,6 +159,8 @@ class CrossProducts:
         """G applied to [Q, ...]."""
         e, r = flat[: self.n_eliminated], flat[self.n_eliminated :]
         own = turn(self.G_EE, e)
+        if not len(r):
+            return own
         return np.concatenate([own + self.pairs.down(r), self.pairs.up(e) + self.remaining(r)])
 
     def squares(self, member):
@@ -236,6 +241,8 @@ class Elimination:
         solves start from the last solution of the same series. They may be as rough as `tol`.
         """
         e, r = right[: self.n], right[self.n :]
+        if not len(r) and also is None:
+            return turn(self.inverse, e)
         r = r - self._push(e)
         if also is not None:
             both = self.solve_rest(np.column_stack([r, also]), series, tol)

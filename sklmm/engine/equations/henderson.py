@@ -21,9 +21,9 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import cholesky
 
 from sklmm.engine.equations.mixed_model import Equations
+from sklmm.engine.linalg.blocks import lower_factor
 from sklmm.engine.theta.space import slopes
 
 #: Of solves for the information, no less: it is a metric, and standard errors.
@@ -39,19 +39,24 @@ class Solution(Equations):
 
     def __init__(self, factors, s2, cross, H, probes=None):
         super().__init__(factors, s2, cross, H)
-        ly = cross.lift(factors, cross.zy, transpose=True) / s2
-        right = np.column_stack([self.R, ly])
+        right = cross.lift(factors, cross.Fy, transpose=True) / s2
         if probes is None:
             solved = H.solve(right, "data")
         else:
             solved, self.probed = H.solve(right, "data", probes)
-        self.HR, Hy = solved[:, :-1], solved[:, -1]
-        self.beta = self.solve_s(cross.xy / s2 - self.R.T @ Hy)
-        self.u = Hy - self.HR @ self.beta
+        # X's columns, which the base class would make alone, and y's in one batch.
+        lifted = cross.lift(factors, solved)
+        image = cross.product(lifted)
+        self.R, self.HR, self.follow, self.GHR = (
+            both[:, :-1] for both in (right, solved, lifted, image)
+        )
+        free = cross.xy / s2 - self.R.T @ solved[:, -1]
+        self.beta = self.solve_s(free[:, None])[:, 0]
+        self.u = solved[:, -1] - self.HR @ self.beta
         # Of the effects: coefficients of sparse columns have no prior.
         self.uu = float(np.sum(self.u[: cross.n_random] ** 2))
-        b = cross.lift(factors, self.u)
-        zwr = cross.zy - cross.F @ self.beta - cross.product(b)
+        b = lifted[:, -1] - self.follow @ self.beta
+        zwr = cross.zy - cross.F @ self.beta - (image[:, -1] - self.GHR @ self.beta)
         xwr = cross.xy - cross.xx @ self.beta - cross.F.T @ b
         self.c = zwr / s2  # Z^T P y
         fitted = self.beta @ (cross.xy + xwr) + b @ (cross.zy + zwr)
@@ -60,7 +65,7 @@ class Solution(Equations):
     @cached_property
     def S_factor(self):
         """The lower factor of S: LinAlgError where S is singular, for a step to be taken back."""
-        return cholesky(self.S, lower=True) if self.p else self.S
+        return lower_factor(self.S)
 
     def information(self, u, c):
         """AI = q^T P q / 2 and d beta / d theta = -(X^T V^-1 X)^-1 X^T V^-1 q.
@@ -69,37 +74,35 @@ class Solution(Equations):
         last one where sigma is estimated.
         """
         cross, factors = self.cross, self.factors
-        parts = zip(factors, slopes(cross.problem, factors), u, c, strict=True)
-        effects = [working_effects(*part) for part in parts]
-        A = np.zeros((cross.Q, sum(a.shape[2] for a in effects)))
-        first = 0
-        for s, a in zip(cross.slices, effects, strict=True):
-            A[s, first : first + a.shape[2]] = a.reshape(s.stop - s.start, a.shape[2])
-            first += a.shape[2]
-        zq, xq = cross.product(A), cross.F.T @ A
-        qq = A.T @ zq
-        if cross.problem.sigma is None:
-            zr = 2 * self.s2 * self.c
-            both = (A.T @ zr)[:, None]
-            qq = np.block([[qq, both], [both.T, np.array([[4 * self.sse]])]])
-            zq, xq = np.column_stack([zq, zr]), np.column_stack([xq, np.zeros(cross.p)])
+        changes = slopes(cross.problem, factors)
+        m, free = sum(map(len, changes)), cross.problem.sigma is None
+        A, first = np.zeros((cross.Q, m)), 0
+        for s, *part in zip(cross.slices, factors, changes, u, c, strict=True):
+            own = working_effects(*part)
+            A[s, first : first + len(own)] = own.reshape(len(own), -1).T
+            first += len(own)
+        # Z^T w q, X^T w q and q^T w q.
+        zq, xq, qq = np.empty((cross.Q, m + free)), np.zeros((cross.p, m + free)), None
+        zq[:, :m], xq[:, :m] = cross.product(A), cross.F.T @ A
+        if free:
+            zq[:, m] = 2 * self.s2 * self.c
+        qq = np.zeros((m + free, m + free))
+        qq[:m] = A.T @ zq
+        if free:
+            qq[m, :m], qq[m, m] = qq[:m, m], 4 * self.sse
         lq = cross.lift(factors, zq, transpose=True)
-        right = np.concatenate([xq, lq])
-        solved = self.solve(right / self.s2, "information", INFORMATION_TOL)
-        information = 0.5 * (qq - right.T @ solved) / self.s2
-        return (information + information.T) / 2, -solved[: cross.p]
+        solved = self.solved(xq / self.s2, lq / self.s2, "information", INFORMATION_TOL)
+        information = 0.5 * (qq - xq.T @ solved[0] - lq.T @ solved[1]) / self.s2
+        return (information + information.T) / 2, -solved[0]
 
 
 def working_effects(factor, changes, u, c):
-    """Effects a [n_levels, r, m] with Z a = dV / dtheta_m P y for each parameter of a covariance.
+    """Effects a [m, n_levels, r] with Z a = dV / dtheta_m P y for each parameter of a covariance.
 
     For V = Z L L^T Z^T, the changes D_m = dL / dtheta_m [m, r, r] and c = Z^T P y [n_levels, r]:
     dV / dtheta_m P y = Z (D_m L^T + L D_m^T) c, and L^T c = u.
     """
-    out = np.empty((*u.shape, len(changes)))
-    for m, D in enumerate(changes):
-        out[:, :, m] = u @ D.T + c @ (D @ factor.T)
-    return out
+    return u @ changes.transpose(0, 2, 1) + c @ (changes @ factor.T)
 
 
 class Evaluation(NamedTuple):
@@ -139,12 +142,12 @@ def evaluate(theta, equations, traces, deviations, inform=True):
     problem = cross.problem
     u, c = cross.blocks(eq.u), cross.blocks(eq.c)
     if problem.reml and cross.p:
-        own = [np.einsum("jaq,jbq->ab", D, D) for D in eq.projected_columns()]
-        traces = [K - D for K, D in zip(traces, own, strict=True)]
+        columns = [D.transpose(1, 0, 2).reshape(D.shape[1], -1) for D in eq.projected_columns()]
+        traces = [K - D @ D.T for K, D in zip(traces, columns, strict=True)]
     score, trace = [], 0.0
     for K, L, cj in zip(traces, theta.factors, c, strict=True):
-        score.append(0.5 * (np.einsum("ja,jb->ab", cj, cj) - K))
-        trace += np.trace(L.T @ K @ L)
+        score.append(0.5 * (cj.T @ cj - K))
+        trace += float(((K @ L) * L).sum())
     dof = problem.n - problem.rank * problem.reml
     score_sigma = eq.sse / eq.s2 - (dof - trace)
     pairs = list(zip([b.covariance for b in problem.blocks], theta.factors, score, strict=True))
@@ -187,7 +190,7 @@ def loglik(equations, log_det):
     dof = problem.n
     if problem.reml and problem.p:
         dof -= problem.p
-        log_det += 2 * np.log(np.diag(equations.S_factor)).sum() + problem.log_det_basis
+        log_det += 2 * np.log(equations.S_factor.diagonal()).sum() + problem.log_det_basis
     quadratic = equations.sse / s2 + equations.uu
     return float(-0.5 * (dof * np.log(2 * np.pi * problem.y_scale**2) + log_det + quadratic))
 

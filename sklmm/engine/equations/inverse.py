@@ -26,7 +26,7 @@ class SchurInverse:
         self.eliminated = cross.eliminated
         self.rest = [(k, cross.slices[k].start - cross.n_eliminated) for k in cross.rest]
         self.fixed = equations.solve_s(np.eye(cross.p))
-        self.follow = cross.blocks(cross.lift(equations.factors, equations.HR))
+        self.follow = cross.blocks(equations.follow)
         self.remaining = self.H.remaining()
         #: C_j M_RR C_j^T of each eliminated level, [J, r, r].
         self.forms = np.full_like(self.H.inner, np.nan)
@@ -75,7 +75,7 @@ class DrawnInverse:
         self.equations, cross, H = equations, equations.cross, equations.H
         self.eliminated, self.inner = cross.eliminated, H.inner
         self.fixed = equations.solve_s(np.eye(cross.p))
-        self.follow = cross.blocks(cross.lift(equations.factors, equations.HR))
+        self.follow = cross.blocks(equations.follow)
         u = H.root(noise)
         q = cross.product(cross.lift(equations.factors, u))
         self._traces, scaled = [], np.zeros_like(u)

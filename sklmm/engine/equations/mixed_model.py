@@ -14,7 +14,6 @@ X^T V^-1 X.
 from functools import cached_property
 
 import numpy as np
-from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 
 from sklmm.engine.equations.border import marginal
 from sklmm.engine.equations.crossproducts import CrossProducts
@@ -22,7 +21,7 @@ from sklmm.engine.equations.inverse import DrawnInverse, SchurInverse
 from sklmm.engine.equations.schur_cg import SchurCG
 from sklmm.engine.equations.schur_cholesky import SchurCholesky
 from sklmm.engine.limits import factorisable
-from sklmm.engine.linalg.blocks import congruent
+from sklmm.engine.linalg.blocks import by_factor, by_triangle, congruent, lower_factor
 
 #: Relative residual of the solves, and their iterations at most.
 SOLVE_TOL = 1e-6
@@ -140,30 +139,42 @@ class Equations:
         return self.H.solve(self.R)
 
     @cached_property
+    def follow(self):
+        """Lambda H^-1 R, [Q, p]: less the effects that follow each coefficient."""
+        return self.cross.lift(self.factors, self.HR)
+
+    @cached_property
     def GHR(self):
         """Z^T w Z Lambda H^-1 R, [Q, p]."""
-        return self.cross.product(self.cross.lift(self.factors, self.HR))
+        return self.cross.product(self.follow)
 
     @cached_property
     def S(self):
         """X^T V^-1 X [p, p], in a form that is positive whatever the solver's error."""
-        cross, random = self.cross, self.HR[: self.cross.n_random]
-        b = cross.lift(self.factors, self.HR)
+        cross, random, b = self.cross, self.HR[: self.cross.n_random], self.follow
         S = (cross.xx - 2 * cross.F.T @ b + b.T @ self.GHR) / self.s2 + random.T @ random
         return (S + S.T) / 2
 
     @cached_property
     def S_factor(self):
         """The lower factor of S."""
-        return lower_root(self.S) if self.p else self.S
+        return lower_root(self.S)
+
+    @cached_property
+    def ZVX(self):
+        """Z^T V^-1 X, [Q, p]."""
+        return (self.cross.F - self.GHR) / self.s2
 
     def solve_s(self, right):
-        """(X^T V^-1 X)^-1 right."""
-        return cho_solve((self.S_factor, True), right) if self.p else right
+        """(X^T V^-1 X)^-1 right, [p, c]."""
+        return by_factor(self.S_factor, right)
 
     def solve(self, right, series=None, tol=0.0):
         """C^-1 right, [P, c], for a `series` and as rough as `tol`: see `Elimination.solve`."""
-        beta, u = right[: self.p], right[self.place]
+        return self._flat(*self.solved(right[: self.p], right[self.place], series, tol), len(right))
+
+    def solved(self, beta, u, series=None, tol=0.0):
+        """The same in two parts, from beta's [p, c] and the effects' [Q, c]."""
         if "HR" in vars(self):
             u = self.H.solve(u, series, tol=tol)
         else:
@@ -171,7 +182,7 @@ class Equations:
             both = self.H.solve(np.column_stack([self.R, u]))
             self.HR, u = both[:, : self.p], both[:, self.p :]
         beta = self.solve_s(beta - self.R.T @ u)
-        return self._flat(beta, u - self.HR @ beta, len(right))
+        return beta, u - self.HR @ beta
 
     def variances(self):
         """Each level's block of H^-1, [n_levels, r, r] of each term.
@@ -213,7 +224,7 @@ class Equations:
         """A root of C^-1 [P, n_unknowns] applied to columns: of N(0, I), draws from N(0, C^-1)."""
         beta, u = noise[: self.p], self.H.root(noise[self.p :])
         if self.p:
-            beta = solve_triangular(self.S_factor, beta, lower=True, trans="T")
+            beta = by_triangle(self.S_factor, beta, transpose=True)
             u = u - self.HR @ beta
         return self._flat(beta, u, len(self.known))
 
@@ -241,9 +252,7 @@ class Equations:
 
     def projected_columns(self):
         """(X^T V^-1 X)^-1/2 X^T V^-1 Z by block, [n_levels, r, p]: REML's part of the traces."""
-        cross = self.cross
-        ZVX = (cross.F - self.GHR) / self.s2
-        return cross.blocks(solve_triangular(self.S_factor, ZVX.T, lower=True).T)
+        return self.cross.blocks(by_triangle(self.S_factor, self.ZVX.T).T)
 
     def log_det(self):
         """log |C|, with a Monte Carlo error where H has no factor."""
@@ -259,8 +268,8 @@ def lower_root(square):
     Of a singular one the least eigenvalues are rounding, and are raised to what rounding is.
     """
     try:
-        return cholesky(square, lower=True)
-    except LinAlgError:
+        return lower_factor(square)
+    except np.linalg.LinAlgError:
         values, vectors = np.linalg.eigh(square)
         if values[0] < -INDEFINITE * values[-1]:
             raise

@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 from scipy import sparse
+from scipy.linalg.lapack import dpotrf, dpotrs, dtrtrs
 
 from sklmm._threads import in_threads
 
@@ -81,6 +82,30 @@ def roots(blocks):
     if not (blocks > 0).all():
         raise np.linalg.LinAlgError("a block is not positive")
     return np.sqrt(blocks)
+
+
+def lower_factor(square):
+    """Lower factor L of a positive matrix L L^T; LinAlgError where it is not positive.
+
+    This and what follows is LAPACK without what SciPy does before it, which takes longer than
+    matrices of a few columns.
+    """
+    if not len(square):
+        return square
+    lower, info = dpotrf(square, lower=True, clean=True)
+    if info:
+        raise np.linalg.LinAlgError("a matrix is not positive")
+    return lower
+
+
+def by_factor(lower, right):
+    """(L L^T)^-1 right, [n, c]."""
+    return dpotrs(lower, right, lower=True)[0] if right.size else right
+
+
+def by_triangle(lower, right, transpose=False):
+    """L^-1 right, or L^-T right, [n, c]."""
+    return dtrtrs(lower, right, lower=True, trans=transpose)[0] if right.size else right
 
 
 def rescaled(b, std):

@@ -23,6 +23,8 @@ FLAT = 1e-6
 POOR, GOOD = 0.25, 0.75
 SHRINK, GROW = 0.25, 2.0
 LARGEST_RADIUS = 8.0
+#: Share of the largest eigenvalue of a scaled information below which one is 0.
+UNKNOWN = 1e-10
 #: Share of |y - B d| |d| below which the update by rank one is unsafe.
 UNSAFE = 1e-8
 
@@ -37,9 +39,9 @@ def ascent(information, score, damping=0.0, flat=0.0, least=0.0):
     """
     if not len(score):
         return np.zeros(0), 0.0
-    own = np.abs(np.diag(information))
+    own = np.abs(np.diagonal(information))
     scale = np.sqrt(np.maximum(own, ROUNDING * flat * own.max() + 1e-300))
-    values, vectors = np.linalg.eigh(information / np.outer(scale, scale))
+    values, vectors = np.linalg.eigh(information / (scale[:, None] * scale))
     size = np.abs(values)
     size = np.maximum(size, least * size.max())
     unknown = size <= flat * size.max()
@@ -52,10 +54,14 @@ def ascent(information, score, damping=0.0, flat=0.0, least=0.0):
 def inverse(information):
     """The covariance [m, m] of parameters whose information [m, m] may be singular."""
     # Its entries may be of very different sizes: some are known far better than others.
-    scale = np.sqrt(np.maximum(np.abs(np.diag(information)), 1e-300))
-    part = information / np.outer(scale, scale)
-    part = np.linalg.pinv((part + part.T) / 2, rcond=1e-10, hermitian=True)
-    return part / np.outer(scale, scale)
+    scale = np.sqrt(np.maximum(np.abs(np.diagonal(information)), 1e-300))
+    scale = scale[:, None] * scale
+    part = information / scale
+    values, vectors = np.linalg.eigh((part + part.T) / 2)
+    size = np.abs(values)
+    known = size > UNKNOWN * size.max(initial=0.0)
+    own = np.where(known, 1.0 / np.where(known, values, 1.0), 0.0)
+    return (vectors * own) @ vectors.T / scale
 
 
 def by_differences(score, m):

@@ -16,10 +16,9 @@ that of a maximum only in balanced data.
 """
 
 import numpy as np
-from scipy.linalg import solve_triangular
 
 from sklmm.engine.equations.henderson import loglik
-from sklmm.engine.linalg.blocks import congruent, invert, rescaled
+from sklmm.engine.linalg.blocks import by_triangle, congruent, invert, rescaled
 from sklmm.engine.posterior.assemble import Posterior
 from sklmm.engine.theta.space import slopes
 from sklmm.result import own_sds
@@ -43,10 +42,9 @@ def posterior_from_equations(eq, seed, n_draws):
     root = eq.H.root(e)
     value = loglik(eq, eq.H.log_det)
     covs = [congruent(L.T, V) for L, V in zip(factors, eq.H.variances(root), strict=True)]
-    s_root = solve_triangular(eq.S_factor, np.eye(p), lower=True).T if p else eq.S
-    beta = s_root @ x
+    beta = by_triangle(eq.S_factor, x, transpose=True)
     given = cross.blocks(cross.lift(factors, root))
-    follow = cross.blocks(-cross.lift(factors, eq.HR @ beta))
+    follow = cross.blocks(-eq.follow @ beta)
     beta_cov, columns = eq.solve_s(np.eye(p)), None
     if cross.columns is not None:
         beta, beta_cov, columns = columns_posterior(eq, beta, root, few)
@@ -202,9 +200,7 @@ def coefficient_slopes(equations):
     """
     cross, factors = equations.cross, equations.factors
     S = equations.S
-    half = solve_triangular(equations.S_factor, np.eye(len(S)), lower=True)
-    C = half.T @ half
-    ZVX = cross.blocks((cross.F - equations.GHR) / equations.s2)
+    C, ZVX = equations.solve_s(np.eye(len(S))), cross.blocks(equations.ZVX)
     out, random = [], np.zeros_like(S)
     for L, D, z in zip(factors, slopes(cross.problem, factors), ZVX, strict=True):
         both = np.einsum("jap,jbq->abpq", z, z)

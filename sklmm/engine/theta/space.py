@@ -7,11 +7,11 @@ fitted by ML it is a function of the rest.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import block_diag
 
 from sklmm.families.base import CONSTRAINTS
 
@@ -57,22 +57,22 @@ class Space:
         """Coefficients in theta: none under REML, nor where they are profiled out."""
         return 0 if self.problem.reml or self.profiled else self.problem.p
 
-    @property
+    @cached_property
     def estimated(self):
         """Names of the family's estimated parameters."""
         return [name for name, kind in self.parameters.items() if isinstance(kind, str)]
 
-    @property
+    @cached_property
     def size(self):
         """Length of theta."""
         return self.p + sum(c.n_params for c in self.covariances) + len(self.estimated)
 
-    @property
+    @cached_property
     def covariances(self):
         """The `Covariance` of each block."""
         return [b.covariance for b in self.problem.blocks]
 
-    @property
+    @cached_property
     def parts(self):
         """Places of each covariance's parameters in flat theta, slices."""
         ends = self.p + np.cumsum([0, *(c.n_params for c in self.covariances)])
@@ -123,23 +123,27 @@ class Space:
 
     def natural(self, theta):
         """SDs, correlations and family parameters in the table's units."""
-        family = [*self.family(theta.raw).values()]
-        covariances = [self.problem.covariance(k, L) for k, L in enumerate(theta.factors)]
-        pairs = zip(self.covariances, covariances, strict=True)
-        return np.concatenate([*(reported(S, c.reported) for c, S in pairs), np.array(family)])
+        out = []
+        for k, (covariance, L) in enumerate(zip(self.covariances, theta.factors, strict=True)):
+            out += reported(self.problem.covariance(k, L), covariance.reported)
+        return np.array([*out, *self.family(theta.raw).values()])
 
     def jacobian(self, theta):
         """D natural / d theta [n_natural, size]."""
-        problem, h = self.problem, 1e-6
-        blocks = []
+        problem, h, columns = self.problem, 1e-6, []
+        n_family, ends = len(self.parameters), len(theta.raw)
         for k, (covariance, L) in enumerate(zip(self.covariances, theta.factors, strict=True)):
-            changes = problem.factor(k, np.eye(len(L))) @ covariance.slopes(L)
-            blocks.append(_reported_slopes(problem.factor(k, L), changes, covariance.reported))
-        family = np.zeros((len(self.parameters), len(theta.raw)))
-        for i, e in enumerate(h * np.eye(len(theta.raw))):
+            changes = problem.factor(k, covariance.slopes(L))
+            columns.append(_reported_slopes(problem.factor(k, L), changes, covariance.reported))
+        out = np.zeros((sum(map(len, columns)) + n_family, self.size))
+        first = 0
+        for part, own in zip(self.parts, columns, strict=True):
+            out[first : first + len(own), part] = own
+            first += len(own)
+        for i, e in enumerate(h * np.eye(ends)):
             up, down = (list(self.family(theta.raw + d).values()) for d in (e, -e))
-            family[:, i] = np.subtract(up, down) / (2 * h)
-        return block_diag(np.zeros((0, self.p)), *blocks, family)
+            out[first:, self.size - ends + i] = np.subtract(up, down) / (2 * h)
+        return out
 
 
 def residual_sd(problem, theta):
@@ -163,11 +167,11 @@ def bends(problem, factors):
 
 
 def reported(covariance, entries):
-    """SDs and correlations of the `entries` (i, j) of a covariance [r, r]."""
-    sd = np.sqrt(np.maximum(np.diag(covariance), 0.0))
-    safe = np.where(sd > 0, sd, 1.0)
-    corr = covariance / np.outer(safe, safe)
-    return np.array([sd[i] if i == j else corr[i, j] for i, j in entries])
+    """SDs and correlations, a list, of the `entries` (i, j) of a covariance [r, r]."""
+    sd = np.sqrt(np.maximum(np.diagonal(covariance), 0.0))
+    safe, sd = np.where(sd > 0, sd, 1.0).tolist(), sd.tolist()
+    own = covariance.tolist()
+    return [sd[i] if i == j else own[i][j] / (safe[i] * safe[j]) for i, j in entries]
 
 
 def _reported_slopes(factor, changes, entries):
@@ -175,12 +179,13 @@ def _reported_slopes(factor, changes, entries):
 
     In closed form: at a slope's far origin a correlation differs from 1 in its last digits only.
     """
-    sd = np.linalg.norm(factor, axis=1)
+    sd = np.sqrt((factor**2).sum(axis=1))
     safe = np.where(sd > 0, sd, 1.0)[:, None]
-    unit, columns = factor / safe, []
-    for change in changes / safe:
-        along = np.einsum("ab,ab->a", unit, change)
-        corr = (change - along[:, None] * unit) @ unit.T
-        corr += corr.T
-        columns.append([(along * sd)[i] if i == j else corr[i, j] for i, j in entries])
-    return np.reshape(columns, (len(changes), len(entries))).T
+    unit, changes = factor / safe, changes / safe
+    along = (unit * changes).sum(axis=2)
+    out = (changes - along[:, :, None] * unit) @ unit.T
+    out += out.transpose(0, 2, 1)
+    diagonal = np.arange(len(sd))
+    out[:, diagonal, diagonal] = along * sd
+    rows, columns = np.reshape(entries, (-1, 2)).astype(int).T
+    return out[:, rows, columns].T
