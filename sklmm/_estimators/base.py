@@ -148,17 +148,19 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
         read = partial(columns_read, table, terms, self.fixed_effects, self.offset, names)
         table, y, weights, n_missing = self._known_rows(table, y, sample_weight, read)
         y = self._validate_target(table, y)
-        table, response = informative(table, self._resolve_family(y).bind(y, weights))
+        family = self._resolve_family(y)
+        table, response = informative(table, family.bind(y, weights))
         spec, design = self._learn(table, terms, names, response)
         e_step = self._checked_e_step(spec, design, response)
         known = {
+            "family": clone(family) if family is self.family else family,
             # A Series made of a column has its name too.
             "response_name": "y" if name in spec.used() else name,
             "from_frame": isinstance(table, pd.DataFrame),
             # Of objects in an array a frame is made too, whose names nobody gave.
             "by_name": self.fixed_effects is not None and isinstance(X, pd.DataFrame),
             "n_missing": n_missing,
-            "e_step": clone(e_step),
+            "e_step": clone(e_step) if e_step is self.e_step else e_step,
         }
 
         def fitted(result):

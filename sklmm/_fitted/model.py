@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy.linalg import block_diag
-from sklearn.base import clone
 
 from sklmm._fitted.fingerprint import Fingerprint
 from sklmm._fitted.measures import Spread
@@ -22,7 +21,7 @@ class FittedModel(PlainState):
 
     spec: DesignSpec
     labels: Labels
-    #: A copy, which the estimator's parameter does not reach.
+    #: As `e_step` no object that is the estimator's parameter, which may be changed.
     family: Family
     #: In the order of the model's codes, or None.
     classes: np.ndarray | None
@@ -36,21 +35,20 @@ class FittedModel(PlainState):
     by_name: bool
     #: Rows with missing values that were left out.
     n_missing: int
-    #: A copy of the one that ran.
+    #: The one that ran.
     e_step: EStep
 
     @classmethod
-    def of(cls, spec, design, response, result, **table):
-        """The model of a fit; `table` holds the attributes from `response_name` on."""
+    def of(cls, spec, design, response, result, **known):
+        """The model of a fit; `known` are `family` and the attributes from `response_name` on."""
         return cls(
-            spec,
-            Labels.of(spec, design.blocks, response),
-            clone(response.family),
-            response.classes,
-            response.n_predictors,
-            Spread.of(design, response, result),
-            Fingerprint.of(design, response),
-            **table,
+            spec=spec,
+            labels=Labels.of(spec, design.blocks, response),
+            classes=response.classes,
+            n_predictors=response.n_predictors,
+            spread=Spread.of(design, response, result),
+            fingerprint=Fingerprint.of(design, response),
+            **known,
         )
 
     @property

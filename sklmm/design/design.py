@@ -127,9 +127,9 @@ class DesignSpec(PlainState):
             fixed = tuple(c for c in formula.column_names if c != INTERCEPT)
         else:
             fixed = tuple(_find(c, columns, "fixed_effects", feature_names) for c in fixed_effects)
-        repeated = pd.Index(fixed)[pd.Index(fixed).duplicated()]
-        if len(repeated):
-            raise ValueError(f"fixed_effects: column {repeated[0]!r} stands twice; keep one.")
+        if len(set(fixed)) < len(fixed):
+            repeated = next(c for i, c in enumerate(fixed) if c in fixed[:i])
+            raise ValueError(f"fixed_effects: column {repeated!r} stands twice; keep one.")
         labels = [e.label for e in effects]
         term_names = [
             label if labels.count(label) == 1 else str(effect)
@@ -211,7 +211,8 @@ class DesignSpec(PlainState):
 
     @cached_property
     def _dense(self):
-        return tuple(np.setdiff1d(np.arange(len(self.fixed)), self.sparse).tolist())
+        sparse = set(self.sparse)
+        return tuple(i for i in range(len(self.fixed)) if i not in sparse)
 
     def _check_magnitudes(self, design):
         parts = [(self.coef_names, design.X)]

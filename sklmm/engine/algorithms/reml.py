@@ -192,11 +192,10 @@ def newton_step(seen, damping=0.0):
     By absolute eigenvalues, so that it climbs from a saddle too; a sigma that falls at its bound is
     left alone.
     """
-    step, free = np.zeros(len(seen.gradient)), np.ones(len(seen.gradient), bool)
+    step, free = np.zeros(len(seen.gradient)), slice(None)
     if (seen.theta.raw <= MIN_RAW).any() and seen.score_sigma < 0:
-        free[-1] = False
-    both = np.ix_(free, free)
-    own, length = ascent(seen.observed[both], seen.gradient[free], damping, FLAT)
+        free = slice(-1)
+    own, length = ascent(seen.observed[free, free], seen.gradient[free], damping, FLAT)
     step[free] = own * min(1.0, MAX_STEP / max(np.abs(own).max(initial=0.0), 1e-300))
     return step, length
 
@@ -241,11 +240,12 @@ def moment_start(cross):
     """Theta to start from; pinned SDs stay as they are."""
     problem, blocks = cross.problem, cross.problem.blocks
     # A known covariance has one factor, the nearest to any.
-    pinned = [
-        np.nan if b.covariance.n_params else sd
-        for b in blocks
-        for sd in np.linalg.norm(b.covariance.nearest(np.eye(b.r)), axis=1)
-    ]
+    pinned = []
+    for b in blocks:
+        known = np.full((b.r, 1), np.nan)
+        if not b.covariance.n_params:
+            known = b.covariance.nearest(np.eye(b.r))
+        pinned += np.linalg.norm(known, axis=1).tolist()
     if cross.columns is not None:
         pinned.append(np.nan)
     pinned = np.array([*pinned, problem.sigma], dtype=float)
@@ -296,11 +296,12 @@ def _forms(cross):
     member = np.eye(count)[owner]
     squares = cross.squares(member)
     # X^T w X = n I: M takes F F^T / n from Z^T w Z.
+    own = member[:, :, None] * F[:, None]
+    image = cross.product(own.reshape(cross.Q, count * cross.p)).reshape(own.shape)
     for a in range(count):
-        own = member[:, [a]] * F
-        both = F @ (own.T @ F / n) - 2 * cross.product(own)
-        squares[:, a] += np.einsum("qp,qp->q", F, both) / n
-    return member, squares, cross.diagonal() - np.einsum("qp,qp->q", F, F) / n
+        both = F @ (own[:, a].T @ F / n) - 2 * image[:, a]
+        squares[:, a] += (F * both).sum(axis=1) / n
+    return member, squares, cross.diagonal() - (F**2).sum(axis=1) / n
 
 
 def _equations(cross, forms, variances):
@@ -312,11 +313,9 @@ def _equations(cross, forms, variances):
     own = np.maximum(sizes, 0.0)
     dof = problem.n - cross.p
     taken = weights * min(1.0, MOST_EXPLAINED * dof / max(weights @ own, 1e-300))
-    A = np.block(
-        [
-            [level.T @ squares, (level.T @ own)[:, None]],
-            [own @ member - taken @ squares, np.array([dof - taken @ own])],
-        ]
-    )
+    c = len(variances) - 1
+    A = np.empty((c + 1, c + 1))
+    A[:c, :c], A[:c, c] = level.T @ squares, level.T @ own
+    A[c, :c], A[c, c] = own @ member - taken @ squares, dof - taken @ own
     q = np.append(level.T @ cross.zy**2, cross.yy - taken @ cross.zy**2)
     return A, q

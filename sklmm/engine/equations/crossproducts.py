@@ -73,8 +73,6 @@ class CrossProducts:
         self.G_EE = self.G[self.eliminated] if sizes else np.zeros((0, 1, 1))
         # The sparse columns count as a last term.
         self._others = self.rest if columns is None else [*self.rest, len(sizes)]
-        self.pairs = self.rows.pairs(self.eliminated, self._others, at)
-        self.G_RR = self._remaining() if self._others else sparse.csr_array((0, 0))
         #: X^T w X [p, p] and Z^T w X [Q, p].
         self.xx, xy, F = self.rows.fixed(at)
         self.xx, self.F = self._keep(self._keep(self.xx).T), self._keep(self._joined(F, problem.p))
@@ -87,8 +85,16 @@ class CrossProducts:
             self.Fy = np.column_stack([self.F, self._joined(zy)])
             self.F, self.zy = self.Fy[:, :-1], self.Fy[:, -1]
 
-    def _remaining(self):
-        """G_RR but the sparse columns' own part, which is `Columns.product`'s."""
+    @cached_property
+    def pairs(self):
+        """`rows.protocol.Pairs` of Z_E^T w Z_R; of one term there are none to ask for."""
+        return self.rows.pairs(self.eliminated, self._others, self.at)
+
+    @cached_property
+    def G_RR(self):
+        """Z_R^T w Z_R, sparse, but the sparse columns' own part, which is `Columns.product`'s."""
+        if not self._others:
+            return sparse.csr_array((0, 0))
         parts = [[None] * len(self._others) for _ in self._others]
         for i, k in enumerate(self._others):
             own = self.G[k] if k < len(self.G) else np.zeros((self.columns.k, 1, 1))
@@ -166,6 +172,8 @@ class CrossProducts:
     def squares(self, member):
         """G's squared entries times member [Q, c]."""
         e, r = member[: self.n_eliminated], member[self.n_eliminated :]
+        if not len(r):
+            return turn(self.G_EE**2, e)
         down, up = self.pairs.squares(e, r)
         down += turn(self.G_EE**2, e)
         up += self.G_RR.power(2) @ r
@@ -176,7 +184,9 @@ class CrossProducts:
 
     def diagonal(self):
         """G's diagonal, [Q]."""
-        out = np.concatenate([np.einsum("jaa->ja", self.G_EE).ravel(), self.G_RR.diagonal()])
+        out = self.G_EE.diagonal(axis1=1, axis2=2).ravel()
+        if self._others:
+            out = np.concatenate([out, self.G_RR.diagonal()])
         if self.columns is not None:
             out[self.flat] = self.columns.diagonal
         return out
@@ -207,7 +217,7 @@ class Elimination:
 
     def log_det_eliminated(self):
         """log |D|."""
-        return 2 * float(np.log(np.einsum("jaa->ja", roots(self.D))).sum())
+        return 2 * float(np.log(roots(self.D).diagonal(axis1=1, axis2=2)).sum())
 
     def parts(self):
         """The remaining blocks, their factors and their places among the remaining effects."""
@@ -254,5 +264,5 @@ class Elimination:
 
     def root(self, noise):
         """A root of H^-1 applied to [Q, m]: of N(0, I), draws from N(0, H^-1)."""
-        e, r = noise[: self.n], self.root_rest(noise[self.n :])
-        return np.concatenate([turn(roots(self.inverse), e) - self._pull(r), r])
+        e, r = turn(roots(self.inverse), noise[: self.n]), self.root_rest(noise[self.n :])
+        return np.concatenate([e - self._pull(r), r]) if len(r) else e

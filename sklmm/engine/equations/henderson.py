@@ -79,7 +79,7 @@ class Solution(Equations):
         A, first = np.zeros((cross.Q, m)), 0
         for s, *part in zip(cross.slices, factors, changes, u, c, strict=True):
             own = working_effects(*part)
-            A[s, first : first + len(own)] = own.reshape(len(own), -1).T
+            A[s, first : first + len(own)] = own.reshape(len(own), s.stop - s.start).T
             first += len(own)
         # Z^T w q, X^T w q and q^T w q.
         zq, xq, qq = np.empty((cross.Q, m + free)), np.zeros((cross.p, m + free)), None

@@ -23,9 +23,11 @@ class SchurCholesky(Elimination):
 
     def __init__(self, cross, factors, s2):
         super().__init__(cross, factors, s2)
-        self.squares = cross.row_squares
-        self.U = self._factor() if cross.C.shape[1] else np.zeros((0, 0))
-        self.log_det = self.log_det_eliminated() + 2 * float(np.log(np.diag(self.U)).sum())
+        self.log_det, self.U = self.log_det_eliminated(), np.zeros((0, 0))
+        if cross.n_eliminated < cross.Q:
+            self.squares = cross.row_squares
+            self.U = self._factor()
+            self.log_det += 2 * float(np.log(self.U.diagonal()).sum())
 
     def _factor(self):
         if self.squares is not None:
@@ -51,7 +53,7 @@ class SchurCholesky(Elimination):
         """Lambda_R as a diagonal [Q_R], or None where it has blocks."""
         if any(len(L) > 1 for _, L, _ in self.parts()):
             return None
-        return self.lift(np.ones(self.cross.C.shape[1]))
+        return self.lift(np.ones(self.cross.Q - self.n))
 
     def _lifted(self, columns):
         """Sparse columns [., Q_R] times Lambda_R, in canonical form."""

@@ -139,9 +139,12 @@ class LocalPairs:
         self.parts = [
             (C, slice(a // r, b // r)) for C, (a, b) in zip(parts, pairwise(ends), strict=True)
         ]
-        # SciPy takes longer to transpose a small matrix than to multiply by it.
-        self.backs = [part.T for part in parts]
         self.rows = [slice(a, b) for a, b in pairwise(ends)]
+
+    @cached_property
+    def backs(self):
+        """The parts' transposes: SciPy takes longer to make a small one than to multiply by it."""
+        return [C.T for C, _ in self.parts]
 
     @cached_property
     def matrix(self):

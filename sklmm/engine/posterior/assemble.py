@@ -383,13 +383,14 @@ def _null_vectors(problem, group, residual):
         for own in b.covariance.directions():
             changes.append(np.zeros((ends[-1], ends[-1])))
             changes[-1][first : first + b.r, first : first + b.r] = own
-    each = [G @ S for S in changes]
-    gram = np.empty((len(each) + residual, len(each) + residual))
-    for i, one in enumerate(each):
-        gram[i, : len(each)] = [np.einsum("jab,jba->", one, other) for other in each]
+    m = len(changes)
+    moved = G @ np.reshape(changes, (m, 1, ends[-1], ends[-1]))
+    gram = np.empty((m + residual, m + residual))
+    turned = moved.transpose(0, 1, 3, 2).reshape(m, G.size)
+    gram[:m, :m] = moved.reshape(m, G.size) @ turned.T
     if residual:
-        gram[-1, :-1] = gram[:-1, -1] = [np.einsum("jaa->", own) for own in each]
-        gram[-1, -1] = problem.n
+        gram[m, :m] = gram[:m, m] = np.einsum("mjaa->m", moved)
+        gram[m, m] = problem.n
     scale = np.sqrt(np.diag(gram))
     scale = np.where(scale > 0, scale, 1.0)
     values, vectors = np.linalg.eigh(gram / np.outer(scale, scale))

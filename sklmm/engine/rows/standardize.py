@@ -19,9 +19,9 @@ scale alone: there the origin is part of the model (`Covariance.basis`).
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.linalg import LinAlgError, cholesky
 
 from sklmm._threads import each, summed
+from sklmm.engine.linalg.blocks import lower_factor
 from sklmm.engine.rows.collinearity import independent, orthonormal, triangle
 from sklmm.engine.rows.cross_products import weighed
 from sklmm.engine.rows.local import LocalRows
@@ -175,8 +175,8 @@ class Whitened:
 def well_conditioned(gram):
     """Whether a cross-product [p, p] of unit columns is that of clearly independent ones."""
     try:
-        return np.diag(cholesky(gram)).min(initial=np.inf) > WELL_CONDITIONED
-    except LinAlgError:
+        return lower_factor(gram).diagonal().min(initial=np.inf) > WELL_CONDITIONED
+    except np.linalg.LinAlgError:
         return False
 
 
