@@ -50,6 +50,21 @@ def test_profiles_are_lme4s(sleepstudy, method, monkeypatch):
     assert (narrow["upper"] < interval["upper"]).all()
 
 
+def test_the_profile_at_a_limit_is_the_quantiles(sleepstudy, monkeypatch):
+    """To five digits of the interval's width, in a few points each."""
+    X, y = sleepstudy
+    points, point_of = [], Profile._point
+    monkeypatch.setattr(Profile, "_point", lambda *a: points.append(point_of(*a)) or points[-1])
+    model = MixedEffectsRegressor(["(1 + Days | Subject)"]).fit(X, y)
+    interval = model.conf_int(method="profile", X=X, y=y)
+    assert len(points) < 40
+    monkeypatch.setattr("sklmm.engine.algorithms.profile.SURE", 1e-7)
+    exact = model.conf_int(method="profile", X=X, y=y)
+    width = exact["upper"] - exact["lower"]
+    assert ((interval - exact).abs().max(axis=1) < 1e-5 * width).all()
+    assert min(abs(point.excess) for point in points[-3:]) < 1e-6
+
+
 def test_a_variance_of_0_has_an_interval_from_0():
     """lme4's, to four digits."""
     X, y = load_dyestuff(version=2, return_X_y=True, as_frame=True)

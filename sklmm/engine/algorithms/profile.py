@@ -12,21 +12,30 @@ b^T beta of a Gaussian model the other ones are least squares', which leaves a p
     l(v) = max_theta  l(theta) - (v - b^T beta-hat)^2 / (2 b^T C b),    C = (X^T V^-1 X)^-1.
 
 The coefficients of other models are in theta, and their likelihood is quadrature's.
+
+With each l(v) comes its slope, the constraint's multiplier, and with them that of zeta, which is
+nearly linear: the cubic through two of its points tells the limit that a quantile has.
 """
 
-from functools import partial
+from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import brentq, minimize
+from scipy.optimize import minimize
 
 from sklmm.engine.limits import blas
-from sklmm.engine.posterior.gaussian import coefficient_slopes
 from sklmm.engine.theta.space import MIN_SIGMA, is_singular, residual_sd
 
-#: Steps outwards, in units of the Wald interval's half width, at which a limit is looked for.
-OUTWARDS = (1.0, 1.5, 2.5, 4.0, 7.0, 12.0, 25.0, 60.0)
-#: Of the half width: a limit's precision; and how near to a bound of the parameter is at it.
+#: Limits are looked for up to so many half widths of the Wald interval from the estimate, each
+#: time at a distance of so many times the one before, at least and at most; and so many times. One
+#: in so many points halves the range, whatever their cubic tells.
+FARTHEST = 60.0
+OUTWARDS = (1.01, 2.5)
+MOST_POINTS = 80
+HALVING = 4
+#: Of the half width: a limit's precision, and the step to it from a point of the profile, with its
+#: slope, that is as precise; and how near to a bound of the parameter is at it.
 PRECISE = 1e-4
+SURE = 1e-2
 NEAR = 1e-3
 #: Half width, in a parameter's own unit, where an estimate has no standard error.
 UNKNOWN = 0.2
@@ -34,6 +43,8 @@ UNKNOWN = 0.2
 FLAT = 1e-8
 #: Distance from a constraint, in standard errors, that is none.
 HELD = 1e-3
+#: Distance to what a cubic tells beyond its points, in units of theirs.
+MOST_AHEAD = 1.5
 #: What a theta without a likelihood has for one.
 WORST = 1e10
 
@@ -91,13 +102,12 @@ class Profile:
 
     @staticmethod
     def best_of(loss, starts, options):
-        """(maximum of -loss, where)."""
+        """SciPy's result for the least of a loss."""
         found = [minimize(loss, z, jac=True, **options) for z in starts]
         if held := options.get("constraints"):
             # One that ends beside the constraint has no say.
             found = [f for f in found if abs(held["fun"](f.x)) < HELD] or found
-        best = min(found, key=lambda f: f.fun)
-        return -best.fun, best.x
+        return min(found, key=lambda f: f.fun)
 
     def interval(self, i, quantile):
         """(lower, upper) of entry i of (coefficients, natural): where zeta is -+ quantile."""
@@ -121,40 +131,76 @@ class Profile:
         return np.abs(self.matrix) @ [*out, *family]
 
     def _limit(self, own, i, side, quantile):
+        """The value on one side where |zeta| is the quantile, or the bound if it is so nowhere."""
         estimate, width = self.estimate[i], quantile * self.std[i]
         if not width > 0:
             width = UNKNOWN * own.unit
         bound = self.bounds[(side + 1) // 2][i]
-        inside, known = estimate, {estimate: (-quantile, np.zeros(self.root.shape[1]))}
-
-        def excess(value, start):
-            if value not in known:
-                loglik, z = own.maximum(value, start)
-                known[value] = np.sqrt(max(2 * (self.best - loglik), 0.0)) - quantile, z
-            return known[value][0]
-
-        for step in OUTWARDS:
-            value = estimate + side * step * width
-            at_bound = side * (value - bound) >= 0
-            if at_bound:
-                value = bound - side * NEAR * min(width, abs(bound - estimate) or width)
-            if side * (value - inside) <= 0:
+        nearest = bound - side * NEAR * min(width, abs(bound - estimate) or width)
+        inside = _Point(estimate, -quantile, side * quantile / width, np.zeros(self.root.shape[1]))
+        outside, last, value = None, inside, estimate + side * width
+        for k in range(MOST_POINTS):
+            at_bound = side * (value - nearest) >= 0
+            value = nearest if at_bound else value
+            if side * (value - inside.value) <= 0:
                 return bound
-            z = known[inside][1]
-            if excess(value, z) >= 0:
-                # Where the others are is nearly linear in the value.
-                way = (known[value][1] - z) / (value - inside)
-                limits = {"xtol": PRECISE * width, "rtol": 1e-12}
-                between = partial(_on_the_way, excess, inside, z, way)
-                return brentq(between, inside, value, **limits)
-            if at_bound:
+            before, last = last, self._point(own, value, inside, outside, side, quantile)
+            ahead = last.crossing(before)
+            if last.excess >= 0:
+                outside = last
+            elif at_bound or side * (value - estimate) > FARTHEST * width:
                 return bound
-            inside = value
-        return bound
+            else:
+                inside = last
+            known = side * (ahead - inside.value) > 0
+            known &= outside is None or side * (outside.value - ahead) > 0
+            if known and abs(ahead - value) < SURE * width:
+                return ahead
+            if outside is None:
+                nearer, farther = (estimate + far * (value - estimate) for far in OUTWARDS)
+                ahead = ahead if known else farther
+                value = side * np.clip(side * ahead, side * nearer, side * farther)
+            elif abs(outside.value - inside.value) < PRECISE * width:
+                break
+            else:
+                halve = not known or k % HALVING == HALVING - 1
+                value = (inside.value + outside.value) / 2 if halve else ahead
+        return bound if outside is None else outside.value
+
+    def _point(self, own, value, inside, outside, side, quantile):
+        """The `_Point` of the profile at a value, between or beyond others."""
+        z = inside.z
+        if outside is not None:
+            # Where the others are is nearly linear in the value.
+            way = (outside.z - z) / (outside.value - inside.value)
+            z = z + way * (value - inside.value)
+        loglik, z, slope = own.maximum(value, z)
+        zeta = np.sqrt(max(2 * (self.best - loglik), 0.0))
+        return _Point(value, zeta - quantile, -slope / zeta if zeta > 0 else np.nan, z)
 
 
-def _on_the_way(excess, inside, z, way, value):
-    return excess(value, z + way * (value - inside))
+class _Point(NamedTuple):
+    """A point of a profile: |zeta| less the quantile there, its slope, and where the others are."""
+
+    value: float
+    excess: float
+    slope: float
+    z: np.ndarray
+
+    def crossing(self, other):
+        """The value without excess, by the cubic in zeta through two points; nan is unknown."""
+        if not self.slope * other.slope > 0:
+            return np.nan
+        step = self.excess - other.excess
+        t = -other.excess / step if step else np.inf
+        if not 0 <= t <= MOST_AHEAD:
+            return self.value - self.excess / self.slope
+        return (
+            (1 + 2 * t) * (1 - t) ** 2 * other.value
+            + t * (1 - t) ** 2 * step / other.slope
+            + t**2 * (3 - 2 * t) * self.value
+            + t**2 * (t - 1) * step / self.slope
+        )
 
 
 class _Held:
@@ -165,11 +211,11 @@ class _Held:
         self.unit = std if (std := profile.std[i]) > 0 else profile.units()[i]
 
     def maximum(self, value, start):
-        """(l(value), z there) from a z nearby."""
+        """(l(value), z there, l's slope in the value) from a z nearby."""
         profile = self.profile
 
         def loss(z):
-            return _loss(profile, z)[:2]
+            return _loss(profile, z)
 
         def slope(z):
             return profile.slope(self.i, z)
@@ -182,14 +228,16 @@ class _Held:
                 scale = size
         if not starts:
             # The design leaves it undetermined: any value is as good as the estimate.
-            return profile.best, start
+            return profile.best, start, 0.0
         held = {
             "type": "eq",
             "fun": lambda z: (profile.value(self.i, z) - value) / scale,
             "jac": lambda z: slope(z) / scale,
         }
         options = {"method": "SLSQP", "constraints": held, "options": {"ftol": 1e-9}}
-        return profile.best_of(loss, starts, options)
+        found = profile.best_of(loss, starts, options)
+        along = slope(found.x)
+        return -found.fun, found.x, -(found.jac @ along) / max(along @ along, 1e-300)
 
 
 class _Profiled:
@@ -199,42 +247,38 @@ class _Profiled:
         self.profile, self.i = profile, i
 
     def maximum(self, value, start):
-        """(l(value), z there) from a z nearby."""
+        """(l(value), z there, l's slope in the value) from a z nearby."""
         profile, problem = self.profile, self.profile.problem
-        row = profile.matrix[self.i, : len(problem.basis)] @ problem.basis * problem.y_scale
+        uses = profile.matrix[self.i, : len(problem.basis)]
+        row, seen = uses @ problem.basis * problem.y_scale, {}
+
+        def held(equations):
+            # The other coefficients follow as least squares have them.
+            along = equations.solve_s(row[:, None])[:, 0]
+            beta = equations.cross.ols + equations.beta
+            seen["multiplier"] = (value - uses @ problem.coef(beta)) / (row @ along)
+            return equations.displaced(along * seen["multiplier"])
 
         def loss(z):
-            base, slope, seen, equations = _loss(profile, z, inform=True)
-            if seen is None:
-                return base, slope
-            C, changes = coefficient_slopes(equations)
-            variance = row @ C @ row
-            away = value - profile.matrix[self.i, : len(problem.basis)] @ problem.coef(seen.beta)
-            bend = np.einsum("p,ipq,q->i", row, changes, row)
-            more = -away / variance * (row @ seen.sensitivity)
-            more = more - 0.5 * (away / variance) ** 2 * bend
-            return base + 0.5 * away**2 / variance, slope + more @ profile.root
+            return _loss(profile, z, held)
 
         if not len(start):
-            return -loss(start)[0], start
-        return profile.best_of(
-            loss, profile.starts(start), {"method": "BFGS", "options": {"gtol": 1e-5}}
-        )
+            return -loss(start)[0], start, -seen["multiplier"]
+        options = {"method": "BFGS", "options": {"gtol": 1e-5}}
+        found = profile.best_of(loss, profile.starts(start), options)
+        loss(found.x)
+        return -found.fun, found.x, -seen["multiplier"]
 
 
-def _loss(profile, z, inform=False):
-    """(-l, its gradient in z, the evaluation, the equations) at theta-hat + root z, or None twice.
-
-    `inform` asks for the information and what comes with it.
-    """
+def _loss(profile, z, held=lambda equations: equations):
+    """(-l, its gradient in z) at theta-hat + root z, by what is `held` of the equations."""
     theta = profile.at(z)
-    nothing = WORST, np.zeros_like(z), None, None
     edge = profile.space.profiled and residual_sd(profile.problem, theta)
     if edge and not MIN_SIGMA < edge < 1 / MIN_SIGMA:
-        return nothing
+        return WORST, np.zeros_like(z)
     try:
-        equations = profile.algorithm.equations(theta)
-        seen = profile.algorithm.evaluation(theta, equations, inform)
+        equations = held(profile.algorithm.equations(theta))
+        seen = profile.algorithm.evaluation(theta, equations, inform=False)
     except np.linalg.LinAlgError:
-        return nothing
-    return -seen.loglik, -seen.gradient @ profile.root, seen, equations
+        return WORST, np.zeros_like(z)
+    return -seen.loglik, -seen.gradient @ profile.root

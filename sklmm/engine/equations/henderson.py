@@ -17,6 +17,7 @@ without log sigma where it is pinned, is AI-REML's (Gilmour, Thompson & Cullis 1
 of K is a solve of the mixed-model equations, and no step goes back to the rows.
 """
 
+from copy import copy
 from functools import cached_property
 from typing import NamedTuple
 
@@ -66,6 +67,19 @@ class Solution(Equations):
     def S_factor(self):
         """The lower factor of S: LinAlgError where S is singular, for a step to be taken back."""
         return lower_factor(self.S)
+
+    def displaced(self, step):
+        """The same at coefficients beta + step [p], which are no longer the likeliest.
+
+        Of a full likelihood: REML's has no coefficients. u are the means of the effects given them.
+        """
+        out, follow = copy(self), self.HR @ step
+        out.beta, out.u, out.c = self.beta + step, self.u - follow, self.c - self.ZVX @ step
+        out.uu = float(out.u @ out.u)
+        # With r the residuals and N = X - Z Lambda HR, X^T w r = 0 and N^T w N = s2 (S - HR^T HR).
+        more = 2 * follow @ self.u + step @ self.S @ step - follow @ follow
+        out.sse = self.sse + self.s2 * float(more)
+        return out
 
     def information(self, u, c):
         """AI = q^T P q / 2 and d beta / d theta = -(X^T V^-1 X)^-1 X^T V^-1 q.

@@ -134,6 +134,30 @@ def test_newton_vanishes_at_the_maximum_and_nowhere_else():
     assert newton_step(look(problem, away))[1] > 0.5
 
 
+def test_coefficients_that_are_held_have_the_dense_likelihood_and_its_slopes():
+    X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+    _, design = DesignSpec.learn(X, resolve_terms(["(1 + Days | Subject)"]), ["Days"], True)
+    problem = standardize(design, np.array(y, float), np.ones(180), fit_intercept=True, reml=False)
+    space, rows = Space.gaussian(problem), problem.rows
+    theta = Theta(np.zeros(0), (np.array([[0.9, 0.0], [0.2, 0.6]]),), np.array([-0.1]))
+    algorithm = Reml(problem, Exact(), 1e-3, 0, 1)
+    equations = algorithm.equations(theta).displaced(np.array([0.3, -0.2]))
+    seen = algorithm.evaluation(theta, equations, inform=False)
+    rest = rows.y - np.asarray(rows.X) @ seen.beta
+
+    def dense(flat):
+        (L,), raw = space.split(flat)[1:]
+        V = (rows.z[0] @ L) @ (rows.z[0] @ L).T * (rows.refs[0][:, None] == rows.refs[0])
+        V += np.exp(2 * raw[0]) * np.eye(180)
+        log_det = np.linalg.slogdet(2 * np.pi * problem.y_scale**2 * V)[1]
+        return -0.5 * (log_det + rest @ np.linalg.solve(V, rest))
+
+    flat = space.join(theta)
+    assert seen.loglik == pytest.approx(dense(flat), rel=1e-12)
+    slopes = [(dense(flat + e) - dense(flat - e)) / 2e-5 for e in 1e-5 * np.eye(4)]
+    np.testing.assert_allclose(seen.gradient, slopes, rtol=1e-6)
+
+
 def test_move_keeps_the_covariance_when_a_diagonal_turns_negative():
     L = np.array([[1.0, 0.0], [0.5, 0.2]])
     table = Design(
