@@ -5,11 +5,11 @@ from functools import cached_property
 import numpy as np
 from scipy import sparse
 from scipy.linalg import cho_solve, cholesky, solve_triangular
-from scipy.linalg.lapack import dpotri
+from scipy.linalg.lapack import dlauum
 
 from sklmm._threads import in_threads
 from sklmm.engine.equations.crossproducts import Elimination
-from sklmm.engine.linalg.blocks import block_diagonal, csr_rows
+from sklmm.engine.linalg.blocks import block_diagonal, csr_rows, inverse_triangle
 
 #: Numbers in a dense slab of C, and the share of entries up to which a matrix is sparse.
 SLAB = 1 << 19
@@ -32,9 +32,7 @@ class SchurCholesky(Elimination):
     def _factor(self):
         if self.squares is not None:
             # One triangle, which is all that is read.
-            S = self.squares.summed(self.inner.ravel() / -self.s2)
-            S *= self._scale[:, None]
-            S *= self._scale
+            S = self.squares.summed(self.inner.ravel() / -self.s2, self._scale)
         else:
             around = self._product(self.inner)
             around.data *= -1 / self.s2
@@ -84,7 +82,9 @@ class SchurCholesky(Elimination):
     @cached_property
     def _remaining(self):
         """S^-1 [Q_R, Q_R], its lower triangle."""
-        return dpotri(self.U, lower=True)[0] if len(self.U) else self.U
+        if not len(self.U):
+            return self.U
+        return dlauum(inverse_triangle(self.U), lower=True, overwrite_c=True)[0]
 
     def _whole(self):
         """S^-1 with both triangles."""
@@ -200,9 +200,7 @@ class SchurCholesky(Elimination):
         if not len(self.U):
             return np.zeros((J, r, r))
         if self.squares is not None:
-            scaled = self._remaining * self._scale
-            scaled *= self._scale[:, None]
-            return self.squares.forms(scaled)[:, None, None]
+            return self.squares.forms(self._remaining, self._scale)[:, None, None]
         C, inverse, step = self.C, self._whole(), max(SLAB // (len(self.U) * r), 1)
         few = C.nnz <= SPARSE * C.shape[0] * C.shape[1]
 

@@ -9,7 +9,8 @@ from itertools import pairwise
 
 import numpy as np
 from scipy import sparse
-from scipy.linalg.lapack import dpotrf, dpotrs, dtrtrs
+from scipy.linalg.blas import dtrmm
+from scipy.linalg.lapack import dpotrf, dpotrs, dtrtri, dtrtrs
 
 from sklmm._threads import in_threads
 
@@ -20,6 +21,8 @@ MANY = 512
 #: cores: sums come out the same everywhere.
 PARTED = 100_000
 PARTS = 4
+#: Columns of a triangle that is inverted in one piece.
+LEAF = 128
 #: Numbers of rows' squares that are stored at most.
 SQUARES = 1 << 22
 
@@ -106,6 +109,19 @@ def by_factor(lower, right):
 def by_triangle(lower, right, transpose=False):
     """L^-1 right, or L^-T right, [n, c]."""
     return dtrtrs(lower, right, lower=True, trans=transpose)[0] if right.size else right
+
+
+def inverse_triangle(lower):
+    """L^-1 [n, n], by halves: LAPACK's own takes twice as long on one thread."""
+    n = len(lower)
+    if n <= LEAF:
+        return dtrtri(lower, lower=True)[0]
+    half, out = n // 2, np.zeros_like(lower, order="F")
+    one, two = inverse_triangle(lower[:half, :half]), inverse_triangle(lower[half:, half:])
+    across = dtrmm(1.0, one, lower[half:, :half], side=True, lower=True)
+    out[:half, :half], out[half:, half:] = one, two
+    out[half:, :half] = dtrmm(-1.0, two, across, lower=True, overwrite_b=True)
+    return out
 
 
 def rescaled(b, std):
@@ -214,27 +230,20 @@ class LocalPairs:
 class RowSquares:
     """The rows c_j of C [J, q], CSR in canonical form, multiplied with themselves once and for all.
 
-    C^T diag(w) C = sum_j w_j c_j c_j^T for one w after another, and c_j^T M c_j of every row for
-    one M after another, are then a product each with what is stored: the upper triangle of every
-    c_j c_j^T.
+    D C^T diag(w) C D = sum_j w_j D c_j c_j^T D for one w and diagonal D after another, and
+    c_j^T D M D c_j of every row for one M after another, are then a product each with what is
+    stored: the upper triangle of every c_j c_j^T, in parts, of the columns from one to another.
     """
 
     def __init__(self, C):
-        J, q = C.shape
-        ends = np.repeat(C.indptr[1:], np.diff(C.indptr))
-        entries = np.arange(C.nnz, dtype=np.int32)
-        # Each entry with itself and all that follow in its row.
-        counts = ends - entries
-        starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-        second = np.repeat(entries - starts[:-1], counts)
-        second += np.arange(starts[-1], dtype=np.int32)
-        places = np.repeat(C.indices * np.int32(q), counts)
-        places += C.indices[second]
-        products = np.repeat(C.data, counts)
-        products *= C.data[second]
-        parts = products, places, starts[C.indptr]
+        self.q = C.shape[1]
         self.own = sparse.csr_array((C.data**2, C.indices, C.indptr), C.shape)
-        self.q, self.upper = q, sparse.csc_array(parts, (q * q, J))
+        # Each entry with itself and all that follow in its row.
+        counts = np.repeat(C.indptr[1:], np.diff(C.indptr)) - np.arange(C.nnz, dtype=np.int32)
+        ends = cuts(np.bincount(C.indices, counts, self.q))
+        self.parts = in_threads(
+            lambda *columns: _products(C, counts, *columns), ends[:-1], ends[1:]
+        )
 
     @staticmethod
     def fits(C):
@@ -242,10 +251,41 @@ class RowSquares:
         counts = np.diff(C.indptr).astype(float)
         return C.shape[1] ** 2 < 1 << 31 and counts @ (counts + 1) / 2 <= SQUARES
 
-    def summed(self, w):
-        """C^T diag(w) C [q, q], its upper triangle; 0 below."""
-        return (self.upper @ w).reshape(self.q, self.q)
+    def summed(self, w, scale):
+        """D C^T diag(w) C D [q, q], its upper triangle, for the diagonal `scale` [q]; 0 below."""
+        out = np.empty((self.q, self.q))
 
-    def forms(self, M):
-        """c_j^T M c_j [J] by the lower triangle of a symmetric M in Fortran's order."""
-        return 2 * (self.upper.T @ M.T.ravel()) - self.own @ np.diag(M)
+        def some(columns, upper):
+            own = out[columns]
+            np.multiply((upper @ w).reshape(own.shape), scale, out=own)
+            own *= scale[columns, None]
+
+        in_threads(some, *zip(*self.parts, strict=True))
+        return out
+
+    def forms(self, M, scale):
+        """c_j^T D M D c_j [J] by the lower triangle of a symmetric M in Fortran's order."""
+
+        def some(columns, upper):
+            own = M.T[columns] * scale
+            own *= scale[columns, None]
+            return upper.T @ own.ravel()
+
+        found = in_threads(some, *zip(*self.parts, strict=True))
+        return 2 * sum(found) - self.own @ (M.diagonal() * scale**2)
+
+
+def _products(C, counts, first, last):
+    """The columns of a part, and each row's products, [(last - first) * q, J], that begin there."""
+    q = C.shape[1]
+    entries = np.flatnonzero((C.indices >= first) & (C.indices < last)).astype(np.int32)
+    own = counts[entries]
+    starts = np.concatenate([[0], np.cumsum(own)]).astype(np.int32)
+    second = np.repeat(entries - starts[:-1], own)
+    second += np.arange(starts[-1], dtype=np.int32)
+    places = np.repeat((C.indices[entries] - np.int32(first)) * np.int32(q), own)
+    places += C.indices[second]
+    products = np.repeat(C.data[entries], own)
+    products *= C.data[second]
+    parts = products, places, starts[np.searchsorted(entries, C.indptr)]
+    return slice(first, last), sparse.csc_array(parts, ((last - first) * q, C.shape[0]))
