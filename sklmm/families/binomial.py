@@ -62,9 +62,11 @@ class BernoulliDensity(BinomialDensity):
 
     @cached_property
     def _seen(self):
-        """The link at the eta of what was seen as a success; None of another link."""
+        """The link at the eta of what was seen as a success; None where it is of no use."""
         link = type(self.link)
-        return link(self.xp, self._sign * self.eta) if link.symmetric else None
+        # What is short by the logit link is shorter.
+        short = not link.symmetric or link is Logit
+        return None if short else link(self.xp, self._sign * self.eta)
 
     @property
     def value(self):

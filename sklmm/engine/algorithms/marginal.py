@@ -19,7 +19,7 @@ from sklmm.engine.posterior.path import Integral
 CHAINS = (10, 64)
 CHAIN_ROWS = 1 << 20
 BURN_IN = (3, 8)
-FIRST_DRAWS = 4
+FIRST_DRAWS = 3
 EXACT_DRAWS = 6
 #: Standard errors at which there are nodes and draws enough, of a table of so many rows at most and
 #: of one of four times as many, at least: noise and costs both grow with the table. The share of it

@@ -18,7 +18,7 @@ class LocalRemainder:
 
     def __init__(self, rows, likelihood, coefs, raw, at, *, exact, held):
         self.rows, self.likelihood, self.raw = rows, likelihood, raw[:, None]
-        self.at, self.exact = at, exact
+        self.at, self.exact, self._cast = at, exact, {}
         self.eta, self.score, self.values = np.empty((3, rows.n_rows))
 
         def visit(own, eta):
@@ -62,9 +62,8 @@ class LocalRemainder:
             # The deviations are nobody else's: what is left of the quadratic takes their place.
             a *= (tau - 1) * at
             a += (1 - tau) * score
-            found = found * (tau * times)
-            found += a
-            return found, ()
+            a += found * (tau * times)
+            return a, ()
 
         return self._away(coefs, visit, coefs.beta.shape[1])[0]
 
@@ -80,25 +79,31 @@ class LocalRemainder:
             y, w = self.rows._of(own, a.dtype)
             at, linear, eta, times = self._along(own, a.dtype)
             still = self.values[own.start : own.stop : self.rows.d, None].astype(a.dtype)
-            slope = linear - at * a
-            quadratic, laplacian = 0.5 * total(a * (slope + linear)), np.zeros(C)
+            both, laplacian = np.empty((len(a), 2 * C), a.dtype), np.zeros(C)
+            slope, left = both[:, :C], both[:, C:]
             if self.exact:
                 values, score, bend = self.likelihood.bends(y, eta + a, self.raw)
                 variances = self.variances[own].astype(a.dtype, copy=False)
                 laplacian = -total(times * bend - at, variances)
             else:
                 values, score = map(np.asarray, self.likelihood.both(y, eta + a, self.raw))
-            rest = total(values - still, w) - quadratic
-            both = np.concatenate([slope, times * score - slope], axis=1)
-            return both, (quadratic, rest, laplacian)
+            np.subtract(linear, at * a, out=slope)
+            np.multiply(times, score, out=left)
+            left -= slope
+            # The deviations are nobody else's.
+            a *= slope + linear
+            quadratic = 0.5 * total(a)
+            return both, (quadratic, total(values - still, w) - quadratic, laplacian)
 
         both, (quadratic, rest, laplacian) = self._away(coefs, visit, 2 * C)
         return self.value + quadratic, rest, both, laplacian
 
     def _along(self, own, dtype):
         """Curvature, score and predictors at the point, and weights, of rows [n, 1]."""
-        columns = self.at, self.score, self.eta, self.rows.weights
-        return (part[own, None].astype(dtype, copy=False) for part in columns)
+        if dtype not in self._cast:
+            columns = self.at, self.score, self.eta, self.rows.weights
+            self._cast[dtype] = [part.astype(dtype, copy=False)[:, None] for part in columns]
+        return (part[own] for part in self._cast[dtype])
 
     def _away(self, coefs, visit, n_columns=None):
         """Sums over rows of what `visit` finds at the deviations a."""
