@@ -5,12 +5,12 @@ With Z(tau) the constant of pi_tau ~ exp(q + tau r), d log Z / dtau = E_tau[r], 
     log Z(1) = log Z(0) + int_0^1 f(tau) dtau,    f = E_tau[r],    f' = Var_tau(r)
 
 (thermodynamic integration; Gelman & Meng 1998, Stat. Sci. 13, 163-185). Each interval has nodes at
-its ends and its middle, where there are two rules: Simpson's, of f alone, and the one of f there and
-of f' at the ends that is exact for polynomials of degree 5. Their distance is taken for the error of
-either, and is much more than the second's where f is smooth. But f', a variance, is told less well
-than f, whose noise the control variates know: of two halves of an interval Simpson's rule also has
-its distance from that of the whole for an error. What of it is noise is known, and is not taken for
-a bend. Intervals that are off are halved.
+its ends and its middle, where there are two rules: Simpson's, of f alone, and that of f there and
+of f' at the ends which is exact for polynomials of degree 5. Their distance is taken for the error
+of either, and is much more than the second's where f is smooth. But f', a variance, is told less
+well than f, whose noise the control variates know: of two halves of an interval Simpson's rule also
+has its distance from that of the whole for an error. What of it is noise is known, and is not taken
+for a bend. Intervals that are off are halved.
 """
 
 from typing import NamedTuple
