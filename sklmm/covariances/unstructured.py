@@ -45,6 +45,10 @@ class Unstructured(Covariance):
         """Unit matrices."""
         return _units(self.r)
 
+    def directions(self):
+        """Unit matrices, symmetric."""
+        return _units(self.r) + _units(self.r).transpose(0, 2, 1)
+
     @property
     def is_sd(self):
         """The diagonal."""

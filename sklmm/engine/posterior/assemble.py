@@ -182,14 +182,15 @@ def assemble(
     space, theta = algorithm.space, last.estimate
     problem = space.problem
     p, q = problem.p, len(problem.basis)
-    jacobian = np.zeros((q + len(space.natural(theta)), p + space.size - space.p))
+    natural, singular = space.natural(theta), _singular(space, theta)
+    jacobian = np.zeros((q + len(natural), p + space.size - space.p))
     jacobian[:q, :p] = problem.basis * problem.y_scale
     jacobian[q:, p:] = space.jacobian(theta)[:, space.p :]
     cov = np.zeros([jacobian.shape[1]] * 2) if last.covariance is None else last.covariance.copy()
     if posterior.beta_cov is not None:
         cov[:p, :p] = posterior.beta_cov
     natural_cov = jacobian @ cov @ jacobian.T
-    unknown = unidentified | _without_error(space, theta, last.covariance)
+    unknown = unidentified | _without_error(space, singular, last.covariance)
     unknown = np.concatenate([problem.dropped, unknown])
     untold = indefinite(last.covariance, jacobian) & ~unknown
     unknown = np.flatnonzero(unknown | untold)
@@ -203,7 +204,7 @@ def assemble(
     std_error = np.full(len(jacobian), np.nan if unknown else 0.0)
     if noise is not None:
         std_error = noise.of_standard_errors(jacobian, q)
-    status, moving = _verdict(algorithm, last, history, natural_cov, mc_error)
+    status, moving = _verdict(algorithm, last, history, natural_cov, mc_error, singular.any())
     if moving is not None and unidentified.any():
         # It has no standard error to compare its steps with.
         moving = q + int(np.argmax(unidentified))
@@ -213,7 +214,7 @@ def assemble(
         shown["effects_std_mc_error"] = noise.of_effects(shown["effects_cov"])
     return EMResult(
         **shown,
-        natural=space.natural(theta),
+        natural=natural,
         family=space.family(theta.raw),
         coef_cov=natural_cov[:q, :q],
         natural_cov=natural_cov,
@@ -294,10 +295,10 @@ def indefinite(cov, jacobian):
     return parts @ np.maximum(-values, 0.0) > INDEFINITE * (parts @ np.maximum(values, 0.0))
 
 
-def _verdict(algorithm, last, history, natural_cov, mc_error):
+def _verdict(algorithm, last, history, natural_cov, mc_error, singular):
     """How the fit ended, and which estimate moves most if it did not converge."""
     if last.done:
-        if _singular(algorithm.space, last.estimate).any():
+        if singular:
             return Status.SINGULAR, None
         exact = last.spread is None
         return (Status.CONVERGED if exact else Status.CONVERGED_MC), None
@@ -329,13 +330,13 @@ def _singular(space, theta):
     return np.concatenate([*blocks, family])
 
 
-def _without_error(space, theta, covariance):
-    """Entries of `natural` without a standard error: singular blocks; all after Adam."""
-    singular = _singular(space, theta)
+def _without_error(space, singular, covariance):
+    """Entries of `natural` without a standard error: of `singular` blocks; all after Adam."""
     if covariance is None:
         return np.ones_like(singular)
-    singular[len(singular) - len(space.parameters) :] = False
-    return singular
+    out = singular.copy()
+    out[len(out) - len(space.parameters) :] = False
+    return out
 
 
 def undetermined(space):
