@@ -49,7 +49,8 @@ def in_threads(function, *arguments):
     the other threads, so that fits in the threads of a caller's own do not multiply them.
     """
     calls = list(zip(*arguments, strict=True))
-    if (n := min(n_threads(), len(calls))) < 2:
+    # One call asks for no threads: a small table makes many of them.
+    if len(calls) < 2 or (n := min(n_threads(), len(calls))) < 2:
         return [function(*call) for call in calls]
     answers, left = [None] * len(calls), iter(range(len(calls)))
 

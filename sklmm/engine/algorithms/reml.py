@@ -259,7 +259,7 @@ def moment_start(cross):
         # Rows in units of their own: the solver is least squares, and the sums differ by powers.
         scale = np.abs(np.diag(A))[free]
         scale = np.where(scale > 0, scale, 1.0)
-        variances[free] = nnls(A[np.ix_(free, free)] / scale[:, None], q[free] / scale)[0]
+        variances[free] = nnls(A[free][:, free] / scale[:, None], q[free] / scale)[0]
         if free[-1]:
             variances[-1] = max(variances[-1], LEAST_SIGMA**2 * cross.yy / problem.n)
         variances[free] = np.maximum(variances[free], LEAST_SD**2 * variances[-1])
