@@ -379,13 +379,14 @@ def _partitions(rows, blocks, d):
 def _null_vectors(problem, group, residual):
     """Changes of the covariances [R + 1, R + 1], sigma^2's last, that leave V as it is."""
     G, blocks = problem.rows.block_of(group), [problem.blocks[k] for k in group]
-    ends, changes = np.cumsum([0, *(b.r for b in blocks)]), []
-    for b, first in zip(blocks, ends[:-1], strict=True):
-        for own in b.covariance.directions():
-            changes.append(np.zeros((ends[-1], ends[-1])))
-            changes[-1][first : first + b.r, first : first + b.r] = own
-    m = len(changes)
-    moved = G @ np.reshape(changes, (m, 1, ends[-1], ends[-1]))
+    ends = np.cumsum([0, *(b.r for b in blocks)])
+    directions = [b.covariance.directions() for b in blocks]
+    m, changes = sum(map(len, directions)), []
+    for own, first, last in zip(directions, ends[:-1], ends[1:], strict=True):
+        changes.append(np.zeros((len(own), ends[-1], ends[-1])))
+        changes[-1][:, first:last, first:last] = own
+    changes = np.concatenate(changes)
+    moved = G @ changes[:, None]
     gram = np.empty((m + residual, m + residual))
     turned = moved.transpose(0, 1, 3, 2).reshape(m, G.size)
     gram[:m, :m] = moved.reshape(m, G.size) @ turned.T
