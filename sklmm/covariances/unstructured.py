@@ -39,7 +39,7 @@ class Unstructured(Covariance):
 
     def oriented(self, L):
         """The triangle with its columns' signs turned."""
-        return L * np.where(np.diag(L) < 0, -1.0, 1.0)
+        return L * np.where(L.diagonal() < 0, -1.0, 1.0)
 
     def slopes(self, L):
         """Unit matrices."""

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sklmm.engine.linalg.blocks import eigen
 from sklmm.engine.linalg.chains import CovarianceNoise, batch_error
 from sklmm.engine.theta.space import MIN_SIGMA, SINGULAR_SD, reported
 from sklmm.result import EMResult, LogLikelihood, Status, own_sds
@@ -288,9 +289,9 @@ def indefinite(cov, jacobian):
     """
     if cov is None or not len(cov):
         return np.zeros(len(jacobian), bool)
-    scale = np.sqrt(np.abs(np.diag(cov)))
+    scale = np.sqrt(np.abs(cov.diagonal()))
     scale = np.where(scale > 0, scale, 1.0)
-    values, vectors = np.linalg.eigh(cov / np.outer(scale, scale))
+    values, vectors = eigen(cov / (scale[:, None] * scale))
     parts = (jacobian @ (scale[:, None] * vectors)) ** 2
     return parts @ np.maximum(-values, 0.0) > INDEFINITE * (parts @ np.maximum(values, 0.0))
 
@@ -309,7 +310,7 @@ def _verdict(algorithm, last, history, natural_cov, mc_error, singular):
     change = np.abs(now - before)
     if algorithm.stochastic and np.isfinite(mc_error).all():
         change = mc_error
-    std = np.sqrt(np.maximum(np.diag(natural_cov), 0.0))
+    std = np.sqrt(np.maximum(natural_cov.diagonal(), 0.0))
     with np.errstate(invalid="ignore"):
         relative = np.where(std > 0, change / np.where(std > 0, std, 1.0), 0.0)
     if not (std > 0).any():
@@ -393,9 +394,9 @@ def _null_vectors(problem, group, residual):
     if residual:
         gram[m, :m] = gram[:m, m] = np.einsum("mjaa->m", moved)
         gram[m, m] = problem.n
-    scale = np.sqrt(np.diag(gram))
+    scale = np.sqrt(gram.diagonal())
     scale = np.where(scale > 0, scale, 1.0)
-    values, vectors = np.linalg.eigh(gram / np.outer(scale, scale))
+    values, vectors = eigen(gram / (scale[:, None] * scale))
     for vector in (vectors[:, values < NULL] / scale[:, None]).T:
         null = np.zeros((ends[-1] + 1, ends[-1] + 1))
         null[:-1, :-1] = sum(x * S for x, S in zip(vector, changes, strict=False))

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sklmm._threads import each, summed
-from sklmm.engine.linalg.blocks import lower_factor
+from sklmm.engine.linalg.blocks import eigen, lower_factor
 from sklmm.engine.rows.collinearity import independent, orthonormal, triangle
 from sklmm.engine.rows.cross_products import weighed
 from sklmm.engine.rows.local import LocalRows
@@ -222,7 +222,7 @@ def whiten(X, weights, n, fit_intercept):
         kept = independent(R, noise / scale)
         rotation, log_det = orthonormal(R, kept)
     else:
-        values, vectors = np.linalg.eigh(gram)
+        values, vectors = eigen(gram)
         keep = values > RANK_TOLERANCE * max(values.max(initial=0.0), 1.0)
         rotation, log_det = vectors[:, keep] / np.sqrt(values[keep]), np.log(values[keep]).sum()
         if keep.all():
