@@ -1,5 +1,6 @@
 """Runs, each in a process of its own that is timed from outside."""
 
+import compileall
 import json
 import math
 import os
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from statistics import median
 
@@ -36,12 +38,19 @@ def version(system, python):
     return done.stdout.split()[-1] if done.returncode == 0 and done.stdout else None
 
 
+@cache
+def compiled(tree):
+    """Leave the bytecode of a checkout's sklmm, as an installed package has it."""
+    compileall.compile_dir(tree / "sklmm", quiet=1)
+
+
 def run(system, workload, table, python=sys.executable, tree=ROOT):
     """({measure: value}, estimates) of a system on the table, with the sklmm of a checkout."""
     if system in R:
         asked = [system, workload.family, workload.task, workload.term]
         command = ["Rscript", str(HERE / "systems.R"), *asked, str(csv_of(table))]
     else:
+        compiled(Path(tree))
         asked = [system, json.dumps(asdict(workload)), str(table), str(tree)]
         command = [python, str(HERE / "worker.py"), *asked]
     start, before = time.perf_counter(), os.times()
