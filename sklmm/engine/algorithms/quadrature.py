@@ -3,7 +3,8 @@ r"""Maximum likelihood by adaptive Gauss-Hermite quadrature: exact, and without 
 Newton's steps in a trust region climb the log-likelihood of `engine.latent.quadrature`. They begin
 with few points. Where they have arrived its value is taken by twice as many points too: if the two
 differ, the fit goes on with these, and if not it ends by a last step with their score. The
-information is the difference of the score at held points, as the sum's own second derivative is.
+information is that of the sum at held points: known exactly of densities whose curvature is known,
+and by differences of the score of others.
 """
 
 from copy import copy
@@ -15,7 +16,8 @@ import numpy as np
 from sklmm.engine.algorithms.laplace import LEAST_RATIO, SLOW, TRUSTED, rise
 from sklmm.engine.algorithms.loop import Iteration, joint_loss
 from sklmm.engine.algorithms.start import start_theta
-from sklmm.engine.latent.quadrature import Integral, Points
+from sklmm.engine.latent.points import Points
+from sklmm.engine.latent.quadrature import Integral
 from sklmm.engine.limits import MOST_POINTS
 from sklmm.engine.linalg.blocks import rescaled
 from sklmm.engine.linalg.newton import STEP, inverse, look, updated, updated_radius
@@ -31,8 +33,12 @@ SETTLED = 1e-3
 #: The same at which the fit begins; and rises of so many times it are told by the log-likelihoods.
 ROUGH = 0.3
 CLEAR = 10.0
-#: Steps so short, in standard errors, leave the information as it is.
-NEAR = 0.1
+#: Standard errors from the maximum by some points at which more are tried; and from where the
+#: information was measured within which it still counts as measured.
+CLOSE = 1e-2
+NEAR = 0.03
+#: Times that a step's remainder is to be shorter than the last step may be.
+SAFELY = 30.0
 
 
 class Point(NamedTuple):
@@ -62,8 +68,11 @@ class Quadrature:
         self.latent, self.space, self.tol = latent, latent.space, tol
         self.integral = Integral(latent, groups)
         self.seed, self.n_draws, self.start = seed, n_draws, start
-        first = FIRST[self.integral.nested.width > 1]
-        self.pinned, self.n_points = n_points is not None, n_points or first
+        #: A guess, which a step that does not keep its promise lets doubt.
+        self.first = FIRST[self.integral.nested.width > 1]
+        self.pinned, self.n_points = n_points is not None, n_points or self.first
+        #: Points by which the log-likelihood is not yet, or no longer, another.
+        self.enough = self.n_points
         #: What the points' number is known to matter for the log-likelihood.
         self.error, self.settled, self.shift = np.inf, self.pinned, None
         #: Where a fit that stops here ends.
@@ -74,34 +83,64 @@ class Quadrature:
         theta, _ = start_theta(self.latent) if self.start is None else self.start
         here = self._begun(self._point(self.space.join(theta)))
         self.sizes = scales(self.integral.level_curvatures(here.nodes))
-        information, fresh, radius, decrement = self._information(here), False, 1.0, np.inf
+        information, radius, decrement = self._information(here), 1.0, np.inf
+        # How far, in standard errors, from where the information was measured.
+        away = 0.0
         while True:
             last, (chart, ahead) = decrement, self._look(information, here, radius)
-            while (arrived := ahead.decrement < self.tol) and not (self.settled and fresh):
+            while self._rests(ahead) or (away > NEAR and self._arrived(ahead, away)):
                 finer = None if self.settled else self._finer(here)
                 self.settled |= finer is None or self.error < SETTLED
-                if self.settled:
+                if self.settled and away > NEAR:
                     # What was learnt on the way is no proof of a maximum.
-                    information, fresh = self._information(here), True
-                here = here if finer is None else self._taken(finer)
+                    information, away = self._information(here), 0.0
+                if finer is not None:
+                    here, away = self._taken(finer), away if self.settled else max(away, CLOSE)
                 last, (chart, ahead) = np.inf, self._look(information, here, radius)
-            decrement = ahead.decrement
-            done = arrived and self.settled and decrement < self.tol
+            decrement, done = ahead.decrement, self._arrived(ahead, away)
             following = chart.back(chart.t + ahead.step)
+            if done and self.integral.curved:
+                information = self._information(self._end(here, following))
             yield self._step(here, following, decrement, done, information)
             new = self._trial(following)
             ratio = self._rise(here, new, chart, ahead) / ahead.rise if ahead.rise > 0 else 1.0
-            radius = updated_radius(radius, ahead, ratio)
-            information = learnt(information, here, new, chart, ahead, ratio > LEAST_RATIO)
-            fresh &= decrement < NEAR
-            here = new if ratio > LEAST_RATIO else here
-            kept = TRUSTED < ratio < 2 - TRUSTED
-            finer = None if kept or self.settled else self._finer(here)
-            if finer is not None and CLEAR * self.error > ahead.rise:
+            accepted, poor = ratio > LEAST_RATIO, not TRUSTED < ratio < 2 - TRUSTED
+            before, here = here, new if accepted else here
+            doubtful = ratio <= TRUSTED and self.n_points == self.first
+            finer = self._finer(here) if doubtful else None
+            taken = finer is not None and self.error > min(ahead.rise / CLEAR, ROUGH)
+            if taken:
                 # The promise was not kept for the points' sake.
                 here = self._taken(finer)
-            elif not kept or SLOW * last < decrement < np.inf:
-                information = self._information(here)
+            else:
+                radius = updated_radius(radius, ahead, ratio)
+            away += decrement if accepted or not self.integral.curved else 0.0
+            if self.integral.curved:
+                afresh = here is not before and (poor or taken or away > NEAR)
+            else:
+                afresh = not taken and (poor or SLOW * last < decrement < np.inf)
+                information = learnt(information, before, new, chart, ahead, accepted)
+            if afresh:
+                information, away = self._information(here), 0.0
+
+    def _rests(self, ahead):
+        """Whether the points are to be proved, as the maximum by so many of them is near."""
+        return not self.settled and ahead.decrement < max(self.tol, CLOSE)
+
+    def _arrived(self, ahead, away):
+        """Whether the fit ends with this step: it is short, or what it leaves is far shorter.
+
+        Newton's method leaves a share that is about as large as the information is `away`.
+        """
+        left = ahead.decrement
+        if self.integral.curved and not self.pinned:
+            left *= min(SAFELY * (away + left), 1.0)
+        return self.settled and left < self.tol
+
+    def _end(self, here, flat):
+        """A fit's last `Point`, of which the likelihood is not asked for."""
+        nodes = self.integral.adapted(self.space.split(flat))
+        return here._replace(flat=flat, nodes=nodes, n_points=0)
 
     def _begun(self, here):
         """A start's point, by points enough for steps that are far from the maximum."""
@@ -124,6 +163,7 @@ class Quadrature:
 
     def _taken(self, finer):
         self.n_points = finer.n_points
+        self.enough = self.enough if self.settled else finer.n_points
         return finer
 
     def _rise(self, here, new, chart, ahead):
@@ -173,38 +213,60 @@ class Quadrature:
 
     def _information(self, here):
         """Less the second derivatives [m, m]; and of settled points `shift`, which is kept."""
-        information, shift = self._measured(here, self.settled)
-        self.shift = shift if self.settled else self.shift
+        information, self.shift = self._measured(here, self.settled)
         return information
 
     def _measured(self, here, moving):
-        """Less the second derivatives [m, m], by differences of the score at held points.
+        """Less the second derivatives [m, m] of the sum at held points.
 
         And, if `moving` is asked for, how the posterior means move with the coefficients, [P, p].
         """
-        chart, integral, shift = self._chart(here), self.integral, None
+        integral, known, motion = self.integral, np.zeros((0, 0)), None
+        if integral.curved:
+            theta = self.space.split(here.flat)
+            known, motion = integral.information(theta, here.nodes, self.enough, moving)
+        first = len(known)
+        information, moved = self._differenced(here, first, moving and motion is None)
+        information[:first, :first] = known
+        motion = moved if motion is None else motion
+        return information, None if motion is None else self._shift(motion)
+
+    def _differenced(self, here, first, moving):
+        """The columns from `first` on, and the motion, by differences of the score and the means.
+
+        The motion [n, r, p] of each depth, or None if it is not asked for.
+        """
+        chart, integral, m = self._chart(here), self.integral, self.space.size
         asked = [Points.means] if moving else []
 
         def look(t):
             theta = self.space.split(chart.back(t))
-            _, score, answers = integral.loglik(theta, here.nodes, here.n_points, asked)
+            _, score, answers = integral.loglik(theta, here.nodes, self.enough, asked)
             return score * chart.slope(t), *answers
 
-        score, *means = look(chart.t) if asked else [here.score * chart.slope(chart.t)]
-        moved = [look(chart.t + e) for e in STEP * np.eye(self.space.size)]
-        if asked:
-            shift = self._shift(means[0], [after for _, after in moved[: self.space.p]])
-        found = np.reshape([score - away for away, *_ in moved], (len(moved),) * 2) / STEP
-        return flattened((found + found.T) / 2, here, chart, chart.t), shift
+        score, means = here.score * chart.slope(chart.t), None
+        if moving or (first < m and here.n_points != self.enough):
+            score, *means = look(chart.t)
+        away = [look(chart.t + e) for e in STEP * np.eye(m)[first:]]
+        found = np.zeros((m, m))
+        found[first:] = np.reshape([score - after for after, *_ in away], (m - first, m)) / STEP
+        found[:, first:] += found[first:].T
+        found[first:, first:] /= 2
+        motion = None
+        if moving:
+            ends, motion = [after for _, after in away[: self.space.p]], []
+            for k, before in enumerate(means[0]):
+                after = np.reshape([end[k] for end in ends], (len(ends), *before.shape))
+                motion.append(np.moveaxis(after - before, 0, 2) / STEP)
+        return flattened(found, here, chart, chart.t), motion
 
-    def _shift(self, means, moved):
-        """Columns [P] of the unknowns' changes, by those of each depth's means."""
-        layout, out = self.latent.layout, []
+    def _shift(self, motion):
+        """Slopes [P, p] of the unknowns' means in the coefficients, from those of each depth's."""
+        layout, p = self.latent.layout, self.space.p
+        if not p:
+            return np.zeros((layout.size, 0))
         zeros = [np.zeros((b.r, 1)) for b in self.latent.full.blocks]
-        for after in moved:
-            change = [(m - u)[:, :, None] / STEP for m, u in zip(after, means, strict=True)]
-            out.append(layout.join(np.zeros((0, 1)), self.integral.by_term(change, zeros)))
-        return np.concatenate(out, axis=1) if out else np.zeros((layout.size, 0))
+        return layout.join(np.zeros((0, p)), self.integral.by_term(motion, zeros))
 
     def _step(self, here, following, decrement, done, information):
         """The `Iteration` of a point, and of the step from it to `following`."""
@@ -225,13 +287,19 @@ class Quadrature:
         # Its modes are where the fit's next ones start.
         latent, integral, theta = self.latent, copy(self.integral), last.estimate
         nodes, rng = integral.adapted(theta), np.random.default_rng([self.seed, 1])
-        shift = self.shift
+        shift = self.shift if last.done else None
         if shift is None:
             # Stopped before it was asked for.
             _, shift = self._measured(self._point(self.space.join(theta), nodes), True)
         draws = partial(Points.draws, n_draws=self.n_draws, seed=(self.seed, 2))
         asked = Points.means, Points.covariances, draws
-        loglik, _, (means, spread, draws) = integral.loglik(theta, nodes, self.n_points, asked)
+        loglik, _, (means, spread, draws) = integral.loglik(theta, nodes, self.enough, asked)
+        loglik += latent.log_constant
+        if last.done:
+            # A last step keeps its promise.
+            loglik = last.loglik + 0.5 * last.decrement**2
+        elif self.enough < self.n_points:
+            loglik = integral.loglik(theta, nodes, self.n_points)[0] + latent.log_constant
         blocks, factors = latent.full.blocks, theta.factors
         # What is known of a level without rows is its prior.
         zeros, units = ([make(b.r) for b in blocks] for make in (np.zeros, np.eye))
@@ -252,7 +320,7 @@ class Quadrature:
             effects_cov=tuple(covariances),
             beta_cov=None,
             root=np.concatenate(given),
-            loglik=loglik + latent.log_constant,
+            loglik=loglik,
             loglik_error=self.error if SETTLED <= self.error < np.inf else 0.0,
         )
         return with_coefficients(posterior, last, latent.layout, shift, rng)

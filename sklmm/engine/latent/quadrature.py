@@ -15,37 +15,23 @@ The score is the posterior's mean of the complete data's, at the same points (Fi
 where they are held, it is the slope of the sum to the last digit.
 """
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numpy.polynomial.hermite_e import hermegauss
 from scipy.linalg import block_diag
 
 from sklmm._threads import in_threads
+from sklmm.engine.latent.points import Points
 from sklmm.engine.limits import integrable
 from sklmm.engine.linalg.blocks import invert, roots
 from sklmm.engine.rows.nested import NestedRows
-from sklmm.engine.theta.space import slopes
+from sklmm.engine.theta.space import bends, slopes
 
 NEWTON_STEPS = 100
 #: Newton's decrement of a tree at which its mode is found, and that which counts as rounding.
 NEWTON_TOL = 1e-8
 ROUNDING = 1e-10
 SHORTEST = 1e-6
-
-
-@lru_cache
-def grid(n_points, r):
-    """Points [r, n_points^r] for a normal density, and the logarithms of their weights.
-
-    The weights of a function that is divided by the density of N(0, I).
-    """
-    points, weights = hermegauss(n_points)
-    log_weights = np.log(weights / weights.sum()) + 0.5 * points**2
-    axes = np.meshgrid(*[points] * r, indexing="ij")
-    log_weights = np.meshgrid(*[log_weights] * r, indexing="ij")
-    return np.reshape(axes, (r, -1)), sum(log_weights).ravel()
 
 
 class Nodes(NamedTuple):
@@ -190,16 +176,64 @@ class Integral:
 
         *found, told = zip(*in_threads(look, nested.parts(self.n_nodes(n_points))), strict=True)
         total, by_beta, by_factor, by_raw = map(sum, found)
-        score = [by_beta[: self.space.p]]
-        for own, of_block in zip(
-            self.columns, slopes(self.latent.full, theta.factors), strict=True
-        ):
-            score.append(np.einsum("ab,mab->m", by_factor[own, own], of_block))
-        answers = [
-            [np.concatenate(depth) for depth in zip(*parts, strict=True)]
-            for parts in zip(*told, strict=True)
+        of_factors = np.einsum("ab,mab->m", by_factor, self._changes(theta))
+        score = np.concatenate([by_beta[: self.space.p], of_factors, by_raw])
+        return float(total), score, [joined(parts) for parts in zip(*told, strict=True)]
+
+    def information(self, theta, nodes, n_points, moving=False):
+        """(information, motion) at theta by the points of `nodes`, in all but the parameters raw.
+
+        Less the second derivatives [p + m, p + m] of the sum that `loglik` has; and, if `moving` is
+        asked for, how the means of each depth's effects move with the coefficients, [n, r, p]. For
+        `curved` densities.
+        """
+        nested, factor, p = self.nested, self._factor(theta), self.space.p
+        fixed, changes = nested.fixed(theta.beta), self._changes(theta)
+
+        def look(part):
+            points = Points(self, part, nodes, n_points)
+            effects = self._turned(factor, points)
+            sight = nested.look(part, self.latent.densities, fixed, effects, theta.raw, bent=True)
+            points.integrate(sight.value)
+            share = points.shares[-1]
+            inner = points.conditional(sight.slopes_by_level(points.effects, changes))
+            found = sight.curvature(share, points.effects, changes) - points.covariance(*inner)
+            inner = ([own[:p] for own in depths] for depths in inner)
+            motion = points.motion(*inner) if moving else []
+            return found, sight.sums(share, points.effects)[1], motion
+
+        found, by_factor, motion = zip(
+            *in_threads(look, nested.parts(self.n_nodes(n_points))), strict=True
+        )
+        information = sum(found) - self._bent(theta, sum(by_factor))
+        return information, joined(motion) if moving else None
+
+    @property
+    def curved(self):
+        """Whether the densities' second derivatives are known."""
+        return self.latent.densities.bends is not None
+
+    def _changes(self, theta):
+        """The derivatives [m, R, R] of a path's factor in the covariances' parameters."""
+        out = []
+        for own, changes in zip(self.columns, slopes(self.latent.full, theta.factors), strict=True):
+            out.append(np.zeros((len(changes), self.nested.width, self.nested.width)))
+            out[-1][:, own, own] = changes
+        return np.concatenate(out)
+
+    def _bent(self, theta, by_factor):
+        """What a factor's own second derivatives add to those [p + m, p + m] of a log-likelihood.
+
+        It has the derivatives [R, R] in the path's factor.
+        """
+        p = self.space.p
+        parts = [
+            np.einsum("ab,mnab->mn", by_factor[own, own], second)
+            for own, second in zip(
+                self.columns, bends(self.latent.full, theta.factors), strict=True
+            )
         ]
-        return float(total), np.concatenate([*score, by_raw]), answers
+        return block_diag(np.zeros((p, p)), *parts)
 
     def _turned(self, factor, points):
         """b = Lambda u of each depth's points [r, n, N]."""
@@ -242,86 +276,6 @@ class Integral:
         return out
 
 
-class Points:
-    """The points of a part: of each depth spherical effects [r, n, N], N those of its path.
-
-    shares [n, N] of each depth are what the posterior gives to each of its points.
-    """
-
-    def __init__(self, integral, part, nodes, n_points):
-        self.part, self.numbers, self.parents, self.starts = part, [], [], []
-        self.effects, self.logs = [], []
-        depths, away = integral.depths, None
-        for k, some in enumerate(part.levels):
-            centre, root = nodes.centres[k][some], nodes.roots[k][some]
-            z, log_weights = grid(n_points, centre.shape[1])
-            own = np.einsum("nab,bk->ank", root, z)
-            if k:
-                self.parents.append(part.parents(depths, k))
-                self.starts.append(part.starts(depths, k))
-                away = away[:, self.parents[-1]]
-                tie = np.einsum("nab,bnk->ank", nodes.ties[k][some], away)
-                own = (own[:, :, None, :] - tie[:, :, :, None]).reshape(*own.shape[:2], -1)
-            u = own + centre.T[:, :, None]
-            log_det = np.log(np.einsum("naa->na", root)).sum(axis=1)
-            log = -0.5 * np.sum(u**2, axis=0) if len(u) > 1 else -0.5 * u[0] ** 2
-            log += log_det[:, None]
-            log.reshape(len(log), -1, len(log_weights))[:] += log_weights
-            self.effects.append(u)
-            self.logs.append(log)
-            self.numbers.append(len(log_weights))
-            if k < len(depths) - 1:
-                before = [] if away is None else [np.repeat(away, len(log_weights), axis=2)]
-                away = np.concatenate([*before, own])
-
-    def integrate(self, value):
-        """log p(y) of the part, from the finest levels' log densities [n, N]; and the shares."""
-        self.within = [None] * len(self.effects)
-        for k in range(len(self.effects) - 1, -1, -1):
-            log = (value + self.logs[k]).reshape(len(value), -1, self.numbers[k])
-            most = log.max(axis=2, keepdims=True)
-            most = np.where(np.isfinite(most), most, 0.0)
-            share = np.exp(log - most)
-            total = share.sum(axis=2, keepdims=True)
-            self.within[k] = share / np.where(total > 0, total, 1.0)
-            with np.errstate(divide="ignore"):
-                value = (most + np.log(total))[:, :, 0]
-            if k:
-                value = np.add.reduceat(value, self.starts[k - 1], axis=0)
-        shares = [self.within[0][:, 0]]
-        for parent, within in zip(self.parents, self.within[1:], strict=True):
-            own = shares[-1][parent][:, :, None] * within
-            shares.append(own.reshape(len(own), -1))
-        self.shares = shares
-        return float(value.sum())
-
-    def means(self):
-        """Posterior means of each depth's effects, [n, r]."""
-        pairs = zip(self.effects, self.shares, strict=True)
-        return [np.einsum("ank,nk->na", u, share) for u, share in pairs]
-
-    def covariances(self):
-        """Posterior covariances of each depth's effects, [n, r, r]."""
-        out = []
-        for u, share, mean in zip(self.effects, self.shares, self.means(), strict=True):
-            away = u - mean.T[:, :, None]
-            out.append(np.einsum("ank,bnk->nab", away * share, away))
-        return out
-
-    def draws(self, n_draws, seed):
-        """Draws [n, r, n_draws] of each depth, of a finer one given those it lies within."""
-        out, at = [], None
-        rng = np.random.default_rng([*seed, self.part.observations.start])
-        for k, (u, within) in enumerate(zip(self.effects, self.within, strict=True)):
-            n = len(within)
-            uniform = (np.arange(n_draws) + rng.random((n, n_draws))) / n_draws
-            uniform = rng.permuted(uniform, axis=1)
-            before = np.zeros((n, n_draws), np.intp) if at is None else at[self.parents[k - 1]]
-            # One search for all: each row of shares is a unit further on than the one before.
-            row = np.arange(n)[:, None] * within.shape[1] + before
-            reach = np.cumsum(within.reshape(-1, within.shape[2]), axis=1)
-            reach = np.minimum(reach, 1.0) + np.arange(len(reach))[:, None]
-            at = np.searchsorted(reach.ravel(), row + uniform) - row * self.numbers[k]
-            at = before * self.numbers[k] + np.clip(at, 0, self.numbers[k] - 1)
-            out.append(np.take_along_axis(u, at[None], axis=2).transpose(1, 0, 2))
-        return out
+def joined(parts):
+    """Each depth's array of all levels, from those of the parts."""
+    return [np.concatenate(depth) for depth in zip(*parts, strict=True)]

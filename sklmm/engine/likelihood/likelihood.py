@@ -169,7 +169,8 @@ class Evaluation(NamedTuple):
     weights w [n] after y: log f, and the derivatives of its weighted sum in eta and raw. both:
     log f and its derivative in eta, as quickly as they come; score: the derivative alone. parts:
     both, and a list of the derivatives in each entry of raw, which broadcast to [n, C]. bends:
-    both, and less the second derivative in eta, of one predictor; None of a custom family. second:
+    both, and less the second derivative in eta; None of a custom family, whose curvature may be an
+    expected one, and of several predictors, whose curvature is the diagonal. second:
     less the second derivatives [n, C] in eta, in eta and each entry of raw (a list), and in two
     entries i <= j (a dict by (i, j)); None where differences are to tell them. `single` says that
     slopes keep their digits in float32.
@@ -305,9 +306,9 @@ def evaluation(like):
         return np.broadcast_to(density.observed, shape), mixed, pairs
 
     told = not like.names or like.density.second is not None
-    exact = second if like.n_predictors == 1 and told else None
-    known = by_row, curvature, observed, slopes, both, score, in_raw, bent, parts, bends
-    return Evaluation(*known, exact, told)
+    one = like.n_predictors == 1
+    known = by_row, curvature, observed, slopes, both, score, in_raw, bent, parts
+    return Evaluation(*known, bends if one else None, second if one and told else None, told)
 
 
 def _about(eta, raw):

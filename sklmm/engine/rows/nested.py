@@ -9,9 +9,10 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+from scipy import sparse
 
 #: Rows times points that are worked on at once: what fits in a core's cache with its derivatives.
-CELLS = 1 << 16
+CELLS = 1 << 15
 #: Share of the expected curvature that a row has at least, so that sums of them are positive.
 LEAST_CURVATURE = 0.1
 
@@ -105,6 +106,10 @@ class NestedRows:
         z = [self.rows.z[k] for depth in self.depths for k in depth.terms]
         self.loadings = np.concatenate(z, axis=1)
         self.ones = (self.loadings == 1).all(axis=0)
+        #: Distinct columns of loadings, and each column's place among them: those of ones are one.
+        kept = self.ones.argmax() if self.ones.any() else 0
+        first = np.where(self.ones, kept, np.arange(self.width))
+        self.distinct, self.kinds = np.unique(first, return_inverse=True)
         self.y, self.weights = self.rows.observations
 
     def _depth(self, group, columns):
@@ -168,33 +173,37 @@ class NestedRows:
                 curvature[:, a, b] = curvature[:, b, a] = own
         return np.add.reduceat(self.weights * value[:, 0], leaves.first[:-1]), slope, curvature
 
-    def look(self, part, likelihood, fixed, effects, raw):
+    def look(self, part, likelihood, fixed, effects, raw, bent=False):
         """`Sight` of a part's rows at the points of its levels' effects, [r, n, N] of each depth.
 
-        A depth has N points for each of those of the depth before: they are the last ones of
-        N = N_before * K.
+        A depth has K points for each of those of the depth before, one after another: N = K *
+        N_before. A `bent` one knows second derivatives in eta, and none in raw.
         """
-        return Sight(self, part, likelihood, fixed, effects, raw)
+        return Sight(self, part, likelihood, fixed, effects, raw, bent)
 
 
 class Sight:
     """Densities of a part's rows at N points: `value` [n, N], log f summed by finest level."""
 
-    def __init__(self, nested, part, likelihood, fixed, effects, raw):
+    def __init__(self, nested, part, likelihood, fixed, effects, raw, bent=False):
         self.nested, self.part, d = nested, part, nested.d
         some = part.observations
         self.rows = slice(some.start * d, some.stop * d)
         first = nested.depths[-1].first
-        first = first[part.levels[-1].start : part.levels[-1].stop + 1] - some.start
-        self.first, self.counts = first[:-1], np.diff(first)
-        self.weights = nested.weights[some, None]
+        self.ends = first[part.levels[-1].start : part.levels[-1].stop + 1] - some.start
+        self.counts = np.diff(self.ends)
         eta = self._predictor(effects)
         eta += fixed[self.rows, None]
-        value, self.score, self.slopes = likelihood.parts(nested.y[some], eta, raw[:, None])
-        # Where a density is 0, or beyond its range, its slope has no say.
+        y, raw, self.slopes = nested.y[some], raw[:, None], []
+        if bent:
+            value, score, bend = likelihood.bends(y, eta, raw)
+            self.bend = known(bend)
+        else:
+            value, score, self.slopes = likelihood.parts(y, eta, raw)
+        self.score = known(score)
+        # A density of 0 may come as one that is not a number.
         value = np.where(np.isnan(value), -np.inf, value)
-        with np.errstate(invalid="ignore"):
-            self.value = np.add.reduceat(self.weights * value, self.first, axis=0)
+        (self.value,) = level_sums(self.ends, nested.weights[some, None], value)
 
     def _predictor(self, effects):
         """Z b at the points, [n_rows, N]: what all rows of a level share is added up by level."""
@@ -221,7 +230,7 @@ class Sight:
         if not np.ndim(values):
             return values
         values = values[self.part.parents(self.nested.depths, k)]
-        return np.repeat(values, N // values.shape[1], axis=1)
+        return np.tile(values, N // values.shape[1])
 
     def sums(self, shares, effects):
         """Sums of the slopes of log f at the points' shares [n, N] of each finest level.
@@ -229,32 +238,95 @@ class Sight:
         In beta [p]; in a factor of the effects b = L u, for points u of each depth, [R, R]; and in
         raw [q].
         """
-        nested, d = self.nested, self.nested.d
+        nested, some = self.nested, self.part.observations
         mine = np.repeat(shares, self.counts, axis=0)
-        mine *= self.weights
-        score = self.score * (np.repeat(mine, d, axis=0) if d > 1 else mine)
-        if not np.isfinite(score).all():
-            score = np.nan_to_num(score, posinf=0.0, neginf=0.0)
-        raw = [np.nansum(mine * part) for part in self.slopes]
-        of_beta = nested.rows.X[self.rows].T @ score.sum(axis=1)
-        return of_beta, self._of_factor(score, effects), np.reshape(raw, len(raw))
+        parts = (known(np.broadcast_to(part, mine.shape)) for part in self.slopes)
+        raw = [nested.weights[some] @ np.einsum("nk,nk->n", mine, part) for part in parts]
+        mine = np.repeat(mine, nested.d, axis=0) if nested.d > 1 else mine
+        weights = nested.rows.weights[self.rows]
+        of_beta = nested.rows.X[self.rows].T @ (weights * np.einsum("nk,nk->n", mine, self.score))
+        return of_beta, self._of_factor(shares, effects), np.reshape(raw, len(raw))
 
-    def _of_factor(self, score, effects):
-        """Sums [R, R] of z score u^T of each depth, from scores [n_rows, N] with their shares."""
-        nested, Z, first = self.nested, self.nested.loadings[self.rows], self.first * self.nested.d
-        out = np.zeros((nested.width, nested.width))
-        # Columns of ones have one sum for all.
-        sums = {a: z[:, None] * score for a, z in enumerate(Z.T) if not nested.ones[a]}
-        sums |= {None: score} if nested.ones.any() else {}
-        sums = {a: np.add.reduceat(rows, first, axis=0) for a, rows in sums.items()}
+    def slopes_by_level(self, effects, changes):
+        """Slopes [p + m, n, N] of log f of each finest level, at its points.
+
+        In beta, and in m parameters by which the path's factor changes as `changes` [m, R, R] say:
+        of one predictor.
+        """
+        nested, p, u = self.nested, self.nested.rows.X.shape[1], self._paths(effects)
+        found = self._level_sums([nested.rows.X, nested.loadings[:, nested.distinct]])
+        out = np.zeros((p + len(changes), *self.value.shape))
+        out[:p] = found[:p]
+        for m, a, b in zip(*np.nonzero(changes), strict=True):
+            out[p + m] += changes[m, a, b] * found[p + nested.kinds[a]] * u[b]
+        return out
+
+    def _level_sums(self, columns):
+        """Sums [c, n, N] over the finest levels of scores times columns, a list of [n_rows, .]."""
+        columns = np.concatenate([own[self.rows] for own in columns], axis=1)
+        columns *= self.nested.rows.weights[self.rows, None]
+        return level_sums(self.ends * self.nested.d, columns, self.score)
+
+    def curvature(self, shares, effects, changes):
+        """Sums [p + m, p + m] of less the second derivatives of log f at the points' shares.
+
+        In what `slopes_by_level` has slopes in, but for what a change of the `changes` gives.
+        """
+        nested, R = self.nested, self.nested.width
+        bend = self.bend * np.repeat(shares, self.counts, axis=0)
+        bend *= nested.rows.weights[self.rows, None]
+        u = [np.repeat(own, self.counts, axis=0) for own in self._paths(effects)]
+        moments = np.empty((len(bend), R + 1, R + 1))
+        moments[:, 0, 0] = bend.sum(axis=1)
+        for a in range(R):
+            own = bend * u[a]
+            moments[:, 0, a + 1] = moments[:, a + 1, 0] = own.sum(axis=1)
+            for b in range(a, R):
+                both = np.einsum("nk,nk->n", own, u[b])
+                moments[:, a + 1, b + 1] = moments[:, b + 1, a + 1] = both
+        X = nested.rows.X[self.rows]
+        p = X.shape[1]
+        # The predictor's slopes are these times (1, u).
+        slopes = np.zeros((len(bend), p + len(changes), R + 1))
+        slopes[:, :p, 0] = X
+        slopes[:, p:, 1:] = np.einsum("na,mab->nmb", nested.loadings[self.rows], changes)
+        return np.tensordot(slopes @ moments, slopes, ([0, 2], [0, 2]))
+
+    def _paths(self, effects):
+        """The R effects of the finest levels' paths at their points, [n, N] each."""
+        out = []
+        for k, u in enumerate(effects):
+            out = [self._inside(own, k, u.shape[2]) for own in out]
+            out += list(u)
+        return out
+
+    def _of_factor(self, shares, effects):
+        """Sums [R, R] of z score u^T of each depth at the points' shares [n, N]."""
+        nested, out = self.nested, np.zeros((self.nested.width,) * 2)
+        sums = self._level_sums([nested.loadings[:, nested.distinct]])
+        sums *= shares
         for k in range(len(nested.depths) - 1, -1, -1):
             own, u = nested.depths[k].own, effects[k]
-            for a in range(own.start, own.stop):
-                mine = sums[None] if nested.ones[a] else sums.pop(a)
-                out[a, own] = np.einsum("nk,bnk->b", mine, u)
+            out[own, own] = np.einsum("cnk,bnk->cb", sums, u)[nested.kinds[own]]
             if k:
                 starts, before = self.part.starts(nested.depths, k), effects[k - 1].shape[2]
-                for a, values in sums.items():
-                    inner = values.reshape(len(values), before, -1).sum(axis=2)
-                    sums[a] = np.add.reduceat(inner, starts, axis=0)
+                inner = sums.reshape(*sums.shape[:2], -1, before).sum(axis=2)
+                sums = np.add.reduceat(inner, starts, axis=1)
         return out
+
+
+def level_sums(ends, columns, values):
+    """Sums [c, n, N] over each level's rows of values [n_rows, N] times columns [n_rows, c].
+
+    A level's rows are adjacent: `ends` [n + 1] are the first ones, and the last level's end.
+    """
+    (n_rows, c), n = columns.shape, len(ends) - 1
+    rows = np.tile(np.arange(n_rows, dtype=np.int32), c)
+    starts = np.append((np.arange(c)[:, None] * n_rows + ends[:-1]).ravel(), c * n_rows)
+    by_level = sparse.csr_array((columns.T.ravel(), rows, starts), (c * n, n_rows))
+    return (by_level @ values).reshape(c, n, -1)
+
+
+def known(values):
+    """Values that have a say: where a density is 0, or beyond its range, its slopes have none."""
+    return values if np.isfinite(values).all() else np.nan_to_num(values, posinf=0.0, neginf=0.0)

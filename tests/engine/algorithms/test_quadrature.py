@@ -107,6 +107,27 @@ def test_standard_errors_are_of_the_likelihoods_second_differences(family):
     np.testing.assert_allclose(stds, spread, rtol=1e-3)
 
 
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("family", ["bernoulli", "negative_binomial", "ordinal", "beta"])
+def test_what_the_last_step_leaves_is_far_below_the_standard_errors(family, seed):
+    X, y, _, _ = simulate(family, seed, n_groups=30, n_rows=5)
+    classes = family in ("bernoulli", "ordinal")
+    estimator = MixedEffectsClassifier if classes else MixedEffectsRegressor
+    quick, exact = (
+        estimator(["g"], family=family, e_step="quadrature", tol=tol).fit(X, y)
+        for tol in ("auto", 1e-8)
+    )
+    for name, column in (("fixed_effects_", "estimate"), ("variance_components_", "sd")):
+        tables = [getattr(m, name).dropna(subset=["std_error"]) for m in (quick, exact)]
+        gap = tables[0][column] - tables[1][column]
+        assert len(gap)
+        assert np.all(np.abs(gap) < 1e-4 * tables[1]["std_error"])
+    assert quick.loglik_ == pytest.approx(exact.loglik_, abs=1e-6)
+    for name in ("fixed_effects_", "variance_components_"):
+        both = [getattr(m, name)["std_error"].dropna() for m in (quick, exact)]
+        np.testing.assert_allclose(*both, rtol=1e-4)
+
+
 @pytest.mark.parametrize("terms", [["(1 + Days | Subject)"], ["(1 + Days || Subject)"]])
 def test_a_gaussian_models_is_its_closed_form(sleepstudy, terms):
     models = [

@@ -1,12 +1,15 @@
 """The integral beside the trapezoidal rule on a grid, which knows nothing of modes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import logsumexp
 
 from sklmm.engine.latent.approximation import Approximation
-from sklmm.engine.latent.quadrature import Integral, Points, grid
+from sklmm.engine.latent.points import Points, grid
+from sklmm.engine.latent.quadrature import Integral
 from sklmm.engine.rows.nested import nesting
 from sklmm.engine.rows.protocol import Coefs
 from tests.engine.latent.test_complete_data import make_latent, response, theta_for
@@ -110,6 +113,33 @@ def test_score_is_the_values_slope(table, kind, family):
     np.testing.assert_allclose(score, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(("kind", "family"), CASES)
+def test_information_and_motion_are_the_slopes_of_score_and_means(table, kind, family):
+    """At points that are held, of weighted rows too; several predictors' are not known."""
+    latent, theta, integral = make(table, kind, family)
+    assert integral.curved == (family != "categorical")
+    if not integral.curved:
+        return
+    nested, p = integral.nested, latent.space.p
+    nested.weights = np.linspace(0.5, 2, nested.n)
+    nested.rows = replace(nested.rows, weights=nested.weights)
+    nodes, flat = integral.adapted(theta), latent.space.join(theta)
+    information, motion = integral.information(theta, nodes, 5, moving=True)
+
+    def look(flat):
+        _, score, (means,) = integral.loglik(latent.space.split(flat), nodes, 5, [Points.means])
+        return score, means
+
+    m = len(information)
+    assert m == len(flat) - len(theta.raw)
+    ends = [(look(flat + e), look(flat - e)) for e in H * np.eye(len(flat))[:m]]
+    expected = [(down - up)[:m] / (2 * H) for (up, _), (down, _) in ends]
+    np.testing.assert_allclose(information, expected, rtol=1e-6, atol=1e-6 * information.max())
+    for k, own in enumerate(motion):
+        slopes = [(up[k] - down[k]) / (2 * H) for (_, up), (_, down) in ends[:p]]
+        np.testing.assert_allclose(own, np.moveaxis(slopes, 0, 2), atol=1e-6)
+
+
 def test_one_point_is_laplaces_approximation(table):
     latent, theta, integral = make(table, "nested")
     value, _, _ = integral.loglik(theta, integral.adapted(theta), 1)
@@ -151,7 +181,7 @@ def test_draws_of_nested_effects_are_joint(table):
     def together(points):
         """E[u_outer u_inner] of each inner level."""
         outer, inner = points.effects[0][0][points.parents[0]], points.effects[1][0]
-        outer = np.repeat(outer, inner.shape[1] // outer.shape[1], axis=1)
+        outer = np.tile(outer, inner.shape[1] // outer.shape[1])
         return [np.einsum("nk,nk,nk->n", outer, inner, points.shares[1])]
 
     asked = [together, lambda points: points.draws(4000, (0,))]
