@@ -49,7 +49,8 @@ def in_threads(function, *arguments):
     the other threads, so that fits in the threads of a caller's own do not multiply them.
     """
     calls = list(zip(*arguments, strict=True))
-    if (n := min(n_threads(), len(calls))) < 2:
+    # One call asks for no threads: a small table makes many of them.
+    if len(calls) < 2 or (n := min(n_threads(), len(calls))) < 2:
         return [function(*call) for call in calls]
     answers, left = [None] * len(calls), iter(range(len(calls)))
 
@@ -101,11 +102,12 @@ def single_blas():
     if not blas.held.acquire(blocking=False):
         yield
         return
+    blas.before = before = blas.counts()
     try:
-        blas.before = blas.counts()
-        with blas.controller.limit(limits=1):
-            yield
+        blas.limit([1] * len(before))
+        yield
     finally:
+        blas.limit(before)
         blas.before = None
         blas.held.release()
 
@@ -114,15 +116,19 @@ class _Blas:
     """The BLAS libraries of a process; while `held`, `before` is the threads that each had."""
 
     def __init__(self):
-        self.controller = ThreadpoolController().select(user_api="blas")
+        # By the libraries themselves: threadpoolctl's context takes as long as a small fit's step.
+        self.libraries = ThreadpoolController().select(user_api="blas").lib_controllers
         self.held, self.before = threading.Lock(), None
+
+    def limit(self, counts):
+        """Set the threads that each library may use."""
+        for library, n in zip(self.libraries, counts, strict=True):
+            library.set_num_threads(n)
 
     def counts(self):
         """Threads that each library may use, but for those that it is held to here."""
         before = self.before
-        return (
-            [b.num_threads for b in self.controller.lib_controllers] if before is None else before
-        )
+        return [b.num_threads for b in self.libraries] if before is None else before
 
 
 def _enter():

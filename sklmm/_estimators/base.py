@@ -2,7 +2,7 @@
 
 from copy import copy
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -366,7 +366,6 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
         # parameters, by ML.
         gaussian = response.family.closed_form
         reml = self.method == "reml" or (self.method == "auto" and gaussian and m_step is None)
-        rng = check_random_state(self.random_state)
         settings = engine.Settings(
             fit_intercept=fit_intercept,
             reml=reml,
@@ -374,7 +373,7 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
             m_step=m_step,
             max_iter=self.max_iter,
             tol=None if self.tol == "auto" else self.tol,
-            seed=int(rng.randint(2**31 - 1)),
+            seed=seed_of(self.random_state),
             start=getattr(self, "result_", None) if self.warm_start else None,
             device=self.device,
             dof=self.dof,
@@ -399,3 +398,16 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
 
     def _stops_by_rule(self):
         return self.m_step == "auto"
+
+
+def seed_of(random_state):
+    """The engine's seed; of a number the same each time, as of a new generator."""
+    if isinstance(random_state, Integral):
+        return _seed_of_number(int(random_state))
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+@lru_cache
+def _seed_of_number(number):
+    # A generator is slow to make: longer than it takes to read a small table.
+    return int(check_random_state(number).randint(2**31 - 1))

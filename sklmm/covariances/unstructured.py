@@ -39,11 +39,15 @@ class Unstructured(Covariance):
 
     def oriented(self, L):
         """The triangle with its columns' signs turned."""
-        return L * np.where(np.diag(L) < 0, -1.0, 1.0)
+        return L * np.where(L.diagonal() < 0, -1.0, 1.0)
 
     def slopes(self, L):
         """Unit matrices."""
         return _units(self.r)
+
+    def directions(self):
+        """Unit matrices, symmetric."""
+        return _units(self.r) + _units(self.r).transpose(0, 2, 1)
 
     @property
     def is_sd(self):

@@ -81,8 +81,10 @@ def _filled(out, numbers):
 
 
 def _numbers(values, role):
-    """A column of a frame as float64 [n_rows], NaN where it is missing."""
+    """A column of a frame as numbers [n_rows], NaN where it is missing."""
     dtype = values.dtype
+    if isinstance(dtype, np.dtype) and dtype.kind in "biuf":
+        return values.to_numpy()
     if pd.api.types.is_numeric_dtype(dtype) and dtype.kind != "c":
         return values.to_numpy(dtype=np.float64, na_value=np.nan)
     return _parsed(values, role)

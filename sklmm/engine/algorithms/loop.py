@@ -7,6 +7,7 @@ which leaves the algorithm as it is. They are `reml.Reml`, `laplace.Laplace`, `m
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -22,7 +23,8 @@ class Iteration(NamedTuple):
     loss is -log p(y, b); loglik is nan where it is not known; decrement, the step's length in
     standard errors. `estimate` is where a fit that stops here ends; covariance [p + m, p + m] is
     that of (beta, theta), 0 for a beta that is no part of theta, and spread [p + m, p + m] its
-    Monte Carlo covariance; None where there is none. draw, a tuple of [n_levels, r], is one
+    Monte Carlo covariance; None where there is none. `errors` makes the two of an iteration that
+    comes without them, as only the last one's are asked for. draw, a tuple of [n_levels, r], is one
     chain's, and left the number of iterations still to go: nan where it is not known, None where
     the steps tell.
     """
@@ -33,11 +35,19 @@ class Iteration(NamedTuple):
     decrement: float
     done: bool
     estimate: Theta
-    covariance: np.ndarray | None
-    spread: np.ndarray | None
+    covariance: np.ndarray | None = None
+    spread: np.ndarray | None = None
     acceptance_rate: float = np.nan
     draw: tuple | None = None
     left: float | None = None
+    errors: Callable | None = None
+
+    def whole(self):
+        """The same, with what `errors` makes."""
+        if self.errors is None:
+            return self
+        covariance, spread = self.errors()
+        return self._replace(covariance=covariance, spread=spread, errors=None)
 
 
 def joint_loss(problem, factors, loss):
@@ -46,8 +56,8 @@ def joint_loss(problem, factors, loss):
     But for the effects' constant, which -0.5 u^T u lacks.
     """
     for block, factor, A in zip(problem.blocks, factors, problem.z_bases, strict=True):
-        own = np.abs(np.diag(factor) * np.diag(A)) * problem.y_scale
-        own = np.log(np.maximum(own, 1e-150)) + 0.5 * np.log(2 * np.pi)
+        own = np.abs(factor.diagonal() * A.diagonal()) * problem.y_scale
+        own = np.log(np.maximum(own, 1e-150) * np.sqrt(2 * np.pi))
         loss += block.n_levels * own.sum()
     return float(loss + problem.n * problem.log_unit)
 
@@ -89,10 +99,11 @@ def fit(algorithm, *, max_iter, log_constant=0.0, n_obs=None, watch=None):
 
     def result():
         stopped = not last.done and len(history) < max_iter
-        posterior = algorithm.posterior(last)
+        ended = last.whole()
+        posterior = algorithm.posterior(ended)
         found = assemble(
             algorithm,
-            last,
+            ended,
             posterior,
             list(history),
             trace,

@@ -20,6 +20,7 @@ errors of the maximum at the cost of one product; correlations start at 0. Coeff
 columns count as effects of one more term.
 """
 
+from functools import partial
 from itertools import count
 from typing import NamedTuple
 
@@ -121,7 +122,6 @@ class Reml:
                 self.theta = em_step(self.problem, seen)
             else:
                 self.theta = move(space, seen.theta, step)
-            covariance = inverse(seen.observed)
             yield Iteration(
                 theta=seen.theta._replace(beta=seen.beta),
                 loss=joint_loss(self.problem, seen.theta.factors, -seen.joint),
@@ -129,9 +129,13 @@ class Reml:
                 decrement=length,
                 done=length < self.tol and raised is None,
                 estimate=self.theta._replace(beta=seen.beta),
-                covariance=space.with_beta(covariance),
-                spread=_probes_spread(seen, covariance),
+                errors=partial(self._errors, seen),
             )
+
+    def _errors(self, seen):
+        """The covariance [p + m, p + m] at an `Evaluation`, and its Monte Carlo covariance."""
+        covariance = inverse(seen.observed)
+        return self.space.with_beta(covariance), _probes_spread(seen, covariance)
 
     def look(self, theta, before=None, inform=True):
         """`Evaluation` at theta, its solves started from those of the evaluation `before`."""
@@ -259,7 +263,7 @@ def moment_start(cross):
         # Rows in units of their own: the solver is least squares, and the sums differ by powers.
         scale = np.abs(np.diag(A))[free]
         scale = np.where(scale > 0, scale, 1.0)
-        variances[free] = nnls(A[np.ix_(free, free)] / scale[:, None], q[free] / scale)[0]
+        variances[free] = nnls(A[free][:, free] / scale[:, None], q[free] / scale)[0]
         if free[-1]:
             variances[-1] = max(variances[-1], LEAST_SIGMA**2 * cross.yy / problem.n)
         variances[free] = np.maximum(variances[free], LEAST_SD**2 * variances[-1])

@@ -59,7 +59,7 @@ class CrossProducts:
         self.rest = sorted(
             (k for k in range(len(sizes)) if k != self.eliminated), key=lambda k: sizes[k] > FEW
         )
-        order = [self.eliminated, *self.rest] if sizes else []
+        self.order = order = [self.eliminated, *self.rest] if sizes else []
         ends = np.cumsum([0] + [sizes[k] for k in order])
         place = {k: slice(ends[i], ends[i + 1]) for i, k in enumerate(order)}
         self.slices = [place[k] for k in range(len(sizes))]
@@ -155,11 +155,14 @@ class CrossProducts:
 
     def lift(self, factors, flat, transpose=False):
         """Lambda or Lambda^T applied to [Q, ...]."""
-        out = np.empty_like(flat)
-        out[self.flat] = flat[self.flat]
-        for s, L in zip(self.slices, factors, strict=True):
-            out[s] = turn_all(L.T if transpose else L, flat[s])
-        return out
+        turned = [
+            turn_all(factors[k].T if transpose else factors[k], flat[self.slices[k]])
+            for k in self.order
+        ]
+        turned += [flat[self.flat]] if self.columns is not None else []
+        if not turned:
+            return flat.copy()
+        return np.concatenate(turned) if len(turned) > 1 else turned[0]
 
     def product(self, flat):
         """G applied to [Q, ...]."""

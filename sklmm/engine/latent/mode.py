@@ -27,6 +27,8 @@ NEWTON_TOL = 1e-10
 CENTRE_TOL = 1e-2
 #: Decrement of a step after which the curvature is hardly another.
 CHORD = 1e-2
+#: And of one after which another's would be less than rounding.
+LAST = 1e-4
 #: Decrement of a first step beyond which its start is far from a mode.
 LONG = 1.0
 
@@ -115,27 +117,32 @@ class Latent:
 
     def top(self, theta, *starts):
         """The mode, without its equations: from the first start, or the best where that is far."""
-        return self._climbed(theta, starts[0], NEWTON_TOL, starts[1:])[0]
+        # A density with kinks has steps that nothing promises.
+        last = LAST if self.like.distribution is None else 0.0
+        return self._climbed(theta, starts[0], NEWTON_TOL, starts[1:], last)[0]
 
-    def _climbed(self, theta, x, tol, others=()):
+    def _climbed(self, theta, x, tol, others=(), last=0.0):
         """The mode, the weights there, and the last step's equations, None where they are others'.
 
         Newton steps and halving. Where a step is short the next one has the same equations. Other
-        starts are looked at where the first step from x is long.
+        starts are looked at where the first step from x is long. A step with less than the `last`
+        decrement is taken without a look at where it leads: no weights.
         """
         x, equations = np.asarray(x, float), None
         value, gradient, at = self.gradient(theta, x[:, None])
         if others and not np.isfinite(value[0]):
-            return self._climbed(theta, self._best(theta, (x, *others)), tol)
+            return self._climbed(theta, self._best(theta, (x, *others)), tol, (), last)
         for _ in range(NEWTON_STEPS):
             own = equations is None
             equations = self._equations(theta, x, at, rough=True) if own else equations
             step = equations.solve(gradient)[:, 0]
             decrement = step @ gradient[:, 0]
             if others and not decrement < LONG:
-                return self._climbed(theta, self._best(theta, (x, *others)), tol)
+                return self._climbed(theta, self._best(theta, (x, *others)), tol, (), last)
             if not decrement > tol:
                 return x, at, equations if own else None
+            if decrement < last:
+                return x + step, None, None
             length = 1.0
             while length > 1e-3:
                 trial = x + length * step

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from scipy import sparse
 from scipy.linalg.blas import dtrmm
-from scipy.linalg.lapack import dpotrf, dpotrs, dtrtri, dtrtrs
+from scipy.linalg.lapack import dpotrf, dpotrs, dsyevd, dtrtri, dtrtrs
 
 from sklmm._threads import in_threads
 
@@ -122,6 +122,16 @@ def inverse_triangle(lower):
     out[:half, :half], out[half:, half:] = one, two
     out[half:, :half] = dtrmm(-1.0, two, across, lower=True, overwrite_b=True)
     return out
+
+
+def eigen(square):
+    """Eigenvalues in order, and eigenvectors, of a symmetric matrix: its lower triangle is read."""
+    if not len(square):
+        return np.zeros(0), np.zeros((0, 0))
+    values, vectors, info = dsyevd(square, lower=True)
+    if info:
+        raise np.linalg.LinAlgError("eigenvalues do not converge")
+    return values, vectors
 
 
 def rescaled(b, std):

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import brentq
 
+from sklmm.engine.linalg.blocks import eigen
+
 #: Length of the steps by which gradients are differenced, in float64.
 STEP = 1e-4
 #: Share of the largest information below which an entry of theta has none, beside those that are
@@ -39,9 +41,9 @@ def ascent(information, score, damping=0.0, flat=0.0, least=0.0):
     """
     if not len(score):
         return np.zeros(0), 0.0
-    own = np.abs(np.diagonal(information))
+    own = np.abs(information.diagonal())
     scale = np.sqrt(np.maximum(own, ROUNDING * flat * own.max() + 1e-300))
-    values, vectors = np.linalg.eigh(information / (scale[:, None] * scale))
+    values, vectors = eigen(information / (scale[:, None] * scale))
     size = np.abs(values)
     size = np.maximum(size, least * size.max())
     unknown = size <= flat * size.max()
@@ -54,10 +56,10 @@ def ascent(information, score, damping=0.0, flat=0.0, least=0.0):
 def inverse(information):
     """The covariance [m, m] of parameters whose information [m, m] may be singular."""
     # Its entries may be of very different sizes: some are known far better than others.
-    scale = np.sqrt(np.maximum(np.abs(np.diagonal(information)), 1e-300))
+    scale = np.sqrt(np.maximum(np.abs(information.diagonal()), 1e-300))
     scale = scale[:, None] * scale
     part = information / scale
-    values, vectors = np.linalg.eigh((part + part.T) / 2)
+    values, vectors = eigen((part + part.T) / 2)
     size = np.abs(values)
     known = size > UNKNOWN * size.max(initial=0.0)
     own = np.where(known, 1.0 / np.where(known, values, 1.0), 0.0)

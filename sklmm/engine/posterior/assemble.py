@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sklmm.engine.linalg.blocks import eigen
 from sklmm.engine.linalg.chains import CovarianceNoise, batch_error
 from sklmm.engine.theta.space import MIN_SIGMA, SINGULAR_SD, reported
 from sklmm.result import EMResult, LogLikelihood, Status, own_sds
@@ -182,14 +183,15 @@ def assemble(
     space, theta = algorithm.space, last.estimate
     problem = space.problem
     p, q = problem.p, len(problem.basis)
-    jacobian = np.zeros((q + len(space.natural(theta)), p + space.size - space.p))
+    natural, singular = space.natural(theta), _singular(space, theta)
+    jacobian = np.zeros((q + len(natural), p + space.size - space.p))
     jacobian[:q, :p] = problem.basis * problem.y_scale
     jacobian[q:, p:] = space.jacobian(theta)[:, space.p :]
     cov = np.zeros([jacobian.shape[1]] * 2) if last.covariance is None else last.covariance.copy()
     if posterior.beta_cov is not None:
         cov[:p, :p] = posterior.beta_cov
     natural_cov = jacobian @ cov @ jacobian.T
-    unknown = unidentified | _without_error(space, theta, last.covariance)
+    unknown = unidentified | _without_error(space, singular, last.covariance)
     unknown = np.concatenate([problem.dropped, unknown])
     untold = indefinite(last.covariance, jacobian) & ~unknown
     unknown = np.flatnonzero(unknown | untold)
@@ -203,7 +205,7 @@ def assemble(
     std_error = np.full(len(jacobian), np.nan if unknown else 0.0)
     if noise is not None:
         std_error = noise.of_standard_errors(jacobian, q)
-    status, moving = _verdict(algorithm, last, history, natural_cov, mc_error)
+    status, moving = _verdict(algorithm, last, history, natural_cov, mc_error, singular.any())
     if moving is not None and unidentified.any():
         # It has no standard error to compare its steps with.
         moving = q + int(np.argmax(unidentified))
@@ -213,7 +215,7 @@ def assemble(
         shown["effects_std_mc_error"] = noise.of_effects(shown["effects_cov"])
     return EMResult(
         **shown,
-        natural=space.natural(theta),
+        natural=natural,
         family=space.family(theta.raw),
         coef_cov=natural_cov[:q, :q],
         natural_cov=natural_cov,
@@ -287,17 +289,17 @@ def indefinite(cov, jacobian):
     """
     if cov is None or not len(cov):
         return np.zeros(len(jacobian), bool)
-    scale = np.sqrt(np.abs(np.diag(cov)))
+    scale = np.sqrt(np.abs(cov.diagonal()))
     scale = np.where(scale > 0, scale, 1.0)
-    values, vectors = np.linalg.eigh(cov / np.outer(scale, scale))
+    values, vectors = eigen(cov / (scale[:, None] * scale))
     parts = (jacobian @ (scale[:, None] * vectors)) ** 2
     return parts @ np.maximum(-values, 0.0) > INDEFINITE * (parts @ np.maximum(values, 0.0))
 
 
-def _verdict(algorithm, last, history, natural_cov, mc_error):
+def _verdict(algorithm, last, history, natural_cov, mc_error, singular):
     """How the fit ended, and which estimate moves most if it did not converge."""
     if last.done:
-        if _singular(algorithm.space, last.estimate).any():
+        if singular:
             return Status.SINGULAR, None
         exact = last.spread is None
         return (Status.CONVERGED if exact else Status.CONVERGED_MC), None
@@ -308,7 +310,7 @@ def _verdict(algorithm, last, history, natural_cov, mc_error):
     change = np.abs(now - before)
     if algorithm.stochastic and np.isfinite(mc_error).all():
         change = mc_error
-    std = np.sqrt(np.maximum(np.diag(natural_cov), 0.0))
+    std = np.sqrt(np.maximum(natural_cov.diagonal(), 0.0))
     with np.errstate(invalid="ignore"):
         relative = np.where(std > 0, change / np.where(std > 0, std, 1.0), 0.0)
     if not (std > 0).any():
@@ -329,13 +331,13 @@ def _singular(space, theta):
     return np.concatenate([*blocks, family])
 
 
-def _without_error(space, theta, covariance):
-    """Entries of `natural` without a standard error: singular blocks; all after Adam."""
-    singular = _singular(space, theta)
+def _without_error(space, singular, covariance):
+    """Entries of `natural` without a standard error: of `singular` blocks; all after Adam."""
     if covariance is None:
         return np.ones_like(singular)
-    singular[len(singular) - len(space.parameters) :] = False
-    return singular
+    out = singular.copy()
+    out[len(out) - len(space.parameters) :] = False
+    return out
 
 
 def undetermined(space):
@@ -378,22 +380,23 @@ def _partitions(rows, blocks, d):
 def _null_vectors(problem, group, residual):
     """Changes of the covariances [R + 1, R + 1], sigma^2's last, that leave V as it is."""
     G, blocks = problem.rows.block_of(group), [problem.blocks[k] for k in group]
-    ends, changes = np.cumsum([0, *(b.r for b in blocks)]), []
-    for b, first in zip(blocks, ends[:-1], strict=True):
-        for own in b.covariance.directions():
-            changes.append(np.zeros((ends[-1], ends[-1])))
-            changes[-1][first : first + b.r, first : first + b.r] = own
-    m = len(changes)
-    moved = G @ np.reshape(changes, (m, 1, ends[-1], ends[-1]))
+    ends = np.cumsum([0, *(b.r for b in blocks)])
+    directions = [b.covariance.directions() for b in blocks]
+    m, changes = sum(map(len, directions)), []
+    for own, first, last in zip(directions, ends[:-1], ends[1:], strict=True):
+        changes.append(np.zeros((len(own), ends[-1], ends[-1])))
+        changes[-1][:, first:last, first:last] = own
+    changes = np.concatenate(changes)
+    moved = G @ changes[:, None]
     gram = np.empty((m + residual, m + residual))
     turned = moved.transpose(0, 1, 3, 2).reshape(m, G.size)
     gram[:m, :m] = moved.reshape(m, G.size) @ turned.T
     if residual:
         gram[m, :m] = gram[:m, m] = np.einsum("mjaa->m", moved)
         gram[m, m] = problem.n
-    scale = np.sqrt(np.diag(gram))
+    scale = np.sqrt(gram.diagonal())
     scale = np.where(scale > 0, scale, 1.0)
-    values, vectors = np.linalg.eigh(gram / np.outer(scale, scale))
+    values, vectors = eigen(gram / (scale[:, None] * scale))
     for vector in (vectors[:, values < NULL] / scale[:, None]).T:
         null = np.zeros((ends[-1] + 1, ends[-1] + 1))
         null[:-1, :-1] = sum(x * S for x, S in zip(vector, changes, strict=False))

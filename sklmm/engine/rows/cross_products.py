@@ -221,7 +221,11 @@ def weighed(array, weights):
 
 def is_ones(array):
     """Whether all numbers are 1; at once of an array that repeats a number, `np.broadcast_to`."""
-    return bool((array[:1] == 1).all() if array.strides[0] == 0 else (array == 1).all())
+    if not array.size or array.item(0) != 1:
+        return not array.size
+    if array.strides[0] == 0:
+        array = array[:1]
+    return array.size == 1 or bool((array == 1).all())
 
 
 def loadings(refs, z, n_levels):

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sklmm._threads import each, summed
-from sklmm.engine.linalg.blocks import lower_factor
+from sklmm.engine.linalg.blocks import eigen, lower_factor
 from sklmm.engine.rows.collinearity import independent, orthonormal, triangle
 from sklmm.engine.rows.cross_products import weighed
 from sklmm.engine.rows.local import LocalRows
@@ -36,6 +36,8 @@ RANK_TOLERANCE = 1e-11
 #: What Cholesky's method leaves of a column, of its size, that shows it to be independent.
 WELL_CONDITIONED = 1e-3
 ROUNDING = 4 * np.finfo(float).eps
+#: Numbers of a whitened X that is kept.
+KEPT = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -148,17 +150,22 @@ class Problem:
 class Whitened:
     """X B [n_rows, rank], made anew of every slice of rows that is asked for, or whole as an array.
 
-    Who sums over rows reads each block once or twice, and a table may have 10^8 of them.
+    Who sums over rows reads each block once or twice, and a table may have 10^8 of them. That of a
+    small table is kept.
     """
 
     def __init__(self, columns, rotation, n_rows):
         self._columns, self._rotation = columns, rotation
-        self.shape = n_rows, rotation.shape[1]
+        self.shape, self._whole = (n_rows, rotation.shape[1]), None
+        if n_rows * rotation.shape[1] <= KEPT:
+            self._whole = self[:]
 
     def __len__(self):
         return self.shape[0]
 
     def __getitem__(self, rows):
+        if self._whole is not None:
+            return self._whole[rows]
         return (self._rotation.T @ self._columns(rows)).T
 
     def __array__(self, dtype=None, copy=None):
@@ -195,8 +202,9 @@ def whiten(X, weights, n, fit_intercept):
     def columns(rows):
         out = X[rows].T - centre[:, None]
         out /= peak[:, None]
-        # Not 0 times what may be as large as 1e300.
-        out[~varies] = 0.0
+        if not varies.all():
+            # Not 0 times what may be as large as 1e300.
+            out[~varies] = 0.0
         return out
 
     def cross_product(rows):
@@ -214,7 +222,7 @@ def whiten(X, weights, n, fit_intercept):
         kept = independent(R, noise / scale)
         rotation, log_det = orthonormal(R, kept)
     else:
-        values, vectors = np.linalg.eigh(gram)
+        values, vectors = eigen(gram)
         keep = values > RANK_TOLERANCE * max(values.max(initial=0.0), 1.0)
         rotation, log_det = vectors[:, keep] / np.sqrt(values[keep]), np.log(values[keep]).sum()
         if keep.all():
