@@ -99,11 +99,16 @@ class LocalRemainder:
         return self.value + quadratic, rest, both, laplacian
 
     def _along(self, own, dtype):
-        """Curvature, score and predictors at the point, and weights, of rows [n, 1]."""
+        """Curvature, score and predictors at the point, and weights, of rows [n, 1]; a weight of 1.
+
+        NumPy takes longer for a factor a row than for the numbers of the row.
+        """
         if dtype not in self._cast:
             columns = self.at, self.score, self.eta, self.rows.weights
             self._cast[dtype] = [part.astype(dtype, copy=False)[:, None] for part in columns]
-        return (part[own] for part in self._cast[dtype])
+        *columns, times = self._cast[dtype]
+        same = dtype.type(1) if self.rows._unweighted else times[own]
+        return *(part[own] for part in columns), same
 
     def _away(self, coefs, visit, n_columns=None):
         """Sums over rows of what `visit` finds at the deviations a."""
