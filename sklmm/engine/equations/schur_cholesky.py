@@ -4,12 +4,12 @@ from functools import cached_property
 
 import numpy as np
 from scipy import sparse
-from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.linalg import cho_solve, solve_triangular
 from scipy.linalg.lapack import dlauum
 
 from sklmm._threads import in_threads
 from sklmm.engine.equations.crossproducts import Elimination
-from sklmm.engine.linalg.blocks import block_diagonal, csr_rows, inverse_triangle
+from sklmm.engine.linalg.blocks import block_diagonal, csr_rows, inverse_triangle, lower_factor
 
 #: Numbers in a dense slab of C, and the share of entries up to which a matrix is sparse.
 SLAB = 1 << 19
@@ -31,20 +31,20 @@ class SchurCholesky(Elimination):
 
     def _factor(self):
         if self.squares is not None:
-            # One triangle, which is all that is read.
+            # Nothing is below the diagonal.
             S = self.squares.summed(self.inner.ravel() / -self.s2, self._scale)
         else:
             around = self._product(self.inner)
             around.data *= -1 / self.s2
             S = around.toarray()
-        G = self._lifted(self._lifted(self.cross.G_RR).T.tocsr())
+        G = sparse.triu(self._lifted(self._lifted(self.cross.G_RR).T.tocsr()), format="csr")
         if G.nnz < SPARSE * S.size:
             S[np.repeat(np.arange(len(S)), np.diff(G.indptr)), G.indices] += G.data / self.s2
         else:
             S += G.toarray() / self.s2
         S[np.diag_indices(len(S))] += 1.0
-        # Symmetric: its transpose is in LAPACK's order, and needs no copy.
-        return cholesky(S.T, lower=True, overwrite_a=True, check_finite=False)
+        # What is above the diagonal is read: its transpose is in LAPACK's order, and needs no copy.
+        return lower_factor(S.T, clean=self.squares is None, overwrite=True)
 
     @cached_property
     def _scale(self):

@@ -87,15 +87,15 @@ def roots(blocks):
     return np.sqrt(blocks)
 
 
-def lower_factor(square):
+def lower_factor(square, clean=True, overwrite=False):
     """Lower factor L of a positive matrix L L^T; LinAlgError where it is not positive.
 
-    This and what follows is LAPACK without what SciPy does before it, which takes longer than
-    matrices of a few columns.
+    Unless it is `clean`, what the matrix has above its diagonal stays there. This and what follows
+    is LAPACK without what SciPy does before it, which takes longer than matrices of a few columns.
     """
     if not len(square):
         return square
-    lower, info = dpotrf(square, lower=True, clean=True)
+    lower, info = dpotrf(square, lower=True, clean=clean, overwrite_a=overwrite)
     if info:
         raise np.linalg.LinAlgError("a matrix is not positive")
     return lower
@@ -113,15 +113,20 @@ def by_triangle(lower, right, transpose=False):
 
 def inverse_triangle(lower):
     """L^-1 [n, n], by halves: LAPACK's own takes twice as long on one thread."""
-    n = len(lower)
-    if n <= LEAF:
-        return dtrtri(lower, lower=True)[0]
-    half, out = n // 2, np.zeros_like(lower, order="F")
-    one, two = inverse_triangle(lower[:half, :half]), inverse_triangle(lower[half:, half:])
-    across = dtrmm(1.0, one, lower[half:, :half], side=True, lower=True)
-    out[:half, :half], out[half:, half:] = one, two
-    out[half:, :half] = dtrmm(-1.0, two, across, lower=True, overwrite_b=True)
+    out = np.zeros_like(lower, order="F")
+    _invert(lower, out)
     return out
+
+
+def _invert(lower, out):
+    half = len(lower) // 2
+    if len(lower) <= LEAF:
+        out[:] = dtrtri(lower, lower=True)[0]
+        return
+    _invert(lower[:half, :half], out[:half, :half])
+    _invert(lower[half:, half:], out[half:, half:])
+    across = dtrmm(1.0, out[:half, :half], lower[half:, :half], side=True, lower=True)
+    out[half:, :half] = dtrmm(-1.0, out[half:, half:], across, lower=True, overwrite_b=True)
 
 
 def eigen(square):
