@@ -88,7 +88,7 @@ class Quadrature:
         away = 0.0
         while True:
             last, (chart, ahead) = decrement, self._look(information, here, radius)
-            while self._rests(ahead) or (away > NEAR and self._arrived(ahead, away)):
+            while self._rests(ahead) or (away > NEAR and self._arrived(chart, ahead, away)):
                 finer = None if self.settled else self._finer(here)
                 self.settled |= finer is None or self.error < SETTLED
                 if self.settled and away > NEAR:
@@ -97,7 +97,7 @@ class Quadrature:
                 if finer is not None:
                     here, away = self._taken(finer), away if self.settled else max(away, CLOSE)
                 last, (chart, ahead) = np.inf, self._look(information, here, radius)
-            decrement, done = ahead.decrement, self._arrived(ahead, away)
+            decrement, done = ahead.decrement, self._arrived(chart, ahead, away)
             following = chart.back(chart.t + ahead.step)
             if done and self.integral.curved:
                 information = self._information(self._end(here, following))
@@ -115,10 +115,11 @@ class Quadrature:
             else:
                 radius = updated_radius(radius, ahead, ratio)
             away += decrement if accepted or not self.integral.curved else 0.0
+            slow = SLOW * last < decrement < np.inf
             if self.integral.curved:
-                afresh = here is not before and (poor or taken or away > NEAR)
+                afresh = here is not before and (poor or slow or taken or away > NEAR)
             else:
-                afresh = not taken and (poor or SLOW * last < decrement < np.inf)
+                afresh = not taken and (poor or slow)
                 information = learnt(information, before, new, chart, ahead, accepted)
             if afresh:
                 information, away = self._information(here), 0.0
@@ -127,13 +128,15 @@ class Quadrature:
         """Whether the points are to be proved, as the maximum by so many of them is near."""
         return not self.settled and ahead.decrement < max(self.tol, CLOSE)
 
-    def _arrived(self, ahead, away):
+    def _arrived(self, chart, ahead, away):
         """Whether the fit ends with this step: it is short, or what it leaves is far shorter.
 
-        Newton's method leaves a share that is about as large as the information is `away`.
+        Newton's method leaves a share that is about as large as the information is `away`; but for
+        an SD near 0, of which the fit is to say whether it is 0.
         """
         left = ahead.decrement
-        if self.integral.curved and not self.pinned:
+        inner = np.abs(chart.t[chart.sd]).min(initial=np.inf) > CLOSE
+        if inner and self.integral.curved and not self.pinned:
             left *= min(SAFELY * (away + left), 1.0)
         return self.settled and left < self.tol
 

@@ -14,7 +14,7 @@ tree's sum is that of the levels' conditional means and, within each level, that
 from functools import lru_cache
 
 import numpy as np
-from numpy.polynomial.hermite_e import hermegauss
+from scipy.special import roots_hermitenorm
 
 
 @lru_cache
@@ -23,7 +23,7 @@ def grid(n_points, r):
 
     The weights of a function that is divided by the density of N(0, I).
     """
-    points, weights = hermegauss(n_points)
+    points, weights = roots_hermitenorm(n_points)
     log_weights = np.log(weights / weights.sum()) + 0.5 * points**2
     axes = np.meshgrid(*[points] * r, indexing="ij")
     log_weights = np.meshgrid(*[log_weights] * r, indexing="ij")
