@@ -151,6 +151,8 @@ def sparse_of(table, columns):
     """Places of the sparse ones among `columns`."""
     if is_frame(table):
         dtypes = table.dtypes
+        if not any(isinstance(dtype, pd.SparseDtype) for dtype in dtypes):
+            return ()
         return tuple(i for i, c in enumerate(columns) if _is_sparse(dtypes[c]))
     return tuple(range(len(columns))) if issparse(table) else ()
 

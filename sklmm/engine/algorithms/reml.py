@@ -246,10 +246,10 @@ def moment_start(cross):
     # A known covariance has one factor, the nearest to any.
     pinned = []
     for b in blocks:
-        known = np.full((b.r, 1), np.nan)
-        if not b.covariance.n_params:
-            known = b.covariance.nearest(np.eye(b.r))
-        pinned += np.linalg.norm(known, axis=1).tolist()
+        if b.covariance.n_params:
+            pinned += [np.nan] * b.r
+        else:
+            pinned += np.linalg.norm(b.covariance.nearest(np.eye(b.r)), axis=1).tolist()
     if cross.columns is not None:
         pinned.append(np.nan)
     pinned = np.array([*pinned, problem.sigma], dtype=float)
@@ -261,7 +261,7 @@ def moment_start(cross):
         A, q = _equations(cross, forms, variances)
         q = q - A[:, ~free] @ variances[~free]
         # Rows in units of their own: the solver is least squares, and the sums differ by powers.
-        scale = np.abs(np.diag(A))[free]
+        scale = np.abs(A.diagonal())[free]
         scale = np.where(scale > 0, scale, 1.0)
         variances[free] = nnls(A[free][:, free] / scale[:, None], q[free] / scale)[0]
         if free[-1]:

@@ -35,7 +35,8 @@ SOLVED_FIT = 1e-18
 RANK_TOLERANCE = 1e-11
 #: What Cholesky's method leaves of a column, of its size, that shows it to be independent.
 WELL_CONDITIONED = 1e-3
-ROUNDING = 4 * np.finfo(float).eps
+EPS, TINY = np.finfo(float).eps, np.finfo(float).tiny
+ROUNDING = 4 * EPS
 #: Numbers of a whitened X that is kept.
 KEPT = 1 << 16
 
@@ -196,7 +197,7 @@ def whiten(X, weights, n, fit_intercept):
         centre[0] = 0.0
     # An overflow-free scale for columns as large as 1e300.
     sizes = each(lambda rows: np.abs(X[rows]).max(axis=0, initial=0.0), n_rows)
-    peak = np.maximum(np.max(sizes, axis=0), np.finfo(float).tiny)
+    peak = np.maximum(np.max(sizes, axis=0), TINY)
     varies = np.ones(p, bool)
 
     def columns(rows):
@@ -212,11 +213,11 @@ def whiten(X, weights, n, fit_intercept):
         return weighed(own, weights[rows]) @ own.T
 
     gram = summed(cross_product, n_rows) / n
-    noise = np.finfo(float).eps * (np.abs(centre) / peak) * 8
-    rms = np.sqrt(np.diag(gram))
-    varies = rms > np.maximum(noise, np.finfo(float).tiny)
+    noise = EPS * (np.abs(centre) / peak) * 8
+    rms = np.sqrt(gram.diagonal())
+    varies = rms > np.maximum(noise, TINY)
     scale = np.where(varies, rms, 1.0)
-    gram = np.where(np.outer(varies, varies), gram, 0.0) / np.outer(scale, scale)
+    gram = np.where(varies[:, None] & varies, gram, 0.0) / (scale[:, None] * scale)
     if n_rows > p and not well_conditioned(gram):
         R = triangle(columns, weights)
         kept = independent(R, noise / scale)
