@@ -196,6 +196,22 @@ def test_a_variance_of_0_is_a_singular_fit():
     assert model.loglik_ == pytest.approx(80 * np.log(0.5), abs=1e-6)
 
 
+def test_whether_a_variance_is_0_does_not_depend_on_the_tolerance():
+    """Few binary rows without effects: near 0 the likelihood is flat, and steps shrink slowly."""
+    found = []
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        X = pd.DataFrame({"g": rng.integers(0, 24, 53), "x": rng.normal(size=53)})
+        y = rng.random(53) < 1 / (1 + np.exp(-X["x"]))
+        status = [
+            MixedEffectsClassifier(["g"], e_step="quadrature", tol=tol).fit(X, y).result_.status
+            for tol in ("auto", 1e-8)
+        ]
+        assert status[0] is status[1]
+        found.append(status[0])
+    assert {Status.SINGULAR, Status.CONVERGED} == set(found)
+
+
 def test_terms_of_three_classes_and_a_pinned_sd():
     X, y, _, _ = simulate("categorical", 0, n_groups=30, n_rows=8)
     model = MixedEffectsClassifier(["g"], family="categorical").fit(X, y)
