@@ -39,8 +39,10 @@ LAST_STEP = 0.1
 SHARE = 0.4
 #: Rows whose predictors' standard errors are found at once.
 CHUNK = 1 << 15
-#: Conditions that a program begins with, and that it takes on at once; programs; the work of all of
-#: them, iterations times numbers, some seconds: what is not found by then is not told.
+#: Conditions that a program begins with, for each number of a direction and at most, and that it
+#: takes on at once; programs; the work of all of them, iterations times numbers, some seconds: what
+#: is not found by then is not told.
+FIRST_EACH = 50
 FIRST = 2000
 MORE = 1000
 MOST_PROGRAMS = 50
@@ -285,9 +287,9 @@ def _ordered(n):
 def _steepest(conditions, counted):
     """A direction that meets all conditions, some of the `counted` ones strictly, or None."""
     n, m = counted.shape
-    places = np.arange(n * m)
-    if n * m > FIRST:
-        places = np.random.default_rng(0).choice(n * m, FIRST, replace=False)
+    places, first = np.arange(n * m), min(FIRST_EACH * conditions.size, FIRST)
+    if n * m > first:
+        places = np.unique(np.random.default_rng(0).integers(n * m, size=first))
     rows = conditions.matrix(places // m, places % m)
     goal = conditions.total(counted)
     if not goal.any():
