@@ -226,8 +226,9 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
 
     def _resolved_e_step(self, design, response, sparse=False):
         # Quadrature has no REML, and runs on no device but the processor. Rows are read for it.
-        free = self.e_step == "auto" and self.method != "reml" and engine.on_cpu(self.device)
+        free = self.e_step == "auto" and self.method != "reml"
         quadrature = free and engine.has_quadrature(design, response.family, response.n_predictors)
+        quadrature = quadrature and engine.on_cpu(self.device)
         return engine.resolve_e_step(
             self.e_step,
             response.family,

@@ -4,7 +4,6 @@ An algorithm is imported when it is asked for, as are TensorFlow and what it com
 """
 
 import os
-import re
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,7 +23,6 @@ from sklmm.engine.likelihood.pointwise import log_densities
 from sklmm.engine.limits import (
     DRAWS,
     EXACT_ROOT,
-    QUADRATURE_POINTS,
     blas,
     factorisable,
     gaussian_draws,
@@ -35,9 +33,9 @@ from sklmm.engine.posterior.assemble import perfect
 from sklmm.engine.rows.collinearity import combination
 from sklmm.engine.rows.cross_products import LocalCrossProducts
 from sklmm.engine.rows.local import LocalRows
-from sklmm.engine.rows.nested import nesting
+from sklmm.engine.rows.nested import Nesting
 from sklmm.engine.rows.standardize import stacked, standardize
-from sklmm.engine.runtime.compilation import require_tensorflow, telling
+from sklmm.engine.runtime.compilation import on_cpu, placed, require_tensorflow, telling
 from sklmm.result import EMResult
 from sklmm.steps import (
     HMC,
@@ -82,8 +80,6 @@ E_STEPS = {
     "nuts": NUTS,
 }
 GAUSSIAN_ONLY = (Exact, ConjugateGradient)
-#: Names of the device on which NumPy computes.
-_CPU = re.compile(r"(/job:localhost/replica:0/task:0)?(/?device:|/)?CPU(:0)?", re.IGNORECASE)
 
 
 class Settings(NamedTuple):
@@ -115,29 +111,10 @@ def has_quadrature(design, family, n_predictors=1):
     if family.is_custom or family.closed_form:
         return False
     terms = [(b.refs, b.n_levels, n_predictors * b.r) for b in design.blocks]
-    if (found := _nested(terms)) is None:
+    if (nesting := Nesting.of(terms)) is None:
         return False
-    _, effects, largest = found
-    return integrable(design.n_rows * n_predictors, largest * n_predictors, effects)
-
-
-def _nested(terms):
-    """Of nested terms, (references, levels, effects a level) each: None where they are crossed.
-
-    Their numbers over each partition of the rows, the effects of each, and the rows of the coarsest
-    one's largest level.
-    """
-    refs, levels, widths = zip(*terms, strict=True) if terms else ((), (), ())
-    groups = nesting(list(refs), list(levels))
-    if groups is None:
-        return None
-    effects = [sum(widths[k] for k in group) for group in groups]
-    return groups, effects, np.bincount(refs[groups[0][0]]).max()
-
-
-def on_cpu(device):
-    """Whether a device's name, which may be None, is that of no other than the processor."""
-    return device is None or _CPU.fullmatch(device) is not None
+    largest = nesting.largest * n_predictors
+    return integrable(design.n_rows * n_predictors, largest, nesting.effects)
 
 
 def resolve_e_step(
@@ -334,7 +311,10 @@ def _latent(problem, response, settings):
     like = _LIKELIHOODS.setdefault(like, like)
     laplace, quadrature = isinstance(step, Laplace), isinstance(step, Quadrature)
     observed = laplace and step.curvature == "observed"
-    groups = _nesting(problem, step) if quadrature else None
+    if quadrature:
+        from sklmm.engine.algorithms import quadrature as rule
+
+        groups = rule.partitions(problem, step)
     # Densities are evaluated many times.
     problem = replace(problem, rows=problem.rows.ordered())
     latent = Latent(problem, like, parameters, direct=laplace or quadrature, observed=observed)
@@ -342,10 +322,8 @@ def _latent(problem, response, settings):
     start = settings.start and warm_theta(latent, settings.start)
     n_draws = DRAWS[1] if family.closed_form else nonlinear_draws(problem.n_effects)
     if quadrature:
-        from sklmm.engine.algorithms.quadrature import Quadrature as QuadratureFit
-
         tol = DETERMINISTIC_TOL if settings.tol is None else settings.tol
-        return QuadratureFit(latent, groups, tol, settings.seed, n_draws, start, step.n_points)
+        return rule.Quadrature(latent, groups, tol, settings.seed, n_draws, start, step.n_points)
     if laplace:
         from sklmm.engine.algorithms.laplace import Laplace as LaplaceFit
 
@@ -368,33 +346,6 @@ def _sampler(step):
     from sklmm.engine.latent.nuts import NUTSSampler
 
     return {HMC: HMCSampler, NUTS: NUTSSampler}[type(step)](step)
-
-
-def _nesting(problem, step):
-    """The terms over each partition, for quadrature; ValueError where it is not for the model."""
-    rows = problem.rows
-    terms = [
-        (refs, J, z.shape[1]) for refs, J, z in zip(rows.refs, rows.levels, rows.z, strict=True)
-    ]
-    if (found := _nested(terms)) is None:
-        raise ValueError(
-            f"random_effects: e_step={step!r} is for one grouping factor, or factors nested in one "
-            "another, and these are crossed: use 'auto', 'laplace' or 'hmc'."
-        )
-    if problem.reml:
-        raise ValueError(
-            f"method='reml': e_step={step!r} maximises the likelihood and does not integrate the "
-            "coefficients out: use method='ml', or e_step 'laplace' or 'hmc'."
-        )
-    groups, effects, largest = found
-    n_points = step.n_points or QUADRATURE_POINTS
-    if not integrable(rows.n_rows, largest, effects, "doubled", n_points):
-        raise ValueError(
-            f"random_effects: e_step={step!r} has {n_points}^{sum(effects)} points for each of "
-            f"{rows.n_rows} rows, which takes too long: use 'auto', 'laplace' or 'hmc', or fewer "
-            "effects a level."
-        )
-    return groups
 
 
 def _tutorial(problem, response, settings):
@@ -476,15 +427,10 @@ def _tensorflow(device, step, family, watch):
     if isinstance(step, GAUSSIAN_ONLY):
         yield
         return
-    with telling(getattr(watch, "compiling", None)):
-        if device is None or (_in_numpy(step, family) and on_cpu(device)):
-            yield
-            return
-        require_tensorflow(f"device={device!r}")
-        from sklmm.engine.runtime.tensorflow import check_device, tf
-
-        with tf.device(check_device(device)):
-            yield
+    if _in_numpy(step, family) and on_cpu(device):
+        device = None
+    with telling(getattr(watch, "compiling", None)), placed(device):
+        yield
 
 
 def _check_tensorflow(latent, family, e_step):

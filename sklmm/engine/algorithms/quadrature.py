@@ -18,11 +18,12 @@ from sklmm.engine.algorithms.loop import Iteration, joint_loss
 from sklmm.engine.algorithms.start import start_theta
 from sklmm.engine.latent.points import Points
 from sklmm.engine.latent.quadrature import Integral
-from sklmm.engine.limits import MOST_POINTS
+from sklmm.engine.limits import MOST_POINTS, QUADRATURE_POINTS, integrable
 from sklmm.engine.linalg.blocks import rescaled
 from sklmm.engine.linalg.newton import STEP, inverse, look, updated, updated_radius
 from sklmm.engine.posterior.assemble import Posterior
 from sklmm.engine.posterior.gaussian import with_coefficients
+from sklmm.engine.rows.nested import Nesting
 from sklmm.engine.theta.chart import Chart, scales
 from sklmm.result import own_sds
 
@@ -57,6 +58,33 @@ class Seen(NamedTuple):
     loglik: float
     gradient: np.ndarray
     beta: np.ndarray
+
+
+def partitions(problem, step):
+    """The terms over each partition of the rows; ValueError where `step` is not for the model."""
+    rows = problem.rows
+    terms = [
+        (refs, J, z.shape[1]) for refs, J, z in zip(rows.refs, rows.levels, rows.z, strict=True)
+    ]
+    if (nesting := Nesting.of(terms)) is None:
+        raise ValueError(
+            f"random_effects: e_step={step!r} is for one grouping factor, or factors nested in one "
+            "another, and these are crossed: use 'auto', 'laplace' or 'hmc'."
+        )
+    if problem.reml:
+        raise ValueError(
+            f"method='reml': e_step={step!r} maximises the likelihood and does not integrate the "
+            "coefficients out: use method='ml', or e_step 'laplace' or 'hmc'."
+        )
+    groups, effects, largest = nesting
+    n_points = step.n_points or QUADRATURE_POINTS
+    if not integrable(rows.n_rows, largest, effects, "doubled", n_points):
+        raise ValueError(
+            f"random_effects: e_step={step!r} has {n_points}^{sum(effects)} points for each of "
+            f"{rows.n_rows} rows, which takes too long: use 'auto', 'laplace' or 'hmc', or fewer "
+            "effects a level."
+        )
+    return groups
 
 
 class Quadrature:

@@ -11,13 +11,34 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
-#: Rows times points that are worked on at once: what fits in a core's cache with its derivatives.
-CELLS = 1 << 15
+#: Rows times points that are worked on at once: of fewer, threads wait for each other longer than
+#: they work.
+CELLS = 1 << 17
 #: Share of the expected curvature that a row has at least, so that sums of them are positive.
 LEAST_CURVATURE = 0.1
 
 
-def nesting(refs, levels):
+class Nesting(NamedTuple):
+    """Nested terms: their numbers over each partition of the rows, the coarsest first.
+
+    And the effects of a level of each, and the rows of the coarsest one's largest level.
+    """
+
+    groups: list
+    effects: list
+    largest: int
+
+    @classmethod
+    def of(cls, terms):
+        """Of terms, (references, levels, effects a level) each; None where they are crossed."""
+        refs, levels, widths = zip(*terms, strict=True) if terms else ((), (), ())
+        if (groups := nested_groups(refs, levels)) is None:
+            return None
+        effects = [sum(widths[k] for k in group) for group in groups]
+        return cls(groups, effects, np.bincount(refs[groups[0][0]]).max())
+
+
+def nested_groups(refs, levels):
     """Terms' numbers over each partition of the rows, the coarsest first; None if not nested.
 
     `refs` are the rows' levels of each term, [n_rows] each, and `levels` how many there are.

@@ -1,5 +1,6 @@
-"""Compiled steps for modules without TensorFlow: their sizes, who is told of them, their needs."""
+"""Compiled steps for modules without TensorFlow: their sizes and device, listeners and needs."""
 
+import re
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -8,6 +9,8 @@ import numpy as np
 from sklmm._fork import check_not_forked
 from sklmm.families.base import needs_tensorflow
 
+#: Names of the device on which NumPy computes.
+_CPU = re.compile(r"(/job:localhost/replica:0/task:0)?(/?device:|/)?CPU(:0)?", re.IGNORECASE)
 _listener = ContextVar("listener", default=None)
 
 
@@ -49,3 +52,21 @@ def require_tensorflow(what, instead=""):
         from sklmm.engine.runtime import tfp_graph  # noqa: F401
     except ImportError as error:
         raise needs_tensorflow(what, error, instead) from None
+
+
+def on_cpu(device):
+    """Whether a device's name, which may be None, is that of no other than the processor."""
+    return device is None or _CPU.fullmatch(device) is not None
+
+
+@contextmanager
+def placed(device):
+    """A context in which TensorFlow computes on a device, by its name; None leaves it that."""
+    if device is None:
+        yield
+        return
+    require_tensorflow(f"device={device!r}")
+    from sklmm.engine.runtime.tensorflow import check_device, tf
+
+    with tf.device(check_device(device)):
+        yield

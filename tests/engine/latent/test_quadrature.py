@@ -10,7 +10,7 @@ from scipy.special import logsumexp
 from sklmm.engine.latent.approximation import Approximation
 from sklmm.engine.latent.points import Points, grid
 from sklmm.engine.latent.quadrature import Integral
-from sklmm.engine.rows.nested import nesting
+from sklmm.engine.rows.nested import nested_groups
 from sklmm.engine.rows.protocol import Coefs
 from tests.engine.latent.test_complete_data import make_latent, response, theta_for
 from tests.simulate import PARAMETERS
@@ -44,7 +44,7 @@ def make(table, kind, family="poisson"):
     latent = make_latent(family, table[["g", "h", "s", "x"]], y, terms, direct=True)
     if family == "categorical":
         groups = [[2 * k + c for k in group for c in (0, 1)] for group in groups]
-    assert nesting(latent.rows.refs, latent.rows.levels) == groups
+    assert nested_groups(latent.rows.refs, latent.rows.levels) == groups
     theta = latent.space.split(latent.space.join(theta_for(latent, family)))
     return latent, theta, Integral(latent, groups)
 

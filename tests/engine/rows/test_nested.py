@@ -1,10 +1,10 @@
 import numpy as np
 
-from sklmm.engine.rows.nested import nesting
+from sklmm.engine.rows.nested import nested_groups
 
 
 def found(*refs):
-    return nesting([np.asarray(r, np.int32) for r in refs], [max(r) + 1 for r in refs])
+    return nested_groups([np.asarray(r, np.int32) for r in refs], [max(r) + 1 for r in refs])
 
 
 def test_terms_are_listed_from_the_coarsest_on():
@@ -19,4 +19,4 @@ def test_crossed_terms_are_not_nested():
     assert found([0, 0, 1, 1], [0, 1, 0, 1]) is None
     # As many levels, but not the same.
     assert found([0, 0, 1, 1], [0, 1, 1, 1]) is None
-    assert nesting([], []) is None
+    assert nested_groups([], []) is None
