@@ -1,17 +1,17 @@
 """The threads of a process: how many are its own, a pool of them, and BLAS held to one.
 
-What is summed over the rows of a table goes by in blocks that stay in cache, by threads. A sum
-comes out the same whatever the number of threads: blocks and the groups in which they are added up
-depend on the number of rows alone.
+What is summed over the rows of a table goes by in blocks, by threads. A sum comes out the same
+whatever the number of threads: blocks and the groups in which they are added up depend on the
+number of rows alone.
 """
 
 import os
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
-from functools import cache, reduce
+from functools import cache, cached_property, reduce
 
 import joblib
 import numpy as np
@@ -38,7 +38,7 @@ def n_threads():
         return 1
     share = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     share = int(share) if share.isdigit() and int(share) > 0 else _cores(os.getpid())
-    return min([share, *_blas(os.getpid()).counts()])
+    return min([share, *_blas.counts()])
 
 
 def in_threads(function, *arguments):
@@ -50,7 +50,7 @@ def in_threads(function, *arguments):
     """
     calls = list(zip(*arguments, strict=True))
     # One call asks for no threads: a small table makes many of them.
-    if len(calls) < 2 or (n := min(n_threads(), len(calls))) < 2:
+    if len(calls) < 2 or (n := n_threads()) < 2:
         return [function(*call) for call in calls]
     answers, left = [None] * len(calls), iter(range(len(calls)))
 
@@ -63,10 +63,14 @@ def in_threads(function, *arguments):
             # Of a call that failed: the other threads end with the ones they are at.
             deque(left, maxlen=0)
 
-    pool = _pool(os.getpid(), n_threads() - 1)
     with single_blas():
-        # Each in the caller's context, which holds np.errstate.
-        others = [pool.submit(copy_context().run, work) for _ in range(n - 1)]
+        others = []
+        # While the interpreter ends pools take nothing more: the caller works alone.
+        with suppress(RuntimeError):
+            pool = _pool(os.getpid(), n - 1)
+            while len(others) < min(n, len(calls)) - 1:
+                # In the caller's context, which holds np.errstate.
+                others.append(pool.submit(copy_context().run, work))
         _local.inside = True
         try:
             work()
@@ -96,39 +100,72 @@ def keep_freed_memory(pid):
 def single_blas():
     """Hold BLAS to one thread: what others add to a small product is their waiting for each other.
 
-    It is a setting of the process: while one thread holds BLAS, others' holding changes nothing.
+    It is a setting of the process: the first who holds BLAS limits it, and the last lets it go.
     """
-    blas = _blas(os.getpid())
-    if not blas.held.acquire(blocking=False):
-        yield
-        return
-    blas.before = before = blas.counts()
+    holder = object()
     try:
-        blas.limit([1] * len(before))
+        _blas.hold(holder)
         yield
     finally:
-        blas.limit(before)
-        blas.before = None
-        blas.held.release()
+        _blas.release(holder)
 
 
 class _Blas:
-    """The BLAS libraries of a process; while `held`, `before` is the threads that each had."""
+    """The BLAS libraries of a process, and the threads that each had `before` it was held."""
 
     def __init__(self):
-        # By the libraries themselves: threadpoolctl's context takes as long as a small fit's step.
-        self.libraries = ThreadpoolController().select(user_api="blas").lib_controllers
-        self.held, self.before = threading.Lock(), None
+        self._lock, self._holders, self._before = threading.Lock(), set(), []
 
-    def limit(self, counts):
-        """Set the threads that each library may use."""
-        for library, n in zip(self.libraries, counts, strict=True):
+    @cached_property
+    def _libraries(self):
+        # By the libraries themselves: threadpoolctl's context takes as long as a small fit's step.
+        return ThreadpoolController().select(user_api="blas").lib_controllers
+
+    def _now(self):
+        return [library.num_threads for library in self._libraries]
+
+    def _limit(self, counts):
+        for library, n in zip(self._libraries, counts, strict=True):
+            # threadpoolctl 3.8 obeys one thread alone, the first, as long as it lives; here one may
+            # limit BLAS and another let it go, and callers of it are to be obeyed afterwards.
+            obey_all = getattr(library, "clear_controlling_thread", lambda force: None)
+            obey_all(force=True)
             library.set_num_threads(n)
+            obey_all(force=True)
 
     def counts(self):
         """Threads that each library may use, but for those that it is held to here."""
-        before = self.before
-        return [b.num_threads for b in self.libraries] if before is None else before
+        with self._lock:
+            return self._before if self._holders else self._now()
+
+    def hold(self, holder):
+        """Limit the libraries to a thread each until all holders have released them."""
+        with self._lock:
+            if not self._holders:
+                self._before = self._now()
+            self._holders.add(holder)
+            if len(self._holders) == 1:
+                self._limit([1] * len(self._before))
+
+    def release(self, holder):
+        """The end of a `hold`, which may have been interrupted before it began."""
+        with self._lock:
+            if holder in self._holders:
+                self._holders.remove(holder)
+                if not self._holders:
+                    self._limit(self._before)
+
+    def forked(self):
+        """In a forked process nobody holds BLAS, or has the lock."""
+        self._lock = threading.Lock()
+        if self._holders:
+            self._holders = set()
+            self._limit(self._before)
+
+
+_blas = _Blas()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_blas.forked)
 
 
 def _enter():
@@ -145,11 +182,6 @@ def _pool(pid, n):
 def _cores(pid):
     # Files of the container are read for it, which takes a tenth of a millisecond.
     return joblib.cpu_count()
-
-
-@cache
-def _blas(pid):
-    return _Blas()
 
 
 def blocks(n_rows, step=BLOCK):

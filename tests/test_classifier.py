@@ -153,6 +153,13 @@ def test_three_classes():
 ORDINAL = MixedEffectsClassifier(["g"], family="ordinal", e_step="laplace", random_state=0)
 
 
+def test_two_unordered_classes_are_bernoulli(model, binary):
+    X, y = binary
+    found = clone(model).set_params(family="categorical").fit(X, y)
+    np.testing.assert_array_equal(found.predict_proba(X), model.predict_proba(X))
+    assert "Family bernoulli" in str(found.summary())
+
+
 def test_ordinal_follows_an_ordered_categorical():
     X, y, _, _ = simulate("ordinal", 2)
     names = ["poor", "fair", "unused", "good", "superb", "never"]

@@ -1,7 +1,10 @@
 import os
+import subprocess
+import sys
 import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import numpy as np
@@ -104,4 +107,94 @@ def test_blas_is_held_to_one_thread_and_what_was_before_comes_back(two_threads):
     assert set(blas()) == {2}
     with pytest.raises(KeyError), single_blas():
         raise KeyError
+    assert set(blas()) == {2}
+
+
+def test_blas_is_held_until_the_last_thread_lets_it_go(two_threads):
+    held, first, left = [], threading.Event(), threading.Event()
+
+    def hold():
+        with single_blas():
+            first.set()
+            left.wait(5)
+
+    other = threading.Thread(target=hold)
+    other.start()
+    first.wait(5)
+    with single_blas():
+        left.set()
+        other.join()
+        held.append(blas())
+    assert (set(held[0]), set(blas())) == ({1}, {2})
+    # The other way round: the one who limited it is not the one who lets it go, and lives on.
+    other, first, left = threading.Thread(target=hold), threading.Event(), threading.Event()
+    with single_blas():
+        other.start()
+        first.wait(5)
+    assert set(blas()) == {1}
+    left.set()
+    other.join()
+    assert set(blas()) == {2}
+
+
+def test_who_limits_blas_after_a_fit_is_obeyed_in_any_thread(two_threads):
+    def limited():
+        with threadpool_limits(1, user_api="blas"):
+            return blas()
+
+    with single_blas():
+        pass
+    with ThreadPoolExecutor(1) as pool:
+        assert set(pool.submit(limited).result()) == {1}
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(1) as pool:
+        pool.submit(in_threads, abs, [1, 2]).result()
+        assert set(blas()) == {1}
+    assert set(blas()) == {2}
+
+
+def test_threads_that_begin_at_once_find_the_same_libraries():
+    code = """
+import sys, threading
+sys.setswitchinterval(1e-6)
+from sklmm._threads import in_threads, n_threads
+from threadpoolctl import threadpool_info
+def blas():
+    return [b["num_threads"] for b in threadpool_info() if b["user_api"] == "blas"]
+before = blas()
+def many():
+    for _ in range(50):
+        in_threads(abs, [1, 2])
+threads = [threading.Thread(target=many) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert blas() == before, (before, blas())
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_the_caller_works_alone_while_the_interpreter_ends(two_threads):
+    code = """
+import threading, time
+from sklmm._threads import in_threads
+def late():
+    threading.main_thread().join()
+    print(in_threads(abs, [-1, -2, -3]))
+threading.Thread(target=late).start()
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (found.stdout, found.stderr) == ("[1, 2, 3]\n", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_process_forked_while_blas_is_held_has_its_threads(two_threads):
+    with single_blas():
+        with warnings.catch_warnings():
+            # Of Python 3.12: there are threads.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if not pid:
+            os._exit(min(blas()))
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 2
     assert set(blas()) == {2}

@@ -148,11 +148,11 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
         read = partial(columns_read, table, terms, self.fixed_effects, self.offset, names)
         table, y, weights, n_missing = self._known_rows(table, y, sample_weight, read)
         y = self._validate_target(table, y)
-        family = self._resolve_family(y)
-        table, response = informative(table, family.bind(y, weights))
+        table, response = informative(table, self._resolve_family(y).bind(y, weights))
         spec, design = self._learn(table, terms, names, response)
-        e_step = self._checked_e_step(spec, design, response)
+        e_step, family = self._checked_e_step(spec, design, response), response.family
         known = {
+            # Another than was asked for where `bind` says so, as for two unordered classes.
             "family": clone(family) if family is self.family else family,
             # A Series made of a column has its name too.
             "response_name": "y" if name in spec.used() else name,
