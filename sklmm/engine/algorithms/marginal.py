@@ -18,13 +18,13 @@ from sklmm.engine.posterior.path import Integral
 #: first draws; and of independent ones at tau = 0.
 CHAINS = (10, 64)
 CHAIN_ROWS = 1 << 20
-BURN_IN = (3, 8)
+BURN_IN = (2, 8)
 FIRST_DRAWS = 3
 EXACT_DRAWS = 6
 #: Standard errors at which there are nodes and draws enough, of a table of so many rows at most and
-#: of one of four times as many, at least: noise and costs both grow with the table. The share of it
+#: of one of six times as many, at least: noise and costs both grow with the table. The share of it
 #: that log |C| leaves at the least; and transitions at most.
-ERROR = (0.1, 0.2)
+ERROR = (0.1, 0.25)
 ERROR_ROWS = 1 << 17
 LEAST_SHARE = 0.5
 MOST_TRANSITIONS = 1024
@@ -56,7 +56,8 @@ def marginal(problem, like, parameters, theta, near, seed, log_constant):
 def along_path(latent, theta, start, rng):
     """(log p(y), its error) at theta, from a mode that is near `start`; NaN where r has no mean."""
     mode, equations = latent.mode(theta, start)
-    path, integral = Path(latent, theta, mode, equations), Integral()
+    path = Path(latent, theta, mode, equations)
+    integral = Integral(halved=latent.n_rows > ERROR_ROWS)
     n_chains = int(np.clip(CHAIN_ROWS // latent.n_rows, *CHAINS)) // 2 * 2 + 1
     error = float(np.clip(ERROR[0] * np.sqrt(latent.n_rows / ERROR_ROWS), *ERROR))
     left = error**2 - (0.5 * equations.log_det_error) ** 2

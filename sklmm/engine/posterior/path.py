@@ -79,11 +79,14 @@ HALVED = 3
 class Integral:
     """Nodes by their tau, and the intervals that have one in their middle.
 
-    `intervals` are their ends, with those of the interval that they are halves of, or None.
+    `intervals` are their ends, with those of the interval that they are halves of, or None. To
+    begin with it is `halved` where variances would be too noisy to tell whether to.
     """
 
-    def __init__(self):
-        self.nodes, self.intervals = {}, {(0.0, 1.0): None}
+    def __init__(self, halved=False):
+        whole = 0.0, 1.0
+        self.nodes = {}
+        self.intervals = dict.fromkeys(_halves(*whole), whole) if halved else {whole: None}
 
     def add(self, tau, rest, controls):
         """Draws at tau: r [C], and variables of mean 0 [k, C]."""
