@@ -155,7 +155,7 @@ class Profile:
             known = side * (ahead - inside.value) > 0
             known &= outside is None or side * (outside.value - ahead) > 0
             if known and abs(ahead - value) < SURE * width:
-                return ahead
+                return float(np.clip(ahead, *(limit[i] for limit in self.bounds)))
             if outside is None:
                 nearer, farther = (estimate + far * (value - estimate) for far in OUTWARDS)
                 ahead = ahead if known else farther
