@@ -79,12 +79,23 @@ def invert(blocks):
 
 
 def roots(blocks):
-    """Lower factor of each level's block [J, r, r]."""
+    """Lower factor of each level's block [J, r, r]; LinAlgError where one is not positive."""
     if blocks.shape[1] > 1:
-        return np.linalg.cholesky(blocks)
+        return _finite(np.linalg.cholesky(blocks), "a block")
     if not (blocks > 0).all():
         raise np.linalg.LinAlgError("a block is not positive")
-    return np.sqrt(blocks)
+    return _finite(np.sqrt(blocks), "a block")
+
+
+def _finite(lower, what):
+    """The factors [..., n, n]; LinAlgError where a diagonal is not finite.
+
+    LAPACK's libraries differ in whether they tell of numbers that are none: but these, below the
+    diagonal too, come to stand on the factor's.
+    """
+    if not np.isfinite(lower.diagonal(0, -2, -1)).all():
+        raise np.linalg.LinAlgError(f"{what} is not positive")
+    return lower
 
 
 def lower_factor(square, clean=True, overwrite=False):
@@ -98,7 +109,7 @@ def lower_factor(square, clean=True, overwrite=False):
     lower, info = dpotrf(square, lower=True, clean=clean, overwrite_a=overwrite)
     if info:
         raise np.linalg.LinAlgError("a matrix is not positive")
-    return lower
+    return _finite(lower, "a matrix")
 
 
 def by_factor(lower, right):
@@ -107,12 +118,20 @@ def by_factor(lower, right):
 
 
 def by_triangle(lower, right, transpose=False):
-    """L^-1 right, or L^-T right, [n, c]."""
-    return dtrtrs(lower, right, lower=True, trans=transpose)[0] if right.size else right
+    """L^-1 right, or L^-T right, [n, c]; LinAlgError where L is singular."""
+    if not right.size:
+        return right
+    out, info = dtrtrs(lower, right, lower=True, trans=transpose)
+    if info:
+        raise np.linalg.LinAlgError("a triangle is singular")
+    return out
 
 
 def inverse_triangle(lower):
-    """L^-1 [n, n], by halves: LAPACK's own takes twice as long on one thread."""
+    """L^-1 [n, n], by halves; LinAlgError where L is singular.
+
+    LAPACK's own takes twice as long on one thread.
+    """
     out = np.zeros_like(lower, order="F")
     _invert(lower, out)
     return out
@@ -121,7 +140,9 @@ def inverse_triangle(lower):
 def _invert(lower, out):
     half = len(lower) // 2
     if len(lower) <= LEAF:
-        out[:] = dtrtri(lower, lower=True)[0]
+        out[:], info = dtrtri(lower, lower=True)
+        if info:
+            raise np.linalg.LinAlgError("a triangle is singular")
         return
     _invert(lower[:half, :half], out[:half, :half])
     _invert(lower[half:, half:], out[half:, half:])
