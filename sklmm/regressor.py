@@ -57,9 +57,10 @@ class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
     max_iter : int, default=200
         EM iterations.
     tol : float or "auto", default="auto"
-        The fit stops when the last step (of quadrature, which converges quadratically: or 30 times
-        what it leaves), and for HMC the Monte Carlo error, are below `tol` standard errors of every
-        parameter. "auto" is 0.001 for exact, cg, laplace and quadrature, 0.03 for hmc and nuts.
+        The fit stops when the last step, and for HMC the Monte Carlo error, are below `tol`
+        standard errors of every parameter; quadrature also after a longer step that is expected to
+        end within `tol` / 30 of them from the maximum, but not before an SD near 0 is at rest.
+        "auto" is 0.001 for exact, cg, laplace and quadrature, 0.03 for hmc and nuts.
     handle_unknown : {"population", "error"}, default="population"
         At predict, an unseen or missing level has effect 0 and its prior variance in `return_std`,
         or is an error.

@@ -40,6 +40,11 @@ CLOSE = 1e-2
 NEAR = 0.03
 #: Times that a step's remainder is to be shorter than the last step may be.
 SAFELY = 30.0
+#: In a chart's t, an SD near 0; and the shares, of it and of what counts as 0, that it moves by at
+#: most where it rests.
+LOW = 0.1
+STILL = 0.1
+ZERO = 1e-4
 
 
 class Point(NamedTuple):
@@ -103,8 +108,8 @@ class Quadrature:
         self.enough = self.n_points
         #: What the points' number is known to matter for the log-likelihood.
         self.error, self.settled, self.shift = np.inf, self.pinned, None
-        #: Where a fit that stops here ends.
-        self.theta = None
+        #: Where a fit that stops here ends, and the rise from the last point that is promised.
+        self.theta, self.rise = None, 0.0
 
     def steps(self):
         """Yield `Iteration`s, one an evaluation; a step that lowers the likelihood is undone."""
@@ -129,7 +134,7 @@ class Quadrature:
             following = chart.back(chart.t + ahead.step)
             if done and self.integral.curved:
                 information = self._information(self._end(here, following))
-            yield self._step(here, following, decrement, done, information)
+            yield self._step(here, following, ahead, done, information)
             new = self._trial(following)
             ratio = self._rise(here, new, chart, ahead) / ahead.rise if ahead.rise > 0 else 1.0
             accepted, poor = ratio > LEAST_RATIO, not TRUSTED < ratio < 2 - TRUSTED
@@ -159,14 +164,16 @@ class Quadrature:
     def _arrived(self, chart, ahead, away):
         """Whether the fit ends with this step: it is short, or what it leaves is far shorter.
 
-        Newton's method leaves a share that is about as large as the information is `away`; but for
-        an SD near 0, of which the fit is to say whether it is 0.
+        Newton's method leaves a share that is about as large as the information is `away`. An SD
+        near 0 has to rest too, as the fit is to say whether it is 0: there the likelihood is flat,
+        and a short step may be one of many.
         """
+        if not self.settled or moving(chart, ahead):
+            return False
         left = ahead.decrement
-        inner = np.abs(chart.t[chart.sd]).min(initial=np.inf) > CLOSE
-        if inner and self.integral.curved and not self.pinned:
+        if self.integral.curved and not self.pinned:
             left *= min(SAFELY * (away + left), 1.0)
-        return self.settled and left < self.tol
+        return left < self.tol
 
     def _end(self, here, flat):
         """A fit's last `Point`, of which the likelihood is not asked for."""
@@ -299,14 +306,15 @@ class Quadrature:
         zeros = [np.zeros((b.r, 1)) for b in self.latent.full.blocks]
         return layout.join(np.zeros((0, p)), self.integral.by_term(motion, zeros))
 
-    def _step(self, here, following, decrement, done, information):
-        """The `Iteration` of a point, and of the step from it to `following`."""
+    def _step(self, here, following, ahead, done, information):
+        """The `Iteration` of a point, and of the step `ahead` from it to `following`."""
         theta, self.theta = self.space.split(here.flat), self.space.split(following)
+        self.rise = ahead.rise
         return Iteration(
             theta=theta,
             loss=joint_loss(self.latent.full, theta.factors, -here.nodes.joint),
             loglik=here.loglik + self.latent.log_constant,
-            decrement=decrement,
+            decrement=ahead.decrement,
             done=done,
             estimate=self.theta,
             covariance=inverse(information),
@@ -326,9 +334,9 @@ class Quadrature:
         asked = Points.means, Points.covariances, draws
         loglik, _, (means, spread, draws) = integral.loglik(theta, nodes, self.enough, asked)
         loglik += latent.log_constant
-        if last.done:
-            # A last step keeps its promise.
-            loglik = last.loglik + 0.5 * last.decrement**2
+        if self.enough < self.n_points and last.done and last.decrement < CLOSE:
+            # So short a step keeps its promise: more points would tell the same.
+            loglik = last.loglik + self.rise
         elif self.enough < self.n_points:
             loglik = integral.loglik(theta, nodes, self.n_points)[0] + latent.log_constant
         blocks, factors = latent.full.blocks, theta.factors
@@ -355,6 +363,13 @@ class Quadrature:
             loglik_error=self.error if SETTLED <= self.error < np.inf else 0.0,
         )
         return with_coefficients(posterior, last, latent.layout, shift, rng)
+
+
+def moving(chart, ahead):
+    """Whether an SD near 0 is not yet where it will be."""
+    t, step = chart.t[chart.sd], ahead.step[chart.sd]
+    far = np.abs(step) > STILL * np.maximum(np.abs(t + step), ZERO)
+    return bool(far[np.abs(t) <= LOW].any())
 
 
 def flattened(information, point, chart, t):

@@ -196,20 +196,40 @@ def test_a_variance_of_0_is_a_singular_fit():
     assert model.loglik_ == pytest.approx(80 * np.log(0.5), abs=1e-6)
 
 
-def test_whether_a_variance_is_0_does_not_depend_on_the_tolerance():
-    """Few binary rows without effects: near 0 the likelihood is flat, and steps shrink slowly."""
+@pytest.mark.parametrize(
+    ("family", "seeds"), [("bernoulli", range(12)), ("poisson", range(40, 60))]
+)
+def test_whether_a_variance_is_0_does_not_depend_on_the_tolerance(family, seeds):
+    """Few rows without effects: near 0 the likelihood is flat, and steps shrink slowly."""
+    binary = family == "bernoulli"
+    estimator = MixedEffectsClassifier if binary else MixedEffectsRegressor
     found = []
-    for seed in range(12):
+    for seed in seeds:
         rng = np.random.default_rng(seed)
         X = pd.DataFrame({"g": rng.integers(0, 24, 53), "x": rng.normal(size=53)})
-        y = rng.random(53) < 1 / (1 + np.exp(-X["x"]))
-        status = [
-            MixedEffectsClassifier(["g"], e_step="quadrature", tol=tol).fit(X, y).result_.status
-            for tol in ("auto", 1e-8)
-        ]
+        if binary:
+            y = rng.random(53) < 1 / (1 + np.exp(-X["x"]))
+        else:
+            y = rng.poisson(np.exp(X["x"] - 2))
+        model = estimator(["g"], family=family, e_step="quadrature")
+        status = [model.set_params(tol=tol).fit(X, y).result_.status for tol in ("auto", 1e-8)]
         assert status[0] is status[1]
         found.append(status[0])
     assert {Status.SINGULAR, Status.CONVERGED} == set(found)
+
+
+@pytest.mark.parametrize("n_points", [None, 15])
+@pytest.mark.parametrize("tol", [0.5, "auto"])
+def test_the_log_likelihood_is_that_of_the_estimates(tol, n_points):
+    """By other code, of fits that end by a long step and by a short one."""
+    for seed in range(3):
+        X, y, _, _ = simulate("bernoulli", seed, n_groups=15, n_rows=8)
+        e_step = Quadrature(n_points)
+        model = MixedEffectsClassifier(["g"], e_step=e_step, tol=tol).fit(X, y)
+        other = Model("bernoulli", np.column_stack([np.ones(len(X)), X["x"]]), X["g"], y)
+        sd = model.variance_components_["sd"][0]
+        values = np.array([*np.ravel(model.intercept_), *np.ravel(model.coef_), np.log(sd)])
+        assert model.loglik_ == pytest.approx(other.loglik(values), abs=1e-6)
 
 
 def test_terms_of_three_classes_and_a_pinned_sd():
