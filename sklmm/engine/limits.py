@@ -41,7 +41,8 @@ EXACT_TRACES = 512
 QUADRATURE = {"chosen": 1 << 24, "doubled": 1 << 27, "together": 1 << 24}
 QUADRATURE_POINTS = 15
 QUADRATURE_EFFECTS = 2
-#: Points a dimension beyond which the weights of Gauss and Hermite's rule leave float64.
+#: Points a dimension that are taken at most: of 511, twice as many, the outermost weights of Gauss
+#: and Hermite's rule are 0 in float64.
 MOST_POINTS = 255
 
 

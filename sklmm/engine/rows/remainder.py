@@ -54,10 +54,11 @@ class LocalRemainder:
 
     def pull(self, coefs, tau):
         """The score of quadratic + tau rest at the deviations `coefs`, in their precision."""
+        along = self._along(coefs.beta.dtype)
 
         def visit(own, a):
             y, _ = self.rows._of(own, a.dtype)
-            at, score, eta, times = self._along(own, a.dtype)
+            at, score, eta, times = along(own)
             found = np.asarray(self.likelihood.score(y, eta + a, self.raw), a.dtype)
             # The deviations are nobody else's: what is left of the quadratic takes their place.
             a *= (tau - 1) * at
@@ -73,11 +74,11 @@ class LocalRemainder:
         At the deviations `coefs`, in their precision, the sums of values in float64; the Laplacian
         of `rest`, by the variances of `spread`, is 0 where it is not known.
         """
-        C = coefs.beta.shape[1]
+        C, along = coefs.beta.shape[1], self._along(coefs.beta.dtype)
 
         def visit(own, a):
             y, w = self.rows._of(own, a.dtype)
-            at, linear, eta, times = self._along(own, a.dtype)
+            at, linear, eta, times = along(own)
             still = self.values[own.start : own.stop : self.rows.d, None].astype(a.dtype)
             both, laplacian = np.empty((len(a), 2 * C), a.dtype), np.zeros(C)
             slope, left = both[:, :C], both[:, C:]
@@ -98,17 +99,22 @@ class LocalRemainder:
         both, (quadratic, rest, laplacian) = self._away(coefs, visit, 2 * C)
         return self.value + quadratic, rest, both, laplacian
 
-    def _along(self, own, dtype):
-        """Curvature, score and predictors at the point, and weights, of rows [n, 1]; a weight of 1.
+    def _along(self, dtype):
+        """What finds curvature, score and predictors at the point, and weights, of rows [n, 1].
 
-        NumPy takes longer for a factor a row than for the numbers of the row.
+        A weight of 1 is one number, as NumPy takes longer for a factor a row than for the numbers
+        of the row. All rows are cast here, once, and not by every thread that comes first.
         """
         if dtype not in self._cast:
             columns = self.at, self.score, self.eta, self.rows.weights
             self._cast[dtype] = [part.astype(dtype, copy=False)[:, None] for part in columns]
         *columns, times = self._cast[dtype]
-        same = dtype.type(1) if self.rows._unweighted else times[own]
-        return *(part[own] for part in columns), same
+
+        def along(own):
+            same = dtype.type(1) if self.rows._unweighted else times[own]
+            return *(part[own] for part in columns), same
+
+        return along
 
     def _away(self, coefs, visit, n_columns=None):
         """Sums over rows of what `visit` finds at the deviations a."""
