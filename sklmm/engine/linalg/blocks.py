@@ -207,7 +207,12 @@ class LocalPairs:
     @cached_property
     def _squared(self):
         """The parts with their entries squared."""
-        return [sparse.csr_array((C.data**2, C.indices, C.indptr), C.shape) for C, _ in self.parts]
+
+        def squared(part):
+            C, _ = part
+            return sparse.csr_array((C.data**2, C.indices, C.indptr), C.shape)
+
+        return in_threads(squared, self.parts)
 
     def down(self, flat):
         """C flat."""

@@ -114,13 +114,14 @@ class Integral:
     def total(self):
         """`Total`, and the noise of each node's part in it, by tau."""
         told = self._told()
-        bias = float(sum(self._bend(told, ends) for ends in self.intervals))
+        bias = np.sum([self._bend(told, ends) for ends in self.intervals])
         rules = [_sum(_over(ends, rule) for ends in self.intervals) for rule in (QUINTIC, SIMPSON)]
         noises = [_noises(told, weights) for weights in rules]
         quintic, simpson = map(_size, noises)
         chosen = 0 if quintic < np.hypot(simpson, bias) else 1
-        value = _value(told, rules[chosen])
-        return Total(value, _size(noises[chosen]), bias), noises[chosen]
+        # NumPy's numbers until here: what overflows is infinite, and no error.
+        found = _value(told, rules[chosen]), _size(noises[chosen]), bias
+        return Total(*map(float, found)), noises[chosen]
 
     def _told(self):
         return {tau: node.told() for tau, node in self.nodes.items()}
@@ -159,7 +160,7 @@ def _sum(parts):
 
 
 def _value(told, weights):
-    return float(sum(own @ told[tau][0] for tau, own in weights.items()))
+    return np.sum([own @ told[tau][0] for tau, own in weights.items()])
 
 
 def _noises(told, weights):
@@ -167,9 +168,9 @@ def _noises(told, weights):
     noises = {}
     for tau, own in weights.items():
         parts = told[tau][1] @ own
-        noises[tau] = float(np.sqrt((len(parts) - 1) * np.mean((parts - parts.mean()) ** 2)))
+        noises[tau] = np.sqrt((len(parts) - 1) * np.mean((parts - parts.mean()) ** 2))
     return noises
 
 
 def _size(noises):
-    return float(np.sqrt(sum(noise**2 for noise in noises.values())))
+    return np.sqrt(np.sum(np.square(list(noises.values()))))
