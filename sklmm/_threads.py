@@ -85,7 +85,7 @@ def in_threads(function, *arguments):
 
 
 @cache
-def keep_freed_memory(pid):
+def keep_freed_memory():
     """Let the C library keep what is freed, for the arrays of the next step, in this process.
 
     glibc gives memory of more than 128 kB back to the system as soon as it is free, and each new

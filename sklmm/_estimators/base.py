@@ -226,9 +226,12 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
 
     def _resolved_e_step(self, design, response, sparse=False):
         # Quadrature has no REML, and runs on no device but the processor. Rows are read for it.
-        free = self.e_step == "auto" and self.method != "reml"
-        quadrature = free and engine.has_quadrature(design, response.family, response.n_predictors)
-        quadrature = quadrature and engine.on_cpu(self.device)
+        quadrature = (
+            self.e_step == "auto"
+            and self.method != "reml"
+            and engine.has_quadrature(design, response.family, response.n_predictors)
+            and engine.on_cpu(self.device)
+        )
         return engine.resolve_e_step(
             self.e_step,
             response.family,
@@ -403,12 +406,12 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
 
 def seed_of(random_state):
     """The engine's seed; of a number the same each time, as of a new generator."""
-    if isinstance(random_state, Integral):
-        return _seed_of_number(int(random_state))
+    return (_known_seed if isinstance(random_state, Integral) else _new_seed)(random_state)
+
+
+def _new_seed(random_state):
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
-@lru_cache
-def _seed_of_number(number):
-    # A generator is slow to make: longer than it takes to read a small table.
-    return int(check_random_state(number).randint(2**31 - 1))
+#: A generator is slow to make: longer than it takes to read a small table.
+_known_seed = lru_cache(_new_seed)

@@ -3,7 +3,6 @@
 An algorithm is imported when it is asked for, as are TensorFlow and what it compiles.
 """
 
-import os
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import replace
@@ -224,7 +223,7 @@ def resolve_m_step(m_step, e_step, family):
 
 def run(design, response, settings, watch=None):
     """Fit a Design to a Response: `EMResult`; `watch` as in `algorithms.loop.fit`."""
-    keep_freed_memory(os.getpid())
+    keep_freed_memory()
     with blas(design.sizes, design.X.shape[1]):
         return _run(design, response, settings, watch)
 

@@ -18,7 +18,7 @@ from sklmm.families.base import (
     row_weights,
 )
 from sklmm.families.density import Density
-from sklmm.families.links import Logit
+from sklmm.families.links import Logit, Probit
 
 
 class BinomialDensity(Density):
@@ -56,17 +56,17 @@ class BinomialDensity(Density):
 
 
 class BernoulliDensity(BinomialDensity):
-    """Of y 0 or 1: by a symmetric link a failure at eta is a success at -eta, half the work."""
+    """Of y 0 or 1: by the probit link a failure at eta is a success at -eta, half the work."""
 
     _sign = cached_property(lambda d: 2 * d.y - 1)
 
     @cached_property
     def _seen(self):
-        """The link at the eta of what was seen as a success; None where it is of no use."""
-        link = type(self.link)
-        # What is short by the logit link is shorter.
-        short = not link.symmetric or link is Logit
-        return None if short else link(self.xp, self._sign * self.eta)
+        """The link at the eta of what was seen as a success; None of another than probit.
+
+        So it is by logit too, where `BinomialDensity` has shorter ways.
+        """
+        return Probit(self.xp, self._sign * self.eta) if isinstance(self.link, Probit) else None
 
     @property
     def value(self):

@@ -33,11 +33,9 @@ class ShareLink(Link):
     """Of a probability mu: log mu and log(1 - mu), their derivatives in eta.
 
     log_one, slope_one, bend_one; log_zero, slope_zero, bend_zero; and bend, mu'' / mu'. twist_one
-    and twist_zero, third derivatives, are None where differences are to tell them. Of a `symmetric`
-    link 1 - mu is the mean at -eta.
+    and twist_zero, third derivatives, are None where differences are to tell them.
     """
 
-    symmetric = False
     twist_one = twist_zero = None
 
 
@@ -82,7 +80,6 @@ class Sqrt(PositiveLink):
 class Logit(ShareLink):
     """mu = 1 / (1 + exp(-eta)); everything from one exponential."""
 
-    symmetric = True
     mean = property(lambda g: g.xp.expit(g.eta))
     _z = cached_property(lambda g: g.xp.exp(-g.xp.abs(g.eta)))
     _log1p = cached_property(lambda g: g.xp.log1p(g._z))
@@ -100,7 +97,6 @@ class Logit(ShareLink):
 class Probit(ShareLink):
     """mu = Phi(eta)."""
 
-    symmetric = True
     mean = property(lambda g: g.xp.ndtr(g.eta))
     log_one = property(lambda g: g.xp.log_ndtr(g.eta))
     log_zero = property(lambda g: g.xp.log_ndtr(-g.eta))

@@ -96,7 +96,7 @@ class Solution(Equations):
             A[s, first : first + len(own)] = own.reshape(len(own), s.stop - s.start).T
             first += len(own)
         # Z^T w q, X^T w q and q^T w q.
-        zq, xq, qq = np.empty((cross.Q, m + free)), np.zeros((cross.p, m + free)), None
+        zq, xq = np.empty((cross.Q, m + free)), np.zeros((cross.p, m + free))
         zq[:, :m], xq[:, :m] = cross.product(A), cross.F.T @ A
         if free:
             zq[:, m] = 2 * self.s2 * self.c
