@@ -50,15 +50,19 @@ from sklmm.steps import (
 
 __all__ = [
     "Settings",
+    "add_rows",
     "combination",
+    "combination_of_sums",
     "graph",
     "has_quadrature",
     "log_densities",
+    "moments",
     "on_cpu",
     "profile",
     "resolve_e_step",
     "resolve_m_step",
     "run",
+    "run_statistics",
     "update",
 ]
 
@@ -225,12 +229,59 @@ def run(design, response, settings, watch=None):
     """Fit a Design to a Response: `EMResult`; `watch` as in `algorithms.loop.fit`."""
     keep_freed_memory()
     with blas(design.sizes, design.X.shape[1]):
-        return _run(design, response, settings, watch)
+        return _run(_problem(design, response, settings), response, settings, watch)
 
 
-def _run(design, response, settings, watch):
+def run_statistics(statistics, orders, design, names, response, settings, watch=None):
+    """`run` of a Gaussian model from `Statistics` of its rows.
+
+    `design` and `response` have none. `orders` are the numbers in the statistics of each term's
+    levels in their order, and `names` those of the columns of the fixed part.
+    """
+    from sklmm.engine.rows.summed import problem_of
+
+    keep_freed_memory(os.getpid())
+    precision = statistics.plain is not None
+    with blas(design.sizes, design.X.shape[1]):
+        problem = problem_of(
+            statistics,
+            orders,
+            design.blocks,
+            names,
+            fit_intercept=settings.fit_intercept,
+            reml=settings.reml,
+            sigma=response.family.sigma,
+            sigma_unit=response.sigma_unit,
+            unit=statistics.n_rows / statistics.weight if precision else 1.0,
+        )
+        _check_degrees(problem)
+        return _run(problem, response, settings, watch)
+
+
+def add_rows(before, design, y, weights, *, fit_intercept, precision=False, places=None):
+    """`Statistics` of the rows of a design, and of all those before: see `Statistics.of`."""
+    from sklmm.engine.rows.sufficient import Statistics
+
+    known = {"fit_intercept": fit_intercept, "precision": precision}
+    return Statistics.of(design, y, weights, before=before, places=places, **known)
+
+
+def moments(statistics, fit_intercept):
+    """Second moments of the columns of rows, from their `Statistics`: see `rows.summed.moments`."""
+    from sklmm.engine.rows.summed import moments
+
+    return moments(statistics, fit_intercept)
+
+
+def combination_of_sums(statistics, fit_intercept, dropped):
+    """`combination` of columns from `Statistics` of their rows."""
+    from sklmm.engine.rows.summed import FixedPart
+
+    return FixedPart(statistics, fit_intercept).combination(dropped)
+
+
+def _run(problem, response, settings, watch):
     step = settings.m_step or settings.e_step
-    problem = _problem(design, response, settings)
     if problem.perfect and response.parameters["sigma"] == "positive":
         return perfect(problem, response.parameters)
     with _tensorflow(settings.device, step, response.family, watch):
@@ -273,13 +324,18 @@ def _problem(design, response, settings):
         eta_power=family.eta_power,
         rows=settings.rows or _rows(settings.e_step),
     )
-    if gaussian and problem.n <= problem.rank and not problem.perfect:
+    if gaussian:
+        _check_degrees(problem)
+    return problem if problem.perfect else stacked(problem, response.n_predictors)
+
+
+def _check_degrees(problem):
+    if problem.n <= problem.rank and not problem.perfect:
         raise ValueError(
             f"sample_weight: the weights sum to {problem.n:.4g}, no more than the {problem.rank} "
             "fixed coefficients. A weight counts repetitions of its row: do not normalise the "
             "weights."
         )
-    return problem if problem.perfect else stacked(problem, response.n_predictors)
 
 
 def _rows(step):

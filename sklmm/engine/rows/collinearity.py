@@ -58,10 +58,18 @@ def combination(X, dropped):
     `dropped` is a mask of the columns of X [n_rows, p]. Those of zeros alone have zeros.
     """
     size = np.sqrt((X**2).mean(axis=0))
+    R = triangle(lambda rows: X[rows].T, np.ones(len(X))) if size[dropped].any() else None
+    return combination_of(R, size, dropped)
+
+
+def combination_of(R, size, dropped):
+    """`combination` of the columns whose triangle is R, of unit columns, and sizes are [p].
+
+    R may be None where all columns that are left out are 0.
+    """
     units = size[dropped] / np.where(size > 0, size, 1.0)[~dropped, None]
     A, some = np.zeros(units.shape), size[dropped] > 0
     if some.any():
-        R = triangle(lambda rows: X[rows].T, np.ones(len(X)))
         Q, kept = np.linalg.qr(R[:, ~dropped])
         A[:, some] = solve_triangular(kept, Q.T @ R[:, dropped][:, some])
     A *= units

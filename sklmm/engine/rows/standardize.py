@@ -223,14 +223,7 @@ def whiten(X, weights, n, fit_intercept):
         kept = independent(R, noise / scale)
         rotation, log_det = orthonormal(R, kept)
     else:
-        values, vectors = eigen(gram)
-        keep = values > RANK_TOLERANCE * max(values.max(initial=0.0), 1.0)
-        rotation, log_det = vectors[:, keep] / np.sqrt(values[keep]), np.log(values[keep]).sum()
-        if keep.all():
-            # The symmetric root: unrelated columns have equal eigenvalues, and any eigenvectors.
-            rotation = rotation @ vectors.T
-        # Rounding's share of a constant column would be its coefficient's.
-        rotation[~varies] = 0.0
+        rotation, log_det = rotated(gram, varies)
         kept = varies
     rotation /= scale[:, None]
     basis = rotation / peak[:, None]
@@ -239,6 +232,22 @@ def whiten(X, weights, n, fit_intercept):
     # log|X^T w X| = log|n I| + log_det for an X of full rank.
     log_det = float(log_det + 2 * np.sum(np.log((scale * peak)[kept])))
     return Whitened(columns, rotation, n_rows), basis, log_det
+
+
+def rotated(gram, varies):
+    """Rotation [p, rank] to orthonormal columns, and log|det|, of a cross-product of unit columns.
+
+    That of columns that do not vary is 0. Directions without variation are left out.
+    """
+    values, vectors = eigen(gram)
+    keep = values > RANK_TOLERANCE * max(values.max(initial=0.0), 1.0)
+    rotation, log_det = vectors[:, keep] / np.sqrt(values[keep]), np.log(values[keep]).sum()
+    if keep.all():
+        # The symmetric root: unrelated columns have equal eigenvalues, and any eigenvectors.
+        rotation = rotation @ vectors.T
+    # Rounding's share of a constant column would be its coefficient's.
+    rotation[~varies] = 0.0
+    return rotation, log_det
 
 
 def _standard_blocks(design, weights, n, y_scale):
