@@ -7,6 +7,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import _check_y
 
 from sklmm._estimators.base import BaseMixedEffects
+from sklmm._estimators.batches import Batches
 from sklmm._estimators.input import as_ordered
 from sklmm._estimators.new_rows import nan_where_missing, score_where_known
 from sklmm._fitted import prediction
@@ -15,7 +16,7 @@ from sklmm.families import Binomial, resolve_family
 from sklmm.families.base import listed
 
 
-class MixedEffectsRegressor(RegressorMixin, BaseMixedEffects):
+class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
     r"""Mixed-effects regression with crossed or nested random effects, for any response family.
 
     .. math::

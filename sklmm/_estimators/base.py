@@ -365,12 +365,17 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
             )
 
     def _run(self, design, response, fit_intercept, e_step, watch=None):
+        start = getattr(self, "result_", None) if self.warm_start else None
+        settings = self._settings(response, fit_intercept, e_step, start)
+        return engine.run(design, response, settings, watch)
+
+    def _settings(self, response, fit_intercept, e_step, start):
         m_step = engine.resolve_m_step(self.m_step, e_step, response.family)
         # "auto" is REML for the Gaussian family, except that Adam trains the coefficients as
         # parameters, by ML.
         gaussian = response.family.closed_form
         reml = self.method == "reml" or (self.method == "auto" and gaussian and m_step is None)
-        settings = engine.Settings(
+        return engine.Settings(
             fit_intercept=fit_intercept,
             reml=reml,
             e_step=e_step,
@@ -378,14 +383,15 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
             max_iter=self.max_iter,
             tol=None if self.tol == "auto" else self.tol,
             seed=seed_of(self.random_state),
-            start=getattr(self, "result_", None) if self.warm_start else None,
+            start=start,
             device=self.device,
             dof=self.dof,
         )
-        return engine.run(design, response, settings, watch)
 
     def _set_fitted(self, model, result):
         self._forget_tables()
+        # Those of other rows.
+        self.__dict__.pop("_sums", None)
         self._fitted, self.result_, labels = model, result, model.labels
         self.e_step_ = model.e_step
         intercept, coef = model.coefficients(result)

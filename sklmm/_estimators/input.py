@@ -56,17 +56,17 @@ class TableInput(BaseEstimator):
         formula = self.fixed_effects
         return split_response(formula)[0] if isinstance(formula, str) else None
 
-    def _known_rows(self, table, y, sample_weight, columns_read):
+    def _known_rows(self, table, y, sample_weight, columns_read, some=True):
         """(table, y, weights, rows left out) of the rows that count and miss no value.
 
         Rows of weight 0 say nothing, not even that something is missing. `columns_read` gives the
-        columns that the model reads.
+        columns that the model reads. There must be `some` rows.
         """
         if y is None:
             raise ValueError("This estimator requires y to be passed, but the target y is None.")
         with naming("y"):
             check_consistent_length(table, y)
-        weights = _check_weights(sample_weight, table.shape[0])
+        weights = _check_weights(sample_weight, table.shape[0], some)
         keep = weights > 0
         missing = keep & unknown_answers(y)
         if missing.any() and self.missing == "error":
@@ -74,7 +74,7 @@ class TableInput(BaseEstimator):
         if self.missing == "drop":
             missing |= keep & incomplete(table, columns_read())
             keep &= ~missing
-            if not keep.any():
+            if some and not keep.any():
                 raise ValueError("missing='drop': every row misses a value, so none is left.")
         if not keep.all():
             table, y = take_rows(table, keep), take_rows(y, keep)
@@ -88,10 +88,11 @@ class TableInput(BaseEstimator):
             check_consistent_length(table, y)
         return y
 
-    def _validate_table(self, X, reset):
+    def _validate_table(self, X, reset, fitting=False):
         """X as a DataFrame with named columns, or by position: an array of numbers or a DataFrame.
 
-        Numbers and labels are checked column by column, by `sklmm.design`.
+        Numbers and labels are checked column by column, by `sklmm.design`. A batch of a fit may
+        miss values that the model does not read.
         """
         if isinstance(X, pd.DataFrame):
             with naming("X"):
@@ -117,7 +118,7 @@ class TableInput(BaseEstimator):
             )
         if X.dtype.kind not in "biuf":
             return pd.DataFrame(X).infer_objects()
-        if not reset and self.missing == "error":
+        if not (reset or fitting) and self.missing == "error":
             # As scikit-learn has it; of frames and of objects a missing group is the population's.
             assert_all_finite(X, input_name="X")
         return X
@@ -227,8 +228,11 @@ def raise_unknown(y, missing, table):
     )
 
 
-def _check_weights(sample_weight, n_rows):
-    """Weights as float64 [n_rows], not to be written to; 1 where none are given, in no memory."""
+def _check_weights(sample_weight, n_rows, some=True):
+    """Weights as float64 [n_rows], not to be written to; 1 where none are given, in no memory.
+
+    `some` of them must be positive.
+    """
     if sample_weight is None:
         return row_weights(None, n_rows)
     with naming("sample_weight"):
@@ -246,24 +250,28 @@ def _check_weights(sample_weight, n_rows):
             f"sample_weight: {weights[row]} in row {row} is not a finite, nonnegative number. "
             "Negative or missing weights have no meaning here."
         )
-    if not weights.any():
+    if some and not weights.any():
         raise ValueError("sample_weight: every weight is zero, so no row is left to fit.")
     return weights
 
 
 def informative(table, response):
     """(table, Response) of the rows that the response keeps, as others say nothing."""
-    total = response.weights.sum()
-    if response.family.weights != "precision" and total > MOST_REPETITIONS:
-        raise ValueError(
-            f"sample_weight: the weights sum to {total:.3g}, and no more than "
-            f"{MOST_REPETITIONS:.3g} repetitions can be counted one by one: divide them."
-        )
+    check_total(response.family, response.weights.sum())
     if (keep := response.keep) is not None and not keep.all():
         table = take_rows(table, keep)
         y, weights = response.y[keep], response.weights[keep]
         response = replace(response, y=y, weights=weights, keep=None)
     return table, response
+
+
+def check_total(family, total):
+    """Raise ValueError for repetitions that are too many to be counted."""
+    if family.weights != "precision" and total > MOST_REPETITIONS:
+        raise ValueError(
+            f"sample_weight: the weights sum to {total:.3g}, and no more than "
+            f"{MOST_REPETITIONS:.3g} repetitions can be counted one by one: divide them."
+        )
 
 
 def take_rows(values, keep):

@@ -50,6 +50,29 @@ def warn_of_fit(model, design, table, response, e_step, found, converged):
             warnings.warn(message, category, stacklevel=5)
 
 
+def warn_of_sums(model, spread, largest, n_rows):
+    """Give the warnings of a Gaussian model that was fitted from sums of batches.
+
+    `spread` [n_columns] are the SDs of the columns of the fixed part, `largest` y's size.
+    """
+    spec, labels, result = model._fitted.spec, model._fitted.labels, model.result_
+    slow = reproduces = None
+    if result.status is Status.MAX_ITER and result.moving is not None:
+        slow = not_converged(labels, result, model.max_iter)
+    if result.status is Status.PERFECT and result.rank < n_rows:
+        reproduces = reproduced(spec, np.abs(result.coef) * spread, largest)
+    for message, category in (
+        (slow, ConvergenceWarning),
+        (dropped(spec, result), UserWarning),
+        (undetermined(labels, result), UserWarning),
+        (unsolved(model.e_step_, result), ConvergenceWarning),
+        (rough(result), ConvergenceWarning),
+        (reproduces, UserWarning),
+    ):
+        if message:
+            warnings.warn(message, category, stacklevel=5)
+
+
 def warn_of_update(result):
     """Warn of an update whose equations were not solved, or whose draws are rough."""
     for message in (unsolved(None, result), rough(result)):
@@ -143,8 +166,12 @@ def perfect_fit(spec, design, y, result):
     """
     if result.status is not Status.PERFECT or result.rank >= len(y):
         return None
-    part = np.abs(result.coef) * design.X.std(axis=0)
-    if part.max(initial=0.0) <= ROUNDING * np.abs(y).max():
+    return reproduced(spec, np.abs(result.coef) * design.X.std(axis=0), np.abs(y).max())
+
+
+def reproduced(spec, part, largest):
+    """Text on the columns that reproduce y, from their parts of it [n_columns] and its size."""
+    if part.max(initial=0.0) <= ROUNDING * largest:
         return None
     names = [repr(n) for n, p in zip(spec.coef_names, part, strict=True) if p > TINY * part.max()]
     who = "columns" if spec.sparse else f"column(s) {_listed(names)}"

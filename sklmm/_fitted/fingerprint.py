@@ -1,5 +1,6 @@
 """What a fitted model keeps of its rows: numbers that tell whether given rows are the same ones."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -34,7 +35,8 @@ class Fingerprint(NamedTuple):
         """Raise ValueError, which names the parameter, where the rows are not the same."""
         hashes = hashed(response.y)
         for what, value in hashed_data(design, response, hashes).items():
-            if value != self.data[what]:
+            # Of the precisions of batches it is not known.
+            if value != self.data[what] is not None:
                 raise ValueError(f"{what}: it must be that of the fit, and it is another.")
         signs = _signs(response, hashes)
         sizes = joint_sums(design, signs, abs)
@@ -51,16 +53,24 @@ def hashed_data(design, response, hashes):
     `hashes` are those of y.
     """
     w, offset = response.weights, design.offset
-    # Rows that are repeated are those of a weight, and an offset of zeros is none.
-    whole = bool((np.floor(w) == w).all())
+    # Rows that are repeated are those of a weight.
+    whole = _are_whole(w)
     times = w.astype(np.uint64) if whole and (w != 1).any() else None
-    if offset is not None:
-        offset = _total(hashed(offset), times) - _total(hashed(np.zeros(len(w))), times)
     return {
         "y": _total(hashes, times),
         "weights": 0 if whole else _total(hashed(w)),
-        "offset": 0 if offset is None else offset % 2**64,
+        "offset": 0 if offset is None else _of_offset(offset, times),
     }
+
+
+def _are_whole(weights):
+    return bool((np.floor(weights) == weights).all())
+
+
+def _of_offset(offset, times):
+    """The number of an offset; one of zeros is none."""
+    zeros = hashed(np.zeros(len(offset)))
+    return (_total(hashed(offset), times) - _total(zeros, times)) % 2**64
 
 
 def hashed(values):
@@ -88,9 +98,25 @@ def joint_sums(design, signs, of=lambda values: values):
     are the levels' names and order, which an update changes; a row of weight 2 counts as two rows.
     `signs` [n_rows] are those numbers times the weights, and `of` is applied to all values.
     """
+    total, fixed, offset, sparse, levels = sums_by_level(design, signs, of)
+    return _joint(total, fixed, [*offset, *sparse], levels)
+
+
+def _joint(total, fixed, others, levels):
+    """The sums [k] of a total [1], of columns, and of each term's levels, arrays [n_levels]."""
+    parts = [[own @ own for own in of_term] for of_term in levels]
+    return np.concatenate([total, fixed, *others, *parts])
+
+
+def sums_by_level(design, signs, of=lambda values: values):
+    """What `joint_sums` are made of, sums over rows all: see there.
+
+    (the total [1], [p] of the fixed part, lists of those of the offset and of the sparse columns, a
+    list of arrays [n_levels] of each term.)
+    """
     signs = of(signs)
-    parts = [] if design.offset is None else [[signs @ of(design.offset)]]
-    parts += [] if design.sparse is None else [signs @ of(design.sparse)]
+    offset = [] if design.offset is None else [[signs @ of(design.offset)]]
+    sparse = [] if design.sparse is None else [signs @ of(design.sparse)]
 
     def sums(rows):
         own, levels = signs[rows], []
@@ -102,8 +128,74 @@ def joint_sums(design, signs, of=lambda values: values):
 
     step = max([CHUNK, *(2 * block.n_levels for block in design.blocks)])
     total, fixed, levels = summed(sums, len(signs), step)
-    parts += [[own @ own for own in of_term] for of_term in levels]
-    return np.concatenate([total, fixed, *parts])
+    return total, fixed, offset, sparse, levels
+
+
+@dataclass(frozen=True)
+class FingerprintSums:
+    """The sums over rows that a `Fingerprint` is made of, added up from batches of rows.
+
+    whole tells whether all weights are whole numbers. once and repeated are numbers, modulo 2^64,
+    of y, the weights and the offset, of each row once and as often as its weight says; total [1],
+    fixed [p] and offset [1], and levels, an array [n_levels, r] of each term, are `sums_by_level`.
+    """
+
+    whole: bool
+    once: dict
+    repeated: dict
+    total: np.ndarray
+    fixed: np.ndarray
+    offset: np.ndarray
+    levels: tuple
+
+    @classmethod
+    def of(cls, design, response, before=None, places=None):
+        """Those of a batch and of all `before` it.
+
+        `response` has the weights as they were given. The design's levels have their `places` among
+        all so far, an array a term; None in a first batch.
+        """
+        hashes, w, offset = hashed(response.y), response.weights, design.offset
+        whole = _are_whole(w)
+        times = w.astype(np.uint64) if whole else None
+        numbers = [
+            {
+                "y": _total(hashes, often),
+                "weights": _total(hashed(w)),
+                "offset": 0 if offset is None else _of_offset(offset, often),
+            }
+            for often in (None, times)
+        ]
+        total, fixed, own, _, levels = sums_by_level(design, _signs(response, hashes))
+        levels = [np.column_stack(of_term) for of_term in levels]
+        own = np.array(own).reshape(-1)
+        if before is None:
+            return cls(whole, *numbers, total, fixed, own, tuple(levels))
+        once, repeated = (
+            {what: (value + new[what]) % 2**64 for what, value in old.items()}
+            for old, new in zip((before.once, before.repeated), numbers, strict=True)
+        )
+        grown = []
+        for old, new, place in zip(before.levels, levels, places, strict=True):
+            joined = np.zeros((max(len(old), place.max(initial=-1) + 1), old.shape[1]))
+            joined[: len(old)] = old
+            joined[place] += new
+            grown.append(joined)
+        sums = before.total + total, before.fixed + fixed, before.offset + own
+        return cls(before.whole and whole, once, repeated, *sums, tuple(grown))
+
+    def fingerprint(self, precision=None):
+        """The `Fingerprint` of all rows; of precisions, which were divided by their mean."""
+        data = dict(self.repeated if self.whole and precision in (None, 1) else self.once)
+        data["weights"] = 0 if self.whole else data["weights"]
+        unit = 1.0
+        # Whole numbers of mean 1 are 1 all.
+        if precision is not None and not (self.whole and precision == 1):
+            # Their numbers are of the quotients, which batches do not have.
+            data["weights"], unit = None, 1 / precision
+        levels = [[unit * column for column in own.T] for own in self.levels]
+        others = [unit * self.offset] if len(self.offset) else []
+        return Fingerprint(data, _joint(unit * self.total, unit * self.fixed, others, levels))
 
 
 def _signs(response, hashes):

@@ -66,6 +66,17 @@ class Spread(NamedTuple):
         variance = weights @ fixed / max(total - 1, 1)
         return cls(float(variance), tuple(random), mean, noise)
 
+    @classmethod
+    def of_moments(cls, moments, noise, result):
+        """That of a Gaussian fit from its rows' second moments, as `engine.fit.moments` has them.
+
+        `noise` is the mean residual variance.
+        """
+        n, cross, loadings = moments
+        fixed = float(result.coef @ cross @ result.coef) / max(n - 1, 1)
+        pairs = zip(loadings, result.covariances, strict=True)
+        return cls(fixed, tuple(np.sum(S * cov) for S, cov in pairs), np.nan, noise)
+
 
 def distribution_variance(family, result, spread):
     """D, the variance of the response's distribution on the scale of the link."""

@@ -105,12 +105,13 @@ class DesignSpec(PlainState):
         feature_names=None,
         offset=None,
         keep_sparse=False,
+        fewest=2,
     ):
         """(DesignSpec, Design) of a training table: a DataFrame, an array or a sparse one.
 
         Of the estimator's parameters `effects` are resolved, and the others are as they were given.
         `feature_names` are those of an array's columns. `keep_sparse` says whether sparse columns
-        may stay so; few are made dense all the same.
+        may stay so; few are made dense all the same. A factor has `fewest` levels at least.
         """
         columns = table.columns if is_frame(table) else pd.RangeIndex(table.shape[1])
         effects = [_locate(e, columns, feature_names) for e in effects]
@@ -136,7 +137,8 @@ class DesignSpec(PlainState):
             for effect, label in zip(effects, labels, strict=True)
         ]
         run = in_threads if table.shape[0] >= LARGE else map
-        learnt = list(run(partial(learn_levels, table), effects, term_names))
+        learn = partial(learn_levels, table, fewest=fewest)
+        learnt = list(run(learn, effects, term_names))
         terms, encoded = [], [refs for refs, _, _ in learnt]
         for effect, name, (_, levels, kinds) in zip(effects, term_names, learnt, strict=True):
             cnames = ((INTERCEPT,) if effect.intercept else ()) + tuple(map(str, effect.slopes))
@@ -168,6 +170,20 @@ class DesignSpec(PlainState):
         if self.estimable is not None:
             self.estimable.check(design.X, self, table)
         return design
+
+    def relearn(self, table):
+        """(Design of another table by its own levels, those levels of each term)."""
+        run = in_threads if table.shape[0] >= LARGE else map
+        learn = partial(learn_levels, table, fewest=1)
+        names = [t.name for t in self.terms]
+        learnt = list(run(learn, [t.effect for t in self.terms], names))
+        terms = tuple(
+            replace(term, levels=levels)
+            for term, (_, levels, _) in zip(self.terms, learnt, strict=True)
+        )
+        design = replace(self, terms=terms)._build(table, [refs for refs, _, _ in learnt])
+        self._check_magnitudes(design)
+        return design, [levels for _, levels, _ in learnt]
 
     def used(self, include=None):
         """Names of the table's columns that `apply` takes, each once."""

@@ -9,6 +9,7 @@ Every other pair of kinds is an error, for "7" may or may not be meant for 7.
 
 import datetime
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -77,18 +78,38 @@ class TermSpec(PlainState):
     def grown(self, table):
         """The term with the levels of another table added, in the order of a fit to both."""
         _, found, _ = learn_levels(table, self.effect, self.name, fewest=1)
-        found = self._conformed(found)
-        try:
-            new = found[self.levels.get_indexer(found) < 0]
-            if not len(new):
-                return self
-            # Of other types pandas may make equal labels, as floats of large integers are.
-            levels = self.levels.append(new)
-            if not (levels.is_unique and levels[: len(self.levels)].equals(self.levels)):
-                raise TypeError(f"labels of type {levels.dtype} are not all different")
+        levels, _ = self.joined(found)
+        if levels is self.levels:
+            return self
+        with self._comparable(levels[len(self.levels) :]):
             levels = levels.sort_values()
             for part in _parts(levels):
                 learn_kind(part, _named(self.name))
+        return replace(self, levels=levels)
+
+    def joined(self, found):
+        """(The levels and after them the others of `found`, places of those among them all).
+
+        `found` are levels of another table; the levels are themselves where no others are found.
+        """
+        found = self._conformed(found)
+        with self._comparable(found):
+            places = self.levels.get_indexer(found)
+        if not (is_new := places < 0).any():
+            return self.levels, places
+        with self._comparable(found[is_new]):
+            # Of other types pandas may make equal labels, as floats of large integers are.
+            levels = self.levels.append(found[is_new])
+            if not (levels.is_unique and levels[: len(self.levels)].equals(self.levels)):
+                raise TypeError(f"labels of type {levels.dtype} are not all different")
+        places[is_new] = len(self.levels) + np.arange(is_new.sum())
+        return levels, places
+
+    @contextmanager
+    def _comparable(self, found):
+        """TypeError that tells of labels in `found` that do not stand beside those of the term."""
+        try:
+            yield
         except (TypeError, InvalidIndexError) as error:
             new, old = found.tolist()[0], self.levels.tolist()[0]
             raise TypeError(
@@ -96,7 +117,6 @@ class TermSpec(PlainState):
                 f"from or ordered among those of the fit, like {old!r}: convert the column to "
                 "their type."
             ) from error
-        return replace(self, levels=levels)
 
     def _conformed(self, found):
         """Levels of another table in the types of these."""

@@ -1,0 +1,373 @@
+"""Gaussian models from batches of rows: of any size, from Parquet files, and as rows come in.
+
+A Gaussian fit knows its rows by sums (`_estimators.accumulated`). Each batch is checked and read as
+the table of a fit is, its sums are added, and it is let go.
+"""
+
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from sklearn.base import _fit_context, clone
+
+from sklmm._estimators.accumulated import Accumulated
+from sklmm._estimators.input import check_total, response_name, restoring
+from sklmm._estimators.parquet import column_names, parquet_files, row_groups
+from sklmm._estimators.progress import Watch
+from sklmm._estimators.warnings import warn_of_sums
+from sklmm._fitted.measures import Spread
+from sklmm._fitted.model import FittedModel
+from sklmm._fitted.tables import Labels
+from sklmm.design.design import check_effects, columns_read
+from sklmm.design.estimable import Estimable
+from sklmm.design.formula import response_columns
+from sklmm.design.growing import GrowingSpec
+from sklmm.design.terms import resolve_terms
+from sklmm.engine import fit as engine
+from sklmm.families import Response, resolve_family
+from sklmm.steps import ConjugateGradient, Exact
+
+#: The estimator's parameters that decide what is summed.
+SUMMED = ("random_effects", "fixed_effects", "fit_intercept", "offset", "missing")
+
+
+class Batches:
+    """Methods of `MixedEffectsRegressor` that see a part of the rows at a time."""
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit_batches(self, batches, *, keep_sums=False):
+        """Fit a Gaussian model to a table that comes in batches of rows.
+
+        The estimates are those of `fit` on all rows at once, to rounding. Each batch is read once,
+        and only sums are kept of it: the memory that a fit takes is that of a batch, of the levels
+        and of the pairs of levels of two crossed factors that occur, whatever the number of rows.
+
+        Parameters
+        ----------
+        batches : iterable, or callable that returns one
+            Of (X, y) or (X, y, sample_weight), each as `fit` takes them; y is None where a formula
+            names it. Batches have the same columns. An empty one is passed over. Levels may appear
+            in any batch. The first batch sets the units of the sums: one with rows from all over
+            the table serves best.
+        keep_sums : bool, default=False
+            Keep the sums, so that `partial_fit` can add rows to them.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming the batch by its number, counted from 0, the column or parameter, the value and
+            the remedy; the estimator is left as it was. For families other than the Gaussian,
+            e_steps other than "auto", "exact" and "cg", and formulas with factors or with functions
+            of more than one row.
+
+        See Also
+        --------
+        fit_parquet : The same for Parquet files.
+        partial_fit : Solves the model after each batch.
+
+        Examples
+        --------
+        >>> from sklmm import MixedEffectsRegressor
+        >>> from sklmm.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+        >>> batches = ((X[i : i + 50], y[i : i + 50]) for i in range(0, 180, 50))
+        >>> model = MixedEffectsRegressor(["(1 + Days | Subject)"]).fit_batches(batches)
+        >>> model.coef_.round(2)
+        array([10.47])
+        """
+        task, data = self._begin_batches()
+        with restoring(self):
+            task.call_on_fit_task_begin(estimator=self, **data)
+            batches = batches() if callable(batches) else batches
+            named = ((f"batch {i}", batch) for i, batch in enumerate(batches))
+            sums = self._summed(named)
+            self._solve(sums, partial(Watch, self, task, data), self.warm_start)
+            task.call_on_fit_task_end(estimator=self, **data, reconstruction_attributes={})
+            if keep_sums:
+                self._sums = sums
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit_parquet(self, path, y=None, sample_weight=None, *, keep_sums=False):
+        """Fit a Gaussian model to Parquet files, some row groups at a time.
+
+        Of the files only the columns that the model reads are read. See `fit_batches`: the
+        estimates are those of `fit` on all rows at once.
+
+        Parameters
+        ----------
+        path : str, Path or list of them
+            Files, and folders of files ``*.parquet``, which are taken in the order of their names.
+        y : str, optional
+            Column of the response; None where a formula names it.
+        sample_weight : str, optional
+            Column of the weights, see `fit`. With ``fixed_effects=None`` neither of the two is a
+            column of the fixed part.
+        keep_sums : bool, default=False
+            Keep the sums, so that `partial_fit` can add rows to them.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ImportError
+            Without pyarrow.
+        ValueError, TypeError
+            Naming the batch, its file and row group, and the column; see `fit_batches`.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from sklmm import MixedEffectsRegressor
+        >>> from sklmm.datasets import load_sleepstudy
+        >>> table = load_sleepstudy(as_frame=True).frame
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     table[:90].to_parquet(Path(folder) / "a.parquet")
+        ...     table[90:].to_parquet(Path(folder) / "b.parquet")
+        ...     model = MixedEffectsRegressor(["(1 + Days | Subject)"])
+        ...     model.fit_parquet(folder, y="Reaction").coef_.round(2)
+        array([10.47])
+        """
+        task, data = self._begin_batches()
+        with restoring(self):
+            task.call_on_fit_task_begin(estimator=self, **data)
+            sums = self._summed(self._parquet_batches(parquet_files(path), y, sample_weight))
+            self._solve(sums, partial(Watch, self, task, data), self.warm_start)
+            task.call_on_fit_task_end(estimator=self, **data, reconstruction_attributes={})
+            if keep_sums:
+                self._sums = sums
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y=None, sample_weight=None):
+        """Add rows to a Gaussian model, and solve it again.
+
+        After every call the estimates are those of `fit` on the rows of all calls so far. Rows are
+        not kept, but sums of them are, which are saved with the estimator; levels that are new join
+        the others. From the second call on the solver starts from the estimates before, so that
+        both differ by less than `tol` standard errors.
+
+        `update` is the quicker way for rows that change the effects of their groups alone.
+
+        Parameters
+        ----------
+        X : DataFrame, array-like or sparse matrix of shape (n_rows, n_columns)
+            Columns as in the first call.
+        y : array-like of shape (n_rows,), optional
+            Response; None where a formula names it.
+        sample_weight : array-like of shape (n_rows,), optional
+            As in `fit`.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `fit_batches`; the estimator, and its sums, are left as they were. For an estimator
+            that `fit` has fitted, which keeps no sums.
+
+        Examples
+        --------
+        >>> from sklmm import MixedEffectsRegressor
+        >>> from sklmm.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+        >>> model = MixedEffectsRegressor(["(1 + Days | Subject)"])
+        >>> model.partial_fit(X[:90], y[:90]).coef_.round(2)
+        array([10.46])
+        >>> model.partial_fit(X[90:], y[90:]).coef_.round(2)
+        array([10.47])
+        """
+        task, data = self._begin_batches()
+        before = getattr(self, "_sums", None)
+        if before is None and hasattr(self, "result_"):
+            raise ValueError(
+                "partial_fit: the estimator was fitted without its sums being kept, so rows cannot "
+                "be added. Begin with partial_fit, by sklearn.base.clone for example, or with "
+                "fit_batches(..., keep_sums=True)."
+            )
+        with restoring(self):
+            task.call_on_fit_task_begin(estimator=self, **data)
+            sums, n_missing = self._add(before, X, y, sample_weight)
+            if sums is None:
+                raise ValueError("X: no row counts: the table is empty, or its weights are 0.")
+            sums = replace(sums, n_missing=sums.n_missing + n_missing)
+            warm = before is not None or self.warm_start
+            self._solve(sums, partial(Watch, self, task, data), warm)
+            task.call_on_fit_task_end(estimator=self, **data, reconstruction_attributes={})
+            self._sums = sums
+        return self
+
+    def _begin_batches(self):
+        """(Callback context, what callbacks are told) of a fit whose rows are not at hand."""
+        task = self._init_callback_context(max_subtasks=self.max_iter)
+        family = resolve_family(self.family)
+        if not family.closed_form:
+            raise ValueError(
+                f"family={self.family!r} has no sums that stand for its rows: fit_batches, "
+                "fit_parquet and partial_fit are for family='gaussian'. Use fit."
+            )
+        return task, {"X": None, "y": None, "metadata": None}
+
+    def _summed(self, batches):
+        """`Accumulated` of (text that says which, batch) one after another."""
+        sums, n_missing = None, 0
+        for which, batch in batches:
+            with _naming_batch(which):
+                sums, more = self._add(sums, *_unpacked(batch))
+            n_missing += more
+        if sums is None:
+            raise ValueError(
+                "batches: there is no row to fit: there are no batches, or they are empty or of "
+                "weight 0. An iterator is used up after one fit."
+            )
+        return replace(sums, n_missing=sums.n_missing + n_missing)
+
+    def _parquet_batches(self, files, y, sample_weight):
+        response = self._formula_response() if y is None else None
+        others = [] if response is None else response_columns(response)
+        names = [n for n in column_names(files[0]) if n not in (y, sample_weight)]
+        empty = pd.DataFrame({name: [] for name in names if name not in others})
+        terms = resolve_terms(self.random_effects, empty.columns)
+        read = columns_read(empty, terms, self.fixed_effects, self.offset)
+        names = [n for n in names if n in read or n in others]
+        extra = [c for c in (y, sample_weight) if c is not None and c not in names]
+        number = 0
+        for file in files:
+            for which, table in row_groups(file, [*names, *extra]):
+                weights = None if sample_weight is None else table[sample_weight]
+                answer = None if y is None else table[y]
+                yield f"batch {number} ({which})", (table[names], answer, weights)
+                number += 1
+
+    def _add(self, before, X, y, sample_weight=None):
+        """(`Accumulated` of the rows before and these, rows left out where none counts)."""
+        parameters = repr({name: getattr(self, name) for name in SUMMED}) + repr(
+            resolve_family(self.family).weights
+        )
+        if before is not None and before.parameters != parameters:
+            raise ValueError(
+                "partial_fit: the parameters that make the model's columns have changed since the "
+                f"first rows ({', '.join(SUMMED)}, the family's weights), and sums of other "
+                "columns cannot be added: begin anew, with sklearn.base.clone."
+            )
+        X, y = self._take_response(X, y, fitting=True)
+        if not (X.shape[0] if hasattr(X, "shape") else len(X)):
+            return before, 0
+        named = isinstance(X, pd.DataFrame)
+        if before is not None and named != before.known["named"]:
+            kinds = ("an array", "a DataFrame")
+            raise TypeError(
+                f"X: it is {kinds[named]}, and was {kinds[not named]} in the batches before: give "
+                "tables of one kind."
+            )
+        table, name = self._validate_table(X, before is None, fitting=True), response_name(y)
+        terms = resolve_terms(self.random_effects, getattr(table, "columns", ()))
+        names = getattr(self, "feature_names_in_", None)
+        names = None if names is None or isinstance(table, pd.DataFrame) else list(names)
+        read = partial(columns_read, table, terms, self.fixed_effects, self.offset, names)
+        known = self._known_rows(table, y, sample_weight, read, some=False)
+        table, y, weights, n_missing = known
+        if not table.shape[0]:
+            return before, n_missing
+        y = self._validate_target(table, y)
+        response = Response(self._resolve_family(y), y, weights)
+        if before is not None:
+            return before.with_rows(table, response, n_missing), 0
+        growing, design = GrowingSpec.learn(
+            table, terms, self.fixed_effects, self.fit_intercept, names, self.offset
+        )
+        known = {
+            "response_name": "y" if name in growing.spec.used() else name,
+            "from_frame": isinstance(table, pd.DataFrame),
+            "by_name": self.fixed_effects is not None and named,
+            "named": named,
+        }
+        return Accumulated.first(growing, design, response, n_missing, known, parameters), 0
+
+    def _solve(self, sums, watch, warm):
+        """Fit the model of all rows, from their sums."""
+        family, statistics = resolve_family(self.family), sums.statistics
+        spec, orders = sums.growing.sorted()
+        response, design = sums.response(family), sums.design(spec)
+        precision = family.weights == "precision"
+        total = statistics.n_rows if precision else statistics.weight
+        check_total(family, total)
+        e_step = self._checked_e_step(spec, design, response)
+        if not isinstance(e_step, Exact | ConjugateGradient) or not self._stops_by_rule():
+            raise ValueError(
+                f"e_step={self.e_step!r}, m_step={self.m_step!r}: they read the rows again and "
+                "again, and batches are read once: use e_step 'auto', 'exact' or 'cg' and "
+                "m_step='auto', or fit."
+            )
+        if response.parameters["sigma"] == "positive":
+            check_effects(spec, design, total)
+        known = {name: sums.known[name] for name in ("response_name", "from_frame", "by_name")}
+        known["family"] = clone(family) if family is self.family else family
+        known["e_step"] = clone(e_step) if e_step is self.e_step else e_step
+        known["n_missing"] = sums.n_missing
+        known["fingerprint"] = sums.marked(family)
+        moments = engine.moments(statistics, spec.fit_intercept)
+
+        def model(spec, result):
+            return FittedModel(
+                spec=spec,
+                labels=Labels.of(spec, design.blocks, response),
+                classes=None,
+                n_predictors=1,
+                spread=Spread.of_moments(moments, sums.noise, result),
+                **known,
+            )
+
+        def fitted(result):
+            other = copy(self)
+            other._set_fitted(model(spec, result), result)
+            return vars(other)
+
+        start = getattr(self, "result_", None) if warm else None
+        watched = self.verbose or hasattr(self, "_skl_callbacks")
+        result = engine.run_statistics(
+            statistics,
+            orders,
+            design,
+            spec.coef_names,
+            response,
+            self._settings(response, spec.fit_intercept, e_step, start),
+            watch(fitted) if watched else None,
+        )
+        if (dropped := result.dropped[: design.X.shape[1]]).any():
+            found = engine.combination_of_sums(statistics, spec.fit_intercept, dropped)
+            spec = replace(spec, estimable=Estimable(dropped, *found))
+        self._set_fitted(model(spec, result), result)
+        spread = np.sqrt(np.maximum(np.diag(moments[1]) / moments[0], 0.0))
+        warn_of_sums(self, spread, statistics.largest_y, statistics.n_rows)
+
+
+def _unpacked(batch):
+    """(X, y, weights or None) of a batch."""
+    if not isinstance(batch, tuple | list) or len(batch) not in (2, 3):
+        raise TypeError(
+            f"it is a {type(batch).__name__}, and must be a tuple (X, y) or (X, y, sample_weight)."
+        )
+    return batch
+
+
+@contextmanager
+def _naming_batch(which):
+    """Put a batch's number before the errors that it gives rise to."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{which}: {error}") from error
