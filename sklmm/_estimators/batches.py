@@ -236,6 +236,8 @@ class Batches:
 
     def _parquet_batches(self, files, y, sample_weight):
         response = self._formula_response() if y is None else None
+        if y is None and response is None:
+            raise ValueError("y: name the column of the response, which no formula does.")
         others = [] if response is None else response_columns(response)
         names = [n for n in column_names(files[0]) if n not in (y, sample_weight)]
         empty = pd.DataFrame({name: [] for name in names if name not in others})

@@ -12,6 +12,8 @@ def parquet_files(path):
     ValueError where there are none, and for folders that stand for a column.
     """
     if isinstance(path, list | tuple):
+        if not path:
+            raise ValueError("path: the list is empty.")
         return [file for one in path for file in parquet_files(one)]
     path = Path(path)
     if not path.is_dir():

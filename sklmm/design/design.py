@@ -275,7 +275,8 @@ def check_effects(spec, design, n):
     """
     for term, block in zip(spec.terms, design.blocks, strict=True):
         r, levels = block.r, block.n_levels
-        if r > 1 and levels * r >= n and term.effect.sd is None:
+        # Precisions add up to the number of rows but for rounding.
+        if r > 1 and levels * r >= n * (1 - 1e-12) and term.effect.sd is None:
             raise ValueError(
                 f"random_effects: the term '{term.effect}' has {levels} levels x {r} coefficients, "
                 f"no fewer than the {n:.10g} rows, and the residual's variance has no estimate: "

@@ -327,7 +327,9 @@ def _units(statistics, T, n, unit, centred):
     rest = t - T @ (T.T @ (G @ t) / n)
     squares, freedom = max(float(rest @ G @ rest), 0.0), max(n - T.shape[1], 1.0)
     rounding = ROUNDING**2 * whole / n
-    if about <= 0.0 or squares <= (PERFECT_FIT * about / n + rounding) * freedom:
+    # As many independent columns as rows reproduce any y.
+    reproduced = T.shape[1] >= statistics.n_rows or about <= 0.0
+    if reproduced or squares <= (PERFECT_FIT * about / n + rounding) * freedom:
         return centre, 1.0, True, t
     if squares <= UNTOLD * G[-1, -1]:
         raise ValueError(

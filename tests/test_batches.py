@@ -1,0 +1,435 @@
+"""Gaussian models from batches of rows: the same fit as on all rows at once."""
+
+import pickle
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.base import clone
+
+from sklmm import Exact, Gaussian, MixedEffectsRegressor, RandomEffect, anova
+from sklmm.datasets import make_crossed
+from sklmm.result import Status
+
+TERMS = [
+    ["g"],
+    ["g", "h"],
+    ["(1 + x | g)", "h"],
+    ["(1 + x || g)", "(1 | h)"],
+    ["(1 | h/g)"],
+    ["(0 + x | g)", "(1 | g)", "h"],
+    ["(1 + t | h)", "(0 + x | h)"],
+    [RandomEffect("g", sd=0.7), "(1 | g:h)"],
+    None,
+]
+#: A solver that starts elsewhere ends within tol = 1e-3 standard errors, mostly far within.
+WARM = {"rtol": 1e-3, "atol": 1e-5}
+FAMILIES = [Gaussian(), Gaussian(sigma=0.8), Gaussian(weights="precision")]
+
+
+def table(rng, n):
+    """X, y and weights of n rows, in which nothing is near 0."""
+    X = pd.DataFrame(
+        {
+            "x": 30 + rng.normal(size=n),
+            "t": 1.7e4 + 5 * rng.normal(size=n),
+            "g": rng.integers(0, 9, n),
+            "h": np.array(list("pqrst"))[rng.integers(0, 5, n)],
+            "w": rng.normal(size=n),
+        }
+    )
+    effects = rng.normal(size=9)[X["g"]] + 0.5 * rng.normal(size=5)[X["h"].map("pqrst".index)]
+    return X, 100 + 0.4 * X["x"] - 0.1 * X["t"] + effects + rng.normal(size=n)
+
+
+def parts(rng, n, most=6):
+    """Random parts of a random order of n rows, some of them empty."""
+    cuts = np.sort(rng.integers(0, n + 1, rng.integers(0, most)))
+    return np.split(rng.permutation(n), cuts)
+
+
+def outcome(fit):
+    """(Estimator or the error's text, messages of its warnings)."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            model = fit()
+        except ValueError as error:
+            model = str(error)
+    return model, sorted(str(w.message) for w in caught)
+
+
+def assert_same(model, whole, X, rtol=1e-6, atol=1e-8):
+    """Two fits are one, to a share of standard errors, or of sizes."""
+    one, two = model.result_, whole.result_
+    assert one.status is two.status
+    std = np.sqrt(np.maximum(np.nan_to_num(np.diag(two.natural_cov)), 0.0))
+    size = np.abs(np.concatenate([two.coef, two.natural]))
+    gap = np.abs(np.concatenate([one.coef - two.coef, one.natural - two.natural]))
+    if two.status is Status.SINGULAR:
+        # Where an SD is 0 the likelihood is flat in it, or in what it stands beside.
+        rtol = max(rtol, 1e-4)
+        gap[len(two.coef) :] -= 1e-3 * size[len(two.coef) :].max()
+    assert (gap <= rtol * std + atol * (size + max(two.sigma, 1e-8))).all(), gap
+    np.testing.assert_array_equal(one.dropped, two.dropped)
+    for name, effects in whole.random_effects_.items():
+        own = model.random_effects_[name]
+        assert own.index.equals(effects.index), name
+        std = whole.random_effects_std_[name].to_numpy()
+        assert (np.abs(own - effects).to_numpy() <= rtol * std + 10 * atol * (1 + std)).all(), name
+    scale = max(np.abs(whole.predict(X)).max(), 1.0)
+    for own, other in zip(model.predict(X, True), whole.predict(X, True), strict=True):
+        np.testing.assert_allclose(own, other, rtol=0, atol=(10 * atol + rtol / 10) * scale)
+    if np.isfinite(whole.loglik_):
+        assert model.loglik_ == pytest.approx(whole.loglik_, rel=1e-9, abs=1e-6)
+    assert (one.rank, one.reml) == (two.rank, two.reml)
+    assert one.n_obs == pytest.approx(two.n_obs)
+    own, other = model._fitted.spread, whole._fitted.spread
+    np.testing.assert_allclose(own.fixed, other.fixed, rtol=10 * atol, atol=1e-12 * scale**2)
+    np.testing.assert_allclose(own.random, other.random, rtol=1e-4, atol=1e-8)
+    assert own.noise == pytest.approx(other.noise)
+
+
+MODELS = st.fixed_dictionaries(
+    {
+        "random_effects": st.sampled_from(TERMS),
+        "family": st.sampled_from(FAMILIES),
+        "method": st.sampled_from(["reml", "ml"]),
+        "e_step": st.sampled_from(["exact", "cg"]),
+        "offset": st.sampled_from([None, "w"]),
+        "fit_intercept": st.booleans(),
+    }
+)
+ROWS = {"seed": st.integers(0, 2**31), "n": st.integers(40, 90), "weighted": st.booleans()}
+
+
+@settings(max_examples=30, deadline=None, derandomize=True, database=None)
+@given(parameters=MODELS, **ROWS)
+def test_any_parts_in_any_order_give_the_fit_of_the_whole_table(parameters, seed, n, weighted):
+    check_parts(parameters, seed, n, weighted)
+
+
+@pytest.mark.slow
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@given(parameters=MODELS, **ROWS)
+def test_many_parts_in_any_order_give_the_fit_of_the_whole_table(parameters, seed, n, weighted):
+    check_parts(parameters, seed, n, weighted)
+
+
+def check_parts(parameters, seed, n, weighted):
+    rng = np.random.default_rng(seed)
+    X, y = table(rng, n)
+    weights = rng.integers(0, 4, n) if weighted else np.ones(n)
+    model = MixedEffectsRegressor(**parameters, fixed_effects=["x", "t"], random_state=0)
+    batches = [(X.iloc[p], y.iloc[p], weights[p]) for p in parts(rng, n)]
+    whole, told = outcome(lambda: clone(model).fit(X, y, weights))
+    found, also = outcome(lambda: clone(model).fit_batches(batches))
+    if isinstance(whole, str):
+        assert isinstance(found, str)
+        return
+    assert_same(found, whole, X)
+    assert told == also
+    if model.family.weights == "repeats":
+        assert found._fitted.fingerprint.data == whole._fitted.fingerprint.data
+
+
+@pytest.mark.parametrize("terms", [["g0", "g1"], ["(1 + x0 | g0)", "g1"]])
+def test_conjugate_gradients_have_the_probes_of_the_whole_table(terms):
+    X, y, _ = make_crossed(20_000, (900, 600), random_state=0)
+    model = MixedEffectsRegressor(terms, e_step="cg", random_state=3)
+    whole = clone(model).fit(X, y)
+    order = np.random.default_rng(0).permutation(len(X))
+    batches = [(X.iloc[p], y[p]) for p in np.array_split(order, 7)]
+    found = clone(model).fit_batches(batches)
+    assert found.n_iter_ == whole.n_iter_
+    assert_same(found, whole, X[:1000])
+    assert found.mc_error_.to_numpy() == pytest.approx(whole.mc_error_.to_numpy(), rel=1e-4)
+
+
+def test_a_column_of_seconds_and_one_nearly_collinear_lose_no_digits():
+    rng = np.random.default_rng(0)
+    n, g = 4000, rng.integers(0, 40, 4000)
+    seconds = 1.7e9 + rng.uniform(0, 3e5, n)
+    X = pd.DataFrame({"s": seconds, "near": (seconds - 1.7e9) / 1e5 + 1e-5 * rng.normal(size=n)})
+    y = 1e6 + 1e-5 * (seconds - 1.7e9) * (1 + rng.normal(size=40)[g]) + rng.normal(size=n)
+    model = MixedEffectsRegressor(["(1 + s | g)"])
+    whole = clone(model).fit(X.assign(g=g), y)
+    found = clone(model).fit_batches((X[p].assign(g=g[p]), y[p]) for p in slices(n, 8))
+    std = whole.fixed_effects_["std_error"]
+    gap = (found.fixed_effects_["estimate"] - whole.fixed_effects_["estimate"]) / std
+    assert np.abs(gap).max() < 1e-6
+    assert found.result_.sigma == pytest.approx(whole.result_.sigma, rel=1e-9)
+    np.testing.assert_allclose(
+        found.predict(X.assign(g=g)), whole.predict(X.assign(g=g)), rtol=1e-12
+    )
+
+
+def slices(n, k):
+    ends = np.linspace(0, n, k + 1).astype(int)
+    return [slice(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+
+
+def test_what_sums_do_not_tell_is_an_error_that_says_so():
+    rng = np.random.default_rng(0)
+    x, g = rng.normal(size=600), np.arange(600) % 20
+    near = x + 2e-6 * rng.normal(size=600)
+    near[:100] = rng.normal(size=100)
+    # Of the first rows they are unrelated, and all have hardly any of their own.
+    X = pd.DataFrame({"x": x, "near": near, "g": g})
+    X.loc[:99, "near"] = X.loc[:99, "x"]
+    with pytest.raises(ValueError, match="'near' is nearly a linear combination .* use fit"):
+        MixedEffectsRegressor(["g"]).fit_batches((X[p], x[p] + g[p] % 3) for p in slices(600, 6))
+
+
+def test_columns_that_are_left_out_are_those_of_the_whole_table():
+    X, y, _ = make_crossed(400, (20, 8), random_state=0)
+    X = X.assign(same=2 * X["x0"] - 1, one=3.0, zero=0.0)
+    model = MixedEffectsRegressor(["g0", "g1"])
+    with pytest.warns(UserWarning, match="'same', 'one', 'zero'"):
+        whole = clone(model).fit(X, y)
+    with pytest.warns(UserWarning, match="'same', 'one', 'zero'"):
+        found = clone(model).fit_batches((X[p], y[p]) for p in slices(400, 5))
+    assert_same(found, whole, X)
+    one, two = (m._fitted.spec.estimable for m in (found, whole))
+    np.testing.assert_allclose(one.combination, two.combination, atol=1e-7)
+    with pytest.warns(UserWarning, match="in 1 row"):
+        found.predict(X[:3].assign(same=[2 * X["x0"][0] - 1, 9.0, 2 * X["x0"][2] - 1]))
+
+
+def test_no_more_rows_than_columns_and_a_perfect_fit():
+    X, y, _ = make_crossed(8, (3, 2), random_state=0)
+    X = X.assign(**{f"z{i}": np.random.default_rng(i).normal(size=8) for i in range(9)})
+    model = MixedEffectsRegressor(["g0"])
+    whole, found = (
+        clone(model).fit(X, y),
+        clone(model).fit_batches([(X[:5], y[:5]), (X[5:], y[5:])]),
+    )
+    assert found.result_.status is whole.result_.status
+    np.testing.assert_allclose(found.coef_, whole.coef_, rtol=1e-6)
+    X, y, _ = make_crossed(300, (12, 7), random_state=0)
+    X = X.astype({"x0": float})
+    target = 3 + 2 * X["x0"]
+    with pytest.warns(UserWarning, match="'x0' alone reproduce y"):
+        found = clone(model).fit_batches((X[p], target[p]) for p in slices(300, 3))
+    assert found.sigma_ == 0
+    assert found.coef_[-1] == pytest.approx(2.0)
+
+
+def test_arrays_and_labels_of_every_kind_are_as_in_one_table():
+    rng = np.random.default_rng(0)
+    X, y = table(rng, 240)
+    kinds = X.assign(
+        g=pd.to_datetime("2020-01-01") + pd.to_timedelta(X["g"], "D"),
+        h=pd.Categorical(X["h"], categories=list("tsrqp")),
+    )
+    for given_X in (kinds, X[["x", "g"]].to_numpy(), X[["x", "g"]].to_numpy().astype(object)):
+        terms = ["g", "h"] if isinstance(given_X, pd.DataFrame) else [1]
+        model = MixedEffectsRegressor(terms, e_step=Exact(), random_state=0)
+        whole = clone(model).fit(given_X, y)
+        found = clone(model).fit_batches((given_X[p], y[p]) for p in slices(240, 4))
+        assert_same(found, whole, given_X)
+
+
+def test_one_pass_is_enough_and_a_callable_starts_anew():
+    X, y, _ = make_crossed(300, (12, 7), random_state=0)
+    model, passes = MixedEffectsRegressor(["g0"]), []
+
+    def batches():
+        passes.append(1)
+        yield from ((X[p], y[p]) for p in slices(300, 3))
+
+    first = model.fit_batches(batches).coef_
+    assert model.fit_batches(batches).coef_ == pytest.approx(first)
+    assert len(passes) == 2
+    used = batches()
+    model.fit_batches(used)
+    with pytest.raises(ValueError, match="An iterator is used up after one fit"):
+        model.fit_batches(used)
+
+
+def test_anova_and_reports_that_take_the_rows_again_know_them():
+    X, y, _ = make_crossed(300, (12, 7), random_state=0)
+    small, large = (MixedEffectsRegressor(t, method="ml") for t in (["g0"], ["g0", "g1"]))
+    small.fit(X, y)
+    large.fit_batches((X[p], y[p]) for p in slices(300, 4))
+    whole = clone(large).fit(X, y)
+    pd.testing.assert_frame_equal(anova(small, large), anova(small, whole))
+    shuffled = np.random.default_rng(0).permutation(300)
+    profiles = [
+        m.conf_int(method="profile", X=X.iloc[shuffled], y=y[shuffled]) for m in (large, whole)
+    ]
+    pd.testing.assert_frame_equal(*profiles, rtol=1e-6)
+    with pytest.raises(ValueError, match="different orders"):
+        large.conf_int(method="profile", X=X, y=y[shuffled])
+
+
+class TestPartialFit:
+    def test_every_call_gives_the_fit_of_all_rows_so_far(self):
+        X, y, _ = make_crossed(1200, (80, 30), random_state=0)
+        model = MixedEffectsRegressor(["(1 + x0 | g0)", "g1"], random_state=0)
+        for end in (100, 101, 400, 1200):
+            start = 0 if not hasattr(model, "result_") else int(model.result_.n_obs)
+            assert model.partial_fit(X[start:end], y[start:end]) is model
+            whole = clone(model).fit(X[:end], y[:end])
+            assert_same(model, whole, X, **WARM)
+            copy = pickle.loads(pickle.dumps(model))
+            np.testing.assert_array_equal(copy.predict(X), model.predict(X))
+            model = copy
+
+    def test_an_error_leaves_the_estimator_and_its_sums_as_they_were(self):
+        X, y, _ = make_crossed(300, (12, 7), random_state=0)
+        model = MixedEffectsRegressor(["g0"]).partial_fit(X[:100], y[:100])
+        before = pickle.dumps(model)
+        with pytest.raises(TypeError, match="kind string"):
+            model.partial_fit(X[100:].assign(g0="a"), y[100:])
+        with pytest.raises(ValueError, match="NaN"):
+            model.partial_fit(X[100:].assign(x0=np.nan), y[100:])
+        with pytest.raises(ValueError, match="feature names"):
+            model.partial_fit(X[["x0", "g0"]], y)
+        assert pickle.dumps(model) == before
+        model.partial_fit(X[100:], y[100:])
+        assert_same(model, clone(model).fit(X, y), X, **WARM)
+
+    def test_a_clone_begins_anew_and_a_fit_forgets(self):
+        X, y, _ = make_crossed(300, (12, 7), random_state=0)
+        model = MixedEffectsRegressor(["g0"]).partial_fit(X[:100], y[:100])
+        assert clone(model).partial_fit(X[100:], y[100:]).result_.n_obs == 200
+        model.fit(X[:50], y[:50])
+        with pytest.raises(ValueError, match=r"keep_sums=True"):
+            model.partial_fit(X[100:], y[100:])
+        model.fit_batches([(X[:100], y[:100])], keep_sums=True).partial_fit(X[100:], y[100:])
+        assert model.result_.n_obs == 300
+
+    def test_other_parameters_want_other_sums(self):
+        X, y, _ = make_crossed(300, (12, 7), random_state=0)
+        model = MixedEffectsRegressor(["g0"]).partial_fit(X[:100], y[:100])
+        with pytest.raises(ValueError, match="begin anew, with sklearn.base.clone"):
+            model.set_params(random_effects=["g1"]).partial_fit(X[100:], y[100:])
+        model.set_params(random_effects=["g0"], method="ml").partial_fit(X[100:], y[100:])
+        assert_same(model, clone(model).fit(X, y), X, **WARM)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return table(np.random.default_rng(0), 120)
+
+
+class TestTraps:
+    """What differs between batches: as in one table, or an error that names batch and column."""
+
+    def fit(self, *tables, y, **parameters):
+        model = MixedEffectsRegressor(["g", "h"], fixed_effects=["x"], **parameters)
+        start, batches = 0, []
+        for X in tables:
+            batches.append((X, y[start : start + len(X)]))
+            start += len(X)
+        return model.fit_batches(batches)
+
+    def test_integers_here_and_strings_there(self, rows):
+        X, y = rows
+        other = X[60:].assign(g=X["g"][60:].astype(str))
+        with pytest.raises(TypeError, match="^batch 1: The grouping column 'g' .*kind string"):
+            self.fit(X[:60], other, y=y)
+
+    def test_integers_here_and_whole_floats_there(self, rows):
+        X, y = rows
+        found = self.fit(X[:60], X[60:].assign(g=X["g"][60:].astype(float)), y=y)
+        assert_same(found, self.fit(X, y=y), X)
+
+    def test_a_missing_group_in_one_batch(self, rows):
+        X, y = rows
+        bad = X[60:].astype({"g": object}).assign(g=[None, *X["g"][61:]])
+        with pytest.raises(ValueError, match="^batch 1: The grouping column 'g' has 1 missing"):
+            self.fit(X[:60], bad, y=y)
+        found = self.fit(X[:60], bad, y=y, missing="drop")
+        keep = np.arange(120) != 60
+        assert_same(found, self.fit(X[keep], y=y[keep]), X)
+        assert found._fitted.n_missing == 1
+
+    def test_a_missing_number_or_answer_in_one_batch(self, rows):
+        X, y = rows
+        with pytest.raises(ValueError, match="^batch 1: .*'x'"):
+            self.fit(X[:60], X[60:].assign(x=np.nan), y=y)
+        with pytest.raises(ValueError, match="^batch 1: Input y contains NaN"):
+            self.fit(X[:60], X[60:], y=y.where(y.index < 100))
+
+    def test_a_batch_that_is_empty_or_of_weight_0(self, rows):
+        X, y = rows
+        model = MixedEffectsRegressor(["g", "h"], fixed_effects=["x"])
+        batches = [(X[:0], y[:0]), (X[:60], y[:60]), (X[:9], y[:9], np.zeros(9)), (X[60:], y[60:])]
+        assert_same(clone(model).fit_batches(batches), clone(model).fit(X, y), X)
+        with pytest.raises(ValueError, match="there is no row to fit"):
+            model.fit_batches(batches[:1])
+        assert not hasattr(model, "n_features_in_")
+
+    def test_categories_that_differ_and_orders_that_disagree(self, rows):
+        X, y = rows
+        whole = self.fit(X, y=y)
+        parts = X[:60], X[60:]
+        own = [p.assign(h=p["h"].astype("category").cat.remove_unused_categories()) for p in parts]
+        assert_same(self.fit(*own, y=y), whole, X)
+        one, two = (pd.CategoricalDtype(list(c), ordered=True) for c in ("pqrst", "tsrqp"))
+        ordered = X[:60].astype({"h": one}), X[60:].astype({"h": two})
+        with pytest.raises(ValueError, match="^batch 1: The grouping column 'h' .*declare one"):
+            self.fit(*ordered, y=y)
+        found = self.fit(X[:60].astype({"h": two}), X[60:].astype({"h": two}), y=y)
+        assert found.random_effects_["h"].index.tolist() == list("tsrqp")
+        assert_same(found, self.fit(X.astype({"h": two}), y=y), X)
+
+    def test_columns_that_differ(self, rows):
+        X, y = rows
+        with pytest.raises(ValueError, match="^batch 1: .*feature names"):
+            self.fit(X[:60], X[60:].drop(columns="w"), y=y)
+        with pytest.raises(TypeError, match="^batch 1: X: it is an array"):
+            self.fit(X[:60], X[60:].to_numpy(), y=y)
+
+    def test_other_shapes_and_negative_weights(self, rows):
+        X, y = rows
+        model = MixedEffectsRegressor(["g"], fixed_effects=["x"])
+        with pytest.raises(TypeError, match=r"^batch 0: it is a DataFrame, .*\(X, y\)"):
+            model.fit_batches([X])
+        with pytest.raises(ValueError, match="^batch 1: .*inconsistent numbers"):
+            model.fit_batches([(X, y), (X, y[:5])])
+        with pytest.raises(ValueError, match="^batch 1: sample_weight: -1"):
+            model.fit_batches([(X, y), (X, y, np.full(len(X), -1.0))])
+
+    def test_a_single_level_in_all_batches(self, rows):
+        X, y = rows
+        with pytest.raises(ValueError, match="'g' has a single level"):
+            self.fit(X[:60].assign(g=1), X[60:].assign(g=1), y=y)
+
+    def test_a_batch_with_one_level_is_fine(self, rows):
+        X, y = rows
+        order = np.argsort(X["g"].to_numpy(), kind="stable")
+        X, y = X.iloc[order].reset_index(drop=True), y.iloc[order].reset_index(drop=True)
+        ends = np.flatnonzero(np.diff(X["g"], prepend=-1))
+        tables = [X[a:b] for a, b in zip(ends, [*ends[1:], 120], strict=True)]
+        assert_same(self.fit(*tables, y=y), self.fit(X, y=y), X)
+
+    def test_formulas_by_rows_alone(self, rows):
+        X, y = rows
+        fit = MixedEffectsRegressor(["g"], fixed_effects="~ x * w + np.exp(w)").fit_batches
+        found = fit([(X[:60], y[:60]), (X[60:], y[60:])])
+        whole = MixedEffectsRegressor(["g"], fixed_effects="~ x * w + np.exp(w)").fit(X, y)
+        assert_same(found, whole, X)
+        for text in ("~ h", "~ bs(x, df=4)", "~ I(x - x.mean())", "~ C(g)"):
+            with pytest.raises(ValueError, match="^batch 0: fixed_effects="):
+                MixedEffectsRegressor(["g"], fixed_effects=text).fit_batches([(X, y)])
+
+    @pytest.mark.parametrize(
+        ("parameters", "match"),
+        [
+            ({"family": "poisson"}, "family='poisson' has no sums"),
+            ({"e_step": "hmc"}, "e_step='hmc'"),
+            ({"m_step": "adam", "e_step": "hmc"}, "m_step='adam'"),
+        ],
+    )
+    def test_what_reads_rows_again(self, rows, parameters, match):
+        X, y = rows
+        model = MixedEffectsRegressor(["g"], fixed_effects=["x"], **parameters)
+        with pytest.raises(ValueError, match=match):
+            model.fit_batches([(X, y)])
+        assert not hasattr(model, "result_")
