@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -169,7 +170,7 @@ def test_a_column_of_seconds_and_one_nearly_collinear_lose_no_digits():
 
 def slices(n, k):
     ends = np.linspace(0, n, k + 1).astype(int)
-    return [slice(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    return [slice(a, b) for a, b in pairwise(ends)]
 
 
 def test_what_sums_do_not_tell_is_an_error_that_says_so():
@@ -180,7 +181,7 @@ def test_what_sums_do_not_tell_is_an_error_that_says_so():
     # Of the first rows they are unrelated, and all have hardly any of their own.
     X = pd.DataFrame({"x": x, "near": near, "g": g})
     X.loc[:99, "near"] = X.loc[:99, "x"]
-    with pytest.raises(ValueError, match="'near' is nearly a linear combination .* use fit"):
+    with pytest.raises(ValueError, match=r"'near' is nearly a linear combination .* use fit"):
         MixedEffectsRegressor(["g"]).fit_batches((X[p], x[p] + g[p] % 3) for p in slices(600, 6))
 
 
@@ -306,7 +307,7 @@ class TestPartialFit:
     def test_other_parameters_want_other_sums(self):
         X, y, _ = make_crossed(300, (12, 7), random_state=0)
         model = MixedEffectsRegressor(["g0"]).partial_fit(X[:100], y[:100])
-        with pytest.raises(ValueError, match="begin anew, with sklearn.base.clone"):
+        with pytest.raises(ValueError, match=r"begin anew, with sklearn.base.clone"):
             model.set_params(random_effects=["g1"]).partial_fit(X[100:], y[100:])
         model.set_params(random_effects=["g0"], method="ml").partial_fit(X[100:], y[100:])
         assert_same(model, clone(model).fit(X, y), X, **WARM)
@@ -331,7 +332,7 @@ class TestTraps:
     def test_integers_here_and_strings_there(self, rows):
         X, y = rows
         other = X[60:].assign(g=X["g"][60:].astype(str))
-        with pytest.raises(TypeError, match="^batch 1: The grouping column 'g' .*kind string"):
+        with pytest.raises(TypeError, match=r"^batch 1: The grouping column 'g' .*kind string"):
             self.fit(X[:60], other, y=y)
 
     def test_integers_here_and_whole_floats_there(self, rows):
@@ -342,7 +343,7 @@ class TestTraps:
     def test_a_missing_group_in_one_batch(self, rows):
         X, y = rows
         bad = X[60:].astype({"g": object}).assign(g=[None, *X["g"][61:]])
-        with pytest.raises(ValueError, match="^batch 1: The grouping column 'g' has 1 missing"):
+        with pytest.raises(ValueError, match=r"^batch 1: The grouping column 'g' has 1 missing"):
             self.fit(X[:60], bad, y=y)
         found = self.fit(X[:60], bad, y=y, missing="drop")
         keep = np.arange(120) != 60
@@ -351,9 +352,9 @@ class TestTraps:
 
     def test_a_missing_number_or_answer_in_one_batch(self, rows):
         X, y = rows
-        with pytest.raises(ValueError, match="^batch 1: .*'x'"):
+        with pytest.raises(ValueError, match=r"^batch 1: .*'x'"):
             self.fit(X[:60], X[60:].assign(x=np.nan), y=y)
-        with pytest.raises(ValueError, match="^batch 1: Input y contains NaN"):
+        with pytest.raises(ValueError, match=r"^batch 1: Input y contains NaN"):
             self.fit(X[:60], X[60:], y=y.where(y.index < 100))
 
     def test_a_batch_that_is_empty_or_of_weight_0(self, rows):
@@ -373,7 +374,7 @@ class TestTraps:
         assert_same(self.fit(*own, y=y), whole, X)
         one, two = (pd.CategoricalDtype(list(c), ordered=True) for c in ("pqrst", "tsrqp"))
         ordered = X[:60].astype({"h": one}), X[60:].astype({"h": two})
-        with pytest.raises(ValueError, match="^batch 1: The grouping column 'h' .*declare one"):
+        with pytest.raises(ValueError, match=r"^batch 1: The grouping column 'h' .*declare one"):
             self.fit(*ordered, y=y)
         found = self.fit(X[:60].astype({"h": two}), X[60:].astype({"h": two}), y=y)
         assert found.random_effects_["h"].index.tolist() == list("tsrqp")
@@ -381,9 +382,9 @@ class TestTraps:
 
     def test_columns_that_differ(self, rows):
         X, y = rows
-        with pytest.raises(ValueError, match="^batch 1: .*feature names"):
+        with pytest.raises(ValueError, match=r"^batch 1: .*feature names"):
             self.fit(X[:60], X[60:].drop(columns="w"), y=y)
-        with pytest.raises(TypeError, match="^batch 1: X: it is an array"):
+        with pytest.raises(TypeError, match=r"^batch 1: X: it is an array"):
             self.fit(X[:60], X[60:].to_numpy(), y=y)
 
     def test_other_shapes_and_negative_weights(self, rows):
@@ -391,9 +392,9 @@ class TestTraps:
         model = MixedEffectsRegressor(["g"], fixed_effects=["x"])
         with pytest.raises(TypeError, match=r"^batch 0: it is a DataFrame, .*\(X, y\)"):
             model.fit_batches([X])
-        with pytest.raises(ValueError, match="^batch 1: .*inconsistent numbers"):
+        with pytest.raises(ValueError, match=r"^batch 1: .*inconsistent numbers"):
             model.fit_batches([(X, y), (X, y[:5])])
-        with pytest.raises(ValueError, match="^batch 1: sample_weight: -1"):
+        with pytest.raises(ValueError, match=r"^batch 1: sample_weight: -1"):
             model.fit_batches([(X, y), (X, y, np.full(len(X), -1.0))])
 
     def test_a_single_level_in_all_batches(self, rows):
@@ -416,7 +417,7 @@ class TestTraps:
         whole = MixedEffectsRegressor(["g"], fixed_effects="~ x * w + np.exp(w)").fit(X, y)
         assert_same(found, whole, X)
         for text in ("~ h", "~ bs(x, df=4)", "~ I(x - x.mean())", "~ C(g)"):
-            with pytest.raises(ValueError, match="^batch 0: fixed_effects="):
+            with pytest.raises(ValueError, match=r"^batch 0: fixed_effects="):
                 MixedEffectsRegressor(["g"], fixed_effects=text).fit_batches([(X, y)])
 
     @pytest.mark.parametrize(

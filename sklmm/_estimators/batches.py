@@ -202,7 +202,7 @@ class Batches:
             sums, n_missing = self._add(before, X, y, sample_weight)
             if sums is None:
                 raise ValueError("X: no row counts: the table is empty, or its weights are 0.")
-            sums = replace(sums, n_missing=sums.n_missing + n_missing)
+            sums = sums.compacted(n_missing)
             warm = before is not None or self.warm_start
             self._solve(sums, partial(Watch, self, task, data), warm)
             task.call_on_fit_task_end(estimator=self, **data, reconstruction_attributes={})
@@ -232,7 +232,7 @@ class Batches:
                 "batches: there is no row to fit: there are no batches, or they are empty or of "
                 "weight 0. An iterator is used up after one fit."
             )
-        return replace(sums, n_missing=sums.n_missing + n_missing)
+        return sums.compacted(n_missing)
 
     def _parquet_batches(self, files, y, sample_weight):
         response = self._formula_response() if y is None else None

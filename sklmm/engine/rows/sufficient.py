@@ -18,12 +18,12 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-from scipy import sparse
 from scipy.linalg import solve_triangular
 
 from sklmm._threads import each, summed
 from sklmm.engine.rows.collinearity import independent, orthonormal, triangle
 from sklmm.engine.rows.cross_products import LocalCrossProducts, weighed
+from sklmm.engine.rows.pair_sums import PairSums
 from sklmm.engine.rows.standardize import ones, well_conditioned
 
 #: Rows a column from which on a first batch tells how columns and y depend on each other.
@@ -139,10 +139,8 @@ class Statistics:
     """Sums of all rows so far, see above; they are added to, never changed.
 
     table [p + 2, p + 2], M^T w M; squares, the sum of w (y - y_shift)^2; of each term counts [J],
-    own [J, r, r] and fixed [J, r, p + 2]; of each two terms, in the order of `combinations`, pairs,
-    CSR matrices of which the sum is meant, [J r, J' r'], and `partners` [J], the one level of the
-    second that each of the first stands beside, or None where one has several. Of precisions
-    `plain` and `plain_own` are table and the sum of own without weights, else None.
+    own [J, r, r] and fixed [J, r, p + 2]; of each two terms `PairSums`. Of precisions `plain` and
+    `plain_own` are table and the sum of own without weights, else None.
     """
 
     units: Units
@@ -156,7 +154,6 @@ class Statistics:
     own: tuple
     fixed: tuple
     pairs: tuple
-    partners: tuple
     plain: np.ndarray | None = None
     plain_own: tuple | None = None
 
@@ -191,7 +188,10 @@ class Statistics:
     @classmethod
     def _none(cls, units, design, precision):
         m, widths = len(units.shift) + 2, [block.r for block in design.blocks]
-        n_pairs = len(widths) * (len(widths) - 1) // 2
+        # Rows of the term that is eliminated, which a first batch mostly tells, are wanted.
+        order = sorted(range(len(widths)), key=lambda k: -design.sizes[k])
+        both = combinations(order, 2)
+        pairs = [PairSums.none(own, tuple(widths[k] for k in own)) for own in both]
         return cls(
             units=units,
             n_rows=0,
@@ -203,8 +203,7 @@ class Statistics:
             counts=tuple(np.zeros(0, int) for _ in widths),
             own=tuple(np.zeros((0, r, r)) for r in widths),
             fixed=tuple(np.zeros((0, r, m)) for r in widths),
-            pairs=((),) * n_pairs,
-            partners=(np.zeros(0, int),) * n_pairs,
+            pairs=tuple(pairs),
             plain=np.zeros((m, m)) if precision else None,
             plain_own=tuple(np.zeros((r, r)) for r in widths) if precision else None,
         )
@@ -220,13 +219,11 @@ class Statistics:
         counted = [
             np.bincount(refs, minlength=J) for refs, J in zip(rows.refs, rows.levels, strict=True)
         ]
-        pairs, partners = [], []
-        both = combinations(range(len(levels)), 2)
-        for (k, other), before, partner in zip(both, self.pairs, self.partners, strict=True):
-            C, widths = rows.pairs(k, [other]).matrix, (rows.z[k].shape[1], rows.z[other].shape[1])
-            sizes, at = (levels[k], levels[other]), (places[k], places[other])
-            partners.append(_partners(partner, C, widths, at, levels[k]))
-            pairs.append(_merged(before, _embedded(C, widths, at, sizes)))
+        pairs = []
+        for before in self.pairs:
+            k, other = before.terms
+            C, at = rows.pairs(k, [other]).matrix, (places[k], places[other])
+            pairs.append(before.with_batch(C, at, (levels[k], levels[other])))
         plain = plain_own = None
         if precision:
             plain = self.plain + summed(lambda some: rows.X[some].T @ rows.X[some], rows.n_rows)
@@ -244,7 +241,6 @@ class Statistics:
             own=tuple(map(_added, self.own, own, places, levels)),
             fixed=tuple(map(_added, self.fixed, fixed, places, levels)),
             pairs=tuple(pairs),
-            partners=tuple(partners),
             plain=plain,
             plain_own=plain_own,
         )
@@ -255,30 +251,12 @@ class Statistics:
         return float(self.table[0, 0])
 
     def pair(self, k, other):
-        """Z_k^T w Z_other, CSR [J r, J' r']."""
-        a, b = min(k, other), max(k, other)
-        n_terms = len(self.counts)
-        place = a * (2 * n_terms - a - 1) // 2 + b - a - 1
-        shape = tuple(len(self.own[i]) * self.own[i].shape[1] for i in (a, b))
-        total = sum((_resized(C, shape) for C in self.pairs[place]), start=_empty(shape))
-        return total if k < other else total.T.tocsr()
+        """The `PairSums` of two terms, whichever of them is the first one there."""
+        return next(own for own in self.pairs if set(own.terms) == {k, other})
 
-    def partner(self, k, other):
-        """The one level of a later term that each level of a term stands beside, or None."""
-        n_terms = len(self.counts)
-        return self.partners[k * (2 * n_terms - k - 1) // 2 + other - k - 1]
-
-    def __getstate__(self):
-        # Plain arrays, which any version of SciPy reads.
-        parts = [[(C.data, C.indices, C.indptr, C.shape) for C in own] for own in self.pairs]
-        return vars(self) | {"pairs": parts}
-
-    def __setstate__(self, state):
-        pairs = tuple(
-            tuple(sparse.csr_array(tuple(own[:3]), shape=tuple(own[3])) for own in parts)
-            for parts in state["pairs"]
-        )
-        self.__dict__.update(state | {"pairs": pairs})
+    def compacted(self):
+        """The same sums in as little memory as they take."""
+        return replace(self, pairs=tuple(own.compacted() for own in self.pairs))
 
 
 def _loadings(block, basis):
@@ -293,52 +271,4 @@ def _added(before, own, place, n_levels):
     out = np.zeros((n_levels, *before.shape[1:]), before.dtype)
     out[: len(before)] = before
     out[place] += own
-    return out
-
-
-def _empty(shape):
-    return sparse.csr_array(shape)
-
-
-def _resized(C, shape):
-    """A CSR matrix with rows and columns of zeros beyond its own; its numbers are not copied."""
-    if C.shape == shape:
-        return C
-    ends = np.full(shape[0] + 1, C.indptr[-1], C.indptr.dtype)
-    ends[: len(C.indptr)] = C.indptr
-    return sparse.csr_array((C.data, C.indices, ends), shape)
-
-
-def _embedded(C, widths, places, sizes):
-    """A batch's matrix of levels by levels at their places among all, CSR in canonical form."""
-    (r, q), (one, two) = widths, places
-    entries = C.tocoo()
-    rows = (one * r)[entries.row // r] + entries.row % r
-    columns = (two * q)[entries.col // q] + entries.col % q
-    shape = sizes[0] * r, sizes[1] * q
-    return sparse.coo_array((entries.data, (rows, columns)), shape).tocsr()
-
-
-def _merged(parts, new):
-    """Matrices whose sum is that of some and a new one, each less than half of the one before."""
-    parts = list(parts)
-    while parts and parts[-1].nnz <= 2 * new.nnz:
-        new = _resized(parts.pop(), new.shape) + new
-    return (*parts, new)
-
-
-def _partners(before, C, widths, places, n_levels):
-    """Partners of all levels so far, from those before and a batch's matrix; None if not unique."""
-    if before is None:
-        return None
-    (r, q), (one, two) = widths, places
-    out = np.full(n_levels, -1)
-    out[: len(before)] = before
-    if (np.diff(C.indptr) != q).any():
-        return None
-    found = two[C.indices[C.indptr[:-1:r]] // q]
-    known = out[one]
-    if ((known >= 0) & (known != found)).any():
-        return None
-    out[one] = found
     return out

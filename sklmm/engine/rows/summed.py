@@ -17,6 +17,7 @@ from scipy.linalg import solve_triangular
 from sklmm._threads import in_threads
 from sklmm.engine.linalg.blocks import LocalPairs, block_diagonal, cuts
 from sklmm.engine.rows.collinearity import TOLERANCE, combination_of
+from sklmm.engine.rows.pair_sums import ranks, spread
 from sklmm.engine.rows.standardize import (
     PERFECT_FIT,
     RANK_TOLERANCE,
@@ -32,6 +33,8 @@ from sklmm.engine.rows.sufficient import Statistics
 #: which on they show that it does not.
 DEPENDENT = 5e-7
 INDEPENDENT = 1e-5
+#: Entries from which on parts of a matrix are made one after another.
+MANY = 30_000_000
 #: Share of y's squares, in the sums' units, below which the rest is rounding of sums.
 UNTOLD = 1e-12
 
@@ -101,13 +104,15 @@ class SummedRows:
 
     def _pair(self, k, other):
         """Z_k^T w Z_other, sparse [J r, J' r'], in parts of whole levels of k."""
-        whole, A, B = self.statistics.pair(k, other), self.bases[k], self.bases[other]
-        order, to = self.orders[k], _ranks(self.orders[other])
-        columns = _spread(to, len(B)).astype(whole.indices.dtype)
+        sums, A, B = self.statistics.pair(k, other), self.bases[k], self.bases[other]
+        order, to = self.orders[k], ranks(self.orders[other])
         ends = cuts(self.statistics.counts[k][order])
+        whole = sums.transposed() if sums.terms[0] != k else None
+        columns = spread(to, len(B)).astype(np.int32)
 
         def part(first, last):
-            own = whole[_spread(order[first:last], len(A))]
+            levels = order[first:last]
+            own = sums.rows(levels) if whole is None else whole[spread(levels, len(A))]
             own = sparse.csr_array((own.data, columns[own.indices], own.indptr), own.shape)
             own.sort_indices()
             if len(A) == len(B) == 1:
@@ -119,23 +124,24 @@ class SummedRows:
             own.sort_indices()
             return own
 
-        return in_threads(part, ends[:-1], ends[1:]) if len(ends) > 2 else [part(*ends)]
+        # At once they would take twice the memory.
+        run = in_threads if sums.n_entries < MANY else map
+        return list(run(part, ends[:-1], ends[1:]))
 
     def same_levels(self, k, other):
         """Whether two terms are over one partition of the rows, however they number its parts."""
         if k == other:
             return True
-        partner = self.statistics.partner(min(k, other), max(k, other))
-        return partner is not None and len(self.orders[k]) == len(self.orders[other])
+        partners = self.statistics.pair(k, other).partners
+        return partners is not None and len(self.orders[k]) == len(self.orders[other])
 
     def _partners(self, k, other):
         """The level of another term over the same partition that each of a term's levels is."""
         if k == other:
             return np.arange(len(self.orders[k]))
-        partner = self.statistics.partner(min(k, other), max(k, other))
-        if k > other:
-            partner = _ranks(partner)
-        return _ranks(self.orders[other])[partner[self.orders[k]]]
+        sums = self.statistics.pair(k, other)
+        partners = sums.partners if sums.terms[0] == k else ranks(sums.partners)
+        return ranks(self.orders[other])[partners[self.orders[k]]]
 
     def block_of(self, terms):
         """Z^T w Z [J, r, r] of terms over one partition of the rows, their columns side by side."""
@@ -155,18 +161,6 @@ class SummedRows:
                 out[:, places[i], places[j]] = both[at[i]]
                 out[:, places[j], places[i]] = both[at[i]].transpose(0, 2, 1)
         return out
-
-
-def _ranks(order):
-    """The inverse of a permutation."""
-    out = np.empty_like(order)
-    out[order] = np.arange(len(order))
-    return out
-
-
-def _spread(levels, r):
-    """Places of the effects of some levels, r each."""
-    return levels if r == 1 else (levels[:, None] * r + np.arange(r)).ravel()
 
 
 class FixedPart:

@@ -6,8 +6,8 @@ import pytest
 from sklmm.covariances import Diagonal, Unstructured
 from sklmm.design.design import Block, Design
 from sklmm.engine.rows.standardize import standardize
-from sklmm.engine.rows.summed import problem_of
 from sklmm.engine.rows.sufficient import Statistics
+from sklmm.engine.rows.summed import problem_of
 
 LEVELS = 12, 12, 7
 
@@ -106,14 +106,14 @@ def test_levels_that_meet_again_elsewhere_are_no_partition():
     blocks = (whole.blocks[0], Block(refs, None, 12, Unstructured(1)))
     whole = Design(whole.X, (blocks[0], Block(refs, np.ones((400, 1)), 12, Unstructured(1))), y * 0)
     statistics, _ = batched(whole, y, np.ones(400), [np.arange(399), np.arange(399, 400)])
-    assert statistics.partner(0, 1) is None
+    assert statistics.pair(0, 1).partners is None
 
 
 def test_sums_are_never_changed():
     whole, y = design()
     first, _ = batched(whole, y, np.ones(400), [np.arange(200)])
     table, own = first.table.copy(), first.own[0].copy()
-    entries = [C.copy() for pair in first.pairs for C in pair]
+    entries = [pair.transposed().toarray() for pair in first.pairs]
     blocks = tuple(Block(b.refs[200:], b.z[200:], b.n_levels, b.covariance) for b in whole.blocks)
     places = [np.arange(J) for J in LEVELS]
     rest = Design(whole.X[200:], blocks, whole.offset[200:])
@@ -123,11 +123,14 @@ def test_sums_are_never_changed():
     assert both.n_rows == 400
     np.testing.assert_array_equal(first.table, table)
     np.testing.assert_array_equal(first.own[0], own)
-    for C, before in zip((C for pair in first.pairs for C in pair), entries, strict=True):
-        np.testing.assert_array_equal(C.toarray(), before.toarray())
+    for pair, before in zip(first.pairs, entries, strict=True):
+        np.testing.assert_array_equal(pair.transposed().toarray(), before)
 
 
 def test_many_batches_leave_few_matrices():
     whole, y = design()
     statistics, _ = batched(whole, y, np.ones(400), np.array_split(np.arange(400), 100))
-    assert max(map(len, statistics.pairs)) < 10
+    parts = [own for pair in statistics.pairs for own in pair.blocks]
+    assert 1 < max(map(len, parts)) < 10
+    parts = [own for pair in statistics.compacted().pairs for own in pair.blocks]
+    assert max(map(len, parts)) == 1
