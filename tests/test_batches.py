@@ -299,8 +299,9 @@ class TestPartialFit:
         model = MixedEffectsRegressor(["g0"]).partial_fit(X[:100], y[:100])
         assert clone(model).partial_fit(X[100:], y[100:]).result_.n_obs == 200
         model.fit(X[:50], y[:50])
-        with pytest.raises(ValueError, match=r"keep_sums=True"):
+        with pytest.warns(UserWarning, match=r"begins anew .*keep_sums=True"):
             model.partial_fit(X[100:], y[100:])
+        assert model.result_.n_obs == 200
         model.fit_batches([(X[:100], y[:100])], keep_sums=True).partial_fit(X[100:], y[100:])
         assert model.result_.n_obs == 300
 

@@ -113,6 +113,10 @@ def test_files_of_plain_data_hold_a_model(labelled, again):
         for name, effects in model.random_effects_.items():
             pd.testing.assert_frame_equal(loaded.random_effects_[name], effects)
     np.testing.assert_array_equal(loaded.predict_proba(X), model.predict_proba(X))
+    sums = MixedEffectsRegressor(["(1 | school/class)", "day"], fixed_effects=["log dose"])
+    loaded = again(sums.partial_fit(X[:120], y[:120])).partial_fit(X[120:], y[120:])
+    expected = sums.partial_fit(X[120:], y[120:])
+    np.testing.assert_array_equal(loaded.predict(X), expected.predict(X))
     encoder = MixedEffectsEncoder(random_state=0).fit(X[["school", "class"]], y)
     encoded = again(encoder).transform(X[["school", "class"]])
     np.testing.assert_array_equal(encoded, encoder.transform(X[["school", "class"]]))

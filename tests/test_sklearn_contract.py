@@ -25,6 +25,7 @@ def crossed():
 # Some of its tables have columns that are combinations of others, or a level for each row.
 @pytest.mark.filterwarnings("ignore:The fixed-effects column")
 @pytest.mark.filterwarnings("ignore:The data do not identify .*level for each row")
+@pytest.mark.filterwarnings("ignore:partial_fit begins anew")
 @parametrize_with_checks([MixedEffectsRegressor(), MixedEffectsRegressor(random_effects=[0])])
 @pytest.mark.usefixtures("array_api")
 def test_scikit_learns_checks(estimator, check):

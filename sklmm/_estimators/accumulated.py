@@ -61,13 +61,9 @@ class Accumulated(PlainState):
             n_missing=self.n_missing + n_missing,
         )
 
-    def compacted(self, n_missing):
-        """The same in little memory, and with more rows left out that no batch has told of."""
-        return replace(
-            self,
-            statistics=self.statistics.compacted(),
-            n_missing=self.n_missing + n_missing,
-        )
+    def without(self, n_missing):
+        """The same, with so many more rows left out, of batches in which none counts."""
+        return replace(self, n_missing=self.n_missing + n_missing)
 
     @property
     def mean_weight(self):

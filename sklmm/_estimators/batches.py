@@ -4,6 +4,7 @@ A Gaussian fit knows its rows by sums (`_estimators.accumulated`). Each batch is
 the table of a fit is, its sums are added, and it is let go.
 """
 
+import warnings
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
@@ -175,8 +176,13 @@ class Batches:
         Raises
         ------
         ValueError, TypeError
-            As `fit_batches`; the estimator, and its sums, are left as they were. For an estimator
-            that `fit` has fitted, which keeps no sums.
+            As `fit_batches`; the estimator, and its sums, are left as they were.
+
+        Warns
+        -----
+        UserWarning
+            Where another method has fitted the estimator, which keeps no sums: its rows are
+            forgotten.
 
         Examples
         --------
@@ -185,24 +191,25 @@ class Batches:
         >>> X, y = load_sleepstudy(return_X_y=True, as_frame=True)
         >>> model = MixedEffectsRegressor(["(1 + Days | Subject)"])
         >>> model.partial_fit(X[:90], y[:90]).coef_.round(2)
-        array([10.46])
+        array([7.39])
         >>> model.partial_fit(X[90:], y[90:]).coef_.round(2)
         array([10.47])
         """
         task, data = self._begin_batches()
         before = getattr(self, "_sums", None)
         if before is None and hasattr(self, "result_"):
-            raise ValueError(
-                "partial_fit: the estimator was fitted without its sums being kept, so rows cannot "
-                "be added. Begin with partial_fit, by sklearn.base.clone for example, or with "
-                "fit_batches(..., keep_sums=True)."
+            warnings.warn(
+                "partial_fit begins anew with these rows: the fit before it kept no sums of its "
+                "own. Give all rows to partial_fit, or begin by fit_batches(..., keep_sums=True).",
+                UserWarning,
+                stacklevel=3,
             )
         with restoring(self):
             task.call_on_fit_task_begin(estimator=self, **data)
             sums, n_missing = self._add(before, X, y, sample_weight)
             if sums is None:
                 raise ValueError("X: no row counts: the table is empty, or its weights are 0.")
-            sums = sums.compacted(n_missing)
+            sums = sums.without(n_missing)
             warm = before is not None or self.warm_start
             self._solve(sums, partial(Watch, self, task, data), warm)
             task.call_on_fit_task_end(estimator=self, **data, reconstruction_attributes={})
@@ -232,7 +239,7 @@ class Batches:
                 "batches: there is no row to fit: there are no batches, or they are empty or of "
                 "weight 0. An iterator is used up after one fit."
             )
-        return sums.compacted(n_missing)
+        return sums.without(n_missing)
 
     def _parquet_batches(self, files, y, sample_weight):
         response = self._formula_response() if y is None else None

@@ -13,6 +13,7 @@ from operator import add
 import numpy as np
 from scipy import sparse
 
+from sklmm._threads import in_threads
 from sklmm.engine.linalg.blocks import csr_rows
 
 #: Levels of the first term in a block.
@@ -49,30 +50,34 @@ class PairSums:
             blocks.append(_merged(parts, csr_rows(new, first * r, last * r)))
         return replace(self, sizes=sizes, blocks=tuple(blocks), partners=partners)
 
-    def compacted(self):
-        """The same sums in one matrix a block."""
-        blocks = tuple((self._block(number),) for number in range(len(self.blocks)))
-        return replace(self, blocks=blocks)
+    def rows(self, parts):
+        """The rows of each part's levels of the first term, in their order: CSR [n r, J' r']."""
+        r = self.widths[0]
+        # Levels of a part in the order of the blocks.
+        orders = [np.argsort(levels // LEVELS, kind="stable") for levels in parts]
+        by_block = [levels[order] for levels, order in zip(parts, orders, strict=True)]
 
-    @property
-    def n_entries(self):
-        """Entries of all matrices."""
-        return sum(C.nnz for parts in self.blocks for C in parts)
+        def pieces(number):
+            own, first = self._block(number), number * LEVELS
+            ends = [np.searchsorted(p // LEVELS, [number, number + 1]) for p in by_block]
+            pairs = zip(by_block, ends, strict=True)
+            return [own[spread(levels[a:b] - first, r)] for levels, (a, b) in pairs]
 
-    def rows(self, levels):
-        """The rows of some levels of the first term, in their order: CSR [n r, J' r']."""
-        (r, q), numbers = self.widths, levels // LEVELS
-        order = np.argsort(numbers, kind="stable")
-        found = [sparse.csr_array((0, self.sizes[1] * q))]
-        for number in np.unique(numbers):
-            mine = levels[order][numbers[order] == number] - number * LEVELS
-            found.append(self._block(number)[spread(mine, r)])
-        stacked = sparse.vstack(found, "csr")
-        return stacked[spread(ranks(order), r)] if (np.diff(order) != 1).any() else stacked
+        found = in_threads(pieces, range(len(self.blocks)))
+
+        def part(k):
+            whole = sparse.vstack([own[k] for own in found], "csr")
+            for own in found:
+                own[k] = None
+            if (np.diff(orders[k]) == 1).all():
+                return whole
+            return whole[spread(ranks(orders[k]), r)]
+
+        return [part(k) for k in range(len(parts))]
 
     def transposed(self):
         """Z_l^T w Z_k, CSR [J' r', J r]."""
-        return self.rows(np.arange(self.sizes[0])).T.tocsr()
+        return self.rows([np.arange(self.sizes[0])])[0].T.tocsr()
 
     def _block(self, number):
         """The sum of a block's matrices."""

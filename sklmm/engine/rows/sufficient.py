@@ -254,10 +254,6 @@ class Statistics:
         """The `PairSums` of two terms, whichever of them is the first one there."""
         return next(own for own in self.pairs if set(own.terms) == {k, other})
 
-    def compacted(self):
-        """The same sums in as little memory as they take."""
-        return replace(self, pairs=tuple(own.compacted() for own in self.pairs))
-
 
 def _loadings(block, basis):
     """z' [n_rows, r] of a block."""

@@ -33,8 +33,6 @@ from sklmm.engine.rows.sufficient import Statistics
 #: which on they show that it does not.
 DEPENDENT = 5e-7
 INDEPENDENT = 1e-5
-#: Entries from which on parts of a matrix are made one after another.
-MANY = 30_000_000
 #: Share of y's squares, in the sums' units, below which the rest is rounding of sums.
 UNTOLD = 1e-12
 
@@ -107,26 +105,28 @@ class SummedRows:
         sums, A, B = self.statistics.pair(k, other), self.bases[k], self.bases[other]
         order, to = self.orders[k], ranks(self.orders[other])
         ends = cuts(self.statistics.counts[k][order])
-        whole = sums.transposed() if sums.terms[0] != k else None
         columns = spread(to, len(B)).astype(np.int32)
+        parts = [order[first:last] for first, last in pairwise(ends)]
+        if sums.terms[0] == k:
+            parts = sums.rows(parts)
+        else:
+            whole = sums.transposed()
+            parts = [whole[spread(levels, len(A))] for levels in parts]
 
-        def part(first, last):
-            levels = order[first:last]
-            own = sums.rows(levels) if whole is None else whole[spread(levels, len(A))]
+        def standard(own):
             own = sparse.csr_array((own.data, columns[own.indices], own.indptr), own.shape)
             own.sort_indices()
             if len(A) == len(B) == 1:
                 own.data *= self.unit * A[0, 0] * B[0, 0]
                 return own
-            left = block_diagonal(np.broadcast_to(self.unit * A.T, (last - first, *A.shape)))
+            J = own.shape[0] // len(A)
+            left = block_diagonal(np.broadcast_to(self.unit * A.T, (J, *A.shape)))
             right = block_diagonal(np.broadcast_to(B, (len(to), *B.shape)))
             own = (left @ own @ right).tocsr()
             own.sort_indices()
             return own
 
-        # At once they would take twice the memory.
-        run = in_threads if sums.n_entries < MANY else map
-        return list(run(part, ends[:-1], ends[1:]))
+        return in_threads(standard, parts)
 
     def same_levels(self, k, other):
         """Whether two terms are over one partition of the rows, however they number its parts."""

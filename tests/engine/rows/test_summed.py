@@ -132,5 +132,3 @@ def test_many_batches_leave_few_matrices():
     statistics, _ = batched(whole, y, np.ones(400), np.array_split(np.arange(400), 100))
     parts = [own for pair in statistics.pairs for own in pair.blocks]
     assert 1 < max(map(len, parts)) < 10
-    parts = [own for pair in statistics.compacted().pairs for own in pair.blocks]
-    assert max(map(len, parts)) == 1
