@@ -131,7 +131,8 @@ def check_parts(parameters, seed, n, weighted):
     if isinstance(whole, str):
         assert isinstance(found, str)
         return
-    assert_same(found, whole, X)
+    # Conjugate gradients end at a tolerance, and other rounding ends elsewhere within it.
+    assert_same(found, whole, X, rtol=1e-6 if parameters["e_step"] == "exact" else 2e-5)
     assert told == also
     if model.family.weights == "repeats":
         assert found._fitted.fingerprint.data == whole._fitted.fingerprint.data
