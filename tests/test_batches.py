@@ -131,8 +131,8 @@ def check_parts(parameters, seed, n, weighted):
     if isinstance(whole, str):
         assert isinstance(found, str)
         return
-    # Conjugate gradients end at a tolerance, and other rounding ends elsewhere within it.
-    assert_same(found, whole, X, rtol=1e-6 if parameters["e_step"] == "exact" else 2e-5)
+    # A likelihood that is nearly flat magnifies rounding, within the tolerance of the last step.
+    assert_same(found, whole, X, **(WARM if whole.n_iter_ > 20 else {}))
     assert told == also
     if model.family.weights == "repeats":
         assert found._fitted.fingerprint.data == whole._fitted.fingerprint.data
