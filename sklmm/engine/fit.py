@@ -240,7 +240,7 @@ def run_statistics(statistics, orders, design, names, response, settings, watch=
     """
     from sklmm.engine.rows.summed import problem_of
 
-    keep_freed_memory(os.getpid())
+    keep_freed_memory()
     precision = statistics.plain is not None
     with blas(design.sizes, design.X.shape[1]):
         problem = problem_of(
