@@ -23,7 +23,7 @@ BLOCK = 1 << 16
 GROUPS = 8
 #: Bytes of an array that has the C library keep freed memory of its size.
 KEPT = 30 << 20
-#: In a thread that works for `in_threads` `inside` is True.
+#: In a thread that works for `in_threads` `inside` is True; `share` is that of `sharing`.
 _local = threading.local()
 
 
@@ -36,6 +36,8 @@ def n_threads():
     """
     if getattr(_local, "inside", False):
         return 1
+    if (share := getattr(_local, "share", None)) is not None:
+        return share
     share = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
     share = int(share) if share.isdigit() and int(share) > 0 else _cores(os.getpid())
     return min([share, *_blas.counts()])
@@ -82,6 +84,20 @@ def in_threads(function, *arguments):
     for other in begun:
         other.result()
     return answers
+
+
+@contextmanager
+def sharing(n):
+    """Let what this thread computes use n threads, whatever the environment says.
+
+    For tasks of a scheduler that knows what else its machine does.
+    """
+    before = getattr(_local, "share", None)
+    _local.share = n
+    try:
+        yield
+    finally:
+        _local.share = before
 
 
 @cache

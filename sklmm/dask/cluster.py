@@ -1,0 +1,186 @@
+"""Work on a Dask cluster: tasks of a fit, whose errors are its own, and of which none stays.
+
+Everything that a fit asks of a cluster goes through a `Session`. A task of ours that finds
+something wrong does not raise: what it answers is a `Fault`, which tasks that build on it hand on.
+So workers log no tracebacks, and the caller gets the error that a fit on one machine raises.
+"""
+
+import warnings
+from collections import Counter
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import count
+from uuid import uuid4
+
+from distributed import CancelledError, KilledWorker, as_completed, get_client, get_worker
+from distributed.comm import get_address_host
+
+from sklmm._threads import sharing
+
+START = "from dask.distributed import Client; client = Client()"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong: the error of a task, as it is to be raised where the fit was called."""
+
+    kind: type
+    message: str
+
+    def error(self):
+        """The exception."""
+        return self.kind(self.message)
+
+
+def running_client(client=None):
+    """A synchronous client: the one that is given, or the one that was started last.
+
+    RuntimeError where there is none.
+    """
+    if client is None:
+        try:
+            client = get_client()
+        except ValueError:
+            raise RuntimeError(
+                f"There is no Dask client: start one before fit, `{START}` for this machine, or "
+                "Client(address) for a scheduler that runs already."
+            ) from None
+    if client.asynchronous:
+        raise RuntimeError(
+            "The Dask client is asynchronous, and fit waits for its answers: start another, "
+            f"`{START}`, and set it, `model.client = client`."
+        )
+    return client
+
+
+@contextmanager
+def session(client):
+    """A `Session`, of whose tasks none is left at its end, whatever that is."""
+    own = Session(client)
+    try:
+        yield own
+    finally:
+        own.close()
+
+
+class Session:
+    """The tasks of one fit on the cluster of a client.
+
+    `token` is its own: no other's tasks have it in their keys, so that to cancel them is safe.
+    """
+
+    def __init__(self, client):
+        self.client = client
+        self.token = uuid4().hex
+        self._numbers = count()
+        self._futures = {}
+
+    def submit(self, name, function, *arguments, which=None, **settings):
+        """The future of function(*arguments), among them futures and lists of them.
+
+        `which` says in errors what the task is about; `settings` are those of `Client.submit`.
+        """
+        key = f"sklmm-{name}-{self.token}-{next(self._numbers)}"
+        # Tasks that are told apart by a number alone are one group to the scheduler.
+        settings = {"key": key, "pure": False, **settings}
+        return self._kept([self.client.submit(answer, function, which, *arguments, **settings)])[0]
+
+    def compute(self, delayed):
+        """Futures of Delayed objects."""
+        return self._kept(self.client.compute(delayed, optimize_graph=False))
+
+    def _kept(self, futures):
+        self._futures.update((future.key, future) for future in futures)
+        return futures
+
+    def release(self, futures):
+        """Let futures go: what no other task needs is forgotten."""
+        for future in futures:
+            self._futures.pop(future.key, None)
+            future.release()
+
+    def result(self, future):
+        """What a future has come to; the error of its task is raised here, as ours."""
+        self.wait([future])
+        return future.result()
+
+    def results(self, futures):
+        """The `result` of each of some futures."""
+        self.wait(futures)
+        return self.client.gather(futures)
+
+    def wait(self, futures):
+        """Wait until all have come to something; raise the first error that is met."""
+        for future in as_completed(futures):
+            if future.status != "finished":
+                raise self._failed(future)
+            if future.type is Fault or str(future.type).endswith(".Fault"):
+                raise future.result().error()
+
+    def _failed(self, future):
+        """The error to be raised for a future that failed, or is lost."""
+        error = future.exception() if future.status == "error" else None
+        if isinstance(error, KilledWorker):
+            return RuntimeError(
+                f"{error.allowed_failures + 1} workers died, one after another, at the same task, "
+                f"{error.task!r}. The system ends processes that need more memory than there is: "
+                "make partitions smaller, X.repartition(partition_size='100MB'), or give each "
+                "worker more memory, Client(memory_limit=...)."
+            )
+        if error is None or isinstance(error, CancelledError):
+            return RuntimeError(
+                "A partition is lost: its worker died, and Dask does not know how to make it "
+                "again. Give a table that Dask reads or computes (dask.dataframe.read_parquet, or "
+                "persist), not data that were scattered to workers."
+            )
+        return error.with_traceback(None)
+
+    def host_threads(self):
+        """Threads of all workers of each host together, by the host's address."""
+        threads = Counter()
+        for address, n in self.client.nthreads().items():
+            threads[get_address_host(address)] += n
+        return dict(threads)
+
+    def close(self):
+        """Cancel what is left."""
+        futures, self._futures = list(self._futures.values()), {}
+        # Without a scheduler there is nothing to cancel.
+        with suppress(Exception):
+            self.client.cancel(futures)
+
+
+def answer(function, which, *arguments):
+    """What a task answers: function(*arguments), or a `Fault`.
+
+    Arguments that are faults themselves, or lists with some, are handed on: the first of them.
+    """
+    for argument in arguments:
+        parts = argument if isinstance(argument, list) else [argument]
+        for part in parts:
+            if isinstance(part, Fault):
+                return part
+    try:
+        with sharing(1):
+            return function(*arguments)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        return Fault(kind, str(error) if which is None else f"{which}: {error}")
+
+
+@contextmanager
+def whole_host(threads):
+    """Work with all threads of this worker's host, whose other workers wait.
+
+    `threads` are those of `Session.host_threads`.
+    """
+    with sharing(threads.get(get_address_host(get_worker().address), 1)):
+        yield
+
+
+def with_warnings(function, *arguments):
+    """(function(*arguments), the warnings that it gave as (text, category))."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = function(*arguments)
+    return found, [(str(own.message), own.category) for own in caught]

@@ -1,0 +1,111 @@
+"""Dask collections as partitions: X, y and the weights of a block of rows, cut from one piece.
+
+A selection of columns may change how many partitions a table has, as Dask joins small parts of
+Parquet files: so the columns of a fit are taken from partitions that were read together. Divisions
+and categories that a collection declares are not looked at: they may be wrong.
+"""
+
+import dask.array as da
+import dask.dataframe as dd
+from dask import delayed
+
+REMEDY = {
+    "X": "dask.dataframe.from_pandas(X, npartitions=8) or dask.array.from_array(X), ",
+    "y": "dask.dataframe.from_pandas(y, npartitions=8) or dask.array.from_array(y), ",
+}
+
+
+def is_frame(collection):
+    """Whether it is a Dask DataFrame or Series."""
+    return isinstance(collection, dd.DataFrame | dd.Series)
+
+
+def check_collection(name, collection, local):
+    """TypeError for what is no Dask collection; `local` is the estimator that takes such."""
+    if is_frame(collection) or isinstance(collection, da.Array):
+        return
+    kind = type(collection)
+    how = REMEDY.get(name, "")
+    raise TypeError(
+        f"{name}: it is a {kind.__module__.split('.')[0]} {kind.__name__}, and must be a Dask "
+        f"DataFrame, Series or array: {how}or use {local}."
+    )
+
+
+def columns_of(X, names):
+    """X, a frame with those of its columns alone; arrays are as they were."""
+    if not isinstance(X, dd.DataFrame) or list(X.columns) == names:
+        return X
+    return X[names]
+
+
+def partitions(X, y, sample_weight, token):
+    """A Delayed (X, y, weights) of every partition; None where y or the weights are None.
+
+    `token` is what sets the keys apart from those of others.
+    """
+    beside = {"y": y, "sample_weight": sample_weight}
+    beside = {name: own for name, own in beside.items() if own is not None}
+    names = ["X", *beside]
+    if is_frame(X):
+        beside = {name: _as_frame(own) for name, own in beside.items()}
+        _check_numbers(X.npartitions, {name: own.npartitions for name, own in beside.items()})
+        return _pieces_of_frames(X, list(beside.values()), names, token)
+    X = one_block_of_columns(X)
+    beside = {name: _in_blocks_of(X, own) for name, own in beside.items()}
+    blocks = {"X": _blocks(X)} | {name: _blocks(own) for name, own in beside.items()}
+    _check_numbers(len(blocks["X"]), {name: len(own) for name, own in blocks.items()})
+    packed = delayed(_packed)
+    return [
+        packed(*own, names=names, own=token, dask_key_name=f"sklmm-rows-{token}-{number}")
+        for number, own in enumerate(zip(*blocks.values(), strict=True))
+    ]
+
+
+def one_block_of_columns(X):
+    """A Dask array whose blocks have all columns."""
+    return X if X.ndim < 2 or X.numblocks[1] == 1 else X.rechunk({1: -1})
+
+
+def _pieces_of_frames(X, beside, names, token):
+    known = {"meta": X._meta, "enforce_metadata": False, "align_dataframes": False}
+    joint = X.map_partitions(_packed, *beside, names=names, own=token, **known)
+    optimized = joint.optimize()
+    # Of tables that were read apart Dask may join partitions of one of them alone.
+    counts = {part.npartitions for part in optimized.expr.dependencies()}
+    return joint.to_delayed(optimize_graph=counts <= {optimized.npartitions})
+
+
+def _packed(*parts, names, own):
+    """(X, y, weights) of one partition, whose task is a fit's `own`."""
+    known = dict(zip(names, parts, strict=True))
+    return known["X"], known.get("y"), known.get("sample_weight")
+
+
+def _as_frame(own):
+    return own if is_frame(own) else dd.from_dask_array(one_block_of_columns(own))
+
+
+def _in_blocks_of(X, own):
+    """y or weights beside an array X, in its blocks of rows where their lengths are known."""
+    if is_frame(own):
+        return own
+    own = one_block_of_columns(own)
+    if own.shape[0] == X.shape[0] and own.chunks[0] != X.chunks[0]:
+        own = own.rechunk({0: X.chunks[0]})
+    return own
+
+
+def _blocks(own):
+    return own.to_delayed() if is_frame(own) else list(own.to_delayed().ravel())
+
+
+def _check_numbers(n, numbers):
+    """ValueError for y or weights with another number of partitions than X has."""
+    for name, own in numbers.items():
+        if own != n:
+            raise ValueError(
+                f"{name}: it has {own} partitions, and X has {n}: take both from one table, as in "
+                "X = table[['x', 'group']], y = table['y'], before either is persisted, or make "
+                "their partitions the same."
+            )
