@@ -1,4 +1,18 @@
-"""What a Gaussian model knows of the rows of all batches so far: sums, by levels that grow."""
+"""What a Gaussian model knows of its rows: sums, of a batch of them and of batches joined.
+
+A first batch makes a `Head`, which is small: it says in which units others are summed. By it each
+batch makes an `Accumulated`, by its own levels, wherever its rows are; those of all batches are
+joined in their order (`Accumulated.joined`). In several processes that goes in pieces, each of
+which is a function of plain arguments:
+
+1. `united`: the levels of all, and their places, from the parts without their pairs (`apart`);
+2. `added`: the sums of all but the pairs;
+3. `PairSums.between`, of a part: its rows of a range of levels; `PairSums.added`, of all parts'
+   rows of the range in their order;
+4. `PairSums.beside`: the ranges, one after another; `Accumulated.with_pairs`.
+
+Sums do not depend on what the ranges are, nor on who makes which.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -11,27 +25,47 @@ from sklmm.design.growing import GrowingSpec
 from sklmm.engine import fit as engine
 from sklmm.families import Family, Response
 
+#: Parts that are joined at a time.
+MANY = 16
+
 
 @dataclass(frozen=True)
-class Accumulated(PlainState):
-    """The sums of all rows so far.
+class Head(PlainState):
+    """What all batches of a fit share: the columns, two levels of each term, the units.
 
-    `statistics` are the engine's; `known` are the attributes of `FittedModel` that the first batch
-    tells; `parameters` is what the estimator's parameters that make the columns were.
+    `known` are the attributes of `FittedModel` that the first batch tells, `parameters` what the
+    estimator's parameters that make the columns were, and `where` says in errors where the head's
+    rows are, "in batch 0".
     """
 
     growing: GrowingSpec
-    statistics: object
-    fingerprint: FingerprintSums
-    n_missing: int
+    units: object
     known: dict
     parameters: str
+    where: str
 
     @classmethod
-    def first(cls, growing, design, response, n_missing, known, parameters):
-        """The sums of a first batch."""
-        statistics = engine.add_rows(
-            None,
+    def of(cls, growing, design, response, known, parameters, where):
+        """The head by a first batch."""
+        spec = growing.spec
+        units = engine.units_of(
+            design,
+            response.y,
+            response.weights,
+            fit_intercept=spec.fit_intercept,
+            precision=response.family.weights == "precision",
+        )
+        return cls(growing.head(), units, known, parameters, where)
+
+    def with_rows(self, table, response, n_missing=0):
+        """The `Accumulated` of a batch of rows, from which `n_missing` are left out."""
+        growing, design = self.growing.of_batch(table, self.where)
+        return self.with_design(growing, design, response, n_missing)
+
+    def with_design(self, growing, design, response, n_missing=0):
+        """The same, of a batch whose design is at hand."""
+        statistics = engine.sums_of(
+            self.units,
             design,
             response.y,
             response.weights,
@@ -39,27 +73,31 @@ class Accumulated(PlainState):
             precision=response.family.weights == "precision",
         )
         fingerprint = FingerprintSums.of(design, response)
-        return cls(growing, statistics, fingerprint, n_missing, known, parameters)
+        return Accumulated(self, growing, statistics, fingerprint, n_missing)
 
-    def with_rows(self, table, response, n_missing):
-        """The sums of these rows and those of a batch."""
-        growing, design, places = self.growing.with_rows(table)
-        statistics = engine.add_rows(
-            self.statistics,
-            design,
-            response.y,
-            response.weights,
-            fit_intercept=growing.spec.fit_intercept,
-            precision=response.family.weights == "precision",
-            places=places,
-        )
-        return replace(
-            self,
-            growing=growing,
-            statistics=statistics,
-            fingerprint=FingerprintSums.of(design, response, self.fingerprint, places),
-            n_missing=self.n_missing + n_missing,
-        )
+
+@dataclass(frozen=True)
+class Accumulated(PlainState):
+    """The sums of some rows; `statistics` are the engine's."""
+
+    head: Head
+    growing: GrowingSpec
+    statistics: object
+    fingerprint: FingerprintSums
+    n_missing: int
+
+    @classmethod
+    def joined(cls, parts):
+        """The sums of all parts, made by one head, in their order."""
+        return parts[0] if len(parts) == 1 else added(parts, *united(parts))
+
+    def apart(self):
+        """(These sums without pairs of levels, the `PairSums` of each two terms)."""
+        return self.with_pairs(()), self.statistics.pairs
+
+    def with_pairs(self, pairs):
+        """The same with other `PairSums`."""
+        return replace(self, statistics=replace(self.statistics, pairs=tuple(pairs)))
 
     def without(self, n_missing):
         """The same, with so many more rows left out, of batches in which none counts."""
@@ -81,9 +119,9 @@ class Accumulated(PlainState):
             known = {"log_constant": constant, "sigma_unit": float(np.sqrt(self.mean_weight))}
         return Response(family, none, none, **known)
 
-    def design(self, spec):
-        """A `Design` of no rows by a spec with all levels."""
-        blocks = []
+    def design(self):
+        """A `Design` of no rows with the levels of these."""
+        spec, blocks = self.growing.spec, []
         for term in spec.terms:
             effect, r = term.effect, len(term.cnames)
             z = np.zeros((0, r)) if effect.slopes else None
@@ -103,3 +141,45 @@ class Accumulated(PlainState):
         return self.fingerprint.fingerprint(
             self.mean_weight if family.weights == "precision" else None
         )
+
+
+def united(parts):
+    """(`GrowingSpec` of all parts, places of each part's levels among all, an array a term)."""
+    return GrowingSpec.joined([part.growing for part in parts])
+
+
+def added(parts, growing, places):
+    """The sums of all parts, in their order, by the levels that they have among all."""
+    sizes = growing.sizes()
+    return Accumulated(
+        parts[0].head,
+        growing,
+        engine.joined_sums([part.statistics for part in parts], places, sizes),
+        FingerprintSums.joined([part.fingerprint for part in parts], places, sizes),
+        sum(part.n_missing for part in parts),
+    )
+
+
+class Joining:
+    """Parts that come one after another, joined `MANY` at a time: few wait, and few joins are made.
+
+    What is joined depends on the number of parts alone.
+    """
+
+    def __init__(self):
+        self._tiers = []
+
+    def add(self, part):
+        """One more part, after all others."""
+        for tier in self._tiers:
+            tier.append(part)
+            if len(tier) < MANY:
+                return
+            part = Accumulated.joined(tier)
+            tier.clear()
+        self._tiers.append([part])
+
+    def joined(self):
+        """The sums of all parts."""
+        parts = [part for tier in reversed(self._tiers) for part in tier]
+        return Accumulated.joined(parts)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import _fit_context, clone
 
-from sklmm._estimators.accumulated import Accumulated
+from sklmm._estimators.accumulated import Accumulated, Head, Joining
 from sklmm._estimators.input import check_total, response_name, restoring
 from sklmm._estimators.parquet import column_names, parquet_files, row_groups
 from sklmm._estimators.progress import Watch
@@ -155,8 +155,8 @@ class Batches:
 
         After every call the estimates are those of `fit` on the rows of all calls so far. Rows are
         not kept, but sums of them are, which are saved with the estimator; levels that are new join
-        the others. From the second call on the solver starts from the estimates before, so that
-        both differ by less than `tol` standard errors.
+        the others. With ``warm_start=True`` the solver starts from the estimates before, and both
+        differ by less than `tol` standard errors.
 
         `update` is the quicker way for rows that change the effects of their groups alone.
 
@@ -206,12 +206,13 @@ class Batches:
             )
         with restoring(self):
             task.call_on_fit_task_begin(estimator=self, **data)
-            sums, n_missing = self._add(before, X, y, sample_weight)
-            if sums is None:
+            head = None if before is None else before.head
+            part, n_missing = self._part(head, X, y, sample_weight)
+            parts = [sums for sums in (before, part) if sums is not None]
+            if not parts:
                 raise ValueError("X: no row counts: the table is empty, or its weights are 0.")
-            sums = sums.without(n_missing)
-            warm = before is not None or self.warm_start
-            self._solve(sums, partial(Watch, self, task, data), warm)
+            sums = Accumulated.joined(parts).without(n_missing)
+            self._solve(sums, partial(Watch, self, task, data), self.warm_start)
             task.call_on_fit_task_end(estimator=self, **data, reconstruction_attributes={})
             self._sums = sums
         return self
@@ -229,17 +230,20 @@ class Batches:
 
     def _summed(self, batches):
         """`Accumulated` of (text that says which, batch) one after another."""
-        sums, n_missing = None, 0
+        head, sums, n_missing = None, Joining(), 0
         for which, batch in batches:
             with _naming_batch(which):
-                sums, more = self._add(sums, *_unpacked(batch))
+                part, more = self._part(head, *_unpacked(batch), where=f"in {which}")
             n_missing += more
-        if sums is None:
+            if part is not None:
+                head = part.head
+                sums.add(part)
+        if head is None:
             raise ValueError(
                 "batches: there is no row to fit: there are no batches, or they are empty or of "
                 "weight 0. An iterator is used up after one fit."
             )
-        return sums.without(n_missing)
+        return sums.joined().without(n_missing)
 
     def _parquet_batches(self, files, y, sample_weight):
         response = self._formula_response() if y is None else None
@@ -260,12 +264,15 @@ class Batches:
                 yield f"batch {number} ({which})", (table[names], answer, weights)
                 number += 1
 
-    def _add(self, before, X, y, sample_weight=None):
-        """(`Accumulated` of the rows before and these, rows left out where none counts)."""
+    def _part(self, head, X, y, sample_weight=None, where="in the rows before"):
+        """(`Accumulated` of a batch of rows, None where none counts; rows left out in that case).
+
+        A first batch, without a head, makes one; errors of later ones say `where` its rows were.
+        """
         parameters = repr({name: getattr(self, name) for name in SUMMED}) + repr(
             resolve_family(self.family).weights
         )
-        if before is not None and before.parameters != parameters:
+        if head is not None and head.parameters != parameters:
             raise ValueError(
                 "partial_fit: the parameters that make the model's columns have changed since the "
                 f"first rows ({', '.join(SUMMED)}, the family's weights), and sums of other "
@@ -273,27 +280,27 @@ class Batches:
             )
         X, y = self._take_response(X, y, fitting=True)
         if not (X.shape[0] if hasattr(X, "shape") else len(X)):
-            return before, 0
+            return None, 0
         named = isinstance(X, pd.DataFrame)
-        if before is not None and named != before.known["named"]:
+        if head is not None and named != head.known["named"]:
             kinds = ("an array", "a DataFrame")
             raise TypeError(
-                f"X: it is {kinds[named]}, and was {kinds[not named]} in the batches before: give "
-                "tables of one kind."
+                f"X: it is {kinds[named]}, and was {kinds[not named]} {head.where}: give tables of "
+                "one kind."
             )
-        table, name = self._validate_table(X, before is None, fitting=True), response_name(y)
+        table, name = self._validate_table(X, head is None, fitting=True), response_name(y)
         terms = resolve_terms(self.random_effects, getattr(table, "columns", ()))
         names = getattr(self, "feature_names_in_", None)
         names = None if names is None or isinstance(table, pd.DataFrame) else list(names)
         read = partial(columns_read, table, terms, self.fixed_effects, self.offset, names)
-        known = self._known_rows(table, y, sample_weight, read, some=False)
-        table, y, weights, n_missing = known
+        rows = self._known_rows(table, y, sample_weight, read, some=False)
+        table, y, weights, n_missing = rows
         if not table.shape[0]:
-            return before, n_missing
+            return None, n_missing
         y = self._validate_target(table, y)
         response = Response(self._resolve_family(y), y, weights)
-        if before is not None:
-            return before.with_rows(table, response, n_missing), 0
+        if head is not None:
+            return head.with_rows(table, response, n_missing), 0
         growing, design = GrowingSpec.learn(
             table, terms, self.fixed_effects, self.fit_intercept, names, self.offset
         )
@@ -303,13 +310,14 @@ class Batches:
             "by_name": self.fixed_effects is not None and named,
             "named": named,
         }
-        return Accumulated.first(growing, design, response, n_missing, known, parameters), 0
+        head = Head.of(growing, design, response, known, parameters, where)
+        return head.with_design(growing, design, response, n_missing), 0
 
     def _solve(self, sums, watch, warm):
         """Fit the model of all rows, from their sums."""
         family, statistics = resolve_family(self.family), sums.statistics
-        spec, orders = sums.growing.sorted()
-        response, design = sums.response(family), sums.design(spec)
+        sums.growing.check()
+        spec, response, design = sums.growing.spec, sums.response(family), sums.design()
         precision = family.weights == "precision"
         total = statistics.n_rows if precision else statistics.weight
         check_total(family, total)
@@ -322,7 +330,7 @@ class Batches:
             )
         if response.parameters["sigma"] == "positive":
             check_effects(spec, design, total)
-        known = {name: sums.known[name] for name in ("response_name", "from_frame", "by_name")}
+        known = {name: sums.head.known[name] for name in ("response_name", "from_frame", "by_name")}
         known["family"] = clone(family) if family is self.family else family
         known["e_step"] = clone(e_step) if e_step is self.e_step else e_step
         known["n_missing"] = sums.n_missing
@@ -348,7 +356,6 @@ class Batches:
         watched = self.verbose or hasattr(self, "_skl_callbacks")
         result = engine.run_statistics(
             statistics,
-            orders,
             design,
             spec.coef_names,
             response,

@@ -149,12 +149,8 @@ class FingerprintSums:
     levels: tuple
 
     @classmethod
-    def of(cls, design, response, before=None, places=None):
-        """Those of a batch and of all `before` it.
-
-        `response` has the weights as they were given. The design's levels have their `places` among
-        all so far, an array a term; None in a first batch.
-        """
+    def of(cls, design, response):
+        """Those of a batch; `response` has the weights as they were given."""
         hashes, w, offset = hashed(response.y), response.weights, design.offset
         whole = _are_whole(w)
         times = w.astype(np.uint64) if whole else None
@@ -167,22 +163,34 @@ class FingerprintSums:
             for often in (None, times)
         ]
         total, fixed, own, _, levels = sums_by_level(design, _signs(response, hashes))
-        levels = [np.column_stack(of_term) for of_term in levels]
-        own = np.array(own).reshape(-1)
-        if before is None:
-            return cls(whole, *numbers, total, fixed, own, tuple(levels))
+        levels = tuple(np.column_stack(of_term) for of_term in levels)
+        return cls(whole, *numbers, total, fixed, np.array(own).reshape(-1), levels)
+
+    @classmethod
+    def joined(cls, parts, places, sizes):
+        """Those of several batches, added in their order.
+
+        `places` of a part are those of its levels among all, an array a term, and `sizes` the
+        numbers of all.
+        """
         once, repeated = (
-            {what: (value + new[what]) % 2**64 for what, value in old.items()}
-            for old, new in zip((before.once, before.repeated), numbers, strict=True)
+            {
+                what: sum(numbers[what] for numbers in each) % 2**64
+                for what in ("y", "weights", "offset")
+            }
+            for each in zip(*((part.once, part.repeated) for part in parts), strict=True)
         )
-        grown = []
-        for old, new, place in zip(before.levels, levels, places, strict=True):
-            joined = np.zeros((max(len(old), place.max(initial=-1) + 1), old.shape[1]))
-            joined[: len(old)] = old
-            joined[place] += new
-            grown.append(joined)
-        sums = before.total + total, before.fixed + fixed, before.offset + own
-        return cls(before.whole and whole, once, repeated, *sums, tuple(grown))
+        levels = []
+        for k, size in enumerate(sizes):
+            joined = np.zeros((size, parts[0].levels[k].shape[1]))
+            for part, place in zip(parts, places, strict=True):
+                joined[place[k]] += part.levels[k]
+            levels.append(joined)
+        total, fixed, offset = (
+            sum(getattr(part, name) for part in parts) for name in ("total", "fixed", "offset")
+        )
+        whole = all(part.whole for part in parts)
+        return cls(whole, once, repeated, total, fixed, offset, tuple(levels))
 
     def fingerprint(self, precision=None):
         """The `Fingerprint` of all rows; of precisions, which were divided by their mean."""

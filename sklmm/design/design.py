@@ -181,8 +181,9 @@ class DesignSpec(PlainState):
             replace(term, levels=levels)
             for term, (_, levels, _) in zip(self.terms, learnt, strict=True)
         )
-        design = replace(self, terms=terms)._build(table, [refs for refs, _, _ in learnt])
-        self._check_magnitudes(design)
+        spec = replace(self, terms=terms)
+        design = spec._build(table, [refs for refs, _, _ in learnt])
+        spec._check_magnitudes(design)
         return design, [levels for _, levels, _ in learnt]
 
     def used(self, include=None):

@@ -1,11 +1,12 @@
 """Levels of a model's factors that grow from batch to batch of rows.
 
-While batches come, levels stand in the order in which they were met; in the end they are sorted as
-those of a fit to all rows at once. A categorical column has an order of its own: that of its
-categories, as long as all batches declare the same.
+Each batch has levels of its own, sorted. Those of several batches are united, and sorted as those
+of a fit to all rows at once. A categorical column has an order of its own: that of its categories,
+as long as all batches declare the same.
 """
 
 from dataclasses import dataclass, replace
+from functools import partial, reduce
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from sklmm._state import PlainState
 from sklmm.design.columns import take
 from sklmm.design.design import DesignSpec
 from sklmm.design.formula import apply_formula
-from sklmm.design.levels import TermSpec, learn_levels
+from sklmm.design.levels import learn_levels
 
 #: Difference, of a column's size, between a formula on a table and on half of it that is rounding.
 ROUNDING = 1e-12
@@ -22,7 +23,7 @@ ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class GrowingSpec(PlainState):
-    """A `DesignSpec` whose levels stand in the order in which they were met.
+    """A `DesignSpec` with the levels of some batches of rows.
 
     `declared` has for each grouping column the (categories, whether they are ordered) of its
     batches, or None where they have none, or have different ones.
@@ -40,44 +41,88 @@ class GrowingSpec(PlainState):
         columns = {c for term in spec.terms for c in term.effect.columns}
         return cls(spec, {c: _categories(table, c) for c in columns}), design
 
-    def with_rows(self, table):
-        """(GrowingSpec, Design by the batch's own levels, their places among all) of a batch."""
+    def head(self):
+        """The spec with two levels of each term at most: enough to tell their kinds."""
+        terms = [replace(term, levels=term.levels[:2]) for term in self.spec.terms]
+        return self._with(terms, self.declared)
+
+    def of_batch(self, table, where):
+        """(GrowingSpec, Design) of a batch by its own levels, in the types of these levels.
+
+        Errors say `where` these are from, "in batch 0".
+        """
         design, found = self.spec.relearn(table)
-        terms, places = [], []
-        for term, own in zip(self.spec.terms, found, strict=True):
-            levels, at = term.joined(own)
-            terms.append(term if levels is term.levels else replace(term, levels=levels))
-            places.append(at)
+        terms = [
+            term.of_batch(own, where) for term, own in zip(self.spec.terms, found, strict=True)
+        ]
+        declared = {column: _categories(table, column) for column in self.declared}
+        for column, before in self.declared.items():
+            _agreed(before, declared[column], column, where)
+        return self._with(terms, declared), design
+
+    @staticmethod
+    def joined(parts):
+        """(GrowingSpec of all parts, places of each part's levels among all, an array a term).
+
+        Of the parts that one spec has made `of_batch`. Their order decides nothing but which of
+        two types of number labels have, and which error is raised.
+        """
+        first = parts[0]
         declared = {
-            column: _agreed(before, _categories(table, column), column)
-            for column, before in self.declared.items()
+            column: reduce(partial(_agreed, column=column), (p.declared[column] for p in parts))
+            for column in first.declared
         }
-        return GrowingSpec(replace(self.spec, terms=tuple(terms)), declared), design, places
+        terms, places = [], []
+        for own in zip(*(part.spec.terms for part in parts), strict=True):
+            term, at = _united(own, declared)
+            terms.append(term)
+            places.append(at)
+        return first._with(terms, declared), list(zip(*places, strict=True)) or [()] * len(parts)
 
-    def sorted(self):
-        """(DesignSpec of all rows, each term's levels' places in the order they were met)."""
-        found = [self._sorted(term) for term in self.spec.terms]
-        spec = replace(self.spec, terms=tuple(term for term, _ in found))
-        return spec, [order for _, order in found]
+    def sizes(self):
+        """Number of levels of each term."""
+        return [len(term.levels) for term in self.spec.terms]
 
-    def _sorted(self, term):
-        columns, levels = term.effect.columns, term.levels
-        parts = [levels] if len(columns) == 1 else map(levels.get_level_values, range(len(columns)))
-        table = {}
-        for column, labels in zip(columns, parts, strict=True):
-            if (known := self.declared[column]) is not None:
-                labels = pd.Categorical(labels, known[0], ordered=known[1])
-            table[column] = pd.Series(labels.array if isinstance(labels, pd.Index) else labels)
-        if len(levels) == 1:
-            raise ValueError(
-                f"The grouping factor {term.name!r} has a single level ({levels[0]!r}) in all rows "
-                "so far: a variance between levels needs at least two. Remove the term, or begin "
-                "with more rows."
-            )
-        places, levels, kinds = learn_levels(pd.DataFrame(table), term.effect, term.name)
-        order = np.empty(len(places), int)
-        order[places] = np.arange(len(places))
-        return TermSpec(term.effect, term.name, levels, term.cnames, kinds), order
+    def check(self):
+        """ValueError for a term of a single level."""
+        for term in self.spec.terms:
+            if len(term.levels) == 1:
+                raise ValueError(
+                    f"The grouping factor {term.name!r} has a single level ({term.levels[0]!r}) in "
+                    "all rows so far: a variance between levels needs at least two. Remove the "
+                    "term, or begin with more rows."
+                )
+
+    def _with(self, terms, declared):
+        return GrowingSpec(replace(self.spec, terms=tuple(terms)), declared)
+
+
+def _united(terms, declared):
+    """(`TermSpec` with the levels of all, sorted; places of each one's levels among them)."""
+    first, sizes = terms[0], [len(term.levels) for term in terms]
+    if len({term.kinds for term in terms}) == 1:
+        levels, met = first.levels.append([term.levels for term in terms[1:]]), None
+    else:
+        # Labels of two types of number are compared one part after another.
+        term, met = first, [np.arange(len(first.levels))]
+        for other in terms[1:]:
+            levels, places = term.joined(other.levels)
+            term = replace(term, levels=levels)
+            met.append(places)
+        levels = term.levels
+    columns = first.effect.columns
+    parts = [levels] if len(columns) == 1 else map(levels.get_level_values, range(len(columns)))
+    table = {}
+    for column, labels in zip(columns, parts, strict=True):
+        if (known := declared[column]) is not None:
+            labels = pd.Categorical(labels, known[0], ordered=known[1])
+        table[column] = pd.Series(labels.array if isinstance(labels, pd.Index) else labels)
+    places, levels, kinds = learn_levels(pd.DataFrame(table), first.effect, first.name, fewest=1)
+    if met is None:
+        places = np.split(places, np.cumsum(sizes[:-1]))
+    else:
+        places = [places[own] for own in met]
+    return replace(first, levels=levels, kinds=kinds), places
 
 
 def _categories(table, column):
@@ -88,7 +133,7 @@ def _categories(table, column):
     return dtype.categories, bool(dtype.ordered)
 
 
-def _agreed(before, now, column):
+def _agreed(before, now, column, where="in the batches before"):
     """What two batches declare of a column alike; ValueError for orders that contradict."""
     if before is None or now is None:
         return None
@@ -99,8 +144,7 @@ def _agreed(before, now, column):
         if (np.diff(common) < 0).any():
             raise ValueError(
                 f"The grouping column {column!r} has the ordered categories {_shown(two)}, and "
-                f"had them in another order in the batches before, {_shown(one)}: declare one "
-                "order in all."
+                f"had them in another order {where}, {_shown(one)}: declare one order in all."
             )
     return before if ordered == also and one.equals(two) else None
 

@@ -40,6 +40,8 @@ _READ = (
     "Read the column as 'Int64' or as strings: a missing value among integers makes floats of them "
     "in pandas."
 )
+#: Where labels are from that others are compared with, as errors say it.
+FITTED = "when the model was fitted"
 _CONVERSIONS = {
     "string": "astype(str)",
     "integer": "astype('int64')",
@@ -105,6 +107,16 @@ class TermSpec(PlainState):
         places[is_new] = len(self.levels) + np.arange(is_new.sum())
         return levels, places
 
+    def of_batch(self, found, where):
+        """The term with the levels of a batch of rows alone, in the types of these levels.
+
+        An error says `where` these are from, "in batch 0".
+        """
+        levels = self._conformed(found, where)
+        parts = zip(_parts(levels), self.effect.columns, strict=True)
+        kinds = tuple(kind_of(labels, _named(column)) for labels, column in parts)
+        return replace(self, levels=levels, kinds=kinds)
+
     @contextmanager
     def _comparable(self, found):
         """TypeError that tells of labels in `found` that do not stand beside those of the term."""
@@ -118,12 +130,12 @@ class TermSpec(PlainState):
                 "their type."
             ) from error
 
-    def _conformed(self, found):
+    def _conformed(self, found, where=FITTED):
         """Levels of another table in the types of these."""
         columns = zip(
             _parts(found), _parts(self.levels), self.kinds, self.effect.columns, strict=True
         )
-        parts = [conformed(new, kind, old, _named(c)) for new, old, kind, c in columns]
+        parts = [conformed(new, kind, old, _named(c), where) for new, old, kind, c in columns]
         if len(parts) == 1:
             return parts[0].rename(self.levels.name)
         return pd.MultiIndex(parts, found.codes, names=self.levels.names)
@@ -247,8 +259,11 @@ def find(labels, kind, values, name):
     return places
 
 
-def conformed(values, kind, labels, name):
-    """Labels, none missing, in a type that compares with those of the fit; else a TypeError."""
+def conformed(values, kind, labels, name, where=FITTED):
+    """Labels, none missing, in a type that compares with those of the fit; else a TypeError.
+
+    The error says `where` the fit's labels are from.
+    """
     values, labels = plain(values), plain(labels)
     new = _kind(values, name)
     if new == kind:
@@ -265,8 +280,7 @@ def conformed(values, kind, labels, name):
             return pd.Index(np.where(truth, spelling[True], spelling[False]))
     raise TypeError(
         f"The {name} has labels, like {_shown(values)}, of kind {new}, and had labels of kind "
-        f"{kind}, like {_shown(labels)}, when the model was fitted: the two are not compared. "
-        f"{_remedy(new, kind)}"
+        f"{kind}, like {_shown(labels)}, {where}: the two are not compared. {_remedy(new, kind)}"
     )
 
 

@@ -50,11 +50,11 @@ from sklmm.steps import (
 
 __all__ = [
     "Settings",
-    "add_rows",
     "combination",
     "combination_of_sums",
     "graph",
     "has_quadrature",
+    "joined_sums",
     "log_densities",
     "moments",
     "on_cpu",
@@ -63,6 +63,8 @@ __all__ = [
     "resolve_m_step",
     "run",
     "run_statistics",
+    "sums_of",
+    "units_of",
     "update",
 ]
 
@@ -232,11 +234,10 @@ def run(design, response, settings, watch=None):
         return _run(_problem(design, response, settings), response, settings, watch)
 
 
-def run_statistics(statistics, orders, design, names, response, settings, watch=None):
+def run_statistics(statistics, design, names, response, settings, watch=None):
     """`run` of a Gaussian model from `Statistics` of its rows.
 
-    `design` and `response` have none. `orders` are the numbers in the statistics of each term's
-    levels in their order, and `names` those of the columns of the fixed part.
+    `design` and `response` have none; `names` are those of the columns of the fixed part.
     """
     from sklmm.engine.rows.summed import problem_of
 
@@ -245,7 +246,6 @@ def run_statistics(statistics, orders, design, names, response, settings, watch=
     with blas(design.sizes, design.X.shape[1]):
         problem = problem_of(
             statistics,
-            orders,
             design.blocks,
             names,
             fit_intercept=settings.fit_intercept,
@@ -258,12 +258,25 @@ def run_statistics(statistics, orders, design, names, response, settings, watch=
         return _run(problem, response, settings, watch)
 
 
-def add_rows(before, design, y, weights, *, fit_intercept, precision=False, places=None):
-    """`Statistics` of the rows of a design, and of all those before: see `Statistics.of`."""
+def units_of(design, y, weights, **known):
+    """`Units` of sums by a first batch of rows: see there."""
+    from sklmm.engine.rows.sufficient import Units
+
+    return Units.of(design, y, weights, **known)
+
+
+def sums_of(units, design, y, weights, **known):
+    """`Statistics` of a batch of rows, by the levels that the design has: see there."""
     from sklmm.engine.rows.sufficient import Statistics
 
-    known = {"fit_intercept": fit_intercept, "precision": precision}
-    return Statistics.of(design, y, weights, before=before, places=places, **known)
+    return Statistics.of(units, design, y, weights, **known)
+
+
+def joined_sums(parts, places, sizes):
+    """`Statistics` of several batches: see `Statistics.joined`."""
+    from sklmm.engine.rows.sufficient import Statistics
+
+    return Statistics.joined(parts, places, sizes)
 
 
 def moments(statistics, fit_intercept):

@@ -1,14 +1,12 @@
-"""Sums over rows by pairs of two terms' levels, added up from batches of rows.
+"""Sums over rows by pairs of two terms' levels, of a batch of rows and of several joined.
 
-Sparse matrices whose sum is meant, each of less than half the entries of the one before: so an
-entry is merged a few times, however many batches there are. They are kept in blocks of the first
-term's levels, so that a merge takes no memory to speak of. Levels are numbered in the order in
-which they were met, and a matrix is as large as they were many when it was made.
+A sparse matrix of levels by levels, in blocks of consecutive levels of the first term. A block is
+a range of levels that one thread makes at a time, or another process: the parts' own rows of a
+range (`between`) are added up in the parts' order, whatever the range is.
 """
 
-from dataclasses import dataclass, replace
-from functools import reduce
-from operator import add
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy import sparse
@@ -22,104 +20,113 @@ LEVELS = 1 << 14
 
 @dataclass(frozen=True, eq=False)
 class PairSums:
-    """Z_k^T w Z_l [J r, J' r'] for `terms` (k, l); it is added to, never changed.
+    """Z_k^T w Z_l [J r, J' r'] for `terms` (k, l), or the rows of a range of levels of k.
 
-    widths are (r, r'), sizes (J, J'). `partners` [J] is the one level of l that each level of k
-    stands beside, -1 of a level that has none yet; None where some have several.
+    widths are (r, r'), `blocks` CSR matrices of consecutive levels, columns in order. `partners`
+    [J] is the one level of l that each level of k stands beside, -1 of a level that has none; None
+    where some have several.
     """
 
     terms: tuple
     widths: tuple
-    sizes: tuple = (0, 0)
-    blocks: tuple = ()
-    partners: np.ndarray | None = None
+    blocks: tuple
+    partners: np.ndarray | None
 
     @classmethod
-    def none(cls, terms, widths):
-        """Those of no rows."""
-        return cls(terms, widths, partners=np.zeros(0, int))
+    def of(cls, terms, widths, C):
+        """Those of a batch of rows; C has all entries of each pair of levels, zeros too."""
+        (r, q), partners = widths, None
+        if (np.diff(C.indptr) == q).all():
+            partners = C.indices[C.indptr[:-1:r]] // q
+        return cls(terms, widths, (C,), partners)
 
-    def with_batch(self, C, places, sizes):
-        """These sums and a batch's, C by its own levels, which have places among all of `sizes`."""
-        (r, _), new = self.widths, self._embedded(C, places, sizes)
-        partners = self._partnered(C, places, sizes[0])
-        blocks = []
-        for number, first in enumerate(range(0, sizes[0], LEVELS)):
-            last = min(first + LEVELS, sizes[0])
-            parts = self.blocks[number] if number < len(self.blocks) else ()
-            blocks.append(_merged(parts, csr_rows(new, first * r, last * r)))
-        return replace(self, sizes=sizes, blocks=tuple(blocks), partners=partners)
+    @classmethod
+    def joined(cls, parts, places, sizes, ends=None):
+        """The sum of several parts, in their order.
 
-    def rows(self, parts):
-        """The rows of each part's levels of the first term, in their order: CSR [n r, J' r']."""
-        r = self.widths[0]
-        # Levels of a part in the order of the blocks.
-        orders = [np.argsort(levels // LEVELS, kind="stable") for levels in parts]
-        by_block = [levels[order] for levels, order in zip(parts, orders, strict=True)]
+        `places` of a part are those of its levels among all, (of the first term, of the second),
+        and `sizes` the numbers of all. Blocks are the levels between two of `ends` each.
+        """
+        ends = [*range(0, sizes[0], LEVELS), sizes[0]] if ends is None else ends
 
-        def pieces(number):
-            own, first = self._block(number), number * LEVELS
-            ends = [np.searchsorted(p // LEVELS, [number, number + 1]) for p in by_block]
-            pairs = zip(by_block, ends, strict=True)
-            return [own[spread(levels[a:b] - first, r)] for levels, (a, b) in pairs]
+        def one(*levels):
+            pairs = zip(parts, places, strict=True)
+            return cls.added([part.between(*levels, at, sizes) for part, at in pairs])
 
-        found = in_threads(pieces, range(len(self.blocks)))
+        return cls.beside(in_threads(one, ends[:-1], ends[1:]))
 
-        def part(k):
-            whole = sparse.vstack([own[k] for own in found], "csr")
-            for own in found:
-                own[k] = None
-            if (np.diff(orders[k]) == 1).all():
-                return whole
-            return whole[spread(ranks(orders[k]), r)]
-
-        return [part(k) for k in range(len(parts))]
-
-    def transposed(self):
-        """Z_l^T w Z_k, CSR [J' r', J r]."""
-        return self.rows([np.arange(self.sizes[0])])[0].T.tocsr()
-
-    def _block(self, number):
-        """The sum of a block's matrices."""
-        levels = min(LEVELS, self.sizes[0] - number * LEVELS)
-        shape = levels * self.widths[0], self.sizes[1] * self.widths[1]
-        parts = [_resized(C, shape) for C in self.blocks[number]]
-        return reduce(add, parts) if parts else sparse.csr_array(shape)
-
-    def _embedded(self, C, places, sizes):
-        """A batch's matrix of levels by levels at their places among all, CSR in canonical form."""
+    def between(self, first, last, places, sizes):
+        """The rows of the levels from first to before last of all `sizes`; see `joined`."""
         (r, q), (one, two) = self.widths, places
-        entries = C.tocoo()
-        rows = spread(one, r)[entries.row]
-        columns = spread(two, q)[entries.col]
-        shape = sizes[0] * r, sizes[1] * q
-        return sparse.coo_array((entries.data, (rows, columns)), shape).tocsr()
+        if _in_order(one):
+            a, b = np.searchsorted(one, [first, last])
+            own, levels = self.rows(a, b), one[a:b]
+        else:
+            inside = np.flatnonzero((one >= first) & (one < last))
+            inside = inside[np.argsort(one[inside])]
+            own, levels = self.rows(0, len(one))[spread(inside, r)], one[inside]
+        counts = np.zeros((last - first) * r + 1, np.int32)
+        counts[1 + spread(levels - first, r)] = np.diff(own.indptr)
+        columns = spread(two, q).astype(np.int32)[own.indices]
+        shape = (last - first) * r, sizes[1] * q
+        C = sparse.csr_array((own.data, columns, np.cumsum(counts, dtype=np.int32)), shape)
+        if not _in_order(two):
+            C.sort_indices()
+        partners = None
+        if self.partners is not None:
+            partners = np.full(last - first, -1)
+            mine = self.partners[a:b] if _in_order(one) else self.partners[inside]
+            partners[levels - first] = np.where(mine < 0, -1, two[mine])
+        return PairSums(self.terms, self.widths, (C,), partners)
 
-    def _partnered(self, C, places, n_levels):
-        """Partners of all levels so far, from those before and a batch's matrix."""
-        (r, q), (one, two) = self.widths, places
-        # A batch's matrix has all entries of a pair of levels, zeros too.
-        if self.partners is None or (np.diff(C.indptr) != q).any():
-            return None
-        out = np.full(n_levels, -1)
-        out[: len(self.partners)] = self.partners
-        found, known = two[C.indices[C.indptr[:-1:r]] // q], out[one]
-        if ((known >= 0) & (known != found)).any():
-            return None
-        out[one] = found
-        return out
+    @classmethod
+    def added(cls, parts):
+        """The sum of several parts' rows of one range of levels, in their order."""
+        left = [own for part in parts for own in part.blocks]
+        # By twos: SciPy merges two matrices at a time.
+        while len(left) > 1:
+            left = [
+                left[i] if i + 1 == len(left) else left[i] + left[i + 1]
+                for i in range(0, len(left), 2)
+            ]
+        partners = parts[0].partners
+        for part in parts[1:]:
+            partners = _agreed(partners, part.partners)
+        return cls(parts[0].terms, parts[0].widths, tuple(left), partners)
+
+    @classmethod
+    def beside(cls, ranges):
+        """The whole from ranges of levels that follow each other."""
+        partners = [own.partners for own in ranges]
+        partners = None if any(own is None for own in partners) else np.concatenate(partners)
+        blocks = tuple(block for own in ranges for block in own.blocks)
+        return cls(ranges[0].terms, ranges[0].widths, blocks, partners)
+
+    def rows(self, first, last):
+        """The rows of the levels from first to before last, CSR; not copied where it can be."""
+        r, found = self.widths[0], []
+        ends = np.cumsum([0, *(block.shape[0] for block in self.blocks)])
+        for block, (a, b) in zip(self.blocks, pairwise(ends), strict=True):
+            start, stop = max(first * r, a), min(last * r, b)
+            if start < stop:
+                found.append(csr_rows(block, start - a, stop - a))
+        if len(found) < 2:
+            return found[0] if found else csr_rows(self.blocks[0], 0, 0)
+        return sparse.vstack(found, "csr")
+
+    @property
+    def n_levels(self):
+        """Number of levels of the first term."""
+        return sum(block.shape[0] for block in self.blocks) // self.widths[0]
 
     def __getstate__(self):
         # Plain arrays, which any version of SciPy reads.
-        plain = [[(C.data, C.indices, C.indptr, C.shape) for C in own] for own in self.blocks]
+        plain = [(C.data, C.indices, C.indptr, C.shape) for C in self.blocks]
         return vars(self) | {"blocks": plain}
 
     def __setstate__(self, state):
-        blocks = tuple(
-            tuple(sparse.csr_array(tuple(own[:3]), shape=tuple(own[3])) for own in parts)
-            for parts in state["blocks"]
-        )
-        self.__dict__.update(state | {"blocks": blocks})
+        blocks = [sparse.csr_array(tuple(own[:3]), shape=tuple(own[3])) for own in state["blocks"]]
+        self.__dict__.update(state | {"blocks": tuple(blocks)})
 
 
 def ranks(order):
@@ -134,22 +141,12 @@ def spread(levels, r):
     return levels if r == 1 else (levels[:, None] * r + np.arange(r)).ravel()
 
 
-def _resized(C, shape):
-    """A CSR matrix with rows and columns of zeros beyond its own; its numbers are not copied."""
-    if C.shape == shape:
-        return C
-    ends = np.full(shape[0] + 1, C.indptr[-1], C.indptr.dtype)
-    ends[: len(C.indptr)] = C.indptr
-    return sparse.csr_array((C.data, C.indices, ends), shape)
+def _in_order(places):
+    return bool((np.diff(places) > 0).all())
 
 
-def _merged(parts, new):
-    """Matrices whose sum is that of some and a new one, each less than half of the one before."""
-    if not new.nnz:
-        return parts
-    parts = list(parts)
-    # Of its own: a slice of the batch's would keep all of it.
-    new = new.copy() if not parts or parts[-1].nnz > 2 * new.nnz else new
-    while parts and parts[-1].nnz <= 2 * new.nnz:
-        new = _resized(parts.pop(), new.shape) + new
-    return (*parts, new)
+def _agreed(one, two):
+    """Partners of the same levels in two parts; None where a level has two."""
+    if one is None or two is None or ((one >= 0) & (two >= 0) & (one != two)).any():
+        return None
+    return np.where(one < 0, two, one)

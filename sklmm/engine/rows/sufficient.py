@@ -1,19 +1,20 @@
-"""Sufficient statistics of a Gaussian model: sums over rows, added up from batches of them.
+"""Sufficient statistics of a Gaussian model: sums over rows, made of batches of them and joined.
 
 A batch of rows is read once and let go. What is kept is as large as the terms' levels and the pairs
-of them that occur: with M = (1, x', y') and z' the columns in the `Units` of the first batch,
+of them that occur: with M = (1, x', y') and z' the columns in the `Units` of all batches,
 
     M^T w M,   Z_k^T w M,   Z_k^T w Z_k,   Z_k^T w Z_l,
 
-and a few totals. In those units the first batch has columns about 0 and of size 1, and its y less
-what least squares explain there, so that no digits are lost where a column or y is far from 0, or
-columns are nearly collinear: the linear map to any other units is one of sums (`rows.summed`).
+and a few totals. A first batch tells the units: there it has columns about 0 and of size 1, and its
+y less what least squares explain there, so that no digits are lost where a column or y is far from
+0, or columns are nearly collinear: the linear map to any other units is one of sums
+(`rows.summed`).
 
-Levels have numbers in the order in which they were first met, so that sums made earlier stay as
-they are when others join.
+The sums of a batch are by its own levels. Batches are joined in their order, whatever place their
+levels have among all of them.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from typing import NamedTuple
 
@@ -37,7 +38,8 @@ class Units(NamedTuple):
     """Those of the sums: x' = (x - shift) turn, y' = y - y_shift - x' slope, z' = z z_bases.
 
     x are the columns of the fixed part but the intercept's [p], and y lacks the offset; turn [p, p]
-    is upper triangular with the inverse `back`. Precisions are divided by `weight`.
+    is upper triangular with the inverse `back`. Precisions are divided by `weight`. Pairs of two
+    terms are kept by the levels of the one that comes earlier in `order`, that of more effects.
     """
 
     shift: np.ndarray
@@ -47,10 +49,12 @@ class Units(NamedTuple):
     slope: np.ndarray
     z_bases: tuple
     weight: float
+    order: tuple
 
     @staticmethod
-    def of(x, y, weights, design, *, centred, precision):
-        """Units of a first batch; `centred` says whether the model has an intercept."""
+    def of(design, y, weights, *, fit_intercept, precision=False):
+        """Units of a first batch; the first column of design.X is the intercept's if it has one."""
+        x, y, centred = *_columns(design, y, fit_intercept), fit_intercept
         largest = float(weights.max()) if precision else 1.0
         weights = weights / largest if precision else weights
         n, p = weights.sum(), x.shape[1]
@@ -80,7 +84,9 @@ class Units(NamedTuple):
         turn = turn / scale[:, None]
         bases = tuple(_z_basis(block, weights, n) for block in design.blocks)
         back = solve_triangular(turn, np.eye(p)) if p else turn
-        return Units(shift, turn, back, y_shift, slope, bases, largest)
+        # Rows of the term that is eliminated, which a first batch mostly tells, are wanted.
+        order = sorted(range(len(bases)), key=lambda k: -design.sizes[k])
+        return Units(shift, turn, back, y_shift, slope, bases, largest, tuple(order))
 
     def columns(self, x, y):
         """M = (1, x', y') [n_rows, p + 2] of a batch, each column in one piece."""
@@ -136,11 +142,11 @@ def _z_basis(block, weights, n):
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """Sums of all rows so far, see above; they are added to, never changed.
+    """Sums of some rows, see above.
 
     table [p + 2, p + 2], M^T w M; squares, the sum of w (y - y_shift)^2; of each term counts [J],
-    own [J, r, r] and fixed [J, r, p + 2]; of each two terms `PairSums`. Of precisions `plain` and
-    `plain_own` are table and the sum of own without weights, else None.
+    own [J, r, r] and fixed [J, r, p + 2]; of each two terms `PairSums`, which may be kept apart. Of
+    precisions `plain` and `plain_own` are table and the sum of own without weights, else None.
     """
 
     units: Units
@@ -158,21 +164,9 @@ class Statistics:
     plain_own: tuple | None = None
 
     @classmethod
-    def of(cls, design, y, weights, *, fit_intercept, precision=False, before=None, places=None):
-        """Those of a batch and of all `before` it.
-
-        `design` has the batch's own levels, `places` of each term their numbers among all levels
-        so far: None for a first batch, whose numbers they are. The first column of design.X is the
-        intercept's if the model has one.
-        """
-        x = design.X[:, int(fit_intercept) :]
-        y = y if design.offset is None else y - design.offset
-        if before is None:
-            known = {"centred": fit_intercept, "precision": precision}
-            units = Units.of(x, y, weights, design, **known)
-            before = cls._none(units, design, precision)
-            places = [np.arange(block.n_levels) for block in design.blocks]
-        units = before.units
+    def of(cls, units, design, y, weights, *, fit_intercept, precision=False):
+        """Those of a batch, by the levels that `design` has."""
+        x, y = _columns(design, y, fit_intercept)
         weights = weights / units.weight if precision else weights
         M = units.columns(x, y)
         rows = LocalCrossProducts(
@@ -183,65 +177,70 @@ class Statistics:
             tuple(block.n_levels for block in design.blocks),
             tuple(map(_loadings, design.blocks, units.z_bases)),
         )
-        return before._with(rows, y, places, precision)
-
-    @classmethod
-    def _none(cls, units, design, precision):
-        m, widths = len(units.shift) + 2, [block.r for block in design.blocks]
-        # Rows of the term that is eliminated, which a first batch mostly tells, are wanted.
-        order = sorted(range(len(widths)), key=lambda k: -design.sizes[k])
-        both = combinations(order, 2)
-        pairs = [PairSums.none(own, tuple(widths[k] for k in own)) for own in both]
+        table, _, fixed = rows.fixed()
+        rest, plain, plain_own = y - units.y_shift, None, None
+        if precision:
+            plain = summed(lambda some: M[some].T @ M[some], rows.n_rows)
+            plain_own = tuple(z.T @ z for z in rows.z)
         return cls(
             units=units,
-            n_rows=0,
-            largest_y=0.0,
-            log_weights=0.0,
-            inverse_weights=0.0,
-            squares=0.0,
-            table=np.zeros((m, m)),
-            counts=tuple(np.zeros(0, int) for _ in widths),
-            own=tuple(np.zeros((0, r, r)) for r in widths),
-            fixed=tuple(np.zeros((0, r, m)) for r in widths),
-            pairs=tuple(pairs),
-            plain=np.zeros((m, m)) if precision else None,
-            plain_own=tuple(np.zeros((r, r)) for r in widths) if precision else None,
+            n_rows=rows.n_rows,
+            largest_y=float(np.abs(y).max()),
+            log_weights=float(np.log(weights).sum()) if precision else 0.0,
+            inverse_weights=float((1 / weights).sum()) if precision else 0.0,
+            squares=float(weighed(rest, weights) @ rest),
+            table=table,
+            counts=tuple(
+                np.bincount(refs, minlength=J)
+                for refs, J in zip(rows.refs, rows.levels, strict=True)
+            ),
+            own=tuple(rows.blocks()),
+            fixed=tuple(fixed),
+            pairs=tuple(
+                PairSums.of(
+                    terms,
+                    tuple(rows.z[k].shape[1] for k in terms),
+                    rows.pairs(terms[0], [terms[1]]).matrix,
+                )
+                for terms in combinations(units.order, 2)
+            ),
+            plain=plain,
+            plain_own=plain_own,
         )
 
-    def _with(self, rows, y, places, precision):
-        table, _, fixed = rows.fixed()
-        rest = y - self.units.y_shift
-        levels = [
-            max(len(counts), int(place.max(initial=-1)) + 1)
-            for counts, place in zip(self.counts, places, strict=True)
-        ]
-        own = rows.blocks()
-        counted = [
-            np.bincount(refs, minlength=J) for refs, J in zip(rows.refs, rows.levels, strict=True)
-        ]
-        pairs = []
-        for before in self.pairs:
-            k, other = before.terms
-            C, at = rows.pairs(k, [other]).matrix, (places[k], places[other])
-            pairs.append(before.with_batch(C, at, (levels[k], levels[other])))
-        plain = plain_own = None
-        if precision:
-            plain = self.plain + summed(lambda some: rows.X[some].T @ rows.X[some], rows.n_rows)
-            plain_own = tuple(one + z.T @ z for one, z in zip(self.plain_own, rows.z, strict=True))
-        return replace(
-            self,
-            n_rows=self.n_rows + rows.n_rows,
-            largest_y=max(self.largest_y, float(np.abs(y).max())),
-            log_weights=self.log_weights + (float(np.log(rows.weights).sum()) if precision else 0),
-            inverse_weights=self.inverse_weights
-            + (float((1 / rows.weights).sum()) if precision else 0),
-            squares=self.squares + float(weighed(rest, rows.weights) @ rest),
-            table=self.table + table,
-            counts=tuple(map(_added, self.counts, counted, places, levels)),
-            own=tuple(map(_added, self.own, own, places, levels)),
-            fixed=tuple(map(_added, self.fixed, fixed, places, levels)),
-            pairs=tuple(pairs),
-            plain=plain,
+    @classmethod
+    def joined(cls, parts, places, sizes):
+        """Those of several batches in the same units, added in their order.
+
+        `places` of a part are those of its levels among all, an array a term, and `sizes` the
+        numbers of all. Pairs that the parts have are joined too.
+        """
+
+        def total(name):
+            values = [getattr(part, name) for part in parts]
+            return None if values[0] is None else sum(values[1:], values[0])
+
+        def by_level(name):
+            return tuple(
+                _placed([getattr(part, name)[k] for part in parts], [at[k] for at in places], size)
+                for k, size in enumerate(sizes)
+            )
+
+        def joined(pairs):
+            terms = pairs[0].terms
+            own = [tuple(at[k] for k in terms) for at in places]
+            return PairSums.joined(pairs, own, tuple(sizes[k] for k in terms))
+
+        plain_own = parts[0].plain_own
+        if plain_own is not None:
+            plain_own = tuple(map(sum, zip(*(part.plain_own for part in parts), strict=True)))
+        totals = "n_rows", "log_weights", "inverse_weights", "squares", "table", "plain"
+        return cls(
+            units=parts[0].units,
+            largest_y=max(part.largest_y for part in parts),
+            **{name: total(name) for name in totals},
+            **{name: by_level(name) for name in ("counts", "own", "fixed")},
+            pairs=tuple(map(joined, zip(*(part.pairs for part in parts), strict=True))),
             plain_own=plain_own,
         )
 
@@ -255,6 +254,12 @@ class Statistics:
         return next(own for own in self.pairs if set(own.terms) == {k, other})
 
 
+def _columns(design, y, fit_intercept):
+    """x [n_rows, p] of a design, and y less its offset."""
+    y = y if design.offset is None else y - design.offset
+    return design.X[:, int(fit_intercept) :], y
+
+
 def _loadings(block, basis):
     """z' [n_rows, r] of a block."""
     if block.z is None:
@@ -262,9 +267,9 @@ def _loadings(block, basis):
     return block.z if np.array_equal(basis, np.eye(len(basis))) else block.z @ basis
 
 
-def _added(before, own, place, n_levels):
-    """Sums [J, ...] by level before, and a batch's of the levels at a place, each once."""
-    out = np.zeros((n_levels, *before.shape[1:]), before.dtype)
-    out[: len(before)] = before
-    out[place] += own
+def _placed(parts, places, size):
+    """Sum [J, ...] of the parts' sums by their own levels, each at its places."""
+    out = np.zeros((size, *parts[0].shape[1:]), parts[0].dtype)
+    for own, place in zip(parts, places, strict=True):
+        out[place] += own
     return out

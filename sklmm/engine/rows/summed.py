@@ -15,9 +15,9 @@ from scipy import sparse
 from scipy.linalg import solve_triangular
 
 from sklmm._threads import in_threads
-from sklmm.engine.linalg.blocks import LocalPairs, block_diagonal, cuts
+from sklmm.engine.linalg.blocks import LocalPairs, block_diagonal, csr_rows, cuts
 from sklmm.engine.rows.collinearity import TOLERANCE, combination_of
-from sklmm.engine.rows.pair_sums import ranks, spread
+from sklmm.engine.rows.pair_sums import ranks
 from sklmm.engine.rows.standardize import (
     PERFECT_FIT,
     RANK_TOLERANCE,
@@ -41,15 +41,14 @@ UNTOLD = 1e-12
 class SummedRows:
     """What `engine.rows.protocol.Rows` sums over pairs of columns, from `Statistics`.
 
-    X = M T and y = M t of M's columns; of each term A [r, r] with z = z' A, and `order` [J], the
-    numbers in the statistics of the levels in their order. Sums are multiplied by `unit`.
+    X = M T and y = M t of M's columns; of each term A [r, r] with z = z' A. Sums are multiplied by
+    `unit`.
     """
 
     statistics: Statistics
     T: np.ndarray
     t: np.ndarray
     bases: tuple
-    orders: tuple
     unit: float = 1.0
     columns = None
     _known: dict = field(default_factory=dict, repr=False)
@@ -67,8 +66,8 @@ class SummedRows:
     def blocks(self, at=None):
         """Z_k^T w Z_k of every term, [J, r, r] each."""
         if "blocks" not in self._known:
-            parts = zip(self.bases, self.statistics.own, self.orders, strict=True)
-            self._known["blocks"] = [A.T @ (self.unit * own[order]) @ A for A, own, order in parts]
+            parts = zip(self.bases, self.statistics.own, strict=True)
+            self._known["blocks"] = [A.T @ (self.unit * own) @ A for A, own in parts]
         return self._known["blocks"]
 
     def fixed(self, at=None):
@@ -84,11 +83,8 @@ class SummedRows:
 
     def _of_terms(self, columns):
         """Z_k^T w M columns of every term, [J, r, ...] each."""
-        parts = zip(self.bases, self.statistics.fixed, self.orders, strict=True)
-        return [
-            np.einsum("ab,ja...->jb...", A, self.unit * (own[order] @ columns))
-            for A, own, order in parts
-        ]
+        parts = zip(self.bases, self.statistics.fixed, strict=True)
+        return [np.einsum("ab,ja...->jb...", A, self.unit * (own @ columns)) for A, own in parts]
 
     def pairs(self, k, others, at=None):
         """`LocalPairs` of a term and some others, side by side."""
@@ -96,52 +92,49 @@ class SummedRows:
             return LocalPairs([sparse.csr_array((0, 0))], 1)
         r = len(self.bases[k])
         if not others:
-            return LocalPairs([sparse.csr_array((len(self.orders[k]) * r, 0))], r)
+            return LocalPairs([sparse.csr_array((self._levels(k) * r, 0))], r)
         beside = zip(*(self._pair(k, other) for other in others), strict=True)
         return LocalPairs([p[0] if len(p) == 1 else sparse.hstack(p, "csr") for p in beside], r)
 
     def _pair(self, k, other):
         """Z_k^T w Z_other, sparse [J r, J' r'], in parts of whole levels of k."""
         sums, A, B = self.statistics.pair(k, other), self.bases[k], self.bases[other]
-        order, to = self.orders[k], ranks(self.orders[other])
-        ends = cuts(self.statistics.counts[k][order])
-        columns = spread(to, len(B)).astype(np.int32)
-        parts = [order[first:last] for first, last in pairwise(ends)]
-        if sums.terms[0] == k:
-            parts = sums.rows(parts)
-        else:
-            whole = sums.transposed()
-            parts = [whole[spread(levels, len(A))] for levels in parts]
+        if sums.terms[0] != k:
+            whole, r = sums.rows(0, self._levels(other)).T.tocsr(), len(A)
 
-        def standard(own):
-            own = sparse.csr_array((own.data, columns[own.indices], own.indptr), own.shape)
-            own.sort_indices()
+        def standard(first, last):
+            if sums.terms[0] == k:
+                own = sums.rows(first, last)
+            else:
+                own = csr_rows(whole, first * r, last * r)
             if len(A) == len(B) == 1:
-                own.data *= self.unit * A[0, 0] * B[0, 0]
-                return own
-            J = own.shape[0] // len(A)
-            left = block_diagonal(np.broadcast_to(self.unit * A.T, (J, *A.shape)))
-            right = block_diagonal(np.broadcast_to(B, (len(to), *B.shape)))
+                data = own.data * (self.unit * A[0, 0] * B[0, 0])
+                return sparse.csr_array((data, own.indices, own.indptr), own.shape)
+            left = block_diagonal(np.broadcast_to(self.unit * A.T, (last - first, *A.shape)))
+            right = block_diagonal(np.broadcast_to(B, (self._levels(other), *B.shape)))
             own = (left @ own @ right).tocsr()
             own.sort_indices()
             return own
 
-        return in_threads(standard, parts)
+        ends = cuts(self.statistics.counts[k])
+        return in_threads(standard, ends[:-1], ends[1:])
+
+    def _levels(self, k):
+        return len(self.statistics.counts[k])
 
     def same_levels(self, k, other):
         """Whether two terms are over one partition of the rows, however they number its parts."""
         if k == other:
             return True
         partners = self.statistics.pair(k, other).partners
-        return partners is not None and len(self.orders[k]) == len(self.orders[other])
+        return partners is not None and self._levels(k) == self._levels(other)
 
     def _partners(self, k, other):
         """The level of another term over the same partition that each of a term's levels is."""
         if k == other:
-            return np.arange(len(self.orders[k]))
+            return np.arange(self._levels(k))
         sums = self.statistics.pair(k, other)
-        partners = sums.partners if sums.terms[0] == k else ranks(sums.partners)
-        return ranks(self.orders[other])[partners[self.orders[k]]]
+        return sums.partners if sums.terms[0] == k else ranks(sums.partners)
 
     def block_of(self, terms):
         """Z^T w Z [J, r, r] of terms over one partition of the rows, their columns side by side."""
@@ -149,7 +142,7 @@ class SummedRows:
         ends = np.cumsum([0, *widths])
         places = [slice(a, b) for a, b in pairwise(ends)]
         at = [self._partners(terms[0], k) for k in terms]
-        out = np.zeros((len(self.orders[terms[0]]), ends[-1], ends[-1]))
+        out = np.zeros((self._levels(terms[0]), ends[-1], ends[-1]))
         for i, k in enumerate(terms):
             out[:, places[i], places[i]] = self.blocks()[k][at[i]]
             for j, other in enumerate(terms[:i]):
@@ -262,12 +255,12 @@ class _Unresolved(ValueError):
 
 
 def problem_of(
-    statistics, orders, blocks, names, *, fit_intercept, reml, sigma=None, sigma_unit=1.0, unit=1.0
+    statistics, blocks, names, *, fit_intercept, reml, sigma=None, sigma_unit=1.0, unit=1.0
 ):
     """`Problem` in standard units from sums: what `standardize` makes of the rows.
 
-    `orders` are those of `SummedRows`, `blocks` the design's, and `names` those of the columns of
-    the fixed part [n_columns]. Weights are multiplied by `unit`.
+    `blocks` are the design's, and `names` those of the columns of the fixed part [n_columns].
+    Weights are multiplied by `unit`.
     """
     fixed = FixedPart(statistics, fit_intercept)
     try:
@@ -290,7 +283,7 @@ def problem_of(
         standard.append(BlockData(block.n_levels, block.r, covariance))
     own = tuple(map(np.linalg.solve, statistics.units.z_bases, bases))
     return Problem(
-        rows=SummedRows(statistics, T, t / scale, own, tuple(orders), unit),
+        rows=SummedRows(statistics, T, t / scale, own, unit),
         blocks=tuple(standard),
         n=n,
         reml=reml,

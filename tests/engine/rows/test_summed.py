@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from sklmm.covariances import Diagonal, Unstructured
 from sklmm.design.design import Block, Design
+from sklmm.engine.rows.pair_sums import PairSums
 from sklmm.engine.rows.standardize import standardize
-from sklmm.engine.rows.sufficient import Statistics
+from sklmm.engine.rows.sufficient import Statistics, Units
 from sklmm.engine.rows.summed import problem_of
 
 LEVELS = 12, 12, 7
@@ -28,21 +30,20 @@ def design(n=400, seed=0):
 
 
 def batched(whole, y, weights, parts):
-    """`Statistics` of the rows in parts, and each term's order of levels."""
-    statistics, seen = None, [np.zeros(0, int) for _ in whole.blocks]
+    """`Statistics` of the rows in parts, by their own levels, joined."""
+    own, places = [], []
     for rows in parts:
-        blocks, places = [], []
-        for k, block in enumerate(whole.blocks):
+        blocks, at = [], []
+        for block in whole.blocks:
             found, refs = np.unique(block.refs[rows], return_inverse=True)
-            seen[k] = np.concatenate([seen[k], np.setdiff1d(found, seen[k])])
-            places.append(np.array([int(np.flatnonzero(seen[k] == j)[0]) for j in found]))
-            z = block.z[rows]
-            blocks.append(Block(refs.astype(np.int32), z, len(found), block.covariance))
-        own = Design(whole.X[rows], tuple(blocks), whole.offset[rows])
-        statistics = Statistics.of(
-            own, y[rows], weights[rows], fit_intercept=True, before=statistics, places=places
-        )
-    return statistics, [np.argsort(own) for own in seen]
+            at.append(found)
+            blocks.append(Block(refs.astype(np.int32), block.z[rows], len(found), block.covariance))
+        design = Design(whole.X[rows], tuple(blocks), whole.offset[rows])
+        if not own:
+            units = Units.of(design, y[rows], weights[rows], fit_intercept=True)
+        own.append(Statistics.of(units, design, y[rows], weights[rows], fit_intercept=True))
+        places.append(at)
+    return Statistics.joined(own, places, [block.n_levels for block in whole.blocks])
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +53,8 @@ def problems():
     weights = np.random.default_rng(1).uniform(0.5, 3, len(y))
     known = {"fit_intercept": True, "reml": True}
     parts = np.array_split(np.random.default_rng(2).permutation(len(y)), 5)
-    statistics, orders = batched(whole, y, weights, parts)
-    summed = problem_of(statistics, orders, whole.blocks, ["1", "a", "b"], **known)
+    statistics = batched(whole, y, weights, parts)
+    summed = problem_of(statistics, whole.blocks, ["1", "a", "b"], **known)
     return standardize(whole, y, weights, **known), summed
 
 
@@ -105,30 +106,68 @@ def test_levels_that_meet_again_elsewhere_are_no_partition():
     refs[-1] = (refs[-1] + 1) % 12
     blocks = (whole.blocks[0], Block(refs, None, 12, Unstructured(1)))
     whole = Design(whole.X, (blocks[0], Block(refs, np.ones((400, 1)), 12, Unstructured(1))), y * 0)
-    statistics, _ = batched(whole, y, np.ones(400), [np.arange(399), np.arange(399, 400)])
+    statistics = batched(whole, y, np.ones(400), [np.arange(399), np.arange(399, 400)])
     assert statistics.pair(0, 1).partners is None
 
 
-def test_sums_are_never_changed():
-    whole, y = design()
-    first, _ = batched(whole, y, np.ones(400), [np.arange(200)])
-    table, own = first.table.copy(), first.own[0].copy()
-    entries = [pair.transposed().toarray() for pair in first.pairs]
-    blocks = tuple(Block(b.refs[200:], b.z[200:], b.n_levels, b.covariance) for b in whole.blocks)
-    places = [np.arange(J) for J in LEVELS]
-    rest = Design(whole.X[200:], blocks, whole.offset[200:])
-    both = Statistics.of(
-        rest, y[200:], np.ones(200), fit_intercept=True, before=first, places=places
+def some_pairs(rng, J, K, r, q):
+    """`PairSums` of a batch of 30 rows by its own levels, and these levels' places among all."""
+    levels = [np.sort(rng.choice(n, n // 2, replace=False)) for n in (J, K)]
+    one, two = (rng.integers(0, len(own), 30) for own in levels)
+    Z = [
+        sparse.csr_array(
+            (rng.normal(size=30 * w), np.ravel(at[:, None] * w + np.arange(w)), np.arange(31) * w),
+            (30, len(own) * w),
+        )
+        for at, own, w in zip((one, two), levels, (r, q), strict=True)
+    ]
+    C = (Z[0].T @ Z[1]).tocsr()
+    C.sort_indices()
+    return PairSums.of((0, 1), (r, q), C), levels
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+@pytest.mark.parametrize(("r", "q"), [(1, 1), (2, 1), (1, 3)])
+def test_joined_pairs_are_the_same_for_any_ranges(r, q, in_order):
+    rng = np.random.default_rng(r + q)
+    J, K = 20, 12
+    parts, places = zip(*(some_pairs(rng, J, K, r, q) for _ in range(5)), strict=True)
+    if not in_order:
+        one, two = rng.permutation(J), rng.permutation(K)
+        places = [(one[a], two[b]) for a, b in places]
+    whole = PairSums.joined(parts, places, (J, K))
+    dense = np.zeros((J, r, K, q))
+    for part, (a, b) in zip(parts, places, strict=True):
+        dense[a[:, None], :, b] += (
+            part.blocks[0].toarray().reshape(len(a), r, len(b), q).transpose(0, 2, 1, 3)
+        )
+    np.testing.assert_allclose(
+        whole.rows(0, J).toarray(), dense.reshape(J * r, K * q), rtol=1e-14, atol=1e-15
     )
-    assert both.n_rows == 400
+    for ends in ([0, 20], [0, 1, 7, 20], [0, 0, 5, 5, 13, 20, 20]):
+        again = PairSums.joined(parts, places, (J, K), ends)
+        assert again.n_levels == J
+        for a, b in [(0, 20), (3, 14), (9, 9)]:
+            one, two = whole.rows(a, b), again.rows(a, b)
+            for name in ("data", "indices", "indptr"):
+                np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+            assert two.has_sorted_indices
+        # What is joined is a part of others.
+        once = PairSums.joined([again, parts[0]], [(np.arange(J), np.arange(K)), places[0]], (J, K))
+        assert abs(once.rows(0, J) - whole.rows(0, J)).sum() > 0
+
+
+def test_sums_of_parts_are_not_changed_by_joining_them():
+    whole, y = design()
+    known = {"fit_intercept": True}
+    units = Units.of(whole, y, np.ones(400), **known)
+    first = Statistics.of(units, whole, y, np.ones(400), **known)
+    table, own = first.table.copy(), first.own[0].copy()
+    entries = [pair.blocks[0].toarray() for pair in first.pairs]
+    both = Statistics.joined([first, first], [list(map(np.arange, LEVELS))] * 2, LEVELS)
+    assert both.n_rows == 800
+    np.testing.assert_array_equal(both.own[0], 2 * own)
     np.testing.assert_array_equal(first.table, table)
     np.testing.assert_array_equal(first.own[0], own)
     for pair, before in zip(first.pairs, entries, strict=True):
-        np.testing.assert_array_equal(pair.transposed().toarray(), before)
-
-
-def test_many_batches_leave_few_matrices():
-    whole, y = design()
-    statistics, _ = batched(whole, y, np.ones(400), np.array_split(np.arange(400), 100))
-    parts = [own for pair in statistics.pairs for own in pair.blocks]
-    assert 1 < max(map(len, parts)) < 10
+        np.testing.assert_array_equal(pair.blocks[0].toarray(), before)
