@@ -56,7 +56,7 @@ class Approximation:
             safe = latent.rows.safe(latent.densities, self.coefs, self.theta.raw, self.bend)
             self.bend, self.moving = safe, latent.equations(self.theta, safe)
             weights = safe if latent.observed else weights
-        same = np.array_equal(weights, self.bend)
+        same = weights is self.bend
         self.equations = self.moving if same else latent.equations(self.theta, weights)
 
     @property

@@ -193,6 +193,11 @@ class Evaluation(NamedTuple):
     bends: object = None
     second: object = None
     single: bool = False
+    like: Likelihood | None = None
+
+    def __reduce__(self):
+        # In another process they are its own.
+        return evaluation, (self.like,)
 
 
 def observes(like):
@@ -212,7 +217,7 @@ def evaluation(like):
         from sklmm.engine.likelihood.traced import traced_evaluation
 
         traced = traced_evaluation(like)
-        return Evaluation(*traced, _differenced(traced[0]))
+        return Evaluation(*traced, _differenced(traced[0]), like=like)
 
     def at(y, eta, raw):
         eta = np.asarray(eta)
@@ -308,7 +313,8 @@ def evaluation(like):
     told = not like.names or like.density.second is not None
     one = like.n_predictors == 1
     known = by_row, curvature, observed, slopes, both, score, in_raw, bent, parts
-    return Evaluation(*known, bends if one else None, second if one and told else None, told)
+    known += bends if one else None, second if one and told else None, told
+    return Evaluation(*known, like)
 
 
 def _about(eta, raw):

@@ -160,10 +160,8 @@ class LocalCrossProducts:
             return [csr_rows(whole, a * z.shape[1], b * z.shape[1]) for a, b in pairwise(ends)]
         one, two, q = self.refs[k], self.refs[other], self.z[other]
         if at is not None:
-            if (k, other) not in self._known:
-                self._known[k, other] = Pattern.each(one, two, ends, self.levels[other])
             columns = [[weighed(weighed(a, b), at) for b in q.T] for a in z.T]
-            return in_threads(lambda own: own.matrix(columns), self._known[k, other])
+            return in_threads(lambda own: own.matrix(columns), self._patterns(k, other))
         counted = z.shape[1] == q.shape[1] == 1 and all(map(is_ones, (self.weights, z, q)))
         # In one piece, which goes back to the system as a whole.
         pairs = memory(self.n_rows, self.levels[k], self.levels[other])
@@ -178,6 +176,31 @@ class LocalCrossProducts:
         return in_threads(
             lambda a, b: joined(fragments, a, b, self.levels[other]), ends[:-1], ends[1:]
         )
+
+    def _patterns(self, k, other):
+        if (k, other) not in self._known:
+            refs, ends = (self.refs[k], self.refs[other]), self._cuts(k)
+            self._known[k, other] = Pattern.each(*refs, ends, self.levels[other])
+        return self._known[k, other]
+
+    def at_pairs(self, k, other, values):
+        """Of each row's pair of levels the block [n_rows, r, q] of a matrix.
+
+        It has the entries of `pairs`, and these `values` in their order.
+        """
+        r, q = self.z[k].shape[1], self.z[other].shape[1]
+        if ("pair", k, other) not in self._known:
+            pair, places, first = np.empty(self.n_rows, np.int64), [], 0
+            for own in self._patterns(k, other):
+                size = own.number(pair, first)
+                inside = np.arange(size * r * q, dtype=float).reshape(size, r, q)
+                places.append(first * r * q + own.csr.matrix(inside).data.astype(np.int64))
+                first += size
+            self._known["pair", k, other] = pair, np.concatenate(places)
+        pair, places = self._known["pair", k, other]
+        blocks = np.empty(len(values))
+        blocks[places] = values
+        return blocks.reshape(-1, r, q)[pair]
 
     def _cuts(self, k):
         if ("cuts", k) not in self._known:
@@ -368,3 +391,9 @@ class Pattern:
         """CSR matrix of the sums of columns, a list of lists [r][q] of values [n_rows]."""
         sums = [[self._of_rows @ values for values in row] for row in columns]
         return self.csr.matrix(np.moveaxis(np.array(sums), 2, 0))
+
+    def number(self, out, first):
+        """Write the number of each row's pair, from `first` on, into `out`; how many they are."""
+        counts = np.diff(self._of_rows.indptr)
+        out[self._of_rows.indices] = first + np.repeat(np.arange(len(counts)), counts)
+        return len(counts)

@@ -9,8 +9,8 @@ from sklmm.engine.rows.protocol import Coefs
 class LocalExpansion:
     """`engine.rows.protocol.Expansion` of `LocalRows` at coefs [., 1] and raw [q].
 
-    `weights` and `bend` [n_rows] are the curvature in log |C| and the observed one, which are the
-    same where log |C| has the `observed` one.
+    `weights` and `bend` [n_rows] are the curvature in log |C| and the observed one, one array where
+    they are the same, as where log |C| has the `observed` one.
     """
 
     def __init__(self, rows, likelihood, coefs, raw, observed):
@@ -34,6 +34,8 @@ class LocalExpansion:
         sums, (value, self.of_raw, self.raw_in_raw) = rows.visited(coefs, visit, 1 + len(raw))
         self.value = float(value[0])
         self.score, self.score_in_raw = _columns(sums, slice(1)), _columns(sums, slice(1, None))
+        if np.array_equal(self.weights, self.bend):
+            self.weights = self.bend
 
     def leverage(self, inverse):
         """Derivatives of -log |C| / 2 through the weights: in eta, as coefs [., 1], and in raw."""
@@ -59,7 +61,11 @@ def leverages(rows, inverse):
     C^-1 is read at the row's own levels only. With beta held, M's blocks of the eliminated term E
     are looked up slab by slab, and those of the others in one matrix; or draws tell them.
     """
-    out = _looked_up(rows, inverse) if hasattr(inverse, "remaining") else _drawn(rows, inverse)
+    if hasattr(inverse, "leverages"):
+        out = inverse.leverages(rows)
+    else:
+        looked_up = hasattr(inverse, "remaining")
+        out = _looked_up(rows, inverse) if looked_up else _drawn(rows, inverse)
     if not inverse.fixed.size:
         return out
     rest = rows.X

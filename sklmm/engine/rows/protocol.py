@@ -96,7 +96,8 @@ class Expansion(Protocol):
 
     value, the sum of w log f; its `score`, `Coefs` [., 1], and derivative `of_raw` [q], and their
     derivatives in raw, `Coefs` [., q] and [q, q]; `weights` and `bend`, for `at`: the curvature
-    that log |C| has, and the observed one, by which the mode moves.
+    that log |C| has, and the observed one, by which the mode moves, or one object where they are
+    equal.
     """
 
     value: float
