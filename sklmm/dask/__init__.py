@@ -12,3 +12,6 @@ except ImportError as error:
     raise ImportError(
         f'sklmm.dask needs Dask, its DataFrames and pyarrow: pip install "sklmm[dask]" ({error}).'
     ) from error
+from sklmm.dask.estimators import DaskMixedEffectsClassifier, DaskMixedEffectsRegressor
+
+__all__ = ["DaskMixedEffectsClassifier", "DaskMixedEffectsRegressor"]

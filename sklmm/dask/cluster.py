@@ -7,7 +7,7 @@ So workers log no tracebacks, and the caller gets the error that a fit on one ma
 
 import warnings
 from collections import Counter
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from uuid import uuid4
@@ -66,7 +66,7 @@ def session(client):
 class Session:
     """The tasks of one fit on the cluster of a client.
 
-    `token` is its own: no other's tasks have it in their keys, so that to cancel them is safe.
+    `token` is its own: no other's tasks have it in their keys.
     """
 
     def __init__(self, client):
@@ -143,11 +143,9 @@ class Session:
         return dict(threads)
 
     def close(self):
-        """Cancel what is left."""
-        futures, self._futures = list(self._futures.values()), {}
-        # Without a scheduler there is nothing to cancel.
-        with suppress(Exception):
-            self.client.cancel(futures)
+        """Let all go that is left: the scheduler forgets it, and stops what has not begun."""
+        # Not Client.cancel: the scheduler fails at a key with dependents that no client holds.
+        self.release(list(self._futures.values()))
 
 
 def answer(function, which, *arguments):

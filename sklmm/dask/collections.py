@@ -9,6 +9,9 @@ import dask.array as da
 import dask.dataframe as dd
 from dask import delayed
 
+from sklmm.design.design import columns_read
+from sklmm.design.terms import resolve_terms
+
 REMEDY = {
     "X": "dask.dataframe.from_pandas(X, npartitions=8) or dask.array.from_array(X), ",
     "y": "dask.dataframe.from_pandas(y, npartitions=8) or dask.array.from_array(y), ",
@@ -32,11 +35,18 @@ def check_collection(name, collection, local):
     )
 
 
-def columns_of(X, names):
-    """X, a frame with those of its columns alone; arrays are as they were."""
-    if not isinstance(X, dd.DataFrame) or list(X.columns) == names:
+def columns_that_count(model, X):
+    """X with the columns that a model reads, and those of its formula's response, alone.
+
+    Arrays are as they were.
+    """
+    if not isinstance(X, dd.DataFrame):
         return X
-    return X[names]
+    table, response = model._without_response(X._meta)
+    terms = resolve_terms(model.random_effects, table.columns)
+    read = columns_read(table, terms, model.fixed_effects, model.offset)
+    names = [name for name in X.columns if name in read or name in response]
+    return X if len(names) == len(X.columns) else X[names]
 
 
 def partitions(X, y, sample_weight, token):

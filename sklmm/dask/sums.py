@@ -1,0 +1,147 @@
+"""Gaussian models of Dask collections: sums of each partition, joined, and solved on a worker.
+
+A Gaussian fit knows its rows by sums (`_estimators.accumulated`). A head, made of some rows of the
+first partition that has any, goes to every partition, whose sums are made where it is, and it is
+let go. Sums are joined in the partitions' order, in groups that their number alone decides: so
+numbers depend neither on timing nor on which workers there are, nor on who dies. The model is
+solved in a task too, and the client gets the fitted state.
+"""
+
+from copy import copy
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from dask import delayed
+
+from sklmm._estimators.accumulated import Accumulated
+from sklmm.dask.cluster import answer, whole_host, with_warnings
+from sklmm.dask.collections import columns_that_count, partitions
+from sklmm.dask.state import Solved, columns_known, set_fitted, unfitted
+from sklmm.families import resolve_family
+from sklmm.regressor import MixedEffectsRegressor
+from sklmm.steps import ConjugateGradient, Exact
+
+#: Rows, from all over a partition, that make the head.
+SAMPLE = 1 << 16
+#: Partitions, or sums of them, that are joined at a time.
+MANY = 16
+
+
+class Begun(NamedTuple):
+    """What all partitions are summed by: an estimator that knows the columns, and the head."""
+
+    model: object
+    head: object
+
+
+class Summed(NamedTuple):
+    """The sums of some partitions, None where no row counts, and rows that miss values there."""
+
+    sums: object
+    n_missing: int
+
+
+def has_sums(model):
+    """Whether sums are all that a fit of these parameters knows of the rows."""
+    if not isinstance(model, MixedEffectsRegressor) or model.m_step != "auto":
+        return False
+    exact = isinstance(model.e_step, Exact | ConjugateGradient)
+    exact = exact or model.e_step in ("auto", "exact", "cg")
+    return exact and resolve_family(model.family).closed_form
+
+
+def fit_sums(model, cluster, collections, watch):
+    """Set the fitted state of a Dask estimator; the warnings of the fit are returned.
+
+    `watch` is None, or leads from what makes fitted attributes to what the engine calls at each
+    iteration: then the model is solved in this process.
+    """
+    X, y, sample_weight = collections
+    rows = partitions(columns_that_count(model, X), y, sample_weight, cluster.token)
+    local, start = unfitted(model), getattr(model, "result_", None) if model.warm_start else None
+    begun = _begin(cluster, local, rows)
+    summed = _summed(cluster, begun, rows)
+    if watch is None:
+        threads = cluster.host_threads()
+        task = cluster.submit("solve", with_threads, threads, solve, begun, summed, start)
+        solved = cluster.result(task)
+    else:
+        begun, summed = cluster.results([begun, summed])
+        own = copy(model)
+        own.random_state = begun.model.random_state
+        vars(own).update(columns_known(begun.model))
+        solved = solve(Begun(own, begun.head), summed, start, watch)
+    set_fitted(model, X, solved)
+    return solved.warnings
+
+
+def _begin(cluster, local, rows):
+    """The future of `Begun`, by the first partition that has rows."""
+    for number, own in enumerate(rows):
+        # The rows stay until they are summed: a partition is read once.
+        task = delayed(answer, pure=False)(begin, f"partition {number}", local, number, own)
+        _, begun = cluster.compute([own, task])
+        if cluster.result(begun) is not None:
+            return begun
+    raise ValueError(
+        "X: there is no row to fit: all partitions are empty, or their rows have weight 0 or miss "
+        "values."
+    )
+
+
+def _summed(cluster, begun, rows):
+    """The future of `Summed` of all partitions."""
+    task = delayed(answer, pure=False)
+    parts = [task(add, f"partition {i}", begun, i, own) for i, own in enumerate(rows)]
+    while True:
+        ends = np.linspace(0, len(parts), -(-len(parts) // MANY) + 1).astype(int)
+        parts = [task(join, None, parts[a:b]) for a, b in pairwise(ends)]
+        if len(parts) == 1:
+            return cluster.compute(parts)[0]
+
+
+def begin(local, number, rows):
+    """`Begun` by a partition, None where no row of it counts."""
+    step = max(len(rows[0]) // SAMPLE, 1)
+    some = [None if own is None else own[::step] for own in rows]
+    for own in (some, rows):
+        model = copy(local)
+        try:
+            sums, _ = model._part(None, *own, where=f"in partition {number}")
+        except (TypeError, ValueError):
+            # So that the row that is wrong is told by its number in the partition.
+            if own is rows:
+                raise
+            continue
+        if sums is not None:
+            return Begun(model, sums.head)
+    return None
+
+
+def add(begun, number, rows):
+    """`Summed` of a partition."""
+    return Summed(*copy(begun.model)._part(begun.head, *rows))
+
+
+def join(parts):
+    """`Summed` of some, in their order."""
+    known = [part.sums for part in parts if part.sums is not None]
+    n_missing = sum(part.n_missing for part in parts)
+    return Summed(Accumulated.joined(known) if known else None, n_missing)
+
+
+def solve(begun, summed, start, watch=None):
+    """`Solved`, from the sums of all partitions and the result to start from, or None."""
+    model = copy(begun.model)
+    if start is not None:
+        model.result_ = start
+    sums = summed.sums.without(summed.n_missing)
+    _, caught = with_warnings(model._solve, sums, watch, start is not None)
+    return Solved(columns_known(model), model._fitted, model.result_, caught)
+
+
+def with_threads(threads, function, *arguments):
+    """What a function says that may use the threads of the workers of this host."""
+    with whole_host(threads):
+        return function(*arguments)
