@@ -391,7 +391,7 @@ class PartedRemainder:
         return reduce(added, self._executor.told(shard.pull, self._kept, coefs, tau))
 
     def split(self, coefs):
-        """Quadratic [C], rest [C], score of either side by side, `Coefs` [., 2 C], Laplacian [C]."""
+        """Quadratic [C], rest [C], scores of both side by side, `Coefs` [., 2 C], Laplacian [C]."""
         return reduce(added, self._executor.told(shard.split, self._kept, coefs))
 
 
