@@ -15,8 +15,9 @@ import pandas as pd
 from sklearn.base import _fit_context, clone
 
 from sklmm._estimators.accumulated import Accumulated, Head, Joining
-from sklmm._estimators.input import check_total, response_name, restoring
+from sklmm._estimators.input import check_total, restoring
 from sklmm._estimators.parquet import column_names, parquet_files, row_groups
+from sklmm._estimators.parts import read_part
 from sklmm._estimators.progress import Watch
 from sklmm._estimators.warnings import warn_of_sums
 from sklmm._fitted.measures import Spread
@@ -25,7 +26,6 @@ from sklmm._fitted.tables import Labels
 from sklmm.design.design import check_effects, columns_read
 from sklmm.design.estimable import Estimable
 from sklmm.design.formula import response_columns
-from sklmm.design.growing import GrowingSpec
 from sklmm.design.terms import resolve_terms
 from sklmm.engine import fit as engine
 from sklmm.families import Response, resolve_family
@@ -278,40 +278,15 @@ class Batches:
                 f"first rows ({', '.join(SUMMED)}, the family's weights), and sums of other "
                 "columns cannot be added: begin anew, with sklearn.base.clone."
             )
-        X, y = self._take_response(X, y, fitting=True)
-        if not (X.shape[0] if hasattr(X, "shape") else len(X)):
-            return None, 0
-        named = isinstance(X, pd.DataFrame)
-        if head is not None and named != head.known["named"]:
-            kinds = ("an array", "a DataFrame")
-            raise TypeError(
-                f"X: it is {kinds[named]}, and was {kinds[not named]} {head.where}: give tables of "
-                "one kind."
-            )
-        table, name = self._validate_table(X, head is None, fitting=True), response_name(y)
-        terms = resolve_terms(self.random_effects, getattr(table, "columns", ()))
-        names = getattr(self, "feature_names_in_", None)
-        names = None if names is None or isinstance(table, pd.DataFrame) else list(names)
-        read = partial(columns_read, table, terms, self.fixed_effects, self.offset, names)
-        rows = self._known_rows(table, y, sample_weight, read, some=False)
-        table, y, weights, n_missing = rows
-        if not table.shape[0]:
-            return None, n_missing
-        y = self._validate_target(table, y)
-        response = Response(self._resolve_family(y), y, weights)
+        part = read_part(self, head, X, y, sample_weight)
+        if part.table is None:
+            return None, part.n_missing
+        response = Response(self._resolve_family(part.y), part.y, part.weights)
         if head is not None:
-            return head.with_rows(table, response, n_missing), 0
-        growing, design = GrowingSpec.learn(
-            table, terms, self.fixed_effects, self.fit_intercept, names, self.offset
-        )
-        known = {
-            "response_name": "y" if name in growing.spec.used() else name,
-            "from_frame": isinstance(table, pd.DataFrame),
-            "by_name": self.fixed_effects is not None and named,
-            "named": named,
-        }
+            return head.with_rows(part.table, response, part.n_missing), 0
+        growing, design, known = part.learnt(self, self.fit_intercept)
         head = Head.of(growing, design, response, known, parameters, where)
-        return head.with_design(growing, design, response, n_missing), 0
+        return head.with_design(growing, design, response, part.n_missing), 0
 
     def _solve(self, sums, watch, warm):
         """Fit the model of all rows, from their sums."""

@@ -280,15 +280,15 @@ def joined_sums(parts, places, sizes):
 
 
 def moments(statistics, fit_intercept):
-    """Second moments of the columns of rows, from their `Statistics`: see `rows.summed.moments`."""
-    from sklmm.engine.rows.summed import moments
+    """Second moments of the columns of rows, from their `Statistics`: see there."""
+    from sklmm.engine.rows.standard_units import moments
 
     return moments(statistics, fit_intercept)
 
 
 def combination_of_sums(statistics, fit_intercept, dropped):
     """`combination` of columns from `Statistics` of their rows."""
-    from sklmm.engine.rows.summed import FixedPart
+    from sklmm.engine.rows.standard_units import FixedPart
 
     return FixedPart(statistics, fit_intercept).combination(dropped)
 
