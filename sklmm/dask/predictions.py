@@ -97,7 +97,7 @@ def r_squared(model, X, y, sample_weight):
     if about == 0.0:
         # As scikit-learn has it.
         return float(left == 0.0)
-    return 1.0 - left / about
+    return float(1.0 - left / about)
 
 
 def accuracy(model, X, y, sample_weight):
