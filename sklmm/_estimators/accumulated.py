@@ -20,7 +20,6 @@ import numpy as np
 
 from sklmm._fitted.fingerprint import FingerprintSums
 from sklmm._state import PlainState
-from sklmm.design.design import Block, Design
 from sklmm.design.growing import GrowingSpec
 from sklmm.engine import fit as engine
 from sklmm.families import Family, Response
@@ -121,12 +120,7 @@ class Accumulated(PlainState):
 
     def design(self):
         """A `Design` of no rows with the levels of these."""
-        spec, blocks = self.growing.spec, []
-        for term in spec.terms:
-            effect, r = term.effect, len(term.cnames)
-            z = np.zeros((0, r)) if effect.slopes else None
-            blocks.append(Block(np.zeros(0, np.int32), z, len(term.levels), effect.covariance))
-        return Design(np.zeros((0, len(spec.coef_names))), tuple(blocks))
+        return self.growing.design()
 
     @property
     def noise(self):

@@ -200,7 +200,12 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
             and self._stops_by_rule()
             and self.dof is None,
         )
-        if ordinal and not spec.fit_intercept:
+        self._check_model(spec, design, response, response.weights.sum())
+        return spec, design
+
+    def _check_model(self, spec, design, response, total):
+        """ValueError for a model that its family does not have; `total` is the weights' sum."""
+        if response.family.classes == "ordered" and not spec.fit_intercept:
             raise ValueError(
                 f"fixed_effects={self.fixed_effects!r}: an ordinal model's cutpoints stand for the "
                 "intercept: leave it in the formula."
@@ -211,18 +216,20 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
                 f"has {response.n_predictors} predictors a row: use offset=None."
             )
         if response.parameters.get("sigma") == "positive":
-            check_effects(spec, design, response.weights.sum())
-        return spec, design
+            check_effects(spec, design, total)
 
     def _checked_e_step(self, spec, design, response):
         sparse = bool(spec.sparse)
         e_step = self._resolved_e_step(design, response, sparse)
+        self._check_dof(e_step, response.family)
+        return e_step
+
+    def _check_dof(self, e_step, family):
         if self.dof is not None and not isinstance(e_step, Exact | ConjugateGradient):
             raise ValueError(
                 f"dof={self.dof!r} is for family='gaussian' with e_step 'auto', 'exact' or 'cg', "
-                f"not {response.family.name!r} with {e_step!r}: use dof=None."
+                f"not {family.name!r} with {e_step!r}: use dof=None."
             )
-        return e_step
 
     def _resolved_e_step(self, design, response, sparse=False):
         # Quadrature has no REML, and runs on no device but the processor. Rows are read for it.

@@ -1,4 +1,26 @@
-"""Models whose rows stay on the workers and are passed over again and again."""
+"""Models whose rows stay on the workers of a cluster and are passed over again and again.
+
+Partitions that follow each other become a shard, a future of rows in standard units, one for each
+thread of the workers. The loop of the fit runs in the client. All that it asks of the rows are
+tasks that change nothing, on futures: so Dask makes what a dead worker kept again from the
+partitions, with the same numbers.
+"""
+
+import pickle
+from collections import Counter
+from copy import copy
+from typing import NamedTuple
+from weakref import finalize
+
+import cloudpickle
+from dask import delayed
+from dask.delayed import Delayed
+
+from sklmm._estimators.sharded import begun_by, fit_parts
+from sklmm.dask.cluster import Fault, answer, with_warnings
+from sklmm.dask.collections import columns_that_count, partitions
+from sklmm.dask.state import Solved, columns_known, set_fitted, unfitted
+from sklmm.engine.fit import Each
 
 
 def fit_rows(model, cluster, collections, watch):
@@ -7,7 +29,148 @@ def fit_rows(model, cluster, collections, watch):
     `cluster` is a `Session`, `collections` are (X, y, weights), and `watch` is None, or leads from
     what makes fitted attributes to what the engine calls at each iteration.
     """
-    raise ValueError(
-        f"family={model.family!r}, e_step={model.e_step!r}, m_step={model.m_step!r}: collections "
-        "are fitted by family='gaussian' with e_step 'auto', 'exact' or 'cg' and m_step='auto'."
-    )
+    X, y, sample_weight = collections
+    local = unfitted(model)
+    pieces = Each(partitions(columns_that_count(model, X), y, sample_weight, cluster.token))
+    names = [f"partition {i}" for i in range(len(pieces))]
+    executor = OnCluster(cluster)
+    begun = begun_by(local, executor, pieces, names)
+    own = copy(model)
+    own.random_state = local.random_state
+    vars(own).update(columns_known(begun.model))
+    given = own, begun, executor, pieces, names, executor.n_shards, watch
+    _, caught = with_warnings(fit_parts, *given)
+    solved = Solved(columns_known(own), own._fitted, own.result_, caught)
+    set_fitted(model, X, solved)
+    return solved.warnings
+
+
+class Held:
+    """A future, which is let go with the last name of this object."""
+
+    def __init__(self, cluster, future):
+        self.future = future
+        finalize(self, cluster.release, [future]).atexit = False
+
+
+class OnCluster:
+    """`engine.rows.protocol.Executor` of shards on the workers of a `Session`.
+
+    Handles are `Held` futures, or Delayed partitions.
+    """
+
+    def __init__(self, cluster):
+        self.cluster = cluster
+        self.n_shards = sum(cluster.client.nthreads().values())
+        #: Futures of partitions that were read before all are asked for.
+        self._read = []
+
+    def told(self, function, *arguments):
+        """The answers of all shards, a list."""
+        futures = self._submitted(function, arguments)
+        try:
+            answers = self.cluster.client.gather(futures)
+        except Exception:
+            # What failed is told as this library tells it.
+            self.cluster.wait(futures)
+            raise
+        finally:
+            self.cluster.release(futures)
+        for found in answers:
+            if isinstance(found, Fault):
+                raise found.error()
+        return answers
+
+    def kept(self, function, *arguments):
+        """Handles of the answers, which stay on the workers."""
+        futures = self._submitted(function, arguments)
+        self.cluster.release(self._read)
+        self._read = []
+        return Each(Held(self.cluster, future) for future in futures)
+
+    def joined(self, function, parts, groups, *arguments):
+        """Handles of what the function says of each group of parts, one for each thread."""
+        futures = [[parts[i].future for i in own] for own in groups]
+        calls = self._calls(function, arguments, len(groups), first=1)
+        out = []
+        for own, address, (payload, mine, handles) in zip(
+            futures, self._threads_for(futures), calls, strict=True
+        ):
+            # Should its worker die others are to do it.
+            place = {"workers": [address], "allow_other_workers": True}
+            call = payload, mine, own, *handles
+            out.append(self.cluster.submit("shard", called, *call, **place))
+        return Each(Held(self.cluster, future) for future in out)
+
+    def _submitted(self, function, arguments):
+        """A future of the function's answer for each shard."""
+        n = next(len(own) for own in arguments if isinstance(own, Each))
+        calls, name = list(self._calls(function, arguments, n)), function.__name__
+        if any(isinstance(one, Delayed) for _, _, handles in calls for one in handles):
+            return self._read_for(calls)
+        return [self.cluster.submit(name, called, *call[:2], *call[2]) for call in calls]
+
+    def _read_for(self, calls):
+        """Futures of calls that read partitions."""
+        task = delayed(answer, pure=False)
+        tasks = [task(called, None, *call[:2], *call[2]) for call in calls]
+        if len(calls) == 1:
+            # The rows stay until all partitions are asked for: each is read once.
+            *read, future = self.cluster.compute([*calls[0][2], *tasks])
+            self._read += read
+            return [future]
+        return self.cluster.compute(tasks)
+
+    def _calls(self, function, arguments, n, first=0):
+        """For each of n shards the arguments of `called`: what is common to all, its own, handles.
+
+        `first` arguments of the function are handles that the caller adds before.
+        """
+        common, own = [Slot("handles", i) for i in range(first)], [[] for _ in range(n)]
+        handles = [[] for _ in range(n)]
+        for argument in arguments:
+            if not isinstance(argument, Each):
+                common.append(argument)
+                continue
+            held = isinstance(argument[0], Held | Delayed)
+            common.append(
+                Slot("handles", first + len(handles[0])) if held else Slot("own", len(own[0]))
+            )
+            for i, one in enumerate(argument):
+                if held:
+                    handles[i].append(one.future if isinstance(one, Held) else one)
+                else:
+                    own[i].append(one)
+        payload = cloudpickle.dumps((function, common))
+        for mine, given in zip(own, handles, strict=True):
+            yield payload, cloudpickle.dumps(mine) if mine else b"", given
+
+    def _threads_for(self, groups):
+        """The address of a worker for each group of futures, one group a thread.
+
+        Of the most rows the worker has most already, where it has a thread left.
+        """
+        found = self.cluster.client.who_has([future for own in groups for future in own])
+        left = dict(self.cluster.client.nthreads())
+        out = []
+        for own in groups:
+            counts = Counter(address for future in own for address in found.get(future.key, ()))
+            free = [address for address, n in left.items() if n > 0] or list(left)
+            best = max(free, key=lambda address: counts[address])
+            left[best] -= 1
+            out.append(best)
+        return out
+
+
+class Slot(NamedTuple):
+    """Where an argument comes from that is not the same for all shards."""
+
+    kind: str
+    place: int
+
+
+def called(payload, mine, *handles):
+    """What a task answers: see `OnCluster._calls`."""
+    function, arguments = pickle.loads(payload)
+    given = {"handles": handles, "own": pickle.loads(mine) if mine else ()}
+    return function(*(given[a.kind][a.place] if isinstance(a, Slot) else a for a in arguments))

@@ -13,7 +13,7 @@ import pandas as pd
 
 from sklmm._state import PlainState
 from sklmm.design.columns import take
-from sklmm.design.design import DesignSpec
+from sklmm.design.design import Block, Design, DesignSpec
 from sklmm.design.formula import apply_formula
 from sklmm.design.levels import learn_levels
 
@@ -82,6 +82,15 @@ class GrowingSpec(PlainState):
     def sizes(self):
         """Number of levels of each term."""
         return [len(term.levels) for term in self.spec.terms]
+
+    def design(self):
+        """A `Design` of no rows with these levels."""
+        spec, blocks = self.spec, []
+        for term in spec.terms:
+            effect, r = term.effect, len(term.cnames)
+            z = np.zeros((0, r)) if effect.slopes else None
+            blocks.append(Block(np.zeros(0, np.int32), z, len(term.levels), effect.covariance))
+        return Design(np.zeros((0, len(spec.coef_names))), tuple(blocks))
 
     def check(self):
         """ValueError for a term of a single level."""

@@ -33,6 +33,7 @@ from sklmm.engine.rows.collinearity import combination
 from sklmm.engine.rows.cross_products import LocalCrossProducts
 from sklmm.engine.rows.local import LocalRows
 from sklmm.engine.rows.nested import Nesting
+from sklmm.engine.rows.protocol import Each
 from sklmm.engine.rows.standardize import stacked, standardize
 from sklmm.engine.runtime.compilation import on_cpu, placed, require_tensorflow, telling
 from sklmm.result import EMResult
@@ -49,20 +50,27 @@ from sklmm.steps import (
 )
 
 __all__ = [
+    "Each",
     "Settings",
     "combination",
     "combination_of_sums",
+    "concatenated",
     "graph",
     "has_quadrature",
     "joined_sums",
     "log_densities",
+    "log_link_mean",
     "moments",
     "on_cpu",
+    "parted",
     "profile",
     "resolve_e_step",
     "resolve_m_step",
     "run",
+    "run_parted",
     "run_statistics",
+    "standard_rows",
+    "standard_units",
     "sums_of",
     "units_of",
     "update",
@@ -256,6 +264,72 @@ def run_statistics(statistics, design, names, response, settings, watch=None):
         )
         _check_degrees(problem)
         return _run(problem, response, settings, watch)
+
+
+def standard_units(statistics, design, names, response, settings, mean_y):
+    """`StandardUnits` of rows in shards, from the `Statistics` of all.
+
+    `design` and `response` have no rows, `names` are those of the columns of the fixed part, and
+    `mean_y` is y's weighted mean.
+    """
+    from sklmm.engine.rows.standard_units import standard_units
+
+    family = response.family
+    return standard_units(
+        statistics,
+        design.blocks,
+        names,
+        fit_intercept=settings.fit_intercept,
+        reml=settings.reml,
+        sigma=family.sigma if family.closed_form else None,
+        sigma_unit=response.sigma_unit,
+        scale_y=family.scale_equivariant,
+        eta_power=family.eta_power,
+        mean_y=mean_y,
+    )
+
+
+def standard_rows(standard, design, y, weights):
+    """`LocalRows` in `StandardUnits` of a part of a table."""
+    from sklmm.engine.rows.shard import standard_rows
+
+    return standard_rows(standard, design, y, weights)
+
+
+def concatenated(parts):
+    """`LocalRows` of several, one after another."""
+    from sklmm.engine.rows.shard import concatenated
+
+    return concatenated(parts)
+
+
+def parted(executor, parts, standard, design):
+    """`PartedRows` of shards in `StandardUnits`; their `design` has no rows."""
+    from sklmm.engine.rows.parted import PartedRows
+
+    shapes = [(block.n_levels, block.r) for block in design.blocks]
+    return PartedRows.of(executor, parts, standard.T.shape[1], shapes)
+
+
+def run_parted(rows, standard, response, settings, watch=None):
+    """`run` of a model whose rows are in shards, in `StandardUnits`; `response` has none."""
+    problem = replace(standard.problem, rows=rows)
+    with blas([b.n_levels * b.r for b in problem.blocks], len(problem.basis)):
+        if response.family.closed_form:
+            _check_degrees(problem)
+        if not problem.perfect:
+            problem = stacked(problem, response.n_predictors)
+        return _run(problem, response, settings, watch)
+
+
+def log_link_mean(rows, standard, result):
+    """Sum of w times the mean response of a log link, over rows in shards."""
+    problem = standard.problem
+    back = [np.linalg.inv(A) for A in problem.z_bases]
+    covariances = [A @ cov @ A.T for A, cov in zip(back, result.covariances, strict=True)]
+    coef = result.coef / problem.y_scale
+    beta = np.linalg.lstsq(problem.basis, coef, rcond=None)[0]
+    return rows.log_link_mean(problem.y_scale, beta, covariances)
 
 
 def units_of(design, y, weights, **known):

@@ -38,6 +38,8 @@ class Response:
         What the engine's residual SD is to be multiplied by: the root of the precisions' mean.
     n_obs : float or None
         Number of observations where it is not the sum of the weights.
+    counted : bool
+        Whether log_constant is known: of proportions it is where trials and successes are whole.
     """
 
     family: object
@@ -48,6 +50,7 @@ class Response:
     log_constant: float = 0.0
     sigma_unit: float = 1.0
     n_obs: float | None = None
+    counted: bool = True
 
     @property
     def n_classes(self):
@@ -114,8 +117,8 @@ def has_order(y):
     return isinstance(dtype, pd.CategoricalDtype) and dtype.ordered
 
 
-def labels(family, y):
-    """Labels, sorted classes (at least two), and codes as float64."""
+def labels(family, y, fewest=2):
+    """Labels, sorted classes (`fewest` at least), and codes as float64."""
     found = np.asarray(y)
     if found.ndim == 2 and found.shape[1] == 1:
         found = found[:, 0]
@@ -137,7 +140,7 @@ def labels(family, y):
                 found, good, f"labels of one type ({first.__name__}, as in row 0)", "convert it."
             )
             raise
-    if len(classes) == 1:
+    if len(classes) < fewest:
         raise family._error(
             f"y has one class only ({shown(classes)}): at least two are needed to fit; check the "
             "rows selected for this fit."

@@ -197,7 +197,8 @@ class Binomial(_Binary):
         successes = y * weights
         whole = np.allclose(successes, successes.round()) and np.allclose(weights, weights.round())
         constant = float(log_binomial(successes, weights).sum()) if whole else 0.0
-        return Response(self, y, weights, log_constant=constant, n_obs=float(len(y)))
+        n_obs = float(len(y))
+        return Response(self, y, weights, log_constant=constant, n_obs=n_obs, counted=whole)
 
 
 def log_binomial(successes, trials):

@@ -9,7 +9,6 @@ gathered: their pattern once, and then their values.
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
 from scipy import sparse
@@ -17,21 +16,7 @@ from scipy import sparse
 from sklmm.engine.linalg.blocks import LocalPairs, csr_rows, cuts
 from sklmm.engine.rows import shard
 from sklmm.engine.rows.local import LocalRows
-from sklmm.engine.rows.protocol import Coefs
-
-
-class Each(tuple):
-    """One for each shard, in their order: a handle of what it keeps, or what it is to be given."""
-
-
-class Executor(Protocol):
-    """Calls functions where shards are; of an `Each` among the arguments a shard has its own."""
-
-    def told(self, function, *arguments):
-        """The answers of all shards, a list."""
-
-    def kept(self, function, *arguments):
-        """Handles of the answers, `Each`: they stay where the shards are."""
+from sklmm.engine.rows.protocol import Coefs, Each
 
 
 class InProcess:
@@ -48,6 +33,10 @@ class InProcess:
     def kept(self, function, *arguments):
         """The same, `Each`."""
         return Each(self.told(function, *arguments))
+
+    def joined(self, function, parts, groups, *arguments):
+        """What the function says of each group of parts, `Each`."""
+        return self.kept(function, Each([parts[i] for i in own] for own in groups), *arguments)
 
 
 def added(one, two):
@@ -284,6 +273,10 @@ class PartedRows:
     def constant(self, likelihood, eta, raw):
         """At constant predictors eta [d], the sum of the curvature's weights, and X^T w eta [p]."""
         return self._sum_of(LocalRows.constant, likelihood, eta, raw)
+
+    def log_link_mean(self, scale, beta, covariances):
+        """Sum of w times the mean response of a log link: see `shard.log_link_mean`."""
+        return self._sum_of(shard.log_link_mean, scale, beta, covariances)
 
     def sample(self, most):
         """At most so many observations from all over the table, as `LocalRows`, in order."""

@@ -231,3 +231,23 @@ class Rows(Protocol):
 
     def sample(self, most):
         """At most so many observations from all over the table, as `LocalRows`."""
+
+
+class Each(tuple):
+    """One for each shard, in their order: a handle of what it keeps, or what it is to be given."""
+
+
+class Executor(Protocol):
+    """Calls plain functions where shards are; of an `Each` among the arguments each has its own."""
+
+    def told(self, function, *arguments):
+        """The answers of all shards, a list."""
+
+    def kept(self, function, *arguments):
+        """Handles of the answers, `Each`: they stay where the shards are."""
+
+    def joined(self, function, parts, groups, *arguments):
+        """Handles of what function(a list of parts, *arguments) says of each group, `Each`.
+
+        Groups are lists of numbers of the parts, of which the handles are given.
+        """

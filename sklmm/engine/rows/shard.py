@@ -12,6 +12,10 @@ import numpy as np
 from sklmm.engine.rows.cross_products import is_ones
 from sklmm.engine.rows.local import LocalRows
 from sklmm.engine.rows.protocol import Coefs
+from sklmm.engine.rows.standardize import ones
+
+#: Linear predictors beyond which the square of exp overflows.
+MOST = 300.0
 
 
 class Evaluated(NamedTuple):
@@ -176,6 +180,43 @@ def counts(rows, k):
 def taken(rows, some):
     """`LocalRows` of some observations alone."""
     return rows.take((some[:, None] * rows.d + np.arange(rows.d)).ravel())
+
+
+def standard_rows(standard, design, y, weights):
+    """`LocalRows` in `rows.standard_units.StandardUnits` of a part of a table.
+
+    Of its design, y [n_rows] and weights [n_rows]; the levels are those of all parts.
+    """
+    units, offset = standard.units, design.offset
+    scaled = standard.t is not None
+    if offset is not None:
+        y, offset = (y - offset, None) if scaled else (y, offset / standard.problem.y_scale)
+    first = design.X.shape[1] - len(units.shift)
+    M = units.columns(design.X[:, first:], y)
+    return LocalRows(
+        M @ standard.t if scaled else y / standard.y_unit,
+        M[:, :-1] @ standard.T[:-1],
+        weights,
+        tuple(block.refs for block in design.blocks),
+        tuple(block.n_levels for block in design.blocks),
+        tuple(
+            ones(len(y)) if block.z is None else block.z @ basis @ A
+            for block, basis, A in zip(design.blocks, units.z_bases, standard.bases, strict=True)
+        ),
+        offset,
+    )
+
+
+def log_link_mean(rows, scale, beta, covariances):
+    """Sum over the rows of w E[exp(eta)], the effects drawn from their distribution.
+
+    With coefficients beta [p] and the effects' covariances, eta being `scale` times the predictor.
+    """
+    nothing = tuple(np.zeros((J, z.shape[1], 1)) for J, z in zip(rows.levels, rows.z, strict=True))
+    eta = scale * rows.predictor(Coefs(beta[:, None], nothing))[:, 0]
+    for z, covariance in zip(rows.z, covariances, strict=True):
+        eta += 0.5 * np.einsum("na,ab,nb->n", z, covariance, z)
+    return float(rows.weights @ np.exp(np.minimum(eta, MOST)))
 
 
 def concatenated(parts):
