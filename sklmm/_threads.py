@@ -5,6 +5,7 @@ whatever the number of threads: blocks and the groups in which they are added up
 number of rows alone.
 """
 
+import ctypes
 import os
 import threading
 from collections import deque
@@ -23,6 +24,7 @@ BLOCK = 1 << 16
 GROUPS = 8
 #: Bytes of an array that has the C library keep freed memory of its size.
 KEPT = 30 << 20
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 #: In a thread that works for `in_threads` `inside` is True; `share` is that of `sharing`.
 _local = threading.local()
 
@@ -107,9 +109,17 @@ def keep_freed_memory():
     glibc gives memory of more than 128 kB back to the system as soon as it is free, and each new
     array then costs a page fault every 4 kB: a fit of a few seconds spent a third of them so. What
     it keeps grows with the largest array that it has seen freed, up to 32 MB (mallopt(3),
-    M_MMAP_THRESHOLD); this one is never written to, and takes none.
+    M_MMAP_THRESHOLD); this one is never written to, and takes none. Where the environment has set
+    a limit, as Dask's does for its workers, nothing grows, and sums take twice as long: then both
+    limits are set to what they would have grown to.
     """
     np.empty(KEPT, np.uint8)
+    if "MALLOC_TRIM_THRESHOLD_" in os.environ:
+        # A C library that is not glibc has no such function.
+        with suppress(AttributeError, OSError, TypeError):
+            mallopt = ctypes.CDLL(None).mallopt
+            mallopt(M_MMAP_THRESHOLD, KEPT)
+            mallopt(M_TRIM_THRESHOLD, 2 * KEPT)
 
 
 @contextmanager

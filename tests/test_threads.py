@@ -1,4 +1,5 @@
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from sklmm._threads import in_threads, n_threads, single_blas
+from sklmm._threads import in_threads, n_threads, sharing, single_blas
 
 
 def blas():
@@ -40,6 +41,41 @@ def test_a_limit_on_blas_is_one_on_threads(two_threads):
     with threadpool_limits(1, user_api="blas"):
         assert n_threads() == 1
     assert n_threads() == 2
+
+
+def test_who_shares_a_machine_says_how_many(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with sharing(3):
+        assert n_threads() == 3
+        assert in_threads(lambda _: n_threads(), range(2)) == [1, 1]
+        with sharing(2):
+            assert n_threads() == 2
+        assert n_threads() == 3
+    assert n_threads() == 1
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+@pytest.mark.parametrize("limit", [None, "65536"])
+def test_freed_memory_is_kept_whatever_the_environment_says(limit):
+    code = """
+import resource
+import numpy as np
+from sklmm._threads import keep_freed_memory
+
+keep_freed_memory()
+for _ in range(2):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        np.ones(10**6)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
+    env |= {"MALLOC_TRIM_THRESHOLD_": limit} if limit else {}
+    found = subprocess.run(
+        [sys.executable, "-c", code], env=env, check=True, capture_output=True, text=True
+    )
+    # 20 x 8 MB are 39,000 pages.
+    assert int(found.stdout) < 2000
 
 
 @pytest.mark.parametrize("backend", ["loky", "threading"])

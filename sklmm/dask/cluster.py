@@ -15,7 +15,7 @@ from uuid import uuid4
 from distributed import CancelledError, KilledWorker, as_completed, get_client, get_worker
 from distributed.comm import get_address_host
 
-from sklmm._threads import sharing
+from sklmm._threads import keep_freed_memory, sharing
 
 START = "from dask.distributed import Client; client = Client()"
 
@@ -158,6 +158,7 @@ def answer(function, which, *arguments):
         for part in parts:
             if isinstance(part, Fault):
                 return part
+    keep_freed_memory()
     try:
         with sharing(1):
             return function(*arguments)

@@ -8,10 +8,8 @@ solved in a task too, and the client gets the fitted state.
 """
 
 from copy import copy
-from itertools import pairwise
 from typing import NamedTuple
 
-import numpy as np
 from dask import delayed
 
 from sklmm._estimators.accumulated import Accumulated
@@ -25,7 +23,7 @@ from sklmm.steps import ConjugateGradient, Exact
 #: Rows, from all over a partition, that make the head.
 SAMPLE = 1 << 16
 #: Partitions, or sums of them, that are joined at a time.
-MANY = 16
+MANY = 8
 
 
 class Begun(NamedTuple):
@@ -65,9 +63,10 @@ def fit_sums(model, cluster, collections, watch):
     if watch is None:
         threads = cluster.host_threads()
         task = cluster.submit("solve", with_threads, threads, solve, begun, summed, start)
-        solved = cluster.result(task)
+        cluster.wait([*summed, task])
+        solved = task.result()
     else:
-        begun, summed = cluster.results([begun, summed])
+        begun, *summed = cluster.results([begun, *summed])
         own = copy(model)
         own.random_state = begun.model.random_state
         vars(own).update(columns_known(begun.model))
@@ -91,14 +90,15 @@ def _begin(cluster, local, rows):
 
 
 def _summed(cluster, begun, rows):
-    """The future of `Summed` of all partitions."""
+    """Futures of `Summed`, some of several partitions: how many, their number alone decides."""
     task = delayed(answer, pure=False)
     parts = [task(add, f"partition {i}", begun, i, own) for i, own in enumerate(rows)]
-    while True:
-        ends = np.linspace(0, len(parts), -(-len(parts) // MANY) + 1).astype(int)
-        parts = [task(join, None, parts[a:b]) for a, b in pairwise(ends)]
-        if len(parts) == 1:
-            return cluster.compute(parts)[0]
+    while len(parts) > 2 * MANY:
+        # The last are left for the end, when nothing else is to be done beside their join.
+        first = len(parts) - len(parts) % MANY - MANY
+        groups = [parts[i : i + MANY] for i in range(0, first, MANY)]
+        parts = [*(task(join, None, own) for own in groups), *parts[first:]]
+    return cluster.compute(parts)
 
 
 def begin(local, number, rows):
@@ -133,10 +133,11 @@ def join(parts):
 
 def solve(begun, summed, start, watch=None):
     """`Solved`, from the sums of all partitions and the result to start from, or None."""
-    model = copy(begun.model)
+    model, whole = copy(begun.model), join(summed)
     if start is not None:
         model.result_ = start
-    sums = summed.sums.without(summed.n_missing)
+    # Sums of rows say how many of them were left out, and partitions without sums too.
+    sums = whole.sums.without(whole.n_missing)
     _, caught = with_warnings(model._solve, sums, watch, start is not None)
     return Solved(columns_known(model), model._fitted, model.result_, caught)
 
