@@ -102,6 +102,42 @@ def sharing(n):
         _local.share = before
 
 
+def ahead(function, items, at_a_time):
+    """Yield ``function(item)`` in the items' order; threads work on the next few meanwhile.
+
+    The items are taken in the caller's thread, one after another, and no more than `at_a_time` wait
+    or are worked on. The first error in the items' order is the one that is raised.
+    """
+    n, items, failed = min(n_threads(), at_a_time), iter(items), None
+    if n < 2:
+        yield from map(function, items)
+        return
+    begun = deque()
+    with single_blas():
+        try:
+            while True:
+                try:
+                    item = next(items)
+                except StopIteration:
+                    break
+                except Exception as error:
+                    # Those before it come first, and so may their errors.
+                    failed = error
+                    break
+                context = copy_context()
+                begun.append(_pool(os.getpid(), n).submit(context.run, function, item))
+                if len(begun) == n:
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
+        finally:
+            for other in begun:
+                other.cancel()
+            wait(begun)
+    if failed is not None:
+        raise failed
+
+
 @cache
 def keep_freed_memory():
     """Let the C library keep what is freed, for the arrays of the next step, in this process.

@@ -23,6 +23,7 @@ from sklmm._estimators.warnings import warn_of_sums
 from sklmm._fitted.measures import Spread
 from sklmm._fitted.model import FittedModel
 from sklmm._fitted.tables import Labels
+from sklmm._threads import ahead
 from sklmm.design.design import check_effects, columns_read
 from sklmm.design.estimable import Estimable
 from sklmm.design.formula import response_columns
@@ -33,6 +34,9 @@ from sklmm.steps import ConjugateGradient, Exact
 
 #: The estimator's parameters that decide what is summed.
 SUMMED = ("random_effects", "fixed_effects", "fit_intercept", "offset", "missing")
+
+#: Batches of a file that are in memory at a time, and summed by a thread each.
+AT_A_TIME = 8
 
 
 class Batches:
@@ -142,7 +146,8 @@ class Batches:
         task, data = self._begin_batches()
         with restoring(self):
             task.call_on_fit_task_begin(estimator=self, **data)
-            sums = self._summed(self._parquet_batches(parquet_files(path), y, sample_weight))
+            batches = self._parquet_batches(parquet_files(path), y, sample_weight)
+            sums = self._summed(batches, AT_A_TIME)
             self._solve(sums, partial(Watch, self, task, data), self.warm_start)
             task.call_on_fit_task_end(estimator=self, **data, reconstruction_attributes={})
             if keep_sums:
@@ -228,21 +233,32 @@ class Batches:
             )
         return task, {"X": None, "y": None, "metadata": None}
 
-    def _summed(self, batches):
-        """`Accumulated` of (text that says which, batch) one after another."""
-        head, sums, n_missing = None, Joining(), 0
-        for which, batch in batches:
+    def _summed(self, batches, at_a_time=1):
+        """`Accumulated` of (text that says which, batch) one after another.
+
+        So many are summed `at_a_time`, by threads, once one has made the head.
+        """
+        batches, sums, n_missing = iter(batches), Joining(), 0
+
+        def part_of(named, head=None):
+            which, batch = named
             with _naming_batch(which):
-                part, more = self._part(head, *_unpacked(batch), where=f"in {which}")
+                return self._part(head, *_unpacked(batch), where=f"in {which}")
+
+        for first, more in map(part_of, batches):
             n_missing += more
-            if part is not None:
-                head = part.head
-                sums.add(part)
-        if head is None:
+            if first is not None:
+                break
+        else:
             raise ValueError(
                 "batches: there is no row to fit: there are no batches, or they are empty or of "
                 "weight 0. An iterator is used up after one fit."
             )
+        sums.add(first)
+        for part, more in ahead(partial(part_of, head=first.head), batches, at_a_time):
+            n_missing += more
+            if part is not None:
+                sums.add(part)
         return sums.joined().without(n_missing)
 
     def _parquet_batches(self, files, y, sample_weight):
