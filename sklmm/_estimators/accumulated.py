@@ -11,7 +11,8 @@ which is a function of plain arguments:
    rows of the range in their order;
 4. `PairSums.beside`: the ranges, one after another; `Accumulated.with_pairs`.
 
-Sums do not depend on what the ranges are, nor on who makes which.
+Sums do not depend on what the ranges are, nor on who makes which; those that a fit works on are
+`rows.pair_sums.block_ends`.
 """
 
 from dataclasses import dataclass, replace
@@ -174,6 +175,7 @@ class Joining:
         self._tiers.append([part])
 
     def joined(self):
-        """The sums of all parts."""
+        """The sums of all parts, which are let go."""
         parts = [part for tier in reversed(self._tiers) for part in tier]
+        self._tiers.clear()
         return Accumulated.joined(parts)

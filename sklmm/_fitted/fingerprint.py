@@ -69,12 +69,15 @@ def _are_whole(weights):
 
 def _of_offset(offset, times):
     """The number of an offset; one of zeros is none."""
-    zeros = hashed(np.zeros(len(offset)))
+    zeros = hashed(np.broadcast_to(0.0, len(offset)))
     return (_total(hashed(offset), times) - _total(zeros, times)) % 2**64
 
 
 def hashed(values):
     """Hashes uint64 [n_rows] of numbers; 0 has one sign."""
+    if len(values) and values.strides == (0,):
+        # Of one number, repeated.
+        return np.broadcast_to(hashed(np.array(values[:1])), len(values))
     out = np.empty(len(values), np.uint64)
 
     def some(rows):
@@ -152,19 +155,17 @@ class FingerprintSums:
     def of(cls, design, response):
         """Those of a batch; `response` has the weights as they were given."""
         hashes, w, offset = hashed(response.y), response.weights, design.offset
-        whole = _are_whole(w)
-        times = w.astype(np.uint64) if whole else None
-        numbers = [
-            {
-                "y": _total(hashes, often),
-                "weights": _total(hashed(w)),
-                "offset": 0 if offset is None else _of_offset(offset, often),
-            }
-            for often in (None, times)
-        ]
+        whole, weights = _are_whole(w), _total(hashed(w))
+
+        def of(times):
+            offsets = 0 if offset is None else _of_offset(offset, times)
+            return {"y": _total(hashes, times), "weights": weights, "offset": offsets}
+
+        once = of(None)
+        repeated = of(w.astype(np.uint64)) if whole and (w != 1).any() else once
         total, fixed, own, _, levels = sums_by_level(design, _signs(response, hashes))
         levels = tuple(np.column_stack(of_term) for of_term in levels)
-        return cls(whole, *numbers, total, fixed, np.array(own).reshape(-1), levels)
+        return cls(whole, once, repeated, total, fixed, np.array(own).reshape(-1), levels)
 
     @classmethod
     def joined(cls, parts, places, sizes):

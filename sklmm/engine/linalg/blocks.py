@@ -173,12 +173,12 @@ def csr_rows(C, first, last):
     return sparse.csr_array((C.data[a:b], C.indices[a:b], ends), (last - first, C.shape[1]))
 
 
-def cuts(counts):
+def cuts(counts, parts=PARTS):
     """First levels of the parts, and the last one's end, by the number of rows of each level."""
     ends = np.cumsum(counts)
     if not len(ends) or ends[-1] <= PARTED:
         return [0, len(ends)]
-    inner = np.searchsorted(ends, ends[-1] * np.arange(1, PARTS) / PARTS)
+    inner = np.searchsorted(ends, ends[-1] * np.arange(1, parts) / parts)
     return np.unique([0, *inner, len(ends)]).tolist()
 
 

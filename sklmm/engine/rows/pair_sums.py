@@ -12,10 +12,10 @@ import numpy as np
 from scipy import sparse
 
 from sklmm._threads import in_threads
-from sklmm.engine.linalg.blocks import csr_rows
+from sklmm.engine.linalg.blocks import csr_rows, cuts
 
-#: Levels of the first term in a block.
-LEVELS = 1 << 14
+#: Blocks of many rows: a block is small beside the whole, and more than there are threads.
+BLOCKS = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,21 +33,20 @@ class PairSums:
     partners: np.ndarray | None
 
     @classmethod
-    def of(cls, terms, widths, C):
-        """Those of a batch of rows; C has all entries of each pair of levels, zeros too."""
+    def of(cls, terms, widths, blocks):
+        """Those of a batch of rows; blocks have all entries of each pair of levels, zeros too."""
         (r, q), partners = widths, None
-        if (np.diff(C.indptr) == q).all():
-            partners = C.indices[C.indptr[:-1:r]] // q
-        return cls(terms, widths, (C,), partners)
+        if all((np.diff(C.indptr) == q).all() for C in blocks):
+            partners = np.concatenate([C.indices[C.indptr[:-1:r]] // q for C in blocks])
+        return cls(terms, widths, tuple(blocks), partners)
 
     @classmethod
-    def joined(cls, parts, places, sizes, ends=None):
+    def joined(cls, parts, places, sizes, ends):
         """The sum of several parts, in their order.
 
         `places` of a part are those of its levels among all, (of the first term, of the second),
         and `sizes` the numbers of all. Blocks are the levels between two of `ends` each.
         """
-        ends = [*range(0, sizes[0], LEVELS), sizes[0]] if ends is None else ends
 
         def one(*levels):
             pairs = zip(parts, places, strict=True)
@@ -127,6 +126,11 @@ class PairSums:
     def __setstate__(self, state):
         blocks = [sparse.csr_array(tuple(own[:3]), shape=tuple(own[3])) for own in state["blocks"]]
         self.__dict__.update(state | {"blocks": tuple(blocks)})
+
+
+def block_ends(counts):
+    """First levels of a whole's blocks, and the last one's end, by the rows of each level [J]."""
+    return cuts(counts, BLOCKS)
 
 
 def ranks(order):

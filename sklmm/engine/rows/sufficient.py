@@ -24,7 +24,7 @@ from scipy.linalg import solve_triangular
 from sklmm._threads import each, summed
 from sklmm.engine.rows.collinearity import independent, orthonormal, triangle
 from sklmm.engine.rows.cross_products import LocalCrossProducts, weighed
-from sklmm.engine.rows.pair_sums import PairSums
+from sklmm.engine.rows.pair_sums import PairSums, block_ends
 from sklmm.engine.rows.standardize import ones, well_conditioned
 
 #: Rows a column from which on a first batch tells how columns and y depend on each other.
@@ -200,7 +200,7 @@ class Statistics:
                 PairSums.of(
                     terms,
                     tuple(rows.z[k].shape[1] for k in terms),
-                    rows.pairs(terms[0], [terms[1]]).matrix,
+                    [C for C, _ in rows.pairs(terms[0], [terms[1]]).parts],
                 )
                 for terms in combinations(units.order, 2)
             ),
@@ -229,17 +229,19 @@ class Statistics:
         def joined(pairs):
             terms = pairs[0].terms
             own = [tuple(at[k] for k in terms) for at in places]
-            return PairSums.joined(pairs, own, tuple(sizes[k] for k in terms))
+            ends = block_ends(sums["counts"][terms[0]])
+            return PairSums.joined(pairs, own, tuple(sizes[k] for k in terms), ends)
 
         plain_own = parts[0].plain_own
         if plain_own is not None:
             plain_own = tuple(map(sum, zip(*(part.plain_own for part in parts), strict=True)))
+        sums = {name: by_level(name) for name in ("counts", "own", "fixed")}
         totals = "n_rows", "log_weights", "inverse_weights", "squares", "table", "plain"
         return cls(
             units=parts[0].units,
             largest_y=max(part.largest_y for part in parts),
             **{name: total(name) for name in totals},
-            **{name: by_level(name) for name in ("counts", "own", "fixed")},
+            **sums,
             pairs=tuple(map(joined, zip(*(part.pairs for part in parts), strict=True))),
             plain_own=plain_own,
         )

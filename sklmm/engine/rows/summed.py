@@ -12,8 +12,8 @@ import numpy as np
 from scipy import sparse
 
 from sklmm._threads import in_threads
-from sklmm.engine.linalg.blocks import LocalPairs, block_diagonal, csr_rows, cuts
-from sklmm.engine.rows.pair_sums import ranks
+from sklmm.engine.linalg.blocks import LocalPairs, block_diagonal, csr_rows
+from sklmm.engine.rows.pair_sums import block_ends, ranks
 from sklmm.engine.rows.standard_units import standard_units
 from sklmm.engine.rows.sufficient import Statistics
 
@@ -89,7 +89,8 @@ class SummedRows:
             else:
                 own = csr_rows(whole, first * r, last * r)
             if len(A) == len(B) == 1:
-                data = own.data * (self.unit * A[0, 0] * B[0, 0])
+                scale = self.unit * A[0, 0] * B[0, 0]
+                data = own.data if scale == 1.0 else own.data * scale
                 return sparse.csr_array((data, own.indices, own.indptr), own.shape)
             left = block_diagonal(np.broadcast_to(self.unit * A.T, (last - first, *A.shape)))
             right = block_diagonal(np.broadcast_to(B, (self._levels(other), *B.shape)))
@@ -97,7 +98,7 @@ class SummedRows:
             own.sort_indices()
             return own
 
-        ends = cuts(self.statistics.counts[k])
+        ends = block_ends(self.statistics.counts[k])
         return in_threads(standard, ends[:-1], ends[1:])
 
     def _levels(self, k):

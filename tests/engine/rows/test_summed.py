@@ -123,7 +123,7 @@ def some_pairs(rng, J, K, r, q):
     ]
     C = (Z[0].T @ Z[1]).tocsr()
     C.sort_indices()
-    return PairSums.of((0, 1), (r, q), C), levels
+    return PairSums.of((0, 1), (r, q), [C]), levels
 
 
 @pytest.mark.parametrize("in_order", [True, False])
@@ -135,7 +135,7 @@ def test_joined_pairs_are_the_same_for_any_ranges(r, q, in_order):
     if not in_order:
         one, two = rng.permutation(J), rng.permutation(K)
         places = [(one[a], two[b]) for a, b in places]
-    whole = PairSums.joined(parts, places, (J, K))
+    whole = PairSums.joined(parts, places, (J, K), [0, J])
     dense = np.zeros((J, r, K, q))
     for part, (a, b) in zip(parts, places, strict=True):
         dense[a[:, None], :, b] += (
@@ -153,7 +153,9 @@ def test_joined_pairs_are_the_same_for_any_ranges(r, q, in_order):
                 np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
             assert two.has_sorted_indices
         # What is joined is a part of others.
-        once = PairSums.joined([again, parts[0]], [(np.arange(J), np.arange(K)), places[0]], (J, K))
+        once = PairSums.joined(
+            [again, parts[0]], [(np.arange(J), np.arange(K)), places[0]], (J, K), [0, J]
+        )
         assert abs(once.rows(0, J) - whole.rows(0, J)).sum() > 0
 
 
