@@ -50,7 +50,7 @@ class Predictor:
         if is_frame(X):
             self.model._validate_new(X._meta, include)
             return self._of_frame(method, meta, settings)
-        self.model._validate_new(np.empty((0, *X.shape[1:]), X.dtype), include)
+        self.model._validate_new(np.ones((1, *X.shape[1:]), X.dtype), include)
         return self._of_array(method, meta, settings)
 
     def _of_frame(self, method, meta, settings):

@@ -64,7 +64,7 @@ def fit_sums(model, cluster, collections, watch):
         threads = cluster.host_threads()
         task = cluster.submit("solve", with_threads, threads, solve, begun, summed, start)
         cluster.wait([*summed, task])
-        solved = task.result()
+        solved = cluster.result(task)
     else:
         begun, *summed = cluster.results([begun, *summed])
         own = copy(model)

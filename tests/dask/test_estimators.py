@@ -1,39 +1,299 @@
 """Estimators of Dask collections beside the local ones."""
 
-import dask.dataframe as dd
-import numpy as np
-import pytest
+import io
 
-from sklmm import MixedEffectsRegressor
-from sklmm.dask import DaskMixedEffectsRegressor
+import dask
+import dask.array as da
+import dask.dataframe as dd
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+
+from sklmm import ConjugateGradient, Exact, Gaussian, MixedEffectsClassifier, MixedEffectsRegressor
+from sklmm.dask import DaskMixedEffectsClassifier, DaskMixedEffectsRegressor
+from sklmm.datasets import load_insteval, make_crossed
 from tests.test_batches import assert_same, table
 
 
 @pytest.fixture(scope="module")
-def rows():
+def frame():
+    """Rows in a shuffled order of their index, with columns that no model reads."""
     X, y = table(np.random.default_rng(0), 400)
-    X.index = y.index = np.random.default_rng(1).permutation(400)
-    return X, y.rename("stars")
+    rng = np.random.default_rng(1)
+    frame = X.assign(stars=y, times=rng.integers(0, 4, 400), note="text")
+    return frame.set_index(rng.permutation(400))
 
 
-def collections(rows, n=5):
-    X, y = rows
-    joint = dd.from_pandas(X.assign(stars=y), npartitions=n, sort=False)
-    return joint[list(X)], joint["stars"]
+def on_dask(local):
+    """The estimator of collections with the parameters of a local one."""
+    return DaskMixedEffectsRegressor(**local.get_params(deep=False))
 
 
 @pytest.fixture(scope="module")
-def models(client, rows):
-    model = DaskMixedEffectsRegressor(["g", "h"], random_state=0)
-    return model.fit(*collections(rows)), MixedEffectsRegressor(["g", "h"], random_state=0).fit(
-        *rows
+def local(frame):
+    model = MixedEffectsRegressor(["(1 + x | g)", "h"], fixed_effects=["x", "t"], random_state=0)
+    return model.fit(frame, frame["stars"])
+
+
+@pytest.fixture(scope="module")
+def model(client, local, frame):
+    table = dd.from_pandas(frame, npartitions=5, sort=False)
+    return on_dask(local).fit(table, table["stars"])
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"random_effects": ["g", "h"], "e_step": "cg"},
+        {"random_effects": ["(1 | h/g)"], "offset": "w", "method": "ml"},
+        {"random_effects": ["(1 + x || g)"], "family": Gaussian(weights="precision")},
+        {"random_effects": None, "e_step": Exact(), "tol": 1e-4},
+        {"random_effects": ["g"], "dof": "satterthwaite", "fit_intercept": False},
+    ],
+)
+def test_a_fit_is_the_local_one(client, frame, parameters):
+    whole = MixedEffectsRegressor(fixed_effects=["x", "t"], random_state=0, **parameters)
+    model = on_dask(whole)
+    columns = dd.from_pandas(frame, npartitions=4, sort=False)
+    weights = None
+    if "family" in parameters:
+        weights = "times"
+    own = [columns, columns["stars"], None if weights is None else columns[weights]]
+    whole.fit(frame, frame["stars"], None if weights is None else frame[weights])
+    assert_same(model.fit(*own).to_local(), whole, frame)
+    pd.testing.assert_frame_equal(model.fixed_effects_, whole.fixed_effects_, rtol=1e-5)
+
+
+def test_a_formula_takes_the_response_from_the_table(client, frame):
+    columns = dd.from_pandas(frame, npartitions=3, sort=False)
+    formula = "stars ~ x * w + (1 | g)"
+    whole = MixedEffectsRegressor.from_formula(formula).fit(frame)
+    model = DaskMixedEffectsRegressor.from_formula(formula).fit(columns)
+    assert_same(model.to_local(), whole, frame)
+    assert model.predict(columns).name == "stars"
+    assert model.score(columns, columns["stars"]) == pytest.approx(
+        whole.score(frame, frame["stars"])
     )
 
 
-def test_the_fit_is_the_local_one(models, rows):
-    model, local = models
-    assert_same(model.to_local(), local, rows[0])
-    assert model.to_local().get_params() == local.get_params()
-    assert model.feature_names_in_.tolist() == list(rows[0])
-    assert type(model.to_local()) is MixedEffectsRegressor
-    assert str(model.summary()) == str(model.to_local().summary())
+def test_arrays(client, frame):
+    values = frame[["g", "x", "t"]].to_numpy(float)
+    blocks = da.from_array(values, chunks=(90, 2))
+    y = frame["stars"].to_numpy()
+    whole = MixedEffectsRegressor([0]).fit(values, y)
+    model = DaskMixedEffectsRegressor([0]).fit(blocks, da.from_array(y, chunks=70))
+    assert_same(model.to_local(), whole, values)
+    assert model.n_features_in_ == 3
+    found = model.predict(blocks, return_std=True)
+    for own, other in zip(found, whole.predict(values, return_std=True), strict=True):
+        assert own.chunks == ((90, 90, 90, 90, 40),)
+        np.testing.assert_allclose(own.compute(), other, rtol=1e-8)
+
+
+def test_all_of_insteval(client):
+    X, y = load_insteval(return_X_y=True, as_frame=True)
+    X = X.assign(service=X["service"].astype(float))
+    whole = MixedEffectsRegressor(
+        ["students", "instructors", "departments"], fixed_effects=["service"], random_state=0
+    ).fit(X, y)
+    rows = np.random.default_rng(0).permutation(len(X))
+    columns = dd.from_pandas(X.assign(y=y).iloc[rows], npartitions=7, sort=False)
+    model = on_dask(whole).fit(columns, columns["y"])
+    assert_same(model.to_local(), whole, X[:1000])
+    assert abs(model.score(columns, columns["y"]) - whole.score(X, y)) < 1e-9
+
+
+def test_conjugate_gradients_with_the_same_probes(client):
+    X, y = make_crossed(30_000, n_levels=(6000, 2500), random_state=0)[:2]
+    whole = MixedEffectsRegressor(["g0", "g1"], random_state=0).fit(X, y)
+    columns = dd.from_pandas(X.assign(y=y), npartitions=20, sort=False)
+    model = on_dask(whole).fit(columns[list(X)], columns["y"])
+    assert type(whole.e_step_) is type(model.e_step_) is ConjugateGradient
+    assert_same(model.to_local(), whole, X[:1000])
+
+
+class TestState:
+    def test_parameters_are_the_local_ones(self, model, local):
+        assert model.get_params(deep=False).keys() == local.get_params(deep=False).keys()
+        other = clone(model).set_params(tol=1e-4)
+        assert other.tol == 1e-4
+        assert not hasattr(other, "result_")
+
+    def test_the_local_model_is_a_plain_one(self, model, local, frame):
+        own = model.to_local()
+        assert type(own) is MixedEffectsRegressor
+        assert_same(own, local, frame)
+        assert own.feature_names_in_.tolist() == list(frame)
+        assert own._fitted.spec.columns == local._fitted.spec.columns
+        assert str(own.summary()) == str(model.summary())
+        own.update(frame[:20], frame["stars"][:20])
+
+    def test_it_is_saved_as_the_local_one_and_without_its_client(self, client, model, frame):
+        model.client = client
+        for own in (model, model.to_local()):
+            file = io.BytesIO()
+            joblib.dump(own, file)
+            assert b"distributed" not in file.getvalue()
+            again = joblib.load(file)
+            assert type(again) is type(own)
+            np.testing.assert_array_equal(again.coef_, model.coef_)
+            assert "_client" not in vars(again)
+        np.testing.assert_array_equal(again.predict(frame), model.to_local().predict(frame))
+
+    def test_what_reads_rows_of_one_machine_is_not_there(self, model, frame):
+        for name in ("partial_fit", "fit_batches", "fit_parquet", "update", "sample_y"):
+            assert not hasattr(model, name)
+            assert not hasattr(DaskMixedEffectsClassifier(), name)
+        with pytest.raises(AttributeError, match=r"to_local\(\).*MixedEffectsRegressor"):
+            model.update(frame, frame["stars"])
+        columns = dd.from_pandas(frame, npartitions=2)
+        with pytest.raises(TypeError, match=r"to_local\(\)"):
+            model.conf_int(method="profile", X=columns, y=columns["stars"])
+        pd.testing.assert_frame_equal(model.conf_int(), model.to_local().conf_int())
+
+    def test_a_generator_goes_on_as_after_a_local_fit(self, client, frame):
+        columns = dd.from_pandas(frame, npartitions=2, sort=False)
+        ends = []
+        for kind, X in ((MixedEffectsRegressor, frame), (DaskMixedEffectsRegressor, columns)):
+            rng = np.random.RandomState(3)
+            kind(["g"], fixed_effects=["x"], random_state=rng).fit(X, X["stars"])
+            ends.append(rng.randint(2**31 - 1))
+        assert ends[0] == ends[1]
+
+    def test_warm_starts_begin_at_the_fit_before(self, client, model, frame):
+        columns = dd.from_pandas(frame, npartitions=5, sort=False)
+        other = clone(model).set_params(warm_start=True).fit(columns, columns["stars"])
+        first = other.n_iter_
+        assert other.fit(columns, columns["stars"]).n_iter_ < first
+        assert_same(other.to_local(), model.to_local(), frame, rtol=1e-3, atol=1e-5)
+
+    def test_progress_is_printed_in_this_process(self, client, frame, capsys):
+        columns = dd.from_pandas(frame, npartitions=3, sort=False)
+        model = DaskMixedEffectsRegressor(["g"], fixed_effects=["x"], verbose=10)
+        model.fit(columns, columns["stars"])
+        assert "iteration    1" in capsys.readouterr().out
+
+    def test_warnings_of_the_solver_are_given_here(self, client, frame):
+        columns = dd.from_pandas(frame.assign(u=frame["x"]), npartitions=3, sort=False)
+        model = DaskMixedEffectsRegressor(["g"], fixed_effects=["x", "u"])
+        with pytest.warns(UserWarning, match="'u'") as caught:
+            model.fit(columns, columns["stars"])
+        assert caught[0].filename == __file__
+
+
+class TestPredictions:
+    def test_they_are_lazy_and_stand_beside_their_rows(self, model, local, frame):
+        columns = dd.from_pandas(frame, npartitions=6, sort=False)
+        found = model.predict(columns)
+        assert isinstance(found, dd.Series)
+        assert found.npartitions == 6
+        assert (found.dtype, found.name) == (np.float64, "stars")
+        mean, std = model.predict(columns, return_std=True)
+        assert std.name == "std"
+        own, other, spread = dask.compute(found, mean, std)
+        assert own.index.equals(frame.index)
+        assert own.equals(other)
+        expected = local.predict(frame, return_std=True)
+        np.testing.assert_allclose(own, expected[0], rtol=1e-8)
+        np.testing.assert_allclose(spread, expected[1], rtol=1e-6)
+        joined = columns.assign(found=found).compute()
+        pd.testing.assert_series_equal(joined["found"], own, check_names=False)
+        fixed = model.predict(columns, include_random=False).compute()
+        np.testing.assert_allclose(fixed, local.predict(frame, include_random=False), rtol=1e-8)
+
+    def test_nothing_is_computed_before_it_is_asked_for(self, model, frame):
+        def fails(part):
+            raise ZeroDivisionError
+
+        columns = dd.from_pandas(frame, npartitions=2)
+        found = model.predict(columns.map_partitions(fails, meta=columns._meta))
+        with pytest.raises(ZeroDivisionError):
+            found.compute()
+
+    def test_partitions_that_a_filter_has_emptied(self, model, local, frame):
+        columns = dd.from_pandas(frame, npartitions=6, sort=False)
+        some = columns[columns["g"] == 3]
+        some = some[some["x"] > 30.5]
+        found = model.predict(some)
+        expected = frame[(frame["g"] == 3) & (frame["x"] > 30.5)]
+        found = found.compute()
+        assert found.index.equals(expected.index)
+        np.testing.assert_allclose(found, local.predict(expected), rtol=1e-8)
+
+    def test_without_a_cluster(self, model, frame):
+        columns = dd.from_pandas(frame, npartitions=2, sort=False)
+        found = model.predict(columns).compute(scheduler="sync")
+        np.testing.assert_array_equal(found, model.to_local().predict(frame))
+
+    def test_a_model_is_sent_once(self, client, model, frame):
+        columns = dd.from_pandas(frame, npartitions=40, sort=False)
+        graph = model.predict(columns).optimize().__dask_graph__()
+        assert sum("sklmm-model" in str(key) for key in dict(graph)) == 1
+
+    def test_what_is_wrong_is_said_at_once(self, model, frame):
+        columns = dd.from_pandas(frame, npartitions=2, sort=False)
+        with pytest.raises(ValueError, match="'x', which are not there"):
+            model.predict(columns[["t", "g", "h"]])
+        with pytest.raises(ValueError, match="include_random: 'k' is not a term"):
+            model.predict(columns, include_random=["k"])
+        with pytest.raises(TypeError, match="pandas DataFrame.*MixedEffectsRegressor"):
+            model.predict(frame)
+
+    def test_rows_that_miss_values(self, client, frame):
+        holes = frame.copy()
+        holes.iloc[5, holes.columns.get_loc("x")] = np.nan
+        columns = dd.from_pandas(holes, npartitions=3, sort=False)
+        whole = MixedEffectsRegressor(["g"], fixed_effects=["x"], missing="drop")
+        whole.fit(holes, holes["stars"])
+        model = on_dask(whole).fit(columns, columns["stars"])
+        assert_same(model.to_local(), whole, frame)
+        assert model._fitted.n_missing == 1
+        found = model.predict(columns).compute()
+        assert np.flatnonzero(found.isna()).tolist() == [5]
+        assert model.score(columns, columns["stars"], columns["times"]) == pytest.approx(
+            whole.score(holes, holes["stars"], holes["times"])
+        )
+
+    def test_classes(self, client, frame):
+        good = pd.Series(np.where(frame["stars"] > frame["stars"].median(), "good", "bad"))
+        good = good.set_axis(frame.index).rename("verdict")
+        whole = MixedEffectsClassifier(["g"], fixed_effects=["x"], e_step="laplace")
+        whole.fit(frame, good)
+        model = DaskMixedEffectsClassifier(**whole.get_params(deep=False))
+        vars(model).update(vars(whole))
+        columns = dd.from_pandas(frame.assign(verdict=good), npartitions=3, sort=False)
+        found = model.predict(columns)
+        assert found.name == "verdict"
+        assert (found.compute() == whole.predict(frame)).all()
+        shares = model.predict_proba(columns)
+        assert list(shares.columns) == ["bad", "good"]
+        np.testing.assert_allclose(shares.compute(), whole.predict_proba(frame), rtol=1e-12)
+        link = model.decision_function(columns).compute()
+        np.testing.assert_allclose(link, whole.decision_function(frame), rtol=1e-9)
+        assert model.score(columns, columns["verdict"]) == whole.score(frame, good)
+        assert type(model.to_local()) is MixedEffectsClassifier
+
+
+class TestLocalEstimatorsOnACluster:
+    """Cross-validation and grids through joblib's backend, of tables that a worker can hold."""
+
+    def test_cross_validation(self, client, frame):
+        model = MixedEffectsRegressor(["g"], fixed_effects=["x", "t"])
+        known = {"X": frame, "y": frame["stars"], "cv": KFold(3, shuffle=True, random_state=0)}
+        alone = cross_val_score(model, **known)
+        with joblib.parallel_config(backend="dask"):
+            np.testing.assert_array_equal(cross_val_score(model, **known), alone)
+
+    def test_a_grid(self, client, frame):
+        grid = {"random_effects": [["g"], ["h"], ["g", "h"]]}
+        model = MixedEffectsRegressor(fixed_effects=["x", "t"])
+        alone = GridSearchCV(model, grid, cv=3).fit(frame, frame["stars"])
+        with joblib.parallel_config(backend="dask"):
+            found = GridSearchCV(model, grid, cv=3).fit(frame, frame["stars"])
+        np.testing.assert_array_equal(
+            found.cv_results_["mean_test_score"], alone.cv_results_["mean_test_score"]
+        )
+        np.testing.assert_array_equal(found.predict(frame), alone.predict(frame))
