@@ -239,7 +239,7 @@ class TestPredictions:
             model.predict(columns[["t", "g", "h"]])
         with pytest.raises(ValueError, match="include_random: 'k' is not a term"):
             model.predict(columns, include_random=["k"])
-        with pytest.raises(TypeError, match="pandas DataFrame.*MixedEffectsRegressor"):
+        with pytest.raises(TypeError, match=r"pandas DataFrame.*MixedEffectsRegressor"):
             model.predict(frame)
 
     def test_rows_that_miss_values(self, client, frame):
