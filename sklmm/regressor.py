@@ -331,6 +331,10 @@ class _Ratings:
         self.family = family
         self.ratings = ratings
 
+    @property
+    def density(self):
+        return self.family.density
+
     def mean(self, eta, params):
         return self.family.mean(eta, params, self.ratings)
 

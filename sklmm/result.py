@@ -72,6 +72,12 @@ class LogLikelihood(PlainState):
         """Whether it can no longer be told."""
         return self._known is None and self._estimate is None
 
+    def without_rows(self):
+        """The same as far as it is known, as it is saved."""
+        out = LogLikelihood()
+        out.__setstate__(self.__getstate__())
+        return out
+
     def __deepcopy__(self, memo):
         # All copies of a fit share what one of them has asked for.
         return self

@@ -124,11 +124,15 @@ def fit_parts(model, begun, executor, pieces, names, n_shards, watch=None):
         return FittedModel(spec=spec, spread=spread, **known)
 
     def fitted(result):
+        # What it would be estimated from is gone with the fit.
+        result = replace(result, likelihood=result.likelihood.without_rows())
         other = copy(model)
         other._set_fitted(fitted_model(spec, result), result)
         return vars(other)
 
     result = engine.run_parted(rows, standard, response, settings, watch(fitted) if watch else None)
+    # While the rows are there.
+    result.likelihood()
     if (dropped := result.dropped[: design.X.shape[1]]).any():
         along = engine.combination_of_sums(found.statistics, spec.fit_intercept, dropped)
         spec = replace(spec, estimable=Estimable(dropped, *along))

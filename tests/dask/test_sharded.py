@@ -1,0 +1,150 @@
+"""Models of families without sums on a cluster of two processes, beside those of one machine."""
+
+import os
+import signal
+
+import dask.dataframe as dd
+import numpy as np
+import pandas as pd
+import pytest
+from distributed import Client, LocalCluster
+
+from sklmm import HMC, MixedEffectsClassifier, MixedEffectsRegressor
+from sklmm.dask import DaskMixedEffectsClassifier, DaskMixedEffectsRegressor
+from sklmm.dask.sharded import OnCluster
+
+CROSSED = ["students", "instructors", "departments"]
+
+
+def small(n=900):
+    """A table with a count, classes, weights and an offset."""
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"g": rng.integers(40, size=n).astype(str), "h": rng.integers(20, size=n)})
+    X["x"], X["o"] = rng.normal(size=n), rng.normal(size=n) / 10
+    eta = 0.3 * X["x"] + rng.normal(size=40)[X["g"].astype(int)] / 2
+    eta += rng.normal(size=20)[X["h"]] / 2
+    X["count"] = rng.poisson(np.exp(eta + X["o"])) + 0.0
+    X["class"] = np.array(["a", "b", "c"])[np.digitize(eta + rng.logistic(size=n), [-1, 1])]
+    X["w"] = rng.integers(4, size=n) + 0.0
+    return X
+
+
+def distance(one, two):
+    """The largest difference of two models' estimates, in standard errors."""
+    values = [np.concatenate([m.result_.coef, m.result_.natural]) for m in (one, two)]
+    se = np.sqrt(np.diag(two.result_.natural_cov))
+    return np.nanmax(np.abs(values[0] - values[1]) / np.where(se > 0, se, 1))
+
+
+@pytest.fixture(scope="module")
+def ratings(insteval):
+    X, y = insteval
+    return X[[*CROSSED, "service"]].assign(good=y > 3)
+
+
+@pytest.fixture(scope="module")
+def whole(ratings):
+    """The local model of InstEval by each E-step."""
+    found = {}
+
+    def fit(name):
+        if name not in found:
+            e_step = HMC(backend="numpy") if name == "hmc" else name
+            model = MixedEffectsClassifier(CROSSED, e_step=e_step, random_state=0)
+            found[name] = model.fit(ratings.drop(columns="good"), ratings["good"])
+        return found[name]
+
+    return fit
+
+
+@pytest.mark.parametrize("e_step", ["laplace", "hmc"])
+def test_insteval(client, ratings, whole, e_step):
+    table, local = dd.from_pandas(ratings, npartitions=5), whole(e_step)
+    model = DaskMixedEffectsClassifier(CROSSED, e_step=e_step, random_state=0)
+    model.fit(table.drop(columns="good"), table["good"])
+    if e_step == "laplace":
+        assert distance(model, local) < 1e-6
+        assert model.loglik_ == pytest.approx(local.loglik_, abs=1e-4)
+    else:
+        error = local.result_.mc_error
+        away = [np.concatenate([m.result_.coef, m.result_.natural]) for m in (model, local)]
+        np.testing.assert_array_less(np.abs(away[0] - away[1]), 0.1 * error)
+        assert model.loglik_ == pytest.approx(local.loglik_, abs=4 * local.loglik_error_)
+    assert model.classes_.tolist() == [False, True]
+
+
+def test_three_classes(client):
+    X = small()
+    table, columns = dd.from_pandas(X, npartitions=4), ["g", "x"]
+    known = {"random_state": 0, "max_iter": 15, "e_step": HMC(backend="numpy", n_chains=4)}
+    with pytest.warns(UserWarning, match="max_iter"):
+        local = MixedEffectsClassifier(["g"], **known).fit(X[columns], X["class"])
+    model = DaskMixedEffectsClassifier(["g"], **known)
+    with pytest.warns(UserWarning, match="max_iter"):
+        model.fit(table[columns], table["class"])
+    assert distance(model, local) < 1e-3
+    assert model.classes_.tolist() == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("n", [1, 3, 8])
+def test_counts_with_offset_and_weights(client, n):
+    X, columns = small(), ["g", "h", "x", "o"]
+    table = dd.from_pandas(X, npartitions=n)
+    known = {"family": "poisson", "e_step": "laplace", "offset": "o", "random_state": 0}
+    local = MixedEffectsRegressor(["(1 + x | g)", "h"], **known)
+    local.fit(X[columns], X["count"], X["w"])
+    model = DaskMixedEffectsRegressor(["(1 + x | g)", "h"], **known)
+    model.fit(table[columns], table["count"], table["w"])
+    assert distance(model, local) < 1e-6
+    assert model.loglik_ == pytest.approx(local.loglik_)
+    found = model.predict(table[columns]).compute()
+    np.testing.assert_allclose(found, local.predict(X[columns]), rtol=1e-5)
+
+
+def test_a_worker_that_dies_in_the_loop(monkeypatch):
+    X, columns = small(), ["g", "h", "x"]
+    table = dd.from_pandas(X, npartitions=5)
+    model = DaskMixedEffectsRegressor(["g", "h"], family="poisson", e_step="laplace")
+    told, seen, deaths = OnCluster.told, [], []
+
+    def killing(self, function, *arguments):
+        seen.append(function.__name__)
+        if len(seen) in deaths:
+            os.kill(next(iter(self.cluster.client.run(os.getpid).values())), signal.SIGKILL)
+        return told(self, function, *arguments)
+
+    monkeypatch.setattr(OnCluster, "told", killing)
+    cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0")
+    with cluster, Client(cluster, set_as_default=False) as own:
+        model.client, found = own, []
+        for when in ([], [12, 30]):
+            seen.clear()
+            deaths[:] = when
+            found.append(model.fit(table[columns], table["count"]).result_)
+            assert len(seen) > 30
+    # To the last bit.
+    np.testing.assert_array_equal(found[0].coef, found[1].coef)
+    np.testing.assert_array_equal(found[0].natural, found[1].natural)
+    assert found[0].loglik == found[1].loglik
+
+
+def test_no_task_stays(client):
+    X, columns = small(), ["g", "h", "x"]
+    table = dd.from_pandas(X.assign(count=X["count"] - (X.index == 700) * 99), npartitions=3)
+    model = DaskMixedEffectsRegressor(["g"], family="poisson", e_step="laplace")
+    with pytest.raises(ValueError, match=r"partition 2: Poisson: y must be"):
+        model.fit(table[columns], table["count"])
+    assert not hasattr(model, "result_")
+    for e_step in ("nuts", HMC(backend="tensorflow")):
+        with pytest.raises(ValueError, match="use 'laplace', or 'hmc'"):
+            model.set_params(e_step=e_step).fit(table[columns], table["count"])
+    left = client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.tasks))
+    assert [key for key in left if "sklmm" in str(key)] == []
+
+
+def test_lines_of_progress(client, capsys):
+    X, columns = small(), ["g", "x"]
+    table = dd.from_pandas(X, npartitions=2)
+    model = DaskMixedEffectsRegressor(["g"], family="poisson", e_step="laplace", verbose=10)
+    model.fit(table[columns], table["count"])
+    assert "iteration    1" in capsys.readouterr().out
