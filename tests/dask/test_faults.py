@@ -136,7 +136,7 @@ class TestPartitions:
     def test_y_of_another_length(self, client, frame):
         columns = of_parts(as_it_is, frame)
         y = of_parts(lambda number, part: part[: 60 - number], frame)["stars"]
-        with pytest.raises(ValueError, match="^partition 1: y: .*inconsistent numbers"):
+        with pytest.raises(ValueError, match=r"^partition 1: y: .*inconsistent numbers"):
             DaskMixedEffectsRegressor(**MODEL).fit(columns, y)
 
     def test_an_error_of_a_collection_is_raised_as_it_is(self, client, frame):
