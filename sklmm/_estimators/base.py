@@ -21,7 +21,7 @@ from sklmm._estimators.reports import Reports
 from sklmm._estimators.warnings import warn_of_fit, warn_of_update
 from sklmm._fitted import prediction
 from sklmm._fitted.model import FittedModel
-from sklmm._fitted.separation import is_determined, separation, unbounded
+from sklmm._fitted.separation import is_determined, largest_variance, separation, unbounded
 from sklmm._state import PlainEstimator
 from sklmm.design.design import DesignSpec, check_effects, columns_read
 from sklmm.design.estimable import Estimable
@@ -177,7 +177,8 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
             spec = replace(spec, estimable=left_out)
         found, converged = None, result.status.converged
         determined = converged and self._stops_by_rule()
-        determined = determined and is_determined(result, design, response, self.tol)
+        largest = partial(largest_variance, design.X)
+        determined = determined and is_determined(result, response, self.tol, largest)
         if result.status is not Status.STOPPED and not determined:
             found = separation(design, response, result.dropped)
         if found is not None:

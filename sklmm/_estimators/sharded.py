@@ -8,6 +8,7 @@ called there, an executor knows.
 
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -24,15 +25,21 @@ from sklmm._estimators.learning import (
     shard_of,
     summary_of,
 )
-from sklmm._estimators.warnings import warn_of_sums
+from sklmm._estimators.warnings import FAINT, settled_somewhere, warn_of_sums
 from sklmm._fitted.fingerprint import FingerprintSums
 from sklmm._fitted.measures import Spread
 from sklmm._fitted.model import FittedModel
+from sklmm._fitted.separation import is_determined, separation, unbounded
 from sklmm._fitted.tables import Labels
+from sklmm.design.design import INTERCEPT, Design
 from sklmm.design.estimable import Estimable
 from sklmm.engine import fit as engine
-from sklmm.families import resolve_family
+from sklmm.families import Response, resolve_family
+from sklmm.result import Status
 from sklmm.steps import HMC, Laplace
+
+#: Rows that are brought here to see whether y is separated, where a fit does not exclude it.
+LOOKED_AT = 20_000
 
 
 def resolved_e_step(model, family, sizes):
@@ -98,16 +105,17 @@ def fit_parts(model, begun, executor, pieces, names, n_shards, watch=None):
         found.statistics, design, spec.coef_names, response, settings, found.mean_y
     )
     shards = _shards(executor, learnt, found, n_shards, standard)
-    fingerprints = executor.told(fingerprint_of, shards)
+    fingerprint = _fingerprint(executor, shards, found)
     rows = engine.parted(executor, executor.kept(rows_of, shards), standard, design)
-    every = [[np.arange(size) for size in found.growing.sizes()]] * len(shards)
-    marked = FingerprintSums.joined(fingerprints, every, found.growing.sizes()).fingerprint()
+    # What they were made of is let go.
+    del learnt, shards
+    asked = engine.fitted_rows(rows, standard)
     moments = engine.moments(found.statistics, spec.fit_intercept)
     known = {
         "labels": Labels.of(spec, design.blocks, response),
         "classes": response.classes,
         "n_predictors": response.n_predictors,
-        "fingerprint": marked,
+        "fingerprint": fingerprint,
         **{k: begun.head.known[k] for k in ("response_name", "from_frame", "by_name")},
         "family": clone(family) if family is model.family else family,
         "n_missing": found.n_missing,
@@ -119,8 +127,7 @@ def fit_parts(model, begun, executor, pieces, names, n_shards, watch=None):
         if response.n_predictors == 1:
             spread = Spread.of_moments(moments, 1.0, result)
             if getattr(family, "link", None) == "log":
-                mean = engine.log_link_mean(rows, standard, result) / found.total
-                spread = spread._replace(mean=mean)
+                spread = spread._replace(mean=asked.log_link_mean(result) / found.total)
         return FittedModel(spec=spec, spread=spread, **known)
 
     def fitted(result):
@@ -136,9 +143,19 @@ def fit_parts(model, begun, executor, pieces, names, n_shards, watch=None):
     if (dropped := result.dropped[: design.X.shape[1]]).any():
         along = engine.combination_of_sums(found.statistics, spec.fit_intercept, dropped)
         spec = replace(spec, estimable=Estimable(dropped, *along))
+    text = None
+    if (separating := _separating(model, result, spec, response, asked)) is not None:
+        result, text = _unbounded(result, *separating, known["labels"], asked.n_rows)
     model._set_fitted(fitted_model(spec, result), result)
     spread = np.sqrt(np.maximum(np.diag(moments[1]) / moments[0], 0.0))
-    warn_of_sums(model, spread, found.statistics.largest_y, found.statistics.n_rows)
+    warn_of_sums(
+        model,
+        spread,
+        found.statistics.largest_y,
+        found.statistics.n_rows,
+        partial(asked.n_below, result),
+        text,
+    )
 
 
 def _shards(executor, learnt, found, n_shards, standard):
@@ -154,3 +171,39 @@ def _shards(executor, learnt, found, n_shards, standard):
     response = found.response
     plan = Plan(standard, found.growing.sizes(), response.family, response.classes)
     return executor.joined(shard_of, learnt, groups, places, codes, plan)
+
+
+def _fingerprint(executor, shards, found):
+    """The `Fingerprint` of all rows."""
+    sizes = found.growing.sizes()
+    every = [[np.arange(size) for size in sizes]] * len(shards)
+    parts = executor.told(fingerprint_of, shards)
+    return FingerprintSums.joined(parts, every, sizes).fingerprint()
+
+
+def _separating(model, result, spec, response, asked):
+    """(`Separation`, Design) of some rows, where they are all that there are or separated; or None.
+
+    What separates all rows separates some of them too.
+    """
+    known = result.status.converged
+    known = known and is_determined(result, response, model.tol, asked.largest_variance)
+    if known or result.status is Status.STOPPED:
+        return None
+    X, y, weights = asked.sample(LOOKED_AT, spec.fit_intercept)
+    some, design = Response(response.family, y, weights, response.classes), Design(X, ())
+    found = separation(design, some, result.dropped)
+    return found and (found, design)
+
+
+def _unbounded(result, found, design, labels, n_rows):
+    """(The result of a response that is separated, if it is known to be so; text on that)."""
+    whole = design.n_rows == n_rows
+    if whole:
+        result = unbounded(result, found, design)
+    sizes = np.abs(found.shares[: len(labels.coef)])
+    names = [
+        name for name, size in zip(labels.coef, sizes, strict=True) if size > FAINT * max(sizes)
+    ]
+    slopes = [name for name in names if not name.endswith(INTERCEPT)]
+    return result, settled_somewhere(slopes or labels.cutpoints or names, design.n_rows, whole)

@@ -50,15 +50,18 @@ def warn_of_fit(model, design, table, response, e_step, found, converged):
             warnings.warn(message, category, stacklevel=5)
 
 
-def warn_of_sums(model, spread, largest, n_rows):
-    """Give the warnings of a Gaussian model that was fitted from sums of batches.
+def warn_of_sums(model, spread, largest, n_rows, n_below=None, infinite=None):
+    """Give the warnings of a model that was fitted from sums of batches, or of shards.
 
-    `spread` [n_columns] are the SDs of the columns of the fixed part, `largest` y's size.
+    `spread` [n_columns] are the SDs of the columns of the fixed part, `largest` y's size. `n_below`
+    tells how many rows' predictors are at the edge of a link or below; `infinite` is a text.
     """
     spec, labels, result = model._fitted.spec, model._fitted.labels, model.result_
     slow = reproduces = None
     if result.status is Status.MAX_ITER and result.moving is not None:
-        slow = not_converged(labels, result, model.max_iter)
+        if ends(family := model._fitted.family):
+            slow = below_edge(family, n_below(EDGE), n_rows, model.max_iter)
+        slow = slow or not_converged(labels, result, model.max_iter)
     if result.status is Status.PERFECT and result.rank < n_rows:
         reproduces = reproduced(spec, np.abs(result.coef) * spread, largest)
     for message, category in (
@@ -68,6 +71,7 @@ def warn_of_sums(model, spread, largest, n_rows):
         (unsolved(model.e_step_, result), ConvergenceWarning),
         (rough(result), ConvergenceWarning),
         (reproduces, UserWarning),
+        (infinite, ConvergenceWarning),
     ):
         if message:
             warnings.warn(message, category, stacklevel=5)
@@ -80,24 +84,32 @@ def warn_of_update(result):
             warnings.warn(message, ConvergenceWarning, stacklevel=3)
 
 
-def beyond_edge(design, family, result, max_iter):
-    """Text on linear predictors that have no mean by their link, if there are any.
+def ends(family):
+    """Whether a family's link has no mean for some linear predictors.
 
     The likelihood ends there: its maximum is no point where its slope is 0, and more iterations
     do not help.
     """
-    link = getattr(family, "link", None)
-    if not family.positive or link not in ("identity", "inverse"):
-        return None
-    eta = linear_predictor(design, result)
-    n_rows = int(np.sum(eta <= EDGE))
+    return family.positive and getattr(family, "link", None) in ("identity", "inverse")
+
+
+def below_edge(family, n_rows, total, max_iter):
+    """Text on the rows, so many of all, of whose linear predictors the link has no mean."""
     others = [repr(other) for other in family.links if other not in ("identity", "inverse")]
     return n_rows and (
         f"The fit stopped at max_iter={max_iter}: the linear predictor of {n_rows} of "
-        f"{len(eta)} rows is 0 or below, where link={link!r} has no mean. Its estimates "
+        f"{total} rows is 0 or below, where link={family.link!r} has no mean. Its estimates "
         "are not to be relied on, and a larger max_iter does not help: use "
         f"link={' or '.join(others)}, by which every mean is positive."
     )
+
+
+def beyond_edge(design, family, result, max_iter):
+    """`below_edge` of a design's rows, where the family's likelihood ends."""
+    if not ends(family):
+        return None
+    eta = linear_predictor(design, result)
+    return below_edge(family, int(np.sum(eta <= EDGE)), len(eta), max_iter)
 
 
 def not_converged(labels, result, max_iter):
@@ -200,6 +212,19 @@ def separated(labels, spec, design, table, response, found, converged):
         "Standard errors are infinite there; predictions and the other coefficients are "
         f"{others}. Merge levels, leave out the column, or collect rows of the other kind; a "
         "factor may become a grouping column in random_effects, where such levels are shrunken."
+    )
+
+
+def settled_somewhere(names, n_rows, whole):
+    """Text on the columns that separate y in so many rows, the `whole` table or some of it."""
+    where = "the rows" if whole else f"{n_rows} rows from all over the table, which"
+    seems = "has" if whole else "seems to have"
+    return (
+        f"The coefficient {names[0]!r} {seems} no finite maximum likelihood estimate"
+        f"{f', nor have {_listed(list(map(repr, names[1:])))}' * (len(names) > 1)}: {where} "
+        "do not say how large it is, as it settles their y. Do not rely on its estimate and "
+        "standard errors. A fit of such rows on one machine tells which they are: merge levels, "
+        "leave out the column, or collect rows of the other kind."
     )
 
 

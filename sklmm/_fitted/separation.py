@@ -66,24 +66,32 @@ class Separation(NamedTuple):
     rows: np.ndarray
 
 
-def is_determined(result, design, response, tol):
-    """Whether a converged fit of that tol knows the predictors of all rows too well to separate."""
+def is_determined(result, response, tol, largest):
+    """Whether a converged fit of that tol knows the predictors of all rows too well to separate.
+
+    `largest` says how large the variance of a row's predictor is at most by a covariance of its
+    coefficients: see `largest_variance`.
+    """
     if not response.family.separable:
         return True
     if getattr(response.family, "link", "logit") not in ("logit", "log"):
         return False
-    p, most = design.X.shape[1], SHARE / max(LAST_STEP, 0.0 if tol == "auto" else tol)
-    kept = ~result.dropped
+    most, kept = SHARE / max(LAST_STEP, 0.0 if tol == "auto" else tol), ~result.dropped
     cov = np.where(np.outer(kept, kept), result.coef_cov, 0.0)
     n_spacings = response.n_classes - 2 if response.family.classes == "ordered" else 0
     variances = np.diag(result.natural_cov)[len(result.natural_cov) - n_spacings :]
     most -= np.sqrt(np.abs(variances)).sum()
+    p = max(len(cov) // response.n_predictors, 1)
     # What a nan is in is not known to be small.
     return most > 0 and all(
-        np.abs(np.einsum("ij,ij->i", X @ cov[c : c + p, c : c + p], X)).max() < most**2
-        for X in (design.X[first : first + CHUNK] for first in range(0, design.n_rows, CHUNK))
-        for c in range(0, len(cov), max(p, 1))
+        largest(cov[c : c + p, c : c + p]) < most**2 for c in range(0, len(cov), p)
     )
+
+
+def largest_variance(X, covariance):
+    """The largest x^T covariance x of the rows of X, nan where some are."""
+    parts = (X[first : first + CHUNK] for first in range(0, len(X), CHUNK))
+    return np.max([np.abs(np.einsum("ij,ij->i", X @ covariance, X)).max() for X in parts])
 
 
 def separation(design, response, dropped):

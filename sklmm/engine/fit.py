@@ -55,11 +55,11 @@ __all__ = [
     "combination",
     "combination_of_sums",
     "concatenated",
+    "fitted_rows",
     "graph",
     "has_quadrature",
     "joined_sums",
     "log_densities",
-    "log_link_mean",
     "moments",
     "on_cpu",
     "parted",
@@ -322,14 +322,11 @@ def run_parted(rows, standard, response, settings, watch=None):
         return _run(problem, response, settings, watch)
 
 
-def log_link_mean(rows, standard, result):
-    """Sum of w times the mean response of a log link, over rows in shards."""
-    problem = standard.problem
-    back = [np.linalg.inv(A) for A in problem.z_bases]
-    covariances = [A @ cov @ A.T for A, cov in zip(back, result.covariances, strict=True)]
-    coef = result.coef / problem.y_scale
-    beta = np.linalg.lstsq(problem.basis, coef, rcond=None)[0]
-    return rows.log_link_mean(problem.y_scale, beta, covariances)
+def fitted_rows(rows, standard):
+    """`FittedRows`: what a fitted model asks of rows in shards."""
+    from sklmm.engine.rows.fitted import FittedRows
+
+    return FittedRows(rows, standard)
 
 
 def units_of(design, y, weights, **known):

@@ -8,11 +8,13 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.exceptions import ConvergenceWarning
 
 from sklmm import HMC, MixedEffectsClassifier, MixedEffectsRegressor
 from sklmm._estimators.sharded import begun_by, fit_parts
 from sklmm.engine.rows.protocol import Each
-from sklmm.families import NegativeBinomial
+from sklmm.families import NegativeBinomial, Poisson
+from sklmm.result import Status
 from tests.engine.rows.parts import Pickled
 
 N = 600
@@ -222,3 +224,32 @@ def test_e_steps_that_read_all_rows_in_one_place(e_step):
         fit_shards(model, Each())
     with pytest.raises(ValueError, match="m_step='adam'"):
         fit_shards(MixedEffectsRegressor(["g"], e_step="hmc", m_step="adam"), Each())
+
+
+def test_separated_classes(monkeypatch):
+    X, eta, _ = make()
+    X["f"] = np.arange(N) % 50 == 7
+    y = np.where((responses(eta)["numbers"][1] > 0) | X["f"], "a", "b")
+    columns, known = X[["h", "x", "f"]].astype(float), {"e_step": "laplace"}
+    with pytest.warns(ConvergenceWarning, match="'f' has no finite"):
+        whole = MixedEffectsClassifier(["h"], **known).fit(columns, y)
+    pieces = cut(columns, y, None, [200])
+    with pytest.warns(ConvergenceWarning, match="'f' has no finite"):
+        model = fit_shards(MixedEffectsClassifier(["h"], **known), pieces)
+    assert model.result_.status is whole.result_.status is Status.SEPARATED
+    np.testing.assert_allclose(model.coef_[0], whole.coef_[0], rtol=1e-3)
+    assert np.isinf(model.fixed_effects_["std_error"]["f"])
+    # Of some rows alone it is not known, but not unlikely.
+    monkeypatch.setattr("sklmm._estimators.sharded.LOOKED_AT", 400)
+    with pytest.warns(ConvergenceWarning, match="'f' seems to have no finite .* 400 rows"):
+        model = fit_shards(MixedEffectsClassifier(["h"], **known), pieces)
+    assert model.result_.status is not Status.SEPARATED
+
+
+def test_means_that_an_identity_link_does_not_allow():
+    X, _, _ = make()
+    rng = np.random.default_rng(0)
+    y = rng.poisson(np.maximum(X["x"] - 4.9, 0) / 2) + 0.0
+    model = MixedEffectsRegressor(["h"], family=Poisson("identity"), e_step="laplace", max_iter=8)
+    with pytest.warns(ConvergenceWarning, match="of 600 rows is 0 or below"):
+        fit_shards(model, cut(X[["h", "x"]], y, None, [200]))

@@ -274,10 +274,6 @@ class PartedRows:
         """At constant predictors eta [d], the sum of the curvature's weights, and X^T w eta [p]."""
         return self._sum_of(LocalRows.constant, likelihood, eta, raw)
 
-    def log_link_mean(self, scale, beta, covariances):
-        """Sum of w times the mean response of a log link: see `shard.log_link_mean`."""
-        return self._sum_of(shard.log_link_mean, scale, beta, covariances)
-
     def sample(self, most):
         """At most so many observations from all over the table, as `LocalRows`, in order."""
         if ("sample", most) not in self._known:

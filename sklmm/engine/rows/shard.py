@@ -207,16 +207,26 @@ def standard_rows(standard, design, y, weights):
     )
 
 
-def log_link_mean(rows, scale, beta, covariances):
+def log_link_mean(rows, scale, coefs, covariances):
     """Sum over the rows of w E[exp(eta)], the effects drawn from their distribution.
 
-    With coefficients beta [p] and the effects' covariances, eta being `scale` times the predictor.
+    With coefficients, `Coefs` [., 1] without effects, and covariances of these; eta is `scale`
+    times the predictor.
     """
-    nothing = tuple(np.zeros((J, z.shape[1], 1)) for J, z in zip(rows.levels, rows.z, strict=True))
-    eta = scale * rows.predictor(Coefs(beta[:, None], nothing))[:, 0]
+    eta = scale * rows.predictor(coefs)[:, 0]
     for z, covariance in zip(rows.z, covariances, strict=True):
         eta += 0.5 * np.einsum("na,ab,nb->n", z, covariance, z)
     return float(rows.weights @ np.exp(np.minimum(eta, MOST)))
+
+
+def n_below(rows, scale, coefs, edge):
+    """How many rows have `scale` times their predictor at an edge or below."""
+    return int(np.sum(scale * rows.predictor(coefs) <= edge))
+
+
+def largest_variance(rows, covariance):
+    """The largest x^T covariance x of the rows."""
+    return float(np.abs(np.einsum("ij,ij->i", rows.X @ covariance, rows.X)).max())
 
 
 def concatenated(parts):
