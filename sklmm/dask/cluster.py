@@ -45,6 +45,11 @@ def running_client(client=None):
                 f"There is no Dask client: start one before fit, `{START}` for this machine, or "
                 "Client(address) for a scheduler that runs already."
             ) from None
+    if client.status != "running":
+        raise RuntimeError(
+            f"The Dask client is {client.status}: start another, `{START}`, and set it, "
+            "`model.client = client`, or set None for the one started last."
+        )
     if client.asynchronous:
         raise RuntimeError(
             "The Dask client is asynchronous, and fit waits for its answers: start another, "

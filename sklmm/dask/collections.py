@@ -24,15 +24,22 @@ def is_frame(collection):
 
 
 def check_collection(name, collection, local):
-    """TypeError for what is no Dask collection; `local` is the estimator that takes such."""
-    if is_frame(collection) or isinstance(collection, da.Array):
-        return
-    kind = type(collection)
-    how = REMEDY.get(name, "")
-    raise TypeError(
-        f"{name}: it is a {kind.__module__.split('.')[0]} {kind.__name__}, and must be a Dask "
-        f"DataFrame, Series or array: {how}or use {local}."
-    )
+    """TypeError or ValueError for what is no Dask collection, or X without two dimensions.
+
+    `local` is the name of the estimator that takes what others have.
+    """
+    if not is_frame(collection) and not isinstance(collection, da.Array):
+        kind = type(collection)
+        how = REMEDY.get(name, "")
+        raise TypeError(
+            f"{name}: it is a {kind.__module__.split('.')[0]} {kind.__name__}, and must be a Dask "
+            f"DataFrame, Series or array: {how}or use {local}."
+        )
+    if name == "X" and collection.ndim != 2:
+        raise ValueError(
+            f"X: it has {collection.ndim} dimension(s), and must have rows and columns: "
+            "X.to_frame() of a Series, X[:, None] of an array."
+        )
 
 
 def columns_that_count(model, X):
@@ -55,7 +62,7 @@ def partitions(X, y, sample_weight, token):
     `token` is what sets the keys apart from those of others.
     """
     beside = {"y": y, "sample_weight": sample_weight}
-    beside = {name: own for name, own in beside.items() if own is not None}
+    beside = {name: _column(own) for name, own in beside.items() if own is not None}
     names = ["X", *beside]
     if is_frame(X):
         beside = {name: _as_frame(own) for name, own in beside.items()}
@@ -90,6 +97,13 @@ def _packed(*parts, names, own):
     """(X, y, weights) of one partition, whose task is a fit's `own`."""
     known = dict(zip(names, parts, strict=True))
     return known["X"], known.get("y"), known.get("sample_weight")
+
+
+def _column(own):
+    """What has a single column as one dimension."""
+    if own.ndim < 2 or own.shape[1] != 1:
+        return own
+    return own[own.columns[0]] if is_frame(own) else own[:, 0]
 
 
 def _as_frame(own):

@@ -91,6 +91,8 @@ class OnDask:
         for name, own in (("X", X), ("y", y), ("sample_weight", sample_weight)):
             if own is not None:
                 check_collection(name, own, local)
+        if y is None and self._formula_response() is None:
+            raise ValueError("This estimator requires y to be passed, but the target y is None.")
         with restoring(self), session(self.client) as cluster:
             task.call_on_fit_task_begin(estimator=self, **data)
             fit = fit_sums if has_sums(self) else fit_rows

@@ -133,7 +133,7 @@ def test_a_partition_at_which_every_worker_dies(client, frame):
 
 def test_scattered_partitions_of_a_dead_worker(client, frame):
     client.wait_for_workers(2)
-    addresses = list(client.scheduler_info(n_workers=-1)["workers"])
+    addresses = list(client.nthreads())
     parts = np.array_split(np.arange(len(frame)), 4)
     parts = [frame.iloc[own] for own in parts]
     futures = [client.scatter(own, workers=[addresses[i % 2]]) for i, own in enumerate(parts)]

@@ -93,6 +93,25 @@ def test_arrays(client, frame):
         np.testing.assert_allclose(own.compute(), other, rtol=1e-8)
 
 
+def test_partitions_of_files_and_what_is_made_of_them(client, frame, tmp_path):
+    for i in range(8):
+        frame[50 * i : 50 * i + 50].to_parquet(tmp_path / f"{i}.parquet")
+    columns = dd.read_parquet(tmp_path)
+    whole = MixedEffectsRegressor(["g"], fixed_effects=["x"]).fit(frame, frame["stars"])
+    for X, y in (
+        (columns, columns["stars"]),
+        (columns[["x", "g"]], columns[["stars"]]),
+        (columns[["x", "g"]], dd.from_pandas(frame["stars"], npartitions=8, sort=False)),
+    ):
+        assert_same(on_dask(whole).fit(X, y).to_local(), whole, frame)
+    values = columns[["g", "x"]].to_dask_array(), columns["stars"].to_dask_array()
+    whole = MixedEffectsRegressor([0]).fit(frame[["g", "x"]].to_numpy(float), frame["stars"])
+    own = on_dask(whole).fit(*values)
+    assert_same(own.to_local(), whole, frame[["g", "x"]].to_numpy(float))
+    found = own.predict(values[0]).compute()
+    np.testing.assert_allclose(found, whole.predict(frame[["g", "x"]].to_numpy(float)), rtol=1e-8)
+
+
 def test_all_of_insteval(client):
     X, y = load_insteval(return_X_y=True, as_frame=True)
     X = X.assign(service=X["service"].astype(float))
@@ -176,12 +195,66 @@ class TestState:
         model.fit(columns, columns["stars"])
         assert "iteration    1" in capsys.readouterr().out
 
+    def test_callbacks_look_on_in_this_process(self, client, frame):
+        class Onlooker:
+            def __init__(self):
+                self.coefs = []
+
+            def setup(self, estimator, context):
+                pass
+
+            teardown = on_fit_task_begin = setup
+
+            def on_fit_task_end(self, estimator, context, *, fitted_estimator, **data):
+                if context.task_name != "fit":
+                    self.coefs.append(fitted_estimator.coef_)
+
+        columns = dd.from_pandas(frame, npartitions=3, sort=False)
+        model, onlooker = DaskMixedEffectsRegressor(["g"], fixed_effects=["x"]), Onlooker()
+        model.set_callbacks(onlooker).fit(columns, columns["stars"])
+        assert len(onlooker.coefs) == model.n_iter_
+        np.testing.assert_allclose(onlooker.coefs[-1], model.coef_, rtol=1e-3)
+
     def test_warnings_of_the_solver_are_given_here(self, client, frame):
         columns = dd.from_pandas(frame.assign(u=frame["x"]), npartitions=3, sort=False)
         model = DaskMixedEffectsRegressor(["g"], fixed_effects=["x", "u"])
         with pytest.warns(UserWarning, match="'u'") as caught:
             model.fit(columns, columns["stars"])
         assert caught[0].filename == __file__
+
+
+class TestWhatIsRefused:
+    @pytest.mark.parametrize(
+        ("kind", "message", "given"),
+        [
+            (TypeError, "X: it is a pandas DataFrame", lambda c, f: (f, c["stars"])),
+            (TypeError, "y: it is a pandas Series.*from_pandas", lambda c, f: (c, f["stars"])),
+            (TypeError, "sample_weight: .* list", lambda c, f: (c, c["stars"], [1.0])),
+            (ValueError, "X: it has 1 dim", lambda c, f: (c["x"], c["stars"])),
+            (ValueError, "requires y", lambda c, f: (c,)),
+            (ValueError, "'x' is not in X", lambda c, f: (c[["g"]], c["stars"])),
+        ],
+    )
+    def test_other_tables(self, client, frame, kind, message, given):
+        columns = dd.from_pandas(frame, npartitions=2)
+        model = DaskMixedEffectsRegressor(["g"], fixed_effects=["x"])
+        with pytest.raises(kind, match=message):
+            model.fit(*given(columns, frame))
+        assert not hasattr(model, "result_")
+
+    def test_a_client_that_is_closed(self, client, frame):
+        from distributed import Client
+
+        other = Client(client.scheduler.address, set_as_default=False)
+        columns = dd.from_pandas(frame, npartitions=2)
+        model = DaskMixedEffectsRegressor(["g"], fixed_effects=["x"])
+        model.client = other
+        assert model.fit(columns, columns["stars"]).client is other
+        other.close()
+        with pytest.raises(RuntimeError, match="client is closed: start another"):
+            model.fit(columns, columns["stars"])
+        model.client = None
+        assert model.client is client
 
 
 class TestPredictions:
