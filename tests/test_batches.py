@@ -285,7 +285,7 @@ class TestPartialFit:
         X, y, _ = make_crossed(300, (12, 7), random_state=0)
         model = MixedEffectsRegressor(["g0"]).partial_fit(X[:100], y[:100])
         before = pickle.dumps(model)
-        with pytest.raises(TypeError, match="kind string"):
+        with pytest.raises(TypeError, match=r"kind string, .* in the rows before: the two"):
             model.partial_fit(X[100:].assign(g0="a"), y[100:])
         with pytest.raises(ValueError, match="NaN"):
             model.partial_fit(X[100:].assign(x0=np.nan), y[100:])
@@ -334,7 +334,10 @@ class TestTraps:
     def test_integers_here_and_strings_there(self, rows):
         X, y = rows
         other = X[60:].assign(g=X["g"][60:].astype(str))
-        with pytest.raises(TypeError, match=r"^batch 1: The grouping column 'g' .*kind string"):
+        with pytest.raises(
+            TypeError,
+            match=r"^batch 1: The grouping column 'g' .*kind string, .*kind integer.* in batch 0:",
+        ):
             self.fit(X[:60], other, y=y)
 
     def test_integers_here_and_whole_floats_there(self, rows):
@@ -418,9 +421,16 @@ class TestTraps:
         found = fit([(X[:60], y[:60]), (X[60:], y[60:])])
         whole = MixedEffectsRegressor(["g"], fixed_effects="~ x * w + np.exp(w)").fit(X, y)
         assert_same(found, whole, X)
-        for text in ("~ h", "~ bs(x, df=4)", "~ I(x - x.mean())", "~ C(g)"):
+        for text in ("~ h", "~ bs(x, df=4)", "~ I(x - x.mean())", "~ I(x.cumsum())", "~ C(g)"):
             with pytest.raises(ValueError, match=r"^batch 0: fixed_effects="):
                 MixedEffectsRegressor(["g"], fixed_effects=text).fit_batches([(X, y)])
+
+    def test_formulas_of_whole_columns_that_a_first_batch_does_not_show(self, rows):
+        X, y = rows
+        model = MixedEffectsRegressor(["g"], fixed_effects="~ I(x - x.mean())")
+        for first in (X[:1], X[:20].assign(x=0.0)):
+            with pytest.raises(ValueError, match=r"^batch 1: fixed_effects="):
+                model.fit_batches([(first, y[: len(first)]), (X, y)])
 
     @pytest.mark.parametrize(
         ("parameters", "match"),

@@ -110,6 +110,8 @@ class Batches:
         ----------
         path : str, Path or list of them
             Files, and folders of files ``*.parquet``, which are taken in the order of their names.
+            Folders below, such as ``year=2024``, stand for a column of their files. The columns
+            are those of the first file.
         y : str, optional
             Column of the response; None where a formula names it.
         sample_weight : str, optional

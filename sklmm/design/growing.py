@@ -17,8 +17,10 @@ from sklmm.design.design import Block, Design, DesignSpec
 from sklmm.design.formula import apply_formula
 from sklmm.design.levels import learn_levels
 
-#: Difference, of a column's size, between a formula on a table and on half of it that is rounding.
+#: Difference, of a column's size, between a formula on a table and on some rows that is rounding.
 ROUNDING = 1e-12
+#: Rows that tell whether a formula is of single rows, at most.
+SOME = 1000
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class GrowingSpec(PlainState):
         Errors say `where` these are from, "in batch 0".
         """
         design, found = self.spec.relearn(table)
+        if self.spec.formula is not None:
+            _check_by_row(self.spec.formula, table, design.X)
         terms = [
             term.of_batch(own, where) for term, own in zip(self.spec.terms, found, strict=True)
         ]
@@ -173,11 +177,11 @@ def _check_by_row(formula, table, X):
             "it before the model, by a OneHotEncoder with its categories given for example, or "
             "make it a grouping factor in random_effects."
         )
-    half = table[: (len(table) + 1) // 2]
-    stateful = bool(formula.spec.transform_state)
-    if not stateful and len(half) < len(table):
-        own, size = apply_formula(formula, half), np.abs(X).max(axis=0, initial=0.0)
-        stateful = (np.abs(own - X[: len(half)]) > ROUNDING * size).any()
+    stateful, rows = bool(formula.spec.transform_state), min(len(table) // 2, SOME)
+    if not stateful and rows:
+        # The last ones, before which there are others.
+        own, size = apply_formula(formula, table[-rows:]), np.abs(X).max(axis=0, initial=0.0)
+        stateful = not (np.abs(own - X[-rows:]) <= ROUNDING * size).all()
     if stateful:
         raise ValueError(
             f"{name}: a column of it is made of all rows, as of a spline's knots or a mean, and "
