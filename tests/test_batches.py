@@ -421,9 +421,22 @@ class TestTraps:
         found = fit([(X[:60], y[:60]), (X[60:], y[60:])])
         whole = MixedEffectsRegressor(["g"], fixed_effects="~ x * w + np.exp(w)").fit(X, y)
         assert_same(found, whole, X)
-        for text in ("~ h", "~ bs(x, df=4)", "~ I(x - x.mean())", "~ I(x.cumsum())", "~ C(g)"):
+        for text in ("~ bs(x, df=4)", "~ I(x - x.mean())", "~ I(x.cumsum())"):
             with pytest.raises(ValueError, match=r"^batch 0: fixed_effects="):
                 MixedEffectsRegressor(["g"], fixed_effects=text).fit_batches([(X, y)])
+
+    @pytest.mark.parametrize("text", ["~ h * x", "~ C(k) + b", "~ b:x + d"])
+    def test_factors_have_the_levels_of_the_first_batch(self, rows, text):
+        X, y = rows
+        k, b = np.arange(len(X)) % 3, np.arange(len(X)) % 7 < 3
+        d = pd.Categorical(np.array(["low", "mid", "high"])[k], ["low", "mid", "high", "none"])
+        X = X.assign(k=k, b=b, d=d)
+        model = MixedEffectsRegressor(["g"], fixed_effects=text)
+        found = clone(model).fit_batches([(X[:60], y[:60]), (X[60:], y[60:])])
+        assert_same(found, clone(model).fit(X, y), X)
+        first = (X["h"] != "q") & (X["k"] != 2)
+        with pytest.raises(ValueError, match=r"^batch 1: .*not seen in batch 0, and a factor"):
+            clone(model).fit_batches([(X[first], y[first]), (X, y)])
 
     def test_formulas_of_whole_columns_that_a_first_batch_does_not_show(self, rows):
         X, y = rows

@@ -103,7 +103,9 @@ def _summed(cluster, begun, rows):
 
 def begin(local, number, rows):
     """`Begun` by a partition, None where no row of it counts."""
-    step = max(len(rows[0]) // SAMPLE, 1)
+    # A formula's factors have the levels of all of its rows.
+    formula = isinstance(local.fixed_effects, str)
+    step = 1 if formula else max(len(rows[0]) // SAMPLE, 1)
     some = [None if own is None else own[::step] for own in rows]
     for own in (some, rows):
         model = copy(local)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from sklmm.design.columns import UNNAMED, raise_not_finite
 from sklmm.design.terms import quoted, unquoted
-from sklmm.design.variables import C, Variable, factor_column, not_seen, shown, uses_of
+from sklmm.design.variables import C, NotSeen, Variable, factor_column, shown, uses_of
 
 #: Errors about missing cells name the column here, so formulaic ignores them; it sees no variables
 #: but those of the table.
@@ -295,7 +295,7 @@ def _evaluated(name, build, on_unseen=lambda: None):
         except DataMismatchWarning as error:
             on_unseen()
             found = re.search(r"\{(.*)\}", str(error))
-            raise not_seen(f"{name}: a factor", found[1] if found else "a level") from None
+            raise NotSeen(f"{name}: a factor", found[1] if found else "a level") from None
         except reasons as error:
             # formulaic marks places with escape codes, on further lines.
             reason = str(error).split("\n")[0]
@@ -315,7 +315,7 @@ def _check_levels(spec, table):
             values = table[column]
             unseen = values[~values.isin(state["categories"])]
             if len(unseen):
-                raise not_seen(f"The fixed-effects column {column!r}", shown(unseen))
+                raise NotSeen(f"The fixed-effects column {column!r}", shown(unseen))
 
 
 def _finite(made, columns, name):

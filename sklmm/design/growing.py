@@ -16,6 +16,7 @@ from sklmm.design.columns import take
 from sklmm.design.design import Block, Design, DesignSpec
 from sklmm.design.formula import apply_formula
 from sklmm.design.levels import learn_levels
+from sklmm.design.variables import NotSeen
 
 #: Difference, of a column's size, between a formula on a table and on some rows that is rounding.
 ROUNDING = 1e-12
@@ -53,7 +54,14 @@ class GrowingSpec(PlainState):
 
         Errors say `where` these are from, "in batch 0".
         """
-        design, found = self.spec.relearn(table)
+        try:
+            design, found = self.spec.relearn(table)
+        except NotSeen as error:
+            raise ValueError(
+                f"{error.what} holds {error.labels}, not seen {where}, and a factor of the fixed "
+                "part has the levels of the first rows: begin with rows that have them all, or "
+                "make the column a grouping factor in random_effects."
+            ) from None
         if self.spec.formula is not None:
             _check_by_row(self.spec.formula, table, design.X)
         terms = [
@@ -169,14 +177,6 @@ def _shown(categories):
 def _check_by_row(formula, table, X):
     """ValueError for a formula whose columns in a row are decided by other rows too."""
     name = f"fixed_effects={formula.text!r}"
-    factors = [v.name for v in formula.variables if v.levels is not None]
-    if factors or any(has_factor for _, has_factor in formula.members):
-        shown = f" {', '.join(map(repr, factors))}" if factors else "s"
-        raise ValueError(
-            f"{name}: the factor{shown} may have other levels in later batches: make columns of "
-            "it before the model, by a OneHotEncoder with its categories given for example, or "
-            "make it a grouping factor in random_effects."
-        )
     stateful, rows = bool(formula.spec.transform_state), min(len(table) // 2, SOME)
     if not stateful and rows:
         # The last ones, before which there are others.

@@ -83,7 +83,7 @@ class Variable(PlainState):
     def _factor(self, values):
         places = find(self.levels, self.kind, values, self.called)
         if (places < 0).any():
-            raise not_seen(f"The {self.called}", shown(values[places < 0]))
+            raise NotSeen(f"The {self.called}", shown(values[places < 0]))
         return pd.Categorical.from_codes(places, self.levels)
 
     def _numbers(self, values):
@@ -143,13 +143,20 @@ def factor_column(expression):
     return (found[1] if found else expression).strip("`")
 
 
-def not_seen(what, labels):
-    """ValueError for labels, as text, that have no coefficient; `what` holds them."""
-    return ValueError(
-        f"{what} holds {labels}, not seen when the model was fitted: there is no coefficient for "
-        "it. Replace such labels, fit with rows that have them, or make the column a grouping "
-        "factor in random_effects."
-    )
+class NotSeen(ValueError):
+    """Labels, as text, that have no coefficient; `what` holds them."""
+
+    def __init__(self, what, labels):
+        super().__init__(
+            f"{what} holds {labels}, not seen when the model was fitted: there is no coefficient "
+            "for it. Replace such labels, fit with rows that have them, or make the column a "
+            "grouping factor in random_effects."
+        )
+        self.what, self.labels = what, labels
+
+    def __reduce__(self):
+        # By its own arguments: joblib's processes send errors.
+        return type(self), (self.what, self.labels)
 
 
 def shown(values):
