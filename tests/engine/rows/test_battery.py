@@ -12,6 +12,7 @@ from sklmm.design.design import DesignSpec
 from sklmm.design.terms import resolve_terms
 from sklmm.engine.fit import Settings, run
 from sklmm.engine.likelihood.likelihood import Likelihood, evaluation
+from sklmm.engine.limits import FACTORISED
 from sklmm.engine.linalg.blocks import LocalPairs
 from sklmm.engine.rows.local import LocalRows
 from sklmm.engine.rows.protocol import Coefs, Pairs, Rows
@@ -357,6 +358,16 @@ def test_a_backend_in_parts_has_the_same_fit(terms, family, e_step, backend):
 def test_a_backend_in_parts_has_the_same_fit_of_a_large_table(backend, monkeypatch):
     """With the largest term eliminated."""
     monkeypatch.setattr("sklmm.engine.limits.SMALL_ROWS", 0)
+    fit = test_a_backend_in_parts_has_the_same_fit
+    fit(TERMS["slopes"], NegativeBinomial(), Laplace(), backend)
+
+
+@pytest.mark.parametrize("backend", [Halves, parts])
+def test_a_backend_in_parts_has_the_same_fit_by_draws(backend, monkeypatch):
+    """Without a factor: by conjugate gradients, and draws of the inverse."""
+    monkeypatch.setattr("sklmm.engine.limits.SMALL_ROWS", 0)
+    for purpose in ("solves", "gradient", "log_det"):
+        monkeypatch.setitem(FACTORISED, purpose, (0, np.inf))
     fit = test_a_backend_in_parts_has_the_same_fit
     fit(TERMS["slopes"], NegativeBinomial(), Laplace(), backend)
 
