@@ -6,7 +6,7 @@ some parts, neighbours, become a `Shard`.
 """
 
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import replace
 from typing import NamedTuple
@@ -22,6 +22,9 @@ from sklmm.design.growing import GrowingSpec
 from sklmm.engine import fit as engine
 from sklmm.families import Response, resolve_family
 from sklmm.families.base import labels
+
+#: Rows, from all over a part, that begin a fit.
+SAMPLE = 1 << 16
 
 
 class Begun(NamedTuple):
@@ -85,13 +88,25 @@ class Shard(NamedTuple):
 
 
 def begin(model, which, rows):
-    """`Begun` by a part, (X, y, weights); None where no row of it counts."""
-    model = copy(model)
+    """`Begun` by a part, (X, y, weights): some of its rows do; None where none of them counts."""
+    step = max(np.shape(rows[0])[0] // SAMPLE, 1)
+    some = [None if own is None else own[::step] for own in rows]
+    if step > 1:
+        # A row that is wrong is to be told by its number in the part.
+        with suppress(TypeError, ValueError):
+            if (begun := _begun(copy(model), which, some)) is not None:
+                return begun
+    return _begun(copy(model), which, rows)
+
+
+def _begun(model, which, rows):
     with naming(which):
         part = read_part(model, None, *rows)
         if part.table is None:
             return None
         table, response, _ = _answered(model, part)
+        if not table.shape[0]:
+            return None
         part = part._replace(table=table)
         growing, design, known = part.learnt(model, model.fit_intercept or _is_ordinal(model))
     intercept = growing.spec.fit_intercept

@@ -9,6 +9,7 @@ partitions, with the same numbers.
 import pickle
 from collections import Counter
 from copy import copy
+from itertools import count
 from typing import NamedTuple
 from weakref import finalize
 
@@ -64,6 +65,7 @@ class OnCluster:
         self.n_shards = sum(cluster.client.nthreads().values())
         #: Futures of partitions that were read before all are asked for.
         self._read = []
+        self._numbers = count()
 
     def told(self, function, *arguments):
         """The answers of all shards, a list."""
@@ -99,7 +101,7 @@ class OnCluster:
             # Should its worker die others are to do it.
             place = {"workers": [address], "allow_other_workers": True}
             call = payload, mine, own, *handles
-            out.append(self.cluster.submit("shard", called, *call, **place))
+            out.append(self._submit("shard", call, **place))
         return Each(Held(self.cluster, future) for future in out)
 
     def _submitted(self, function, arguments):
@@ -108,7 +110,13 @@ class OnCluster:
         calls, name = list(self._calls(function, arguments, n)), function.__name__
         if any(isinstance(one, Delayed) for _, _, handles in calls for one in handles):
             return self._read_for(calls)
-        return [self.cluster.submit(name, called, *call[:2], *call[2]) for call in calls]
+        return [self._submit(name, (*call[:2], *call[2])) for call in calls]
+
+    def _submit(self, name, call, **settings):
+        # Each task is a group of its own to the scheduler, which takes large groups of tasks that
+        # depend on little for those that read data, and has them done by any worker.
+        key = f"sklmm-{name}-{self.cluster.token}-shards-{next(self._numbers)}", 0
+        return self.cluster.submit(name, called, *call, key=key, **settings)
 
     def _read_for(self, calls):
         """Futures of calls that read partitions."""

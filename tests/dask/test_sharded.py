@@ -3,6 +3,7 @@
 import os
 import signal
 
+import dask.array as da
 import dask.dataframe as dd
 import numpy as np
 import pandas as pd
@@ -12,8 +13,10 @@ from distributed import Client, LocalCluster
 from sklmm import HMC, MixedEffectsClassifier, MixedEffectsRegressor
 from sklmm.dask import DaskMixedEffectsClassifier, DaskMixedEffectsRegressor
 from sklmm.dask.sharded import OnCluster
+from tests.dask.test_cluster import assert_empty
 
 CROSSED = ["students", "instructors", "departments"]
+TOL = {"laplace": "auto", "hmc": 0.1}
 
 
 def small(n=900):
@@ -50,7 +53,7 @@ def whole(ratings):
     def fit(name):
         if name not in found:
             e_step = HMC(backend="numpy") if name == "hmc" else name
-            model = MixedEffectsClassifier(CROSSED, e_step=e_step, random_state=0)
+            model = MixedEffectsClassifier(CROSSED, e_step=e_step, tol=TOL[name], random_state=0)
             found[name] = model.fit(ratings.drop(columns="good"), ratings["good"])
         return found[name]
 
@@ -60,7 +63,7 @@ def whole(ratings):
 @pytest.mark.parametrize("e_step", ["laplace", "hmc"])
 def test_insteval(client, ratings, whole, e_step):
     table, local = dd.from_pandas(ratings, npartitions=5), whole(e_step)
-    model = DaskMixedEffectsClassifier(CROSSED, e_step=e_step, random_state=0)
+    model = DaskMixedEffectsClassifier(CROSSED, e_step=e_step, tol=TOL[e_step], random_state=0)
     model.fit(table.drop(columns="good"), table["good"])
     if e_step == "laplace":
         assert distance(model, local) < 1e-6
@@ -138,8 +141,38 @@ def test_no_task_stays(client):
     for e_step in ("nuts", HMC(backend="tensorflow")):
         with pytest.raises(ValueError, match="use 'laplace', or 'hmc'"):
             model.set_params(e_step=e_step).fit(table[columns], table["count"])
-    left = client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.tasks))
-    assert [key for key in left if "sklmm" in str(key)] == []
+    assert_empty(client)
+
+
+def test_a_fit_that_is_interrupted(client, monkeypatch):
+    X, columns = small(), ["g", "h", "x"]
+    table, told, seen = dd.from_pandas(X, npartitions=3), OnCluster.told, []
+
+    def interrupted(self, function, *arguments):
+        seen.append(function)
+        if len(seen) == 20:
+            raise KeyboardInterrupt
+        return told(self, function, *arguments)
+
+    monkeypatch.setattr(OnCluster, "told", interrupted)
+    model = DaskMixedEffectsRegressor(["g"], family="poisson", e_step="laplace")
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(table[columns], table["count"])
+    assert not hasattr(model, "result_")
+    assert_empty(client)
+
+
+def test_arrays(client):
+    X = small()
+    columns, y = X[["h", "x"]].to_numpy(), (X["count"] > 1).to_numpy() * 2
+    known = {"e_step": "laplace", "random_state": 0}
+    local = MixedEffectsClassifier([0], **known).fit(columns, y, X["w"].to_numpy())
+    blocks = [da.from_array(own, chunks=250) for own in (columns, y, X["w"].to_numpy())]
+    model = DaskMixedEffectsClassifier([0], **known).fit(*blocks)
+    assert distance(model, local) < 1e-6
+    assert model.classes_.tolist() == [0, 2]
+    found = model.predict_proba(blocks[0]).compute()
+    np.testing.assert_allclose(found, local.predict_proba(columns), rtol=1e-5)
 
 
 def test_lines_of_progress(client, capsys):

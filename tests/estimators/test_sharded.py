@@ -207,6 +207,17 @@ def test_errors_name_the_part():
         fit_shards(two, cut(X, np.full(N, "a"), None, [50, 100]))
 
 
+def test_a_fit_begins_by_some_rows(monkeypatch):
+    X, eta, weights = make()
+    kind, y, parameters = responses(eta)["poisson"]
+    monkeypatch.setattr("sklmm._estimators.learning.SAMPLE", 30)
+    model = fit_shards(kind(["g", "h"], e_step="laplace", **parameters), cut(X, y, weights, [300]))
+    assert distance(model, _whole()) < 1e-6
+    bad = np.where(X.index == 10, -1.0, y)
+    with pytest.raises(ValueError, match=r"partition 0: .* \(row 10\)"):
+        fit_shards(kind(["g"], **parameters), cut(X, bad, None, [300]))
+
+
 def test_orders_of_classes_that_contradict():
     X, eta, _ = make()
     _, y, parameters = responses(eta)["ordinal"]

@@ -44,6 +44,16 @@ class LocalCrossProducts:
     d: int = 1
     _known: dict = field(default_factory=dict, repr=False)
 
+    def __getstate__(self):
+        # Columns of ones take no memory on their way either, and sums of them are the same there.
+        # What is known is found again.
+        own = {"weights": _packed(self.weights), "z": tuple(map(_packed, self.z)), "_known": {}}
+        return vars(self) | own
+
+    def __setstate__(self, state):
+        own = {"weights": _unpacked(state["weights"]), "z": tuple(map(_unpacked, state["z"]))}
+        vars(self).update(state | own)
+
     @property
     def n_rows(self):
         """Number of rows."""
@@ -249,6 +259,16 @@ def is_ones(array):
     if array.strides[0] == 0:
         array = array[:1]
     return array.size == 1 or bool((array == 1).all())
+
+
+def _packed(array):
+    """The shape of an array that repeats 1 and takes no memory; itself else."""
+    repeats = array.size and array.strides[0] == 0 and is_ones(array)
+    return array.shape if repeats else array
+
+
+def _unpacked(array):
+    return np.broadcast_to(1.0, array) if isinstance(array, tuple) else array
 
 
 def loadings(refs, z, n_levels):
