@@ -104,6 +104,15 @@ class Accumulated(PlainState):
         return replace(self, n_missing=self.n_missing + n_missing)
 
     @property
+    def pair_bytes(self):
+        """Bytes of the pairs of levels: most of what sums of many rows are."""
+        return sum(own.nbytes for own in self.statistics.pairs)
+
+    def __sizeof__(self):
+        # For schedulers, which keep tasks where they would have most to move.
+        return object.__sizeof__(self) + self.pair_bytes
+
+    @property
     def mean_weight(self):
         """Mean of the weights as they were given."""
         statistics = self.statistics

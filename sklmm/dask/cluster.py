@@ -5,6 +5,7 @@ something wrong does not raise: what it answers is a `Fault`, which tasks that b
 So workers log no tracebacks, and the caller gets the error that a fit on one machine raises.
 """
 
+import math
 import warnings
 from collections import Counter
 from contextlib import contextmanager
@@ -146,6 +147,11 @@ class Session:
         for address, n in self.client.nthreads().items():
             threads[get_address_host(address)] += n
         return dict(threads)
+
+    def least_memory(self):
+        """Bytes that the smallest worker may use; infinite where nothing limits them."""
+        workers = self.client.scheduler_info()["workers"].values()
+        return min((own["memory_limit"] or math.inf for own in workers), default=math.inf)
 
     def close(self):
         """Let all go that is left: the scheduler forgets it, and stops what has not begun."""

@@ -4,7 +4,8 @@ A Gaussian fit knows its rows by sums (`_estimators.accumulated`). A head, made 
 first partition that has any, goes to every partition, whose sums are made where it is, and it is
 let go. Sums are joined in the partitions' order, in groups that their number alone decides: so
 numbers depend neither on timing nor on which workers there are, nor on who dies. The model is
-solved in a task too, and the client gets the fitted state.
+solved in a task too, and the client gets the fitted state. Where pairs of levels would fill a
+worker they stay on all of them, in ranges (`_estimators.owners`), and the client solves the model.
 """
 
 from copy import copy
@@ -13,9 +14,12 @@ from typing import NamedTuple
 from dask import delayed
 
 from sklmm._estimators.accumulated import Accumulated
+from sklmm._estimators.owners import owned
 from sklmm.dask.cluster import answer, whole_host, with_warnings
 from sklmm.dask.collections import columns_that_count, partitions
+from sklmm.dask.sharded import Held, OnCluster
 from sklmm.dask.state import Solved, columns_known, set_fitted, unfitted
+from sklmm.engine.fit import Each
 from sklmm.families import resolve_family
 from sklmm.regressor import MixedEffectsRegressor
 from sklmm.steps import ConjugateGradient, Exact
@@ -24,6 +28,8 @@ from sklmm.steps import ConjugateGradient, Exact
 SAMPLE = 1 << 16
 #: Partitions, or sums of them, that are joined at a time.
 MANY = 8
+#: Share of a worker's memory from which on the pairs of levels stay on all workers.
+SHARE = 0.25
 
 
 class Begun(NamedTuple):
@@ -37,6 +43,13 @@ class Summed(NamedTuple):
     """The sums of some partitions, None where no row counts, and rows that miss values there."""
 
     sums: object
+    n_missing: int
+
+
+class Weight(NamedTuple):
+    """Bytes of the pairs of levels in `Summed`, None where there are none, and its `n_missing`."""
+
+    pairs: int | None
     n_missing: int
 
 
@@ -60,13 +73,15 @@ def fit_sums(model, cluster, collections, watch):
     local, start = unfitted(model), getattr(model, "result_", None) if model.warm_start else None
     begun = _begin(cluster, local, rows)
     summed = _summed(cluster, begun, rows)
-    if watch is None:
+    apart = _apart(cluster, summed)
+    if watch is None and apart is None:
         threads = cluster.host_threads()
         task = cluster.submit("solve", with_threads, threads, solve, begun, summed, start)
         cluster.wait([*summed, task])
         solved = cluster.result(task)
     else:
-        begun, *summed = cluster.results([begun, *summed])
+        begun = cluster.result(begun)
+        summed = cluster.results(summed) if apart is None else [apart]
         own = copy(model)
         own.random_state = begun.model.random_state
         vars(own).update(columns_known(begun.model))
@@ -101,6 +116,20 @@ def _summed(cluster, begun, rows):
     return cluster.compute(parts)
 
 
+def _apart(cluster, summed):
+    """`Summed` of all futures, whose pairs of levels stay on the workers; None if one has room."""
+    weights = cluster.results([cluster.submit("weigh", weigh, own) for own in summed])
+    if sum(own.pairs or 0 for own in weights) <= SHARE * cluster.least_memory():
+        return None
+    executor = OnCluster(cluster)
+    held = [Held(cluster, own) for own in summed]
+    known = [one for one, own in zip(held, weights, strict=True) if own.pairs is not None]
+    parts = executor.kept(sums_of, Each(known))
+    # They are let go as soon as the owners have what they need of them.
+    del held, known
+    return Summed(owned(executor, parts, executor.n_shards), sum(own.n_missing for own in weights))
+
+
 def begin(local, number, rows):
     """`Begun` by a partition, None where no row of it counts."""
     # A formula's factors have the levels of all of its rows.
@@ -131,6 +160,16 @@ def join(parts):
     known = [part.sums for part in parts if part.sums is not None]
     n_missing = sum(part.n_missing for part in parts)
     return Summed(Accumulated.joined(known) if known else None, n_missing)
+
+
+def weigh(summed):
+    """The `Weight` of `Summed`."""
+    return Weight(None if summed.sums is None else summed.sums.pair_bytes, summed.n_missing)
+
+
+def sums_of(summed):
+    """The sums alone."""
+    return summed.sums
 
 
 def solve(begun, summed, start, watch=None):

@@ -63,6 +63,7 @@ __all__ = [
     "moments",
     "on_cpu",
     "parted",
+    "parted_sums",
     "profile",
     "resolve_e_step",
     "resolve_m_step",
@@ -348,6 +349,14 @@ def joined_sums(parts, places, sizes):
     from sklmm.engine.rows.sufficient import Statistics
 
     return Statistics.joined(parts, places, sizes)
+
+
+def parted_sums(executor, parts, places, statistics, n_ranges):
+    """`Statistics` whose pairs of levels stay elsewhere: see `parted_pairs.parted`."""
+    from sklmm.engine.rows.parted_pairs import parted
+
+    pairs = parted(executor, parts, places, statistics, n_ranges)
+    return replace(statistics, pairs=pairs)
 
 
 def moments(statistics, fit_intercept):

@@ -173,6 +173,11 @@ def csr_rows(C, first, last):
     return sparse.csr_array((C.data[a:b], C.indices[a:b], ends), (last - first, C.shape[1]))
 
 
+def csr_bytes(C):
+    """Bytes of the arrays of a CSR matrix."""
+    return C.data.nbytes + C.indices.nbytes + C.indptr.nbytes
+
+
 def cuts(counts, parts=PARTS):
     """First levels of the parts, and the last one's end, by the number of rows of each level."""
     ends = np.cumsum(counts)
@@ -192,6 +197,14 @@ class LocalPairs:
             (C, slice(a // r, b // r)) for C, (a, b) in zip(parts, pairwise(ends), strict=True)
         ]
         self.rows = [slice(a, b) for a, b in pairwise(ends)]
+
+    def __getstate__(self):
+        # Without what is worked out again.
+        return {name: vars(self)[name] for name in ("shape", "parts", "rows")}
+
+    def __sizeof__(self):
+        # For schedulers, which keep tasks where they would have most to move.
+        return object.__sizeof__(self) + sum(csr_bytes(C) for C, _ in self.parts)
 
     @cached_property
     def backs(self):

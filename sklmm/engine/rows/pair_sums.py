@@ -2,7 +2,8 @@
 
 A sparse matrix of levels by levels, in blocks of consecutive levels of the first term. A block is
 a range of levels that one thread makes at a time, or another process: the parts' own rows of a
-range (`between`) are added up in the parts' order, whatever the range is.
+range (`between`) are added up in the parts' order, whatever the range is. Where ranges stay in the
+processes that make them, `rows.parted_pairs` has the same interface.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from sklmm._threads import in_threads
-from sklmm.engine.linalg.blocks import csr_rows, cuts
+from sklmm.engine.linalg.blocks import LocalPairs, block_diagonal, csr_bytes, csr_rows, cuts
 
 #: Blocks of many rows: a block is small beside the whole, and more than there are threads.
 BLOCKS = 16
@@ -113,10 +114,54 @@ class PairSums:
             return found[0] if found else csr_rows(self.blocks[0], 0, 0)
         return sparse.vstack(found, "csr")
 
+    def by(self, k):
+        """The same, with the levels of the term k as rows."""
+        if self.terms[0] == k:
+            return self
+        whole = self.rows(0, self.n_levels).T.tocsr()
+        return PairSums.of(self.terms[::-1], self.widths[::-1], [whole])
+
+    def standard(self, others, bases, unit, counts):
+        """`LocalPairs` in standard units, `others` with the same levels as rows beside these.
+
+        Those are unit A^T C B of the sums C, for bases (A [r, r], then B [r', r'] of each second
+        term). counts [J] are the rows of each level.
+        """
+
+        def some(first, last):
+            parts = zip([self, *others], bases[1:], strict=True)
+            beside = [own._turned(first, last, bases[0], B, unit) for own, B in parts]
+            return beside[0] if len(beside) == 1 else sparse.hstack(beside, "csr")
+
+        ends = block_ends(counts)
+        return LocalPairs(in_threads(some, ends[:-1], ends[1:]), len(bases[0]))
+
+    def _turned(self, first, last, A, B, unit):
+        """unit A^T C B of the rows C of some levels."""
+        own = self.rows(first, last)
+        if len(A) == len(B) == 1:
+            scale = unit * A[0, 0] * B[0, 0]
+            data = own.data if scale == 1.0 else own.data * scale
+            return sparse.csr_array((data, own.indices, own.indptr), own.shape)
+        left = block_diagonal(np.broadcast_to(unit * A.T, (last - first, *A.shape)))
+        right = block_diagonal(np.broadcast_to(B, (own.shape[1] // len(B), *B.shape)))
+        own = (left @ own @ right).tocsr()
+        own.sort_indices()
+        return own
+
     @property
     def n_levels(self):
         """Number of levels of the first term."""
         return sum(block.shape[0] for block in self.blocks) // self.widths[0]
+
+    @property
+    def nbytes(self):
+        """Bytes of the entries."""
+        return sum(map(csr_bytes, self.blocks))
+
+    def __sizeof__(self):
+        # For schedulers, which keep tasks where they would have most to move.
+        return object.__sizeof__(self) + self.nbytes
 
     def __getstate__(self):
         # Plain arrays, which any version of SciPy reads.

@@ -11,9 +11,8 @@ from itertools import pairwise
 import numpy as np
 from scipy import sparse
 
-from sklmm._threads import in_threads
-from sklmm.engine.linalg.blocks import LocalPairs, block_diagonal, csr_rows
-from sklmm.engine.rows.pair_sums import block_ends, ranks
+from sklmm.engine.linalg.blocks import LocalPairs
+from sklmm.engine.rows.pair_sums import ranks
 from sklmm.engine.rows.standard_units import standard_units
 from sklmm.engine.rows.sufficient import Statistics
 
@@ -68,38 +67,15 @@ class SummedRows:
         return [np.einsum("ab,ja...->jb...", A, self.unit * (own @ columns)) for A, own in parts]
 
     def pairs(self, k, others, at=None):
-        """`LocalPairs` of a term and some others, side by side."""
+        """`Pairs` of a term and some others, side by side."""
         if k is None:
             return LocalPairs([sparse.csr_array((0, 0))], 1)
-        r = len(self.bases[k])
+        counts, A = self.statistics.counts[k], self.bases[k]
         if not others:
-            return LocalPairs([sparse.csr_array((self._levels(k) * r, 0))], r)
-        beside = zip(*(self._pair(k, other) for other in others), strict=True)
-        return LocalPairs([p[0] if len(p) == 1 else sparse.hstack(p, "csr") for p in beside], r)
-
-    def _pair(self, k, other):
-        """Z_k^T w Z_other, sparse [J r, J' r'], in parts of whole levels of k."""
-        sums, A, B = self.statistics.pair(k, other), self.bases[k], self.bases[other]
-        if sums.terms[0] != k:
-            whole, r = sums.rows(0, self._levels(other)).T.tocsr(), len(A)
-
-        def standard(first, last):
-            if sums.terms[0] == k:
-                own = sums.rows(first, last)
-            else:
-                own = csr_rows(whole, first * r, last * r)
-            if len(A) == len(B) == 1:
-                scale = self.unit * A[0, 0] * B[0, 0]
-                data = own.data if scale == 1.0 else own.data * scale
-                return sparse.csr_array((data, own.indices, own.indptr), own.shape)
-            left = block_diagonal(np.broadcast_to(self.unit * A.T, (last - first, *A.shape)))
-            right = block_diagonal(np.broadcast_to(B, (self._levels(other), *B.shape)))
-            own = (left @ own @ right).tocsr()
-            own.sort_indices()
-            return own
-
-        ends = block_ends(self.statistics.counts[k])
-        return in_threads(standard, ends[:-1], ends[1:])
+            return LocalPairs([sparse.csr_array((len(counts) * len(A), 0))], len(A))
+        first, *more = (self.statistics.pair(k, other).by(k) for other in others)
+        bases = [A, *(self.bases[other] for other in others)]
+        return first.standard(more, bases, self.unit, counts)
 
     def _levels(self, k):
         return len(self.statistics.counts[k])
