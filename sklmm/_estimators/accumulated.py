@@ -16,6 +16,7 @@ Sums do not depend on what the ranges are, nor on who makes which; those that a 
 """
 
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
@@ -162,6 +163,12 @@ def added(parts, growing, places):
         FingerprintSums.joined([part.fingerprint for part in parts], places, sizes),
         sum(part.n_missing for part in parts),
     )
+
+
+def some_at_a_time(parts):
+    """Yield lists of `MANY` parts that come one after another, in the end of fewer."""
+    parts = iter(parts)
+    return iter(lambda: list(islice(parts, MANY)), [])
 
 
 class Joining:

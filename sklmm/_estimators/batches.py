@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import _fit_context, clone
 
-from sklmm._estimators.accumulated import Accumulated, Head, Joining
+from sklmm._estimators.accumulated import Accumulated, Head, Joining, some_at_a_time
 from sklmm._estimators.input import check_total, restoring
 from sklmm._estimators.parquet import column_names, parquet_files, row_groups
 from sklmm._estimators.parts import read_part
@@ -256,11 +256,18 @@ class Batches:
                 "batches: there is no row to fit: there are no batches, or they are empty or of "
                 "weight 0. An iterator is used up after one fit."
             )
-        sums.add(first)
-        for part, more in ahead(partial(part_of, head=first.head), batches, at_a_time):
-            n_missing += more
-            if part is not None:
-                sums.add(part)
+
+        def known():
+            """The parts in which some row counts."""
+            nonlocal n_missing
+            yield first
+            for part, more in ahead(partial(part_of, head=first.head), batches, at_a_time):
+                n_missing += more
+                if part is not None:
+                    yield part
+
+        for joined in ahead(Accumulated.joined, some_at_a_time(known()), at_a_time):
+            sums.add(joined)
         return sums.joined().without(n_missing)
 
     def _parquet_batches(self, files, y, sample_weight):
