@@ -158,6 +158,15 @@ def keep_freed_memory():
             mallopt(M_TRIM_THRESHOLD, 2 * KEPT)
 
 
+def return_freed_memory():
+    """Give back to the system what is free, of all threads: each has memory of its own in glibc.
+
+    For a step that takes much after one in which threads have freed much: malloc_trim(3).
+    """
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 @contextmanager
 def single_blas():
     """Hold BLAS to one thread: what others add to a small product is their waiting for each other.

@@ -23,7 +23,7 @@ from sklmm._estimators.warnings import warn_of_sums
 from sklmm._fitted.measures import Spread
 from sklmm._fitted.model import FittedModel
 from sklmm._fitted.tables import Labels
-from sklmm._threads import ahead
+from sklmm._threads import ahead, return_freed_memory
 from sklmm.design.design import check_effects, columns_read
 from sklmm.design.estimable import Estimable
 from sklmm.design.formula import response_columns
@@ -268,7 +268,11 @@ class Batches:
 
         for joined in ahead(Accumulated.joined, some_at_a_time(known()), at_a_time):
             sums.add(joined)
-        return sums.joined().without(n_missing)
+        # The last join, and the fit, have to do with all pairs of levels at once.
+        return_freed_memory()
+        whole = sums.joined().without(n_missing)
+        return_freed_memory()
+        return whole
 
     def _parquet_batches(self, files, y, sample_weight):
         response = self._formula_response() if y is None else None
