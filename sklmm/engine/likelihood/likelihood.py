@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
+from uuid import uuid4
 
 import joblib
 import numpy as np
@@ -196,8 +197,8 @@ class Evaluation(NamedTuple):
     like: Likelihood | None = None
 
     def __reduce__(self):
-        # In another process they are its own.
-        return evaluation, (self.like,)
+        # In another process they are its own, and made once.
+        return _remade, (_token(self.like), self.like)
 
 
 def observes(like):
@@ -208,6 +209,25 @@ def observes(like):
     is far on one side of y: they keep the observed one, as TMB does.
     """
     return like.distribution is not None or like.link not in like.density.convex_links
+
+
+@lru_cache(maxsize=KEPT)
+def _token(like):
+    """What a likelihood is known by in other processes, where its function is another each time."""
+    return uuid4().hex
+
+
+def _remade(token, like):
+    """The `Evaluation` of a likelihood of another process."""
+    if token not in _MADE:
+        while len(_MADE) >= KEPT:
+            _MADE.pop(next(iter(_MADE)), None)
+        _MADE[token] = evaluation(like)
+    return _MADE[token]
+
+
+#: Those of other processes' likelihoods, by their tokens.
+_MADE = {}
 
 
 @lru_cache(maxsize=KEPT)
