@@ -116,12 +116,16 @@ class Session:
         return self.client.gather(futures)
 
     def wait(self, futures):
-        """Wait until all have come to something; raise the first error that is met."""
+        """Wait until all have come to something; of several faults the first in order is raised."""
+        left, first = {future: i for i, future in enumerate(futures)}, None
         for future in as_completed(futures):
+            place = left.pop(future)
             if future.status != "finished":
                 raise self._failed(future)
-            if future.type is Fault or str(future.type).endswith(".Fault"):
-                raise future.result().error()
+            if future.type is Fault and (first is None or place < first[0]):
+                first = place, future
+            if first is not None and all(place > first[0] for place in left.values()):
+                raise first[1].result().error()
 
     def _failed(self, future):
         """The error to be raised for a future that failed, or is lost."""

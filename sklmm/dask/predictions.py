@@ -60,7 +60,7 @@ class Predictor:
         # An index is kept, whatever it is.
         empty.index = self.X._meta.index
         known = {"method": method, "settings": settings, "like": empty}
-        return self.X.map_partitions(said, self.sent, **known, meta=empty)
+        return self.X.map_partitions(said, self.sent, **known, meta=empty, align_dataframes=False)
 
     def _of_array(self, method, meta, settings):
         X, dtype = one_block_of_columns(self.X), np.result_type(*meta.values())

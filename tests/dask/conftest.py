@@ -1,6 +1,13 @@
 """A Dask cluster of two processes with a thread each, which the tests of a module share."""
 
+import dask
+import pandas as pd
 import pytest
+from sklearn.utils.fixes import parse_version
+
+if parse_version(pd.__version__) < parse_version("3"):
+    # Else text that is an object in a local table is another type in Dask's.
+    dask.config.set({"dataframe.convert-string": False})
 
 
 @pytest.fixture(scope="module")

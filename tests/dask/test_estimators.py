@@ -296,6 +296,7 @@ class TestPredictions:
         assert found.index.equals(expected.index)
         np.testing.assert_allclose(found, local.predict(expected), rtol=1e-8)
 
+    @pytest.mark.filterwarnings("ignore:Running on a single-machine scheduler")
     def test_without_a_cluster(self, model, frame):
         columns = dd.from_pandas(frame, npartitions=2, sort=False)
         found = model.predict(columns).compute(scheduler="sync")
