@@ -132,7 +132,7 @@ class Session:
         error = future.exception() if future.status == "error" else None
         if isinstance(error, KilledWorker):
             return RuntimeError(
-                f"{error.allowed_failures + 1} workers died, one after another, at the same task, "
+                f"{error.allowed_failures + 1} worker(s) died, one after another, at one task, "
                 f"{error.task!r}. The system ends processes that need more memory than there is: "
                 "make partitions smaller, X.repartition(partition_size='100MB'), or give each "
                 "worker more memory, Client(memory_limit=...)."

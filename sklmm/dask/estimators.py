@@ -159,7 +159,7 @@ class DaskMixedEffectsRegressor(OnDask, MixedEffectsRegressor):
     >>> from sklmm.datasets import load_sleepstudy
     >>> table = load_sleepstudy(as_frame=True).frame
     >>> table = dd.from_pandas(table, npartitions=2)
-    >>> with Client(processes=False, dashboard_address=None) as client:
+    >>> with Client(processes=False, dashboard_address=":0") as client:
     ...     model = DaskMixedEffectsRegressor(["(1 + Days | Subject)"])
     ...     model = model.fit(table[["Days", "Subject"]], table["Reaction"])
     >>> model.coef_.round(2)

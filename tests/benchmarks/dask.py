@@ -54,7 +54,7 @@ def on_workers(path, n):
         return model.fit(table[[*TERMS, *FIXED]], table["y"])
 
     with (
-        LocalCluster(n_workers=n, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=n, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         # As in this process sklmm is there before the clock starts.

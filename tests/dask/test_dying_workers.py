@@ -2,12 +2,11 @@
 
 import os
 import signal
-from contextlib import contextmanager
 
 import dask.dataframe as dd
 import numpy as np
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, WorkerPlugin
 
 from sklmm import MixedEffectsRegressor
 from sklmm.dask import DaskMixedEffectsRegressor, sums
@@ -21,7 +20,7 @@ N = 20
 
 @pytest.fixture(scope="module")
 def cluster():
-    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster:
         yield cluster
 
 
@@ -57,23 +56,27 @@ def dies_once(path):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@contextmanager
-def dying_at(client, name, path):
-    """Workers of which the first that calls a function of `sums` dies there."""
+#: Functions of `sums` that are tasks.
+MOMENTS = ("begin", "add", "join", "solve")
 
-    def install():
-        before = getattr(sums, name)
 
-        def dies(*arguments):
-            dies_once(path)
-            return before(*arguments)
+class Dying(WorkerPlugin):
+    """Let the first worker that calls a function of `sums` die there, one for each function."""
 
-        setattr(sums, name, dies)
-        return before.__name__
+    name = "dying"
 
-    client.run(install)
-    yield
-    assert os.path.exists(path)
+    def __init__(self, folder):
+        self.folder = folder
+
+    def setup(self, worker):
+        for name in MOMENTS:
+            before = getattr(sums, name)
+
+            def dies(*arguments, name=name, before=before):
+                dies_once(f"{self.folder}/{name}")
+                return before(*arguments)
+
+            setattr(sums, name, dies)
 
 
 @pytest.fixture(scope="module")
@@ -91,57 +94,49 @@ def test_the_numbers_of_one_two_and_three_workers(client, cluster, frame, whole)
     assert_same(whole, local, frame)
     for n in (2, 3):
         cluster.scale(n)
-        client.wait_for_workers(n)
+        client.wait_for_workers(n, timeout=60)
         np.testing.assert_array_equal(numbers(fit(of_parts(as_it_is, frame, N))), numbers(whole))
-    cluster.scale(2)
 
 
-@pytest.mark.parametrize("moment", ["begin", "add", "join", "solve"])
-def test_a_worker_that_dies(client, frame, whole, tmp_path, moment):
-    client.wait_for_workers(2)
-    with dying_at(client, moment, str(tmp_path / "died")):
-        model = fit(of_parts(as_it_is, frame, N))
+def test_workers_that_die_at_any_moment(client, frame, whole, tmp_path):
+    def make(number, part):
+        if number == 7:
+            dies_once(str(tmp_path / "reading"))
+        return part
+
+    client.register_plugin(Dying(str(tmp_path)))
+    model = fit(of_parts(make, frame, N))
+    client.unregister_worker_plugin("dying")
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted((*MOMENTS, "reading"))
     np.testing.assert_array_equal(numbers(model), numbers(whole))
     assert_empty(client)
 
 
-def test_a_worker_that_dies_reading_a_partition(client, frame, whole, tmp_path):
-    def make(number, part):
-        if number == 7:
-            dies_once(str(tmp_path / "died"))
-        return part
+def test_scattered_partitions_of_a_dead_worker(client, frame):
+    client.wait_for_workers(2, timeout=60)
+    one, two = list(client.nthreads())[:2]
+    parts = [frame.iloc[own] for own in np.array_split(np.arange(len(frame)), 4)]
+    futures = [client.scatter(own, workers=[(one, two)[i % 2]]) for i, own in enumerate(parts)]
+    columns = dd.from_delayed(futures, meta=frame.iloc[:0], verify_meta=False)
+    whole = MixedEffectsRegressor(**MODEL).fit(frame, frame["stars"])
+    assert_same(fit(columns), whole, frame)
+    os.kill(client.run(os.getpid, workers=[one])[one], signal.SIGKILL)
+    with pytest.raises(RuntimeError, match="lost"):
+        fit(columns)
+    assert_empty(client)
 
-    np.testing.assert_array_equal(numbers(fit(of_parts(make, frame, N))), numbers(whole))
 
-
-def test_a_partition_at_which_every_worker_dies(client, frame):
+def test_a_partition_at_which_workers_die(client, frame):
     def make(number, part):
         if number == 3:
             os.kill(os.getpid(), signal.SIGKILL)
         return part
 
-    client.run_on_scheduler(lambda dask_scheduler: setattr(dask_scheduler, "allowed_failures", 1))
+    client.run_on_scheduler(lambda dask_scheduler: setattr(dask_scheduler, "allowed_failures", 0))
     model = DaskMixedEffectsRegressor(**MODEL)
     before = vars(model).copy()
     columns = of_parts(make, frame)
-    with pytest.raises(RuntimeError, match=r"^2 workers died.*repartition"):
+    with pytest.raises(RuntimeError, match=r"^1 worker\(s\) died.*repartition"):
         model.fit(columns, columns["stars"])
     assert vars(model) == before
-    client.run_on_scheduler(lambda dask_scheduler: setattr(dask_scheduler, "allowed_failures", 3))
-    assert_empty(client)
-
-
-def test_scattered_partitions_of_a_dead_worker(client, frame):
-    client.wait_for_workers(2)
-    addresses = list(client.nthreads())
-    parts = np.array_split(np.arange(len(frame)), 4)
-    parts = [frame.iloc[own] for own in parts]
-    futures = [client.scatter(own, workers=[addresses[i % 2]]) for i, own in enumerate(parts)]
-    columns = dd.from_delayed(futures, meta=frame.iloc[:0], verify_meta=False)
-    whole = MixedEffectsRegressor(**MODEL).fit(frame, frame["stars"])
-    assert_same(fit(columns), whole, frame)
-    pid = client.run(os.getpid, workers=[addresses[0]])[addresses[0]]
-    os.kill(pid, signal.SIGKILL)
-    with pytest.raises(RuntimeError, match="lost"):
-        fit(columns)
     assert_empty(client)
