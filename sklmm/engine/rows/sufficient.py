@@ -178,6 +178,11 @@ class Statistics:
             tuple(map(_loadings, design.blocks, units.z_bases)),
         )
         table, _, fixed = rows.fixed()
+        if all(block.z is None for block in design.blocks):
+            # 1 is a column of M.
+            own = [sums[:, :, :1].copy() for sums in fixed]
+        else:
+            own = rows.blocks()
         rest, plain, plain_own = y - units.y_shift, None, None
         if precision:
             plain = summed(lambda some: M[some].T @ M[some], rows.n_rows)
@@ -194,7 +199,7 @@ class Statistics:
                 np.bincount(refs, minlength=J)
                 for refs, J in zip(rows.refs, rows.levels, strict=True)
             ),
-            own=tuple(rows.blocks()),
+            own=tuple(own),
             fixed=tuple(fixed),
             pairs=tuple(
                 PairSums.of(
