@@ -9,7 +9,7 @@ import ctypes
 import os
 import threading
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from functools import cache, cached_property, reduce
@@ -113,29 +113,44 @@ def ahead(function, items, at_a_time):
         yield from map(function, items)
         return
     begun = deque()
-    with single_blas():
-        try:
-            while True:
-                try:
-                    item = next(items)
-                except StopIteration:
-                    break
-                except Exception as error:
-                    # Those before it come first, and so may their errors.
-                    failed = error
-                    break
-                context = copy_context()
-                begun.append(_pool(os.getpid(), n).submit(context.run, function, item))
-                if len(begun) == n:
-                    yield begun.popleft().result()
-            while begun:
+    try:
+        while True:
+            try:
+                item = next(items)
+            except StopIteration:
+                break
+            except Exception as error:
+                # Those before it come first, and so may their errors.
+                failed = error
+                break
+            begun.append(_begun(n, function, item))
+            if len(begun) == n:
                 yield begun.popleft().result()
-        finally:
-            for other in begun:
-                other.cancel()
-            wait(begun)
+        while begun:
+            yield begun.popleft().result()
+    finally:
+        for other in begun:
+            other.cancel()
+        wait(begun)
     if failed is not None:
         raise failed
+
+
+def _begun(n, function, item):
+    """The future of function(item) in one of n threads, BLAS held to one there."""
+
+    def work():
+        # Not for as long as what is `ahead` is asked for, which may be kept without end.
+        with single_blas():
+            return function(item)
+
+    try:
+        return _pool(os.getpid(), n).submit(copy_context().run, work)
+    except RuntimeError:
+        # While the interpreter ends pools take nothing more: the caller works alone.
+        alone = Future()
+        alone.set_result(function(item))
+        return alone
 
 
 @cache

@@ -12,7 +12,14 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from sklmm._threads import in_threads, n_threads, sharing, single_blas
+from sklmm._threads import (
+    ahead,
+    in_threads,
+    n_threads,
+    return_freed_memory,
+    sharing,
+    single_blas,
+)
 
 
 def blas():
@@ -122,6 +129,61 @@ def test_an_error_is_the_callers_and_its_context_the_functions(two_threads):
     assert min(blas()) == 2
 
 
+def test_what_is_done_ahead_comes_in_order_and_little_of_it_waits(two_threads):
+    taken, done = [], []
+
+    def items():
+        for i in range(20):
+            # Whoever gives them is asked in one thread, the caller's.
+            taken.append(threading.current_thread())
+            yield i
+
+    def slow(i):
+        time.sleep(0.01 if i % 2 else 0.0)
+        done.append(threading.current_thread().name)
+        return i, n_threads(), blas()
+
+    found = []
+    for answer in ahead(slow, items(), 5):
+        found.append(answer)
+        assert len(taken) <= len(found) + 2
+        assert min(blas()) <= 2
+    assert [i for i, *_ in found] == list(range(20))
+    assert {(n, max(own)) for _, n, own in found} == {(1, 1)}
+    assert set(taken) == {threading.main_thread()}
+    assert len(set(done)) == 2
+    assert list(ahead(slow, [], 5)) == []
+    # One after another, each when it is asked for.
+    assert next(ahead(lambda i: (i, threading.current_thread()), items(), 1)) == (0, taken[0])
+
+
+def test_the_first_error_is_told_of_what_is_done_ahead(two_threads):
+    def items():
+        yield from (1, 2, 0, 3)
+        raise KeyError("the last")
+
+    found = []
+    with pytest.raises(ZeroDivisionError):
+        found.extend(ahead(lambda i: 1 / i, items(), 2))
+    with pytest.raises(KeyError, match="the last"):
+        found.extend(ahead(lambda i: i, items(), 2))
+
+
+def test_blas_is_free_while_what_is_ahead_waits(two_threads):
+    begun = ahead(lambda i: i, range(10), 2)
+    assert next(begun) == 0
+    # Two more may still be worked on.
+    deadline = time.monotonic() + 10
+    while min(blas()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert min(blas()) == 2
+    begun.close()
+
+
+def test_freed_memory_is_returned_or_nothing_is_done():
+    assert return_freed_memory() is None
+
+
 def test_blas_is_held_to_one_thread_and_what_was_before_comes_back(two_threads):
     held = []
 
@@ -213,14 +275,14 @@ assert blas() == before, (before, blas())
 def test_the_caller_works_alone_while_the_interpreter_ends(two_threads):
     code = """
 import threading, time
-from sklmm._threads import in_threads
+from sklmm._threads import ahead, in_threads
 def late():
     threading.main_thread().join()
-    print(in_threads(abs, [-1, -2, -3]))
+    print(in_threads(abs, [-1, -2, -3]), list(ahead(abs, [-4, -5], 2)))
 threading.Thread(target=late).start()
 """
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert (found.stdout, found.stderr) == ("[1, 2, 3]\n", "")
+    assert (found.stdout, found.stderr) == ("[1, 2, 3] [4, 5]\n", "")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
