@@ -1,4 +1,4 @@
-"""A Dask cluster of two processes with a thread each, which the tests of a module share."""
+"""A Dask cluster of two processes with a thread each, which all tests share."""
 
 import dask
 import pandas as pd
@@ -10,7 +10,7 @@ if parse_version(pd.__version__) < parse_version("3"):
     dask.config.set({"dataframe.convert-string": False})
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def client():
     from distributed import Client, LocalCluster
 

@@ -28,8 +28,9 @@ def assert_empty(client):
     raise AssertionError(left)
 
 
-def test_without_a_client():
-    # The first test, before the others start one.
+def test_without_a_client(monkeypatch):
+    # Other tests have started some.
+    monkeypatch.setattr("distributed.client._global_clients", {})
     with pytest.raises(RuntimeError, match=r"from dask.distributed import Client; client = Client"):
         running_client()
 
