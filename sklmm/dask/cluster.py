@@ -154,7 +154,7 @@ class Session:
 
     def least_memory(self):
         """Bytes that the smallest worker may use; infinite where nothing limits them."""
-        workers = self.client.scheduler_info()["workers"].values()
+        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
         return min((own["memory_limit"] or math.inf for own in workers), default=math.inf)
 
     def close(self):

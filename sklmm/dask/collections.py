@@ -7,8 +7,10 @@ and categories that a collection declares are not looked at: they may be wrong.
 
 import dask.array as da
 import dask.dataframe as dd
+import numpy as np
 from dask import delayed
 
+from sklmm.dask.cluster import Fault
 from sklmm.design.design import columns_read
 from sklmm.design.terms import resolve_terms
 
@@ -63,7 +65,7 @@ def partitions(X, y, sample_weight, token):
     """
     beside = {"y": y, "sample_weight": sample_weight}
     beside = {name: _column(own) for name, own in beside.items() if own is not None}
-    names = ["X", *beside]
+    names = {"names": ["X", *beside], "indexed": [n for n, own in beside.items() if is_frame(own)]}
     if is_frame(X):
         beside = {name: _as_frame(own) for name, own in beside.items()}
         _check_numbers(X.npartitions, {name: own.npartitions for name, own in beside.items()})
@@ -74,7 +76,7 @@ def partitions(X, y, sample_weight, token):
     _check_numbers(len(blocks["X"]), {name: len(own) for name, own in blocks.items()})
     packed = delayed(_packed)
     return [
-        packed(*own, names=names, own=token, dask_key_name=f"sklmm-rows-{token}-{number}")
+        packed(*own, **names, own=token, dask_key_name=f"sklmm-rows-{token}-{number}")
         for number, own in enumerate(zip(*blocks.values(), strict=True))
     ]
 
@@ -86,16 +88,31 @@ def one_block_of_columns(X):
 
 def _pieces_of_frames(X, beside, names, token):
     known = {"meta": X._meta, "enforce_metadata": False, "align_dataframes": False}
-    joint = X.map_partitions(_packed, *beside, names=names, own=token, **known)
+    joint = X.map_partitions(_packed, *beside, **names, own=token, **known)
     optimized = joint.optimize()
     # Of tables that were read apart Dask may join partitions of one of them alone.
     counts = {part.npartitions for part in optimized.expr.dependencies()}
     return joint.to_delayed(optimize_graph=counts <= {optimized.npartitions})
 
 
-def _packed(*parts, names, own):
-    """(X, y, weights) of one partition, whose task is a fit's `own`."""
-    known = dict(zip(names, parts, strict=True))
+def _packed(X, *beside, names, indexed, own, partition_info=None):
+    """(X, y, weights) of one partition, whose task is a fit's `own`.
+
+    A `Fault` where y or weights that are `indexed` have another index than X: as rows of one table
+    they may stand in another order, which positions do not tell.
+    """
+    known = dict(zip(names, (X, *beside), strict=True))
+    for name in indexed:
+        one, two = getattr(X, "index", None), known[name].index
+        if one is not None and len(one) == len(two) and not one.equals(two):
+            where = "" if partition_info is None else f"partition {partition_info['number']}: "
+            row = int(np.argmax(one != two))
+            return Fault(
+                ValueError,
+                f"{where}{name}: its index is not that of X, the first in row {row}: "
+                f"{two[row]!r} beside {one[row]!r}. Take both from one table, or give an array, "
+                f"{name}.values, if rows belong together by their position.",
+            )
     return known["X"], known.get("y"), known.get("sample_weight")
 
 

@@ -10,7 +10,8 @@ import pandas as pd
 from dask import delayed
 from dask.tokenize import tokenize
 
-from sklmm._estimators.input import take_rows, unknown_answers
+from sklmm._estimators.input import incomplete, take_rows, unknown_answers
+from sklmm.dask.cluster import Fault
 from sklmm.dask.collections import check_collection, is_frame, one_block_of_columns, partitions
 
 
@@ -116,18 +117,21 @@ def _told(model, X, y, sample_weight, function):
     task = delayed(_of_part)
     parts = partitions(X, y, sample_weight, uuid4().hex)
     found = dask.compute(*[task(function, sent, part, i) for i, part in enumerate(parts)])
+    for own in found:
+        if isinstance(own, Fault):
+            raise own.error()
     if not (found := [own for own in found if own is not None]):
         raise ValueError("Found array with 0 sample(s): no partition has rows that count.")
     return found
 
 
 def _of_part(function, model, part, number):
+    if isinstance(part, Fault):
+        return part
     X, y, weights = part
     if len(X) != len(y):
         raise ValueError(f"y: it has {len(y)} rows in partition {number}, and X has {len(X)}.")
     if model.missing == "drop" and len(X):
-        from sklmm._estimators.input import incomplete
-
         table = model._validate_new(X)
         keep = ~(unknown_answers(y) | incomplete(table, model._fitted.spec.predictors))
         X, y = take_rows(X, keep), take_rows(y, keep)

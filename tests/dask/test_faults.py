@@ -139,6 +139,26 @@ class TestPartitions:
         with pytest.raises(ValueError, match=r"^partition 1: y: .*inconsistent numbers"):
             DaskMixedEffectsRegressor(**MODEL).fit(columns, y)
 
+    def test_y_in_another_order(self, client, frame):
+        # from_pandas sorts by the index: those of X go elsewhere, and the answers stay.
+        shuffled = frame.set_index(np.random.default_rng(0).permutation(len(frame)))
+        columns = dd.from_pandas(shuffled, npartitions=5)
+        with pytest.raises(ValueError, match=r"^partition 0: y: its index is not that of X.*row 0"):
+            DaskMixedEffectsRegressor(**MODEL).fit(
+                columns, dd.from_pandas(frame["stars"].set_axis(frame.index + 1), npartitions=5)
+            )
+        local = MixedEffectsRegressor(**MODEL).fit(frame, frame["stars"])
+        answers = dd.from_pandas(frame["stars"].set_axis(shuffled.index), npartitions=5)
+        model = DaskMixedEffectsRegressor(**MODEL).fit(columns, answers)
+        assert_same(model.to_local(), local, frame)
+        unsorted = dd.from_pandas(shuffled, npartitions=5, sort=False)
+        with pytest.raises(ValueError, match="its index is not that of X"):
+            model.fit(unsorted, answers)
+        with pytest.raises(ValueError, match="its index is not that of X"):
+            model.score(unsorted, answers)
+        model.fit(unsorted, dd.from_pandas(frame["stars"], npartitions=5).values)
+        assert_same(model.to_local(), local, frame)
+
     def test_an_error_of_a_collection_is_raised_as_it_is(self, client, frame):
         def make(number, part):
             if number == 3:
