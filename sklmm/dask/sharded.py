@@ -14,6 +14,7 @@ from typing import NamedTuple
 from weakref import finalize
 
 import cloudpickle
+import dask
 from dask import delayed
 from dask.delayed import Delayed
 
@@ -21,7 +22,12 @@ from sklmm._estimators.sharded import begun_by, fit_parts
 from sklmm.dask.cluster import Fault, answer, with_warnings
 from sklmm.dask.collections import columns_that_count, partitions
 from sklmm.dask.state import Solved, columns_known, set_fitted, unfitted
-from sklmm.engine.fit import Each
+from sklmm.engine.fit import Each, added
+
+#: Shards whose answers are added at a time, and to which the client sends what is large itself;
+#: bytes that are.
+MANY = 8
+LARGE = 1 << 20
 
 
 def fit_rows(model, cluster, collections, watch):
@@ -40,7 +46,9 @@ def fit_rows(model, cluster, collections, watch):
     own.random_state = local.random_state
     vars(own).update(columns_known(begun.model))
     given = own, begun, executor, pieces, names, executor.n_shards, watch
-    _, caught = with_warnings(fit_parts, *given)
+    # Dask would warn of effects of many levels: it does not hold them, as data in a graph.
+    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1PB"}):
+        _, caught = with_warnings(fit_parts, *given)
     solved = Solved(columns_known(own), own._fitted, own.result_, caught)
     set_fitted(model, X, solved)
     return solved.warnings
@@ -65,11 +73,26 @@ class OnCluster:
         self.n_shards = sum(cluster.client.nthreads().values())
         #: Futures of partitions that were read before all are asked for.
         self._read = []
+        #: The last large argument, which workers have from each other.
+        self._given = None
         self._numbers = count()
 
     def told(self, function, *arguments):
         """The answers of all shards, a list."""
+        return self._gathered(self._submitted(function, arguments))
+
+    def summed(self, function, *arguments):
+        """The sum of the answers of all shards: of many on the workers, of some at a time."""
         futures = self._submitted(function, arguments)
+        while len(futures) > MANY:
+            parts = [futures[first : first + MANY] for first in range(0, len(futures), MANY)]
+            sums = [self._submit("sum", added, own) for own in parts]
+            # They are needed, and are forgotten when they are not.
+            self.cluster.release(futures)
+            futures = sums
+        return added(self._gathered(futures))
+
+    def _gathered(self, futures):
         try:
             answers = self.cluster.client.gather(futures)
         except Exception:
@@ -101,7 +124,7 @@ class OnCluster:
             # Should its worker die others are to do it.
             place = {"workers": [address], "allow_other_workers": True}
             call = payload, mine, own, *handles
-            out.append(self._submit("shard", call, **place))
+            out.append(self._submit("shard", called, *call, **place))
         return Each(Held(self.cluster, future) for future in out)
 
     def _submitted(self, function, arguments):
@@ -110,13 +133,13 @@ class OnCluster:
         calls, name = list(self._calls(function, arguments, n)), function.__name__
         if any(isinstance(one, Delayed) for _, _, handles in calls for one in handles):
             return self._read_for(calls)
-        return [self._submit(name, (*call[:2], *call[2])) for call in calls]
+        return [self._submit(name, called, *call[:2], *call[2]) for call in calls]
 
-    def _submit(self, name, call, **settings):
+    def _submit(self, name, function, *arguments, **settings):
         # Each task is a group of its own to the scheduler, which takes large groups of tasks that
         # depend on little for those that read data, and has them done by any worker.
         key = f"sklmm-{name}-{self.cluster.token}-shards-{next(self._numbers)}", 0
-        return self.cluster.submit(name, called, *call, key=key, **settings)
+        return self.cluster.submit(name, function, *arguments, key=key, **settings)
 
     def _read_for(self, calls):
         """Futures of calls that read partitions."""
@@ -150,6 +173,10 @@ class OnCluster:
                 else:
                     own[i].append(one)
         payload = cloudpickle.dumps((function, common))
+        if n > MANY and len(payload) > LARGE:
+            # The one before is let go.
+            self._given = Held(self.cluster, self._submit("given", bytes, payload))
+            payload = self._given.future
         for mine, given in zip(own, handles, strict=True):
             yield payload, cloudpickle.dumps(mine) if mine else b"", given
 

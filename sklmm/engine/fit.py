@@ -52,6 +52,7 @@ from sklmm.steps import (
 __all__ = [
     "Each",
     "Settings",
+    "added",
     "combination",
     "combination_of_sums",
     "concatenated",
@@ -295,6 +296,13 @@ def standard_rows(standard, design, y, weights):
     from sklmm.engine.rows.shard import standard_rows
 
     return standard_rows(standard, design, y, weights)
+
+
+def added(parts):
+    """Sum of what shards answer, in their order."""
+    from sklmm.engine.rows.shard import added
+
+    return added(parts)
 
 
 def concatenated(parts):

@@ -39,12 +39,12 @@ class FittedRows:
         pairs = zip(self._back, result.covariances, strict=True)
         given = self._coefs(result, False), [A @ cov @ A.T for A, cov in pairs]
         scale = self.problem.y_scale
-        return sum(self._executor.told(shard.log_link_mean, self._parts, scale, *given))
+        return self._executor.summed(shard.log_link_mean, self._parts, scale, *given)
 
     def n_below(self, result, edge):
         """Rows whose predictor is at an edge or below."""
         given = self.problem.y_scale, self._coefs(result), edge
-        return sum(self._executor.told(shard.n_below, self._parts, *given))
+        return self._executor.summed(shard.n_below, self._parts, *given)
 
     def largest_variance(self, covariance):
         """The largest variance of a row's fixed part, by that of the coefficients."""

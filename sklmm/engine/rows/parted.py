@@ -1,13 +1,12 @@
 """Rows in shards that are elsewhere: what they answer are sums of the shards' answers.
 
-Sums are in the shards' order. What is as long as the table, as weights, stays with each shard: here
+What is as long as the table, as weights, stays with each shard: here
 are handles of it, which an `Executor` hands out. It calls a plain function (`rows.shard`) with what
 each shard keeps, and brings the answers, or has them kept. Cross-products of pairs of levels are
 gathered: their pattern once, and then their values.
 """
 
 from dataclasses import dataclass, field, replace
-from functools import reduce
 from itertools import pairwise
 
 import numpy as np
@@ -16,7 +15,7 @@ from scipy import sparse
 from sklmm.engine.linalg.blocks import LocalPairs, csr_rows, cuts
 from sklmm.engine.rows import shard
 from sklmm.engine.rows.local import LocalRows
-from sklmm.engine.rows.protocol import Coefs, Each
+from sklmm.engine.rows.protocol import Each
 
 
 class InProcess:
@@ -30,6 +29,10 @@ class InProcess:
             for i in range(n)
         ]
 
+    def summed(self, function, *arguments):
+        """The sum of the answers."""
+        return shard.added(self.told(function, *arguments))
+
     def kept(self, function, *arguments):
         """The same, `Each`."""
         return Each(self.told(function, *arguments))
@@ -37,17 +40,6 @@ class InProcess:
     def joined(self, function, parts, groups, *arguments):
         """What the function says of each group of parts, `Each`."""
         return self.kept(function, Each([parts[i] for i in own] for own in groups), *arguments)
-
-
-def added(one, two):
-    """Sum of what two shards answer: arrays, or tuples and lists of them."""
-    if isinstance(one, Coefs):
-        return Coefs(*map(added, one, two))
-    if isinstance(one, shard.Summary):
-        return shard.Summary(*map(added, one, two))
-    if isinstance(one, tuple | list):
-        return type(one)(map(added, one, two))
-    return one + two
 
 
 class Weights:
@@ -110,11 +102,11 @@ class PartedRows:
     @classmethod
     def of(cls, executor, parts, p, shapes):
         """From handles of `LocalRows`."""
-        n_rows = sum(executor.told(len_of, parts))
+        n_rows = executor.summed(len_of, parts)
         return cls(executor, parts, n_rows, p, tuple(shapes))
 
     def _sum(self, function, *arguments):
-        return reduce(added, self.executor.told(function, *arguments))
+        return self.executor.summed(function, *arguments)
 
     def _sum_of(self, method, *arguments):
         return self._sum(method, self.parts, *arguments)
@@ -201,7 +193,7 @@ class PartedRows:
     def _joined(self, request, parts):
         """One answer from those of the shards."""
         if isinstance(request, str):
-            return reduce(added, parts)
+            return shard.added(parts)
         terms = request[1:]
         if terms not in self._patterns:
             (J, r), (K, q) = (self.shapes[k] for k in terms)
@@ -354,7 +346,7 @@ class PartedExpansion:
         self._rows, executor = rows, rows.executor
         given = likelihood, coefs, raw, observed
         self._kept = executor.kept(LocalRows.expand, rows.parts, *given)
-        found = reduce(added, executor.told(shard.summary, self._kept))
+        found = executor.summed(shard.summary, self._kept)
         self.value, self.score, self.of_raw, self.score_in_raw, self.raw_in_raw, differs = found
         self.bend = Weights(self._kept, "bend")
         self.weights = Weights(self._kept, "weights") if differs else self.bend
@@ -362,7 +354,7 @@ class PartedExpansion:
     def leverage(self, inverse):
         """Derivatives of -log |C| / 2 through the weights: in eta, as coefs [., 1], and in raw."""
         plain = self._rows.at_pairs(inverse)
-        return reduce(added, self._rows.executor.told(shard.leverage, self._kept, plain))
+        return self._rows.executor.summed(shard.leverage, self._kept, plain)
 
 
 class PartedRemainder:
@@ -377,11 +369,11 @@ class PartedRemainder:
 
     def pull(self, coefs, tau):
         """The score of quadratic + tau rest at the deviations `coefs`, in their precision."""
-        return reduce(added, self._executor.told(shard.pull, self._kept, coefs, tau))
+        return self._executor.summed(shard.pull, self._kept, coefs, tau)
 
     def split(self, coefs):
         """Quadratic [C], rest [C], scores of both side by side, `Coefs` [., 2 C], Laplacian [C]."""
-        return reduce(added, self._executor.told(shard.split, self._kept, coefs))
+        return self._executor.summed(shard.split, self._kept, coefs)
 
 
 def len_of(rows):

@@ -243,6 +243,12 @@ class Executor(Protocol):
     def told(self, function, *arguments):
         """The answers of all shards, a list."""
 
+    def summed(self, function, *arguments):
+        """The sum of the answers of all shards, by `rows.shard.added`, in an order of its own.
+
+        The order depends on the number of shards alone.
+        """
+
     def kept(self, function, *arguments):
         """Handles of the answers, `Each`: they stay where the shards are."""
 

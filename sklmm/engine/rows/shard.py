@@ -5,6 +5,7 @@ is to keep is what they return.
 """
 
 from copy import copy
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -252,3 +253,16 @@ def concatenated(parts):
         None if first.offset is None else joined("offset"),
         d=first.d,
     )
+
+
+def added(parts):
+    """Sum of what shards answer, in their order: arrays, or tuples and lists of them."""
+    return reduce(_both, parts)
+
+
+def _both(one, two):
+    if isinstance(one, Coefs | Summary):
+        return type(one)(*map(_both, one, two))
+    if isinstance(one, tuple | list):
+        return type(one)(map(_both, one, two))
+    return one + two
