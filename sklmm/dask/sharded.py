@@ -46,9 +46,7 @@ def fit_rows(model, cluster, collections, watch):
     own.random_state = local.random_state
     vars(own).update(columns_known(begun.model))
     given = own, begun, executor, pieces, names, executor.n_shards, watch
-    # Dask would warn of effects of many levels: it does not hold them, as data in a graph.
-    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1PB"}):
-        _, caught = with_warnings(fit_parts, *given)
+    _, caught = with_warnings(fit_parts, *given)
     solved = Solved(columns_known(own), own._fitted, own.result_, caught)
     set_fitted(model, X, solved)
     return solved.warnings
@@ -79,11 +77,11 @@ class OnCluster:
 
     def told(self, function, *arguments):
         """The answers of all shards, a list."""
-        return self._gathered(self._submitted(function, arguments))
+        return self._gathered(self._submitted(function, arguments, copy=False))
 
     def summed(self, function, *arguments):
         """The sum of the answers of all shards: of many on the workers, of some at a time."""
-        futures = self._submitted(function, arguments)
+        futures = self._submitted(function, arguments, copy=False)
         while len(futures) > MANY:
             parts = [futures[first : first + MANY] for first in range(0, len(futures), MANY)]
             sums = [self._submit("sum", added, own) for own in parts]
@@ -127,10 +125,10 @@ class OnCluster:
             out.append(self._submit("shard", called, *call, **place))
         return Each(Held(self.cluster, future) for future in out)
 
-    def _submitted(self, function, arguments):
+    def _submitted(self, function, arguments, copy=True):
         """A future of the function's answer for each shard."""
         n = next(len(own) for own in arguments if isinstance(own, Each))
-        calls, name = list(self._calls(function, arguments, n)), function.__name__
+        calls, name = list(self._calls(function, arguments, n, copy=copy)), function.__name__
         if any(isinstance(one, Delayed) for _, _, handles in calls for one in handles):
             return self._read_for(calls)
         return [self._submit(name, called, *call[:2], *call[2]) for call in calls]
@@ -139,7 +137,9 @@ class OnCluster:
         # Each task is a group of its own to the scheduler, which takes large groups of tasks that
         # depend on little for those that read data, and has them done by any worker.
         key = f"sklmm-{name}-{self.cluster.token}-shards-{next(self._numbers)}", 0
-        return self.cluster.submit(name, function, *arguments, key=key, **settings)
+        # Dask would warn of effects of many levels: it does not hold them, as data in a graph.
+        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1PB"}):
+            return self.cluster.submit(name, function, *arguments, key=key, **settings)
 
     def _read_for(self, calls):
         """Futures of calls that read partitions."""
@@ -152,7 +152,7 @@ class OnCluster:
             return [future]
         return self.cluster.compute(tasks)
 
-    def _calls(self, function, arguments, n, first=0):
+    def _calls(self, function, arguments, n, first=0, copy=True):
         """For each of n shards the arguments of `called`: what is common to all, its own, handles.
 
         `first` arguments of the function are handles that the caller adds before.
@@ -172,13 +172,13 @@ class OnCluster:
                     handles[i].append(one.future if isinstance(one, Held) else one)
                 else:
                     own[i].append(one)
-        payload = cloudpickle.dumps((function, common))
-        if n > MANY and len(payload) > LARGE:
+        payload = Sent((function, common), copy)
+        if n > MANY and payload.nbytes > LARGE:
             # The one before is let go.
-            self._given = Held(self.cluster, self._submit("given", bytes, payload))
+            self._given = Held(self.cluster, self._submit("given", itself, payload))
             payload = self._given.future
         for mine, given in zip(own, handles, strict=True):
-            yield payload, cloudpickle.dumps(mine) if mine else b"", given
+            yield payload, Sent(mine, copy), given
 
     def _threads_for(self, groups):
         """The address of a worker for each group of futures, one group a thread.
@@ -204,8 +204,44 @@ class Slot(NamedTuple):
     place: int
 
 
+class Sent:
+    """An object on its way to a task: pickled, so that no process but the task's opens it.
+
+    Its arrays go as they are if they are not to be copied: until then nobody may change them.
+    """
+
+    def __init__(self, given, copy=True):
+        self.buffers = []
+        callback = None if copy else self.buffers.append
+        self.pickled = cloudpickle.dumps(given, protocol=5, buffer_callback=callback)
+
+    @property
+    def nbytes(self):
+        """Bytes that are sent."""
+        return len(self.pickled) + sum(own.raw().nbytes for own in self.buffers)
+
+    def __sizeof__(self):
+        return object.__sizeof__(self) + self.nbytes
+
+    def __getstate__(self):
+        return self.pickled, self.buffers
+
+    def __setstate__(self, state):
+        self.pickled, buffers = state
+        self.buffers = [pickle.PickleBuffer(own) for own in buffers]
+
+    def given(self):
+        """The object."""
+        return pickle.loads(self.pickled, buffers=self.buffers)
+
+
 def called(payload, mine, *handles):
     """What a task answers: see `OnCluster._calls`."""
-    function, arguments = pickle.loads(payload)
-    given = {"handles": handles, "own": pickle.loads(mine) if mine else ()}
+    function, arguments = payload.given()
+    given = {"handles": handles, "own": mine.given()}
     return function(*(given[a.kind][a.place] if isinstance(a, Slot) else a for a in arguments))
+
+
+def itself(given):
+    """What is given."""
+    return given

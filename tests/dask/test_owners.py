@@ -1,14 +1,16 @@
 """Gaussian models whose pairs of levels stay on the workers of a cluster of two processes."""
 
 import os
+import pickle
 import signal
 
 import numpy as np
 import pytest
+from dask.sizeof import sizeof
 
 from sklmm import MixedEffectsRegressor
 from sklmm.dask import DaskMixedEffectsRegressor, sums
-from sklmm.dask.sharded import OnCluster
+from sklmm.dask.sharded import OnCluster, Sent
 from tests.dask.test_cluster import assert_empty
 from tests.dask.test_dying_workers import as_it_is, numbers
 from tests.dask.test_faults import of_parts
@@ -37,14 +39,18 @@ def fit(frame, **parameters):
 @pytest.fixture
 def calls(monkeypatch):
     """Names of what the workers are asked, with `at`: functions by the number of the call."""
-    names, told = Calls(), OnCluster.told
+    names = Calls()
 
-    def counted(executor, function, *arguments):
-        names.append(function.__name__)
-        names.at.pop(len(names), lambda: None)()
-        return told(executor, function, *arguments)
+    def counted(ask):
+        def asked(executor, function, *arguments):
+            names.append(function.__name__)
+            names.at.pop(len(names), lambda: None)()
+            return ask(executor, function, *arguments)
 
-    monkeypatch.setattr(OnCluster, "told", counted)
+        return asked
+
+    for ask in (OnCluster.told, OnCluster.summed):
+        monkeypatch.setattr(OnCluster, ask.__name__, counted(ask))
     return names
 
 
@@ -87,3 +93,20 @@ def test_a_worker_that_dies_in_the_loop(client, frame, calls):
     assert not calls.at
     np.testing.assert_array_equal(numbers(again), numbers(whole))
     assert_empty(client)
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_what_is_sent_is_opened_by_the_task_alone(copy):
+    array = np.arange(6.0)
+    sent = Sent((array, lambda: 3), copy)
+    for _ in range(2):
+        # On its way through the scheduler.
+        buffers = []
+        state = pickle.dumps(sent, protocol=5, buffer_callback=buffers.append)
+        assert len(buffers) == (not copy)
+        sent = pickle.loads(state, buffers=[bytearray(own) for own in buffers])
+    own, function = sent.given()
+    np.testing.assert_array_equal(own, array)
+    assert function() == 3
+    assert own.flags.writeable
+    assert sizeof(sent) > sent.nbytes > array.nbytes

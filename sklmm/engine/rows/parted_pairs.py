@@ -2,8 +2,7 @@
 
 An owner keeps its range of C for a whole fit, and is sent the vectors that C is multiplied by: of
 the first term's effects its own ones, of the others' all. What the owners answer is put one after
-another, or added in their order: an operation is one call of each. An `Executor` knows where they
-are.
+another, or added: an operation is one call of each. An `Executor` knows where they are.
 """
 
 from functools import cached_property
@@ -85,6 +84,9 @@ class PartedPairs:
     def _told(self, method, *arguments):
         return self.executor.told(method, self.kept, *arguments)
 
+    def _sum(self, method, *arguments):
+        return self.executor.summed(method, self.kept, *arguments)
+
     def _of_levels(self, blocks):
         return Each(blocks[own] for own in self._levels)
 
@@ -101,17 +103,17 @@ class PartedPairs:
         """C^T flat."""
         if not flat.size:
             return np.zeros((self.shape[1], *flat.shape[1:]))
-        return sum(self._told(LocalPairs.up, self._of_rows(flat)))
+        return self._sum(LocalPairs.up, self._of_rows(flat))
 
     def around(self, blocks, flat):
         """C^T blocks C flat, for blocks [J, r, r]."""
         if not flat.size:
             return np.zeros(flat.shape)
-        return sum(self._told(LocalPairs.around, self._of_levels(blocks), flat))
+        return self._sum(LocalPairs.around, self._of_levels(blocks), flat)
 
     def own(self, blocks, place, q):
         """Diagonal blocks [J', q, q] of C^T blocks C, of the columns at a `place`."""
-        return sum(self._told(LocalPairs.own, self._of_levels(blocks), place, q))
+        return self._sum(LocalPairs.own, self._of_levels(blocks), place, q)
 
     def squares(self, e, r):
         """Of C's squared entries S, S r [J * r, c] and S^T e [Q, c]."""
