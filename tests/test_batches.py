@@ -395,6 +395,9 @@ class TestTraps:
     def test_other_shapes_and_negative_weights(self, rows):
         X, y = rows
         model = MixedEffectsRegressor(["g"], fixed_effects=["x"])
+        for none in (None, lambda: None):
+            with pytest.raises(TypeError, match=r"^batches: it is a NoneType, and must be"):
+                model.fit_batches(none)
         with pytest.raises(TypeError, match=r"^batch 0: it is a DataFrame, .*\(X, y\)"):
             model.fit_batches([X])
         with pytest.raises(ValueError, match=r"^batch 1: .*inconsistent numbers"):

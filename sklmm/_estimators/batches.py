@@ -5,6 +5,7 @@ the table of a fit is, its sums are added, and it is let go.
 """
 
 import warnings
+from collections.abc import Iterable
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
@@ -91,6 +92,11 @@ class Batches:
         with restoring(self):
             task.call_on_fit_task_begin(estimator=self, **data)
             batches = batches() if callable(batches) else batches
+            if not isinstance(batches, Iterable):
+                raise TypeError(
+                    f"batches: it is a {type(batches).__name__}, and must be an iterable of "
+                    "(X, y) or (X, y, sample_weight), or a callable that returns one."
+                )
             named = ((f"batch {i}", batch) for i, batch in enumerate(batches))
             sums = self._summed(named)
             self._solve(sums, partial(Watch, self, task, data), self.warm_start)
