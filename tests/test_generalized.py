@@ -13,7 +13,7 @@ from sklmm import (
     NegativeBinomial,
     StudentT,
 )
-from sklmm.datasets import load_cbpp
+from sklmm.datasets import load_cbpp, load_wine
 from sklmm.result import Status
 from tests.published import DATA, QUADRATURE, fitted, fixed
 from tests.simulate import PARAMETERS, coverage_and_bias, simulate
@@ -276,3 +276,12 @@ def test_student_t_resists_outliers():
     assert abs(robust.coef_[0] - truth["x"]) < abs(normal.coef_[0] - truth["x"]) + 0.05
     assert robust.sigma_ < 0.5 * normal.sigma_
     assert robust.family_params_["df"] < 4
+
+
+def test_ratings_are_predicted_by_the_mean_of_their_classes():
+    X, y = load_wine(return_X_y=True, as_frame=True)
+    known = {"fixed_effects": "~ temp", "e_step": "laplace", "random_state": 0}
+    ratings = MixedEffectsRegressor(["judge"], family="ordinal", **known).fit(X, y)
+    classes = MixedEffectsClassifier(["judge"], family="ordinal", **known).fit(X, y)
+    expected = classes.predict_proba(X) @ classes.classes_
+    np.testing.assert_allclose(ratings.predict(X), expected, rtol=1e-10)

@@ -170,9 +170,9 @@ def standard_units(
         name = names[int(fit_intercept) + error.args[0]]
         raise ValueError(
             f"X: the column {name!r} is nearly a linear combination of those before it, and sums "
-            "of batches do not tell how much of it is left. Begin with a batch of at least "
-            f"{10 * len(names)} rows from all over the table, which shows it, leave the column "
-            "out, or use fit."
+            "of parts of the table do not tell how much of it is left. Let the first batch, or "
+            f"partition, have at least {10 * len(names)} rows from all over the table, which show "
+            "it, leave the column out, or use fit of the whole table."
         ) from None
     n = unit * statistics.weight
     centre, scale, perfect, t, y_unit = 0.0, 1.0, False, None, 1.0
@@ -228,9 +228,9 @@ def _units(statistics, T, n, unit, centred):
         return centre, 1.0, True, t
     if squares <= UNTOLD * G[-1, -1]:
         raise ValueError(
-            "y: the fixed effects explain it to the last digits that sums of batches have, and "
-            "they do not tell what is left. Begin with a batch of more rows from all over the "
-            "table, which shows it, or use fit."
+            "y: the fixed effects explain it to the last digits that sums of parts of the table "
+            "have, and they do not tell what is left. Let the first batch, or partition, have "
+            "more rows from all over the table, which show it, or use fit of the whole table."
         )
     return centre, np.sqrt(squares / freedom), False, t
 
