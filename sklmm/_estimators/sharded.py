@@ -36,7 +36,7 @@ from sklmm.design.estimable import Estimable
 from sklmm.engine import fit as engine
 from sklmm.families import Response, resolve_family
 from sklmm.result import Status
-from sklmm.steps import HMC, Laplace
+from sklmm.steps import HMC, Exact, Laplace
 
 #: Rows that are brought here to see whether y is separated, where a fit does not exclude it.
 LOOKED_AT = 20_000
@@ -57,7 +57,8 @@ def resolved_e_step(model, family, sizes):
     if model.e_step == "auto" and isinstance(step, HMC) and step.backend != "numpy":
         step = engine.resolve_e_step("laplace", family, sizes)
     chains = isinstance(step, HMC) and step.backend == "numpy"
-    if not isinstance(step, Laplace) and not chains:
+    # Without effects it is least squares.
+    if not isinstance(step, Laplace | Exact) and not chains:
         more = f" in TensorFlow, family={family!r}" if isinstance(step, HMC) else ""
         raise ValueError(
             f"{text} reads all rows in one place{more}: use 'laplace', or 'hmc' with chains in "
@@ -75,7 +76,8 @@ def begun_by(model, executor, pieces, names):
     """
     if not (isinstance(model.family, str) and model.family == "auto"):
         # Before anything is read.
-        resolved_e_step(model, resolve_family(model.family), [2])
+        none = isinstance(model.random_effects, list | tuple | None) and not model.random_effects
+        resolved_e_step(model, resolve_family(model.family), [] if none else [2])
     for piece, name in zip(pieces, names, strict=True):
         (begun,) = executor.told(begin, model, name, engine.Each([piece]))
         if begun is not None:

@@ -182,6 +182,16 @@ def test_an_array_a_dropped_column_and_no_effects():
         assert distance(model, whole) < 1e-6
 
 
+@pytest.mark.parametrize(("family", "e_step"), [("poisson", "nuts"), ("gaussian", "hmc")])
+def test_without_effects_no_e_step_reads_rows(family, e_step):
+    X, eta, weights = make()
+    y, X = responses(eta)["poisson"][1], X[["x", "t"]]
+    model = MixedEffectsRegressor(family=family, e_step=e_step, random_state=0)
+    whole = MixedEffectsRegressor(family=family, e_step=e_step, random_state=0).fit(X, y, weights)
+    assert distance(fit_shards(model, cut(X, y, weights, [100])), whole) < 1e-6
+    assert type(model.e_step_) is type(whole.e_step_)
+
+
 def test_errors_name_the_part():
     X, eta, _ = make()
     kind, y, parameters = responses(eta)["poisson"]
