@@ -25,7 +25,7 @@ class PairSums:
 
     widths are (r, r'), `blocks` CSR matrices of consecutive levels, columns in order. `partners`
     [J] is the one level of l that each level of k stands beside, -1 of a level that has none; None
-    where some have several.
+    where some have several, or may have: of terms over one partition of the rows they are known.
     """
 
     terms: tuple
@@ -65,11 +65,12 @@ class PairSums:
             inside = np.flatnonzero((one >= first) & (one < last))
             inside = inside[np.argsort(one[inside])]
             own, levels = self.rows(0, len(one))[spread(inside, r)], one[inside]
-        counts = np.zeros((last - first) * r + 1, np.int32)
-        counts[1 + spread(levels - first, r)] = np.diff(own.indptr)
-        columns = spread(two, q).astype(np.int32)[own.indices]
         shape = (last - first) * r, sizes[1] * q
-        C = sparse.csr_array((own.data, columns, np.cumsum(counts, dtype=np.int32)), shape)
+        kind = index_type(shape[1], own.nnz)
+        counts = np.zeros(shape[0] + 1, kind)
+        counts[1 + spread(levels - first, r)] = np.diff(own.indptr)
+        columns = spread(two, q).astype(kind)[own.indices]
+        C = sparse.csr_array((own.data, columns, np.cumsum(counts, dtype=kind)), shape)
         if not _in_order(two):
             C.sort_indices()
         partners = None
@@ -118,8 +119,15 @@ class PairSums:
         """The same, with the levels of the term k as rows."""
         if self.terms[0] == k:
             return self
-        whole = self.rows(0, self.n_levels).T.tocsr()
-        return PairSums.of(self.terms[::-1], self.widths[::-1], [whole])
+        whole, partners = self.rows(0, self.n_levels).T.tocsr(), None
+        # Entries do not tell them: sums that are 0 are none.
+        if self.partners is not None:
+            known = np.flatnonzero(self.partners >= 0)
+            partners = np.full(whole.shape[0] // self.widths[1], -1)
+            partners[self.partners[known]] = known
+            if not np.array_equal(partners[self.partners[known]], known):
+                partners = None
+        return PairSums(self.terms[::-1], self.widths[::-1], (whole,), partners)
 
     def standard(self, others, bases, unit, counts):
         """`LocalPairs` in standard units, `others` with the same levels as rows beside these.
@@ -176,6 +184,11 @@ class PairSums:
 def block_ends(counts):
     """First levels of a whole's blocks, and the last one's end, by the rows of each level [J]."""
     return cuts(counts, BLOCKS)
+
+
+def index_type(*largest):
+    """Type of a matrix' indices, of which these are the largest."""
+    return np.int32 if max(largest) <= np.iinfo(np.int32).max else np.int64
 
 
 def ranks(order):

@@ -15,6 +15,7 @@ from scipy import sparse
 from sklmm.engine.linalg.blocks import LocalPairs, csr_rows, cuts
 from sklmm.engine.rows import shard
 from sklmm.engine.rows.local import LocalRows
+from sklmm.engine.rows.pair_sums import index_type
 from sklmm.engine.rows.protocol import Each
 
 
@@ -64,8 +65,9 @@ class JoinedPattern:
         union = np.unique(np.concatenate(keys))
         self.shape, self.places = shape, [np.searchsorted(union, own) for own in keys]
         rows, self.columns = np.divmod(union, shape[1])
-        self.columns = self.columns.astype(np.int32)
-        self.ends = np.searchsorted(rows, np.arange(shape[0] + 1)).astype(np.int32)
+        kind = index_type(shape[1], len(union))
+        self.columns = self.columns.astype(kind)
+        self.ends = np.searchsorted(rows, np.arange(shape[0] + 1)).astype(kind)
 
     def matrix(self, parts):
         """CSR matrix of the shards' values, added up."""

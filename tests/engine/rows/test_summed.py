@@ -7,6 +7,7 @@ from scipy import sparse
 from sklmm.covariances import Diagonal, Unstructured
 from sklmm.design.design import Block, Design
 from sklmm.engine.rows.pair_sums import PairSums
+from sklmm.engine.rows.parted import JoinedPattern
 from sklmm.engine.rows.standardize import standardize
 from sklmm.engine.rows.sufficient import Statistics, Units
 from sklmm.engine.rows.summed import problem_of
@@ -108,6 +109,46 @@ def test_levels_that_meet_again_elsewhere_are_no_partition():
     whole = Design(whole.X, (blocks[0], Block(refs, np.ones((400, 1)), 12, Unstructured(1))), y * 0)
     statistics = batched(whole, y, np.ones(400), [np.arange(399), np.arange(399, 400)])
     assert statistics.pair(0, 1).partners is None
+
+
+def test_levels_whose_sums_are_0_have_no_partners():
+    # z is balanced, so that each level of g seems to stand beside one of h where it stands by two.
+    g, h = np.repeat([0, 1], 4), np.tile([0, 0, 1, 1], 2)
+    z = np.array([1.0, 1, 1, -1, 1, -1, 1, 1])
+    blocks = (
+        Block(g.astype(np.int32), z[:, None], 2, Unstructured(1)),
+        Block(h.astype(np.int32), np.ones((8, 1)), 2, Unstructured(1)),
+    )
+    whole = Design(np.ones((8, 1)), blocks, np.zeros(8))
+    statistics = batched(whole, z, np.ones(8), [np.arange(i, 8, 2) for i in (0, 1)])
+    pair = statistics.pair(0, 1)
+    assert pair.rows(0, 2).nnz == 2
+    assert pair.partners is None
+    assert pair.by(pair.terms[1]).partners is None
+
+
+def test_partners_are_known_by_either_term():
+    C = sparse.csr_array(np.array([[0.0, 2.0, 0.0], [3.0, 0.0, 0.0]]))
+    pair = PairSums.of((0, 1), (1, 1), [C])
+    np.testing.assert_array_equal(pair.partners, [1, 0])
+    np.testing.assert_array_equal(pair.by(1).partners, [1, 0, -1])
+    nested = PairSums.of((0, 1), (1, 1), [sparse.csr_array(np.array([[2.0], [3.0]]))])
+    np.testing.assert_array_equal(nested.partners, [0, 0])
+    assert nested.by(1).partners is None
+
+
+def test_more_columns_than_32_bits_have():
+    C = sparse.csr_array(np.array([[0.0, 2.0], [3.0, 4.0]]))
+    places, sizes = (np.array([0, 2]), np.array([5, 2**31 + 7])), (3, 2**31 + 9)
+    joined = PairSums.of((0, 1), (1, 1), [C]).between(0, 3, places, sizes)
+    assert joined.blocks[0].indices.tolist() == [2**31 + 7, 5, 2**31 + 7]
+    both = PairSums.added([joined, joined])
+    assert both.blocks[0].indices.tolist() == [2**31 + 7, 5, 2**31 + 7]
+    parts = [(C.data, places[1][C.indices], C.indptr)] * 2
+    pattern = JoinedPattern(parts, (2, 2**31 + 9))
+    found = pattern.matrix([values for values, _, _ in parts])
+    assert found.indices.tolist() == [2**31 + 7, 5, 2**31 + 7]
+    assert found.data.tolist() == [4, 6, 8]
 
 
 def some_pairs(rng, J, K, r, q):
