@@ -233,6 +233,8 @@ class TestTraps:
         one, two = map(arrow, halves)
         types = {"large_string": pa.large_string(), "dictionary": pa.dictionary("int16", "string")}
         if kind not in types:
+            if not hasattr(pa, "string_view"):
+                pytest.skip("this pyarrow has no such type")
             types[kind] = pa.string_view()
         other = two["h"].combine_chunks().cast(types[kind])
         files = tables(tmp_path, one, two.set_column(two.column_names.index("h"), "h", other))
