@@ -8,12 +8,19 @@ So workers log no tracebacks, and the caller gets the error that a fit on one ma
 import math
 import warnings
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import count
 from uuid import uuid4
 
-from distributed import CancelledError, KilledWorker, as_completed, get_client, get_worker
+from distributed import (
+    CancelledError,
+    KilledWorker,
+    as_completed,
+    get_client,
+    get_worker,
+    worker_client,
+)
 from distributed.comm import get_address_host
 
 from sklmm._threads import keep_freed_memory, sharing
@@ -33,19 +40,21 @@ class Fault:
         return self.kind(self.message)
 
 
-def running_client(client=None):
-    """A synchronous client: the one that is given, or the one that was started last.
+def last_client():
+    """The client that was started last, or in a task that of its worker; None if there is none."""
+    try:
+        return get_client()
+    except ValueError:
+        return None
 
-    RuntimeError where there is none.
-    """
+
+def running_client(client):
+    """The client, if it is one that fit can wait for; RuntimeError otherwise."""
     if client is None:
-        try:
-            client = get_client()
-        except ValueError:
-            raise RuntimeError(
-                f"There is no Dask client: start one before fit, `{START}` for this machine, or "
-                "Client(address) for a scheduler that runs already."
-            ) from None
+        raise RuntimeError(
+            f"There is no Dask client: start one before fit, `{START}` for this machine, or "
+            "Client(address) for a scheduler that runs already."
+        )
     if client.status != "running":
         raise RuntimeError(
             f"The Dask client is {client.status}: start another, `{START}`, and set it, "
@@ -63,10 +72,20 @@ def running_client(client=None):
 def session(client):
     """A `Session`, of whose tasks none is left at its end, whatever that is."""
     own = Session(client)
+    with _thread_of_a_task():
+        try:
+            yield own
+        finally:
+            own.close()
+
+
+def _thread_of_a_task():
+    """Within a task of a worker its thread is free for other tasks: those that it waits for."""
     try:
-        yield own
-    finally:
-        own.close()
+        get_worker()
+    except ValueError:
+        return nullcontext()
+    return worker_client()
 
 
 class Session:
@@ -118,7 +137,7 @@ class Session:
     def wait(self, futures):
         """Wait until all have come to something; of several faults the first in order is raised."""
         left, first = {future: i for i, future in enumerate(futures)}, None
-        for future in as_completed(futures):
+        for future in as_completed(futures, loop=self.client.loop):
             place = left.pop(future)
             if future.status != "finished":
                 raise self._failed(future)

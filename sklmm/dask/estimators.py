@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklmm._estimators.input import restoring
 from sklmm._estimators.progress import Watch
 from sklmm.classifier import MixedEffectsClassifier
-from sklmm.dask.cluster import running_client, session
+from sklmm.dask.cluster import last_client, running_client, session
 from sklmm.dask.collections import check_collection
 from sklmm.dask.predictions import Predictor, accuracy, r_squared
 from sklmm.dask.sharded import fit_rows
@@ -45,14 +45,16 @@ class OnDask:
     partial_fit = LocalOnly()
     update = LocalOnly()
     sample_y = LocalOnly()
+    #: The client that was set.
+    _client = None
 
     @property
     def client(self):
         """The `distributed.Client` that fit uses: the one set here, or the one started last.
 
-        No parameter: copies and saved models do not have it.
+        None where there is none. No parameter: copies and saved models do not have it.
         """
-        return running_client(vars(self).get("_client"))
+        return last_client() if self._client is None else self._client
 
     @client.setter
     def client(self, client):
@@ -93,7 +95,7 @@ class OnDask:
                 check_collection(name, own, local)
         if y is None and self._formula_response() is None:
             raise ValueError("This estimator requires y to be passed, but the target y is None.")
-        with restoring(self), session(self.client) as cluster:
+        with restoring(self), session(running_client(self.client)) as cluster:
             task.call_on_fit_task_begin(estimator=self, **data)
             fit = fit_sums if has_sums(self) else fit_rows
             watched = self.verbose or hasattr(self, "_skl_callbacks")
@@ -193,9 +195,9 @@ class DaskMixedEffectsRegressor(OnDask, MixedEffectsRegressor):
         name, settings = self._fitted.response_name, {"include_random": include_random}
         if not return_std:
             return self._lazy(X, "predict", {name: float}, **settings)
-        both = self._lazy(X, "predict", {name: float, "std": float}, return_std=True, **settings)
+        both = self._lazy(X, "predict", {"mean": float, "std": float}, return_std=True, **settings)
         if isinstance(both, dd.DataFrame):
-            return both[name], both["std"]
+            return both["mean"].rename(name), both["std"]
         return both[:, 0], both[:, 1]
 
     def score(self, X, y, sample_weight=None):

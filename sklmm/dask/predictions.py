@@ -3,6 +3,7 @@
 import pickle
 from uuid import uuid4
 
+import cloudpickle
 import dask
 import dask.array as da
 import numpy as np
@@ -11,7 +12,7 @@ from dask import delayed
 from dask.tokenize import tokenize
 
 from sklmm._estimators.input import incomplete, take_rows, unknown_answers
-from sklmm.dask.cluster import Fault
+from sklmm.dask.cluster import Fault, running_client
 from sklmm.dask.collections import check_collection, is_frame, one_block_of_columns, partitions
 
 
@@ -40,7 +41,8 @@ class Predictor:
 
     def __init__(self, model, X):
         self.model, self.X = model, X
-        data = pickle.dumps(Sent(model))
+        # A family may be one that was written in a notebook, which workers do not have.
+        data = cloudpickle.dumps(Sent(model))
         # One task, whose answer goes to each worker once.
         self.sent = delayed(pickle.loads)(data, dask_key_name=f"sklmm-model-{tokenize(data)}")
 
@@ -116,7 +118,10 @@ def _told(model, X, y, sample_weight, function):
     sent = Predictor(model, X).sent
     task = delayed(_of_part)
     parts = partitions(X, y, sample_weight, uuid4().hex)
-    found = dask.compute(*[task(function, sent, part, i) for i, part in enumerate(parts)])
+    tasks = [task(function, sent, part, i) for i, part in enumerate(parts)]
+    # Without a client that was set, where Dask computes collections.
+    own = model._client and running_client(model._client)
+    found = dask.compute(*tasks, scheduler=own)
     for own in found:
         if isinstance(own, Fault):
             raise own.error()

@@ -19,3 +19,14 @@ def client():
         Client(cluster) as client,
     ):
         yield client
+
+
+@pytest.fixture
+def no_client(monkeypatch):
+    """Clients that were started are none that is used by default."""
+    from distributed.client import _current_client
+
+    monkeypatch.setattr("distributed.client._global_clients", {})
+    token = _current_client.set(None)
+    yield
+    _current_client.reset(token)

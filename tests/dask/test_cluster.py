@@ -5,7 +5,14 @@ import time
 import pytest
 
 from sklmm._threads import n_threads
-from sklmm.dask.cluster import Fault, running_client, session, whole_host, with_warnings
+from sklmm.dask.cluster import (
+    Fault,
+    last_client,
+    running_client,
+    session,
+    whole_host,
+    with_warnings,
+)
 
 
 def fails(number):
@@ -15,9 +22,7 @@ def fails(number):
 
 
 def tasks_left(client):
-    return client.run_on_scheduler(
-        lambda dask_scheduler: [key for key in dask_scheduler.tasks if "sklmm" in str(key)]
-    )
+    return client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.tasks))
 
 
 def assert_empty(client):
@@ -28,11 +33,10 @@ def assert_empty(client):
     raise AssertionError(left)
 
 
-def test_without_a_client(monkeypatch):
-    # Other tests have started some.
-    monkeypatch.setattr("distributed.client._global_clients", {})
+def test_without_a_client(no_client):
+    assert last_client() is None
     with pytest.raises(RuntimeError, match=r"from dask.distributed import Client; client = Client"):
-        running_client()
+        running_client(last_client())
 
 
 def test_tasks_hand_faults_on_and_leave_nothing(client, capfd):

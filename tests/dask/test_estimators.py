@@ -1,6 +1,9 @@
 """Estimators of Dask collections beside the local ones."""
 
+import inspect
 import io
+from copy import copy
+from dataclasses import replace
 
 import dask
 import dask.array as da
@@ -9,12 +12,15 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+from distributed import Client, get_worker
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 
 from sklmm import ConjugateGradient, Exact, Gaussian, MixedEffectsClassifier, MixedEffectsRegressor
 from sklmm.dask import DaskMixedEffectsClassifier, DaskMixedEffectsRegressor
 from sklmm.datasets import load_insteval, make_crossed
+from sklmm.families import Gamma
+from tests.dask.test_cluster import assert_empty
 from tests.test_batches import assert_same, table
 
 
@@ -243,8 +249,6 @@ class TestWhatIsRefused:
         assert not hasattr(model, "result_")
 
     def test_a_client_that_is_closed(self, client, frame):
-        from distributed import Client
-
         other = Client(client.scheduler.address, set_as_default=False)
         columns = dd.from_pandas(frame, npartitions=2)
         model = DaskMixedEffectsRegressor(["g"], fixed_effects=["x"])
@@ -255,6 +259,57 @@ class TestWhatIsRefused:
             model.fit(columns, columns["stars"])
         model.client = None
         assert model.client is client
+
+    def test_without_any_client(self, model, no_client):
+        own = copy(model)
+        own.client = None
+        assert own.client is None
+        assert inspect.getmembers(own)
+
+
+class TestClients:
+    @pytest.fixture
+    def own(self, no_client):
+        """The only client, which is none that is used by default, of a thread."""
+        workers = {"n_workers": 1, "threads_per_worker": 1, "processes": False}
+        own = Client(**workers, dashboard_address=":0", set_as_default=False)
+        yield own
+        own.close()
+
+    @pytest.mark.parametrize("family", ["gaussian", "poisson"])
+    def test_all_is_done_by_the_one_that_is_set(self, own, frame, family):
+        def on_a_worker(part):
+            get_worker()
+            return part
+
+        counts = frame.assign(stars=frame["stars"].round().abs())
+        columns = dd.from_pandas(counts, npartitions=3, sort=False)
+        columns = columns.map_partitions(on_a_worker, meta=columns._meta)
+        model = DaskMixedEffectsRegressor(["g"], fixed_effects=["x"], family=family)
+        if family == "poisson":
+            model.set_params(e_step="laplace")
+        model.client = own
+        model.fit(columns, columns["stars"])
+        expected = model.to_local().score(counts, counts["stars"])
+        assert model.score(columns, columns["stars"]) == pytest.approx(expected)
+
+    @pytest.mark.parametrize("family", ["gaussian", "poisson"])
+    def test_a_fit_in_a_task_has_its_thread_for_others(self, own, frame, family):
+        counts = frame.assign(stars=frame["stars"].round().abs())
+        columns = dd.from_pandas(counts, npartitions=3, sort=False)
+        model = DaskMixedEffectsRegressor(["g"], fixed_effects=["x"], family=family)
+        if family == "poisson":
+            model.set_params(e_step="laplace")
+
+        def fit(model):
+            return model.fit(columns, columns["stars"]).to_local()
+
+        task = own.submit(fit, model)
+        found = task.result(timeout=60)
+        local = clone(found).fit(counts, counts["stars"])
+        np.testing.assert_allclose(found.coef_, local.coef_, rtol=1e-6)
+        task.release()
+        assert_empty(own)
 
 
 class TestPredictions:
@@ -276,6 +331,29 @@ class TestPredictions:
         pd.testing.assert_series_equal(joined["found"], own, check_names=False)
         fixed = model.predict(columns, include_random=False).compute()
         np.testing.assert_allclose(fixed, local.predict(frame, include_random=False), rtol=1e-8)
+
+    def test_a_response_that_is_called_as_the_other_column(self, model, local, frame):
+        columns, other = dd.from_pandas(frame, npartitions=3, sort=False), model.to_local()
+        other._fitted = replace(other._fitted, response_name="std")
+        named = copy(model)
+        vars(named).update(vars(other))
+        mean, std = named.predict(columns, return_std=True)
+        assert mean.name == std.name == "std"
+        expected = local.predict(frame, return_std=True)
+        np.testing.assert_allclose(mean.compute(), expected[0], rtol=1e-8)
+        np.testing.assert_allclose(std.compute(), expected[1], rtol=1e-6)
+
+    def test_a_family_that_workers_cannot_import(self, client, frame):
+        class Own(Gamma):
+            pass
+
+        counts = frame.assign(stars=frame["stars"].abs() + 0.1)
+        columns = dd.from_pandas(counts, npartitions=3, sort=False)
+        known = {"fixed_effects": ["x"], "family": Own(), "e_step": "laplace"}
+        model = DaskMixedEffectsRegressor(["g"], **known).fit(columns, columns["stars"])
+        np.testing.assert_allclose(model.predict(columns), model.to_local().predict(counts))
+        expected = model.to_local().score(counts, counts["stars"])
+        assert model.score(columns, columns["stars"]) == pytest.approx(expected)
 
     def test_nothing_is_computed_before_it_is_asked_for(self, model, frame):
         def fails(part):
