@@ -71,8 +71,10 @@ def fit_sums(model, cluster, collections, watch):
     X, y, sample_weight = collections
     rows = partitions(columns_that_count(model, X), y, sample_weight, cluster.token)
     local, start = unfitted(model), getattr(model, "result_", None) if model.warm_start else None
-    begun = _begin(cluster, local, rows)
+    begun, read = _begin(cluster, local, rows)
     summed = _summed(cluster, begun, rows)
+    # Those that the head was made of go as soon as they are summed.
+    cluster.release(read)
     apart = _apart(cluster, summed)
     if watch is None and apart is None:
         threads = cluster.host_threads()
@@ -91,13 +93,17 @@ def fit_sums(model, cluster, collections, watch):
 
 
 def _begin(cluster, local, rows):
-    """The future of `Begun`, by the first partition that has rows."""
+    """(The future of `Begun`, by the first partition that has rows; futures of rows read for it).
+
+    They stay until they are summed: a partition is read once.
+    """
+    read = []
     for number, own in enumerate(rows):
-        # The rows stay until they are summed: a partition is read once.
         task = delayed(answer, pure=False)(begin, f"partition {number}", local, number, own)
-        _, begun = cluster.compute([own, task])
+        *kept, begun = cluster.compute([own, task])
+        read += kept
         if cluster.result(begun) is not None:
-            return begun
+            return begun, read
     raise ValueError(
         "X: there is no row to fit: all partitions are empty, or their rows have weight 0 or miss "
         "values."
