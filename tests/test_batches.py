@@ -201,6 +201,17 @@ def test_columns_that_are_left_out_are_those_of_the_whole_table():
         found.predict(X[:3].assign(same=[2 * X["x0"][0] - 1, 9.0, 2 * X["x0"][2] - 1]))
 
 
+def test_a_fixed_part_of_which_nothing_is_left():
+    X, y = table(np.random.default_rng(0), 90)
+    X = X.assign(one=3.0, two=1e6)
+    model = MixedEffectsRegressor(["g"], fixed_effects=["one", "two"])
+    with pytest.warns(UserWarning, match="'one', 'two'"):
+        whole = clone(model).fit(X, y)
+    with pytest.warns(UserWarning, match="'one', 'two'"):
+        found = clone(model).fit_batches((X[p], y[p]) for p in slices(90, 3))
+    assert_same(found, whole, X)
+
+
 def test_no_more_rows_than_columns_and_a_perfect_fit():
     X, y, _ = make_crossed(8, (3, 2), random_state=0)
     X = X.assign(**{f"z{i}": np.random.default_rng(i).normal(size=8) for i in range(9)})

@@ -48,7 +48,9 @@ def orthonormal(R, kept):
     """B [p, rank] with (R B)^T R B = I, of the kept columns alone, and log |R_kept^T R_kept|."""
     own = np.linalg.qr(R[:, kept], mode="r")
     out = np.zeros((len(kept), len(own)))
-    out[kept] = solve_triangular(own, np.eye(len(own)))
+    # Older versions of SciPy have no solution of nothing.
+    if len(own):
+        out[kept] = solve_triangular(own, np.eye(len(own)))
     return out, 2 * np.log(np.abs(np.diag(own))).sum()
 
 

@@ -58,7 +58,8 @@ class FixedPart:
         if self.n_rows > p + first and not well_conditioned(self.gram):
             kept, R = self.triangle()
             own = np.zeros((p, kept.sum()))
-            own[kept] = solve_triangular(R[:, kept], np.eye(len(R)))
+            if len(R):
+                own[kept] = solve_triangular(R[:, kept], np.eye(len(R)))
             basis = self.units.turn @ own
             basis[~kept] = 0.0
             left = np.abs(np.diag(self.units.back))[kept] * np.abs(np.diag(R[:, kept]))
