@@ -104,7 +104,7 @@ class PartedRows:
     @classmethod
     def of(cls, executor, parts, p, shapes):
         """From handles of `LocalRows`."""
-        n_rows = executor.summed(len_of, parts)
+        n_rows = executor.summed(shard.n_rows, parts)
         return cls(executor, parts, n_rows, p, tuple(shapes))
 
     def _sum(self, function, *arguments):
@@ -147,7 +147,7 @@ class PartedRows:
             return k == other
         if ("same", k, other) not in self._known:
             found = self.executor.told(shard.partners, self.parts, k, other)
-            self._known["same", k, other] = _agree(found)
+            self._known["same", k, other] = shard.agree(found)
         return self._known["same", k, other]
 
     def block_of(self, terms):
@@ -278,7 +278,7 @@ class PartedRows:
         n = self.n_rows // self.d
         wanted = np.arange(n) if n <= most else np.linspace(0, n - 1, most).astype(int)
         if self.sorted_by is None:
-            counts = np.array(self.executor.told(len_of, self.parts))[:, None] // self.d
+            counts = np.array(self.executor.told(shard.n_rows, self.parts))[:, None] // self.d
         else:
             counts = np.array(self.executor.told(shard.counts, self.parts, self.sorted_by))
         owner, place = _places(counts, wanted)
@@ -376,23 +376,6 @@ class PartedRemainder:
     def split(self, coefs):
         """Quadratic [C], rest [C], scores of both side by side, `Coefs` [., 2 C], Laplacian [C]."""
         return self._executor.summed(shard.split, self._kept, coefs)
-
-
-def len_of(rows):
-    """Number of a shard's rows."""
-    return rows.n_rows
-
-
-def _agree(found):
-    """Whether the shards' `partners` [J] of a term's levels are the same, and another's each."""
-    known = None
-    for own in found:
-        if own is None:
-            return False
-        known = own if known is None else np.where(known < 0, own, known)
-        if (known[own >= 0] != own[own >= 0]).any():
-            return False
-    return len(np.unique(known)) == len(known)
 
 
 def _places(counts, wanted):

@@ -173,6 +173,23 @@ def partners(rows, k, other):
     return out if np.array_equal(out[one], two) else None
 
 
+def agree(found):
+    """Whether the shards' `partners` [J] of a term's levels are the same, and another's each."""
+    known = None
+    for own in found:
+        if own is None:
+            return False
+        known = own if known is None else np.where(known < 0, own, known)
+        if (known[own >= 0] != own[own >= 0]).any():
+            return False
+    return len(np.unique(known)) == len(known)
+
+
+def n_rows(rows):
+    """Number of a shard's rows."""
+    return rows.n_rows
+
+
 def counts(rows, k):
     """Observations of each level of a term [J]."""
     return np.bincount(rows.refs[k][:: rows.d], minlength=rows.levels[k])
