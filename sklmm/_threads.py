@@ -182,6 +182,29 @@ def return_freed_memory():
         ctypes.CDLL(None).malloc_trim(0)
 
 
+class Shared:
+    """A context of the whole process: the first thread that is in it enters, the last one leaves.
+
+    `make` makes what is entered. Each by itself, threads would put back what another has set.
+    """
+
+    def __init__(self, make):
+        self._make, self._lock, self._inside = make, threading.Lock(), 0
+
+    def __enter__(self):
+        with self._lock:
+            if not self._inside:
+                self._context = self._make()
+                self._context.__enter__()
+            self._inside += 1
+
+    def __exit__(self, *error):
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._context.__exit__(None, None, None)
+
+
 @contextmanager
 def single_blas():
     """Hold BLAS to one thread: what others add to a small product is their waiting for each other.

@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -451,6 +452,18 @@ class TestTraps:
         first = (X["h"] != "q") & (X["k"] != 2)
         with pytest.raises(ValueError, match=r"^batch 1: .*not seen in batch 0, and a factor"):
             clone(model).fit_batches([(X[first], y[first]), (X, y)])
+
+    def test_threads_leave_the_filters_of_warnings_as_they_are(self, rows):
+        X, y = rows
+        model, before = MixedEffectsRegressor(["g"], fixed_effects="~ h * x"), warnings.filters[:]
+        with ThreadPoolExecutor(4) as pool:
+            fits = [
+                pool.submit(clone(model).fit_batches, [(X, y)] * (1 + i % 3)) for i in range(24)
+            ]
+            unseen = pool.submit(clone(model).fit_batches, [(X[X["h"] != "q"], y), (X, y)])
+        assert all(fit.result().n_iter_ for fit in fits)
+        assert isinstance(unseen.exception(), ValueError)
+        assert warnings.filters == before
 
     def test_formulas_of_whole_columns_that_a_first_batch_does_not_show(self, rows):
         X, y = rows

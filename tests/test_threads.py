@@ -6,6 +6,7 @@ import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import joblib
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from sklmm._threads import (
+    Shared,
     ahead,
     in_threads,
     n_threads,
@@ -248,6 +250,37 @@ def test_who_limits_blas_after_a_fit_is_obeyed_in_any_thread(two_threads):
         pool.submit(in_threads, abs, [1, 2]).result()
         assert set(blas()) == {1}
     assert set(blas()) == {2}
+
+
+def test_a_shared_context_is_left_by_the_last_thread_in_it():
+    told = []
+
+    @contextmanager
+    def make():
+        told.append("in")
+        yield
+        told.append("out")
+
+    shared, inside, leave = Shared(make), threading.Barrier(3), threading.Event()
+
+    def work():
+        with shared:
+            inside.wait()
+            leave.wait()
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    inside.wait()
+    with pytest.raises(ZeroDivisionError), shared:
+        1 / 0  # noqa: B018
+    assert told == ["in"]
+    leave.set()
+    for thread in threads:
+        thread.join()
+    assert told == ["in", "out"]
+    with shared:
+        assert told == ["in", "out", "in"]
 
 
 def test_threads_that_begin_at_once_find_the_same_libraries():

@@ -20,7 +20,7 @@ from sklmm._estimators.input import check_total, restoring
 from sklmm._estimators.parquet import column_names, parquet_files, row_groups
 from sklmm._estimators.parts import read_part
 from sklmm._estimators.progress import Watch
-from sklmm._estimators.warnings import warn_of_sums
+from sklmm._estimators.warnings import warn, warnings_of_sums
 from sklmm._fitted.measures import Spread
 from sklmm._fitted.model import FittedModel
 from sklmm._fitted.tables import Labels
@@ -99,7 +99,7 @@ class Batches:
                 )
             named = ((f"batch {i}", batch) for i, batch in enumerate(batches))
             sums = self._summed(named)
-            self._solve(sums, partial(Watch, self, task, data), self.warm_start)
+            warn(self._solve(sums, partial(Watch, self, task, data), self.warm_start))
             task.call_on_fit_task_end(estimator=self, **data, reconstruction_attributes={})
             if keep_sums:
                 self._sums = sums
@@ -156,7 +156,7 @@ class Batches:
             task.call_on_fit_task_begin(estimator=self, **data)
             batches = self._parquet_batches(parquet_files(path), y, sample_weight)
             sums = self._summed(batches, AT_A_TIME)
-            self._solve(sums, partial(Watch, self, task, data), self.warm_start)
+            warn(self._solve(sums, partial(Watch, self, task, data), self.warm_start))
             task.call_on_fit_task_end(estimator=self, **data, reconstruction_attributes={})
             if keep_sums:
                 self._sums = sums
@@ -225,7 +225,7 @@ class Batches:
             if not parts:
                 raise ValueError("X: no row counts: the table is empty, or its weights are 0.")
             sums = Accumulated.joined(parts).without(n_missing)
-            self._solve(sums, partial(Watch, self, task, data), self.warm_start)
+            warn(self._solve(sums, partial(Watch, self, task, data), self.warm_start))
             task.call_on_fit_task_end(estimator=self, **data, reconstruction_attributes={})
             self._sums = sums
         return self
@@ -324,7 +324,7 @@ class Batches:
         return head.with_design(growing, design, response, part.n_missing), 0
 
     def _solve(self, sums, watch, warm):
-        """Fit the model of all rows, from their sums."""
+        """Fit the model of all rows, from their sums, and give its warnings, (text, category)."""
         family, statistics = resolve_family(self.family), sums.statistics
         sums.growing.check()
         spec, response, design = sums.growing.spec, sums.response(family), sums.design()
@@ -377,7 +377,7 @@ class Batches:
             spec = replace(spec, estimable=Estimable(dropped, *found))
         self._set_fitted(model(spec, result), result)
         spread = np.sqrt(np.maximum(np.diag(moments[1]) / moments[0], 0.0))
-        warn_of_sums(self, spread, statistics.largest_y, statistics.n_rows)
+        return warnings_of_sums(self, spread, statistics.largest_y, statistics.n_rows)
 
 
 def _unpacked(batch):

@@ -25,7 +25,7 @@ from sklmm._estimators.learning import (
     shard_of,
     summary_of,
 )
-from sklmm._estimators.warnings import FAINT, settled_somewhere, warn_of_sums
+from sklmm._estimators.warnings import FAINT, settled_somewhere, warnings_of_sums
 from sklmm._fitted.fingerprint import FingerprintSums
 from sklmm._fitted.measures import Spread
 from sklmm._fitted.model import FittedModel
@@ -89,7 +89,7 @@ def begun_by(model, executor, pieces, names):
 
 
 def fit_parts(model, begun, executor, pieces, names, n_shards, watch=None):
-    """Fit a model that has the columns of `begun`, and give its warnings.
+    """Fit a model that has the columns of `begun`, and return its warnings, (text, category) each.
 
     `watch` is None, or leads from what makes fitted attributes to what the engine calls at each
     iteration.
@@ -150,7 +150,7 @@ def fit_parts(model, begun, executor, pieces, names, n_shards, watch=None):
         result, text = _unbounded(result, *separating, known["labels"], asked.n_rows)
     model._set_fitted(fitted_model(spec, result), result)
     spread = np.sqrt(np.maximum(np.diag(moments[1]) / moments[0], 0.0))
-    warn_of_sums(
+    return warnings_of_sums(
         model,
         spread,
         found.statistics.largest_y,

@@ -1,4 +1,8 @@
-"""Warnings at the end of a fit: each is a text, and `warn_of_fit` gives them."""
+"""Warnings at the end of a fit: each is a text and its category.
+
+They are data until they are given, in the thread and the process that called the fit: what catches
+warnings does so for all threads of a process.
+"""
 
 import warnings
 from numbers import Real
@@ -50,8 +54,8 @@ def warn_of_fit(model, design, table, response, e_step, found, converged):
             warnings.warn(message, category, stacklevel=5)
 
 
-def warn_of_sums(model, spread, largest, n_rows, n_below=None, infinite=None):
-    """Give the warnings of a model that was fitted from sums of batches, or of shards.
+def warnings_of_sums(model, spread, largest, n_rows, n_below=None, infinite=None):
+    """The warnings of a model that was fitted from sums of batches, or of shards.
 
     `spread` [n_columns] are the SDs of the columns of the fixed part, `largest` y's size. `n_below`
     tells how many rows' predictors are at the edge of a link or below; `infinite` is a text.
@@ -64,7 +68,7 @@ def warn_of_sums(model, spread, largest, n_rows, n_below=None, infinite=None):
         slow = slow or not_converged(labels, result, model.max_iter)
     if result.status is Status.PERFECT and result.rank < n_rows:
         reproduces = reproduced(spec, np.abs(result.coef) * spread, largest)
-    for message, category in (
+    found = (
         (slow, ConvergenceWarning),
         (dropped(spec, result), UserWarning),
         (undetermined(labels, result), UserWarning),
@@ -72,9 +76,14 @@ def warn_of_sums(model, spread, largest, n_rows, n_below=None, infinite=None):
         (rough(result), ConvergenceWarning),
         (reproduces, UserWarning),
         (infinite, ConvergenceWarning),
-    ):
-        if message:
-            warnings.warn(message, category, stacklevel=5)
+    )
+    return [(message, category) for message, category in found if message]
+
+
+def warn(found):
+    """Give warnings, (text, category) each, where the method of an estimator was called."""
+    for message, category in found:
+        warnings.warn(message, category, stacklevel=4)
 
 
 def warn_of_update(result):

@@ -6,7 +6,6 @@ So workers log no tracebacks, and the caller gets the error that a fit on one ma
 """
 
 import math
-import warnings
 from collections import Counter
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -209,11 +208,3 @@ def whole_host(threads):
     """
     with sharing(threads.get(get_address_host(get_worker().address), 1)):
         yield
-
-
-def with_warnings(function, *arguments):
-    """(function(*arguments), the warnings that it gave as (text, category))."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        found = function(*arguments)
-    return found, [(str(own.message), own.category) for own in caught]

@@ -19,7 +19,8 @@ from dask import delayed
 from dask.delayed import Delayed
 
 from sklmm._estimators.sharded import begun_by, fit_parts
-from sklmm.dask.cluster import Fault, answer, with_warnings
+from sklmm._threads import Shared
+from sklmm.dask.cluster import Fault, answer
 from sklmm.dask.collections import columns_that_count, partitions
 from sklmm.dask.state import Solved, columns_known, set_fitted, unfitted
 from sklmm.engine.fit import Each, added
@@ -45,11 +46,16 @@ def fit_rows(model, cluster, collections, watch):
     own = copy(model)
     own.random_state = local.random_state
     vars(own).update(columns_known(begun.model))
-    given = own, begun, executor, pieces, names, executor.n_shards, watch
-    _, caught = with_warnings(fit_parts, *given)
+    caught = fit_parts(own, begun, executor, pieces, names, executor.n_shards, watch)
     solved = Solved(columns_known(own), own._fitted, own.result_, caught)
     set_fitted(model, X, solved)
     return solved.warnings
+
+
+# Dask would warn of effects of many levels: it does not hold them, as data in a graph.
+_large_arguments = Shared(
+    lambda: dask.config.set({"distributed.admin.large-graph-warning-threshold": "1PB"})
+)
 
 
 class Held:
@@ -137,8 +143,7 @@ class OnCluster:
         # Each task is a group of its own to the scheduler, which takes large groups of tasks that
         # depend on little for those that read data, and has them done by any worker.
         key = f"sklmm-{name}-{self.cluster.token}-shards-{next(self._numbers)}", 0
-        # Dask would warn of effects of many levels: it does not hold them, as data in a graph.
-        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1PB"}):
+        with _large_arguments:
             return self.cluster.submit(name, function, *arguments, key=key, **settings)
 
     def _read_for(self, calls):

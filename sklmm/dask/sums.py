@@ -15,7 +15,7 @@ from dask import delayed
 
 from sklmm._estimators.accumulated import Accumulated
 from sklmm._estimators.owners import owned
-from sklmm.dask.cluster import answer, whole_host, with_warnings
+from sklmm.dask.cluster import answer, whole_host
 from sklmm.dask.collections import columns_that_count, partitions
 from sklmm.dask.sharded import Held, OnCluster
 from sklmm.dask.state import Solved, columns_known, set_fitted, unfitted
@@ -185,7 +185,7 @@ def solve(begun, summed, start, watch=None):
         model.result_ = start
     # Sums of rows say how many of them were left out, and partitions without sums too.
     sums = whole.sums.without(whole.n_missing)
-    _, caught = with_warnings(model._solve, sums, watch, start is not None)
+    caught = model._solve(sums, watch, start is not None)
     return Solved(columns_known(model), model._fitted, model.result_, caught)
 
 

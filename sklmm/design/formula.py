@@ -6,11 +6,13 @@ again at predict.
 
 import re
 import warnings
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from sklmm._threads import Shared
 from sklmm.design.columns import UNNAMED, raise_not_finite
 from sklmm.design.terms import quoted, unquoted
 from sklmm.design.variables import C, NotSeen, Variable, factor_column, shown, uses_of
@@ -284,10 +286,7 @@ def _evaluated(name, build, on_unseen=lambda: None):
 
     reasons = (FormulaicError, ArithmeticError, LookupError, SyntaxError, TypeError, ValueError)
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        # formulaic would code a level that it has not seen as the reference level.
-        warnings.simplefilter("error", DataMismatchWarning)
+    with _mismatch_raises:
         try:
             # What is infinite then is told by column, below.
             with np.errstate(all="ignore"):
@@ -302,6 +301,28 @@ def _evaluated(name, build, on_unseen=lambda: None):
             texts = {"formula": name, "reason": str(error)}
             hints = [f" ({hint})" for where, what, hint in _HINTS if re.search(what, texts[where])]
             raise ValueError(f"{name}: {reason}{''.join(hints)}") from error
+
+
+@contextmanager
+def _raising_mismatches():
+    """Have formulaic raise where it would code a level that it has not seen as the reference level.
+
+    By a filter of its own: `warnings.catch_warnings` is no context of one thread.
+    """
+    from formulaic.errors import DataMismatchWarning
+
+    before = list(warnings.filters)
+    warnings.simplefilter("error", DataMismatchWarning)
+    added = [own for own in warnings.filters if own not in before]
+    try:
+        yield
+    finally:
+        for own in added:
+            with suppress(ValueError):
+                warnings.filters.remove(own)
+
+
+_mismatch_raises = Shared(_raising_mismatches)
 
 
 def _check_levels(spec, table):

@@ -11,7 +11,6 @@ from sklmm.dask.cluster import (
     running_client,
     session,
     whole_host,
-    with_warnings,
 )
 
 
@@ -64,15 +63,3 @@ def test_threads_of_a_task_are_its_own_and_the_host_s_together(client):
     with session(client) as cluster:
         assert cluster.result(cluster.submit("threads", n_threads)) == 1
         assert cluster.result(cluster.submit("threads", both, cluster.host_threads())) == 2
-
-
-def test_warnings_are_brought_back(client):
-    def warns():
-        import warnings
-
-        warnings.warn("rough", UserWarning, stacklevel=1)
-        return 1
-
-    with session(client) as cluster:
-        found = cluster.result(cluster.submit("warns", with_warnings, warns))
-    assert found == (1, [("rough", UserWarning)])

@@ -12,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sklmm import HMC, MixedEffectsClassifier, MixedEffectsRegressor
 from sklmm._estimators.sharded import begun_by, fit_parts
+from sklmm._estimators.warnings import warn
 from sklmm.engine.rows.protocol import Each
 from sklmm.families import NegativeBinomial, Poisson
 from sklmm.result import Status
@@ -77,7 +78,7 @@ def fit_shards(model, pieces, n_shards=2):
     names, executor = [f"partition {i}" for i in range(len(pieces))], Pickled()
     begun = begun_by(model, executor, pieces, names)
     vars(model).update(vars(begun.model))
-    fit_parts(model, begun, executor, pieces, names, n_shards)
+    warn(fit_parts(model, begun, executor, pieces, names, n_shards))
     return model
 
 
