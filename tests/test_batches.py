@@ -175,16 +175,56 @@ def slices(n, k):
     return [slice(a, b) for a, b in pairwise(ends)]
 
 
-def test_what_sums_do_not_tell_is_an_error_that_says_so():
+def nearly_collinear(share, first=200):
+    """A table whose column b has hardly anything besides a, and nothing in the first rows."""
     rng = np.random.default_rng(0)
-    x, g = rng.normal(size=600), np.arange(600) % 20
-    near = x + 2e-6 * rng.normal(size=600)
-    near[:100] = rng.normal(size=100)
-    # Of the first rows they are unrelated, and all have hardly any of their own.
-    X = pd.DataFrame({"x": x, "near": near, "g": g})
-    X.loc[:99, "near"] = X.loc[:99, "x"]
-    with pytest.raises(ValueError, match=r"'near' is nearly a linear combination .* use fit"):
-        MixedEffectsRegressor(["g"]).fit_batches((X[p], x[p] + g[p] % 3) for p in slices(600, 6))
+    own, g = rng.normal(size=1200), np.arange(1200) % 20
+    own[:first] = 0.0
+    a = 5 + 3 * rng.normal(size=1200)
+    X = pd.DataFrame({"a": a, "b": 2 * a + 6 * share * own, "g": g})
+    return X, a + own + g % 3 + rng.normal(size=1200)
+
+
+@pytest.mark.parametrize("share", [1e-4, 2e-6, 3e-7, 1e-8])
+def test_what_is_left_of_a_column_that_the_first_batch_does_not_have_is_told(share):
+    X, y = nearly_collinear(share)
+    model = MixedEffectsRegressor(["g"])
+    batches = [(X[p], y[p]) for p in slices(1200, 6)]
+    whole, told = outcome(lambda: clone(model).fit(X, y))
+    found, also = outcome(lambda: clone(model).fit_batches(batches))
+    assert whole.result_.dropped.any() == (share == 1e-8)
+    np.testing.assert_array_equal(found.result_.dropped, whole.result_.dropped)
+    assert [text.split(":")[0] for text in also] == [text.split(":")[0] for text in told]
+    # b has rounding, of which the numbers are a share.
+    assert found.sigma_ == pytest.approx(whole.sigma_, rel=1e-6)
+    assert found.loglik_ == pytest.approx(whole.loglik_, abs=1e-4)
+
+
+@pytest.mark.parametrize("share", [2e-6, 3e-7, 1.5e-7])
+def test_what_sums_do_not_tell_is_an_error_that_says_so(share):
+    X, y = nearly_collinear(share)
+    # Of a few first rows the sums' units are those of single columns.
+    batches = [(X[p], y[p]) for p in (slice(0, 15), slice(15, 600), slice(600, 1200))]
+    with pytest.raises(ValueError, match=r"'b' is nearly a linear combination .* use fit"):
+        MixedEffectsRegressor(["g"]).fit_batches(batches)
+
+
+@pytest.mark.parametrize("size", [1e2, 1e3, 1e5, 1e6])
+def test_a_change_that_is_large_beside_what_is_left_is_told_or_an_error(size):
+    rng = np.random.default_rng(1)
+    era, g = np.repeat([0.0, 1.0], [300, 900]), rng.integers(0, 20, 1200)
+    X = pd.DataFrame({"era": era, "x": rng.normal(size=1200), "g": g})
+    y = size * era + X["x"] + rng.normal(size=20)[g] + rng.normal(size=1200)
+    model = MixedEffectsRegressor(["g"], tol=1e-8)
+    batches = [(X[p], y[p]) for p in slices(1200, 4)]
+    if size > 1e4:
+        with pytest.raises(ValueError, match=r"^y: the fixed effects explain it .* use fit"):
+            model.fit_batches(batches)
+        # Rows from all over the table show it.
+        batches = [(X[i::4], y[i::4]) for i in range(4)]
+    found, whole = clone(model).fit_batches(batches), clone(model).fit(X, y)
+    assert found.sigma_ == pytest.approx(whole.sigma_, rel=1e-8)
+    assert found.loglik_ == pytest.approx(whole.loglik_, abs=1e-5)
 
 
 def test_columns_that_are_left_out_are_those_of_the_whole_table():

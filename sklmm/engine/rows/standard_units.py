@@ -22,12 +22,16 @@ from sklmm.engine.rows.standardize import (
 )
 from sklmm.engine.rows.sufficient import Units
 
-#: What is left of a column, of its size, up to which sums show it to depend on others, and from
-#: which on they show that it does not.
+#: What is left of a column, of its size in the sums, up to which it may be their rounding, and from
+#: which on they tell it.
+ROUNDED = 1.5e-7
+TOLD = 1e-5
+#: Rounding of what is left of a column's squares, of the size of what it is the difference of.
+SQUARES = 4 * np.finfo(float).eps
+#: What is left of a slope, of its size, that is none.
 DEPENDENT = 5e-7
-INDEPENDENT = 1e-5
-#: Share of y's squares, in the sums' units, below which the rest is rounding of sums.
-UNTOLD = 1e-12
+#: Share of y's squares, in the sums' units, below which what is left has not eight digits.
+UNTOLD = np.finfo(float).eps / 1e-8
 
 
 class FixedPart:
@@ -51,6 +55,12 @@ class FixedPart:
         self.scale = np.where(self.varies, self.rms, 1.0)
         scaled = np.where(np.outer(self.varies, self.varies), raw, 0.0)
         self.gram = scaled / np.outer(self.scale, self.scale)
+        # Of the x': what the sums hold, and what of it is none of the column in the table's units.
+        self.size = np.sqrt(np.diag(G)[1:-1] / self.n)
+        least = np.maximum(TOLERANCE * self.scale, self.noise)
+        self.least = least / np.abs(np.diag(units.back))
+        own = np.sqrt(np.maximum(np.diag(self.inner), 0.0))
+        self.counts = self.varies & (own > self.least)
 
     def standard(self):
         """T [p + 2, rank] of M's columns, basis [n_columns, rank] and log|det|: see `whiten`."""
@@ -89,21 +99,23 @@ class FixedPart:
         """Which columns do not depend on earlier ones, bool [p], and R [rank, p] of the x'.
 
         R^T R is `inner` but for what is left of columns that do. By Cholesky's method; ValueError
-        where sums do not tell.
+        where sums do not tell. A column is left out where it has nothing left but rounding.
         """
-        p, size = len(self.inner), np.sqrt(np.maximum(np.diag(self.inner), 0.0))
+        p = len(self.inner)
         kept, R = np.zeros(p, bool), np.zeros((p, p))
-        raw = np.abs(np.diag(self.units.back))
+        sizes = np.abs(self.inner) + np.abs(np.outer(self.mean, self.mean))
         for j in range(p):
-            before = R[: kept.sum(), kept]
+            before, own = R[: kept.sum(), kept], np.append(np.flatnonzero(kept), j)
             along = solve_triangular(before, self.inner[kept, j], trans=1) if len(before) else []
             left = np.sqrt(max(self.inner[j, j] - np.dot(along, along), 0.0))
             R[: len(before), j] = along
-            if not self.varies[j] or left <= DEPENDENT * size[j]:
+            parts = np.append(solve_triangular(before, along) if len(before) else [], 1.0)
+            rounding = np.sqrt(SQUARES * np.abs(parts) @ sizes[np.ix_(own, own)] @ np.abs(parts))
+            if not self.counts[j] or left <= min(rounding, ROUNDED * self.size[j]):
                 continue
-            if left < INDEPENDENT * size[j]:
+            if left < TOLD * self.size[j]:
                 raise _Unresolved(j)
-            if left * raw[j] > max(TOLERANCE * self.scale[j], self.noise[j]):
+            if left > self.least[j]:
                 R[len(before), j] = left
                 kept[j] = True
         # Of columns before it a row has nothing.

@@ -107,12 +107,20 @@ class Units(NamedTuple):
 def _triangular(own, weights):
     """An upper triangle by which a batch's columns of unit size are orthonormal.
 
-    Those that depend on others there keep their direction: they may not elsewhere.
+    Those that depend on others there are taken less that, and keep their unit: sums then tell what
+    is left of them elsewhere, however little it is.
     """
     R = triangle(lambda rows: own[rows].T, weights)
     kept = independent(R, np.zeros(len(own.T)))
     turn = np.eye(len(kept))
     turn[:, kept] = orthonormal(R, kept)[0]
+    Q, before = np.linalg.qr(R[:, kept])
+    places = np.flatnonzero(kept)
+    # A column that is constant here, but for rounding, does not depend on others.
+    varies = weights @ own**2 > 0.5 * weights.sum()
+    for j in np.flatnonzero(~kept & varies):
+        m = np.searchsorted(places, j)
+        turn[places[:m], j] = -solve_triangular(before[:m, :m], Q[:, :m].T @ R[:, j])
     return turn
 
 
