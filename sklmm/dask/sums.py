@@ -26,6 +26,8 @@ from sklmm.steps import ConjugateGradient, Exact
 
 #: Rows, from all over a partition, that make the head.
 SAMPLE = 1 << 16
+#: Partitions of which one is to have rows, to make the head.
+FIRST = 4
 #: Partitions, or sums of them, that are joined at a time.
 MANY = 8
 #: Share of a worker's memory from which on the pairs of levels stay on all workers.
@@ -71,10 +73,7 @@ def fit_sums(model, cluster, collections, watch):
     X, y, sample_weight = collections
     rows = partitions(columns_that_count(model, X), y, sample_weight, cluster.token)
     local, start = unfitted(model), getattr(model, "result_", None) if model.warm_start else None
-    begun, read = _begin(cluster, local, rows)
-    summed = _summed(cluster, begun, rows)
-    # Those that the head was made of go as soon as they are summed.
-    cluster.release(read)
+    begun, summed = _summed(cluster, local, rows)
     apart = _apart(cluster, summed)
     if watch is None and apart is None:
         threads = cluster.host_threads()
@@ -92,34 +91,40 @@ def fit_sums(model, cluster, collections, watch):
     return solved.warnings
 
 
-def _begin(cluster, local, rows):
-    """(The future of `Begun`, by the first partition that has rows; futures of rows read for it).
+def _summed(cluster, local, rows):
+    """The future of `Begun`, and those of `Summed`, some of several partitions.
 
-    They stay until they are summed: a partition is read once.
+    All are asked for at once, so that what partitions have in common, a shuffled table's pieces for
+    example, is made once. The head is by the first of some partitions that has rows; where none of
+    them has, all is called off and asked for anew with the next.
     """
-    read = []
-    for number, own in enumerate(rows):
-        task = delayed(answer, pure=False)(begin, f"partition {number}", local, number, own)
-        *kept, begun = cluster.compute([own, task])
-        read += kept
+    for first in range(0, len(rows), FIRST):
+        begun = None
+        for number in range(first, min(first + FIRST, len(rows))):
+            begun = _task(begin, f"partition {number}", begun, local, number, rows[number])
+        begun, *summed = cluster.compute([begun, *_joined(begun, rows)])
         if cluster.result(begun) is not None:
-            return begun, read
+            return begun, summed
+        cluster.release([begun, *summed])
     raise ValueError(
         "X: there is no row to fit: all partitions are empty, or their rows have weight 0 or miss "
         "values."
     )
 
 
-def _summed(cluster, begun, rows):
-    """Futures of `Summed`, some of several partitions: how many, their number alone decides."""
-    task = delayed(answer, pure=False)
-    parts = [task(add, f"partition {i}", begun, i, own) for i, own in enumerate(rows)]
+def _joined(begun, rows):
+    """Tasks of `Summed`, some of several partitions: how many, their number alone decides."""
+    parts = [_task(add, f"partition {i}", begun, i, own) for i, own in enumerate(rows)]
     while len(parts) > 2 * MANY:
         # The last are left for the end, when nothing else is to be done beside their join.
         first = len(parts) - len(parts) % MANY - MANY
         groups = [parts[i : i + MANY] for i in range(0, first, MANY)]
-        parts = [*(task(join, None, own) for own in groups), *parts[first:]]
-    return cluster.compute(parts)
+        parts = [*(_task(join, None, own) for own in groups), *parts[first:]]
+    return parts
+
+
+def _task(function, which, *arguments):
+    return delayed(answer, pure=False)(function, which, *arguments)
 
 
 def _apart(cluster, summed):
@@ -136,8 +141,10 @@ def _apart(cluster, summed):
     return Summed(owned(executor, parts, executor.n_shards), sum(own.n_missing for own in weights))
 
 
-def begin(local, number, rows):
-    """`Begun` by a partition, None where no row of it counts."""
+def begin(before, local, number, rows):
+    """`Begun` by a partition, or by one `before` it; None where no row of them counts."""
+    if before is not None:
+        return before
     # A formula's factors have the levels of all of its rows.
     formula = isinstance(local.fixed_effects, str)
     step = 1 if formula else max(len(rows[0]) // SAMPLE, 1)
@@ -158,6 +165,9 @@ def begin(local, number, rows):
 
 def add(begun, number, rows):
     """`Summed` of a partition."""
+    if begun is None:
+        # It is called off.
+        return Summed(None, 0)
     return Summed(*copy(begun.model)._part(begun.head, *rows))
 
 

@@ -169,15 +169,25 @@ class TestPartitions:
             fit(of_parts(make, frame))
         assert_empty(client)
 
-    def test_partitions_are_read_once(self, client, frame, tmp_path):
+    @pytest.mark.parametrize("shuffled", [False, True])
+    def test_partitions_are_read_once(self, client, frame, tmp_path, shuffled):
         def make(number, part):
             with open(tmp_path / "reads", "a") as file:
                 file.write(f"{number}\n")
             return part[:0] if number == 0 else part
 
-        fit(of_parts(make, frame, 20))
+        columns = of_parts(make, frame, 20)
+        # Then the first partition needs all that were read.
+        fit(columns.shuffle("g", shuffle_method="tasks") if shuffled else columns)
         reads = (tmp_path / "reads").read_text().split()
         assert sorted(map(int, reads)) == list(range(20))
+
+    def test_many_empty_partitions_before_the_first_with_rows(self, client, frame):
+        columns = of_parts(lambda number, part: part[:0] if number < 9 else part, frame, 12)
+        whole = columns.compute()
+        local = MixedEffectsRegressor(**MODEL).fit(whole, whole["stars"])
+        assert_same(fit(columns).to_local(), local, frame)
+        assert_empty(client)
 
 
 def test_an_interruption_leaves_no_tasks(client, frame):
