@@ -476,7 +476,7 @@ class TestTraps:
         found = fit([(X[:60], y[:60]), (X[60:], y[60:])])
         whole = MixedEffectsRegressor(["g"], fixed_effects="~ x * w + np.exp(w)").fit(X, y)
         assert_same(found, whole, X)
-        for text in ("~ bs(x, df=4)", "~ I(x - x.mean())", "~ I(x.cumsum())"):
+        for text in ("~ bs(x, df=4)", "~ I(x / x.std())", "~ I(x.cumsum())"):
             with pytest.raises(ValueError, match=r"^batch 0: fixed_effects="):
                 MixedEffectsRegressor(["g"], fixed_effects=text).fit_batches([(X, y)])
 
@@ -511,6 +511,38 @@ class TestTraps:
         for first in (X[:1], X[:20].assign(x=0.0)):
             with pytest.raises(ValueError, match=r"^batch 1: fixed_effects="):
                 model.fit_batches([(first, y[: len(first)]), (X, y)])
+
+    @pytest.mark.parametrize("size", [1, 30])
+    @pytest.mark.parametrize(
+        "text",
+        ["x - x.max()", "x - x.min()", "x / x.max()", "x.rank()", "x.diff().fillna(0)",
+         "x - x.mean()",
+         "x.clip(upper=x.quantile(.9))", "x / (1 + x.std(ddof=0))", "x - x.iloc[0]", "x.cumsum()"],
+    )  # fmt: skip
+    @pytest.mark.parametrize("reverse", [False, True])
+    def test_formulas_of_whole_columns_that_are_sorted(self, rows, text, size, reverse):
+        X, y = rows
+        X = X.sort_values("x", ascending=not reverse, ignore_index=True)
+        batches = [(X[i : i + size], y[i : i + size]) for i in range(0, 120, size)]
+        with pytest.raises(
+            ValueError, match=rf"^batch {int(size == 1)}: fixed_effects=.* all rows"
+        ):
+            MixedEffectsRegressor(["g"], fixed_effects=f"~ I({text})").fit_batches(batches)
+
+    def test_formulas_of_single_rows_in_batches_of_single_rows(self, rows):
+        X, y = rows
+        X = X.assign(
+            d=pd.to_datetime("2020-01-01") + pd.to_timedelta(X["w"], "D"),
+            k=np.arange(len(X)) % 3,
+            b=X["w"] > 0,
+        )
+        text = "~ x * b + np.exp(w) + C(k) + h:w + I(d.dt.hour) + np.where(w > 0, w, 0)"
+        model = MixedEffectsRegressor(["g"], fixed_effects=text)
+        whole = clone(model).fit(X, y)
+        batches = [(X[:40], y[:40]), *((X[i : i + 1], y[i : i + 1]) for i in range(40, 120))]
+        assert_same(clone(model).fit_batches(batches), whole, X)
+        sums = clone(model).fit_batches(batches, keep_sums=True)
+        assert_same(pickle.loads(pickle.dumps(sums)), whole, X)
 
     @pytest.mark.parametrize(
         ("parameters", "match"),

@@ -199,9 +199,18 @@ def parsed(formula, table, fit_intercept=True):
 
 def apply_formula(formula, table):
     """The columns of a `Formula` on a new table."""
-    name = f"fixed_effects={formula.text!r}"
+    return columns_of(formula, prepared(formula, table))
+
+
+def prepared(formula, table):
+    """The table's columns that a `Formula` reads, as it reads them: for `columns_of`."""
     _check_columns(table, formula.columns)
-    data = _data(formula.variables, table)
+    return _data(formula.variables, table)
+
+
+def columns_of(formula, data):
+    """The columns of a `Formula` on `prepared` rows."""
+    name = f"fixed_effects={formula.text!r}"
     made = _evaluated(
         name,
         lambda: formula.spec.get_model_matrix(data, **_OPTIONS),

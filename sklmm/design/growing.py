@@ -14,14 +14,15 @@ import pandas as pd
 from sklmm._state import PlainState
 from sklmm.design.columns import take
 from sklmm.design.design import Block, Design, DesignSpec
-from sklmm.design.formula import apply_formula
+from sklmm.design.formula import columns_of, prepared
 from sklmm.design.levels import learn_levels
 from sklmm.design.variables import NotSeen
 
 #: Difference, of a column's size, between a formula on a table and on some rows that is rounding.
 ROUNDING = 1e-12
-#: Rows that tell whether a formula is of single rows, at most.
+#: Rows that tell whether a formula is of single rows, at most, and those kept for others to tell.
 SOME = 1000
+KEPT = 4
 
 
 @dataclass(frozen=True)
@@ -29,20 +30,25 @@ class GrowingSpec(PlainState):
     """A `DesignSpec` with the levels of some batches of rows.
 
     `declared` has for each grouping column the (categories, whether they are ordered) of its
-    batches, or None where they have none, or have different ones.
+    batches, or None where they have none, or have different ones. `shown` are, of a formula, (some
+    rows of the first batch as it reads them, its columns there): a row beside them is as elsewhere.
     """
 
     spec: DesignSpec
     declared: dict
+    shown: tuple | None = None
 
     @classmethod
     def learn(cls, table, *parameters, **known):
         """(GrowingSpec, Design) of a first batch: see `DesignSpec.learn`."""
         spec, design = DesignSpec.learn(table, *parameters, **known, fewest=1)
+        shown = None
         if spec.formula is not None:
             _check_by_row(spec.formula, table, design.X)
+            some = np.unique(np.linspace(0, len(table) - 1, KEPT).astype(int))
+            shown = prepared(spec.formula, table.iloc[some]), design.X[some]
         columns = {c for term in spec.terms for c in term.effect.columns}
-        return cls(spec, {c: _categories(table, c) for c in columns}), design
+        return cls(spec, {c: _categories(table, c) for c in columns}, shown), design
 
     def head(self):
         """The spec with two levels of each term at most: enough to tell their kinds."""
@@ -63,7 +69,7 @@ class GrowingSpec(PlainState):
                 "make the column a grouping factor in random_effects."
             ) from None
         if self.spec.formula is not None:
-            _check_by_row(self.spec.formula, table, design.X)
+            _check_by_row(self.spec.formula, table, design.X, self.shown)
         terms = [
             term.of_batch(own, where) for term, own in zip(self.spec.terms, found, strict=True)
         ]
@@ -115,7 +121,7 @@ class GrowingSpec(PlainState):
                 )
 
     def _with(self, terms, declared):
-        return GrowingSpec(replace(self.spec, terms=tuple(terms)), declared)
+        return replace(self, spec=replace(self.spec, terms=tuple(terms)), declared=declared)
 
 
 def _united(terms, declared):
@@ -174,17 +180,38 @@ def _shown(categories):
     return " < ".join(map(repr, categories[:5].tolist())) + " < ..." * (len(categories) > 5)
 
 
-def _check_by_row(formula, table, X):
-    """ValueError for a formula whose columns in a row are decided by other rows too."""
-    name = f"fixed_effects={formula.text!r}"
-    stateful, rows = bool(formula.spec.transform_state), min(len(table) // 2, SOME)
-    if not stateful and rows:
-        # The last ones, before which there are others.
-        own, size = apply_formula(formula, table[-rows:]), np.abs(X).max(axis=0, initial=0.0)
-        stateful = not (np.abs(own - X[-rows:]) <= ROUNDING * size).all()
+def _check_by_row(formula, table, X, shown=None):
+    """ValueError for a formula whose columns in a row are decided by other rows too.
+
+    X are its columns on the table, and `shown` rows of another one with theirs.
+    """
+    stateful, n = bool(formula.spec.transform_state), len(table)
+    if not stateful:
+        data, some = prepared(formula, table), min(n // 2, SOME)
+        single = [slice(i, i + 1) for i in (n // 3, 2 * n // 3)] if n > 1 else []
+        # Of sorted rows a peak is in one half.
+        parts = [(data[rows], X[rows]) for rows in (slice(0, some), slice(n - some, n), *single)]
+        if shown is not None:
+            beside, own = shown
+            known = pd.concat([beside, data[-1:]], ignore_index=True)
+            parts.append((known, np.concatenate([own, X[-1:]])))
+        size = np.maximum.reduce(
+            [np.abs(own).max(axis=0, initial=0.0) for _, own in [*parts, (0, X)]]
+        )
+        stateful = not all(_is_same(formula, *part, size) for part in parts if len(part[0]))
     if stateful:
         raise ValueError(
-            f"{name}: a column of it is made of all rows, as of a spline's knots or a mean, and "
-            "batches have some of them at a time: give functions of single rows, or columns made "
-            "before the model."
+            f"fixed_effects={formula.text!r}: a column of it is made of all rows, as of a spline's "
+            "knots or a mean, and batches have some of them at a time: give functions of single "
+            "rows, or columns made before the model."
         )
+
+
+def _is_same(formula, data, X, size):
+    """Whether a formula's columns on `prepared` rows are X, to rounding of their `size`."""
+    try:
+        own = columns_of(formula, data)
+    except ValueError:
+        # As of an SD, which a row has not.
+        return False
+    return bool((np.abs(own - X) <= ROUNDING * size).all())
