@@ -3,6 +3,7 @@
 import pickle
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from itertools import pairwise
 
 import numpy as np
@@ -367,6 +368,10 @@ class TestPartialFit:
         assert_same(model, clone(model).fit(X, y), X)
 
 
+def half(number):
+    return Decimal(int(number)) / 2
+
+
 @pytest.fixture(scope="module")
 def rows():
     return table(np.random.default_rng(0), 120)
@@ -396,6 +401,63 @@ class TestTraps:
         X, y = rows
         found = self.fit(X[:60], X[60:].assign(g=X["g"][60:].astype(float)), y=y)
         assert_same(found, self.fit(X, y=y), X)
+
+    @pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 2, 0], [0, 2, 1]])
+    @pytest.mark.parametrize("column", ["g", "g:h"])
+    @pytest.mark.parametrize(
+        ("kinds", "match"),
+        [
+            # The first batch has two levels, as a head.
+            ([lambda g: g % 2, lambda g: g % 2 == 1, lambda g: g], "boolean"),
+            ([lambda g: (g % 2).astype(str), lambda g: g % 2 == 1, lambda g: g % 2], "kind"),
+            ([lambda g: np.where(g, "True", "False"), lambda g: g > 1, lambda g: g % 2], "kind"),
+            ([lambda g: np.where(g, "True", "true"), lambda g: g > 1, lambda g: g > 2], "kind"),
+            ([lambda g: g * 1.0, lambda g: list(map(half, g)), lambda g: g], "kind"),
+            ([lambda g: g / 2, lambda g: list(map(Decimal, g.tolist())), lambda g: g], "kind"),
+        ],
+    )
+    def test_kinds_that_differ_are_an_error_in_any_order(self, rows, kinds, match, order, column):
+        X, y = rows
+        parts = [X[a : a + 40] for a in (0, 40, 80)]
+        parts = [X.assign(g=own(X["g"].to_numpy())) for X, own in zip(parts, kinds, strict=True)]
+        model = MixedEffectsRegressor([f"(1 | {column})"], fixed_effects=["x"])
+        with pytest.raises(TypeError, match=match):
+            model.fit_batches((parts[i], y[parts[i].index]) for i in order)
+
+    @pytest.mark.parametrize("kinds", [["float64", "float32"], ["float32", "float64"]])
+    def test_fractions_of_two_types_are_an_error(self, rows, kinds):
+        X, y = rows
+        X = X.assign(g=X["g"] / 10)
+        parts = [X[a : a + 60].astype({"g": kind}) for a, kind in zip((0, 60), kinds, strict=True)]
+        with pytest.raises(TypeError, match=r"^batch 1: .*kind float32 and of kind float64, .*as"):
+            self.fit(*parts, y=y)
+
+    def test_kinds_that_are_compared_are_so_in_any_order(self, rows):
+        X, y = rows
+        parts = [X[a : a + 40] for a in (0, 40, 80)]
+        model = MixedEffectsRegressor(["g"], fixed_effects=["x"])
+        for g, kinds in [
+            (X["g"] % 2, [int, bool, float]),
+            (X["g"], ["int8", "float32", "float64"]),
+            (X["g"] / 2, ["float32", "float32", "float32"]),
+        ]:
+            whole = clone(model).fit(X.assign(g=g), y)
+            own = [X.assign(g=g[X.index].astype(k)) for X, k in zip(parts, kinds, strict=True)]
+            for order in ([0, 1, 2], [2, 1, 0], [1, 0, 2]):
+                found = clone(model).fit_batches((own[i], y[own[i].index]) for i in order)
+                assert found.coef_ == pytest.approx(whole.coef_)
+                assert found.random_effects_["g"].shape == whole.random_effects_["g"].shape
+
+    @pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 2, 0], [0, 2, 1]])
+    def test_orders_that_disagree_are_an_error_in_any_order(self, rows, order):
+        X, y = rows
+        one, two = (pd.CategoricalDtype(list(c), ordered=True) for c in ("pqrst", "tsrqp"))
+        parts = [
+            X[a : a + 40].astype({"h": kind}) for a, kind in ((0, "str"), (40, one), (80, two))
+        ]
+        model = MixedEffectsRegressor(["h"], fixed_effects=["x"])
+        with pytest.raises(ValueError, match=r"'h' .*in another order"):
+            model.fit_batches((parts[i], y[parts[i].index]) for i in order)
 
     def test_a_missing_group_in_one_batch(self, rows):
         X, y = rows

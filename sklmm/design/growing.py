@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from sklmm._state import PlainState
-from sklmm.design.columns import take
+from sklmm.design.agreement import Facts
 from sklmm.design.design import Block, Design, DesignSpec
 from sklmm.design.formula import columns_of, prepared
-from sklmm.design.levels import learn_levels
+from sklmm.design.levels import learn_levels, parts_of
 from sklmm.design.variables import NotSeen
 
 #: Difference, of a column's size, between a formula on a table and on some rows that is rounding.
@@ -29,13 +29,13 @@ KEPT = 4
 class GrowingSpec(PlainState):
     """A `DesignSpec` with the levels of some batches of rows.
 
-    `declared` has for each grouping column the (categories, whether they are ordered) of its
-    batches, or None where they have none, or have different ones. `shown` are, of a formula, (some
-    rows of the first batch as it reads them, its columns there): a row beside them is as elsewhere.
+    `facts` has for each grouping column what batches say of it besides its levels. `shown` are, of
+    a formula, (some rows of the first batch as it reads them, its columns there): a row beside them
+    is as elsewhere.
     """
 
     spec: DesignSpec
-    declared: dict
+    facts: dict
     shown: tuple | None = None
 
     @classmethod
@@ -47,13 +47,13 @@ class GrowingSpec(PlainState):
             _check_by_row(spec.formula, table, design.X)
             some = np.unique(np.linspace(0, len(table) - 1, KEPT).astype(int))
             shown = prepared(spec.formula, table.iloc[some]), design.X[some]
-        columns = {c for term in spec.terms for c in term.effect.columns}
-        return cls(spec, {c: _categories(table, c) for c in columns}, shown), design
+        facts = _facts(table, spec.terms, [term.levels for term in spec.terms])
+        return cls(spec, facts, shown), design
 
     def head(self):
         """The spec with two levels of each term at most: enough to tell their kinds."""
         terms = [replace(term, levels=term.levels[:2]) for term in self.spec.terms]
-        return self._with(terms, self.declared)
+        return self._with(terms, self.facts)
 
     def of_batch(self, table, where):
         """(GrowingSpec, Design) of a batch by its own levels, in the types of these levels.
@@ -70,13 +70,13 @@ class GrowingSpec(PlainState):
             ) from None
         if self.spec.formula is not None:
             _check_by_row(self.spec.formula, table, design.X, self.shown)
+        facts = _facts(table, self.spec.terms, found)
+        for column, before in self.facts.items():
+            before.joined(facts[column], column, where)
         terms = [
             term.of_batch(own, where) for term, own in zip(self.spec.terms, found, strict=True)
         ]
-        declared = {column: _categories(table, column) for column in self.declared}
-        for column, before in self.declared.items():
-            _agreed(before, declared[column], column, where)
-        return self._with(terms, declared), design
+        return self._with(terms, facts), design
 
     @staticmethod
     def joined(parts):
@@ -86,16 +86,16 @@ class GrowingSpec(PlainState):
         two types of number labels have, and which error is raised.
         """
         first = parts[0]
-        declared = {
-            column: reduce(partial(_agreed, column=column), (p.declared[column] for p in parts))
-            for column in first.declared
+        facts = {
+            column: reduce(partial(Facts.joined, column=column), (p.facts[column] for p in parts))
+            for column in first.facts
         }
         terms, places = [], []
         for own in zip(*(part.spec.terms for part in parts), strict=True):
-            term, at = _united(own, declared)
+            term, at = _united(own, facts)
             terms.append(term)
             places.append(at)
-        return first._with(terms, declared), list(zip(*places, strict=True)) or [()] * len(parts)
+        return first._with(terms, facts), list(zip(*places, strict=True)) or [()] * len(parts)
 
     def sizes(self):
         """Number of levels of each term."""
@@ -120,11 +120,20 @@ class GrowingSpec(PlainState):
                     "term, or begin with more rows."
                 )
 
-    def _with(self, terms, declared):
-        return replace(self, spec=replace(self.spec, terms=tuple(terms)), declared=declared)
+    def _with(self, terms, facts):
+        return replace(self, spec=replace(self.spec, terms=tuple(terms)), facts=facts)
 
 
-def _united(terms, declared):
+def _facts(table, terms, levels):
+    """The `Facts` of a batch by grouping column; `levels` are the batch's own, an Index a term."""
+    return {
+        column: Facts.of(table, column, labels)
+        for term, own in zip(terms, levels, strict=True)
+        for column, labels in zip(term.effect.columns, parts_of(own), strict=True)
+    }
+
+
+def _united(terms, facts):
     """(`TermSpec` with the levels of all, sorted; places of each one's levels among them)."""
     first, sizes = terms[0], [len(term.levels) for term in terms]
     if len({term.kinds for term in terms}) == 1:
@@ -141,43 +150,17 @@ def _united(terms, declared):
     parts = [levels] if len(columns) == 1 else map(levels.get_level_values, range(len(columns)))
     table = {}
     for column, labels in zip(columns, parts, strict=True):
-        if (known := declared[column]) is not None:
+        if (known := facts[column].categories) is not None:
             labels = pd.Categorical(labels, known[0], ordered=known[1])
         table[column] = pd.Series(labels.array if isinstance(labels, pd.Index) else labels)
     places, levels, kinds = learn_levels(pd.DataFrame(table), first.effect, first.name, fewest=1)
+    for column, labels in zip(columns, parts_of(levels), strict=True):
+        facts[column].check_truth(labels, column)
     if met is None:
         places = np.split(places, np.cumsum(sizes[:-1]))
     else:
         places = [places[own] for own in met]
     return replace(first, levels=levels, kinds=kinds), places
-
-
-def _categories(table, column):
-    """(Categories, whether they are ordered) of a column; None of one that has none."""
-    dtype = take(table, column).dtype
-    if not isinstance(dtype, pd.CategoricalDtype):
-        return None
-    return dtype.categories, bool(dtype.ordered)
-
-
-def _agreed(before, now, column, where="in the batches before"):
-    """What two batches declare of a column alike; ValueError for orders that contradict."""
-    if before is None or now is None:
-        return None
-    (one, ordered), (two, also) = before, now
-    if ordered and also:
-        common = one.get_indexer(two)
-        common = common[common >= 0]
-        if (np.diff(common) < 0).any():
-            raise ValueError(
-                f"The grouping column {column!r} has the ordered categories {_shown(two)}, and "
-                f"had them in another order {where}, {_shown(one)}: declare one order in all."
-            )
-    return before if ordered == also and one.equals(two) else None
-
-
-def _shown(categories):
-    return " < ".join(map(repr, categories[:5].tolist())) + " < ..." * (len(categories) > 5)
 
 
 def _check_by_row(formula, table, X, shown=None):

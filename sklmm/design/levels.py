@@ -69,7 +69,7 @@ class TermSpec(PlainState):
         places = [
             find(labels, kind, group_column(table, column), _named(column))
             for labels, kind, column in zip(
-                _parts(self.levels), self.kinds, self.effect.columns, strict=True
+                parts_of(self.levels), self.kinds, self.effect.columns, strict=True
             )
         ]
         if len(places) == 1:
@@ -85,7 +85,7 @@ class TermSpec(PlainState):
             return self
         with self._comparable(levels[len(self.levels) :]):
             levels = levels.sort_values()
-            for part in _parts(levels):
+            for part in parts_of(levels):
                 learn_kind(part, _named(self.name))
         return replace(self, levels=levels)
 
@@ -113,7 +113,7 @@ class TermSpec(PlainState):
         An error says `where` these are from, "in batch 0".
         """
         levels = self._conformed(found, where)
-        parts = zip(_parts(levels), self.effect.columns, strict=True)
+        parts = zip(parts_of(levels), self.effect.columns, strict=True)
         kinds = tuple(kind_of(labels, _named(column)) for labels, column in parts)
         return replace(self, levels=levels, kinds=kinds)
 
@@ -133,7 +133,7 @@ class TermSpec(PlainState):
     def _conformed(self, found, where=FITTED):
         """Levels of another table in the types of these."""
         columns = zip(
-            _parts(found), _parts(self.levels), self.kinds, self.effect.columns, strict=True
+            parts_of(found), parts_of(self.levels), self.kinds, self.effect.columns, strict=True
         )
         parts = [conformed(new, kind, old, _named(c), where) for new, old, kind, c in columns]
         if len(parts) == 1:
@@ -200,7 +200,7 @@ def group_column(table, column):
     return pd.Index(values, copy=False, tupleize_cols=False)
 
 
-def _parts(levels):
+def parts_of(levels):
     """Labels of each column, of a level of one or of several."""
     return getattr(levels, "levels", [levels])
 
@@ -273,11 +273,11 @@ def conformed(values, kind, labels, name, where=FITTED):
     if numbers is not None:
         return numbers
     if "boolean" in (new, kind):
-        truth, own = _truth(values, new), _truth(labels, kind)
-        if truth is not None and own is not None and len(set(own)) == len(own):
+        given, own = truth(values, new), truth(labels, kind)
+        if given is not None and own is not None and len(set(own)) == len(own):
             spelling = {t: type(labels[0])(t) for t in (False, True)}
             spelling |= dict(zip(own, labels, strict=True))
-            return pd.Index(np.where(truth, spelling[True], spelling[False]))
+            return pd.Index(np.where(given, spelling[True], spelling[False]))
     raise TypeError(
         f"The {name} has labels, like {_shown(values)}, of kind {new}, and had labels of kind "
         f"{kind}, like {_shown(labels)}, {where}: the two are not compared. {_remedy(new, kind)}"
@@ -369,7 +369,7 @@ def _numbers(values, new, labels, kind):
     return pd.Index(np.where(places < 0, values, labels[places]))
 
 
-def _truth(values, kind):
+def truth(values, kind):
     """Plain labels as a list of bool; None where one is neither true nor false."""
     if kind == "boolean":
         return values.tolist()
