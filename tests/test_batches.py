@@ -367,6 +367,56 @@ class TestPartialFit:
         model.set_params(random_effects=["g0"], method="ml").partial_fit(X[100:], y[100:])
         assert_same(model, clone(model).fit(X, y), X)
 
+    @pytest.mark.parametrize(
+        ("first", "then"),
+        [
+            ({"random_effects": ["g0"]}, {"random_effects": ("g0",)}),
+            ({"random_effects": ["g0"]}, {"random_effects": ["(1 | g0)"]}),
+            ({"random_effects": ["g0"]}, {"random_effects": np.array(["g0"])}),
+            ({"fixed_effects": ["x0"]}, {"fixed_effects": np.array(["x0"])}),
+            ({"fixed_effects": "~ x0+g1"}, {"fixed_effects": "~ x0 + g1"}),
+            ({"fixed_effects": "~ x0"}, {"fixed_effects": "~ x0 + 1"}),
+            ({"fixed_effects": ["g1", "x0"]}, {"fixed_effects": None}),
+        ],
+    )
+    def test_the_same_columns_in_other_words(self, first, then):
+        X, y, _ = make_crossed(300, (12, 7), random_state=0)
+        model = MixedEffectsRegressor(**{"random_effects": ["g0"], **first})
+        model = pickle.loads(pickle.dumps(model.partial_fit(X[:100], y[:100])))
+        model.set_params(**then).partial_fit(X[100:], y[100:])
+        assert_same(model, clone(model).fit(X, y), X)
+
+    @pytest.mark.parametrize(
+        "then",
+        [
+            {"fixed_effects": ["x0"]},
+            {"fixed_effects": "~ x0 * g1"},
+            {"fixed_effects": "~ 0 + x0 + g1"},
+            {"fit_intercept": False},
+            {"offset": "x0"},
+            {"missing": "drop"},
+            {"random_effects": ["(1 + x0 | g0)"]},
+            {"random_effects": [RandomEffect("g0", sd=1.0)]},
+            {"family": Gaussian(weights="precision")},
+        ],
+    )
+    @pytest.mark.parametrize("first", ["~ x0 + g1", ["x0", "g1"]])
+    def test_other_columns(self, first, then):
+        X, y, _ = make_crossed(300, (12, 7), random_state=0)
+        model = MixedEffectsRegressor(["g0"], fixed_effects=first).partial_fit(X[:100], y[:100])
+        with pytest.raises(ValueError, match=r"begin anew, with sklearn.base.clone"):
+            model.set_params(**then).partial_fit(X[100:], y[100:])
+
+    def test_names_that_NumPy_does_not_print(self):
+        X = pd.DataFrame(np.eye(3, 1200), columns=[f"c{i}" for i in range(1200)])
+        X, y = X.assign(g=["a", "b", "a"]), np.arange(3.0)
+        model = MixedEffectsRegressor(["g"], fixed_effects=X.columns[:1200].delete(500).to_numpy())
+        before = model.partial_fit(X, y)._sums
+        model.set_params(fixed_effects=X.columns[:1200].delete(600).to_numpy())
+        with pytest.raises(ValueError, match=r"begin anew, with sklearn.base.clone"):
+            model.partial_fit(X, y)
+        assert model._sums is before
+
 
 def half(number):
     return Decimal(int(number)) / 2

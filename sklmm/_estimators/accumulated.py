@@ -34,15 +34,15 @@ MANY = 16
 class Head(PlainState):
     """What all batches of a fit share: the columns, two levels of each term, the units.
 
-    `known` are the attributes of `FittedModel` that the first batch tells, `parameters` what the
-    estimator's parameters that make the columns were, and `where` says in errors where the head's
-    rows are, "in batch 0".
+    `known` are the attributes of `FittedModel` that the first batch tells, `parameters` those that
+    decide sums besides the columns, and `where` says in errors where the head's rows are, "in batch
+    0".
     """
 
     growing: GrowingSpec
     units: object
     known: dict
-    parameters: str
+    parameters: tuple
     where: str
 
     @classmethod

@@ -220,6 +220,8 @@ class Batches:
         with restoring(self):
             task.call_on_fit_task_begin(estimator=self, **data)
             head = None if before is None else before.head
+            if head is not None:
+                self._check_sums_of(head)
             part, n_missing = self._part(head, X, y, sample_weight)
             parts = [sums for sums in (before, part) if sums is not None]
             if not parts:
@@ -299,20 +301,29 @@ class Batches:
                 yield f"batch {number} ({which})", (table[names], answer, weights)
                 number += 1
 
-    def _part(self, head, X, y, sample_weight=None, where="in the rows before"):
-        """(`Accumulated` of a batch of rows, None where none counts; rows left out in that case).
+    def _sums_parameters(self):
+        """What decides the sums of rows besides the columns: response, missing values, weights."""
+        response = self._formula_response()
+        return response, self.missing, resolve_family(self.family).weights
 
-        A first batch, without a head, makes one; errors of later ones say `where` its rows were.
-        """
-        parameters = repr({name: getattr(self, name) for name in SUMMED}) + repr(
-            resolve_family(self.family).weights
-        )
-        if head is not None and head.parameters != parameters:
+    def _check_sums_of(self, head):
+        """ValueError for parameters by which other sums are made than the head's."""
+        spec, names = head.growing.spec, getattr(self, "feature_names_in_", None)
+        names = None if names is None or head.known["from_frame"] else list(names)
+        effects = resolve_terms(self.random_effects, spec.columns)
+        same = spec.is_of(effects, self.fixed_effects, self.fit_intercept, names, self.offset)
+        if not same or head.parameters != self._sums_parameters():
             raise ValueError(
                 "partial_fit: the parameters that make the model's columns have changed since the "
                 f"first rows ({', '.join(SUMMED)}, the family's weights), and sums of other "
                 "columns cannot be added: begin anew, with sklearn.base.clone."
             )
+
+    def _part(self, head, X, y, sample_weight=None, where="in the rows before"):
+        """(`Accumulated` of a batch of rows, None where none counts; rows left out in that case).
+
+        A first batch, without a head, makes one; errors of later ones say `where` its rows were.
+        """
         part = read_part(self, head, X, y, sample_weight)
         if part.table is None:
             return None, part.n_missing
@@ -320,7 +331,7 @@ class Batches:
         if head is not None:
             return head.with_rows(part.table, response, part.n_missing), 0
         growing, design, known = part.learnt(self, self.fit_intercept)
-        head = Head.of(growing, design, response, known, parameters, where)
+        head = Head.of(growing, design, response, known, self._sums_parameters(), where)
         return head.with_design(growing, design, response, part.n_missing), 0
 
     def _solve(self, sums, watch, warm):

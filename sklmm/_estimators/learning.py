@@ -113,7 +113,7 @@ def _begun(model, which, rows):
     units = engine.units_of(design, response.y, response.weights, fit_intercept=intercept)
     # Pairs of levels are the rows' own.
     units = units._replace(order=())
-    return Begun(model, Head(growing.head(), units, known, "", f"in {which}"))
+    return Begun(model, Head(growing.head(), units, known, (), f"in {which}"))
 
 
 def learn(begun, which, rows):

@@ -171,6 +171,27 @@ class DesignSpec(PlainState):
             self.estimable.check(design.X, self, table)
         return design
 
+    def is_of(self, effects, fixed_effects, fit_intercept, feature_names=None, offset=None):
+        """Whether these parameters, as `learn` takes them, make the same columns of its table."""
+        columns = self.columns
+        if tuple(_locate(e, columns, feature_names) for e in effects) != tuple(
+            term.effect for term in self.terms
+        ):
+            return False
+        if offset is not None:
+            offset = _find(offset, columns, "offset", feature_names)
+        if offset != self.offset or isinstance(fixed_effects, str) == (self.formula is None):
+            return False
+        if self.formula is not None:
+            table = pd.DataFrame(columns=pd.Index(columns, tupleize_cols=False))
+            own, _ = parsed(fixed_effects, table, fit_intercept)
+            return list(map(str, own)) == list(map(str, self.formula.spec.formula))
+        grouping = {c for term in self.terms for c in term.effect.columns}
+        fixed = tuple(c for c in columns if c not in grouping and c != offset)
+        if fixed_effects is not None:
+            fixed = tuple(_find(c, columns, "fixed_effects", feature_names) for c in fixed_effects)
+        return fixed == self.fixed and bool(fit_intercept) == self.fit_intercept
+
     def relearn(self, table):
         """(Design of another table by its own levels, those levels of each term)."""
         run = in_threads if table.shape[0] >= LARGE else map
