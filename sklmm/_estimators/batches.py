@@ -6,7 +6,6 @@ the table of a fit is, its sums are added, and it is let go.
 
 import warnings
 from collections.abc import Iterable
-from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -18,7 +17,7 @@ from sklearn.base import _fit_context, clone
 from sklmm._estimators.accumulated import Accumulated, Head, Joining, some_at_a_time
 from sklmm._estimators.input import check_total, restoring
 from sklmm._estimators.parquet import column_names, parquet_files, row_groups
-from sklmm._estimators.parts import read_part
+from sklmm._estimators.parts import naming, read_part
 from sklmm._estimators.progress import Watch
 from sklmm._estimators.warnings import warn, warnings_of_sums
 from sklmm._fitted.measures import Spread
@@ -252,7 +251,7 @@ class Batches:
 
         def part_of(named, head=None):
             which, batch = named
-            with _naming_batch(which):
+            with naming(which):
                 return self._part(head, *_unpacked(batch), where=f"in {which}")
 
         for first, more in map(part_of, batches):
@@ -398,13 +397,3 @@ def _unpacked(batch):
             f"it is a {type(batch).__name__}, and must be a tuple (X, y) or (X, y, sample_weight)."
         )
     return batch
-
-
-@contextmanager
-def _naming_batch(which):
-    """Put a batch's number before the errors that it gives rise to."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{which}: {error}") from error

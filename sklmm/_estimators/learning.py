@@ -6,7 +6,7 @@ some parts, neighbours, become a `Shard`.
 """
 
 import re
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from copy import copy
 from dataclasses import replace
 from typing import NamedTuple
@@ -16,7 +16,7 @@ import pandas as pd
 
 from sklmm._estimators.accumulated import Head
 from sklmm._estimators.input import informative
-from sklmm._estimators.parts import read_part
+from sklmm._estimators.parts import naming, read_part
 from sklmm._fitted.fingerprint import FingerprintSums
 from sklmm.design.growing import GrowingSpec
 from sklmm.engine import fit as engine
@@ -25,6 +25,10 @@ from sklmm.families.base import labels
 
 #: Rows, from all over a part, that begin a fit.
 SAMPLE = 1 << 16
+NO_ROWS = (
+    "X: there is no row to fit: all partitions are empty, or their rows have weight 0 or miss "
+    "values."
+)
 
 
 class Begun(NamedTuple):
@@ -87,19 +91,25 @@ class Shard(NamedTuple):
     fingerprint: FingerprintSums
 
 
-def begin(model, which, rows):
-    """`Begun` by a part, (X, y, weights): some of its rows do; None where none of them counts."""
-    step = max(np.shape(rows[0])[0] // SAMPLE, 1)
+def begin(made, model, which, rows):
+    """`Begun` by a part, (X, y, weights), which `made` makes of some of its rows, if these do.
+
+    None where no row counts.
+    """
+    # A formula's factors have the levels of all rows.
+    whole = isinstance(model.fixed_effects, str)
+    step = 1 if whole else max(np.shape(rows[0])[0] // SAMPLE, 1)
     some = [None if own is None else own[::step] for own in rows]
     if step > 1:
         # A row that is wrong is to be told by its number in the part.
         with suppress(TypeError, ValueError):
-            if (begun := _begun(copy(model), which, some)) is not None:
+            if (begun := made(copy(model), which, some)) is not None:
                 return begun
-    return _begun(copy(model), which, rows)
+    return made(copy(model), which, rows)
 
 
-def _begun(model, which, rows):
+def units_of(model, which, rows):
+    """`Begun` by rows whose units are those of all parts; None where none counts."""
     with naming(which):
         part = read_part(model, None, *rows)
         if part.table is None:
@@ -218,6 +228,12 @@ class Joined(NamedTuple):
     codes: list
     n_missing: int
 
+    def nbytes(self):
+        """About how many bytes the rows take in standard units."""
+        terms = self.growing.spec.terms
+        columns = len(self.growing.spec.coef_names) + sum(len(term.cnames) for term in terms) + 2
+        return sum(own.n_rows for own in self.known) * (8 * columns + 4 * len(terms))
+
     @classmethod
     def of(cls, model, names, summaries):
         """The parts' summaries, joined in their order; `names` say in errors which is which."""
@@ -298,13 +314,3 @@ def _declared(names, parts):
                 f"{' < '.join(map(str, longest))} elsewhere: declare the same in all."
             )
     return longest
-
-
-@contextmanager
-def naming(which):
-    """Put a part's name before the errors that it gives rise to."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{which}: {error}") from error

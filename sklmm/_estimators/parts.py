@@ -1,5 +1,6 @@
 """One part of a table's rows, as its fit reads it: a batch of them, or a partition."""
 
+from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
@@ -65,3 +66,13 @@ def read_part(model, head, X, y, sample_weight):
         return Part(n_missing)
     y = model._validate_target(table, y)
     return Part(n_missing, table, y, weights, name, terms, names, named)
+
+
+@contextmanager
+def naming(which):
+    """Put a part's name before the errors that it gives rise to."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{which}: {error}") from error

@@ -16,6 +16,7 @@ from sklearn.base import clone
 
 from sklmm._estimators.input import check_total
 from sklmm._estimators.learning import (
+    NO_ROWS,
     Joined,
     Plan,
     begin,
@@ -24,6 +25,7 @@ from sklmm._estimators.learning import (
     rows_of,
     shard_of,
     summary_of,
+    units_of,
 )
 from sklmm._estimators.warnings import FAINT, settled_somewhere, warnings_of_sums
 from sklmm._fitted.fingerprint import FingerprintSums
@@ -40,6 +42,8 @@ from sklmm.steps import HMC, Exact, Laplace
 
 #: Rows that are brought here to see whether y is separated, where a fit does not exclude it.
 LOOKED_AT = 20_000
+#: Bytes that a shard may have: of larger tables each thread has several.
+LARGEST = 100_000_000
 
 
 def resolved_e_step(model, family, sizes):
@@ -78,17 +82,13 @@ def begun_by(model, executor, pieces, names):
         # Before anything is read.
         none = isinstance(model.random_effects, list | tuple | None) and not model.random_effects
         resolved_e_step(model, resolve_family(model.family), [] if none else [2])
-    for piece, name in zip(pieces, names, strict=True):
-        (begun,) = executor.told(begin, model, name, engine.Each([piece]))
-        if begun is not None:
-            return begun
-    raise ValueError(
-        "X: there is no row to fit: all parts are empty, or their rows have weight 0 or miss "
-        "values."
-    )
+    begun = executor.first(begin, units_of, model, engine.Each(names), pieces)
+    if begun is None:
+        raise ValueError(NO_ROWS)
+    return begun
 
 
-def fit_parts(model, begun, executor, pieces, names, n_shards, watch=None):
+def fit_parts(model, begun, executor, pieces, names, watch=None):
     """Fit a model that has the columns of `begun`, and return its warnings, (text, category) each.
 
     `watch` is None, or leads from what makes fitted attributes to what the engine calls at each
@@ -106,7 +106,7 @@ def fit_parts(model, begun, executor, pieces, names, n_shards, watch=None):
     standard = engine.standard_units(
         found.statistics, design, spec.coef_names, response, settings, found.mean_y
     )
-    shards = _shards(executor, learnt, found, n_shards, standard)
+    shards = _shards(executor, learnt, found, standard)
     fingerprint = _fingerprint(executor, shards, found)
     rows = engine.parted(executor, executor.kept(rows_of, shards), standard, design)
     # What they were made of is let go.
@@ -160,9 +160,11 @@ def fit_parts(model, begun, executor, pieces, names, n_shards, watch=None):
     )
 
 
-def _shards(executor, learnt, found, n_shards, standard):
-    """Handles of `Shard`, of neighbours of about as many rows."""
+def _shards(executor, learnt, found, standard):
+    """Handles of `Shard`, of neighbours of about as many rows, one for each thread or more."""
     rows = np.array([own.n_rows for own in found.known])
+    # Threads as they are now: workers may have come since the fit began.
+    n_shards = max(executor.n_threads, -(-found.nbytes() // LARGEST))
     wanted = np.arange(1, n_shards) * rows.sum() / n_shards
     # A cut is where it is nearest to a share of the rows.
     cuts = np.searchsorted(np.cumsum(rows) - rows / 2, wanted)

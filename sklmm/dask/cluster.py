@@ -10,8 +10,11 @@ from collections import Counter
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import count
+from types import NoneType
 from uuid import uuid4
 
+import dask
+from dask import delayed
 from distributed import (
     CancelledError,
     KilledWorker,
@@ -24,6 +27,8 @@ from distributed.comm import get_address_host
 
 from sklmm._threads import keep_freed_memory, sharing
 
+#: Partitions that are asked at a time for the first with rows: so many times those before.
+MORE = 8
 START = "from dask.distributed import Client; client = Client()"
 
 
@@ -104,14 +109,49 @@ class Session:
 
         `which` says in errors what the task is about; `settings` are those of `Client.submit`.
         """
-        key = f"sklmm-{name}-{self.token}-{next(self._numbers)}"
-        # Tasks that are told apart by a number alone are one group to the scheduler.
-        settings = {"key": key, "pure": False, **settings}
+        settings = {"key": self._key(name), "pure": False, **settings}
         return self._kept([self.client.submit(answer, function, which, *arguments, **settings)])[0]
 
-    def compute(self, delayed):
+    def later(self, name, function, *arguments, which=None):
+        """The same as a Delayed, for `compute`; among the arguments may be others."""
+        task = delayed(answer, pure=False)
+        return task(function, which, *arguments, dask_key_name=self._key(name))
+
+    def _key(self, name):
+        # Tasks that are told apart by a number alone are one group to the scheduler.
+        return f"sklmm-{name}-{self.token}-{next(self._numbers)}"
+
+    def compute(self, tasks):
         """Futures of Delayed objects."""
-        return self._kept(self.client.compute(delayed, optimize_graph=False))
+        return self._kept(self.client.compute(tasks, optimize_graph=False))
+
+    def first(self, task, rows):
+        """The future of the first answer that is not None, or None, and futures of rows.
+
+        `rows` are Delayed, and `task` makes one of their number: they are done in groups that
+        grow, so that many without an answer are few to wait for. Rows that are read stay until
+        they are released, so that they are read once. Of many, those that are not yet read when
+        the answer is known are let go: they might fill the workers.
+        """
+        read, begin, size = [], 0, 1
+        while begin < len(rows):
+            numbers = range(begin, min(begin + size, len(rows)))
+            # Without the tasks of all other rows.
+            some = dask.optimize(*rows[begin : numbers.stop], *map(task, numbers))
+            futures = self.compute(list(some))
+            own, found = futures[: len(numbers)], futures[len(numbers) :]
+            for future in found:
+                self.wait([future])
+                if future.type is not NoneType:
+                    late = [one for one in own if size > MORE and not one.done()]
+                    self.release(late)
+                    read += [one for one in own if one not in late]
+                    self.release([one for one in found if one is not future])
+                    return future, read
+            self.release(found)
+            read += own
+            begin, size = numbers.stop, MORE * size
+        return None, read
 
     def _kept(self, futures):
         self._futures.update((future.key, future) for future in futures)

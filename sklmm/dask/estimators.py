@@ -141,8 +141,10 @@ class DaskMixedEffectsRegressor(OnDask, MixedEffectsRegressor):
 
     Parameters, attributes and estimates are those of `MixedEffectsRegressor`. Gaussian models by
     "exact" and "cg" are fitted from sums that each partition gives once; for others the rows stay
-    on the workers and are passed over again and again. The client holds nothing as long as the
-    table, and nothing of Dask stays in a fitted model.
+    on the workers and are passed over again and again. The client holds what has
+    the size of the levels, and for other families, or with `verbose` or callbacks, of the pairs of
+    them that occur, which of crossed terms may be nearly as many as rows. Nothing of Dask stays in
+    a fitted model.
 
     Attributes
     ----------
@@ -221,7 +223,8 @@ class DaskMixedEffectsClassifier(OnDask, MixedEffectsClassifier):
     """`MixedEffectsClassifier` of Dask DataFrames and arrays, fitted on the workers of a client.
 
     Parameters, attributes and estimates are those of `MixedEffectsClassifier`. The rows stay on
-    the workers, which pass over them again and again.
+    the workers, which pass over them again and again. The client holds what has the size of the
+    levels and of the pairs of them that occur.
 
     Attributes
     ----------

@@ -15,12 +15,11 @@ from weakref import finalize
 
 import cloudpickle
 import dask
-from dask import delayed
 from dask.delayed import Delayed
 
 from sklmm._estimators.sharded import begun_by, fit_parts
 from sklmm._threads import Shared
-from sklmm.dask.cluster import Fault, answer
+from sklmm.dask.cluster import Fault
 from sklmm.dask.collections import columns_that_count, partitions
 from sklmm.dask.state import Solved, columns_known, set_fitted, unfitted
 from sklmm.engine.fit import Each, added
@@ -46,7 +45,7 @@ def fit_rows(model, cluster, collections, watch):
     own = copy(model)
     own.random_state = local.random_state
     vars(own).update(columns_known(begun.model))
-    caught = fit_parts(own, begun, executor, pieces, names, executor.n_shards, watch)
+    caught = fit_parts(own, begun, executor, pieces, names, watch)
     solved = Solved(columns_known(own), own._fitted, own.result_, caught)
     set_fitted(model, X, solved)
     return solved.warnings
@@ -74,12 +73,16 @@ class OnCluster:
 
     def __init__(self, cluster):
         self.cluster = cluster
-        self.n_shards = sum(cluster.client.nthreads().values())
         #: Futures of partitions that were read before all are asked for.
         self._read = []
         #: The last large argument, which workers have from each other.
         self._given = None
         self._numbers = count()
+
+    @property
+    def n_threads(self):
+        """Threads of all workers that there are now, of which each may have a shard."""
+        return sum(self.cluster.client.nthreads().values())
 
     def told(self, function, *arguments):
         """The answers of all shards, a list."""
@@ -95,6 +98,17 @@ class OnCluster:
             self.cluster.release(futures)
             futures = sums
         return added(self._gathered(futures))
+
+    def first(self, function, *arguments):
+        """The first answer that is not None, of partitions in their order, or None."""
+        calls, rows = self._all_calls(function, arguments), []
+        for _, _, handles in calls:
+            rows += handles
+        # They stay until all partitions are asked for: each is read once.
+        found, self._read = self.cluster.first(
+            lambda number: self._reading(function.__name__, calls[number]), rows
+        )
+        return None if found is None else self._gathered([found])[0]
 
     def _gathered(self, futures):
         try:
@@ -118,7 +132,7 @@ class OnCluster:
         return Each(Held(self.cluster, future) for future in futures)
 
     def joined(self, function, parts, groups, *arguments):
-        """Handles of what the function says of each group of parts, one for each thread."""
+        """Handles of what the function says of each group of parts, as many for each thread."""
         futures = [[parts[i].future for i in own] for own in groups]
         calls = self._calls(function, arguments, len(groups), first=1)
         out = []
@@ -133,11 +147,14 @@ class OnCluster:
 
     def _submitted(self, function, arguments, copy=True):
         """A future of the function's answer for each shard."""
-        n = next(len(own) for own in arguments if isinstance(own, Each))
-        calls, name = list(self._calls(function, arguments, n, copy=copy)), function.__name__
+        calls, name = self._all_calls(function, arguments, copy), function.__name__
         if any(isinstance(one, Delayed) for _, _, handles in calls for one in handles):
-            return self._read_for(calls)
+            return self.cluster.compute([self._reading(name, call) for call in calls])
         return [self._submit(name, called, *call[:2], *call[2]) for call in calls]
+
+    def _reading(self, name, call):
+        """A Delayed call that reads partitions."""
+        return self.cluster.later(name, called, *call[:2], *call[2])
 
     def _submit(self, name, function, *arguments, **settings):
         # Each task is a group of its own to the scheduler, which takes large groups of tasks that
@@ -146,16 +163,9 @@ class OnCluster:
         with _large_arguments:
             return self.cluster.submit(name, function, *arguments, key=key, **settings)
 
-    def _read_for(self, calls):
-        """Futures of calls that read partitions."""
-        task = delayed(answer, pure=False)
-        tasks = [task(called, None, *call[:2], *call[2]) for call in calls]
-        if len(calls) == 1:
-            # The rows stay until all partitions are asked for: each is read once.
-            *read, future = self.cluster.compute([*calls[0][2], *tasks])
-            self._read += read
-            return [future]
-        return self.cluster.compute(tasks)
+    def _all_calls(self, function, arguments, copy=True):
+        n = next(len(own) for own in arguments if isinstance(own, Each))
+        return list(self._calls(function, arguments, n, copy=copy))
 
     def _calls(self, function, arguments, n, first=0, copy=True):
         """For each of n shards the arguments of `called`: what is common to all, its own, handles.
@@ -186,12 +196,14 @@ class OnCluster:
             yield payload, Sent(mine, copy), given
 
     def _threads_for(self, groups):
-        """The address of a worker for each group of futures, one group a thread.
+        """The address of a worker for each group of futures, as many groups a thread.
 
         Of the most rows the worker has most already, where it has a thread left.
         """
         found = self.cluster.client.who_has([future for own in groups for future in own])
-        left = dict(self.cluster.client.nthreads())
+        threads = self.cluster.client.nthreads()
+        many = -(-len(groups) // max(sum(threads.values()), 1))
+        left = {address: n * many for address, n in threads.items()}
         out = []
         for own in groups:
             counts = Counter(address for future in own for address in found.get(future.key, ()))

@@ -11,11 +11,10 @@ worker they stay on all of them, in ranges (`_estimators.owners`), and the clien
 from copy import copy
 from typing import NamedTuple
 
-from dask import delayed
-
 from sklmm._estimators.accumulated import Accumulated
+from sklmm._estimators.learning import NO_ROWS, Begun, begin
 from sklmm._estimators.owners import owned
-from sklmm.dask.cluster import answer, whole_host
+from sklmm.dask.cluster import whole_host
 from sklmm.dask.collections import columns_that_count, partitions
 from sklmm.dask.sharded import Held, OnCluster
 from sklmm.dask.state import Solved, columns_known, set_fitted, unfitted
@@ -24,21 +23,12 @@ from sklmm.families import resolve_family
 from sklmm.regressor import MixedEffectsRegressor
 from sklmm.steps import ConjugateGradient, Exact
 
-#: Rows, from all over a partition, that make the head.
-SAMPLE = 1 << 16
 #: Partitions of which one is to have rows, to make the head.
 FIRST = 4
 #: Partitions, or sums of them, that are joined at a time.
 MANY = 8
 #: Share of a worker's memory from which on the pairs of levels stay on all workers.
 SHARE = 0.25
-
-
-class Begun(NamedTuple):
-    """What all partitions are summed by: an estimator that knows the columns, and the head."""
-
-    model: object
-    head: object
 
 
 class Summed(NamedTuple):
@@ -96,35 +86,40 @@ def _summed(cluster, local, rows):
 
     All are asked for at once, so that what partitions have in common, a shuffled table's pieces for
     example, is made once. The head is by the first of some partitions that has rows; where none of
-    them has, all is called off and asked for anew with the next.
+    them has, all is called off, and asked for anew when one has been found that has.
     """
-    for first in range(0, len(rows), FIRST):
-        begun = None
-        for number in range(first, min(first + FIRST, len(rows))):
-            begun = _task(begin, f"partition {number}", begun, local, number, rows[number])
-        begun, *summed = cluster.compute([begun, *_joined(begun, rows)])
-        if cluster.result(begun) is not None:
-            return begun, summed
-        cluster.release([begun, *summed])
-    raise ValueError(
-        "X: there is no row to fit: all partitions are empty, or their rows have weight 0 or miss "
-        "values."
-    )
+
+    def task(number, before=None):
+        which = f"partition {number}"
+        return cluster.later("begin", begun_by, before, local, which, rows[number], which=which)
+
+    begun = None
+    for number in range(min(FIRST, len(rows))):
+        begun = task(number, begun)
+    begun, *summed = cluster.compute([begun, *_joined(cluster, begun, rows)])
+    if cluster.result(begun) is not None:
+        return begun, summed
+    cluster.release([begun, *summed])
+    begun, read = cluster.first(lambda number: task(FIRST + number), rows[FIRST:])
+    if begun is None:
+        raise ValueError(NO_ROWS)
+    summed = cluster.compute(_joined(cluster, begun, rows))
+    # They go as soon as they are summed.
+    cluster.release(read)
+    return begun, summed
 
 
-def _joined(begun, rows):
+def _joined(cluster, begun, rows):
     """Tasks of `Summed`, some of several partitions: how many, their number alone decides."""
-    parts = [_task(add, f"partition {i}", begun, i, own) for i, own in enumerate(rows)]
+    parts = [
+        cluster.later("sum", add, begun, own, which=f"partition {i}") for i, own in enumerate(rows)
+    ]
     while len(parts) > 2 * MANY:
         # The last are left for the end, when nothing else is to be done beside their join.
         first = len(parts) - len(parts) % MANY - MANY
         groups = [parts[i : i + MANY] for i in range(0, first, MANY)]
-        parts = [*(_task(join, None, own) for own in groups), *parts[first:]]
+        parts = [*(cluster.later("join", join, own) for own in groups), *parts[first:]]
     return parts
-
-
-def _task(function, which, *arguments):
-    return delayed(answer, pure=False)(function, which, *arguments)
 
 
 def _apart(cluster, summed):
@@ -138,32 +133,21 @@ def _apart(cluster, summed):
     parts = executor.kept(sums_of, Each(known))
     # They are let go as soon as the owners have what they need of them.
     del held, known
-    return Summed(owned(executor, parts, executor.n_shards), sum(own.n_missing for own in weights))
+    return Summed(owned(executor, parts, executor.n_threads), sum(own.n_missing for own in weights))
 
 
-def begin(before, local, number, rows):
+def begun_by(before, local, which, rows):
     """`Begun` by a partition, or by one `before` it; None where no row of them counts."""
-    if before is not None:
-        return before
-    # A formula's factors have the levels of all of its rows.
-    formula = isinstance(local.fixed_effects, str)
-    step = 1 if formula else max(len(rows[0]) // SAMPLE, 1)
-    some = [None if own is None else own[::step] for own in rows]
-    for own in (some, rows):
-        model = copy(local)
-        try:
-            sums, _ = model._part(None, *own, where=f"in partition {number}")
-        except (TypeError, ValueError):
-            # So that the row that is wrong is told by its number in the partition.
-            if own is rows:
-                raise
-            continue
-        if sums is not None:
-            return Begun(model, sums.head)
-    return None
+    return begin(head_of, local, which, rows) if before is None else before
 
 
-def add(begun, number, rows):
+def head_of(model, which, rows):
+    """`Begun` by rows of a partition, None where none counts."""
+    sums, _ = model._part(None, *rows, where=f"in {which}")
+    return None if sums is None else Begun(model, sums.head)
+
+
+def add(begun, rows):
     """`Summed` of a partition."""
     if begun is None:
         # It is called off.

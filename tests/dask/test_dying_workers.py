@@ -57,7 +57,7 @@ def dies_once(path):
 
 
 #: Functions of `sums` that are tasks.
-MOMENTS = ("begin", "add", "join", "solve")
+MOMENTS = ("head_of", "add", "join", "solve")
 
 
 class Dying(WorkerPlugin):
@@ -123,7 +123,7 @@ def test_scattered_partitions_of_a_dead_worker(client, frame):
     os.kill(client.run(os.getpid, workers=[one])[one], signal.SIGKILL)
     with pytest.raises(RuntimeError, match="lost"):
         fit(columns)
-    assert_empty(client)
+    assert_empty(client, futures)
 
 
 def test_a_partition_at_which_workers_die(client, frame):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections import Counter
 
 import dask.array as da
 import dask.dataframe as dd
@@ -11,7 +12,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 from sklmm import HMC, MixedEffectsClassifier, MixedEffectsRegressor
-from sklmm.dask import DaskMixedEffectsClassifier, DaskMixedEffectsRegressor
+from sklmm.dask import DaskMixedEffectsClassifier, DaskMixedEffectsRegressor, sharded
 from sklmm.dask.sharded import OnCluster
 from tests.dask.test_cluster import assert_empty
 
@@ -117,6 +118,39 @@ def test_many_shards_are_added_on_the_workers(monkeypatch):
         model.client = own
         assert distance(model.fit(table[columns], table["count"]), local) < 1e-6
         assert_empty(own)
+
+
+def test_workers_that_come_after_the_fit_has_begun(monkeypatch):
+    X, columns = small(), ["g", "h", "x"]
+    table = dd.from_pandas(X, npartitions=8)
+    joined, groups, places = OnCluster.joined, [], []
+
+    def counted(self, function, parts, own, *arguments):
+        groups.append(len(own))
+        places.append(self._threads_for([[parts[i].future for i in group] for group in own]))
+        return joined(self, function, parts, own, *arguments)
+
+    def begun(*given):
+        cluster.scale(2)
+        own.wait_for_workers(2)
+        return begun_by(*given)
+
+    begun_by = sharded.begun_by
+    monkeypatch.setattr(sharded, "begun_by", begun)
+    monkeypatch.setattr(OnCluster, "joined", counted)
+    model = DaskMixedEffectsRegressor(["g"], family="poisson", e_step="laplace")
+    workers = {"n_workers": 1, "threads_per_worker": 1, "processes": False}
+    with (
+        LocalCluster(**workers, dashboard_address=":0") as cluster,
+        Client(cluster, set_as_default=False) as own,
+    ):
+        model.client = own
+        model.fit(table[columns], table["count"])
+        monkeypatch.setattr("sklmm._estimators.sharded.LARGEST", 10_000)
+        model.fit(table[columns], table["count"])
+    assert groups == [2, 5]
+    # Two or three of the five.
+    assert min(Counter(places[1]).values()) == 2
 
 
 def test_a_worker_that_dies_in_the_loop(monkeypatch):

@@ -76,9 +76,10 @@ def cut(X, y, weights, ends):
 
 def fit_shards(model, pieces, n_shards=2):
     names, executor = [f"partition {i}" for i in range(len(pieces))], Pickled()
+    executor.n_threads = n_shards
     begun = begun_by(model, executor, pieces, names)
     vars(model).update(vars(begun.model))
-    warn(fit_parts(model, begun, executor, pieces, names, n_shards))
+    warn(fit_parts(model, begun, executor, pieces, names))
     return model
 
 
@@ -275,3 +276,31 @@ def test_means_that_an_identity_link_does_not_allow():
     model = MixedEffectsRegressor(["h"], family=Poisson("identity"), e_step="laplace", max_iter=8)
     with pytest.warns(ConvergenceWarning, match="of 600 rows is 0 or below"):
         fit_shards(model, cut(X[["h", "x"]], y, None, [200]))
+
+
+def test_a_formula_s_factors_have_all_levels_of_the_part_that_begins(monkeypatch):
+    X, eta, _ = make()
+    y = responses(eta)["poisson"][1]
+    X = X.assign(y=y, z=np.where(np.arange(N) % 100 == 1, "rare", "often"))
+    known = {"fixed_effects": "y ~ z", "family": "poisson", "e_step": "laplace"}
+    monkeypatch.setattr("sklmm._estimators.learning.SAMPLE", 300)
+    pieces = Each([(X[:400], None, None), (X[400:], None, None)])
+    model = fit_shards(MixedEffectsRegressor(["g"], **known), pieces)
+    assert distance(model, MixedEffectsRegressor(["g"], **known).fit(X)) < 1e-6
+
+
+def test_large_tables_have_several_shards_a_thread(monkeypatch):
+    X, eta, _ = make()
+    known, joined, numbers = {"family": "poisson", "e_step": "laplace"}, Pickled.joined, []
+
+    def counted(self, function, parts, groups, *arguments):
+        numbers.append(len(groups))
+        return joined(self, function, parts, groups, *arguments)
+
+    monkeypatch.setattr(Pickled, "joined", counted)
+    pieces = cut(X, responses(eta)["poisson"][1], None, range(50, N, 50))
+    for largest in (100_000_000, 10_000):
+        monkeypatch.setattr("sklmm._estimators.sharded.LARGEST", largest)
+        fit_shards(MixedEffectsRegressor(["g"], **known), pieces)
+    # Eight columns of numbers and one of places.
+    assert numbers == [2, -(-N * (8 * 8 + 4) // 10_000)]

@@ -22,13 +22,21 @@ from sklmm.engine.rows.protocol import Each
 class InProcess:
     """The `Executor` of shards in this process."""
 
+    n_threads = 1
+
     def told(self, function, *arguments):
         """The answers of all shards, a list."""
+        return list(self._answers(function, arguments))
+
+    def first(self, function, *arguments):
+        """The first answer that is not None, or None."""
+        answers = self._answers(function, arguments)
+        return next((own for own in answers if own is not None), None)
+
+    def _answers(self, function, arguments):
         n = next(len(own) for own in arguments if isinstance(own, Each))
-        return [
-            function(*(own[i] if isinstance(own, Each) else own for own in arguments))
-            for i in range(n)
-        ]
+        for i in range(n):
+            yield function(*(own[i] if isinstance(own, Each) else own for own in arguments))
 
     def summed(self, function, *arguments):
         """The sum of the answers."""

@@ -238,10 +238,19 @@ class Each(tuple):
 
 
 class Executor(Protocol):
-    """Calls plain functions where shards are; of an `Each` among the arguments each has its own."""
+    """Calls plain functions where shards are; of an `Each` among the arguments each has its own.
+
+    `n_threads` is how many shards can be asked at the same time, as things are.
+    """
 
     def told(self, function, *arguments):
         """The answers of all shards, a list."""
+
+    def first(self, function, *arguments):
+        """The first answer that is not None, in the shards' order, or None.
+
+        Those after it need not be asked.
+        """
 
     def summed(self, function, *arguments):
         """The sum of the answers of all shards, by `rows.shard.added`, in an order of its own.
