@@ -8,7 +8,6 @@ partitions, with the same numbers.
 
 import pickle
 from collections import Counter
-from copy import copy
 from itertools import count
 from typing import NamedTuple
 from weakref import finalize
@@ -21,7 +20,7 @@ from sklmm._estimators.sharded import begun_by, fit_parts
 from sklmm._threads import Shared
 from sklmm.dask.cluster import Fault
 from sklmm.dask.collections import columns_that_count, partitions
-from sklmm.dask.state import Solved, columns_known, set_fitted, unfitted
+from sklmm.dask.state import Solved, columns_known, here, set_fitted, unfitted
 from sklmm.engine.fit import Each, added
 
 #: Shards whose answers are added at a time, and to which the client sends what is large itself;
@@ -42,9 +41,7 @@ def fit_rows(model, cluster, collections, watch):
     names = [f"partition {i}" for i in range(len(pieces))]
     executor = OnCluster(cluster)
     begun = begun_by(local, executor, pieces, names)
-    own = copy(model)
-    own.random_state = local.random_state
-    vars(own).update(columns_known(begun.model))
+    own = here(model, begun.model)
     caught = fit_parts(own, begun, executor, pieces, names, watch)
     solved = Solved(columns_known(own), own._fitted, own.result_, caught)
     set_fitted(model, X, solved)

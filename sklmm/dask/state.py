@@ -1,6 +1,6 @@
 """What of an estimator goes to the workers, and what a fit brings back from them."""
 
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import replace
 from numbers import Integral
 from typing import NamedTuple
@@ -34,6 +34,14 @@ def unfitted(model):
         parameters["random_state"] = deepcopy(check_random_state(state))
         seed_of(state)
     return model._local_class(**parameters)
+
+
+def here(model, begun):
+    """A Dask estimator that is fitted in this process, with what a worker's, `begun`, knows."""
+    own = copy(model)
+    own.random_state = begun.random_state
+    vars(own).update(columns_known(begun))
+    return own
 
 
 def columns_known(model):

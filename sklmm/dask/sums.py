@@ -17,7 +17,7 @@ from sklmm._estimators.owners import owned
 from sklmm.dask.cluster import whole_host
 from sklmm.dask.collections import columns_that_count, partitions
 from sklmm.dask.sharded import Held, OnCluster
-from sklmm.dask.state import Solved, columns_known, set_fitted, unfitted
+from sklmm.dask.state import Solved, columns_known, here, set_fitted, unfitted
 from sklmm.engine.fit import Each
 from sklmm.families import resolve_family
 from sklmm.regressor import MixedEffectsRegressor
@@ -73,10 +73,7 @@ def fit_sums(model, cluster, collections, watch):
     else:
         begun = cluster.result(begun)
         summed = cluster.results(summed) if apart is None else [apart]
-        own = copy(model)
-        own.random_state = begun.model.random_state
-        vars(own).update(columns_known(begun.model))
-        solved = solve(Begun(own, begun.head), summed, start, watch)
+        solved = solve(Begun(here(model, begun.model), begun.head), summed, start, watch)
     set_fitted(model, X, solved)
     return solved.warnings
 
