@@ -23,7 +23,7 @@ import numpy as np
 from sklmm._fitted.fingerprint import FingerprintSums
 from sklmm._state import PlainState
 from sklmm.design.growing import GrowingSpec
-from sklmm.engine import fit as engine
+from sklmm.engine import in_parts as engine
 from sklmm.families import Family, Response
 
 #: Parts that are joined at a time.

@@ -28,7 +28,7 @@ from sklmm.design.design import check_effects, columns_read
 from sklmm.design.estimable import Estimable
 from sklmm.design.formula import response_columns
 from sklmm.design.terms import resolve_terms
-from sklmm.engine import fit as engine
+from sklmm.engine import in_parts as engine
 from sklmm.families import Response, resolve_family
 from sklmm.steps import ConjugateGradient, Exact
 

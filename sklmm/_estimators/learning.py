@@ -19,7 +19,7 @@ from sklmm._estimators.input import informative
 from sklmm._estimators.parts import naming, read_part
 from sklmm._fitted.fingerprint import FingerprintSums
 from sklmm.design.growing import GrowingSpec
-from sklmm.engine import fit as engine
+from sklmm.engine import in_parts as engine
 from sklmm.families import Response, resolve_family
 from sklmm.families.base import labels
 

@@ -8,7 +8,7 @@ effects, is in this process, and so is the loop of the fit.
 from dataclasses import replace
 
 from sklmm._estimators.accumulated import added, united
-from sklmm.engine import fit as engine
+from sklmm.engine import in_parts as engine
 
 
 def owned(executor, parts, n_owners):

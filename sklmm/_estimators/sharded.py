@@ -35,7 +35,8 @@ from sklmm._fitted.separation import is_determined, separation, unbounded
 from sklmm._fitted.tables import Labels
 from sklmm.design.design import INTERCEPT, Design
 from sklmm.design.estimable import Estimable
-from sklmm.engine import fit as engine
+from sklmm.engine import in_parts as engine
+from sklmm.engine.fit import resolve_e_step
 from sklmm.families import Response, resolve_family
 from sklmm.result import Status
 from sklmm.steps import HMC, Exact, Laplace
@@ -57,9 +58,9 @@ def resolved_e_step(model, family, sizes):
     if given == "hmc":
         # Without a backend, so that chains are NumPy's where they can be.
         given = HMC()
-    step = engine.resolve_e_step(given, family, sizes, device=model.device)
+    step = resolve_e_step(given, family, sizes, device=model.device)
     if model.e_step == "auto" and isinstance(step, HMC) and step.backend != "numpy":
-        step = engine.resolve_e_step("laplace", family, sizes)
+        step = resolve_e_step("laplace", family, sizes)
     chains = isinstance(step, HMC) and step.backend == "numpy"
     # Without effects it is least squares.
     if not isinstance(step, Laplace | Exact) and not chains:

@@ -21,7 +21,7 @@ from sklmm._threads import Shared
 from sklmm.dask.cluster import Fault
 from sklmm.dask.collections import columns_that_count, partitions
 from sklmm.dask.state import Solved, columns_known, here, set_fitted, unfitted
-from sklmm.engine.fit import Each, added
+from sklmm.engine.in_parts import Each, added
 
 #: Shards whose answers are added at a time, and to which the client sends what is large itself;
 #: bytes that are.

@@ -18,7 +18,7 @@ from sklmm.dask.cluster import whole_host
 from sklmm.dask.collections import columns_that_count, partitions
 from sklmm.dask.sharded import Held, OnCluster
 from sklmm.dask.state import Solved, columns_known, here, set_fitted, unfitted
-from sklmm.engine.fit import Each
+from sklmm.engine.in_parts import Each
 from sklmm.families import resolve_family
 from sklmm.regressor import MixedEffectsRegressor
 from sklmm.steps import ConjugateGradient, Exact

@@ -33,7 +33,6 @@ from sklmm.engine.rows.collinearity import combination
 from sklmm.engine.rows.cross_products import LocalCrossProducts
 from sklmm.engine.rows.local import LocalRows
 from sklmm.engine.rows.nested import Nesting
-from sklmm.engine.rows.protocol import Each
 from sklmm.engine.rows.standardize import stacked, standardize
 from sklmm.engine.runtime.compilation import on_cpu, placed, require_tensorflow, telling
 from sklmm.result import EMResult
@@ -50,31 +49,16 @@ from sklmm.steps import (
 )
 
 __all__ = [
-    "Each",
     "Settings",
-    "added",
     "combination",
-    "combination_of_sums",
-    "concatenated",
-    "fitted_rows",
     "graph",
     "has_quadrature",
-    "joined_sums",
     "log_densities",
-    "moments",
     "on_cpu",
-    "parted",
-    "parted_sums",
     "profile",
     "resolve_e_step",
     "resolve_m_step",
     "run",
-    "run_parted",
-    "run_statistics",
-    "standard_rows",
-    "standard_units",
-    "sums_of",
-    "units_of",
     "update",
 ]
 
@@ -241,147 +225,11 @@ def run(design, response, settings, watch=None):
     """Fit a Design to a Response: `EMResult`; `watch` as in `algorithms.loop.fit`."""
     keep_freed_memory()
     with blas(design.sizes, design.X.shape[1]):
-        return _run(_problem(design, response, settings), response, settings, watch)
+        return run_problem(_problem(design, response, settings), response, settings, watch)
 
 
-def run_statistics(statistics, design, names, response, settings, watch=None):
-    """`run` of a Gaussian model from `Statistics` of its rows.
-
-    `design` and `response` have none; `names` are those of the columns of the fixed part.
-    """
-    from sklmm.engine.rows.summed import problem_of
-
-    keep_freed_memory()
-    precision = statistics.plain is not None
-    with blas(design.sizes, design.X.shape[1]):
-        problem = problem_of(
-            statistics,
-            design.blocks,
-            names,
-            fit_intercept=settings.fit_intercept,
-            reml=settings.reml,
-            sigma=response.family.sigma,
-            sigma_unit=response.sigma_unit,
-            unit=statistics.n_rows / statistics.weight if precision else 1.0,
-        )
-        _check_degrees(problem)
-        return _run(problem, response, settings, watch)
-
-
-def standard_units(statistics, design, names, response, settings, mean_y):
-    """`StandardUnits` of rows in shards, from the `Statistics` of all.
-
-    `design` and `response` have no rows, `names` are those of the columns of the fixed part, and
-    `mean_y` is y's weighted mean.
-    """
-    from sklmm.engine.rows.standard_units import standard_units
-
-    family = response.family
-    return standard_units(
-        statistics,
-        design.blocks,
-        names,
-        fit_intercept=settings.fit_intercept,
-        reml=settings.reml,
-        sigma=family.sigma if family.closed_form else None,
-        sigma_unit=response.sigma_unit,
-        scale_y=family.scale_equivariant,
-        eta_power=family.eta_power,
-        mean_y=mean_y,
-    )
-
-
-def standard_rows(standard, design, y, weights):
-    """`LocalRows` in `StandardUnits` of a part of a table."""
-    from sklmm.engine.rows.shard import standard_rows
-
-    return standard_rows(standard, design, y, weights)
-
-
-def added(parts):
-    """Sum of what shards answer, in their order."""
-    from sklmm.engine.rows.shard import added
-
-    return added(parts)
-
-
-def concatenated(parts):
-    """`LocalRows` of several, one after another."""
-    from sklmm.engine.rows.shard import concatenated
-
-    return concatenated(parts)
-
-
-def parted(executor, parts, standard, design):
-    """`PartedRows` of shards in `StandardUnits`; their `design` has no rows."""
-    from sklmm.engine.rows.parted import PartedRows
-
-    shapes = [(block.n_levels, block.r) for block in design.blocks]
-    return PartedRows.of(executor, parts, standard.T.shape[1], shapes)
-
-
-def run_parted(rows, standard, response, settings, watch=None):
-    """`run` of a model whose rows are in shards, in `StandardUnits`; `response` has none."""
-    problem = replace(standard.problem, rows=rows)
-    with blas([b.n_levels * b.r for b in problem.blocks], len(problem.basis)):
-        if response.family.closed_form:
-            _check_degrees(problem)
-        if not problem.perfect:
-            problem = stacked(problem, response.n_predictors)
-        return _run(problem, response, settings, watch)
-
-
-def fitted_rows(rows, standard):
-    """`FittedRows`: what a fitted model asks of rows in shards."""
-    from sklmm.engine.rows.fitted import FittedRows
-
-    return FittedRows(rows, standard)
-
-
-def units_of(design, y, weights, **known):
-    """`Units` of sums by a first batch of rows: see there."""
-    from sklmm.engine.rows.sufficient import Units
-
-    return Units.of(design, y, weights, **known)
-
-
-def sums_of(units, design, y, weights, **known):
-    """`Statistics` of a batch of rows, by the levels that the design has: see there."""
-    from sklmm.engine.rows.sufficient import Statistics
-
-    return Statistics.of(units, design, y, weights, **known)
-
-
-def joined_sums(parts, places, sizes):
-    """`Statistics` of several batches: see `Statistics.joined`."""
-    from sklmm.engine.rows.sufficient import Statistics
-
-    return Statistics.joined(parts, places, sizes)
-
-
-def parted_sums(executor, parts, places, statistics, n_ranges):
-    """`Statistics` whose pairs of levels stay elsewhere: see `parted_pairs.parted`."""
-    from sklmm.engine.rows.parted_pairs import parted
-
-    pairs = parted(executor, parts, places, statistics, n_ranges)
-    return replace(statistics, pairs=pairs)
-
-
-def moments(statistics, fit_intercept):
-    """Second moments of the columns of rows, from their `Statistics`: see there."""
-    from sklmm.engine.rows.standard_units import moments
-
-    return moments(statistics, fit_intercept)
-
-
-def combination_of_sums(statistics, fit_intercept, dropped):
-    """`combination` of columns from `Statistics` of their rows."""
-    from sklmm.engine.rows.standard_units import FixedPart
-
-    return FixedPart(statistics, fit_intercept).combination(dropped)
-
-
-def _run(problem, response, settings, watch):
+def run_problem(problem, response, settings, watch):
+    """`run` of a `Problem` in standard units."""
     step = settings.m_step or settings.e_step
     if problem.perfect and response.parameters["sigma"] == "positive":
         return perfect(problem, response.parameters)
@@ -426,11 +274,12 @@ def _problem(design, response, settings):
         rows=settings.rows or _rows(settings.e_step),
     )
     if gaussian:
-        _check_degrees(problem)
+        check_degrees(problem)
     return problem if problem.perfect else stacked(problem, response.n_predictors)
 
 
-def _check_degrees(problem):
+def check_degrees(problem):
+    """ValueError for weights that sum to no more than there are coefficients."""
     if problem.n <= problem.rank and not problem.perfect:
         raise ValueError(
             f"sample_weight: the weights sum to {problem.n:.4g}, no more than the {problem.rank} "
