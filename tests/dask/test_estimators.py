@@ -12,7 +12,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-from distributed import Client, get_worker
+from distributed import Client, LocalCluster, get_worker
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 
@@ -137,6 +137,20 @@ def test_conjugate_gradients_with_the_same_probes(client):
     columns = dd.from_pandas(X.assign(y=y), npartitions=20, sort=False)
     model = on_dask(whole).fit(columns[list(X)], columns["y"])
     assert type(whole.e_step_) is type(model.e_step_) is ConjugateGradient
+    assert_same(model.to_local(), whole, X[:1000])
+
+
+@pytest.mark.scale
+@pytest.mark.parametrize(("n_workers", "n_partitions"), [(1, 5), (2, 11), (3, 40)])
+def test_a_million_rows_by_any_number_of_workers(n_workers, n_partitions, tmp_path):
+    X, y = make_crossed(1_000_000, n_levels=(20_000, 8_000), random_state=0)[:2]
+    whole = MixedEffectsRegressor(["g0", "g1"], random_state=0).fit(X, y)
+    for i, rows in enumerate(np.array_split(np.arange(len(X)), n_partitions)):
+        X.iloc[rows].assign(y=y[rows]).to_parquet(tmp_path / f"{i:02}.parquet", index=False)
+    columns = dd.read_parquet(tmp_path)
+    known = {"n_workers": n_workers, "threads_per_worker": 1, "dashboard_address": ":0"}
+    with LocalCluster(**known) as cluster, Client(cluster):
+        model = on_dask(whole).fit(columns[list(X)], columns["y"])
     assert_same(model.to_local(), whole, X[:1000])
 
 
