@@ -10,7 +10,6 @@ from copy import copy
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
 import pandas as pd
 from sklearn.base import _fit_context, clone
 
@@ -69,8 +68,8 @@ class Batches:
         ValueError, TypeError
             Naming the batch by its number, counted from 0, the column or parameter, the value and
             the remedy; the estimator is left as it was. For families other than the Gaussian,
-            e_steps other than "auto", "exact" and "cg", and formulas with factors or with functions
-            of more than one row.
+            e_steps other than "auto", "exact" and "cg", and formulas with functions of more than
+            one row, or with factors that have levels which the first batch has not.
 
         See Also
         --------
@@ -87,22 +86,17 @@ class Batches:
         >>> model.coef_.round(2)
         array([10.47])
         """
-        task, data = self._begin_batches()
-        with restoring(self):
-            task.call_on_fit_task_begin(estimator=self, **data)
-            batches = batches() if callable(batches) else batches
-            if not isinstance(batches, Iterable):
+
+        def summed():
+            found = batches() if callable(batches) else batches
+            if not isinstance(found, Iterable):
                 raise TypeError(
-                    f"batches: it is a {type(batches).__name__}, and must be an iterable of "
+                    f"batches: it is a {type(found).__name__}, and must be an iterable of "
                     "(X, y) or (X, y, sample_weight), or a callable that returns one."
                 )
-            named = ((f"batch {i}", batch) for i, batch in enumerate(batches))
-            sums = self._summed(named)
-            warn(self._solve(sums, partial(Watch, self, task, data), self.warm_start))
-            task.call_on_fit_task_end(estimator=self, **data, reconstruction_attributes={})
-            if keep_sums:
-                self._sums = sums
-        return self
+            return self._summed((f"batch {i}", batch) for i, batch in enumerate(found))
+
+        return self._fit_sums(summed, keep_sums)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit_parquet(self, path, y=None, sample_weight=None, *, keep_sums=False):
@@ -150,16 +144,12 @@ class Batches:
         ...     model.fit_parquet(folder, y="Reaction").coef_.round(2)
         array([10.47])
         """
-        task, data = self._begin_batches()
-        with restoring(self):
-            task.call_on_fit_task_begin(estimator=self, **data)
+
+        def summed():
             batches = self._parquet_batches(parquet_files(path), y, sample_weight)
-            sums = self._summed(batches, AT_A_TIME)
-            warn(self._solve(sums, partial(Watch, self, task, data), self.warm_start))
-            task.call_on_fit_task_end(estimator=self, **data, reconstruction_attributes={})
-            if keep_sums:
-                self._sums = sums
-        return self
+            return self._summed(batches, AT_A_TIME)
+
+        return self._fit_sums(summed, keep_sums)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y=None, sample_weight=None):
@@ -207,17 +197,16 @@ class Batches:
         >>> model.partial_fit(X[90:], y[90:]).coef_.round(2)
         array([10.47])
         """
-        task, data = self._begin_batches()
-        before = getattr(self, "_sums", None)
-        if before is None and hasattr(self, "result_"):
-            warnings.warn(
-                "partial_fit begins anew with these rows: the fit before it kept no sums of its "
-                "own. Give all rows to partial_fit, or begin by fit_batches(..., keep_sums=True).",
-                UserWarning,
-                stacklevel=3,
-            )
-        with restoring(self):
-            task.call_on_fit_task_begin(estimator=self, **data)
+
+        def summed():
+            before = getattr(self, "_sums", None)
+            if before is None and hasattr(self, "result_"):
+                text = (
+                    "partial_fit begins anew with these rows: the fit before it kept no sums of "
+                    "its own. Give all rows to partial_fit, or begin by fit_batches(..., "
+                    "keep_sums=True)."
+                )
+                warnings.warn(text, UserWarning, stacklevel=5)
             head = None if before is None else before.head
             if head is not None:
                 self._check_sums_of(head)
@@ -225,22 +214,28 @@ class Batches:
             parts = [sums for sums in (before, part) if sums is not None]
             if not parts:
                 raise ValueError("X: no row counts: the table is empty, or its weights are 0.")
-            sums = Accumulated.joined(parts).without(n_missing)
-            warn(self._solve(sums, partial(Watch, self, task, data), self.warm_start))
-            task.call_on_fit_task_end(estimator=self, **data, reconstruction_attributes={})
-            self._sums = sums
-        return self
+            return Accumulated.joined(parts).without(n_missing)
 
-    def _begin_batches(self):
-        """(Callback context, what callbacks are told) of a fit whose rows are not at hand."""
+        return self._fit_sums(summed, True)
+
+    def _fit_sums(self, summed, keep_sums):
+        """Fit the model of the `Accumulated` that `summed` makes; rows are not at hand."""
         task = self._init_callback_context(max_subtasks=self.max_iter)
+        data = {"X": None, "y": None, "metadata": None}
         family = resolve_family(self.family)
         if not family.closed_form:
             raise ValueError(
                 f"family={self.family!r} has no sums that stand for its rows: fit_batches, "
                 "fit_parquet and partial_fit are for family='gaussian'. Use fit."
             )
-        return task, {"X": None, "y": None, "metadata": None}
+        with restoring(self):
+            task.call_on_fit_task_begin(estimator=self, **data)
+            sums = summed()
+            warn(self._solve(sums, partial(Watch, self, task, data), self.warm_start))
+            task.call_on_fit_task_end(estimator=self, **data, reconstruction_attributes={})
+            if keep_sums:
+                self._sums = sums
+        return self
 
     def _summed(self, batches, at_a_time=1):
         """`Accumulated` of (text that says which, batch) one after another.
@@ -386,8 +381,7 @@ class Batches:
             found = engine.combination_of_sums(statistics, spec.fit_intercept, dropped)
             spec = replace(spec, estimable=Estimable(dropped, *found))
         self._set_fitted(model(spec, result), result)
-        spread = np.sqrt(np.maximum(np.diag(moments[1]) / moments[0], 0.0))
-        return warnings_of_sums(self, spread, statistics.largest_y, statistics.n_rows)
+        return warnings_of_sums(self, moments, statistics)
 
 
 def _unpacked(batch):

@@ -150,15 +150,8 @@ def fit_parts(model, begun, executor, pieces, names, watch=None):
     if (separating := _separating(model, result, spec, response, asked)) is not None:
         result, text = _unbounded(result, *separating, known["labels"], asked.n_rows)
     model._set_fitted(fitted_model(spec, result), result)
-    spread = np.sqrt(np.maximum(np.diag(moments[1]) / moments[0], 0.0))
-    return warnings_of_sums(
-        model,
-        spread,
-        found.statistics.largest_y,
-        found.statistics.n_rows,
-        partial(asked.n_below, result),
-        text,
-    )
+    n_below = partial(asked.n_below, result)
+    return warnings_of_sums(model, moments, found.statistics, n_below, text)
 
 
 def _shards(executor, learnt, found, standard):

@@ -54,12 +54,13 @@ def warn_of_fit(model, design, table, response, e_step, found, converged):
             warnings.warn(message, category, stacklevel=5)
 
 
-def warnings_of_sums(model, spread, largest, n_rows, n_below=None, infinite=None):
+def warnings_of_sums(model, moments, statistics, n_below=None, infinite=None):
     """The warnings of a model that was fitted from sums of batches, or of shards.
 
-    `spread` [n_columns] are the SDs of the columns of the fixed part, `largest` y's size. `n_below`
-    tells how many rows' predictors are at the edge of a link or below; `infinite` is a text.
+    `moments` and `statistics` are the engine's, of all rows. `n_below` tells how many rows'
+    predictors are at the edge of a link or below; `infinite` is a text.
     """
+    n_rows = statistics.n_rows
     spec, labels, result = model._fitted.spec, model._fitted.labels, model.result_
     slow = reproduces = None
     if result.status is Status.MAX_ITER and result.moving is not None:
@@ -67,7 +68,9 @@ def warnings_of_sums(model, spread, largest, n_rows, n_below=None, infinite=None
             slow = below_edge(family, n_below(EDGE), n_rows, model.max_iter)
         slow = slow or not_converged(labels, result, model.max_iter)
     if result.status is Status.PERFECT and result.rank < n_rows:
-        reproduces = reproduced(spec, np.abs(result.coef) * spread, largest)
+        # SDs of the columns of the fixed part.
+        spread = np.sqrt(np.maximum(np.diag(moments[1]) / moments[0], 0.0))
+        reproduces = reproduced(spec, np.abs(result.coef) * spread, statistics.largest_y)
     found = (
         (slow, ConvergenceWarning),
         (dropped(spec, result), UserWarning),
@@ -83,7 +86,7 @@ def warnings_of_sums(model, spread, largest, n_rows, n_below=None, infinite=None
 def warn(found):
     """Give warnings, (text, category) each, where the method of an estimator was called."""
     for message, category in found:
-        warnings.warn(message, category, stacklevel=4)
+        warnings.warn(message, category, stacklevel=5)
 
 
 def warn_of_update(result):
