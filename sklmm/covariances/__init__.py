@@ -5,4 +5,7 @@ from sklmm.covariances.diagonal import Diagonal
 from sklmm.covariances.pinned import Pinned
 from sklmm.covariances.unstructured import Unstructured
 
-__all__ = ["Covariance", "Diagonal", "Pinned", "Unstructured"]
+__all__ = ["NAMED", "Covariance", "Diagonal", "Pinned", "Unstructured"]
+
+#: Those that formulas have names for.
+NAMED = {kind.name: kind for kind in (Unstructured, Diagonal)}

@@ -10,7 +10,8 @@ an SD of 0 is an inner point where L has either sign.
 
 To add one, write a class in a file of its own with
 
-1. `r` and `n_params`, the numbers of coefficients and of parameters;
+1. `r` and `n_params`, the numbers of coefficients and of parameters; `r` is a field of a frozen
+   dataclass, None until a term has bound it to its coefficients (`over`);
 2. `factor`, L(theta);
 3. `fitted`, the maximum likelihood parameters of effects whose mean second moment is S, those of
    the least log |Sigma| + tr(Sigma^-1 S): the M-step of EM, and what a start and the end of an
@@ -25,10 +26,8 @@ and, where it applies,
    are 0 or repeat another too, so that most covariances override it;
 7. `is_sd`, which parameters are SDs in the factor, near 0 of either sign: all by default.
 
-`RandomEffect.covariance` says which covariance a term has, and is overridden in a subclass. Its
-`__str__` prints the term in summaries, with ``||`` where no correlation is reported: a subclass
-overrides it to name the covariance. `tests/covariances` has two of a few lines, and asks of each
-what it owes.
+A term has it by ``RandomEffect("g", slopes=[...], covariance=Mine())``, and summaries print it by
+its `name`. `tests/covariances` has two of a few lines, and asks of each what it owes.
 
 The rest follows by the chain rule: with G = dl / dSigma, symmetric, and D_m = dL / dtheta_m,
 
@@ -37,6 +36,7 @@ The rest follows by the chain rule: with G = dl / dSigma, symmetric, and D_m = d
 """
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 
 import numpy as np
 
@@ -51,6 +51,10 @@ TINY = 1e-6
 class Covariance(ABC):
     """The covariance of the r coefficients of a level."""
 
+    #: Number of coefficients; None of one that is not bound to any.
+    r = None
+    #: What formulas call it, as in ``ar1(0 + time | g)``; None is the name of the class.
+    name = None
     #: What may be done to z's columns: "any" linear map, a change of "scale" of each, or "none".
     basis = "none"
     #: Whether L is linear in theta.
@@ -71,6 +75,10 @@ class Covariance(ABC):
 
         root [r, k], k >= r, may be of a lower rank than r.
         """
+
+    def over(self, places):
+        """The same covariance, of the coefficients at `places` [r], numbers in their order."""
+        return replace(self, r=len(places))
 
     def params(self, L):
         """Parameters [m] of a factor: the inverse of `factor`."""

@@ -11,8 +11,9 @@ from sklmm.covariances.base import TINY, Covariance
 class Diagonal(Covariance):
     """Independent coefficients of a variance each; z's columns may be scaled, but not mixed."""
 
-    r: int
+    r: int | None = None
     basis = "scale"
+    name = "diag"
 
     @property
     def n_params(self):

@@ -12,8 +12,9 @@ from sklmm.covariances.base import Covariance
 class Unstructured(Covariance):
     """Any covariance of r coefficients; in any basis of z's columns it is one."""
 
-    r: int
+    r: int | None = None
     basis = "any"
+    name = "us"
 
     @property
     def n_params(self):

@@ -142,7 +142,8 @@ class DesignSpec(PlainState):
         terms, encoded = [], [refs for refs, _, _ in learnt]
         for effect, name, (_, levels, kinds) in zip(effects, term_names, learnt, strict=True):
             cnames = ((INTERCEPT,) if effect.intercept else ()) + tuple(map(str, effect.slopes))
-            terms.append(TermSpec(effect, name, levels, cnames, kinds))
+            covariance = effect.over(tuple(map(float, range(len(cnames)))))
+            terms.append(TermSpec(effect, name, levels, cnames, kinds, covariance))
         positions = feature_names is not None and formula is None
         names = tuple(str(feature_names[c] if positions else c) for c in fixed)
         kept = ()
@@ -281,7 +282,7 @@ class DesignSpec(PlainState):
                 # By rows, as the engine's kernels take a level's coefficients together.
                 z = numeric_columns(table, effect.slopes, "slope", effect.intercept)
                 z = np.ascontiguousarray(z)
-            blocks.append(Block(refs, z, len(term.levels), effect.covariance))
+            blocks.append(Block(refs, z, len(term.levels), term.covariance))
         offset, kept = self.offset, None
         if offset is not None:
             offset = numeric_columns(table, (offset,), "offset")[:, 0]

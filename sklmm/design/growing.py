@@ -107,7 +107,7 @@ class GrowingSpec(PlainState):
         for term in spec.terms:
             effect, r = term.effect, len(term.cnames)
             z = np.zeros((0, r)) if effect.slopes else None
-            blocks.append(Block(np.zeros(0, np.int32), z, len(term.levels), effect.covariance))
+            blocks.append(Block(np.zeros(0, np.int32), z, len(term.levels), term.covariance))
         return Design(np.zeros((0, len(spec.coef_names))), tuple(blocks))
 
     def check(self):

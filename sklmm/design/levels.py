@@ -18,6 +18,7 @@ import pandas as pd
 from pandas.errors import InvalidIndexError
 
 from sklmm._state import PlainState
+from sklmm.covariances import Covariance
 from sklmm.design.columns import take
 from sklmm.design.terms import RandomEffect
 
@@ -53,7 +54,7 @@ _CONVERSIONS = {
 
 @dataclass(frozen=True)
 class TermSpec(PlainState):
-    """What a term keeps from training: its name, levels and coefficients' names.
+    """What a term keeps from training: its name, levels, coefficients' names and covariance.
 
     `kinds` are those of the labels of its grouping columns.
     """
@@ -63,6 +64,7 @@ class TermSpec(PlainState):
     levels: pd.Index
     cnames: tuple
     kinds: tuple
+    covariance: Covariance
 
     def encode(self, table):
         """Level index of each row, int32 [n_rows]; -1 where the level is unseen or missing."""

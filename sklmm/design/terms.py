@@ -16,7 +16,7 @@ import re
 from dataclasses import dataclass
 from numbers import Integral, Real
 
-from sklmm.covariances import Diagonal, Pinned, Unstructured
+from sklmm.covariances import NAMED, Covariance, Diagonal, Pinned, Unstructured
 
 _TERM = re.compile(r"^\s*\(?(?P<lhs>[^|()]*)(?P<bar>\|\|?)(?P<group>[^|()]*)\)?\s*$")
 _NAME = re.compile(r"^[^`+*/:|()^]+$")
@@ -40,11 +40,17 @@ class RandomEffect:
     sd : float, optional
         Pins the standard deviation of each coefficient (in units of y per unit of its column)
         instead of estimating it; a pinned term is uncorrelated.
+    covariance : str or Covariance, optional
+        Covariance of a level's coefficients: ``"us"`` or ``"diag"``, or an object of a class of
+        `sklmm.covariances`. None is that of `correlated`.
 
     Raises
     ------
     ValueError
-        For a term without coefficients or an `sd` that is not positive.
+        For a term without coefficients, an `sd` that is not positive, a name that no covariance
+        has, or a `covariance` beside ``correlated=False`` or `sd`.
+    TypeError
+        For a `covariance` that is none.
 
     Examples
     --------
@@ -60,6 +66,7 @@ class RandomEffect:
     intercept: bool = True
     correlated: bool = True
     sd: float | None = None
+    covariance: str | Covariance | None = None
 
     def __post_init__(self):
         if isinstance(self.slopes, str | Integral):
@@ -79,19 +86,39 @@ class RandomEffect:
                 f"RandomEffect for group {self.label!r}: sd={self.sd!r} must be a positive number "
                 "(or None, to estimate it)."
             )
+        self._check_covariance()
+
+    def _check_covariance(self):
+        what = f"RandomEffect for group {self.label!r}: covariance={self.covariance!r}"
+        if isinstance(self.covariance, str):
+            if self.covariance not in NAMED:
+                names = ", ".join(map(repr, NAMED))
+                raise ValueError(f"{what} is not known: give one of {names}, or an object.")
+            object.__setattr__(self, "covariance", NAMED[self.covariance]())
+        if self.covariance is None:
+            return
+        if not isinstance(self.covariance, Covariance):
+            raise TypeError(
+                f"{what} is of type {type(self.covariance).__name__}: give a name, or an object of "
+                "a class of sklmm.covariances, such as Unstructured()."
+            )
+        if not self.correlated or self.sd is not None:
+            other = "correlated=False" if not self.correlated else f"sd={self.sd!r}"
+            raise ValueError(f"{what} stands beside {other}, which says another: leave out one.")
 
     @property
     def columns(self):
         """Grouping columns, a tuple: one for a factor, several for an interaction."""
         return self.group if isinstance(self.group, tuple) else (self.group,)
 
-    @property
-    def covariance(self):
-        """The `Covariance` of a level's coefficients."""
-        r = self.intercept + len(self.slopes)
+    def over(self, places):
+        """The `Covariance` of a level's coefficients at `places` [r], numbers in their order."""
         if self.sd is not None:
-            return Pinned((float(self.sd),) * r)
-        return Unstructured(r) if self.correlated else Diagonal(r)
+            return Pinned((float(self.sd),) * len(places))
+        covariance = self.covariance
+        if covariance is None:
+            covariance = Unstructured() if self.correlated else Diagonal()
+        return covariance.over(places)
 
     @property
     def label(self):
@@ -100,11 +127,12 @@ class RandomEffect:
 
     def __str__(self):
         lhs = ["1" if self.intercept else "0", *map(str, self.slopes)]
-        covariance = self.covariance
-        # Of one coefficient there is no correlation to report: the bar is what was written.
-        apart = covariance.r > 1 and all(i == j for i, j in covariance.reported)
-        bar = "||" if apart or not self.correlated else "|"
-        return f"({' + '.join(lhs)} {bar} {self.label})"
+        name = ""
+        if self.covariance is not None:
+            name = self.covariance.name or type(self.covariance).__name__
+        # Of one coefficient there is no correlation: the bar is what was written.
+        apart = not self.correlated or (self.sd is not None and len(lhs) - (not self.intercept) > 1)
+        return f"{name}({' + '.join(lhs)} {'||' if apart else '|'} {self.label})"
 
 
 def quoted(text):

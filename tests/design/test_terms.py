@@ -116,9 +116,26 @@ def test_entries_of_another_type_are_named(entry):
 
 
 def test_a_term_has_one_covariance():
-    assert RandomEffect("g", ("x", "z")).covariance == Unstructured(3)
-    assert RandomEffect("g", ("x", "z"), correlated=False).covariance == Diagonal(3)
-    assert RandomEffect("g", ("x",), sd=2).covariance == Pinned((2.0, 2.0))
+    places = range(3)
+    assert RandomEffect("g", ("x", "z")).over(places) == Unstructured(3)
+    assert RandomEffect("g", ("x", "z"), correlated=False).over(places) == Diagonal(3)
+    assert RandomEffect("g", ("x",), sd=2).over(range(2)) == Pinned((2.0, 2.0))
+    assert RandomEffect("g", ("x", "z"), covariance="diag").over(places) == Diagonal(3)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error", "match"),
+    [
+        ({"covariance": "ar7"}, ValueError, "'ar7' is not known.*'diag'"),
+        ({"covariance": 3}, TypeError, "int.*Unstructured"),
+        ({"covariance": Diagonal}, TypeError, "Unstructured"),
+        ({"covariance": "us", "correlated": False}, ValueError, "beside correlated=False"),
+        ({"covariance": "us", "sd": 1.0}, ValueError, "beside sd=1.0"),
+    ],
+)
+def test_a_covariance_is_a_name_or_an_object(parameters, error, match):
+    with pytest.raises(error, match=match):
+        RandomEffect("g", ("x",), **parameters)
 
 
 @pytest.mark.parametrize(
