@@ -108,13 +108,13 @@ BAD = {
         ValueError,
         r"'x' holds 'low', which is not numeric",
     ),
-    "string slope column": (
+    "slope column of digits": (
         {"random_effects": ["(1 + g2 | g)"], "fixed_effects": ["x"]},
-        table(g2=list("pq") * 6),
+        table(g2=list("12") * 6),
         Y,
         None,
         ValueError,
-        r"slope column 'g2' holds 'p'",
+        r"slope column 'g2' holds '1'",
     ),
     "term without a bar's side": (
         {"random_effects": ["(1 | )"]},

@@ -96,14 +96,15 @@ def begin(made, model, which, rows):
 
     None where no row counts.
     """
-    # A formula's factors have the levels of all rows.
+    # A formula's factors have the levels of all rows, and so have those of terms.
     whole = isinstance(model.fixed_effects, str)
     step = 1 if whole else max(np.shape(rows[0])[0] // SAMPLE, 1)
     some = [None if own is None else own[::step] for own in rows]
     if step > 1:
         # A row that is wrong is to be told by its number in the part.
         with suppress(TypeError, ValueError):
-            if (begun := made(copy(model), which, some)) is not None:
+            begun = made(copy(model), which, some)
+            if begun is not None and not begun.head.growing.spec.coded:
                 return begun
     return made(copy(model), which, rows)
 

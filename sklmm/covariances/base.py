@@ -55,6 +55,8 @@ class Covariance(ABC):
     r = None
     #: What formulas call it, as in ``ar1(0 + time | g)``; None is the name of the class.
     name = None
+    #: Whether it is along an order of its coefficients, times or categories.
+    ordered = False
     #: What may be done to z's columns: "any" linear map, a change of "scale" of each, or "none".
     basis = "none"
     #: Whether L is linear in theta.

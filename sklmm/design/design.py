@@ -29,9 +29,8 @@ from sklmm.design.columns import (
 from sklmm.design.estimable import Estimable
 from sklmm.design.formula import apply_formula, learn_formula, parsed
 from sklmm.design.levels import TermSpec, learn_levels
-from sklmm.design.terms import check_repeated
+from sklmm.design.terms import INTERCEPT, LeftHand, check_repeated
 
-INTERCEPT = "Intercept"
 #: Rows from which on the terms' levels are looked up by threads, a term each.
 LARGE = 100_000
 
@@ -141,9 +140,8 @@ class DesignSpec(PlainState):
         learnt = list(run(learn, effects, term_names))
         terms, encoded = [], [refs for refs, _, _ in learnt]
         for effect, name, (_, levels, kinds) in zip(effects, term_names, learnt, strict=True):
-            cnames = ((INTERCEPT,) if effect.intercept else ()) + tuple(map(str, effect.slopes))
-            covariance = effect.over(tuple(map(float, range(len(cnames)))))
-            terms.append(TermSpec(effect, name, levels, cnames, kinds, covariance))
+            left = LeftHand.learn(table, effect)
+            terms.append(TermSpec(effect, name, levels, kinds, left, effect.over(left.places)))
         positions = feature_names is not None and formula is None
         names = tuple(str(feature_names[c] if positions else c) for c in fixed)
         kept = ()
@@ -232,6 +230,11 @@ class DesignSpec(PlainState):
         return set(self.used([False] * len(self.terms)))
 
     @property
+    def coded(self):
+        """Whether a term has coefficients by the labels or times of the rows of the fit."""
+        return any(term.left.coded for term in self.terms)
+
+    @property
     def coef_names(self):
         """Names of X's columns."""
         dense = tuple(self.fixed_names[i] for i in self._dense)
@@ -277,11 +280,7 @@ class DesignSpec(PlainState):
         X = self._fixed_part(table) if X is None else X
         blocks = []
         for term, refs in zip(self.terms, encoded, strict=True):
-            effect, z = term.effect, None
-            if effect.slopes:
-                # By rows, as the engine's kernels take a level's coefficients together.
-                z = numeric_columns(table, effect.slopes, "slope", effect.intercept)
-                z = np.ascontiguousarray(z)
+            z = term.left.loadings(table)
             blocks.append(Block(refs, z, len(term.levels), term.covariance))
         offset, kept = self.offset, None
         if offset is not None:

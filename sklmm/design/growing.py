@@ -64,9 +64,9 @@ class GrowingSpec(PlainState):
             design, found = self.spec.relearn(table)
         except NotSeen as error:
             raise ValueError(
-                f"{error.what} holds {error.labels}, not seen {where}, and a factor of the fixed "
-                "part has the levels of the first rows: begin with rows that have them all, or "
-                "make the column a grouping factor in random_effects."
+                f"{error.what} holds {error.labels}, not seen {where}, and a factor that has "
+                "coefficients has the levels of the first rows: begin with rows that have them "
+                f"all, or {error.otherwise}."
             ) from None
         if self.spec.formula is not None:
             _check_by_row(self.spec.formula, table, design.X, self.shown)
@@ -105,8 +105,7 @@ class GrowingSpec(PlainState):
         """A `Design` of no rows with these levels."""
         spec, blocks = self.spec, []
         for term in spec.terms:
-            effect, r = term.effect, len(term.cnames)
-            z = np.zeros((0, r)) if effect.slopes else None
+            z = np.zeros((0, len(term.cnames))) if term.effect.slopes else None
             blocks.append(Block(np.zeros(0, np.int32), z, len(term.levels), term.covariance))
         return Design(np.zeros((0, len(spec.coef_names))), tuple(blocks))
 

@@ -54,17 +54,22 @@ _CONVERSIONS = {
 
 @dataclass(frozen=True)
 class TermSpec(PlainState):
-    """What a term keeps from training: its name, levels, coefficients' names and covariance.
+    """What a term keeps from training: its name, levels, left-hand side and covariance.
 
-    `kinds` are those of the labels of its grouping columns.
+    `kinds` are those of the labels of its grouping columns, `left` is a `LeftHand`.
     """
 
     effect: RandomEffect
     name: str
     levels: pd.Index
-    cnames: tuple
     kinds: tuple
+    left: object
     covariance: Covariance
+
+    @property
+    def cnames(self):
+        """Names of its coefficients."""
+        return self.left.names
 
     def encode(self, table):
         """Level index of each row, int32 [n_rows]; -1 where the level is unseen or missing."""

@@ -16,8 +16,13 @@ import re
 from dataclasses import dataclass
 from numbers import Integral, Real
 
-from sklmm.covariances import NAMED, Covariance, Diagonal, Pinned, Unstructured
+import numpy as np
 
+from sklmm._state import PlainState
+from sklmm.covariances import NAMED, Covariance, Diagonal, Pinned, Unstructured
+from sklmm.design.columns import is_frame, numeric_columns
+
+INTERCEPT = "Intercept"
 _TERM = re.compile(r"^\s*\(?(?P<lhs>[^|()]*)(?P<bar>\|\|?)(?P<group>[^|()]*)\)?\s*$")
 _NAME = re.compile(r"^[^`+*/:|()^]+$")
 
@@ -32,7 +37,9 @@ class RandomEffect:
         Column (name or position) of the grouping factor; several columns are their interaction
         ``a:b``, one level for each combination.
     slopes : sequence of str or int, default=()
-        Numeric columns whose coefficients vary over the levels.
+        Columns whose coefficients vary over the levels. A number has one coefficient. A category,
+        a text or a boolean has one for each category but the first, the difference to that, or
+        for each one where `intercept` is False.
     intercept : bool, default=True
         Whether the intercept varies.
     correlated : bool, default=True
@@ -111,6 +118,11 @@ class RandomEffect:
         """Grouping columns, a tuple: one for a factor, several for an interaction."""
         return self.group if isinstance(self.group, tuple) else (self.group,)
 
+    @property
+    def ordered(self):
+        """Whether its covariance is along an order of its coefficients."""
+        return self.covariance is not None and self.covariance.ordered
+
     def over(self, places):
         """The `Covariance` of a level's coefficients at `places` [r], numbers in their order."""
         if self.sd is not None:
@@ -133,6 +145,69 @@ class RandomEffect:
         # Of one coefficient there is no correlation: the bar is what was written.
         apart = not self.correlated or (self.sd is not None and len(lhs) - (not self.intercept) > 1)
         return f"{name}({' + '.join(lhs)} {'||' if apart else '|'} {self.label})"
+
+
+@dataclass(frozen=True)
+class LeftHand(PlainState):
+    """The left-hand side of a term as it was in the fit: what a level's coefficients are of.
+
+    `columns` are those of the table, and `coded` a `Coded` for each, None for a plain number; () is
+    for numbers alone.
+    """
+
+    intercept: bool
+    columns: tuple
+    coded: tuple = ()
+
+    @classmethod
+    def learn(cls, table, effect):
+        """That of a `RandomEffect`, whose columns are found, on a training table."""
+        if effect.ordered or not all(_is_number(table, column) for column in effect.slopes):
+            from sklmm.design.left import learn_left
+
+            return learn_left(table, effect)
+        return cls(effect.intercept, effect.slopes)
+
+    @property
+    def names(self):
+        """Names of the coefficients."""
+        names = [INTERCEPT] if self.intercept else []
+        for column, coded in zip(
+            self.columns, self.coded or [None] * len(self.columns), strict=True
+        ):
+            names += [str(column)] if coded is None else coded.names
+        return tuple(names)
+
+    @property
+    def places(self):
+        """Places of the coefficients: times, or numbers in their order."""
+        if len(self.coded) == 1 and self.coded[0].kind == "time":
+            return tuple(self.coded[0].labels.tolist())
+        return tuple(map(float, range(len(self.names))))
+
+    def loadings(self, table):
+        """Z [n_rows, r] of a table, None for an intercept alone; NotSeen for new labels."""
+        if not self.columns:
+            return None
+        if not self.coded:
+            z = numeric_columns(table, self.columns, "slope", self.intercept)
+            # By rows, as the engine's kernels take a level's coefficients together.
+            return np.ascontiguousarray(z)
+        z, first = np.zeros((table.shape[0], len(self.names))), int(self.intercept)
+        z[:, :first] = 1.0
+        for column, coded in zip(self.columns, self.coded, strict=True):
+            if coded is None:
+                z[:, first] = numeric_columns(table, [column], "slope")[:, 0]
+            else:
+                coded.fill(z[:, first : first + coded.size], table)
+            first += 1 if coded is None else coded.size
+        return z
+
+
+def _is_number(table, column):
+    """Whether a column's type is plainly one of numbers."""
+    dtype = table[column].dtype if is_frame(table) else table.dtype
+    return isinstance(dtype, np.dtype) and dtype.kind in "iuf"
 
 
 def quoted(text):
@@ -252,7 +327,7 @@ def check_repeated(terms):
     seen = set()
     for term in terms:
         for slope in ((None,) if term.intercept else ()) + term.slopes:
-            key = (frozenset(term.columns), slope)
+            key = (frozenset(term.columns), slope, term.ordered)
             if key in seen:
                 what = "intercept" if slope is None else f"slope {slope!r}"
                 raise ValueError(

@@ -144,19 +144,20 @@ def factor_column(expression):
 
 
 class NotSeen(ValueError):
-    """Labels, as text, that have no coefficient; `what` holds them."""
+    """Labels, as text, that have no coefficient; `what` holds them, and `otherwise` is a remedy."""
 
-    def __init__(self, what, labels):
+    def __init__(
+        self, what, labels, otherwise="make the column a grouping factor in random_effects"
+    ):
         super().__init__(
             f"{what} holds {labels}, not seen when the model was fitted: there is no coefficient "
-            "for it. Replace such labels, fit with rows that have them, or make the column a "
-            "grouping factor in random_effects."
+            f"for it. Replace such labels, fit with rows that have them, or {otherwise}."
         )
-        self.what, self.labels = what, labels
+        self.what, self.labels, self.otherwise = what, labels, otherwise
 
     def __reduce__(self):
         # By its own arguments: joblib's processes send errors.
-        return type(self), (self.what, self.labels)
+        return type(self), (self.what, self.labels, self.otherwise)
 
 
 def shown(values):
