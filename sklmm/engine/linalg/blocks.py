@@ -12,7 +12,8 @@ from scipy import sparse
 from scipy.linalg.blas import dtrmm
 from scipy.linalg.lapack import dpotrf, dpotrs, dsyevd, dtrtri, dtrtrs
 
-from sklmm._threads import in_threads
+from sklmm._threads import GROUPS, each, in_threads
+from sklmm._threads import blocks as ranges
 
 #: Entries of a level up to which one product for all of MANY levels is faster than one for each.
 SMALL = 8
@@ -21,6 +22,12 @@ MANY = 512
 #: cores: sums come out the same everywhere.
 PARTED = 100_000
 PARTS = 4
+#: Columns of a product with a sparse matrix that are made at a time: one row of them is a line of a
+#: core's cache; more, where all that are read and written at random have no more bytes than these.
+LINE = 8
+CACHE = 1 << 20
+#: Rows of a sum of parts that one thread adds up at a time, at least.
+ADDED = 1 << 11
 #: Columns of a triangle that is inverted in one piece.
 LEAF = 128
 #: Numbers of rows' squares that are stored at most.
@@ -231,24 +238,46 @@ class LocalPairs:
         """C flat."""
         if not self.shape[1] or not flat.size:
             return np.zeros((self.shape[0], *flat.shape[1:]))
-        return np.concatenate(in_threads(lambda part: part[0] @ flat, self.parts))
+        out, columns = np.empty((self.shape[0], *flat.shape[1:])), self._columns(flat)
+
+        def one(part, rows):
+            for some, own in columns:
+                out[rows][some] = part[0] @ own
+
+        in_threads(one, self.parts, self.rows)
+        return out
 
     def up(self, flat):
         """C^T flat."""
         if not self.shape[1] or not flat.size:
             return np.zeros((self.shape[1], *flat.shape[1:]))
-        return sum(in_threads(lambda back, rows: back @ flat[rows], self.backs, self.rows))
+        columns = self._columns(flat)
+
+        def one(back, rows):
+            return [back @ own[rows] for _, own in columns]
+
+        return _beside(columns, in_threads(one, self.backs, self.rows))
 
     def around(self, blocks, flat):
         """C^T blocks C flat, for blocks [J, r, r]."""
         if not flat.size:
             return np.zeros(flat.shape)
+        columns = self._columns(flat)
 
         def one(part, back):
             C, levels = part
-            return back @ turn(blocks[levels], C @ flat)
+            return [back @ turn(blocks[levels], C @ own) for _, own in columns]
 
-        return sum(in_threads(one, self.parts, self.backs))
+        return _beside(columns, in_threads(one, self.parts, self.backs))
+
+    def _columns(self, flat):
+        """(Their places, some columns) of flat [., c], as many as are multiplied at a time."""
+        c = flat.shape[1] if flat.ndim > 1 else 1
+        most = max(LINE, CACHE // (8 * self.shape[1]))
+        if (n := round(c / most)) < 2:
+            return [(..., flat)]
+        places = [(slice(None), some) for some in ranges(c, -(-c // n))]
+        return [(some, np.ascontiguousarray(flat[some])) for some in places]
 
     def own(self, blocks, place, q):
         """Diagonal blocks [J', q, q] of C^T blocks C, of the columns at a `place`."""
@@ -279,6 +308,29 @@ class LocalPairs:
 
         down, up = zip(*in_threads(one, self._squared, self.rows), strict=True)
         return np.concatenate(down), sum(up)
+
+
+def _beside(columns, parts):
+    """Sums [Q, c] over parts of a list of arrays each, one of some columns, which lie side by side.
+
+    Arrays of the first part are overwritten.
+    """
+    sums = [_total(own) for own in zip(*parts, strict=True)]
+    return sums[0] if len(columns) == 1 else np.concatenate(sums, axis=1)
+
+
+def _total(parts):
+    """The sum of arrays [Q, ...], the first of which is overwritten."""
+    first, *others = parts
+
+    def some(rows):
+        own = first[rows]
+        for other in others:
+            own += other[rows]
+
+    if others:
+        each(some, len(first), max(ADDED, -(-len(first) // GROUPS)))
+    return first
 
 
 class RowSquares:

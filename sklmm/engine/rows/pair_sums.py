@@ -15,8 +15,10 @@ from scipy import sparse
 from sklmm._threads import in_threads
 from sklmm.engine.linalg.blocks import LocalPairs, block_diagonal, csr_bytes, csr_rows, cuts
 
-#: Blocks of many rows: a block is small beside the whole, and more than there are threads.
-BLOCKS = 16
+#: Blocks of many rows, at least and at most: a block is small beside the whole, and there are more
+#: than threads; and rows of one for each level of the second term, whose sums each block has.
+BLOCKS = (4, 16)
+ROWS_OF_BLOCK = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +143,7 @@ class PairSums:
             beside = [own._turned(first, last, bases[0], B, unit) for own, B in parts]
             return beside[0] if len(beside) == 1 else sparse.hstack(beside, "csr")
 
-        ends = block_ends(counts)
+        ends = block_ends(counts, self.blocks[0].shape[1])
         return LocalPairs(in_threads(some, ends[:-1], ends[1:]), len(bases[0]))
 
     def _turned(self, first, last, A, B, unit):
@@ -181,9 +183,10 @@ class PairSums:
         self.__dict__.update(state | {"blocks": tuple(blocks)})
 
 
-def block_ends(counts):
+def block_ends(counts, n_columns):
     """First levels of a whole's blocks, and the last one's end, by the rows of each level [J]."""
-    return cuts(counts, BLOCKS)
+    most = int(np.clip(counts.sum() // (ROWS_OF_BLOCK * max(n_columns, 1)), *BLOCKS))
+    return cuts(counts, most)
 
 
 def index_type(*largest):

@@ -242,7 +242,8 @@ class Statistics:
         def joined(pairs):
             terms = pairs[0].terms
             own = [tuple(at[k] for k in terms) for at in places]
-            ends = block_ends(sums["counts"][terms[0]])
+            widths = pairs[0].widths
+            ends = block_ends(sums["counts"][terms[0]], sizes[terms[1]] * widths[1])
             return PairSums.joined(pairs, own, tuple(sizes[k] for k in terms), ends)
 
         plain_own = parts[0].plain_own
