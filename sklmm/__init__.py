@@ -19,6 +19,7 @@ from sklmm.families import (
     StudentT,
 )
 from sklmm.regressor import MixedEffectsRegressor
+from sklmm.relationships import Relationship
 from sklmm.steps import HMC, NUTS, Adam, ConjugateGradient, Exact, Laplace, Quadrature
 
 __version__ = "0.1.0"
@@ -46,6 +47,7 @@ __all__ = [
     "Poisson",
     "Quadrature",
     "RandomEffect",
+    "Relationship",
     "StudentT",
     "anova",
 ]

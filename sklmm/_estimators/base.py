@@ -248,6 +248,7 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
             self.device,
             quadrature,
             self.m_step,
+            design.coupled,
         )
 
     def update(self, X, y=None, sample_weight=None):

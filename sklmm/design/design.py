@@ -28,7 +28,6 @@ from sklmm.design.columns import (
 )
 from sklmm.design.estimable import Estimable
 from sklmm.design.formula import apply_formula, learn_formula, parsed
-from sklmm.design.indicators import Indicators
 from sklmm.design.levels import TermSpec, learn_levels
 from sklmm.design.terms import INTERCEPT, LeftHand, check_repeated
 
@@ -40,18 +39,24 @@ LARGE = 100_000
 class Block:
     """A term's rows: refs int32 [n_rows], z [n_rows, r] or None for ones; its `Covariance`.
 
-    z is an array, or `Indicators` of a categorical column.
+    `relation` is the levels' `Relationship`, or None where they are independent.
     """
 
     refs: np.ndarray
-    z: np.ndarray | Indicators | None
+    z: np.ndarray | None
     n_levels: int
     covariance: Covariance
+    relation: object = None
 
     @property
     def r(self):
         """Number of coefficients a level."""
         return 1 if self.z is None else self.z.shape[1]
+
+    @property
+    def coupled(self):
+        """Whether levels depend on each other given all other terms."""
+        return self.relation is not None
 
     def loadings(self, rows):
         """z [n, r] of some rows, ones for an intercept alone."""
@@ -81,6 +86,11 @@ class Design:
     def sizes(self):
         """Number of random effects of each block."""
         return [b.n_levels * b.r for b in self.blocks]
+
+    @property
+    def coupled(self):
+        """Which blocks have levels that depend on each other given all other terms."""
+        return [b.coupled for b in self.blocks]
 
 
 @dataclass(frozen=True)
@@ -265,7 +275,7 @@ class DesignSpec(PlainState):
         if design.offset is not None:
             parts.append(((self.offset,), design.offset[:, None]))
         for term, block in zip(self.terms, design.blocks, strict=True):
-            parts += [(term.cnames, block.z)] if isinstance(block.z, np.ndarray) else []
+            parts += [] if block.z is None else [(term.cnames, block.z)]
         for names, columns in parts:
             sizes = np.maximum(columns.max(axis=0), -columns.min(axis=0))
             for name, size in zip(names, sizes, strict=False):
@@ -284,8 +294,8 @@ class DesignSpec(PlainState):
         X = self._fixed_part(table) if X is None else X
         blocks = []
         for term, refs in zip(self.terms, encoded, strict=True):
-            z = term.left.loadings(table)
-            blocks.append(Block(refs, z, len(term.levels), term.covariance))
+            z, relation = term.left.loadings(table), term.effect.relation
+            blocks.append(Block(refs, z, len(term.levels), term.covariance, relation))
         offset, kept = self.offset, None
         if offset is not None:
             offset = numeric_columns(table, (offset,), "offset")[:, 0]
@@ -302,7 +312,8 @@ def check_effects(spec, design, n):
     for term, block in zip(spec.terms, design.blocks, strict=True):
         r, levels = block.r, block.n_levels
         # Precisions add up to the number of rows but for rounding.
-        if r > 1 and levels * r >= n * (1 - 1e-12) and term.effect.sd is None:
+        apart = term.effect.relation is None
+        if r > 1 and levels * r >= n * (1 - 1e-12) and term.effect.sd is None and apart:
             raise ValueError(
                 f"random_effects: the term '{term.effect}' has {levels} levels x {r} coefficients, "
                 f"no fewer than the {n:.10g} rows, and the residual's variance has no estimate: "

@@ -42,6 +42,12 @@ class GrowingSpec(PlainState):
     def learn(cls, table, *parameters, **known):
         """(GrowingSpec, Design) of a first batch: see `DesignSpec.learn`."""
         spec, design = DesignSpec.learn(table, *parameters, **known, fewest=1)
+        for term in spec.terms:
+            if term.effect.relation is not None:
+                raise ValueError(
+                    f"random_effects: the term '{term.effect}' has a Relationship, whose levels "
+                    "are fitted together: read the table in one piece, and fit(X, y)."
+                )
         shown = None
         if spec.formula is not None:
             _check_by_row(spec.formula, table, design.X)

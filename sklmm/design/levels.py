@@ -85,7 +85,13 @@ class TermSpec(PlainState):
         return np.where(np.min(places, axis=0) < 0, -1, refs).astype(np.int32)
 
     def grown(self, table):
-        """The term with the levels of another table added, in the order of a fit to both."""
+        """The term with the levels of another table added, in the order of a fit to both.
+
+        Related levels are all there: ValueError names another.
+        """
+        if self.effect.relation is not None:
+            learn_levels(table, self.effect, self.name, fewest=1)
+            return self
         _, found, _ = learn_levels(table, self.effect, self.name, fewest=1)
         levels, _ = self.joined(found)
         if levels is self.levels:
@@ -166,6 +172,8 @@ def learn_levels(table, effect, name, fewest=2):
         learn_kind(values, _named(column))
         for column, values in zip(effect.columns, columns, strict=True)
     )
+    if effect.relation is not None:
+        return _related_levels(effect, name, columns[0])
     try:
         keys = columns[0] if len(columns) == 1 else pd.MultiIndex.from_arrays(columns)
         codes, levels = pd.factorize(keys)
@@ -192,6 +200,22 @@ def learn_levels(table, effect, name, fewest=2):
             "between levels needs at least two. Remove the term."
         )
     return places[codes], levels, kinds
+
+
+def _related_levels(effect, name, values):
+    """`learn_levels` of a term whose levels are those of its `Relationship`."""
+    levels = effect.relation.labels.rename(str(effect.columns[0]))
+    kind = learn_kind(levels, f"labels of the Relationship of {name!r}")
+    refs = find(levels, kind, values, _named(effect.columns[0]), f"in the Relationship of {name!r}")
+    if (unknown := refs < 0).any():
+        other = values[unknown].unique()
+        raise ValueError(
+            f"The grouping column {effect.columns[0]!r} has {len(other)} label(s) that are not in "
+            f"its Relationship, like {_shown(other)}, and the Relationship has labels like "
+            f"{_shown(levels)}: add them to it (in a pedigree, as founders), or leave their rows "
+            "out."
+        )
+    return refs.astype(np.int32), levels, (kind,)
 
 
 def group_column(table, column):
@@ -237,12 +261,15 @@ def kind_of(values, name):
     return _kind(plain(values), name) if len(values) else ""
 
 
-def find(labels, kind, values, name):
-    """Place of each value of a column among a fit's labels, int [n_rows]; -1 for others."""
+def find(labels, kind, values, name, where=FITTED):
+    """Place of each value of a column among a fit's labels, int [n_rows]; -1 for others.
+
+    An error says `where` the labels are from.
+    """
     if isinstance(values, pd.CategoricalIndex):
         used = np.unique(values.codes[values.codes >= 0])
         places = np.full(len(values.categories) + 1, -1)
-        places[used] = find(labels, kind, values.categories[used], name)
+        places[used] = find(labels, kind, values.categories[used], name, where)
         return places[values.codes]
     places, known = np.full(len(values), -1), ~values.isna()
     values = plain(values if known.all() else values[known])
@@ -258,7 +285,7 @@ def find(labels, kind, values, name):
         values = values[~lossy]
     if kind and len(values):
         labels = plain(labels)
-        values = conformed(values, kind, labels, name)
+        values = conformed(values, kind, labels, name, where)
         if isinstance(labels.dtype, pd.IntervalDtype):
             # Those that overlap pandas finds as objects alone.
             labels, values = labels.astype(object), values.astype(object)

@@ -21,7 +21,7 @@ import numpy as np
 from sklmm._state import PlainState
 from sklmm.covariances import NAMED, Covariance, Diagonal, Pinned, Unstructured
 from sklmm.design.columns import is_frame, numeric_columns
-from sklmm.design.indicators import Indicators
+from sklmm.relationships import Relationship
 
 INTERCEPT = "Intercept"
 _TERM = re.compile(r"^\s*\(?(?P<lhs>[^|()]*)(?P<bar>\|\|?)(?P<group>[^|()]*)\)?\s*$")
@@ -48,15 +48,17 @@ class RandomEffect:
     sd : float, optional
         Pins the standard deviation of each coefficient (in units of y per unit of its column)
         instead of estimating it; a pinned term is uncorrelated.
-    covariance : str or Covariance, optional
+    covariance : str, Covariance or Relationship, optional
         Covariance of a level's coefficients: ``"us"`` or ``"diag"``, or an object of a class of
-        `sklmm.covariances`. None is that of `correlated`.
+        `sklmm.covariances`. None is that of `correlated`. With a `Relationship` the levels are
+        related as it says, and the covariance is that of `correlated` and `sd`.
 
     Raises
     ------
     ValueError
         For a term without coefficients, an `sd` that is not positive, a name that no covariance
-        has, or a `covariance` beside ``correlated=False`` or `sd`.
+        has, a `covariance` beside ``correlated=False`` or `sd`, or a `Relationship` of an
+        interaction.
     TypeError
         For a `covariance` that is none.
 
@@ -74,7 +76,7 @@ class RandomEffect:
     intercept: bool = True
     correlated: bool = True
     sd: float | None = None
-    covariance: str | Covariance | None = None
+    covariance: str | Covariance | Relationship | None = None
 
     def __post_init__(self):
         if isinstance(self.slopes, str | Integral):
@@ -103,12 +105,17 @@ class RandomEffect:
                 names = ", ".join(map(repr, NAMED))
                 raise ValueError(f"{what} is not known: give one of {names}, or an object.")
             object.__setattr__(self, "covariance", NAMED[self.covariance]())
-        if self.covariance is None:
+        if self.relation is not None and len(self.columns) > 1:
+            raise ValueError(
+                f"{what} relates the levels of one column, and {self.label!r} is an interaction: "
+                "make a column of the labels."
+            )
+        if self.covariance is None or self.relation is not None:
             return
         if not isinstance(self.covariance, Covariance):
             raise TypeError(
                 f"{what} is of type {type(self.covariance).__name__}: give a name, or an object of "
-                "a class of sklmm.covariances, such as Unstructured()."
+                "a class of sklmm.covariances, such as Unstructured(), or a Relationship."
             )
         if not self.correlated or self.sd is not None:
             other = "correlated=False" if not self.correlated else f"sd={self.sd!r}"
@@ -122,16 +129,21 @@ class RandomEffect:
     @property
     def ordered(self):
         """Whether its covariance is along an order of its coefficients."""
-        return self.covariance is not None and self.covariance.ordered
+        return self.relation is None and self.covariance is not None and self.covariance.ordered
 
     def over(self, places):
         """The `Covariance` of a level's coefficients at `places` [r], numbers in their order."""
         if self.sd is not None:
             return Pinned((float(self.sd),) * len(places))
         covariance = self.covariance
-        if covariance is None:
+        if covariance is None or self.relation is not None:
             covariance = Unstructured() if self.correlated else Diagonal()
         return covariance.over(places)
+
+    @property
+    def relation(self):
+        """The `Relationship` of the levels, or None where they are independent."""
+        return self.covariance if isinstance(self.covariance, Relationship) else None
 
     @property
     def label(self):
@@ -142,7 +154,7 @@ class RandomEffect:
         lhs = ["1" if self.intercept else "0", *map(str, self.slopes)]
         name = ""
         if self.covariance is not None:
-            name = self.covariance.name or type(self.covariance).__name__
+            name = getattr(self.covariance, "name", None) or type(self.covariance).__name__
         # Of one coefficient there is no correlation: the bar is what was written.
         apart = not self.correlated or (self.sd is not None and len(lhs) - (not self.intercept) > 1)
         return f"{name}({' + '.join(lhs)} {'||' if apart else '|'} {self.label})"
@@ -187,18 +199,13 @@ class LeftHand(PlainState):
         return tuple(map(float, range(len(self.names))))
 
     def loadings(self, table):
-        """Z [n_rows, r] of a table, None for an intercept alone; NotSeen for new labels.
-
-        Of one factor alone, which has a column for each category, they are `Indicators`.
-        """
+        """Z [n_rows, r] of a table, None for an intercept alone; NotSeen for new labels."""
         if not self.columns:
             return None
         if not self.coded:
             z = numeric_columns(table, self.columns, "slope", self.intercept)
             # By rows, as the engine's kernels take a level's coefficients together.
             return np.ascontiguousarray(z)
-        if len(self.columns) == 1 and not self.intercept:
-            return Indicators(self.coded[0].places(table), self.coded[0].size)
         z, first = np.zeros((table.shape[0], len(self.names))), int(self.intercept)
         z[:, :first] = 1.0
         for column, coded in zip(self.columns, self.coded, strict=True):
@@ -333,7 +340,7 @@ def check_repeated(terms):
     seen = set()
     for term in terms:
         for slope in ((None,) if term.intercept else ()) + term.slopes:
-            key = (frozenset(term.columns), slope, term.ordered)
+            key = (frozenset(term.columns), slope, term.ordered, term.relation)
             if key in seen:
                 what = "intercept" if slope is None else f"slope {slope!r}"
                 raise ValueError(

@@ -107,7 +107,7 @@ def has_quadrature(design, family, n_predictors=1):
 
     A `CustomFamily` has kinks that no rule integrates well.
     """
-    if family.is_custom or family.closed_form:
+    if family.is_custom or family.closed_form or any(design.coupled):
         return False
     terms = [(b.refs, b.n_levels, n_predictors * b.r) for b in design.blocks]
     if (nesting := Nesting.of(terms)) is None:
@@ -117,12 +117,20 @@ def has_quadrature(design, family, n_predictors=1):
 
 
 def resolve_e_step(
-    e_step, family, sizes, sparse=False, device=None, quadrature=False, m_step="auto"
+    e_step,
+    family,
+    sizes,
+    sparse=False,
+    device=None,
+    quadrature=False,
+    m_step="auto",
+    coupled=(),
 ):
     """An `EStep` from the estimator's parameter: a name, an instance, or "auto" by family and size.
 
-    `sizes` are the blocks' numbers of effects. A model with a `sparse` fixed part is fitted by
-    conjugate gradients. `quadrature` says that it may be taken: see `has_quadrature`.
+    `sizes` are the blocks' numbers of effects, and `coupled` says which have levels that depend on
+    each other given all other terms, as relatives do. A model with a `sparse` fixed part is fitted
+    by conjugate gradients. `quadrature` says that it may be taken: see `has_quadrature`.
 
     Without random effects the Laplace approximation is the maximum likelihood of any family, and
     least squares that of the Gaussian, whatever the E-step.
@@ -134,9 +142,11 @@ def resolve_e_step(
         e_step._validate_params()
         step = e_step
     elif e_step == "auto":
-        dense = not sparse and factorisable(sizes)
+        dense = not sparse and factorisable(sizes, coupled=coupled)
         if gaussian:
             step = Exact() if dense else ConjugateGradient()
+        elif any(coupled):
+            step = Laplace()
         else:
             step = Quadrature() if quadrature else HMC()
     else:
@@ -149,6 +159,12 @@ def resolve_e_step(
         step = Laplace()
     step = _with_backend(step, family, device, m_step)
     least_squares = isinstance(step, GAUSSIAN_ONLY)
+    if any(coupled) and not isinstance(step, (*GAUSSIAN_ONLY, Laplace)):
+        other = "'auto', 'exact' or 'cg'" if gaussian else "'auto' or 'laplace'"
+        raise ValueError(
+            f"e_step={e_step!r} takes the levels of a term as independent given all other terms, "
+            f"which those with a known relationship are not: use {other}."
+        )
     if not least_squares and family.weights == "precision":
         raise ValueError(
             f"e_step={e_step!r} takes weights as repetitions of rows: use 'auto', 'exact' or 'cg' "
@@ -224,7 +240,7 @@ def resolve_m_step(m_step, e_step, family):
 def run(design, response, settings, watch=None):
     """Fit a Design to a Response: `EMResult`; `watch` as in `algorithms.loop.fit`."""
     keep_freed_memory()
-    with blas(design.sizes, design.X.shape[1]):
+    with blas(design.sizes, design.X.shape[1], design.coupled):
         return run_problem(_problem(design, response, settings), response, settings, watch)
 
 
@@ -395,7 +411,7 @@ def profile(design, response, *, fit_intercept, start, matrix, bounds):
     else:
         settings = Settings(fit_intercept, False, Quadrature(), tol=PROFILE_TOL, start=start)
         algorithm = _latent(_problem(design, response, settings), response, settings)
-    with blas(design.sizes, design.X.shape[1]):
+    with blas(design.sizes, design.X.shape[1], design.coupled):
         result = fit(algorithm, max_iter=MOST_ITERATIONS)
         cov = np.nan_to_num(result.natural_cov)
         std = np.sqrt(np.maximum(np.einsum("ia,ab,ib->i", matrix, cov, matrix), 0.0))

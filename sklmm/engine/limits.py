@@ -2,6 +2,7 @@
 
 import math
 from contextlib import nullcontext
+from itertools import zip_longest
 
 from sklmm._threads import single_blas
 
@@ -46,16 +47,25 @@ QUADRATURE_EFFECTS = 2
 MOST_POINTS = 255
 
 
-def factorisable(sizes, purpose="fit"):
+def left(sizes, coupled=()):
+    """Effects that elimination leaves of terms of so many each, of which some may be `coupled`.
+
+    The largest one whose levels are not is eliminated.
+    """
+    apart = [size for size, c in zip_longest(sizes, coupled, fillvalue=False) if not c]
+    return sum(sizes) - max(apart, default=0)
+
+
+def factorisable(sizes, purpose="fit", coupled=()):
     """Whether equations of terms of so many effects each are factorised, for a purpose."""
-    beside = sum(sizes) - max(sizes, default=0)
+    beside = left(sizes, coupled)
     most, work = FACTORISED[purpose]
     return beside <= most and beside**2 * sum(sizes) <= work
 
 
-def blas(sizes, p):
+def blas(sizes, p, coupled=()):
     """A context in which BLAS has the threads that a fit of these terms and p columns gains by."""
-    dense = max(sum(sizes) - max(sizes, default=0), p)
+    dense = max(left(sizes, coupled), p)
     return single_blas() if dense <= ONE_THREAD else nullcontext()
 
 

@@ -59,6 +59,8 @@ def joint_loss(problem, factors, loss):
         own = np.abs(factor.diagonal() * A.diagonal()) * problem.y_scale
         own = np.log(np.maximum(own, 1e-150) * np.sqrt(2 * np.pi))
         loss += block.n_levels * own.sum()
+        if block.relation is not None:
+            loss -= 0.5 * block.r * block.relation.log_det
     return float(loss + problem.n * problem.log_unit)
 
 

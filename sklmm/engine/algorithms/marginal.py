@@ -38,11 +38,12 @@ def marginal(problem, like, parameters, theta, near, seed, log_constant):
     """
     sizes = [b.n_levels * b.r for b in problem.blocks]
     # The observed curvature is nearer, where there is a factor that tells if it is positive.
-    direct = factorisable(sizes, "log_det") and observes(like)
+    coupled = [b.coupled for b in problem.blocks]
+    direct = factorisable(sizes, "log_det", coupled) and observes(like)
     latent = Latent(problem, like, parameters, direct=direct)
     rng = np.random.default_rng(seed)
     try:
-        threads = single_blas() if latent.whole else blas(sizes, problem.p)
+        threads = single_blas() if latent.whole else blas(sizes, problem.p, coupled)
         # What overflows on the way ends in a value that is not finite.
         with threads, np.errstate(over="ignore", invalid="ignore"):
             value, error = along_path(latent, theta, near, rng)

@@ -3,7 +3,7 @@ r"""The traces of REML without a factor: conjugate gradients on what elimination
 The traces of Z^T V^-1 Z need the inverse of S. With vectors v of the remaining effects that are I
 on average in v v^T (Hutchinson 1990), and y = S^-1 v,
 
-    L^T K L = E sum_j v_j (v - y)_j^T
+    L^T K L = E sum_j v_j (v - y)_j^T      (of related levels as `equations.prior` has it)
 
 for a term of factor L, K = sum_j (Z^T V^-1 Z)_jj, and the eliminated term's K likewise: unit
 vectors for the terms of few effects, or for all where they are not many, whose traces are then
@@ -54,6 +54,9 @@ class Probed:
         self.probes[:f, :f] = np.eye(f)
         rng = np.random.default_rng(seed)
         self.probes[f:, f:] = rng.choice([-1.0, 1.0], (size - f, n_probes))
+        #: B^T v, on which S^-1 is applied, and B^-1 v.
+        self.roots = cross.prior.root(self.probes, cross.n_eliminated)
+        self.backs = cross.prior.back(self.probes, cross.n_eliminated)
         self.weights = np.r_[np.ones(f), np.full(n_probes, 1 / max(n_probes, 1))]
         self.n_units = f
 
@@ -63,7 +66,7 @@ class Probed:
         `probed` ones have S^-1 applied to the probes too, all as loosely as a step may be.
         """
         sigma = residual_sd(self.cross.problem, theta)
-        tol, start, probes = self.tol, {}, self.probes if probed else None
+        tol, start, probes = self.tol, {}, self.roots if probed else None
         if before is not None:
             start = before.solutions
             tol = self._loose(theta, before.theta, sigma) if probed else tol
@@ -89,7 +92,7 @@ class Probed:
 
     def traces(self, equations):
         """Estimates of the summed blocks of Z^T V^-1 Z, and their deviations by probe or None."""
-        cross, H, v = self.cross, equations.H, self.probes
+        cross, H, v, w = self.cross, equations.H, self.backs, self.roots
         if not cross.slices:
             return [], None
         T = np.eye(len(H.L)) - cross.G_EE @ H.inner
@@ -99,14 +102,15 @@ class Probed:
             return [exact], None
         y = equations.probed
         samples = [None] * len(cross.slices)
-        lifted = cross.pairs.down(H.lift(np.column_stack([v, y])))
-        turned = turn(T, lifted).reshape(len(T), -1, lifted.shape[1]) / H.s2
-        ahead, behind = np.split(turned, 2, axis=2)
-        samples[cross.eliminated] = -np.einsum("jac,jbc->cab", ahead, behind, optimize=True)
+        if cross.eliminated is not None:
+            lifted = cross.pairs.down(H.lift(np.column_stack([v, y])))
+            turned = turn(T, lifted).reshape(len(T), -1, lifted.shape[1]) / H.s2
+            ahead, behind = np.split(turned, 2, axis=2)
+            samples[cross.eliminated] = -np.einsum("jac,jbc->cab", ahead, behind, optimize=True)
         for k, L, part in H.parts():
             shape = (-1, len(L), v.shape[1])
             left = (v - y)[part].reshape(shape)
-            sample = np.einsum("jac,jbc->cab", v[part].reshape(shape), left, optimize=True)
+            sample = np.einsum("jac,jbc->cab", w[part].reshape(shape), left, optimize=True)
             gain = np.einsum("c,cab->ab", self.weights, sample)
             if np.linalg.eigvalsh((gain + gain.T) / 2).min() > WELL_SCALED * left.shape[0]:
                 back = np.linalg.inv(L)

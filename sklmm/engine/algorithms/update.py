@@ -167,7 +167,8 @@ class _NewRows(Latent):
     def equations(self, theta, at, rough=False):
         """Z^T W Z + I, factorised where a Gaussian fit's are; the last ones if W is theirs."""
         if self.last is None or not np.array_equal(at, self.last.weights):
-            dense = factorisable([b.n_levels * b.r for b in self.problem.blocks])
+            sizes = [b.n_levels * b.r for b in self.problem.blocks]
+            dense = factorisable(sizes, coupled=[b.coupled for b in self.problem.blocks])
             cross = CrossProducts(self.problem, at)
             self.last = Equations.of(cross, theta.factors, self.layout, dense, EXACT_TOL)
         return self.last

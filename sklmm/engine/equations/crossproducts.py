@@ -20,7 +20,9 @@ The equations of spherical effects u are solved with E eliminated level by level
 What is left is the Schur complement S [Q_R, Q_R]: factorised (`equations.schur_cholesky`) or solved
 by conjugate gradients (`equations.schur_cg`). One grouping factor costs no more than its rows,
 however many its levels. MixedModels.jl orders its blocked factor in the same way (Bates, Maechler,
-Bolker & Walker 2015, J. Stat. Softw. 67(1), 1-48, on lme4's).
+Bolker & Walker 2015, J. Stat. Softw. 67(1), 1-48, on lme4's). A term whose levels are coupled, by a
+known relationship or by rows that belong to several of them, is never eliminated; where all are,
+nothing is.
 """
 
 from functools import cached_property
@@ -38,10 +40,55 @@ from sklmm.engine.linalg.blocks import (
     turn,
     turn_all,
 )
-from sklmm.engine.linalg.repeated import Repeated
 
 #: A term of at most this many effects counts as one of few.
 FEW = 64
+
+
+class Independent:
+    """The prior precision P of spherical effects u where all are independent: I.
+
+    `equations.prior.Related` is that of terms with related levels. Effects are flat, and begin with
+    number `first` of all.
+    """
+
+    log_det = 0.0
+
+    def times(self, flat, first=0):
+        """P applied to [., ...]."""
+        return flat
+
+    def root(self, flat, first=0):
+        """B^T applied to [., ...], for P = B^T B."""
+        return flat
+
+    def back(self, flat, first=0):
+        """B^-1 applied to [., ...]."""
+        return flat
+
+    def relate(self, k, levels):
+        """A applied to [n_levels, ...] of term k, the levels' covariance but for that of coefs."""
+        return levels
+
+    def own(self, k, r):
+        """P's blocks [., r, r] of each level of term k."""
+        return np.eye(r)
+
+    def relates(self, k):
+        """Whether the levels of term k are related."""
+        return False
+
+    def add_to(self, square, first=0):
+        """Add P - I to a dense matrix of effects."""
+
+
+def prior_of(blocks, slices):
+    """The prior precision of a problem's blocks, at their slices of all effects."""
+    if all(block.relation is None for block in blocks):
+        return Independent()
+    from sklmm.engine.equations.prior import Related
+
+    return Related(blocks, slices)
 
 
 class CrossProducts:
@@ -56,25 +103,24 @@ class CrossProducts:
         self.columns = columns = problem.columns
         self.p = problem.p if columns is None else columns.Q.shape[1]
         sizes = [b.n_levels * b.r for b in problem.blocks]
-        self.eliminated = int(np.argmax(sizes)) if sizes else None
+        apart = [k for k, b in enumerate(problem.blocks) if not b.coupled]
+        self.eliminated = max(apart, key=lambda k: sizes[k]) if apart else None
         self.rest = sorted(
             (k for k in range(len(sizes)) if k != self.eliminated), key=lambda k: sizes[k] > FEW
         )
-        self.order = order = [self.eliminated, *self.rest] if sizes else []
+        self.order = order = [self.eliminated, *self.rest] if apart else self.rest
         ends = np.cumsum([0] + [sizes[k] for k in order])
         place = {k: slice(ends[i], ends[i + 1]) for i, k in enumerate(order)}
         self.slices = [place[k] for k in range(len(sizes))]
-        self.n_eliminated = int(ends[1]) if sizes else 0
+        self.prior = prior_of(problem.blocks, self.slices)
+        self.n_eliminated = int(ends[1]) if apart else 0
         self.n_random = self.Q = int(ends[-1])
         if columns is not None:
             self.Q += columns.k
         self.flat = slice(self.n_random, self.Q)
         self.n_few = sum(sizes[k] for k in self.rest if sizes[k] <= FEW)
         self.G = self.rows.blocks(at)
-        if at is None:
-            # Each product and inverse of equal blocks is worked out once.
-            self.G = [Repeated.of(own) if own.shape[1] > 2 else own for own in self.G]
-        self.G_EE = self.G[self.eliminated] if sizes else np.zeros((0, 1, 1))
+        self.G_EE = self.G[self.eliminated] if apart else np.zeros((0, 1, 1))
         # The sparse columns count as a last term.
         self._others = self.rest if columns is None else [*self.rest, len(sizes)]
         #: X^T w X [p, p] and Z^T w X [Q, p].
@@ -101,12 +147,19 @@ class CrossProducts:
             return sparse.csr_array((0, 0))
         parts = [[None] * len(self._others) for _ in self._others]
         for i, k in enumerate(self._others):
-            own = self.G[k] if k < len(self.G) else np.zeros((self.columns.k, 1, 1))
-            parts[i][i] = block_diagonal(own)
+            parts[i][i] = self._own(k)
             for j, other in enumerate(self._others[:i]):
                 parts[j][i] = self.rows.pairs(other, [k], self.at).matrix
                 parts[i][j] = parts[j][i].T
         return sparse.block_array(parts, format="csr")
+
+    def _own(self, k):
+        """Z_k^T w Z_k, sparse, of a remaining term; 0 of the sparse columns."""
+        if k == len(self.G):
+            return block_diagonal(np.zeros((self.columns.k, 1, 1)))
+        if self.problem.blocks[k].tied:
+            return self.rows.pairs(k, [k], self.at).matrix
+        return block_diagonal(self.G[k])
 
     @property
     def C(self):
@@ -117,6 +170,7 @@ class CrossProducts:
     def row_squares(self):
         """C's `RowSquares`, or None where there are blocks, one theta alone, or too many."""
         pays = self.at is None and all(b.r == 1 for b in self.problem.blocks)
+        pays = pays and self.eliminated is not None
         return RowSquares(self.C) if pays and RowSquares.fits(self.C) else None
 
     def _joined(self, parts, *width):
@@ -202,7 +256,8 @@ class CrossProducts:
 class Elimination:
     """H of one theta: D^-1 [J, r, r] of E, and inner = L D^-1 L^T / s^2; S is a subclass's.
 
-    `log_det` is log |H|, None where it is not known, and `log_det_error` its Monte Carlo error.
+    `log_det` is log |H| less the prior's, None where it is not known, and `log_det_error` its Monte
+    Carlo error.
     """
 
     #: Largest relative residual of a solve that ended before its tolerance.
@@ -217,7 +272,7 @@ class Elimination:
     def __init__(self, cross, factors, s2):
         self.cross, self.s2, self.n = cross, s2, cross.n_eliminated
         self.factors = factors
-        self.L = factors[cross.eliminated] if cross.slices else np.eye(1)
+        self.L = np.eye(1) if cross.eliminated is None else factors[cross.eliminated]
         self.D = congruent(self.L, cross.G_EE) / s2 + np.eye(len(self.L))
         self.inverse = invert(self.D)
         self.inner = congruent(self.L.T, self.inverse) / s2

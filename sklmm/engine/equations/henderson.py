@@ -7,7 +7,8 @@ In standard units, with spherical effects u (lme4's notation),
 
 Fisher's identity gives the gradient of the (restricted) log-likelihood l,
 
-    G_k = dl / dSigma_k = (c_k c_k^T - K_k) / 2,   c = Z^T P y,   K = Z^T P Z summed by level,
+    G_k = dl / dSigma_k = (c_k c_k^T - K_k) / 2,   c = Z^T P y,   K = Z^T P Z summed by level
+    (of levels with a relationship A, A_ij c_i c_j^T and A_ij K_ij summed over all pairs of them),
 
     dl / dlog(sigma) = r^T W r / sigma^2 - (n - p - tr Lambda^T K Lambda),
 
@@ -55,7 +56,8 @@ class Solution(Equations):
         self.beta = self.solve_s(free[:, None])[:, 0]
         self.u = solved[:, -1] - self.HR @ self.beta
         # Of the effects: coefficients of sparse columns have no prior.
-        self.uu = float(np.sum(self.u[: cross.n_random] ** 2))
+        random = self.u[: cross.n_random]
+        self.uu = float(np.sum(random * cross.prior.times(random)))
         b = lifted[:, -1] - self.follow @ self.beta
         zwr = cross.zy - cross.F @ self.beta - (image[:, -1] - self.GHR @ self.beta)
         xwr = cross.xy - cross.xx @ self.beta - cross.F.T @ b
@@ -73,11 +75,12 @@ class Solution(Equations):
 
         Of a full likelihood: REML's has no coefficients. u are the means of the effects given them.
         """
-        out, follow = copy(self), self.HR @ step
+        out, follow, prior = copy(self), self.HR @ step, self.cross.prior
         out.beta, out.u, out.c = self.beta + step, self.u - follow, self.c - self.ZVX @ step
-        out.uu = float(out.u @ out.u)
-        # With r the residuals and N = X - Z Lambda HR, X^T w r = 0 and N^T w N = s2 (S - HR^T HR).
-        more = 2 * follow @ self.u + step @ self.S @ step - follow @ follow
+        out.uu, told = float(out.u @ prior.times(out.u)), prior.times(follow)
+        # With r the residuals and N = X - Z Lambda HR, and the prior's P, X^T w r = 0 and
+        # N^T w N = s2 (S - HR^T P HR).
+        more = 2 * told @ self.u + step @ self.S @ step - told @ follow
         out.sse = self.sse + self.s2 * float(more)
         return out
 
@@ -91,6 +94,7 @@ class Solution(Equations):
         changes = slopes(cross.problem, factors)
         m, free = sum(map(len, changes)), cross.problem.sigma is None
         A, first = np.zeros((cross.Q, m)), 0
+        c = [cross.prior.relate(k, own) for k, own in enumerate(c)]
         for s, *part in zip(cross.slices, factors, changes, u, c, strict=True):
             own = working_effects(*part)
             A[s, first : first + len(own)] = own.reshape(len(own), s.stop - s.start).T
@@ -114,7 +118,7 @@ def working_effects(factor, changes, u, c):
     """Effects a [m, n_levels, r] with Z a = dV / dtheta_m P y for each parameter of a covariance.
 
     For V = Z L L^T Z^T, the changes D_m = dL / dtheta_m [m, r, r] and c = Z^T P y [n_levels, r]:
-    dV / dtheta_m P y = Z (D_m L^T + L D_m^T) c, and L^T c = u.
+    dV / dtheta_m P y = Z (D_m L^T + L D_m^T) c, and L^T c = u. Of related levels c is A Z^T P y.
     """
     return u @ changes.transpose(0, 2, 1) + c @ (changes @ factor.T)
 
@@ -156,11 +160,10 @@ def evaluate(theta, equations, traces, deviations, inform=True):
     problem = cross.problem
     u, c = cross.blocks(eq.u), cross.blocks(eq.c)
     if problem.reml and cross.p:
-        columns = [D.transpose(1, 0, 2).reshape(D.shape[1], -1) for D in eq.projected_columns()]
-        traces = [K - D @ D.T for K, D in zip(traces, columns, strict=True)]
+        traces = [K - D for K, D in zip(traces, eq.projected_traces(), strict=True)]
     score, trace = [], 0.0
-    for K, L, cj in zip(traces, theta.factors, c, strict=True):
-        score.append(0.5 * (cj.T @ cj - K))
+    for k, (K, L, cj) in enumerate(zip(traces, theta.factors, c, strict=True)):
+        score.append(0.5 * (cj.T @ cross.prior.relate(k, cj) - K))
         trace += float(((K @ L) * L).sum())
     dof = problem.n - problem.rank * problem.reml
     score_sigma = eq.sse / eq.s2 - (dof - trace)

@@ -53,11 +53,10 @@ class SchurInverse:
 
         They are Z^T P Z L, as in the restricted likelihood. The slabs are to be looked at before.
         """
-        H, G, out = self.H, self.cross.G_EE, [None] * len(self.rest) + [None]
-        if self.eliminated is None:
-            return []
-        lower = H.L @ H.inverse
-        out[self.eliminated] = ((G - self.forms + G @ H.inner @ self.forms) @ lower).sum(axis=0)
+        H, G, out = self.H, self.cross.G_EE, [None] * len(self.cross.slices)
+        if self.eliminated is not None:
+            lower = H.L @ H.inverse
+            out[self.eliminated] = ((G - self.forms + G @ H.inner @ self.forms) @ lower).sum(axis=0)
         for k, K in H.traces_of_rest():
             out[k] = K @ self.equations.factors[k]
         return _less_fixed(self.equations, out)
@@ -114,9 +113,8 @@ def _less_fixed(equations, traces):
     """Traces of Z^T V^-1 Z L less what the coefficients take away: those of Z^T P Z L."""
     if not equations.cross.p:
         return traces
-    columns = zip(equations.projected_columns(), equations.factors, strict=True)
-    own = [np.einsum("jaq,jbq->ab", D, D) @ L for D, L in columns]
-    return [T - D for T, D in zip(traces, own, strict=True)]
+    pairs = zip(traces, equations.projected_traces(), equations.factors, strict=True)
+    return [T - D @ L for T, D, L in pairs]
 
 
 class WholeInverse:

@@ -3,7 +3,9 @@ r"""Henderson's mixed-model equations of any model, at its factors, weights and 
 In spherical effects u, with W = [X, Z Lambda] and the weights w of the rows,
 
     C = W^T w W / s2 + (0, I) = [ X^T w X / s2   R^T ]     R = Lambda^T Z^T w X / s2,
-                                [ R              H   ]     H = Lambda^T Z^T w Z Lambda / s2 + I.
+                                [ R              H   ]     H = Lambda^T Z^T w Z Lambda / s2 + I,
+
+with the precision of related levels for the I (`equations.prior`).
 
 A Gaussian model has its rows' own weights and the residual variance s2; any other one the weights
 of the curvature at the mode of its effects, and s2 = 1. H is an `Elimination`'s to solve, by
@@ -56,7 +58,8 @@ class Equations:
         """
         cross = CrossProducts(problem, weights)
         sizes = [b.n_levels * b.r for b in problem.blocks]
-        dense = factorisable(sizes, "gradient" if exact else "solves")
+        coupled = [b.coupled for b in problem.blocks]
+        dense = factorisable(sizes, "gradient" if exact else "solves", coupled)
         return Equations.of(cross, factors, layout, dense, EXACT_TOL if exact else SOLVE_TOL)
 
     @staticmethod
@@ -152,7 +155,8 @@ class Equations:
     def S(self):
         """X^T V^-1 X [p, p], in a form that is positive whatever the solver's error."""
         cross, random, b = self.cross, self.HR[: self.cross.n_random], self.follow
-        S = (cross.xx - 2 * cross.F.T @ b + b.T @ self.GHR) / self.s2 + random.T @ random
+        S = (cross.xx - 2 * cross.F.T @ b + b.T @ self.GHR) / self.s2
+        S += random.T @ cross.prior.times(random)
         return (S + S.T) / 2
 
     @cached_property
@@ -201,7 +205,7 @@ class Equations:
         cross = self.cross
         image = cross.product(cross.lift(self.factors, u)) + cross.F @ beta
         image = cross.lift(self.factors, image, transpose=True) / self.s2
-        image[: cross.n_random] += u[: cross.n_random]
+        image[: cross.n_random] += cross.prior.times(u[: cross.n_random])
         return self._flat(np.zeros_like(beta), image, len(flat))
 
     def _flat(self, beta, u, size):
@@ -253,6 +257,15 @@ class Equations:
     def projected_columns(self):
         """(X^T V^-1 X)^-1/2 X^T V^-1 Z by block, [n_levels, r, p]: REML's part of the traces."""
         return self.cross.blocks(by_triangle(self.S_factor, self.ZVX.T).T)
+
+    def projected_traces(self):
+        """What REML takes off the traces, [r, r] of each block."""
+        out = []
+        for k, D in enumerate(self.projected_columns()):
+            both = D, self.cross.prior.relate(k, D)
+            one, two = (own.transpose(1, 0, 2).reshape(own.shape[1], -1) for own in both)
+            out.append(one @ two.T)
+        return out
 
     def log_det(self):
         """log |C|, with a Monte Carlo error where H has no factor."""

@@ -60,7 +60,7 @@ class SchurCG(Elimination):
         """S applied to [Q_R, c]."""
         out, cross = self.lift(self.apply_data(self.lift(flat)), transpose=True), self.cross
         first = cross.n_random - self.n
-        out[:first] += flat[:first]
+        out[:first] += cross.prior.times(flat[:first], self.n)
         if cross.columns is not None:
             out[first:] += cross.columns.penalty(flat[first:]) / self.s2
         return out
@@ -71,7 +71,7 @@ class SchurCG(Elimination):
         for k, L, part in self.parts():
             if part.start >= self.f:
                 place = slice(part.start - self.f, part.stop - self.f)
-                yield L, cross.G[k], np.eye(len(L)), place
+                yield L, cross.G[k], cross.prior.own(k, len(L)), place
         if (columns := cross.columns) is not None:
             first = cross.n_random - self.n - self.f
             prior = columns.penalty_diagonal()[:, None, None] / self.s2
@@ -188,6 +188,7 @@ class SchurCG(Elimination):
         if self.cross.columns is None:
             own = [np.log(np.einsum("jaa->ja", R)).sum() for R in (*self.roots, self.root_F[None])]
             self.log_det = self.log_det_eliminated() + 2 * float(sum(own)) + value
+            self.log_det -= self.cross.prior.log_det
             self.log_det_error = error
 
     def variances(self, root):
@@ -199,7 +200,7 @@ class SchurCG(Elimination):
         cross = self.cross
         out = [None] * len(cross.slices)
         rest = root[self.n :]
-        if cross.slices:
+        if cross.eliminated is not None:
             follow = self._pull(rest).reshape(*self.inverse.shape[:2], -1)
             out[cross.eliminated] = self.inverse + np.einsum("jam,jbm->jab", follow, follow)
         if self.f:

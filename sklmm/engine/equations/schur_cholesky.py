@@ -23,7 +23,8 @@ class SchurCholesky(Elimination):
 
     def __init__(self, cross, factors, s2):
         super().__init__(cross, factors, s2)
-        self.log_det, self.U = self.log_det_eliminated(), np.zeros((0, 0))
+        self.U = np.zeros((0, 0))
+        self.log_det = self.log_det_eliminated() - cross.prior.log_det
         if cross.n_eliminated < cross.Q:
             self.squares = cross.row_squares
             self.U = self._factor()
@@ -43,6 +44,7 @@ class SchurCholesky(Elimination):
         else:
             S += G.toarray() / self.s2
         S[np.diag_indices(len(S))] += 1.0
+        self.cross.prior.add_to(S, self.n)
         # What is above the diagonal is read: its transpose is in LAPACK's order, and needs no copy.
         return lower_factor(S.T, clean=self.squares is None, overwrite=True)
 
@@ -124,14 +126,15 @@ class SchurCholesky(Elimination):
         out = [None] * len(cross.slices)
         if not cross.slices:
             return out
-        T = np.eye(width) - cross.G_EE @ self.inner
-        out[cross.eliminated] = K = (T @ cross.G_EE).sum(axis=0) / self.s2
-        if not cross.rest:
-            return out
-        if self.squares is not None:
-            K -= (T.ravel() ** 2 @ self._forms().ravel()) / self.s2**2
-        else:
-            K -= self._explained(T) / self.s2**2
+        if cross.eliminated is not None:
+            T = np.eye(width) - cross.G_EE @ self.inner
+            out[cross.eliminated] = K = (T @ cross.G_EE).sum(axis=0) / self.s2
+            if not cross.rest:
+                return out
+            if self.squares is not None:
+                K -= (T.ravel() ** 2 @ self._forms().ravel()) / self.s2**2
+            else:
+                K -= self._explained(T) / self.s2**2
         for k, K in self.traces_of_rest():
             out[k] = K
         return out
@@ -159,24 +162,37 @@ class SchurCholesky(Elimination):
     def traces_of_rest(self):
         """Yield each remaining block's number and trace."""
         for k, L, part in self.parts():
-            r = len(L)
-            own = own_blocks(self._remaining, part, r)
-            gain = (np.eye(r) - own).sum(axis=0)
-            gain = np.tril(gain) + np.tril(gain, -1).T
-            if np.linalg.eigvalsh(gain).min() > WELL_SCALED * len(own):
+            r, J = len(L), (part.stop - part.start) // len(L)
+            gain = self._gain(k, part, r)
+            if np.linalg.eigvalsh(gain).min() > WELL_SCALED * J:
                 back = np.linalg.inv(L)
                 yield k, back.T @ gain @ back
             else:
-                yield k, self._trace(part, r)
+                yield k, self._trace(k, part, r)
 
-    def _trace(self, part, r):
-        """Summed blocks of N - N Lambda_R S^-1 Lambda_R^T N, N = Z_R^T V_E^-1 Z_R."""
+    def _gain(self, k, part, r):
+        """Sum over levels of the blocks of I - Q S^-1 of a term, [r, r]."""
+        if self.cross.prior.relates(k):
+            J = (part.stop - part.start) // r
+            return J * np.eye(r) - self.cross.prior.trace(k, self._remaining[part, part])
+        gain = (np.eye(r) - own_blocks(self._remaining, part, r)).sum(axis=0)
+        return np.tril(gain) + np.tril(gain, -1).T
+
+    def _trace(self, k, part, r):
+        """Summed blocks of N - N Lambda_R S^-1 Lambda_R^T N, N = Z_R^T V_E^-1 Z_R.
+
+        Of related levels the sum over all pairs of them, by their relationship.
+        """
         cross = self.cross
         N = cross.G_RR[:, part] - cross.C.T @ (block_diagonal(self.inner) @ cross.C[:, part])
         N = N.toarray() / self.s2
         half = solve_triangular(
             self.U, self.lift(N, transpose=True), lower=True, check_finite=False
         )
+        if cross.prior.relates(k):
+            square = N[part] - half.T @ half
+            related = cross.prior.relate(k, square.reshape(-1, r * len(square)))
+            return own_blocks(related.reshape(square.shape), slice(0, len(square)), r).sum(axis=0)
         columns = half.reshape(len(half), -1, r)
         size = columns.shape[1]
         own = N[part].reshape(size, r, size, r)[np.arange(size), :, np.arange(size)].sum(axis=0)
@@ -186,9 +202,7 @@ class SchurCholesky(Elimination):
         """Each level's block of H^-1, [n_levels, r, r] for each block of the problem."""
         cross = self.cross
         out = [None] * len(cross.slices)
-        if cross.slices and not len(self.U):
-            out[cross.eliminated] = self.inverse
-        elif cross.slices:
+        if cross.eliminated is not None:
             lower = self.inverse @ self.L.T / self.s2
             out[cross.eliminated] = self.inverse + lower @ self._forms() @ lower.transpose(0, 2, 1)
         for k, L, part in self.parts():

@@ -55,7 +55,9 @@ class Latent:
         self.whole = is_small(self.n_rows, self.layout.size, self.space.size)
         sizes = [b.n_levels * b.r for b in problem.blocks]
         #: Whether Laplace's gradient is exact, and C^-1 not told by draws.
-        self.approximated = self.whole or (self.direct and factorisable(sizes, "gradient"))
+        coupled = [b.coupled for b in problem.blocks]
+        exact = self.direct and factorisable(sizes, "gradient", coupled)
+        self.approximated = self.whole or exact
 
     @property
     def densities(self):

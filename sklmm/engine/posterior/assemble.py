@@ -8,7 +8,8 @@ changes S_i of a covariance
 
     tr D_i D_k = sum_j tr G_j S_i G_j S_k.
 
-A column of slopes that is constant within the levels is what usually makes the D_i dependent.
+A column of slopes that is constant within the levels is what usually makes the D_i dependent. Of
+terms whose levels are coupled nothing is asked: their V is another.
 Several linear predictors share no row and have the same Z each: what holds of one holds of all.
 """
 
@@ -20,7 +21,6 @@ import numpy as np
 
 from sklmm.engine.linalg.blocks import eigen
 from sklmm.engine.linalg.chains import CovarianceNoise, batch_error
-from sklmm.engine.linalg.repeated import Repeated
 from sklmm.engine.theta.space import MIN_SIGMA, SINGULAR_SD, reported
 from sklmm.result import EMResult, LogLikelihood, Status, own_sds
 
@@ -256,8 +256,7 @@ def _in_table_units(problem, factors, posterior, log_constant=0.0):
         "covariances": tuple(problem.covariance(k, L) for k, L in enumerate(factors)),
         "effects": tuple(problem.effects(k, e) for k, e in enumerate(posterior.effects)),
         "effects_cov": tuple(
-            np.asarray(problem.effects_covariance(k, V))
-            for k, V in enumerate(posterior.effects_cov)
+            problem.effects_covariance(k, V) for k, V in enumerate(posterior.effects_cov)
         ),
         "effects_root": tuple(roots),
         "n_obs": problem.n,
@@ -349,7 +348,7 @@ def undetermined(space):
     residual = list(space.parameters) == ["sigma"] and bool(space.estimated)
     d = problem.d
     found = [np.zeros((b.r, b.r), bool) for b in problem.blocks[::d]]
-    for group in _partitions(problem.rows, range(len(found)), d):
+    for group in _partitions(problem.rows, [b.coupled for b in problem.blocks], d):
         for null in _null_vectors(problem, [k * d for k in group], residual):
             sigma |= bool(abs(null[-1, -1]) > SHARE)
             first = 0
@@ -366,10 +365,12 @@ def undetermined(space):
     return np.concatenate([*flags, np.full(len(space.parameters), sigma)])
 
 
-def _partitions(rows, blocks, d):
-    """Numbers of the blocks over each partition of the rows."""
+def _partitions(rows, coupled, d):
+    """Numbers of the blocks over each partition of the rows, without `coupled` ones."""
     groups = []
-    for k in blocks:
+    for k in range(len(coupled) // d):
+        if coupled[k * d]:
+            continue
         for group in groups:
             if rows.same_levels(group[0] * d, k * d):
                 group.append(k)
@@ -381,10 +382,7 @@ def _partitions(rows, blocks, d):
 
 def _null_vectors(problem, group, residual):
     """Changes of the covariances [R + 1, R + 1], sigma^2's last, that leave V as it is."""
-    blocks = [problem.blocks[k] for k in group]
-    G, counts = problem.rows.block_of(group), 1.0
-    if isinstance(G, Repeated):
-        G, counts = G.blocks, G.counts[:, None, None]
+    G, blocks = problem.rows.block_of(group), [problem.blocks[k] for k in group]
     ends = np.cumsum([0, *(b.r for b in blocks)])
     directions = [b.covariance.directions() for b in blocks]
     m, changes = sum(map(len, directions)), []
@@ -394,10 +392,10 @@ def _null_vectors(problem, group, residual):
     changes = np.concatenate(changes)
     moved = G @ changes[:, None]
     gram = np.empty((m + residual, m + residual))
-    turned = (counts * moved).transpose(0, 1, 3, 2).reshape(m, G.size)
+    turned = moved.transpose(0, 1, 3, 2).reshape(m, G.size)
     gram[:m, :m] = moved.reshape(m, G.size) @ turned.T
     if residual:
-        gram[m, :m] = gram[:m, m] = np.einsum("mjaa->m", counts * moved)
+        gram[m, :m] = gram[:m, m] = np.einsum("mjaa->m", moved)
         gram[m, m] = problem.n
     scale = np.sqrt(gram.diagonal())
     scale = np.where(scale > 0, scale, 1.0)

@@ -202,8 +202,9 @@ def coefficient_slopes(equations):
     S = equations.S
     C, ZVX = equations.solve_s(np.eye(len(S))), cross.blocks(equations.ZVX)
     out, random = [], np.zeros_like(S)
-    for L, D, z in zip(factors, slopes(cross.problem, factors), ZVX, strict=True):
-        both = np.einsum("jap,jbq->abpq", z, z)
+    of_terms = zip(factors, slopes(cross.problem, factors), ZVX, strict=True)
+    for k, (L, D, z) in enumerate(of_terms):
+        both = np.einsum("jap,jbq->abpq", z, cross.prior.relate(k, z))
         half = np.einsum("mab,abpq->mpq", D @ L.T, both)
         out.extend(half + half.transpose(0, 2, 1))
         random += np.einsum("ab,abpq->pq", L @ L.T, both)

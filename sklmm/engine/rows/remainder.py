@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from sklmm.design.indicators import quadratic
 from sklmm.engine.rows.blocked import total
 
 
@@ -44,7 +43,7 @@ class LocalRemainder:
             return
         rows, out = self.rows, np.zeros(self.rows.n_rows)
         for refs, z, V in zip(rows.refs, rows.z, blocks, strict=True):
-            out += quadratic(z, V, refs)
+            out += np.einsum("na,nab,nb->n", z, V[refs], z)
 
         def visit(own, a):
             out[own] += np.einsum("nf,nf->n", a, a)

@@ -21,8 +21,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sklmm._threads import each, summed
-from sklmm.design.indicators import Indicators
-from sklmm.engine.linalg.blocks import eigen, lower_factor, turn_all
+from sklmm.engine.linalg.blocks import eigen, lower_factor
 from sklmm.engine.rows.collinearity import independent, orthonormal, triangle
 from sklmm.engine.rows.cross_products import weighed
 from sklmm.engine.rows.local import LocalRows
@@ -44,11 +43,22 @@ KEPT = 1 << 16
 
 @dataclass(frozen=True)
 class BlockData:
-    """Number of levels, and of coefficients a level, and their `Covariance`."""
+    """Number of levels, and of coefficients a level, and their `Covariance`.
+
+    `relation` is a known `Relationship` of the levels, or None where they are independent. Of a
+    `tied` term a row may belong to several levels, so that Z^T w Z is not block diagonal.
+    """
 
     n_levels: int
     r: int
     covariance: object
+    relation: object = None
+    tied: bool = False
+
+    @property
+    def coupled(self):
+        """Whether levels depend on each other given all other terms."""
+        return self.tied or self.relation is not None
 
 
 @dataclass(frozen=True)
@@ -141,8 +151,7 @@ class Problem:
 
     def effects(self, block, b):
         """Random effects in y's units, [n_levels, r, ...]."""
-        A = self.y_scale * self.z_bases[block]
-        return turn_all(A, b) if b.ndim == 3 else b @ A.T
+        return np.einsum("ab,jb...->ja...", self.y_scale * self.z_bases[block], b)
 
     def effects_covariance(self, block, V):
         """Covariances of a block's effects in y's units, [n_levels, r, r]."""
@@ -260,7 +269,7 @@ def _standard_blocks(design, weights, n, y_scale):
         if b.z is not None:
             z, A = _own_basis(b.z, weights, n, b.covariance.basis)
         covariance = b.covariance.in_units(y_scale * np.diag(A))
-        blocks.append(BlockData(b.n_levels, z.shape[1], covariance))
+        blocks.append(BlockData(b.n_levels, z.shape[1], covariance, b.relation))
         zs.append(z)
         bases.append(A)
     return tuple(blocks), tuple(zs), tuple(bases)
@@ -285,11 +294,6 @@ def _own_basis(z, weights, n, basis):
     """
     if basis == "none":
         return z, np.eye(z.shape[1])
-    if isinstance(z, Indicators):
-        # Of each row one column is not 0: they are unrelated as they are.
-        size = np.sqrt(z.sums(weights) / n)
-        size = np.where(size > 0, size, 1.0)
-        return z.scaled(1 / size), np.diag(1 / size)
     size = np.sqrt(weights @ z**2 / n)
     size = np.where(size > 0, size, 1.0)
     A = np.diag(1 / size)

@@ -1,0 +1,5 @@
+"""Known relationships between the levels of a grouping factor."""
+
+from sklmm.relationships.relationship import Relationship
+
+__all__ = ["Relationship"]

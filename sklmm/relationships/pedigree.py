@@ -1,0 +1,198 @@
+r"""Henderson's inverse of a pedigree's relationship, sparse, with inbreeding.
+
+Ordered by generation, an individual's breeding value is the mean of its parents' and a Mendelian
+deviation of variance D_i: u = T D^1/2 v for v ~ N(0, I), where (T^-1 u)_i = u_i - (u_s + u_d) / 2.
+So A = T D T^T, and
+
+    A^-1 = B^T B,    B = D^-1/2 T^-1,
+
+has three numbers a row (Henderson 1976, Biometrics 32, 69-83). With coefficients of inbreeding F,
+
+    D_i = 1/2 - (F_s + F_d) / 4,   3/4 - F_s / 4 with one parent known,   1 of a founder,
+    F_i = A_sd / 2 = sum_k T_sk D_k T_dk / 2,
+
+where row s of T has the individual's shares in its ancestors, as in Meuwissen & Luo (1992, Genet.
+Sel. Evol. 24, 305-313): here of all parents of a generation at once, as sparse matrices.
+"""
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+#: Individuals whose inbreeding is worked out together, by the ancestors that they have in all.
+CHUNK = 1 << 24
+
+
+def pedigree_root(pedigree, id, sire, dam):
+    """(B csr, order, labels, 1 + F) of a pedigree, a DataFrame with these columns."""
+    labels, parents = parents_of(pedigree, id, sire, dam)
+    generations = generations_of(parents, labels)
+    D, F = mendelian_variances(parents, generations)
+    n = len(labels)
+    own = np.arange(n)
+    rows, columns, values = [own], [own], [np.ones(n)]
+    for parent in parents:
+        known = np.flatnonzero(parent >= 0)
+        rows.append(known)
+        columns.append(parent[known])
+        values.append(np.full(len(known), -0.5))
+    rows, columns, values = (np.concatenate(part) for part in (rows, columns, values))
+    order = np.concatenate(generations)
+    place = np.empty(n, np.int64)
+    place[order] = own
+    values /= np.sqrt(D[rows])
+    # Both parents of a selfed individual are one, whose entries are added.
+    return sparse.coo_array((values, (place[rows], columns)), (n, n)).tocsr(), order, labels, 1 + F
+
+
+def parents_of(pedigree, id, sire, dam):
+    """(labels, (sires, dams)): places of the parents among the labels, -1 of unknown ones."""
+    if not isinstance(pedigree, pd.DataFrame):
+        raise TypeError(
+            f"Relationship.from_pedigree: pedigree is a {type(pedigree).__name__}: give a "
+            "DataFrame."
+        )
+    for column in (id, sire, dam):
+        if column not in pedigree:
+            known = ", ".join(map(repr, pedigree.columns[:10]))
+            raise ValueError(
+                f"Relationship.from_pedigree: no column {column!r} among {known}: name those of "
+                "the individual and its parents, id=, sire= and dam=."
+            )
+    columns = [_names(pedigree[column]) for column in (id, sire, dam)]
+    if (missing := columns[0].isna()).any():
+        raise ValueError(
+            f"Relationship.from_pedigree: row {int(np.argmax(missing))} has no {id!r} (NaN, None, "
+            "0 or blank): give each individual a label."
+        )
+    codes, labels = pd.factorize(pd.concat(columns, ignore_index=True), use_na_sentinel=True)
+    own, *parents = np.split(codes, 3)
+    # Founders without a row come first, then the rows' individuals as they come.
+    has_row = np.zeros(len(labels), bool)
+    has_row[own] = True
+    first = np.concatenate([np.flatnonzero(~has_row), np.flatnonzero(has_row)])
+    place = np.empty(len(labels) + 1, np.int64)
+    place[first], place[-1] = np.arange(len(labels)), -1
+    own, labels = place[own], pd.Index(labels)[first].infer_objects()
+    found = []
+    for parent in parents:
+        of_each = np.full(len(labels), -1)
+        of_each[own] = place[parent]
+        found.append(of_each)
+    given = np.stack([place[parent] for parent in parents])
+    if (other := (given != np.stack(found)[:, own]).any(axis=0)).any():
+        raise ValueError(
+            f"Relationship.from_pedigree: {labels[own[np.argmax(other)]]!r} stands twice, with "
+            "other parents: keep the row that is right."
+        )
+    return labels, tuple(found)
+
+
+def _names(column):
+    """A column of labels, unknown ones NaN: those that are missing, 0 or blank."""
+    column = column.reset_index(drop=True)
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(column.cat.categories.dtype)
+    if pd.api.types.is_numeric_dtype(column.dtype):
+        return _integers(column.where(column != 0))
+    text = column.astype("string").str.strip()
+    unknown = text.isna() | text.isin(["", "0"])
+    return column.astype(object).where(~unknown)
+
+
+def _integers(column):
+    """Numbers without a fraction as integers: a missing parent makes floats of them in pandas."""
+    known = column.dropna()
+    whole = bool((known == known // 1).all())
+    return column.astype("Int64").astype(object) if whole else column.astype(object)
+
+
+def generations_of(parents, labels):
+    """Individuals of each generation, arrays: all parents are in earlier ones."""
+    n = len(labels)
+    left = sum((parent >= 0).astype(np.int64) for parent in parents)
+    child = np.concatenate([np.flatnonzero(parent >= 0) for parent in parents])
+    parent = np.concatenate([parent[parent >= 0] for parent in parents])
+    children = sparse.csr_array((np.ones(len(child)), (parent, child)), (n, n))
+    # Of a selfed individual both parents are known at once.
+    counts = children.data.astype(np.int64)
+    current, out, done = np.flatnonzero(left == 0), [], 0
+    while len(current):
+        out.append(current)
+        done += len(current)
+        starts, ends = children.indptr[current], children.indptr[current + 1]
+        sizes = ends - starts
+        entries = np.repeat(starts - np.concatenate([[0], np.cumsum(sizes)[:-1]]), sizes)
+        entries += np.arange(sizes.sum())
+        found = children.indices[entries]
+        np.subtract.at(left, found, counts[entries])
+        current = np.unique(found)
+        current = current[left[current] == 0]
+    if done < n:
+        raise ValueError(_loop(parents, left, labels))
+    return out
+
+
+def _loop(parents, left, labels):
+    """Who is an ancestor of itself: parents of those in or after a loop lead back into one."""
+    at, path = int(np.argmax(left > 0)), []
+    while at not in path:
+        path.append(at)
+        at = next(int(parent[at]) for parent in parents if parent[at] >= 0 and left[parent[at]] > 0)
+    loop = [*path[path.index(at) :], at]
+    names = " <- ".join(repr(labels[i]) for i in loop[:8])
+    return (
+        f"Relationship.from_pedigree: {labels[at]!r} is its own ancestor ({names}): correct the "
+        "parents of one of these."
+    )
+
+
+def mendelian_variances(parents, generations):
+    """(D [n], F [n]), from the inbreeding of each generation's parents."""
+    n, (sires, dams) = len(parents[0]), parents
+    F, D = np.zeros(n), np.ones(n)
+    both = (sires >= 0) & (dams >= 0)
+    # A parent's row of T is needed until the last generation that has children of it.
+    number = np.empty(n, np.int64)
+    for g, own in enumerate(generations):
+        number[own] = g
+    last = np.full(n, -1)
+    for parent in parents:
+        known = parent >= 0
+        np.maximum.at(last, parent[known], number[known])
+    kept, T = np.zeros(0, np.int64), sparse.csr_array((0, n))
+    where = np.full(n + 1, -1)
+    for g, own in enumerate(generations):
+        where[kept] = np.arange(len(kept))
+        pairs = own[both[own]]
+        F[pairs] = _inbreeding(T, where, D, sires[pairs], dams[pairs])
+        share = sum(np.where(p[own] >= 0, 1 + F[p[own]], 0.0) for p in parents)
+        D[own] = 1 - share / 4
+        # An individual's own row: half of each parent's, and itself.
+        new = own[last[own] > g]
+        shares = sparse.csr_array((np.ones(len(new)), (np.arange(len(new)), new)), (len(new), n))
+        for parent in parents:
+            known = np.flatnonzero(parent[new] >= 0)
+            places = where[parent[new[known]]]
+            half = (np.full(len(known), 0.5), (known, places))
+            shares = shares + sparse.csr_array(half, (len(new), len(kept))) @ T
+        stays = last[kept] > g
+        where[kept] = -1
+        kept, T = np.concatenate([kept[stays], new]), sparse.vstack([T[stays], shares], "csr")
+    return D, F
+
+
+def _inbreeding(T, where, D, sires, dams):
+    """F of children of the pairs: half the parents' relationship."""
+    if not len(sires):
+        return np.zeros(0)
+    pairs = np.minimum(sires, dams) * np.int64(len(D)) + np.maximum(sires, dams)
+    _, firsts, same = np.unique(pairs, return_index=True, return_inverse=True)
+    one, two = where[sires[firsts]], where[dams[firsts]]
+    weighted = T.copy()
+    weighted.data *= D[T.indices]
+    sizes = np.cumsum(np.diff(T.indptr)[one] + np.diff(T.indptr)[two])
+    cuts = np.searchsorted(sizes, np.arange(CHUNK, sizes[-1], CHUNK))
+    parts = zip(np.split(one, cuts), np.split(two, cuts), strict=True)
+    related = [T[a].multiply(weighted[b]).sum(axis=1) for a, b in parts]
+    return 0.5 * np.concatenate(related)[same]

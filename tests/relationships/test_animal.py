@@ -1,0 +1,120 @@
+"""The animal model: answers of the dense likelihood, breeding values, errors."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+
+from sklmm import MixedEffectsRegressor, RandomEffect, Relationship
+
+DATA = Path(__file__).parents[1] / "data"
+ANSWERS = json.loads((DATA / "animal.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def relationship():
+    return Relationship.from_pedigree(pd.read_csv(DATA / "pedigree.csv"))
+
+
+@pytest.fixture(scope="module")
+def records():
+    table = pd.read_csv(DATA / "pedigree_records.csv")
+    return table.drop(columns="y"), table["y"]
+
+
+def animal_model(relationship, **params):
+    terms = [RandomEffect("animal", covariance=relationship), "herd"]
+    return MixedEffectsRegressor(terms, fixed_effects=["x"], **params)
+
+
+def sds(model):
+    return model.variance_components_["sd"].to_numpy()
+
+
+def blups(model, X, y, relationship):
+    """Means and SDs [n_levels] of the animals' effects by dense matrices, at the estimates."""
+    A = relationship.to_frame()
+    animal, herd, sigma = sds(model)
+    Z = A.loc[X["animal"]].to_numpy()
+    H = X["herd"].to_numpy()[:, None] == X["herd"].to_numpy()
+    V = animal**2 * A.loc[X["animal"], X["animal"]].to_numpy() + herd**2 * H
+    V += sigma**2 * np.eye(len(y))
+    fixed = model.intercept_ + X["x"].to_numpy() * model.coef_[0]
+    mean = animal**2 * Z.T @ np.linalg.solve(V, y - fixed)
+    cov = animal**2 * A.to_numpy() - animal**4 * Z.T @ np.linalg.solve(V, Z)
+    return mean, np.sqrt(np.diag(cov))
+
+
+@pytest.mark.parametrize("e_step", ["exact", "cg"])
+@pytest.mark.parametrize("method", ["reml", "ml"])
+def test_as_the_dense_likelihood_has_it(relationship, records, method, e_step):
+    model = animal_model(relationship, method=method, e_step=e_step).fit(*records)
+    answer = ANSWERS[f"animal_{method}"]
+    expected = [answer["sd_animal"], answer["sd_herd"], answer["sigma"]]
+    np.testing.assert_allclose(sds(model), expected, rtol=1e-4)
+    found = model.fixed_effects_
+    np.testing.assert_allclose(found["estimate"], [*answer["fixef"].values()], rtol=1e-5)
+    np.testing.assert_allclose(found["std_error"], answer["se"], rtol=1e-4)
+    assert model.converged_
+    within = 1e-4 if e_step == "exact" else 1.0
+    assert model.loglik_ == pytest.approx(answer["logLik"], abs=within)
+
+
+def test_animals_without_records_are_predicted_from_their_relatives(relationship, records):
+    X, y = records
+    known = X["animal"] <= 150
+    X, y = X[known], y[known]
+    model = animal_model(relationship).fit(X, y)
+    mean, std = blups(model, X, y, relationship)
+    found = model.random_effects_["animal"]["Intercept"]
+    assert found.index.tolist() == relationship.labels.tolist()
+    np.testing.assert_allclose(found, mean, atol=1e-6)
+    np.testing.assert_allclose(model.random_effects_std_["animal"]["Intercept"], std, rtol=1e-6)
+    young = found[~found.index.isin(X["animal"])]
+    assert len(young) >= 90
+    assert young.std() > 0.3
+    row = X[:1].assign(animal=240, herd=X["herd"].iloc[0])
+    own = model.predict(row) - model.predict(row, include_random=["herd"])
+    assert own[0] == pytest.approx(found[240])
+
+
+def test_labels_that_the_relationship_lacks_are_named(relationship, records):
+    X, y = records
+    with pytest.raises(ValueError, match=r"'animal' has 2 label\(s\) that are not in its .* 999"):
+        animal_model(relationship).fit(X.assign(animal=[999, 998, *X["animal"][2:]]), y)
+    with pytest.raises(TypeError, match="'animal' has labels, like '187', of kind string"):
+        animal_model(relationship).fit(X.assign(animal=X["animal"].astype(str)), y)
+    with pytest.raises(ValueError, match="'animal:herd' is an interaction: make a column"):
+        RandomEffect(("animal", "herd"), covariance=relationship)
+
+
+@pytest.mark.parametrize("e_step", ["hmc", "nuts", "quadrature"])
+def test_e_steps_that_do_not_take_related_levels(relationship, records, e_step):
+    X, y = records
+    model = animal_model(relationship, e_step=e_step, family="poisson")
+    with pytest.raises(ValueError, match="known relationship are not: use 'auto' or 'laplace'"):
+        model.fit(X, np.round(np.exp(y / 20)))
+
+
+def test_batches_do_not_take_related_levels(relationship, records):
+    X, y = records
+    with pytest.raises(ValueError, match="has a Relationship, whose levels are fitted together"):
+        animal_model(relationship).fit_batches([(X, y)])
+
+
+def test_slopes_of_related_levels(relationship, records):
+    X, y = records
+    rng = np.random.default_rng(0)
+    slope = pd.Series(relationship.back(rng.normal(size=(240, 1)))[:, 0], relationship.labels)
+    y = y + 0.6 * X["x"].to_numpy() * slope[X["animal"]].to_numpy()
+    term = RandomEffect("animal", slopes=["x"], covariance=relationship)
+    model = MixedEffectsRegressor([term, "herd"], fixed_effects=["x"]).fit(X, y)
+    own = model.variance_components_.set_index("name").loc["x"]
+    assert own["sd"] == pytest.approx(0.6, abs=3 * own["std_error"])
+    apart = RandomEffect("animal", slopes=["x"], covariance=relationship, correlated=False)
+    other = clone(model).set_params(random_effects=[apart, "herd"]).fit(X, y)
+    assert other.loglik_ <= model.loglik_
+    assert other.aic_ < model.aic_ + 2.5
