@@ -241,7 +241,7 @@ def count(n):
 
 def own_sds(covariances):
     """SDs [n_levels, r] of each of several arrays of covariances [n_levels, r, r]."""
-    return [np.sqrt(np.maximum(np.einsum("jaa->ja", V), 0.0)) for V in covariances]
+    return [np.sqrt(np.maximum(V.diagonal(0, 1, 2), 0.0)) for V in covariances]
 
 
 def covariance_root(covariances):

@@ -7,6 +7,7 @@ import numpy as np
 from pandas.util import hash_array
 
 from sklmm._threads import each, summed
+from sklmm.design.indicators import Indicators
 
 #: Numbers that are hashed at once.
 CHUNK = 1 << 15
@@ -124,14 +125,23 @@ def sums_by_level(design, signs, of=lambda values: values):
     def sums(rows):
         own, levels = signs[rows], []
         for block in design.blocks:
-            columns = [own] if block.z is None else (of(block.z[rows]) * own[:, None]).T
-            refs = block.refs[rows]
-            levels.append([np.bincount(refs, column, block.n_levels) for column in columns])
+            refs, z, size = block.refs[rows], block.loadings(rows), block.n_levels
+            if isinstance(z, Indicators):
+                sums = np.bincount(z.cells(refs), own * of(z.entries[:, 0]), size * block.r)
+                levels.append(list(sums.reshape(size, -1).T))
+                continue
+            columns = [own] if block.z is None else (of(z) * own[:, None]).T
+            levels.append([np.bincount(refs, column, size) for column in columns])
         return own.sum(keepdims=True), own @ of(design.X[rows]), levels
 
-    step = max([CHUNK, *(2 * block.n_levels for block in design.blocks)])
+    # An indicator's columns are of one pass.
+    step = max([CHUNK, *(2 * block.n_levels * _passed(block) for block in design.blocks)])
     total, fixed, levels = summed(sums, len(signs), step)
     return total, fixed, offset, sparse, levels
+
+
+def _passed(block):
+    return block.r if isinstance(block.z, Indicators) else 1
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from sklmm._fitted.prediction import linear_predictor
+from sklmm.design.indicators import quadratic
 
 #: Linear predictors beyond which the square of exp overflows.
 MOST = 300.0
@@ -55,7 +56,7 @@ class Spread(NamedTuple):
                 part = cov[0, 0]
                 random.append(part)
             else:
-                part = np.einsum("na,ab,nb->n", block.z, cov, block.z)
+                part = quadratic(block.z, cov)
                 random.append(weights @ part / total)
             if log:
                 eta += part / 2

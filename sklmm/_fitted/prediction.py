@@ -17,6 +17,7 @@ number of threads.
 import numpy as np
 
 from sklmm._threads import in_threads
+from sklmm.design.indicators import applied, quadratic
 from sklmm.result import covariance_root
 
 #: Numbers of a block's draws; and where TensorFlow works on them, which takes long to begin.
@@ -52,8 +53,7 @@ def _lookup(block, effects, rows=slice(None)):
     if block.z is None:
         out = effects[:, 0].take(refs, axis=0, mode="wrap")
     else:
-        taken = effects.take(refs, axis=0, mode="wrap")
-        out = np.einsum("na,na...->n...", block.z[rows], taken)
+        out = applied(refs, block.z[rows], effects)
     if (unknown := refs < 0).any():
         out[unknown] = 0.0
     return out
@@ -144,8 +144,7 @@ def predict_variance(design, result, family, include, rng=None):
 
 def _prior_variance(block, covariance, rows):
     """Prior variance [n] that the effects of a block give to eta in some rows."""
-    z = block.loadings(rows)
-    return np.einsum("na,ab,nb->n", z, covariance, z)
+    return quadratic(block.loadings(rows), covariance)
 
 
 def _new(block, wanted, rows=slice(None)):

@@ -28,6 +28,7 @@ from sklmm.design.columns import (
 )
 from sklmm.design.estimable import Estimable
 from sklmm.design.formula import apply_formula, learn_formula, parsed
+from sklmm.design.indicators import Indicators
 from sklmm.design.levels import TermSpec, learn_levels
 from sklmm.design.terms import INTERCEPT, LeftHand, check_repeated
 
@@ -39,11 +40,12 @@ LARGE = 100_000
 class Block:
     """A term's rows: refs int32 [n_rows], z [n_rows, r] or None for ones; its `Covariance`.
 
-    `relation` is the levels' `Relationship`, or None where they are independent.
+    z is an array, or `Indicators` of a categorical column. `relation` is the levels'
+    `Relationship`, or None where they are independent.
     """
 
     refs: np.ndarray
-    z: np.ndarray | None
+    z: np.ndarray | Indicators | None
     n_levels: int
     covariance: Covariance
     relation: object = None
@@ -275,7 +277,7 @@ class DesignSpec(PlainState):
         if design.offset is not None:
             parts.append(((self.offset,), design.offset[:, None]))
         for term, block in zip(self.terms, design.blocks, strict=True):
-            parts += [] if block.z is None else [(term.cnames, block.z)]
+            parts += [(term.cnames, block.z)] if isinstance(block.z, np.ndarray) else []
         for names, columns in parts:
             sizes = np.maximum(columns.max(axis=0), -columns.min(axis=0))
             for name, size in zip(names, sizes, strict=False):

@@ -21,6 +21,7 @@ import numpy as np
 from sklmm._state import PlainState
 from sklmm.covariances import NAMED, Covariance, Diagonal, Pinned, Unstructured
 from sklmm.design.columns import is_frame, numeric_columns
+from sklmm.design.indicators import Indicators
 from sklmm.relationships import Relationship
 
 INTERCEPT = "Intercept"
@@ -199,13 +200,18 @@ class LeftHand(PlainState):
         return tuple(map(float, range(len(self.names))))
 
     def loadings(self, table):
-        """Z [n_rows, r] of a table, None for an intercept alone; NotSeen for new labels."""
+        """Z [n_rows, r] of a table, None for an intercept alone; NotSeen for new labels.
+
+        Of one factor alone, which has a column for each category, they are `Indicators`.
+        """
         if not self.columns:
             return None
         if not self.coded:
             z = numeric_columns(table, self.columns, "slope", self.intercept)
             # By rows, as the engine's kernels take a level's coefficients together.
             return np.ascontiguousarray(z)
+        if len(self.columns) == 1 and not self.intercept:
+            return Indicators(self.coded[0].places(table), self.coded[0].size)
         z, first = np.zeros((table.shape[0], len(self.names))), int(self.intercept)
         z[:, :first] = 1.0
         for column, coded in zip(self.columns, self.coded, strict=True):

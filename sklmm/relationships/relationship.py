@@ -19,8 +19,8 @@ from sklmm.relationships.precision import (
 KINDS = ("relationship", "kinship", "precision")
 #: Difference of two entries, as a share of their levels' own, that a symmetric matrix may have.
 ASYMMETRY = 1e-8
-#: Arrays that stand for B, a CSR matrix, and the order of its columns in which it is a triangle; and
-#: A's diagonal.
+#: Arrays that stand for B, a CSR matrix, and the order of its columns in which it is a triangle,
+#: and A's diagonal.
 _ARRAYS = ("data", "indices", "indptr", "order", "variances")
 
 

@@ -244,10 +244,10 @@ def moment_start(cross):
     """Theta to start from; pinned SDs stay as they are."""
     problem, blocks = cross.problem, cross.problem.blocks
     # A known covariance has one factor, the nearest to any.
-    pinned = []
-    for b in blocks:
+    pinned, widths = [], list(map(_n_variances, blocks))
+    for b, width in zip(blocks, widths, strict=True):
         if b.covariance.n_params:
-            pinned += [np.nan] * b.r
+            pinned += [np.nan] * width
         else:
             pinned += np.linalg.norm(b.covariance.nearest(np.eye(b.r)), axis=1).tolist()
     if cross.columns is not None:
@@ -268,11 +268,16 @@ def moment_start(cross):
             variances[-1] = max(variances[-1], LEAST_SIGMA**2 * cross.yy / problem.n)
         variances[free] = np.maximum(variances[free], LEAST_SD**2 * variances[-1])
     sds, factors = np.sqrt(variances), []
-    for b, A in zip(blocks, problem.z_bases, strict=True):
-        factors.append(b.covariance.nearest(_uncorrelated(sds[: b.r], A)))
-        sds = sds[b.r :]
+    for b, width, A in zip(blocks, widths, problem.z_bases, strict=True):
+        own, sds = np.broadcast_to(sds[:width], b.r), sds[width:]
+        factors.append(b.covariance.nearest(_uncorrelated(own, A)))
     raw = np.log(sds[-1:]) if problem.sigma is None else np.zeros(0)
     return Theta(np.zeros(0), tuple(factors), raw)
+
+
+def _n_variances(block):
+    """How many variances a term's coefficients start with: one where its parameters are few."""
+    return 1 if 0 < block.covariance.n_params < block.r else block.r
 
 
 def _uncorrelated(sds, basis):
@@ -288,12 +293,13 @@ def _uncorrelated(sds, basis):
 
 
 def _forms(cross):
-    """member [Q, c], whose coefficient each effect is; |z_q^T M Z_b|^2 [Q, c]; z_q^T M z_q [Q]."""
+    """member [Q, c], whose variance each effect has; |z_q^T M Z_b|^2 [Q, c]; z_q^T M z_q [Q]."""
     problem, n, F = cross.problem, cross.problem.n, cross.F
     owner, count = np.empty(cross.Q, int), 0
     for b, s in zip(problem.blocks, cross.slices, strict=True):
-        owner[s] = count + np.arange(s.stop - s.start) % b.r
-        count += b.r
+        width = _n_variances(b)
+        owner[s] = count + np.arange(s.stop - s.start) % width
+        count += width
     if cross.columns is not None:
         owner[cross.flat] = count
         count += 1

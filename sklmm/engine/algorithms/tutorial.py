@@ -123,7 +123,7 @@ class AdamLoop:
             tf.constant(rows.X, DTYPE),
             tf.constant(rows.y, DTYPE),
             [tf.constant(refs) for refs in rows.refs],
-            [tf.constant(z, DTYPE) for z in rows.z],
+            [tf.constant(np.asarray(z), DTYPE) for z in rows.z],
             [tf.zeros([b.n_levels, 0]) for b in problem.blocks],
         )
         sigma = None if problem.sigma is None else tf.constant(problem.sigma, DTYPE)

@@ -40,6 +40,7 @@ from sklmm.engine.linalg.blocks import (
     turn,
     turn_all,
 )
+from sklmm.engine.linalg.repeated import Repeated
 
 #: A term of at most this many effects counts as one of few.
 FEW = 64
@@ -120,6 +121,9 @@ class CrossProducts:
         self.flat = slice(self.n_random, self.Q)
         self.n_few = sum(sizes[k] for k in self.rest if sizes[k] <= FEW)
         self.G = self.rows.blocks(at)
+        if at is None:
+            # Each product and inverse of equal blocks is worked out once.
+            self.G = [Repeated.of(own) if own.shape[1] > 2 else own for own in self.G]
         self.G_EE = self.G[self.eliminated] if apart else np.zeros((0, 1, 1))
         # The sparse columns count as a last term.
         self._others = self.rest if columns is None else [*self.rest, len(sizes)]

@@ -202,7 +202,9 @@ class SchurCholesky(Elimination):
         """Each level's block of H^-1, [n_levels, r, r] for each block of the problem."""
         cross = self.cross
         out = [None] * len(cross.slices)
-        if cross.eliminated is not None:
+        if cross.eliminated is not None and not len(self.U):
+            out[cross.eliminated] = self.inverse
+        elif cross.eliminated is not None:
             lower = self.inverse @ self.L.T / self.s2
             out[cross.eliminated] = self.inverse + lower @ self._forms() @ lower.transpose(0, 2, 1)
         for k, L, part in self.parts():

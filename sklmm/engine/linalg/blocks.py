@@ -14,6 +14,7 @@ from scipy.linalg.lapack import dpotrf, dpotrs, dsyevd, dtrtri, dtrtrs
 
 from sklmm._threads import GROUPS, each, in_threads
 from sklmm._threads import blocks as ranges
+from sklmm.engine.linalg.repeated import Repeated
 
 #: Entries of a level up to which one product for all of MANY levels is faster than one for each.
 SMALL = 8
@@ -40,6 +41,8 @@ def turn(blocks, flat):
     if r == 1:
         return blocks.reshape(J, *[1] * (flat.ndim - 1)) * flat
     shaped = flat.reshape(J, r, -1)
+    if isinstance(blocks, Repeated):
+        return blocks.turn(shaped).reshape(flat.shape)
     # einsum is faster for a column, and several times slower for more.
     if shaped.shape[2] == 1:
         return np.einsum("jab,jbc->jac", blocks, shaped).reshape(flat.shape)
@@ -61,6 +64,8 @@ def turn_all(L, flat):
 
 def congruent(L, blocks):
     """L^T B L of each level's block B [J, r, r]."""
+    if isinstance(blocks, Repeated):
+        return blocks.map(lambda own: congruent(L, own))
     if len(L) ** 2 <= SMALL and len(blocks) > MANY:
         return (blocks.reshape(len(blocks), -1) @ np.kron(L, L)).reshape(blocks.shape)
     return L.T @ blocks @ L
@@ -69,11 +74,14 @@ def congruent(L, blocks):
 def block_diagonal(blocks):
     """Sparse [J * r, J * r] from [J, r, r]."""
     J, r, _ = blocks.shape
+    blocks = np.asarray(blocks)
     return sparse.bsr_array((blocks, np.arange(J), np.arange(J + 1)), shape=(J * r, J * r)).tocsr()
 
 
 def invert(blocks):
     """Inverse of each level's positive block [J, r, r]; LinAlgError where one is singular."""
+    if isinstance(blocks, Repeated):
+        return blocks.map(invert)
     if blocks.shape[1] == 1:
         return 1.0 / blocks
     if blocks.shape[1] != 2 or len(blocks) <= MANY:
@@ -87,6 +95,8 @@ def invert(blocks):
 
 def roots(blocks):
     """Lower factor of each level's block [J, r, r]; LinAlgError where one is not positive."""
+    if isinstance(blocks, Repeated):
+        return blocks.map(roots)
     if blocks.shape[1] > 1:
         return _finite(np.linalg.cholesky(blocks), "a block")
     if not (blocks > 0).all():

@@ -21,6 +21,7 @@ import numpy as np
 
 from sklmm.engine.linalg.blocks import eigen
 from sklmm.engine.linalg.chains import CovarianceNoise, batch_error
+from sklmm.engine.linalg.repeated import Repeated
 from sklmm.engine.theta.space import MIN_SIGMA, SINGULAR_SD, reported
 from sklmm.result import EMResult, LogLikelihood, Status, own_sds
 
@@ -256,7 +257,8 @@ def _in_table_units(problem, factors, posterior, log_constant=0.0):
         "covariances": tuple(problem.covariance(k, L) for k, L in enumerate(factors)),
         "effects": tuple(problem.effects(k, e) for k, e in enumerate(posterior.effects)),
         "effects_cov": tuple(
-            problem.effects_covariance(k, V) for k, V in enumerate(posterior.effects_cov)
+            np.asarray(problem.effects_covariance(k, V))
+            for k, V in enumerate(posterior.effects_cov)
         ),
         "effects_root": tuple(roots),
         "n_obs": problem.n,
@@ -382,7 +384,10 @@ def _partitions(rows, coupled, d):
 
 def _null_vectors(problem, group, residual):
     """Changes of the covariances [R + 1, R + 1], sigma^2's last, that leave V as it is."""
-    G, blocks = problem.rows.block_of(group), [problem.blocks[k] for k in group]
+    blocks = [problem.blocks[k] for k in group]
+    G, counts = problem.rows.block_of(group), 1.0
+    if isinstance(G, Repeated):
+        G, counts = G.blocks, G.counts[:, None, None]
     ends = np.cumsum([0, *(b.r for b in blocks)])
     directions = [b.covariance.directions() for b in blocks]
     m, changes = sum(map(len, directions)), []
@@ -392,10 +397,10 @@ def _null_vectors(problem, group, residual):
     changes = np.concatenate(changes)
     moved = G @ changes[:, None]
     gram = np.empty((m + residual, m + residual))
-    turned = moved.transpose(0, 1, 3, 2).reshape(m, G.size)
+    turned = (counts * moved).transpose(0, 1, 3, 2).reshape(m, G.size)
     gram[:m, :m] = moved.reshape(m, G.size) @ turned.T
     if residual:
-        gram[m, :m] = gram[:m, m] = np.einsum("mjaa->m", moved)
+        gram[m, :m] = gram[:m, m] = np.einsum("mjaa->m", counts * moved)
         gram[m, m] = problem.n
     scale = np.sqrt(gram.diagonal())
     scale = np.where(scale > 0, scale, 1.0)

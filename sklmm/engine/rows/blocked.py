@@ -14,6 +14,7 @@ import numpy as np
 from scipy import sparse
 
 from sklmm._threads import GROUPS, in_threads
+from sklmm.engine.rows.cross_products import cells
 from sklmm.engine.rows.protocol import Coefs
 
 #: Bytes of a block's arrays, of which a handful are in use at once, and its fewest rows. Smaller
@@ -69,7 +70,9 @@ class Passes:
         self.parts = [slice(int(a), int(b)) for a, b in pairwise(ends)]
         self.Q = int(ends[-1])
         self.largest = int(np.argmax(sizes)) if sizes else None
-        self.plain = all((part == 1).all() for part in z)
+        self.plain = all(
+            (cells(ref, part)[1] == 1).all() for ref, part in zip(refs, z, strict=True)
+        )
         self._blocks, self._shared = {}, {}
 
     @cached_property
@@ -147,8 +150,9 @@ class Passes:
         for k in terms:
             r = self.z[k].shape[1]
             refs = self.refs[k][rows].astype(np.int64) - first[k]
-            columns.append(begin + refs[:, None] * r + np.arange(r))
-            values.append(self.z[k][rows])
+            own, z = cells(refs, self.z[k][rows])
+            columns.append(begin + own[:, None] * z.shape[1] + np.arange(z.shape[1]))
+            values.append(z)
             begin += spans[k] * r
         if not columns:
             return sparse.csr_array((n, 0), dtype=dtype)

@@ -14,7 +14,9 @@ import numpy as np
 from scipy import sparse
 
 from sklmm._threads import BLOCK, blocks, in_threads, summed
+from sklmm.design.indicators import Indicators
 from sklmm.engine.linalg.blocks import LocalPairs, csr_rows, cuts
+from sklmm.engine.linalg.repeated import Repeated
 from sklmm.engine.rows.sparse_fixed import Columns
 
 #: Rows times effects up to which Z is dense: SciPy's overhead would be longer than the product.
@@ -28,7 +30,8 @@ class LocalCrossProducts:
     """What `engine.rows.protocol.Rows` sums over pairs of columns, of arrays in standard units.
 
     y [n_rows], X [n_rows, p] (an array or `standardize.Whitened`), weights [n_rows]; of each term
-    refs int32 [n_rows], the rows' levels, how many levels it has, and its columns z [n_rows, r];
+    refs int32 [n_rows], the rows' levels, how many levels it has, and its columns z [n_rows, r], an
+    array or `Indicators`;
     offset [n_rows] or None, and the sparse columns of the fixed part, or None. An observation has d
     rows. New weights, `at`, are an array [n_rows].
     """
@@ -77,8 +80,25 @@ class LocalCrossProducts:
         """Z^T w Z [J, r, r] of terms over one partition of the rows, their columns side by side."""
         return self.blocks()[terms[0]] if len(terms) == 1 else self._block(terms, None)
 
+    def _cells(self, k):
+        """Levels [n_rows] and columns of a term, and how many levels: see `cells`."""
+        if ("cells", k) not in self._known:
+            refs, z = cells(self.refs[k], self.z[k])
+            size = self.levels[k] * self.z[k].shape[1] // z.shape[1]
+            self._known["cells", k] = refs, z, size
+        return self._known["cells", k]
+
     def _block(self, terms, at):
         first, w = terms[0], self._weights(at)
+        if len(terms) == 1 and isinstance(self.z[first], Indicators):
+            refs, z, size = self._cells(first)
+
+            def squares(rows):
+                own = weighed(weighed(z[rows, 0], z[rows, 0]), w[rows])
+                return by_level(refs[rows].astype(np.intp), own, size)
+
+            found = summed(squares, self.n_rows, self._step)
+            return Repeated.diagonal_of(found.reshape(self.levels[first], -1).astype(float))
 
         def sums(rows):
             columns = [column for k in terms for column in self.z[k][rows].T]
@@ -138,18 +158,20 @@ class LocalCrossProducts:
     @property
     def _step(self):
         """Rows of a block: sums by level are to be shorter than what is summed."""
-        return max(BLOCK, 2 * max(self.levels, default=0))
+        sizes = (self._cells(k)[2] for k in range(len(self.z)))
+        return max(BLOCK, 2 * max(sizes, default=0))
 
     def _sums(self, rows, columns):
         """Z_k^T c of every term, [J, r, m] each, of columns [m, .] of some of the rows, a slice."""
         out = []
-        for refs, z, J in zip(self.refs, self.z, self.levels, strict=True):
+        for k, n_levels in enumerate(self.levels):
+            refs, z, J = self._cells(k)
             levels = refs[rows].astype(np.intp)
             sums = np.empty((J, z.shape[1], len(columns)))
             for a, own in enumerate(z[rows].T):
                 for c, column in enumerate(columns):
                     sums[:, a, c] = by_level(levels, weighed(column, own), J)
-            out.append(sums)
+            out.append(sums.reshape(n_levels, self.z[k].shape[1], len(columns)))
         return out
 
     def pairs(self, k, others, at=None):
@@ -166,41 +188,40 @@ class LocalCrossProducts:
 
     def _pair(self, k, other, at):
         """Z_k^T w Z_other, sparse [J_k r_k, J_other r_other], in parts of whole levels of k."""
-        ends, z = self._cuts(k), self.z[k]
+        one, z, size = self._cells(k)
+        ends = self._cuts(k)
         if other == len(self.z):
-            whole = (self.columns.back @ loadings(self.refs[k], z, self.levels[k])).T.tocsr()
+            whole = (self.columns.back @ loadings(one, z, size)).T.tocsr()
             return [csr_rows(whole, a * z.shape[1], b * z.shape[1]) for a, b in pairwise(ends)]
-        one, two, q = self.refs[k], self.refs[other], self.z[other]
+        two, q, n_columns = self._cells(other)
         if at is not None:
             columns = [[weighed(weighed(a, b), at) for b in q.T] for a in z.T]
             return in_threads(lambda own: own.matrix(columns), self._patterns(k, other))
         counted = z.shape[1] == q.shape[1] == 1 and all(map(is_ones, (self.weights, z, q)))
         # In one piece, which goes back to the system as a whole.
-        pairs = memory(self.n_rows, self.levels[k], self.levels[other])
+        pairs = memory(self.n_rows, size, n_columns)
 
         def fragment(rows):
             values = None
             if not counted:
                 values = (z[rows, :, None] * q[rows, None]) * self.weights[rows, None, None]
-            return Fragment.of(one[rows], two[rows], self.levels[other], values, out=pairs[rows])
+            return Fragment.of(one[rows], two[rows], n_columns, values, out=pairs[rows])
 
         fragments = in_threads(fragment, blocks(self.n_rows, FRAGMENT))
-        return in_threads(
-            lambda a, b: joined(fragments, a, b, self.levels[other]), ends[:-1], ends[1:]
-        )
+        return in_threads(lambda a, b: joined(fragments, a, b, n_columns), ends[:-1], ends[1:])
 
     def _patterns(self, k, other):
         if (k, other) not in self._known:
-            refs, ends = (self.refs[k], self.refs[other]), self._cuts(k)
-            self._known[k, other] = Pattern.each(*refs, ends, self.levels[other])
+            (one, _, _), (two, _, n_columns) = self._cells(k), self._cells(other)
+            self._known[k, other] = Pattern.each(one, two, self._cuts(k), n_columns)
         return self._known[k, other]
 
     def at_pairs(self, k, other, values):
-        """Of each row's pair of levels the block [n_rows, r, q] of a matrix.
+        """Of each row's pair of levels, or `cells`, the block [n_rows, r, q] of a matrix.
 
         It has the entries of `pairs`, and these `values` in their order.
         """
-        r, q = self.z[k].shape[1], self.z[other].shape[1]
+        r, q = (self._cells(own)[1].shape[1] for own in (k, other))
         if ("pair", k, other) not in self._known:
             pair, places, first = np.empty(self.n_rows, np.int64), [], 0
             for own in self._patterns(k, other):
@@ -215,10 +236,12 @@ class LocalCrossProducts:
         return blocks.reshape(-1, r, q)[pair]
 
     def _cuts(self, k):
+        """Where parts of whole levels of term k begin and end among its levels, or `cells`."""
         if ("cuts", k) not in self._known:
             refs, J = self.refs[k], self.levels[k]
             counts = summed(lambda rows: np.bincount(refs[rows], None, J), len(refs), self._step)
-            self._known["cuts", k] = cuts(counts)
+            times = self._cells(k)[2] // J if J else 1
+            self._known["cuts", k] = [times * level for level in cuts(counts)]
         return self._known["cuts", k]
 
     def gram(self, at=None):
@@ -234,7 +257,7 @@ class LocalCrossProducts:
     def _Z(self):
         """Z of all terms [n_rows, Q], sparse or, where it is small, dense."""
         if "Z" not in self._known:
-            of_terms = zip(self.refs, self.z, self.levels, strict=True)
+            of_terms = map(self._cells, range(len(self.z)))
             parts = [sparse.csr_array((self.n_rows, 0)), *(loadings(*own) for own in of_terms)]
             Z = sparse.hstack(parts, "csr")
             self._known["Z"] = Z.toarray() if self.n_rows * Z.shape[1] <= DENSE else Z
@@ -242,6 +265,14 @@ class LocalCrossProducts:
 
     def _weights(self, at):
         return self.weights if at is None else at
+
+
+def cells(refs, z):
+    """(refs, z) of the rows' own effects alone, a column each, where rows have one; else as given.
+
+    Of `Indicators` they are those of an intercept whose levels are pairs of level and place.
+    """
+    return (z.cells(refs), z.entries) if isinstance(z, Indicators) else (refs, z)
 
 
 def by_level(levels, values, n_levels):
@@ -265,6 +296,8 @@ def is_ones(array):
 
 def _packed(array):
     """The shape of an array that repeats 1 and takes no memory; itself else."""
+    if isinstance(array, Indicators):
+        return array
     repeats = array.size and array.strides[0] == 0 and is_ones(array)
     return array.shape if repeats else array
 

@@ -3,6 +3,8 @@
 import numpy as np
 
 from sklmm._threads import in_threads
+from sklmm.design.indicators import Indicators, applied, quadratic
+from sklmm.engine.rows.cross_products import cells
 from sklmm.engine.rows.protocol import Coefs
 
 
@@ -70,7 +72,7 @@ def leverages(rows, inverse):
         return out
     rest = rows.X
     for refs, z, follow in zip(rows.refs, rows.z, inverse.follow, strict=True):
-        rest = rest - np.einsum("na,nap->np", z, follow[refs])
+        rest = rest - applied(refs, z, follow)
     return out + np.einsum("np,np->n", rest @ inverse.fixed, rest)
 
 
@@ -80,8 +82,8 @@ def _drawn(rows, inverse):
     n = inverse.deviations[0].shape[2]
 
     def visit(own, eta):
-        z, inner = rows.z[E][own], inverse.inner[rows.refs[E][own]]
-        out[own] = np.einsum("nc,nc->n", eta, eta) / n + np.einsum("na,nab,nb->n", z, inner, z)
+        out[own] = np.einsum("nc,nc->n", eta, eta) / n
+        out[own] += quadratic(rows.z[E][own], inverse.inner, rows.refs[E][own])
         return None, ()
 
     rows.visited(Coefs(np.zeros((rows.p, n)), tuple(inverse.deviations)), visit, bare=True)
@@ -91,13 +93,13 @@ def _drawn(rows, inverse):
 def _looked_up(rows, inverse):
     """With beta held, from the blocks of M."""
     out = np.zeros(rows.n_rows)
-    places = [(k, _places(rows, k, first)) for k, first in inverse.rest]
-    for i, (k, at) in enumerate(places):
-        for other, to in places[: i + 1]:
+    places = [_places(rows, *own) for own in inverse.rest]
+    for i, (at, z) in enumerate(places):
+        for j, (to, q) in enumerate(places[: i + 1]):
             for a in range(at.shape[1]):
                 for b in range(to.shape[1]):
-                    entry = inverse.remaining[at[:, a], to[:, b]] * (1 + (other != k))
-                    out += entry * rows.z[k][:, a] * rows.z[other][:, b]
+                    entry = inverse.remaining[at[:, a], to[:, b]] * (1 + (j != i))
+                    out += entry * z[:, a] * q[:, b]
     if inverse.eliminated is not None:
         in_threads(lambda levels: _add_eliminated(rows, inverse, levels, out), inverse.slabs())
     return out
@@ -111,17 +113,24 @@ def _add_eliminated(rows, inverse, levels, out):
     some = order[first:last]
     at, mine = refs[some] - levels.start, z[some]
     own, turning, across = inverse.slab(levels)
-    out[some] += np.einsum("na,nab,nb->n", mine, own[at], mine)
-    turned = np.einsum("na,nab->nb", mine, turning[at])
+    out[some] += quadratic(mine, own, at)
+    if isinstance(mine, Indicators):
+        turned = turning[at, mine.places] * mine.entries
+    else:
+        turned = np.einsum("na,nab->nb", mine, turning[at])
     for k, begin in inverse.rest:
-        to = _places(rows, k, begin, some)
+        to, q = _places(rows, k, begin, some)
         for a in range(z.shape[1]):
             for b in range(to.shape[1]):
                 entry = across[at * z.shape[1] + a, to[:, b]]
-                out[some] += 2 * entry * turned[:, a] * rows.z[k][some, b]
+                out[some] += 2 * entry * turned[:, a] * q[:, b]
 
 
 def _places(rows, k, first, some=slice(None)):
-    """Where the effects of the rows' levels of term k are among all from `first` on, [., r]."""
-    r = rows.z[k].shape[1]
-    return first + rows.refs[k][some].astype(np.intp)[:, None] * r + np.arange(r)
+    """Where the effects of the rows' levels of term k are among all from `first` on, and z.
+
+    Both [., r], or [., 1] where a row has one effect.
+    """
+    refs, z = cells(rows.refs[k][some], rows.z[k][some])
+    r = z.shape[1]
+    return first + refs.astype(np.intp)[:, None] * r + np.arange(r), z

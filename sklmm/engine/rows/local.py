@@ -251,7 +251,7 @@ class LocalRows(LocalCrossProducts):
 
         def own(part):
             # Columns of ones take no memory.
-            ones = len(part) and part.strides[0] == 0
+            ones = isinstance(part, np.ndarray) and len(part) and part.strides[0] == 0
             return np.broadcast_to(part[:1], (len(y), *part.shape[1:])) if ones else part[some]
 
         return replace(

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from sklmm.design.indicators import quadratic
 from sklmm.engine.rows.blocked import total
 
 
@@ -43,7 +44,7 @@ class LocalRemainder:
             return
         rows, out = self.rows, np.zeros(self.rows.n_rows)
         for refs, z, V in zip(rows.refs, rows.z, blocks, strict=True):
-            out += np.einsum("na,nab,nb->n", z, V[refs], z)
+            out += quadratic(z, V, refs)
 
         def visit(own, a):
             out[own] += np.einsum("nf,nf->n", a, a)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sklmm.design.indicators import Indicators, quadratic
 from sklmm.engine.rows.cross_products import is_ones
 from sklmm.engine.rows.local import LocalRows
 from sklmm.engine.rows.protocol import Coefs
@@ -57,9 +58,9 @@ class AtPairs(NamedTuple):
         """z_i^T M z_i [n_rows] with beta held."""
         out = np.zeros(rows.n_rows)
         for refs, z, own in zip(rows.refs, rows.z, self.own, strict=True):
-            out += np.einsum("na,nab,nb->n", z, own[refs], z)
+            out += quadratic(z, own, refs)
         for (k, other), values in self.across.items():
-            z = rows.z[k]
+            z = np.asarray(rows.z[k])
             if k == self.eliminated:
                 z = np.einsum("na,nab->nb", z, self.turning[rows.refs[k]])
             blocks = rows.at_pairs(k, other, values)
@@ -233,7 +234,7 @@ def log_link_mean(rows, scale, coefs, covariances):
     """
     eta = scale * rows.predictor(coefs)[:, 0]
     for z, covariance in zip(rows.z, covariances, strict=True):
-        eta += 0.5 * np.einsum("na,ab,nb->n", z, covariance, z)
+        eta += 0.5 * quadratic(z, covariance)
     return float(rows.weights @ np.exp(np.minimum(eta, MOST)))
 
 
@@ -255,6 +256,8 @@ def concatenated(parts):
 
     def joined(name, k=None):
         own = [getattr(part, name) if k is None else getattr(part, name)[k] for part in parts]
+        if isinstance(own[0], Indicators):
+            return Indicators.joined(own)
         if all(map(is_ones, own)):
             return np.broadcast_to(1.0, (sum(map(len, own)), *own[0].shape[1:]))
         return np.concatenate(own)

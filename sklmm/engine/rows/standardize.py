@@ -21,7 +21,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sklmm._threads import each, summed
-from sklmm.engine.linalg.blocks import eigen, lower_factor
+from sklmm.design.indicators import Indicators
+from sklmm.engine.linalg.blocks import eigen, lower_factor, turn_all
 from sklmm.engine.rows.collinearity import independent, orthonormal, triangle
 from sklmm.engine.rows.cross_products import weighed
 from sklmm.engine.rows.local import LocalRows
@@ -151,7 +152,8 @@ class Problem:
 
     def effects(self, block, b):
         """Random effects in y's units, [n_levels, r, ...]."""
-        return np.einsum("ab,jb...->ja...", self.y_scale * self.z_bases[block], b)
+        A = self.y_scale * self.z_bases[block]
+        return turn_all(A, b) if b.ndim == 3 else b @ A.T
 
     def effects_covariance(self, block, V):
         """Covariances of a block's effects in y's units, [n_levels, r, r]."""
@@ -294,6 +296,11 @@ def _own_basis(z, weights, n, basis):
     """
     if basis == "none":
         return z, np.eye(z.shape[1])
+    if isinstance(z, Indicators):
+        # Of each row one column is not 0: they are unrelated as they are.
+        size = np.sqrt(z.sums(weights) / n)
+        size = np.where(size > 0, size, 1.0)
+        return z.scaled(1 / size), np.diag(1 / size)
     size = np.sqrt(weights @ z**2 / n)
     size = np.where(size > 0, size, 1.0)
     A = np.diag(1 / size)

@@ -131,7 +131,7 @@ def _z_basis(block, weights, n):
     """
     if block.z is None or block.covariance.basis != "any":
         return np.eye(block.r)
-    out, A = block.z.copy(), np.eye(block.r)
+    out, A = np.array(block.z), np.eye(block.r)
     for a in range(block.r):
         size = np.sqrt(weights @ out[:, a] ** 2 / n)
         for _ in range(2):
@@ -280,7 +280,8 @@ def _loadings(block, basis):
     """z' [n_rows, r] of a block."""
     if block.z is None:
         return ones(len(block.refs))
-    return block.z if np.array_equal(basis, np.eye(len(basis))) else block.z @ basis
+    z = np.asarray(block.z)
+    return z if np.array_equal(basis, np.eye(len(basis))) else z @ basis
 
 
 def _placed(parts, places, size):

@@ -183,7 +183,8 @@ def test_derivatives_where_every_covariance_is_known(table):
 @pytest.mark.parametrize("few", [unknowns.FEW, 8])
 def test_derivatives_in_a_factor_that_is_not_linear(table, few, monkeypatch):
     monkeypatch.setattr(unknowns, "FEW", few)
-    term = RandomEffect("g", ("s", "x"), intercept=False, covariance=CompoundSymmetry())
+    covariance = CompoundSymmetry()
+    term = RandomEffect("g", ("s", "x"), intercept=False, covariance=covariance)
     latent = make_latent("poisson", table, np.arange(96) % 4, [term])
     factor = latent.space.covariances[0].factor(np.array([0.5, 0.4]))
     beta = np.linspace(-0.3, 0.3, latent.full.p)

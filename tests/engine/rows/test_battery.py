@@ -1,5 +1,6 @@
 """What every backend of rows answers, beside matrices that are written out."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ from scipy import sparse
 
 from sklmm import HMC, ConjugateGradient, Exact, Gaussian, Laplace
 from sklmm.design.design import DesignSpec
+from sklmm.design.indicators import Indicators
 from sklmm.design.terms import resolve_terms
 from sklmm.engine.fit import Settings, run
 from sklmm.engine.likelihood.likelihood import Likelihood, evaluation
@@ -26,6 +28,7 @@ TERMS = {
     "one": ["(1 + x | a)"],
     "crossed": ["a", "b"],
     "slopes": ["(1 + x | a)", "b", "(1 + s | c)"],
+    "indicators": ["(0 + f0 + f1 + f2 | a)", "(1 + s | c)", "(0 + f0 + f1 + f2 | b)"],
 }
 
 
@@ -34,7 +37,15 @@ def table(terms):
     n = 240
     X = pd.DataFrame({"a": rng.integers(25, size=n), "b": rng.integers(12, size=n)})
     X["c"], X["s"], X["x"] = rng.integers(9, size=n), rng.normal(size=n), rng.normal(size=n)
+    places = rng.integers(3, size=n)
+    X = X.assign(**{f"f{a}": (places == a) * 1.0 for a in range(3)})
     _, design = DesignSpec.learn(X, resolve_terms(terms), ["x"], True)
+    # What is one column of each row is told so.
+    blocks = [
+        replace(block, z=Indicators(places, 3)) if block.r == 3 else block
+        for block in design.blocks
+    ]
+    design = replace(design, blocks=tuple(blocks))
     return design, rng.poisson(2.0, n) + 0.0, rng.integers(1, 4, n) + 0.0
 
 
