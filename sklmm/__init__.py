@@ -3,6 +3,7 @@
 from importlib import import_module
 
 from sklmm.classifier import MixedEffectsClassifier
+from sklmm.covariances import AR1, CompoundSymmetry, Diagonal, Toeplitz, Unstructured
 from sklmm.design.terms import RandomEffect
 from sklmm.families import (
     Bernoulli,
@@ -25,6 +26,7 @@ from sklmm.steps import HMC, NUTS, Adam, ConjugateGradient, Exact, Laplace, Quad
 __version__ = "0.1.0"
 
 __all__ = [
+    "AR1",
     "HMC",
     "NUTS",
     "Adam",
@@ -32,8 +34,10 @@ __all__ = [
     "Beta",
     "Binomial",
     "Categorical",
+    "CompoundSymmetry",
     "ConjugateGradient",
     "CustomFamily",
+    "Diagonal",
     "Exact",
     "Family",
     "Gamma",
@@ -49,6 +53,8 @@ __all__ = [
     "RandomEffect",
     "Relationship",
     "StudentT",
+    "Toeplitz",
+    "Unstructured",
     "anova",
 ]
 

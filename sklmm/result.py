@@ -251,18 +251,17 @@ def covariance_root(covariances):
 
 
 def natural_entries(blocks):
-    """(term, names) of each SD and correlation, in `natural`'s order; names are one or two.
+    """(term, "sd" or "corr", name) of each SD and correlation, in `natural`'s order.
 
-    `blocks` are a term's name, its coefficients' names and the entries (i, j) of their covariance
-    that are reported: SDs where i = j, correlations else.
+    `blocks` are a term's name, its coefficients' names and of each value that is reported of their
+    covariance its kind, its name and its bounds.
     """
-    for term, names, entries in blocks:
-        for i, j in entries:
-            yield term, (names[i],) if i == j else (names[j], names[i])
+    for term, _, values in blocks:
+        for kind, name, *_ in values:
+            yield term, kind, name
 
 
 def natural_names(blocks, family=("sigma",)):
     """Names matching `natural` for such blocks."""
-    kinds = {1: "sd", 2: "corr"}
-    names = [f"{kinds[len(n)]}({', '.join([term, *n])})" for term, n in natural_entries(blocks)]
+    names = [f"{kind}({term}, {name})" for term, kind, name in natural_entries(blocks)]
     return [*names, *family]

@@ -20,10 +20,10 @@ BOUNDS = {"positive": (0.0, np.inf), "unit": (0.0, 1.0)}
 class Labels:
     """Names of an `EMResult`'s entries.
 
-    coef; blocks, (term, coefficient names, entries that are reported) a covariance; family, the
-    constraints of the family's parameters by name; cutpoints of an ordinal response, else None;
-    sparse, names of the columns that are kept sparse, which come after `coef`, and order, the rows
-    of the two in the table's order.
+    coef; blocks, (term, coefficient names, values that are reported) a covariance, see
+    `natural_entries`; family, the constraints of the family's parameters by name; cutpoints of an
+    ordinal response, else None; sparse, names of the columns that are kept sparse, which come after
+    `coef`, and order, the rows of the two in the table's order.
     """
 
     coef: list
@@ -36,15 +36,12 @@ class Labels:
     @classmethod
     def of(cls, spec, blocks, response):
         """Labels of a fit; with several predictors a row, each name is prefixed by its class."""
-        coef, pairs = list(spec.coef_names), block_labels(spec.terms, blocks)
-        classes = response.classes
+        coef, classes, before = list(spec.coef_names), response.classes, [""]
         if response.n_predictors > 1:
-            coef = [f"{c}: {name}" for c in classes[1:] for name in coef]
-            pairs = [
-                (term, tuple(f"{c}: {name}" for name in names), entries)
-                for term, names, entries in pairs
-                for c in classes[1:]
-            ]
+            before = [f"{c}: " for c in classes[1:]]
+            coef = [own + name for own in before for name in coef]
+        covariances = [block.covariance for block in blocks]
+        pairs = block_labels(spec.terms, covariances, before)
         cutpoints = None
         if response.family.classes == "ordered":
             cutpoints = [f"{a}|{b}" for a, b in pairwise(classes)]
@@ -67,9 +64,8 @@ class Labels:
     def bounds(self):
         """(lower, upper) bounds [m] of the parameters `names`."""
         free = -np.inf, np.inf
-        kinds = (len(names) for _, names in natural_entries(self.blocks))
         pairs = [free] * self.n_fixed
-        pairs += [(0.0, np.inf) if kind == 1 else (-1.0, 1.0) for kind in kinds]
+        pairs += [bounds for _, _, values in self.blocks for _, _, *bounds in values]
         if not self.cutpoints:
             pairs += [BOUNDS.get(kind, free) for kind in self.family.values()]
         lower, upper = np.array(pairs).reshape(-1, 2).T
@@ -113,10 +109,20 @@ class Labels:
         return out
 
 
-def block_labels(terms, blocks):
-    """(term name, coefficient names, entries that are reported) of each block of a design."""
-    pairs = zip(terms, blocks, strict=True)
-    return [(term.name, term.cnames, block.covariance.reported) for term, block in pairs]
+def block_labels(terms, covariances, before=("",)):
+    """(term name, coefficient names, reported values) of each block, a predictor after another.
+
+    All names begin with `before`, of each predictor.
+    """
+    out = []
+    for term, covariance in zip(terms, covariances, strict=True):
+        kinds = ["sd" if i == j else "corr" for i, j in covariance.reported]
+        for own in before:
+            names, stem = tuple(own + name for name in term.cnames), term.left.stem
+            told = covariance.named(names, stem and own + stem)
+            values = zip(kinds, told, covariance.bounds, strict=True)
+            out.append((term.name, names, tuple((kind, n, *b) for kind, n, b in values)))
+    return out
 
 
 def reported(labels, result):
@@ -165,9 +171,9 @@ def variance_components_table(labels, result):
     """Table of group, name, variance, sd, corr and std_error, one row an SD or correlation."""
     values, errors, rows = result.natural, result.variance_se, []
     entries = natural_entries(labels.blocks)
-    for (term, names), value, error in zip(entries, values, errors, strict=False):
-        sd, corr = (value, np.nan) if len(names) == 1 else (np.nan, value)
-        rows.append((term, ", ".join(names), sd**2, sd, corr, error))
+    for (term, kind, name), value, error in zip(entries, values, errors, strict=False):
+        sd, corr = (value, np.nan) if kind == "sd" else (np.nan, value)
+        rows.append((term, name, sd**2, sd, corr, error))
     if "sigma" in result.family:
         at = len(rows) + list(result.family).index("sigma")
         rows.append(("Residual", "", values[at] ** 2, values[at], np.nan, errors[at]))
@@ -199,11 +205,14 @@ def wald_intervals(labels, result, level):
     lower, upper = value - half, value + half
     least, most = (bound[labels.n_fixed :] for bound in labels.bounds)
     lower[n:], upper[n:] = np.maximum(lower[n:], least), np.minimum(upper[n:], most)
-    corr = n + np.flatnonzero(least == -1.0)
+    kinds = [kind for _, kind, _ in natural_entries(labels.blocks)]
+    corr = np.flatnonzero(np.array(kinds) == "corr")
+    least, most, corr = least[corr], most[corr], n + corr
     r = value[corr]
     with np.errstate(divide="ignore", invalid="ignore"):
         z, width = np.arctanh(r), half[corr] / (1 - r**2)
-        lower[corr], upper[corr] = np.tanh(z - width), np.tanh(z + width)
+        lower[corr] = np.maximum(np.tanh(z - width), least)
+        upper[corr] = np.minimum(np.tanh(z + width), most)
     return interval_table(estimate.index, lower, upper)
 
 

@@ -23,7 +23,7 @@ and, where it applies,
    derivatives are then differences;
 5. `basis`, what may be done to the columns of z without leaving the covariance: nothing by default;
 6. `reported`, which of Sigma's SDs and correlations a fit reports: all by default, those that
-   are 0 or repeat another too, so that most covariances override it;
+   are 0 or repeat another too, so that most covariances override it; `named` has their names;
 7. `is_sd`, which parameters are SDs in the factor, near 0 of either sign: all by default.
 
 A term has it by ``RandomEffect("g", slopes=[...], covariance=Mine())``, and summaries print it by
@@ -55,6 +55,8 @@ class Covariance(ABC):
     r = None
     #: What formulas call it, as in ``ar1(0 + time | g)``; None is the name of the class.
     name = None
+    #: Least number of coefficients.
+    fewest = 1
     #: Whether it is along an order of its coefficients, times or categories.
     ordered = False
     #: What may be done to z's columns: "any" linear map, a change of "scale" of each, or "none".
@@ -97,6 +99,30 @@ class Covariance(ABC):
         """Entries (i, j) of Sigma, i >= j, that are reported: (i, i) an SD, others correlations."""
         sds = [(i, i) for i in range(self.r)]
         return (*sds, *((i, j) for i in range(self.r) for j in range(i)))
+
+    @property
+    def bounds(self):
+        """The range (lower, upper) of each value that is reported."""
+        return tuple((0.0, np.inf) if i == j else (-1.0, 1.0) for i, j in self.reported)
+
+    @property
+    def saturates(self):
+        """Whether as many coefficients as rows are always one with the residual."""
+        return self.n_params >= self.r
+
+    def named(self, names, stem):
+        """Names of what is reported, by the coefficients' `names` [r].
+
+        `stem` is the name of the column that they are all of, or "".
+        """
+        return tuple(names[i] if i == j else f"{names[j]}, {names[i]}" for i, j in self.reported)
+
+    def told(self, values):
+        """(what is reported of SDs and correlations [n] of `reported`, its slopes in these [n]).
+
+        They are themselves where a class does not say otherwise.
+        """
+        return values, np.ones(len(values))
 
     def in_units(self, sizes):
         """The covariance of coefficients that are measured in units `sizes` [r]."""

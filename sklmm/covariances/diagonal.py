@@ -9,28 +9,56 @@ from sklmm.covariances.base import TINY, Covariance
 
 @dataclass(frozen=True)
 class Diagonal(Covariance):
-    """Independent coefficients of a variance each; z's columns may be scaled, but not mixed."""
+    """Independent coefficients, of a variance each; z's columns may be scaled, but not mixed.
+
+    lme4's ``||`` and glmmTMB's `diag`; homogeneous it is one term for the combinations of the group
+    and a factor, ``(1 | group:factor)``.
+
+    Parameters
+    ----------
+    r : int, optional
+        Number of coefficients, which a term's columns tell.
+    homogeneous : bool, default=False
+        Whether all have one variance.
+
+    Examples
+    --------
+    >>> from sklmm import Diagonal, RandomEffect
+    >>> str(RandomEffect("subject", slopes=["days"], covariance=Diagonal()))
+    'diag(1 + days | subject)'
+    """
 
     r: int | None = None
-    basis = "scale"
+    homogeneous: bool = False
     name = "diag"
 
     @property
+    def basis(self):
+        """With one variance the columns' units are part of the model."""
+        return "none" if self.homogeneous else "scale"
+
+    @property
     def n_params(self):
-        """An SD a coefficient."""
-        return self.r
+        """An SD a coefficient, or one."""
+        return 1 if self.homogeneous else self.r
+
+    @property
+    def saturates(self):
+        """Also one variance of each row is one with the residual's."""
+        return not self.homogeneous
 
     def factor(self, params):
         """The SDs on the diagonal."""
-        return np.diag(params)
+        return np.diag(np.broadcast_to(params, self.r))
 
     def params(self, L):
         """The diagonal."""
-        return np.diag(L)
+        return np.diag(L)[: self.n_params]
 
     def fitted(self, root):
         """Root mean squares."""
-        return np.linalg.norm(root, axis=1)
+        sds = np.linalg.norm(root, axis=1)
+        return np.sqrt(np.mean(sds**2, keepdims=True)) if self.homogeneous else sds
 
     def oriented(self, L):
         """Without the signs."""
@@ -39,15 +67,20 @@ class Diagonal(Covariance):
     @property
     def reported(self):
         """The SDs."""
-        return tuple((i, i) for i in range(self.r))
+        return tuple((i, i) for i in range(self.n_params))
+
+    def named(self, names, stem):
+        """By the coefficients; one SD by all."""
+        return (stem or ", ".join(names),) if self.homogeneous else tuple(names)
 
     def at_boundary(self, L, least):
         """Each SD has a boundary of its own."""
-        return np.abs(np.diag(L)) < least
+        return np.abs(self.params(L)) < least
 
     def leave_boundary(self, L, G, least, size, gain):
         """Raised are SDs one by one."""
-        sds = np.diag(L)
-        up = (np.abs(sds) < least) & (np.diag(G) > gain)
+        sds = self.params(L)
+        rise = np.mean(np.diag(G), keepdims=True) if self.homogeneous else np.diag(G)
+        up = (np.abs(sds) < least) & (rise > gain)
         raised = np.sqrt(sds**2 + size**2 + TINY**2)
-        return np.diag(np.where(up, raised, sds)) if up.any() else None
+        return self.factor(np.where(up, raised, sds)) if up.any() else None

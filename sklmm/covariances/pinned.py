@@ -14,6 +14,7 @@ class Pinned(Covariance):
     sds: tuple
     basis = "scale"
     n_params = 0
+    saturates = False
 
     @property
     def r(self):

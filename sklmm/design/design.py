@@ -315,7 +315,7 @@ def check_effects(spec, design, n):
         r, levels = block.r, block.n_levels
         # Precisions add up to the number of rows but for rounding.
         apart = term.effect.relation is None
-        if r > 1 and levels * r >= n * (1 - 1e-12) and term.effect.sd is None and apart:
+        if r > 1 and levels * r >= n * (1 - 1e-12) and term.covariance.saturates and apart:
             raise ValueError(
                 f"random_effects: the term '{term.effect}' has {levels} levels x {r} coefficients, "
                 f"no fewer than the {n:.10g} rows, and the residual's variance has no estimate: "

@@ -20,7 +20,7 @@ from sklmm.design.variables import C, NotSeen, Variable, factor_column, shown, u
 #: Errors about missing cells name the column here, so formulaic ignores them; it sees no variables
 #: but those of the table.
 _OPTIONS = {"na_action": "ignore", "context": {"C": C}}
-_RANDOM = re.compile(r"\+?\s*\([^()]*\|[^()]*\)")
+_BRACKET = re.compile(r"(?:[a-zA-Z]\w*\s*)?\(")
 _CBIND = re.compile(r"cbind\(\s*([^,()]+?)\s*,\s*([^,()]+?)\s*\)")
 _OFFSET = re.compile(r"\+?\s*(?<![\w.])offset\(\s*([^()+*:,]+?)\s*\)")
 #: Hints for errors in which formulaic's reason, or the formula, has a pattern.
@@ -84,14 +84,42 @@ def split_formula(formula):
         )
     if text.count("(") != text.count(")"):
         raise ValueError(f"formula={formula!r}: a bracket is not closed, or not opened.")
-    terms = [unquoted(term.strip("+ \n\t"), names) for term in _RANDOM.findall(rhs)]
-    fixed = _RANDOM.sub(" ", rhs).strip().removeprefix("+").strip() or "1"
-    if "|" in fixed:
+    fixed, terms = _apart(rhs)
+    terms = [unquoted(term, names) for term in terms]
+    fixed = fixed.strip().removeprefix("+").strip() or "1"
+    inner = [term for term in terms if "(" in term.partition("(")[2].partition("|")[0]]
+    if "|" in fixed or inner:
+        what, why = fixed, "has a bar outside of a random-effect term such as '(1 + x | g)'"
+        if inner:
+            what, why = inner[0], "has a function before its bar"
         raise ValueError(
-            f"formula={formula!r}: {unquoted(fixed, names)!r} has a bar outside of a random-effect "
-            "term such as '(1 + x | g)'; a term's coefficients are columns, no functions of them."
+            f"formula={formula!r}: {unquoted(what, names)!r} {why}; a term's coefficients are "
+            "columns, no functions of them."
         )
     return unquoted(f"{response} ~ {' '.join(fixed.split())}", names), terms
+
+
+def _apart(rhs):
+    """(rhs without its random-effect terms, those terms): brackets with a bar, which may be named.
+
+    >>> _apart("x + log(z) + ar1(0 + t | g) + (1 | h)")
+    ('x + log(z)  ', ['ar1(0 + t | g)', '(1 | h)'])
+    """
+    fixed, terms, end = "", [], 0
+    for found in _BRACKET.finditer(rhs):
+        if found.start() < end:
+            continue
+        depth, close, bar = 1, found.end(), False
+        while depth and close < len(rhs):
+            depth += {"(": 1, ")": -1}.get(rhs[close], 0)
+            bar |= depth == 1 and rhs[close] == "|"
+            close += 1
+        before = rhs[end : found.start()]
+        fixed += re.sub(r"\+\s*$", "", before) + " " if bar else before + rhs[found.start() : close]
+        if bar:
+            terms.append(rhs[found.start() : close])
+        end = close
+    return fixed + rhs[end:], terms
 
 
 def formula_parameters(formula):

@@ -3,13 +3,14 @@
 A term gives every level j of a grouping factor its own coefficients b_j ~ N(0, Sigma) for the
 columns on its left-hand side::
 
-    term   := "(" lhs ("|" | "||") group ")"
+    term   := [structure] "(" lhs ("|" | "||") group ["," "hom" "=" truth] ")"
     lhs    := item ("+" item)*            item  := "1" | "0" | "-1" | column
     group  := factor ("/" factor)*        factor := column (":" column)*
 
-``a/b`` stands for the two terms ``a`` and ``a:b``; ``||`` makes the coefficients independent. The
-notation is lme4's (Bates, Maechler, Bolker & Walker 2015, "Fitting linear mixed-effects models
-using lme4", J. Stat. Software 67(1), table 2).
+``a/b`` stands for the two terms ``a`` and ``a:b``; ``||`` makes the coefficients independent, and a
+structure, ``us``, ``diag``, ``cs``, ``ar1`` or ``toep``, is the name of their covariance, with one
+variance if ``hom`` is true. The notation is lme4's (Bates, Maechler, Bolker & Walker 2015, "Fitting
+linear mixed-effects models using lme4", J. Stat. Software 67(1), table 2) and glmmTMB's.
 """
 
 import re
@@ -25,7 +26,12 @@ from sklmm.design.indicators import Indicators
 from sklmm.relationships import Relationship
 
 INTERCEPT = "Intercept"
-_TERM = re.compile(r"^\s*\(?(?P<lhs>[^|()]*)(?P<bar>\|\|?)(?P<group>[^|()]*)\)?\s*$")
+_TERM = re.compile(
+    r"^\s*(?:(?P<name>[a-zA-Z]\w*)\s*(?=\())?\(?(?P<lhs>[^|()]*)(?P<bar>\|\|?)(?P<group>[^|(),]*)"
+    r"(?:,\s*hom\s*=\s*(?P<hom>\w+)\s*)?\)?\s*$"
+)
+#: How R and Python write truth values.
+_TRUTH = {"TRUE": True, "T": True, "True": True, "FALSE": False, "F": False, "False": False}
 _NAME = re.compile(r"^[^`+*/:|()^]+$")
 
 
@@ -50,9 +56,12 @@ class RandomEffect:
         Pins the standard deviation of each coefficient (in units of y per unit of its column)
         instead of estimating it; a pinned term is uncorrelated.
     covariance : str, Covariance or Relationship, optional
-        Covariance of a level's coefficients: ``"us"`` or ``"diag"``, or an object of a class of
-        `sklmm.covariances`. None is that of `correlated`. With a `Relationship` the levels are
-        related as it says, and the covariance is that of `correlated` and `sd`.
+        Covariance of a level's coefficients: ``"us"``, ``"diag"``, ``"cs"``, ``"ar1"`` or
+        ``"toep"``, or an object such as ``CompoundSymmetry(heterogeneous=False)`` or one of a
+        class of your own (`sklmm.covariances`). Of ``"ar1"`` and ``"toep"`` the only slope is a
+        column of times or categories, and `intercept` is False. None is that of `correlated`. With
+        a `Relationship` the levels are related as it says, and the covariance is that of
+        `correlated` and `sd`.
 
     Raises
     ------
@@ -139,6 +148,13 @@ class RandomEffect:
         covariance = self.covariance
         if covariance is None or self.relation is not None:
             covariance = Unstructured() if self.correlated else Diagonal()
+        if len(places) < covariance.fewest:
+            raise ValueError(
+                f"random_effects: the term '{self}' has {len(places)} coefficient a level, and its "
+                f"covariance is between {covariance.fewest} at least: its column must have two "
+                "values, and be a categorical (astype('category')) unless it is the time of ar1 or "
+                "toep."
+            )
         return covariance.over(places)
 
     @property
@@ -153,12 +169,15 @@ class RandomEffect:
 
     def __str__(self):
         lhs = ["1" if self.intercept else "0", *map(str, self.slopes)]
-        name = ""
-        if self.covariance is not None:
-            name = getattr(self.covariance, "name", None) or type(self.covariance).__name__
+        name = hom = ""
+        if (own := self.covariance) is not None:
+            name = getattr(own, "name", None) or type(own).__name__
+            if name in NAMED and own != NAMED[name]():
+                homogeneous = own.homogeneous if name == "diag" else not own.heterogeneous
+                hom = f", hom={str(homogeneous).upper()}"
         # Of one coefficient there is no correlation: the bar is what was written.
         apart = not self.correlated or (self.sd is not None and len(lhs) - (not self.intercept) > 1)
-        return f"{name}({' + '.join(lhs)} {'||' if apart else '|'} {self.label})"
+        return f"{name}({' + '.join(lhs)} {'||' if apart else '|'} {self.label}{hom})"
 
 
 @dataclass(frozen=True)
@@ -191,6 +210,12 @@ class LeftHand(PlainState):
         ):
             names += [str(column)] if coded is None else coded.names
         return tuple(names)
+
+    @property
+    def stem(self):
+        """The name of the column that all coefficients are of, or ""."""
+        alone = len(self.columns) == 1 and not self.intercept
+        return str(self.columns[0]) if alone else ""
 
     @property
     def places(self):
@@ -290,6 +315,7 @@ def parse_term(term):
         raise _error(term, "no coefficient varies")
     if len(set(slopes)) < len(slopes):
         raise _error(term, "a slope is named twice")
+    covariance = _structure(match, term)
     terms, path = [], ()
     for factor in match["group"].split("/"):
         path += tuple(_name(column, term, names) for column in factor.split(":"))
@@ -299,9 +325,31 @@ def parse_term(term):
                 slopes=slopes,
                 intercept=intercept,
                 correlated=match["bar"] == "|",
+                covariance=covariance,
             )
         )
     return terms
+
+
+def _structure(match, term):
+    """The covariance that a term's text names, None for none."""
+    name, hom = match["name"], match["hom"]
+    if name is None:
+        if hom is not None:
+            raise _error(term, "hom is of a structure, as in 'diag(0 + f | g, hom=TRUE)'")
+        return None
+    if name not in NAMED:
+        raise _error(term, f"{name!r} is no covariance: there are {', '.join(NAMED)}")
+    if match["bar"] == "||":
+        raise _error(term, f"'||' is a covariance itself, beside {name}: write '|'")
+    if hom is None:
+        return NAMED[name]()
+    homogeneous = _TRUTH.get(hom)
+    if homogeneous is None or name == "us":
+        raise _error(term, f"hom={hom} of {name}: it is TRUE or FALSE, of diag, cs, ar1 and toep")
+    if name == "diag":
+        return Diagonal(homogeneous=homogeneous)
+    return NAMED[name](heterogeneous=not homogeneous)
 
 
 def resolve_terms(random_effects, columns=()):

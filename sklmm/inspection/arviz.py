@@ -91,9 +91,13 @@ def data_tree(model, rng, size, rows=None):
         levels = [":".join(map(str, v)) if isinstance(v, tuple) else v for v in term.levels]
         coefficients = {f"{name}_coefficient": names}
         add(name, np.concatenate(draws, axis=1), **{f"{name}_level": levels}, **coefficients)
-        own = [(of, values) for (group, of), values in variances if group == term.name]
-        add(f"sd_{name}", [np.abs(values) for of, values in own if len(of) == 1], **coefficients)
-        if pairs := {", ".join(of): values.clip(-1, 1) for of, values in own if len(of) == 2}:
+        own = [(*of, values) for (group, *of), values in variances if group == term.name]
+        sds = {of: np.abs(values) for kind, of, values in own if kind == "sd"}
+        if list(sds) != names:
+            # Fewer than coefficients, which then have a name of their own.
+            coefficients = {f"{name}_sd": list(sds)}
+        add(f"sd_{name}", list(sds.values()), **coefficients)
+        if pairs := {of: values.clip(-1, 1) for kind, of, values in own if kind == "corr"}:
             add(f"corr_{name}", list(pairs.values()), **{f"{name}_pair": list(pairs)})
     if result.chains is not None:
         groups["chains"] = {PARAMETERS: result.chains @ labels.matrix.T}

@@ -139,7 +139,9 @@ def test_wald_intervals_are_within_the_bounds_of_the_familys_parameters():
 
 def test_the_bounds_of_each_constraint():
     constraints = {"scale": "positive", "inflation": "unit", "skew": "real", "df": 4.0}
-    lower, upper = Labels(["x"], [("g", ("a", "b"), ((0, 0), (1, 1), (1, 0)))], constraints).bounds
+    sds = [("sd", name, 0.0, np.inf) for name in ("a", "b")]
+    values = (*sds, ("corr", "a, b", -1.0, 1.0))
+    lower, upper = Labels(["x"], [("g", ("a", "b"), values)], constraints).bounds
     inf = np.inf
     np.testing.assert_array_equal(lower, [-inf, 0, 0, -1, 0, 0, -inf, -inf])
     np.testing.assert_array_equal(upper, [inf, inf, inf, 1, inf, 1, inf, inf])

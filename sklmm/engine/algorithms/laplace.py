@@ -107,7 +107,7 @@ class Laplace:
             # A custom density may have kinks, where the gradient promises what no step keeps.
             kink = radius < STUCK and self.latent.like.distribution is not None
             done = decrement < self.tol or creeping or kink
-            following = chart.back(chart.t + ahead.step)
+            following = self.space.settled(chart.back(chart.t + ahead.step))
             yield self._step(here, following, decrement, done, told(here, chart, lacking))
             new = self._trial(following, here)
             ratio = rise(here, new, chart, ahead) / ahead.rise

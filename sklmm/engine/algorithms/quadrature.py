@@ -131,7 +131,7 @@ class Quadrature:
                     here, away = self._taken(finer), away if self.settled else max(away, CLOSE)
                 last, (chart, ahead) = np.inf, self._look(information, here, radius)
             decrement, done = ahead.decrement, self._arrived(chart, ahead, away)
-            following = chart.back(chart.t + ahead.step)
+            following = self.space.settled(chart.back(chart.t + ahead.step))
             if done and self.integral.curved:
                 information = self._information(self._end(here, following))
             yield self._step(here, following, ahead, done, information)

@@ -89,6 +89,19 @@ class Space:
         factors = tuple(covariance.factor(flat[part]) for covariance, part in pairs)
         return Theta(flat[: self.p], factors, flat[self.size - len(self.estimated) :])
 
+    def settled(self, flat):
+        """Flat theta as its factors tell it, which of two parameters for one factor have one.
+
+        The root of an SD's has no sign: derivatives are those at the positive one.
+        """
+        if all(c.linear for c in self.covariances):
+            return flat
+        out = flat.copy()
+        for covariance, part in zip(self.covariances, self.parts, strict=True):
+            if not covariance.linear:
+                out[part] = covariance.params(covariance.factor(flat[part]))
+        return out
+
     def moved(self, theta, step):
         """Theta after a step [m]; the columns of L keep the signs that the step gives them."""
         return self.split(self.join(theta) + step)
@@ -101,8 +114,8 @@ class Space:
         return out
 
     def bounded(self, flat, step):
-        """(flat + step, step) with logarithms and logits kept within `MAX_RAW` of 0."""
-        new = flat + step
+        """(flat + step, step), settled, with logarithms and logits within `MAX_RAW` of 0."""
+        new = self.settled(flat + step)
         first = self.size - len(self.estimated)
         new[first:] = self.clipped(new[first:])
         return new, new - flat
@@ -125,7 +138,7 @@ class Space:
         """SDs, correlations and family parameters in the table's units."""
         out = []
         for k, (covariance, L) in enumerate(zip(self.covariances, theta.factors, strict=True)):
-            out += reported(self.problem.covariance(k, L), covariance.reported)
+            out += told(covariance, self.problem.covariance(k, L))
         return np.array([*out, *self.family(theta.raw).values()])
 
     def jacobian(self, theta):
@@ -134,7 +147,9 @@ class Space:
         n_family, ends = len(self.parameters), len(theta.raw)
         for k, (covariance, L) in enumerate(zip(self.covariances, theta.factors, strict=True)):
             changes = problem.factor(k, covariance.slopes(L))
-            columns.append(_reported_slopes(problem.factor(k, L), changes, covariance.reported))
+            own = _reported_slopes(problem.factor(k, L), changes, covariance.reported)
+            values = reported(problem.covariance(k, L), covariance.reported)
+            columns.append(covariance.told(values)[1][:, None] * own)
         out = np.zeros((sum(map(len, columns)) + n_family, self.size))
         first = 0
         for part, own in zip(self.parts, columns, strict=True):
@@ -164,6 +179,11 @@ def slopes(problem, factors):
 def bends(problem, factors):
     """The second derivatives [m_k, m_k, r, r] of each factor in its covariance's parameters."""
     return [b.covariance.bends(L) for b, L in zip(problem.blocks, factors, strict=True)]
+
+
+def told(covariance, matrix):
+    """What a `Covariance` tells, a list, of its matrix [r, r]."""
+    return list(covariance.told(reported(matrix, covariance.reported))[0])
 
 
 def reported(covariance, entries):

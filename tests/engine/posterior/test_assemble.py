@@ -50,11 +50,11 @@ def by_rank(design, blocks, residual):
         e for e, v in zip(entries, vectors[rank:].T, strict=True) if np.abs(v).max(initial=0) > 1e-6
     }
     out = []
-    for k, (term, cnames, reported) in enumerate(blocks):
+    for k, ((term, cnames, _), block) in enumerate(zip(blocks, design.blocks, strict=True)):
         out += [f"sd({term}, {c})" for i, c in enumerate(cnames) if (k, i, i) in moves]
         out += [
             f"corr({term}, {cnames[j]}, {cnames[i]})"
-            for i, j in reported
+            for i, j in block.covariance.reported
             if i != j and {(k, i, j), (k, i, i), (k, j, j)} & moves
         ]
     assert set(out) <= set(names)
@@ -85,7 +85,7 @@ def test_what_is_undetermined_is_the_null_space_of_the_derivatives(terms, n_unde
     spec, design = DesignSpec.learn(table, resolve_terms(terms), [], True)
     y = np.random.default_rng(0).normal(size=24)
     problem = standardize(design, y, np.ones(24), fit_intercept=True, reml=True)
-    blocks = block_labels(spec.terms, design.blocks)
+    blocks = block_labels(spec.terms, [b.covariance for b in design.blocks])
     *found, sigma = undetermined(Space.gaussian(problem))
     names = [n for n, out in zip(natural_names(blocks, ()), found, strict=True) if out]
     names += ["sigma"] * int(sigma)

@@ -1,0 +1,157 @@
+r"""Autoregression of order 1 along times: Corr(b_s, b_t) = phi^|t - s|."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sklmm.covariances.correlation import Correlated
+
+#: Rounding of distances that are whole multiples of the smallest.
+WHOLE = 1e-6
+#: Most correlation of neighbours to start from, and the least where it is positive.
+MOST, LEAST = 0.999, 0.05
+#: Where 1 - c^2 is none, or c^2.
+NONE = 1e-30
+
+
+@dataclass(frozen=True)
+class AR1(Correlated):
+    """First-order autoregression along the times or categories of a column.
+
+    Two coefficients at times s and t have the correlation phi^|t - s|, with phi that over one unit
+    of time, or of neighbouring categories: a visit that is missing leaves a gap, over which it is
+    phi^2. Unequal spacing is the continuous-time autoregression, for which phi is positive; with
+    distances that are whole multiples of the smallest it may be negative. It is glmmTMB's `ar1` and
+    `ou`, and nlme's `corAR1` and `corCAR1`.
+
+    Parameters
+    ----------
+    r : int, optional
+        Number of coefficients, which a term's column tells.
+    heterogeneous : bool, default=False
+        Whether each time has an SD of its own.
+    times : tuple of float, optional
+        Times of the coefficients, which a term's column tells.
+
+    Examples
+    --------
+    >>> from sklmm import AR1, RandomEffect
+    >>> str(RandomEffect("child", slopes=["age"], intercept=False, covariance=AR1()))
+    'ar1(0 + age | child)'
+    """
+
+    r: int | None = None
+    heterogeneous: bool = False
+    times: tuple | None = None
+    name = "ar1"
+    ordered = True
+    n_angles = 1
+
+    def over(self, places):
+        """The same along these times."""
+        return replace(self, r=len(places), times=tuple(places))
+
+    @property
+    def _gaps(self):
+        """(the smallest gap, all gaps as its multiples, whether these are whole)."""
+        gaps = np.diff(self.times)
+        unit = gaps.min()
+        multiples = gaps / unit
+        whole = np.round(multiples)
+        is_whole = bool((np.abs(multiples - whole) < WHOLE * whole).all())
+        return unit, whole if is_whole else multiples, is_whole
+
+    def turned(self, angles):
+        """Of c = sin(angle), the correlation over the smallest gap, or its square."""
+        _, gaps, whole = self._gaps
+        sine, cosine = np.sin(angles[..., 0]), np.cos(angles[..., 0])
+        c, rest, root = sine, cosine**2, cosine
+        if not whole:
+            c, rest = sine**2, cosine**2 * (1 + sine**2)
+            root = cosine * np.sqrt(1 + sine**2)
+        at = np.append(0.0, np.cumsum(gaps))
+        lags = np.tril(np.subtract.outer(at, at))
+        lags = lags.astype(int) if whole else lags
+        powers = np.tril(c[..., None, None] ** lags)
+        new = np.ones((*c.shape, self.r), c.dtype)
+        new[..., 1:] = root[..., None] * np.sqrt(_share(rest[..., None], gaps))
+        return powers * new[..., None, :]
+
+    def angles(self, C, known):
+        """By the nearest two rows."""
+        _, gaps, whole = self._gaps
+        at = np.append(0.0, np.cumsum(gaps))
+        rows = np.flatnonzero(known)
+        near = int(np.argmin(np.diff(at[rows])))
+        before, after = rows[near], rows[near + 1]
+        gap = at[after] - at[before]
+        corr = np.clip(C[after] @ C[before], -1, 1)
+        sign = -1.0 if C[rows[rows > 0][0], rows[rows > 0][0]] < 0 else 1.0
+        c = np.sign(corr) * np.abs(corr) ** (1 / gap)
+        rest = max(1 - c**2, 0.0)
+        if after == before + 1 and gap == 1:
+            # As it is, without the rounding of what is near 1.
+            rest = C[after, after] ** 2
+        if whole:
+            return np.array([np.arctan2(c, sign * np.sqrt(rest))])
+        c = max(c, 0.0)
+        return np.array([np.arctan2(np.sqrt(c), sign * np.sqrt(rest / (1 + c)))])
+
+    def near(self, R):
+        """By the mean correlation over the smallest gap."""
+        _, gaps, whole = self._gaps
+        i = np.flatnonzero(gaps == gaps.min())
+        c = float(np.mean(R[i + 1, i]))
+        c = np.clip(c, -MOST if whole else LEAST, MOST)
+        return np.array([np.arcsin(c) if whole else np.arcsin(np.sqrt(c))])
+
+    @property
+    def pairs(self):
+        """The two coefficients that are nearest."""
+        i = int(np.argmin(self._gaps[1]))
+        return ((i + 1, i),)
+
+    kinds = ("phi (1 apart)",)
+
+    @property
+    def bounds(self):
+        """Phi of unequal spacing is positive."""
+        return (*super().bounds[:-1], (-1.0 if self._gaps[2] else 0.0, 1.0))
+
+    def told(self, values):
+        """Phi is over one unit of time."""
+        power = 1 / self._gaps[0]
+        values, slopes = np.array(values, float), np.ones(len(values))
+        if power != 1:
+            c = abs(values[-1])
+            slopes[-1] = power * c ** (power - 1) if c > 0 else np.inf
+            values[-1] = np.sign(values[-1]) * c**power
+        return values, slopes
+
+    def fitted(self, root):
+        """Off the end of the range, where the correlation's slope is 0."""
+        params = super().fitted(root)
+        if not self._gaps[2]:
+            params[-1] = max(params[-1], np.arcsin(np.sqrt(LEAST)))
+        return params
+
+    def ends(self, angles):
+        """Without correlation, where it is positive."""
+        return not self._gaps[2] and abs(np.sin(angles[0])) < np.sqrt(WHOLE)
+
+    def leave_boundary(self, L, G, least, size, gain):
+        """Also where the likelihood rises with a correlation from none."""
+        new, params = super().leave_boundary(L, G, least, size, gain), self.params(L)
+        if new is None and self.ends(params[-1:]):
+            i, sds = np.flatnonzero(self._gaps[1] == 1), self._sds(params[:-1])
+            if 2 * LEAST * (G[i + 1, i] * sds[i + 1] * sds[i]).sum() > gain * size**2:
+                new = self.factor(np.append(params[:-1], np.arcsin(np.sqrt(LEAST))))
+        return new
+
+
+def _share(rest, gaps):
+    """(1 - c^(2 gap)) / (1 - c^2), with rest = 1 - c^2."""
+    some = np.where(np.abs(rest) < NONE, 0.5, np.where(np.abs(1 - rest) < NONE, 0.5, rest))
+    out = -np.expm1(gaps * np.log1p(-some)) / some
+    out = np.where(np.abs(1 - rest) < NONE, 1.0, np.where(np.abs(rest) < NONE, gaps, out))
+    return np.where(gaps == 1, 1.0, out)
