@@ -113,10 +113,15 @@ def _spread(joint, theta, x, equations):
     """
     layout, blocks = joint.layout, joint.full.blocks
     beta, parts = layout.split(x[:, None])
+    priors = layout.split(np.concatenate([beta, joint.prior.times(x[layout.p :, None], layout.p)]))
     factors, effects = [], []
-    for L, u, H, block in zip(theta.factors, parts, equations.own_blocks(), blocks, strict=True):
+    of_terms = zip(theta.factors, parts, priors[1], equations.own_blocks(), blocks, strict=True)
+    for k, (L, u, prior, H, block) in enumerate(of_terms):
         u = u[:, :, 0]
-        second = (u.T @ u + invert(H).sum(axis=0)) / len(u)
+        given = invert(H)
+        if joint.prior.relates(k):
+            given = joint.prior.own(k, len(L)) @ given
+        second = (u.T @ prior[:, :, 0] + given.sum(axis=0)) / len(u)
         new = block.covariance.nearest(L @ np.linalg.cholesky(second))
         factors.append(new)
         effects.append(np.linalg.solve(new, L @ u.T).T[:, :, None])

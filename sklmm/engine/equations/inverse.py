@@ -77,12 +77,13 @@ class DrawnInverse:
         self.follow = cross.blocks(equations.follow)
         u = H.root(noise)
         q = cross.product(cross.lift(equations.factors, u))
+        prior = cross.prior.times(u[: cross.n_random])
         self._traces, scaled = [], np.zeros_like(u)
-        of_terms = zip(cross.slices, equations.factors, equations.G, strict=True)
-        for (place, L, G), own, data in zip(
-            of_terms, cross.blocks(u), cross.blocks(q), strict=True
-        ):
-            trace, variance = _given_the_rest(L, G, own, data)
+        of_terms = enumerate(zip(cross.slices, equations.factors, equations.G, strict=True))
+        draws = zip(*map(cross.blocks, (u, q, prior)), strict=True)
+        for (k, (place, L, G)), own in zip(of_terms, draws, strict=True):
+            trace, variance = _given_the_rest(L, G, cross.prior.own(k, len(L)), *own)
+            own = own[0]
             self._traces.append(trace)
             std = np.sqrt(np.einsum("jaa->ja", variance) * u.shape[1])
             scaled[place] = rescaled(own, std).reshape(-1, u.shape[1])
@@ -95,18 +96,18 @@ class DrawnInverse:
         return _less_fixed(self.equations, self._traces)
 
 
-def _given_the_rest(L, G, u, data):
+def _given_the_rest(L, G, own, u, data, prior):
     """Of a term with draws u, and sums `data` of Z^T w Z Lambda u: its trace and its variances.
 
-    By q = Z_j^T w (Z Lambda u without the level's own part), E[u_j | the rest] = -H_jj^-1 L^T q.
+    By q = Z_j^T w (Z Lambda u without the level's own part), and what the prior P u has besides its
+    `own` part, t, E[u_j | the rest] = -H_jj^-1 (L^T q + t).
     """
-    lower, n = invert(congruent(L, G) + np.eye(len(L))), u.shape[2]
+    lower, n = invert(congruent(L, G) + own), u.shape[2]
     q = data - G @ (L @ u)
-    away = lower @ (L.T @ q)
+    away = -lower @ (L.T @ q + prior - own @ u)
     variance = lower + away @ away.transpose(0, 2, 1) / n
-    back = np.linalg.inv(np.eye(len(L)) + G @ (L @ L.T))
-    trace = G @ L @ lower - back @ (q @ q.transpose(0, 2, 1) / n) @ L @ lower
-    return trace.sum(axis=0), variance
+    rest = (G @ (L @ away) + q) @ away.transpose(0, 2, 1) / n
+    return (G @ L @ lower + rest).sum(axis=0), variance
 
 
 def _less_fixed(equations, traces):

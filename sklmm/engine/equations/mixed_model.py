@@ -79,6 +79,11 @@ class Equations:
         return self.of(self.cross, factors, self.layout, self.factorised, tol)
 
     @property
+    def prior(self):
+        """The prior precision of the effects: `equations.crossproducts.Independent`, or related."""
+        return self.cross.prior
+
+    @property
     def weights(self):
         """The weights of the rows."""
         return self.cross.at
@@ -121,8 +126,8 @@ class Equations:
     def own_blocks(self):
         """C's diagonal blocks of each term's levels, [n_levels, r, r]."""
         return [
-            congruent(L, own) / self.s2 + np.eye(len(L))
-            for own, L in zip(self.G, self.factors, strict=True)
+            congruent(L, own) / self.s2 + self.prior.own(k, len(L))
+            for k, (own, L) in enumerate(zip(self.G, self.factors, strict=True))
         ]
 
     @cached_property

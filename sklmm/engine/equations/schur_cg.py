@@ -22,7 +22,9 @@ from sklmm.engine.linalg.krylov import (
     lanczos,
 )
 
+#: Draws that one run of Lanczos' method makes at most, and numbers in one vector of its bases.
 DRAWS_AT_ONCE = 32
+NUMBERS_AT_ONCE = 1 << 22
 #: Relative residual of a solution that tells nothing: the equations are singular.
 NO_SOLUTION = 1e-3
 #: Iterations, for each unknown and besides, that rounding may add to one an unknown.
@@ -166,8 +168,9 @@ class SchurCG(Elimination):
             self._set_log_det(0.0, 0.0)
             return solve_triangular(self.root_F, noise, lower=True, trans="T") if f else noise
         log_det, x = LogDeterminant(self._whitened, len(left)), []
-        for i in range(0, left.shape[1], DRAWS_AT_ONCE):
-            run = lanczos(self._whitened, left[:, i : i + DRAWS_AT_ONCE])
+        step = max(min(DRAWS_AT_ONCE, NUMBERS_AT_ONCE // len(left)), 1)
+        for i in range(0, left.shape[1], step):
+            run = lanczos(self._whitened, left[:, i : i + step])
             self.rough = max(self.rough, run.unsolved)
             log_det.add(run)
             x.append(run.apply(inverse_root))

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from scipy.linalg import cho_solve, solve_triangular
 
-from sklmm.engine.equations.crossproducts import CrossProducts
+from sklmm.engine.equations.crossproducts import CrossProducts, prior_of
 from sklmm.engine.equations.inverse import WholeInverse
 from sklmm.engine.equations.mixed_model import Equations, lower_root
 from sklmm.engine.equations.schur_cholesky import SchurCholesky
@@ -37,7 +37,13 @@ class Whole(Equations):
         self.C = self.lift(self._half.T, transpose=True)
         prior = np.arange(self.p, len(self.C))
         self.C[prior, prior] += 1.0
+        self.prior.add_to(self.C)
         self.L = lower_root(self.C)
+
+    @cached_property
+    def prior(self):
+        """The prior precision of the effects, in the places of the layout."""
+        return prior_of(self.problem.blocks, self.parts)
 
     def lift(self, square, transpose=False):
         """(I, Lambda), or its transpose, applied to [P, c]."""
@@ -95,8 +101,8 @@ class Whole(Equations):
         return solve_triangular(self.L, noise, lower=True, trans="T") if len(self.L) else noise
 
     def log_det(self):
-        """log |C|."""
-        return 2 * float(np.log(np.diag(self.L)).sum())
+        """log |C| less the prior's."""
+        return 2 * float(np.log(np.diag(self.L)).sum()) - self.prior.log_det
 
     def inverse(self, noise=None):
         """C^-1, for rows to look it up."""

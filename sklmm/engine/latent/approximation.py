@@ -42,7 +42,8 @@ class Approximation:
         self.coefs, _ = latent.coefs([theta], mode[:, None])
         self.rows = latent.rows.expand(latent.densities, self.coefs, theta.raw, latent.observed)
         self._factorise()
-        self.joint = self.rows.value - 0.5 * mode[p:] @ mode[p:]
+        self._prior = latent.prior.times(mode[p:], p)
+        self.joint = self.rows.value - 0.5 * mode[p:] @ self._prior
 
     def _factorise(self):
         """`equations`, and `moving` with the observed curvature, by which the mode moves.
@@ -77,7 +78,7 @@ class Approximation:
     def _slope(self):
         """The gradient in x [P, 1], of a rough mode not 0, and the way to the mode, C^-1 of it."""
         slope, p = self._pulled(self.rows.score), self.latent.layout.p
-        slope[p:, 0] -= self.mode[p:]
+        slope[p:, 0] -= self._prior
         return slope, self.moving.solve(slope)
 
     @cached_property
@@ -162,11 +163,12 @@ class Approximation:
             own[k][:, :, part] = np.einsum("mab,jac->jbm", of_block, score[k])
             first = part.stop
         image = latent.rows.product(moved, self.bend)
-        own = layout.join(np.zeros((layout.p, m)), own)
+        related = [latent.prior.relate(k, of_block) for k, of_block in enumerate(own)]
+        own, related = (layout.join(np.zeros((layout.p, m)), each) for each in (own, related))
         push = own - self._pulled(image)
         push[:, first:] = self._pulled(self.rows.score_in_raw)
         shift = self.moving.solve(push) * layout.real[:, None]
-        curvature = own.T @ own - push.T @ shift + inner(moved, image)
+        curvature = own.T @ related - push.T @ shift + inner(moved, image)
         curvature[:, first:] -= inner(moved, self.rows.score_in_raw)
         curvature[first:] -= inner(self.rows.score_in_raw, moved)
         curvature[first:, first:] -= self.rows.raw_in_raw

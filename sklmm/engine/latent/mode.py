@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
+from sklmm.engine.equations.crossproducts import prior_of
 from sklmm.engine.equations.layout import Layout
 from sklmm.engine.equations.mixed_model import Equations
 from sklmm.engine.equations.whole import Whole
@@ -50,6 +51,8 @@ class Latent:
         inner = problem.rows if reml else problem.rows.without_fixed()
         self.problem = replace(problem, rows=inner)
         self.layout = Layout(self.problem)
+        #: The prior precision of the effects, which begin with number p of the unknowns.
+        self.prior = prior_of(problem.blocks, self.layout.parts)
         self.direct = direct
         self.observed = observed and observes(likelihood)
         self.whole = is_small(self.n_rows, self.layout.size, self.space.size)
@@ -107,8 +110,9 @@ class Latent:
         kind = "observed" if self.direct else "expected"
         value, score, at = self.rows.evaluate(self.densities, *self.coefs(thetas, x), kind, about)
         slope = self.pulled(thetas, score)
-        slope[p:] -= x[p:]
-        return value - 0.5 * np.sum(x[p:] ** 2, axis=0), slope, at
+        prior = self.prior.times(x[p:], p)
+        slope[p:] -= prior
+        return value - 0.5 * np.sum(x[p:] * prior, axis=0), slope, at
 
     def mode(self, theta, x, tol=NEWTON_TOL):
         """argmax_x log p(y, x) from x [P] by Newton's method: x, and the `Equations` there."""

@@ -83,7 +83,8 @@ def _drawn(rows, inverse):
 
     def visit(own, eta):
         out[own] = np.einsum("nc,nc->n", eta, eta) / n
-        out[own] += quadratic(rows.z[E][own], inverse.inner, rows.refs[E][own])
+        if E is not None:
+            out[own] += quadratic(rows.z[E][own], inverse.inner, rows.refs[E][own])
         return None, ()
 
     rows.visited(Coefs(np.zeros((rows.p, n)), tuple(inverse.deviations)), visit, bare=True)
