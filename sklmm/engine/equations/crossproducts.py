@@ -26,7 +26,7 @@ nothing is.
 """
 
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -257,6 +257,18 @@ class CrossProducts:
         return out
 
 
+class Drawn(NamedTuple):
+    """Draws by a root of H^-1 [Q, m], and what variances by draws ask of them.
+
+    follow, how E's effects follow the others, D^-1 B^T r [., m] of these, r; and image [Q_L, m], S
+    applied to r at the effects of terms of many levels, or None where S has a factor.
+    """
+
+    root: np.ndarray
+    follow: np.ndarray
+    image: np.ndarray | None
+
+
 class Elimination:
     """H of one theta: D^-1 [J, r, r] of E, and inner = L D^-1 L^T / s^2; S is a subclass's.
 
@@ -330,5 +342,12 @@ class Elimination:
 
     def root(self, noise):
         """A root of H^-1 applied to [Q, m]: of N(0, I), draws from N(0, H^-1)."""
-        e, r = turn(roots(self.inverse), noise[: self.n]), self.root_rest(noise[self.n :])
-        return np.concatenate([e - self._pull(r), r]) if len(r) else e
+        return self.drawn(noise).root
+
+    def drawn(self, noise):
+        """The same as `Drawn`."""
+        e, (r, image) = turn(roots(self.inverse), noise[: self.n]), self.root_rest(noise[self.n :])
+        if not len(r):
+            return Drawn(e, np.zeros_like(e), image)
+        follow = self._pull(r)
+        return Drawn(np.concatenate([e - follow, r]), follow, image)

@@ -198,11 +198,11 @@ class Equations:
 
         Where H has no factor, draws tell what they owe to other levels.
         """
-        root = None
+        drawn = None
         if not self.factorised:
             noise = np.random.default_rng(0).standard_normal((self.cross.Q, N_DRAWS))
-            root = self.H.root(noise / np.sqrt(N_DRAWS))
-        return self.H.variances(root)
+            drawn = self.H.drawn(noise / np.sqrt(N_DRAWS))
+        return self.H.variances(drawn)
 
     def apply(self, flat):
         """C flat [P, c] for columns that hold beta fixed: 0 on beta."""

@@ -160,26 +160,31 @@ class SchurCG(Elimination):
     def root_rest(self, noise):
         """A root of S^-1 applied to [Q_R, m]: R^-T A^(-1/2) noise for A = R^-1 T R^-T.
 
-        The same runs of Lanczos give log |A|, and so `log_det`.
+        And S applied to it, of the effects L: see `Drawn`. The same runs of Lanczos give log |A|,
+        and so `log_det`.
         """
         f = self.f
         left = noise[f:]
+        own = solve_triangular(self.root_F, noise[:f], lower=True, trans="T") if f else noise[:0]
         if not len(left):
             self._set_log_det(0.0, 0.0)
-            return solve_triangular(self.root_F, noise, lower=True, trans="T") if f else noise
-        log_det, x = LogDeterminant(self._whitened, len(left)), []
+            return own, left
+        log_det, x, image = LogDeterminant(self._whitened, len(left)), [], []
         step = max(min(DRAWS_AT_ONCE, NUMBERS_AT_ONCE // len(left)), 1)
         for i in range(0, left.shape[1], step):
             run = lanczos(self._whitened, left[:, i : i + step])
             self.rough = max(self.rough, run.unsolved)
             log_det.add(run)
             x.append(run.apply(inverse_root))
+            image.append(run.image(inverse_root))
         self._set_log_det(log_det.value, log_det.error)
         x = self._turned(self.inverse_roots, np.concatenate(x, axis=1), transpose=True)
+        # T x, by Lanczos' recurrence; and S_LF own is the rest of S's.
+        image = self._turned(self.roots, np.concatenate(image, axis=1))
         if not f:
-            return x
-        own = solve_triangular(self.root_F, noise[:f], lower=True, trans="T")
-        return np.concatenate([own - self._solve_few(self.S_F[f:].T @ x), x])
+            return x, image
+        S_LF = self.S_F[f:]
+        return np.concatenate([own - self._solve_few(S_LF.T @ x), x]), image + S_LF @ own
 
     def _whitened(self, flat):
         """A applied to [Q_L, c]."""
@@ -194,24 +199,23 @@ class SchurCG(Elimination):
             self.log_det -= self.cross.prior.log_det
             self.log_det_error = error
 
-    def variances(self, root):
-        """Each level's block of H^-1, from its own block of H and the draws in `root` [Q, m].
+    def variances(self, drawn):
+        """Each level's block of H^-1, from its own block of H and draws, `Drawn`.
 
         Var(u_j) = H_jj^-1 + Var(E[u_j | the rest]), the first exact and the second small (Siden,
         Lindgren, Bolin & Villani 2018, J. Comput. Graph. Stat. 27, 359-376).
         """
         cross = self.cross
         out = [None] * len(cross.slices)
-        rest = root[self.n :]
+        rest = drawn.root[self.n :]
         if cross.eliminated is not None:
-            follow = self._pull(rest).reshape(*self.inverse.shape[:2], -1)
+            follow = drawn.follow.reshape(*self.inverse.shape[:2], -1)
             out[cross.eliminated] = self.inverse + np.einsum("jam,jbm->jab", follow, follow)
         if self.f:
             # Exact: the few effects' block of S^-1.
             follow = self._solve_few(self.S_F[self.f :].T).T
             solved = self._solve_left(follow, np.zeros_like(follow), self.tol)
             few = self._solve_few(np.eye(self.f)) + follow.T @ solved
-        image = self.apply(rest) if self.own else None
         own = iter(self.own)
         for k, L, part in self.parts():
             width = len(L)
@@ -220,27 +224,29 @@ class SchurCG(Elimination):
                 levels = np.arange(size)
                 out[k] = few[part, part].reshape(size, width, size, width)[levels, :, levels]
                 continue
-            inverse = invert(next(own)[0])
-            away = (rest[part] - turn(inverse, image[part])).reshape(-1, width, rest.shape[1])
+            blocks, place = next(own)
+            inverse = invert(blocks)
+            away = rest[part] - turn(inverse, drawn.image[place])
+            away = away.reshape(-1, width, rest.shape[1])
             out[k] = inverse + np.einsum("jam,jbm->jab", away, away)
         return out
 
-    def column_variances(self, root, towards):
+    def column_variances(self, drawn, towards):
         """Of V, the sparse columns' block of H^-1: its diagonal [k], and V W for W [k, c].
 
         As in `variances`, with a = E[u_j | the rest] taken apart along c = W^T u, whose covariance
         with it is known, V W - S_jj^-1 W: only what is left of its variance comes from the draws.
         """
-        cross, rest = self.cross, root[self.n :]
+        cross, rest = self.cross, drawn.root[self.n :]
         first = cross.n_random - self.n
-        own, _ = self.own[-1]
+        own, place = self.own[-1]
         inverse = 1 / own[:, 0]
         right = np.zeros((cross.Q, towards.shape[1]))
         right[cross.flat] = towards
         VW = self.solve(right)[cross.flat]
         along = VW - inverse * towards
         slope = np.linalg.lstsq(towards.T @ VW, along.T, rcond=1e-12)[0].T
-        away = rest[first:] - inverse * self.apply(rest)[first:]
+        away = rest[first:] - inverse * drawn.image[place]
         away -= slope @ (towards.T @ rest[first:])
         known = np.einsum("kc,kc->k", slope, along)
         return inverse[:, 0] + known + np.einsum("km,km->k", away, away), VW

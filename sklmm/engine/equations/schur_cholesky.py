@@ -110,10 +110,10 @@ class SchurCholesky(Elimination):
         return cho_solve((self.U, True), right, check_finite=False) if len(self.U) else right
 
     def root_rest(self, noise):
-        """S^{-T/2} applied to [Q_R, m]."""
+        """S^{-T/2} applied to [Q_R, m], and None: see `Drawn`."""
         if not len(self.U):
-            return noise
-        return solve_triangular(self.U, noise, lower=True, trans="T", check_finite=False)
+            return noise, None
+        return solve_triangular(self.U, noise, lower=True, trans="T", check_finite=False), None
 
     def traces(self):
         """Sum over levels of the blocks of Z^T V^-1 Z, [r, r] for each block of the problem.
@@ -198,7 +198,7 @@ class SchurCholesky(Elimination):
         own = N[part].reshape(size, r, size, r)[np.arange(size), :, np.arange(size)].sum(axis=0)
         return own - np.einsum("qja,qjb->ab", columns, columns, optimize=True)
 
-    def variances(self, root):
+    def variances(self, drawn=None):
         """Each level's block of H^-1, [n_levels, r, r] for each block of the problem."""
         cross = self.cross
         out = [None] * len(cross.slices)

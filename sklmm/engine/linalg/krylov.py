@@ -66,16 +66,18 @@ def inner(a, b):
 
 
 class Run(NamedTuple):
-    """Lanczos from columns [n, c]: their lengths, bases, and T's eigenvalues and eigenvectors.
+    """Lanczos from columns [n, c]: their lengths, bases V, and T's eigenvalues and eigenvectors.
 
-    `unsolved` is the largest share of the first term that the last one of A^(-1/2) has, where that
-    is no less than the tolerance, else 0.
+    A V = V T but for `rest` [n, c], which the last vector of V is turned to besides. `unsolved` is
+    the largest share of the first term that the last one of A^(-1/2) has, where that is no less
+    than the tolerance, else 0.
     """
 
     length: np.ndarray
     basis: list
     values: np.ndarray
     vectors: np.ndarray
+    rest: np.ndarray
     unsolved: float = 0.0
 
     def _weights(self, f):
@@ -84,7 +86,16 @@ class Run(NamedTuple):
 
     def apply(self, f):
         """f(A) applied to the columns."""
-        weights = self._weights(f) * self.length[:, None]
+        return self._combined(self._weights(f))
+
+    def image(self, f):
+        """A f(A) applied to the columns: what A makes of `apply(f)`, to rounding."""
+        along = self._combined(self._weights(lambda x: x * f(x)))
+        return along + self._weights(f)[:, -1] * self.length * self.rest
+
+    def _combined(self, weights):
+        """V weights [c, k], in the columns' lengths."""
+        weights = weights * self.length[:, None]
         return sum(w * v for w, v in zip(weights.T, self.basis, strict=True))
 
     def quadrature(self, f):
@@ -117,7 +128,7 @@ def lanczos(apply, columns):
         alphas.append(alpha)
         last = i + 1 == most or (beta < 1e-10).all()
         if last or i % CHECK_EVERY == CHECK_EVERY - 1:
-            run = Run(length, basis, *_eigen(alphas, betas))
+            run = Run(length, basis, *_eigen(alphas, betas), image)
             weights = np.abs(run._weights(inverse_root))
             share = float(np.max(weights[:, -1] / weights[:, 0], initial=0.0))
             if last or share < TOL:

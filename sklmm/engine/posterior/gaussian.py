@@ -39,15 +39,16 @@ def posterior_from_equations(eq, seed, n_draws):
         x, e = orthonormal(rng.standard_normal((p, n_draws))), rng.standard_normal((Q, n_draws))
         e /= np.sqrt(n_draws)
     # Draws by Lanczos' method tell log |H| too.
-    root = eq.H.root(e)
+    drawn = eq.H.drawn(e)
+    root = drawn.root
     value = loglik(eq, eq.H.log_det)
-    covs = [congruent(L.T, V) for L, V in zip(factors, eq.H.variances(root), strict=True)]
+    covs = [congruent(L.T, V) for L, V in zip(factors, eq.H.variances(drawn), strict=True)]
     beta = by_triangle(eq.S_factor, x, transpose=True)
     given = cross.blocks(cross.lift(factors, root))
     follow = cross.blocks(-eq.follow @ beta)
     beta_cov, columns = eq.solve_s(np.eye(p)), None
     if cross.columns is not None:
-        beta, beta_cov, columns = columns_posterior(eq, beta, root, few)
+        beta, beta_cov, columns = columns_posterior(eq, beta, drawn, few)
     return Posterior(
         cross.coefficients(eq.beta + cross.ols, eq.u),
         tuple(cross.blocks(cross.lift(factors, eq.u))),
@@ -62,19 +63,20 @@ def posterior_from_equations(eq, seed, n_draws):
     )
 
 
-def columns_posterior(eq, beta, root, few):
+def columns_posterior(eq, beta, drawn, few):
     """Sparse columns' part of a posterior, and beta's, in all of X: see `columns.minimum_norm`.
 
-    From draws of beta [p, m] and of the rest given beta [Q, m]: draws of beta, its covariance, and
-    (mean, std, draws) of gamma, the draws of that std unless they are the `few` of an exact root.
+    From draws of beta [p, m] and of the rest given beta, `Drawn`: draws of beta, its covariance,
+    and (mean, std, draws) of gamma, the draws of that std unless they are the `few` of an exact
+    root.
     """
     cross, columns = eq.cross, eq.cross.columns
     HR, N, d = eq.HR[cross.flat], columns.N, columns.N.shape[1]
-    beta, draws = columns.minimum_norm(beta, root[cross.flat] - HR @ beta)
+    beta, draws = columns.minimum_norm(beta, drawn.root[cross.flat] - HR @ beta)
     cov = eq.solve_s(np.eye(cross.p))
     # Var(gamma) = V: Var((I - N N^T) gamma) takes its diagonal, V N and N^T V N.
     follow = HR @ cov
-    own, VN = eq.H.column_variances(root, np.column_stack([N, columns.towards_constant()]))
+    own, VN = eq.H.column_variances(drawn, np.column_stack([N, columns.towards_constant()]))
     VN = VN[:, :d] + follow @ (HR.T @ N)
     NVN = N.T @ VN
     own += np.einsum("kp,kp->k", follow, HR) + np.einsum("kd,kd->k", N @ NVN - 2 * VN, N)

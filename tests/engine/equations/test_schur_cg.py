@@ -84,13 +84,23 @@ def test_the_root_is_one(pair):
 def test_variances_by_draws_are_nearly_exact(pair):
     ours, dense = pair
     rng = np.random.default_rng(2)
-    root = ours.root(rng.standard_normal((dense.cross.Q, 64)) / 8)
-    for found, exact in zip(ours.variances(root), dense.variances(None), strict=True):
+    drawn = ours.drawn(rng.standard_normal((dense.cross.Q, 64)) / 8)
+    for found, exact in zip(ours.variances(drawn), dense.variances(), strict=True):
         # 64 draws know a variance to 18 %, and theirs is a part of it.
         np.testing.assert_allclose(found, exact, atol=0.12 * np.abs(exact).max())
         assert np.abs(found - exact).mean() < 0.03 * np.abs(exact).max()
         if len(found) == 7:
             np.testing.assert_allclose(found, exact, rtol=1e-6)
+
+
+def test_what_draws_tell_besides_is_what_products_would(pair):
+    ours, dense = pair
+    noise = np.random.default_rng(3).standard_normal((dense.cross.Q, 3))
+    drawn = ours.drawn(noise)
+    rest = drawn.root[ours.n :]
+    np.testing.assert_allclose(drawn.image, ours.apply(rest)[ours.f :], atol=1e-11)
+    np.testing.assert_allclose(drawn.follow, ours._pull(rest), atol=1e-13)
+    np.testing.assert_array_equal(drawn.root, ours.root(noise))
 
 
 def test_traces_with_all_units_as_probes_are_exact(problem, factors, monkeypatch):

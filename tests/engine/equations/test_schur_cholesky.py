@@ -62,7 +62,7 @@ def test_against_dense_matrices(terms, factors):
     np.testing.assert_allclose(root @ root.T, inverse, atol=1e-11)
     np.testing.assert_allclose(cross.product(right), Z.T @ (weights[:, None] * (Z @ right)))
     for K, variance, s, b in zip(
-        ours.traces(), ours.variances(None), cross.slices, problem.blocks, strict=True
+        ours.traces(), ours.variances(), cross.slices, problem.blocks, strict=True
     ):
         levels = np.arange(b.n_levels)
         shape = (b.n_levels, b.r, b.n_levels, b.r)

@@ -23,6 +23,15 @@ def test_inverse_roots_are_roots():
     np.testing.assert_allclose(x, (vectors / np.sqrt(values)) @ vectors.T @ v, rtol=2e-2, atol=1e-2)
 
 
+def test_images_of_what_is_applied_are_products_with_it():
+    rng = np.random.default_rng(4)
+    A, v = matrix(rng, 60), rng.normal(size=(60, 5))
+    v[:, 2] = 0.0
+    run = lanczos(lambda q: A @ q, v)
+    assert len(run.basis) < 60
+    np.testing.assert_allclose(run.image(inverse_root), A @ run.apply(inverse_root), atol=1e-12)
+
+
 def test_the_log_determinant_is_within_its_errors():
     rng = np.random.default_rng(1)
     A = matrix(rng, 200)
