@@ -26,7 +26,7 @@ from sklmm.steps import ConjugateGradient, Exact
 #: Partitions of which one is to have rows, to make the head.
 FIRST = 4
 #: Partitions, or sums of them, that are joined at a time.
-MANY = 8
+MANY = 16
 #: Share of a worker's memory from which on the pairs of levels stay on all workers.
 SHARE = 0.25
 

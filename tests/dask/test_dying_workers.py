@@ -15,7 +15,7 @@ from tests.dask.test_faults import MODEL, of_parts
 from tests.test_batches import assert_same, table
 
 #: Partitions enough for sums of some to be joined before the last.
-N = 20
+N = 2 * sums.MANY + 4
 
 
 @pytest.fixture(scope="module")
