@@ -101,7 +101,9 @@ def bootstrap_intervals(estimates, estimate, level, bounds):
 def simulate(design, response, result, rng):
     """y [n_rows] from the fitted model, the effects drawn anew."""
     d, effects = response.n_predictors, []
-    for old, cov in zip(result.effects, result.covariances, strict=True):
-        effects.append(rng.standard_normal(old.shape) @ covariance_root(cov).T)
+    for k, (old, cov) in enumerate(zip(result.effects, result.covariances, strict=True)):
+        noise, relation = rng.standard_normal(old.shape), design.blocks[k // d].relation
+        noise = noise if relation is None else relation.back(noise)
+        effects.append(noise @ covariance_root(cov).T)
     eta = linear_predictor(design, replace(result, effects=tuple(effects)), d=d)
     return response_draws(response, eta, result.family, rng)

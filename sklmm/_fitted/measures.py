@@ -52,11 +52,11 @@ class Spread(NamedTuple):
             fixed -= design.offset
         random = []
         for block, cov in zip(design.blocks, result.covariances, strict=True):
-            if block.z is None:
+            if block.z is None and block.relation is None:
                 part = cov[0, 0]
                 random.append(part)
             else:
-                part = quadratic(block.z, cov)
+                part = block.own * quadratic(block.loadings(slice(None)), cov)
                 random.append(weights @ part / total)
             if log:
                 eta += part / 2

@@ -143,7 +143,10 @@ def predict_variance(design, result, family, include, rng=None):
 
 
 def _prior_variance(block, covariance, rows):
-    """Prior variance [n] that the effects of a block give to eta in some rows."""
+    """Prior variance [n] that the effects of a block give to eta in some rows.
+
+    Of related levels that of one which is related to itself by 1, as a founder is.
+    """
     return quadratic(block.loadings(rows), covariance)
 
 

@@ -60,6 +60,11 @@ class Block:
         """Whether levels depend on each other given all other terms."""
         return self.relation is not None
 
+    @property
+    def own(self):
+        """Each row's A_jj, how its level is related to itself, [n_rows]; 1 of independent ones."""
+        return 1.0 if self.relation is None else self.relation.variances[self.refs]
+
     def loadings(self, rows):
         """z [n, r] of some rows, ones for an intercept alone."""
         return np.ones((len(self.refs[rows]), 1)) if self.z is None else self.z[rows]

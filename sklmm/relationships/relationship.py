@@ -196,6 +196,11 @@ class Relationship(PlainState):
         """A_ii - 1 of each level, a Series: of a pedigree the coefficients of inbreeding F."""
         return pd.Series(self._variances - 1, self.labels)
 
+    @property
+    def variances(self):
+        """A's diagonal [n_levels]."""
+        return self._variances
+
     def to_frame(self):
         """A as a DataFrame [n_levels, n_levels]: dense, for few levels."""
         return pd.DataFrame(self.relate(np.eye(self.n_levels)), self.labels, self.labels)

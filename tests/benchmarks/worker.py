@@ -34,6 +34,8 @@ def sklmm(data, workload):
 
     from sklmm import Bernoulli, MixedEffectsClassifier, MixedEffectsRegressor
 
+    if "pedigree" in data:
+        return animal_model(data, workload)
     X = pd.DataFrame({f"g{k}": column for k, column in enumerate(data["groups"].T)}, copy=False)
     fixed = [f"x{k}" for k in range(data["columns"].shape[1])]
     terms = [workload.term % g for g in X]
@@ -62,6 +64,27 @@ def sklmm(data, workload):
         "loglik": lambda m: np.array([m.loglik_, m.loglik_error_]),
     }
     return lambda: model.fit(X, y), sds, tasks
+
+
+def animal_model(data, workload):
+    """sklmm's estimator of animals and herds; the pedigree's inverse is part of a fit."""
+    import pandas as pd
+
+    from sklmm import MixedEffectsRegressor, RandomEffect, Relationship
+
+    X = pd.DataFrame({"animal": data["groups"][:, 0], "herd": data["groups"][:, 1]})
+    X["x"], y = data["columns"][:, 0], data["y"]
+    pedigree = pd.DataFrame(data["pedigree"], columns=["id", "sire", "dam"])
+
+    def fit():
+        relationship = Relationship.from_pedigree(pedigree)
+        terms = [RandomEffect("animal", covariance=relationship), "herd"]
+        model = MixedEffectsRegressor(
+            terms, fixed_effects=["x"], e_step=workload.e_step, random_state=0
+        )
+        return model.fit(X, y)
+
+    return fit, sds, {}
 
 
 def of_files(workload):

@@ -79,6 +79,8 @@ WORKLOADS = {
         Workload("nested-1e6", "nested"),
         Workload("slopes-2e5", "slopes", ("sklmm", "lme4"), term=SLOPES),
         Workload("slopes-apart-2e5", "slopes", ("sklmm", "lme4"), term="(1 + x0 || %s)"),
+        Workload("animals-1e5", "animals-1e5", ("sklmm",), repeats=3),
+        large("animals-1e6", "animals-1e6", ("sklmm",)),
         Workload("predict-1e6", "crossed-1e6", ("sklmm",), task="predict"),
         Workload(
             "proba-1e6", "crossed-1e6-binary", ("sklmm",), "bernoulli", task="predict", repeats=3
