@@ -8,6 +8,8 @@ from sklmm.covariances.correlation import Correlated
 
 #: Least distance to an end of the correlation's range, as a share of it, to start from.
 INSIDE = 1e-3
+#: Sine or cosine that is none.
+END = 1e-4
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,10 @@ class CompoundSymmetry(Correlated):
     def folded(self, angles):
         """Of either sign of sine and cosine the correlation is the same."""
         return np.arctan2(np.abs(np.sin(angles)), np.abs(np.cos(angles)))
+
+    def ends(self, angles):
+        """At either end of the correlation's range."""
+        return min(abs(np.sin(angles[0])), abs(np.cos(angles[0]))) < END
 
     @property
     def bounds(self):

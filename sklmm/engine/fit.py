@@ -372,6 +372,11 @@ def _sampler(step):
 def _tutorial(problem, response, settings):
     from sklmm.engine.algorithms.tutorial import AdamLoop
 
+    if not all(b.covariance.linear for b in problem.blocks):
+        raise ValueError(
+            f"m_step={settings.m_step!r} is for covariances that are linear in their parameters, "
+            "us and diag: with cs, ar1 and toep use m_step='auto'."
+        )
     return AdamLoop(problem, settings)
 
 
