@@ -173,6 +173,16 @@ class Session:
         self.wait(futures)
         return self.client.gather(futures)
 
+    def nbytes(self, futures):
+        """Bytes that what some futures have come to takes, by `__sizeof__`; errors as in `result`.
+
+        The scheduler knows them: no worker is asked.
+        """
+        self.wait(futures)
+        known = self.client.nbytes([future.key for future in futures], summary=False)
+        # Less than 0 of what is just made again, as its worker has died.
+        return sum(max(own, 0) for own in known.values())
+
     def wait(self, futures):
         """Wait until all have come to something; of several faults the first in order is raised."""
         left, first = {future: i for i, future in enumerate(futures)}, None

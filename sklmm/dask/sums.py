@@ -38,10 +38,10 @@ class Summed(NamedTuple):
     n_missing: int
 
 
-class Weight(NamedTuple):
-    """Bytes of the pairs of levels in `Summed`, None where there are none, and its `n_missing`."""
+class Told(NamedTuple):
+    """Of `Summed`: whether any row counts, and `n_missing`."""
 
-    pairs: int | None
+    counts: bool
     n_missing: int
 
 
@@ -121,16 +121,16 @@ def _joined(cluster, begun, rows):
 
 def _apart(cluster, summed):
     """`Summed` of all futures, whose pairs of levels stay on the workers; None if one has room."""
-    weights = cluster.results([cluster.submit("weigh", weigh, own) for own in summed])
-    if sum(own.pairs or 0 for own in weights) <= SHARE * cluster.least_memory():
+    if cluster.nbytes(summed) <= SHARE * cluster.least_memory():
         return None
+    told = cluster.results([cluster.submit("tell", told_of, own) for own in summed])
     executor = OnCluster(cluster)
     held = [Held(cluster, own) for own in summed]
-    known = [one for one, own in zip(held, weights, strict=True) if own.pairs is not None]
+    known = [one for one, own in zip(held, told, strict=True) if own.counts]
     parts = executor.kept(sums_of, Each(known))
     # They are let go as soon as the owners have what they need of them.
     del held, known
-    return Summed(owned(executor, parts, executor.n_threads), sum(own.n_missing for own in weights))
+    return Summed(owned(executor, parts, executor.n_threads), sum(own.n_missing for own in told))
 
 
 def begun_by(before, local, which, rows):
@@ -159,9 +159,9 @@ def join(parts):
     return Summed(Accumulated.joined(known) if known else None, n_missing)
 
 
-def weigh(summed):
-    """The `Weight` of `Summed`."""
-    return Weight(None if summed.sums is None else summed.sums.pair_bytes, summed.n_missing)
+def told_of(summed):
+    """`Told` of `Summed`."""
+    return Told(summed.sums is not None, summed.n_missing)
 
 
 def sums_of(summed):

@@ -57,6 +57,14 @@ def test_errors_of_other_kinds_are_raised_as_they_are(client):
         cluster.result(cluster.submit("number", lambda: 1 / 0))
 
 
+def test_the_scheduler_knows_how_much_answers_take(client):
+    with session(client) as cluster:
+        known = [cluster.submit("bytes", bytes, size) for size in (10_000, 20_000)]
+        assert 30_000 <= cluster.nbytes(known) < 31_000
+        with pytest.raises(ValueError, match="has 1"):
+            cluster.nbytes([*known, cluster.submit("number", fails, 1)])
+
+
 def test_threads_of_a_task_are_its_own_and_the_host_s_together(client):
     def both(threads):
         with whole_host(threads):

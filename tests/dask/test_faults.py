@@ -177,7 +177,7 @@ class TestPartitions:
         def make(number, part):
             return part[:0] if number < 40 else part.assign(stars=part["stars"].round().abs())
 
-        compute, results, asked, kept = Session.compute, Session.results, [], []
+        compute, nbytes, asked, kept = Session.compute, Session.nbytes, [], []
 
         def counted(self, tasks):
             asked.append(len(tasks))
@@ -185,10 +185,10 @@ class TestPartitions:
 
         def looked_at(self, futures):
             kept.append(len(self._futures))
-            return results(self, futures)
+            return nbytes(self, futures)
 
         monkeypatch.setattr(Session, "compute", counted)
-        monkeypatch.setattr(Session, "results", looked_at)
+        monkeypatch.setattr(Session, "nbytes", looked_at)
         columns = of_parts(make, frame, 60)
         known = {"family": family, "random_effects": ["g"]}
         known["e_step"] = "auto" if family == "gaussian" else "laplace"
@@ -196,9 +196,9 @@ class TestPartitions:
         # Rows and what begins by them, and then all partitions.
         if family == "gaussian":
             # The first four have been asked with all others before.
-            assert asked == [12, 2, 16, 94, 11]
-            # Sums, and what is asked of each; the rows have gone.
-            assert kept[0] <= 1 + 2 * 11
+            assert asked == [31, 2, 16, 94, 30]
+            # Sums, of two groups and of 28 partitions; the rows have gone.
+            assert kept == [1 + 30]
             local = MixedEffectsRegressor(**{**MODEL, **known}).fit(whole, whole["stars"])
             assert_same(model.to_local(), local, whole)
         else:

@@ -6,6 +6,7 @@ import dask
 import dask.dataframe as dd
 import numpy as np
 import pytest
+from dask.sizeof import sizeof
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -48,6 +49,10 @@ class Here:
     def results(self, answers):
         self.wait(answers)
         return answers
+
+    def nbytes(self, answers):
+        self.wait(answers)
+        return sum(map(sizeof, answers))
 
     def host_threads(self):
         return {}
