@@ -1,0 +1,149 @@
+"""Coverage of intervals and bias of estimates, by covariance of the effects, over simulated sets.
+
+    python -m tests.coverage
+
+It prints the table of docs/accuracy.md, in some minutes on two cores.
+"""
+
+import argparse
+from typing import NamedTuple
+
+import joblib
+import numpy as np
+import pandas as pd
+
+from sklmm import MixedEffectsRegressor
+
+N_SETS = 200
+N_GROUPS, N_PLACES, N_TIMES, SIGMA = 100, 4, 2, 0.8
+INTERCEPT, COEF = 0.5, 0.3
+LAGS = np.abs(np.subtract.outer(np.arange(N_PLACES), np.arange(N_PLACES)))
+SDS = np.array([1.0, 1.3, 0.8, 1.1])
+PHI, CORR = 0.6, 0.4
+TOEPLITZ = np.array([1.0, 0.6, 0.3, 0.2])
+TIMES = np.array([0.0, 0.7, 1.5, 4.0])
+#: Of the unstructured one.
+ANY = np.outer(SDS, SDS) * PHI**LAGS
+
+
+class Case(NamedTuple):
+    """A term, the covariance [r, r] of its effects, and its parameters by name."""
+
+    term: str
+    cov: np.ndarray
+    truth: dict
+
+    def simulate(self, rng):
+        """(X, y): groups with effects at each place, some rows each, a fifth of them missing."""
+        n = N_GROUPS * N_PLACES * N_TIMES
+        g, place = np.divmod(np.repeat(np.arange(n // N_TIMES), N_TIMES), N_PLACES)
+        b = rng.normal(size=(N_GROUPS, N_PLACES)) @ np.linalg.cholesky(self.cov).T
+        X = pd.DataFrame(
+            {
+                "g": g,
+                "f": pd.Categorical(place),
+                "t": place,
+                "u": TIMES[place],
+                "x": rng.normal(size=n),
+            }
+        )
+        y = INTERCEPT + COEF * X["x"] + b[g, place] + rng.normal(0, SIGMA, n)
+        seen = rng.uniform(size=n) < 0.8
+        return X[seen], y[seen]
+
+    def fit(self, seed):
+        """Intervals and estimates of a set, a table."""
+        X, y = self.simulate(np.random.default_rng(seed))
+        model = MixedEffectsRegressor([self.term], fixed_effects=["x"]).fit(X, y)
+        values = np.append(model.fixed_effects_["estimate"], model.result_.natural)
+        return model.conf_int().assign(estimate=values)
+
+
+def _case(term, cov, sds, corrs):
+    names = {f"sd(g, {name})": value for name, value in sds.items()}
+    names |= {f"corr(g, {name})": value for name, value in corrs.items()}
+    return Case(term, cov, {"Intercept": INTERCEPT, "x": COEF, **names, "sigma": SIGMA})
+
+
+def _each(sds):
+    return {f"f[{place}]": sd for place, sd in enumerate(sds)}
+
+
+def _pairs(matrix):
+    return {f"f[{j}], f[{i}]": matrix[i, j] for i in range(N_PLACES) for j in range(i)}
+
+
+CASES = {
+    "us": _case("us(0 + f | g)", ANY, _each(SDS), _pairs(PHI**LAGS)),
+    "diag": _case("diag(0 + f | g)", np.diag(SDS**2), _each(SDS), {}),
+    "diag, homogeneous": _case("diag(0 + f | g, hom=TRUE)", np.eye(N_PLACES), {"f": 1.0}, {}),
+    "cs": _case(
+        "cs(0 + f | g)",
+        np.outer(SDS, SDS) * np.where(LAGS == 0, 1, CORR),
+        _each(SDS),
+        {"f: any two": CORR},
+    ),
+    "cs, homogeneous": _case(
+        "cs(0 + f | g, hom=TRUE)",
+        np.where(LAGS == 0, 1, CORR),
+        {"f": 1.0},
+        {"f: any two": CORR},
+    ),
+    "ar1": _case("ar1(0 + t | g)", PHI**LAGS, {"t": 1.0}, {"t: phi (1 apart)": PHI}),
+    "ar1, unequal times": _case(
+        "ar1(0 + u | g)",
+        PHI ** np.abs(np.subtract.outer(TIMES, TIMES)),
+        {"u": 1.0},
+        {"u: phi (1 apart)": PHI},
+    ),
+    "toep": _case(
+        "toep(0 + f | g)",
+        np.outer(SDS, SDS) * TOEPLITZ[LAGS],
+        _each(SDS),
+        {f"f: lag {k}": TOEPLITZ[k] for k in range(1, N_PLACES)},
+    ),
+}
+
+
+def study(case, n_sets=N_SETS, n_jobs=2):
+    """(coverage of 95 % intervals, bias in Monte Carlo errors) of a case, two Series by parameter.
+
+    A case has `fit`, from a seed the `conf_int` of a set and the estimates, and `truth`.
+    """
+    tables = joblib.Parallel(n_jobs)(joblib.delayed(case.fit)(seed) for seed in range(n_sets))
+    truth = pd.Series(case.truth)
+    tables = [table.loc[truth.index] for table in tables]
+    covered = [(own["lower"] <= truth) & (truth <= own["upper"]) for own in tables]
+    errors = pd.DataFrame([own["estimate"] - truth for own in tables])
+    return pd.DataFrame(covered).mean(), errors.mean() / (errors.std() / np.sqrt(n_sets))
+
+
+def rows(cases=CASES, n_sets=N_SETS):
+    """One a case."""
+    for name, case in cases.items():
+        covered, bias = study(case, n_sets)
+        yield {
+            "covariance": name,
+            "parameters": len(covered),
+            "coverage": f"{100 * covered.mean():.1f} %",
+            "least": f"{100 * covered.min():.1f} %",
+            "most": f"{100 * covered.max():.1f} %",
+            "largest bias": f"{bias.abs().max():.1f}",
+        }
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("cases", nargs="*", metavar="case", help=f"of {list(CASES)}")
+    parser.add_argument("--sets", type=int, default=N_SETS)
+    known = parser.parse_args()
+    for i, row in enumerate(rows({name: CASES[name] for name in known.cases or CASES}, known.sets)):
+        if i == 0:
+            print(f"| {' | '.join(row)} |\n|{'---|' * len(row)}")
+        print(f"| {' | '.join(map(str, row.values()))} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
