@@ -37,7 +37,9 @@ class NewRows(TableInput):
         check_is_fitted(self)
         include = self._include(include_random)
         table = self._validate_new(X, include)
-        design = self._fitted.spec.apply(table, include)
+        # Of several predictors a row each has times of its own.
+        covariances = self.result_.covariances if self._fitted.n_predictors == 1 else None
+        design = self._fitted.spec.apply(table, include, covariances)
         if self.handle_unknown == "error":
             pairs = zip(self._fitted.spec.terms, design.blocks, strict=True)
             refuse_unknown(table, compress(pairs, include))

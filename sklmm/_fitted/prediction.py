@@ -9,6 +9,7 @@ with o the offset and R R^T the posterior covariance. For the other families the
 R sqrt(m) are posterior draws, and the response's mean, its probabilities and its variance are
 averages over them (a model without random effects has none, and its mean is that at the estimate).
 A level that is unseen, missing or left out has effect 0, and adds its prior variance to `variance`.
+A time that the fit had not has the mean that known ones tell, and adds the variance that is left.
 
 Rows are taken in blocks whose draws stay in cache, by threads; blocks are the same whatever the
 number of threads.
@@ -139,6 +140,8 @@ def predict_variance(design, result, family, include, rng=None):
     for block, cov, wanted in zip(design.blocks, result.covariances, include, strict=True):
         new = np.flatnonzero(_new(block, wanted))
         variance[new] += _prior_variance(block, cov, new)
+        if block.between is not None:
+            variance += block.between.variance(slice(None))
     return variance
 
 
@@ -167,6 +170,9 @@ def _variance_by_draws(design, result, family, include, rng):
             new = np.flatnonzero(_new(block, wanted, rows))
             sd = np.sqrt(_prior_variance(block, cov, new + rows.start))
             draws[new] += sd[:, None] * rng.standard_normal((len(sd), draws.shape[1]))
+            if block.between is not None:
+                sd = np.sqrt(block.between.variance(rows))
+                draws += sd[:, None] * rng.standard_normal(draws.shape)
         mean = family.mean(draws, result.family)
         within = family.variance(draws, result.family).mean(axis=1)
         return within + mean.var(axis=1)
@@ -213,6 +219,9 @@ def sample(design, unseen, result, family, n_samples, rng, d=1):
         xi = np.sqrt(m) * np.eye(m)[:, rng.integers(m, size=n_samples)]
     out = predictor_draws(design, result, xi, d)
     for k, (block, index) in enumerate(zip(design.blocks, unseen, strict=True)):
+        if block.between is not None:
+            levels = np.where(index < 0, block.refs, block.n_levels + index)
+            out[:, 0] += block.between.draws(levels, n_samples, rng)
         if not len(new := np.flatnonzero(index >= 0)):
             continue
         for c in range(d):

@@ -135,6 +135,26 @@ class AR1(Correlated):
             params[-1] = max(params[-1], np.arcsin(np.sqrt(LEAST)))
         return params
 
+    def between(self, matrix, places):
+        """By the correlations over the distances; None where phi < 0 has none over one of them."""
+        if self.heterogeneous:
+            return None
+        unit = self._gaps[0]
+        (i, j), *_ = self.pairs
+        variance = matrix[0, 0]
+        c = matrix[i, j] / variance if variance > 0 else 0.0
+        every = np.concatenate([self.times, places])
+        lags = np.abs(np.subtract.outer(every, every)) / unit
+        if c < 0:
+            whole = np.round(lags)
+            if (np.abs(lags - whole) > WHOLE * np.maximum(whole, 1)).any():
+                return None
+            lags = whole.astype(int)
+        R = c**lags
+        old, new = slice(self.r), slice(self.r, None)
+        weights = R[new, old] @ np.linalg.pinv(R[old, old], hermitian=True)
+        return weights, variance * (R[new, new] - weights @ R[old, new])
+
     def ends(self, angles):
         """Without correlation, where it is positive."""
         return not self._gaps[2] and abs(np.sin(angles[0])) < np.sqrt(WHOLE)

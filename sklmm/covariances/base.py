@@ -124,6 +124,13 @@ class Covariance(ABC):
         """
         return values, np.ones(len(values))
 
+    def between(self, matrix, places):
+        """What is known of effects at other places [m] by those of a matrix [r, r] at its own.
+
+        Their weights [m, r], and the covariance [m, m] that is left; None where nothing is told.
+        """
+        return None
+
     def in_units(self, sizes):
         """The covariance of coefficients that are measured in units `sizes` [r]."""
         return self

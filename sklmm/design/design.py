@@ -41,7 +41,8 @@ class Block:
     """A term's rows: refs int32 [n_rows], z [n_rows, r] or None for ones; its `Covariance`.
 
     z is an array, or `Indicators` of a categorical column. `relation` is the levels'
-    `Relationship`, or None where they are independent.
+    `Relationship`, or None where they are independent; `between` is of rows at times which the fit
+    had not, or None.
     """
 
     refs: np.ndarray
@@ -49,6 +50,7 @@ class Block:
     n_levels: int
     covariance: Covariance
     relation: object = None
+    between: object = None
 
     @property
     def r(self):
@@ -174,11 +176,12 @@ class DesignSpec(PlainState):
         spec._check_magnitudes(design)
         return spec, design
 
-    def apply(self, table, include=None):
+    def apply(self, table, include=None, covariances=None):
         """Design of a new table; refs are -1 where a level is unseen or missing.
 
         `include` says for each term whether its effects count, all by default: the grouping columns
-        of others are not looked at, and need not be there.
+        of others are not looked at, and need not be there. By the `covariances` [r, r] of a fit,
+        one a term, new times have the effects that known ones tell.
         """
         include = [True] * len(self.terms) if include is None else include
         none = np.full(table.shape[0], -1, np.int32)
@@ -186,7 +189,7 @@ class DesignSpec(PlainState):
             term.encode(table) if wanted else none
             for term, wanted in zip(self.terms, include, strict=True)
         ]
-        design = self._build(table, encoded)
+        design = self._build(table, encoded, covariances=covariances)
         if self.estimable is not None:
             self.estimable.check(design.X, self, table)
         return design
@@ -297,12 +300,18 @@ class DesignSpec(PlainState):
             return hstack([np.ones((X.shape[0], 1)), X], "csr") if self.fit_intercept else X
         return numeric_columns(table, columns, "fixed-effects", self.fit_intercept)
 
-    def _build(self, table, encoded, X=None):
+    def _build(self, table, encoded, X=None, covariances=None):
         X = self._fixed_part(table) if X is None else X
         blocks = []
-        for term, refs in zip(self.terms, encoded, strict=True):
-            z, relation = term.left.loadings(table), term.effect.relation
-            blocks.append(Block(refs, z, len(term.levels), term.covariance, relation))
+        for k, (term, refs) in enumerate(zip(self.terms, encoded, strict=True)):
+            found = None
+            if term.effect.ordered and covariances is not None:
+                from sklmm.design.between import between
+
+                found = between(term, table, covariances[k])
+            z, new = (term.left.loadings(table), None) if found is None else found
+            own = len(term.levels), term.covariance, term.effect.relation
+            blocks.append(Block(refs, z, *own, new))
         offset, kept = self.offset, None
         if offset is not None:
             offset = numeric_columns(table, (offset,), "offset")[:, 0]

@@ -339,6 +339,46 @@ def test_without_effects_a_structure_has_no_sd(term):
     assert model.loglik_ >= null.loglik_ - 1e-6
 
 
+@pytest.mark.parametrize("family", ["gaussian", "poisson"])
+def test_a_new_time_is_predicted_from_known_ones(table, counts, family):
+    """As a category without rows is, to which the fit gives an effect."""
+    data, y = (table, "y") if family == "gaussian" else (counts, "c")
+    few = data[data["id"] <= 20]
+    old = few[~few["t"].isin([3, 8])]
+    options = {"family": family, "e_step": "laplace" if family == "poisson" else "auto"}
+    options |= {"method": "ml", "random_state": 0}
+    known = fit(f"{y} ~ x + ar1(0 + ft | id)", old, **options)
+    times = fit(f"{y} ~ x + ar1(0 + t | id)", old, **options)
+    new = few.assign(id=np.where(few["id"] == 7, 999, few["id"]))
+    # Of a new time the mean response is that without what is left, as of a new level.
+    np.testing.assert_allclose(
+        times.predict(new), known.predict(new), atol=1e-5, rtol=0.1 * (family == "poisson")
+    )
+    if family == "gaussian":
+        both = [m.predict(new, return_std=True)[1] for m in (times, known)]
+        np.testing.assert_allclose(*both, rtol=1e-5)
+        # Jointly as well: rows of one id at one time share what is left.
+        rows = new[(new["id"] == 999) | (new["id"] == 5)]
+        draws = [m.sample_y(rows, n_samples=20_000, random_state=1) for m in (times, known)]
+        np.testing.assert_allclose(*(np.cov(own) for own in draws), atol=0.15)
+    else:
+        both = [m.sample_y(new, n_samples=4000, random_state=0).std(axis=1) for m in (times, known)]
+        np.testing.assert_allclose(*both, rtol=0.2)
+
+
+def test_a_new_time_that_is_not_told_is_an_error(table):
+    for term in ("toep(0 + t | id)", "ar1(0 + t | id, hom=FALSE)"):
+        model = fit(f"y ~ x + {term}", table)
+        with pytest.raises(ValueError, match=r"column 't' holds 9.0, not seen"):
+            model.predict(table[:3].assign(t=9))
+    negative, *_ = simulated((-0.8) ** LAGS, 0)
+    _, y = simulated((-0.8) ** LAGS, 0)
+    model = MixedEffectsRegressor(["ar1(0 + t | g)"], fixed_effects=["x"]).fit(negative, y)
+    assert np.isfinite(model.predict(negative[:3].assign(t=7))).all()
+    with pytest.raises(ValueError, match=r"column 't' holds 1.5, not seen"):
+        model.predict(negative[:3].assign(t=1.5))
+
+
 def test_a_category_without_rows_has_effects_that_follow_its_neighbours(table):
     some = table[table["t"] != 4]
     model = fit("y ~ x + ar1(0 + ft | id)", some)
