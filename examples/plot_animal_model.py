@@ -53,8 +53,8 @@ y = 10 + true[records["animal"]].to_numpy() + herds[records["herd"]] + rng.norma
 # %%
 # The fit
 # -------
-# Relatives share records: the animals' variance is told apart from the residual, and heritability is
-# its share.
+# Relatives tell of each other: the animals' variance is told apart from the residual, and
+# heritability is its share.
 model = MixedEffectsRegressor(
     [RandomEffect("animal", covariance=relationship), "herd"], random_state=0
 ).fit(records, y)
@@ -65,8 +65,8 @@ print(f"heritability {animal / (animal + residual):.2f}, true {1 / (1 + 1.5**2):
 # %%
 # Animals without records
 # -----------------------
-# Those of the last generation have half of their sire's and of their dam's value, and are as exact as
-# that: their Mendelian deviation is not known yet.
+# Those of the last generation have half of their sire's and of their dam's value, and are as exact
+# as that: their Mendelian deviation is not known yet.
 values = model.random_effects_["animal"]["Intercept"]
 stds = model.random_effects_std_["animal"]["Intercept"]
 young = values.index > (generations - 1) * size

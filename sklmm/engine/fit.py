@@ -159,6 +159,11 @@ def resolve_e_step(
         step = Laplace()
     step = _with_backend(step, family, device, m_step)
     least_squares = isinstance(step, GAUSSIAN_ONLY)
+    if any(coupled) and family.classes == "unordered":
+        raise ValueError(
+            f"family={family.name!r} has no E-step that takes levels with a known relationship: "
+            "fit each class against the others, with two classes."
+        )
     if any(coupled) and not isinstance(step, (*GAUSSIAN_ONLY, Laplace)):
         other = "'auto', 'exact' or 'cg'" if gaussian else "'auto' or 'laplace'"
         raise ValueError(

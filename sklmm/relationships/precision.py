@@ -13,8 +13,6 @@ from scipy.sparse.linalg import splu
 
 #: Pivot, as a share of the level's own variance or precision, that counts as 0.
 SINGULAR = 1e-10
-#: Numbers of columns that are solved for at a time.
-SLAB = 1 << 22
 #: SuperLU as Cholesky's method: no pivots, and the order of the symmetric matrix.
 SYMMETRIC = {"SymmetricMode": True, "Equil": False}
 
@@ -55,16 +53,6 @@ def of_precision(Q):
     # U = D L^T in the order: B = D^-1/2 U.
     B = (sparse.diags_array(pivots**-0.5) @ lu.U).tocsr()
     return sparse.csr_array((B.data, order[B.indices].astype(np.int32), B.indptr), B.shape), order
-
-
-def row_squares(solver, n):
-    """Sums of squares [n] of the rows of B^-1, in the triangle's order: A's diagonal."""
-    out, step = np.zeros(n), max(SLAB // n, 1)
-    for first in range(0, n, step):
-        units = np.zeros((n, min(step, n - first)))
-        units[first + np.arange(units.shape[1]), np.arange(units.shape[1])] = 1.0
-        out += (solver.solve(units) ** 2).sum(axis=1)
-    return out
 
 
 def triangle_solver(B, order):

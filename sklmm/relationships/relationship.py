@@ -12,15 +12,19 @@ from sklmm.relationships.precision import (
     NotPositive,
     of_covariance,
     of_precision,
-    row_squares,
     triangle_solver,
 )
 
 KINDS = ("relationship", "kinship", "precision")
+#: Share of entries from which B is multiplied as a dense matrix.
+DENSE = 0.1
+#: Levels up to which the diagonal of a precision's inverse is found exactly, and draws beyond.
+MOST_UNITS = 4096
+N_DRAWS = 128
 #: Difference of two entries, as a share of their levels' own, that a symmetric matrix may have.
 ASYMMETRY = 1e-8
-#: Arrays that stand for B, a CSR matrix, and the order of its columns in which it is a triangle,
-#: and A's diagonal.
+#: Arrays that stand for B, a CSR matrix, and the order of its columns in which it is a triangle;
+#: and A's diagonal, None where it is to be found.
 _ARRAYS = ("data", "indices", "indptr", "order", "variances")
 
 
@@ -145,13 +149,10 @@ class Relationship(PlainState):
         return out
 
     def _set(self, B, order, labels, variances):
-        if variances is None:
-            solver = triangle_solver(B, order)
-            variances = np.empty(len(order))
-            variances[order] = row_squares(solver, len(order))
         arrays = B.data, B.indices.astype(np.int32), B.indptr.astype(np.int32), order, variances
         for name, array in zip(_ARRAYS, arrays, strict=True):
-            array.flags.writeable = False
+            if array is not None:
+                array.flags.writeable = False
             setattr(self, f"_{name}", array)
         self.labels = labels
 
@@ -194,12 +195,17 @@ class Relationship(PlainState):
     @property
     def inbreeding(self):
         """A_ii - 1 of each level, a Series: of a pedigree the coefficients of inbreeding F."""
-        return pd.Series(self._variances - 1, self.labels)
+        return pd.Series(self.variances - 1, self.labels)
 
-    @property
+    @cached_property
     def variances(self):
-        """A's diagonal [n_levels]."""
-        return self._variances
+        """A's diagonal [n_levels]; of a precision of more than 4,096 levels by draws."""
+        if self._variances is not None:
+            return self._variances
+        if self.n_levels > MOST_UNITS:
+            noise = np.random.default_rng(0).standard_normal((self.n_levels, N_DRAWS))
+            return (self.back(noise) ** 2).mean(axis=1)
+        return np.einsum("ii->i", self.relate(np.eye(self.n_levels)))
 
     def to_frame(self):
         """A as a DataFrame [n_levels, n_levels]: dense, for few levels."""
@@ -214,6 +220,9 @@ class Relationship(PlainState):
     @cached_property
     def matrix(self):
         """Q = A^-1, sparse [n_levels, n_levels]."""
+        if self._B.nnz > DENSE * self.n_levels**2:
+            B = self._B.toarray()
+            return sparse.csr_array(B.T @ B)
         Q = (self._B.T @ self._B).tocsr()
         Q.sum_duplicates()
         return Q

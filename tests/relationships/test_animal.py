@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 
-from sklmm import MixedEffectsRegressor, RandomEffect, Relationship
+from sklmm import MixedEffectsClassifier, MixedEffectsRegressor, RandomEffect, Relationship
 
 DATA = Path(__file__).parents[1] / "data"
 ANSWERS = json.loads((DATA / "animal.json").read_text())
@@ -97,6 +97,13 @@ def test_e_steps_that_do_not_take_related_levels(relationship, records, e_step):
     model = animal_model(relationship, e_step=e_step, family="poisson")
     with pytest.raises(ValueError, match="known relationship are not: use 'auto' or 'laplace'"):
         model.fit(X, np.round(np.exp(y / 20)))
+
+
+def test_unordered_classes_do_not_take_related_levels(relationship, records):
+    X, _ = records
+    terms = [RandomEffect("animal", covariance=relationship)]
+    with pytest.raises(ValueError, match="no E-step that takes levels with a known relationship"):
+        MixedEffectsClassifier(terms).fit(X, np.arange(600) % 3)
 
 
 def test_batches_do_not_take_related_levels(relationship, records):

@@ -61,6 +61,14 @@ def test_a_sparse_precision_stays_sparse():
     check(found, np.linalg.inv(Q.toarray()))
 
 
+def test_variances_of_many_levels_are_by_draws(monkeypatch):
+    exact = Relationship(lattice(9), range(81), kind="precision").variances
+    monkeypatch.setattr("sklmm.relationships.relationship.MOST_UNITS", 80)
+    found = Relationship(lattice(9), range(81), kind="precision").variances
+    np.testing.assert_allclose(found, exact, rtol=0.6)
+    assert found.mean() == pytest.approx(exact.mean(), rel=0.05)
+
+
 def test_what_is_refused():
     K = covariance()
 
