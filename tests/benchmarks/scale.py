@@ -17,8 +17,8 @@ from sklmm._estimators.accumulated import Joining
 from sklmm._estimators.parquet import column_names, parquet_files, row_groups
 from sklmm._threads import n_threads, sharing
 
-#: Bytes of a pair of levels that travels: its value and its place.
-PAIR = 12
+#: Bytes of a pair of levels that travels: how many rows it has, and its place.
+PAIR = 5
 #: Bytes a second of a network of 10 Gbit/s.
 NETWORK = 1.25e9
 

@@ -1,5 +1,7 @@
 """Sums of batches beside the rows themselves, in the same standard units."""
 
+import pickle
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -214,3 +216,16 @@ def test_sums_of_parts_are_not_changed_by_joining_them():
     np.testing.assert_array_equal(first.own[0], own)
     for pair, before in zip(first.pairs, entries, strict=True):
         np.testing.assert_array_equal(pair.blocks[0].toarray(), before)
+
+
+@pytest.mark.parametrize("value", [1.0, 255.0, 256.0, 0.5, -1.0, np.nan, np.inf])
+def test_sums_that_travel_are_the_same(value):
+    """Small counts do as bytes, and nothing else."""
+    C = sparse.csr_array((np.array([3.0, value, 0.0]), [0, 2, 1], [0, 2, 3]), (2, 3))
+    pairs = PairSums.of((0, 1), (1, 1), [C])
+    back = pickle.loads(pickle.dumps(pairs))
+    (found,) = back.blocks
+    assert found.dtype == float
+    np.testing.assert_array_equal(found.data, C.data)
+    np.testing.assert_array_equal(found.toarray(), C.toarray())
+    assert (pairs.__getstate__()["blocks"][0][0].dtype == np.uint8) == (value in (1.0, 255.0))
