@@ -15,13 +15,13 @@ levels have among all of them.
 """
 
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from sklmm._threads import each, summed
+from sklmm._threads import each, in_threads, summed
 from sklmm.engine.rows.collinearity import independent, orthonormal, triangle
 from sklmm.engine.rows.cross_products import LocalCrossProducts, weighed
 from sklmm.engine.rows.pair_sums import PairSums, block_ends
@@ -233,11 +233,9 @@ class Statistics:
             values = [getattr(part, name) for part in parts]
             return None if values[0] is None else sum(values[1:], values[0])
 
-        def by_level(name):
-            return tuple(
-                _placed([getattr(part, name)[k] for part in parts], [at[k] for at in places], size)
-                for k, size in enumerate(sizes)
-            )
+        def of_term(name, k):
+            own = [getattr(part, name)[k] for part in parts]
+            return _placed(own, [at[k] for at in places], sizes[k])
 
         def joined(pairs):
             terms = pairs[0].terms
@@ -249,7 +247,10 @@ class Statistics:
         plain_own = parts[0].plain_own
         if plain_own is not None:
             plain_own = tuple(map(sum, zip(*(part.plain_own for part in parts), strict=True)))
-        sums = {name: by_level(name) for name in ("counts", "own", "fixed")}
+        names, terms = ("counts", "own", "fixed"), range(len(sizes))
+        which = list(product(names, terms))
+        placed = dict(zip(which, in_threads(of_term, *zip(*which, strict=True)), strict=True))
+        sums = {name: tuple(placed[name, k] for k in terms) for name in names}
         totals = "n_rows", "log_weights", "inverse_weights", "squares", "table", "plain"
         return cls(
             units=parts[0].units,
