@@ -11,12 +11,13 @@ from typing import NamedTuple
 import joblib
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
-from sklmm import MixedEffectsRegressor
+from sklmm import MixedEffectsRegressor, RandomEffect, Relationship
 
 N_SETS = 200
 N_GROUPS, N_PLACES, N_TIMES, SIGMA = 100, 4, 2, 0.8
-INTERCEPT, COEF = 0.5, 0.3
+INTERCEPT, COEF, HERD = 0.5, 0.3, 0.5
 LAGS = np.abs(np.subtract.outer(np.arange(N_PLACES), np.arange(N_PLACES)))
 SDS = np.array([1.0, 1.3, 0.8, 1.1])
 PHI, CORR = 0.6, 0.4
@@ -57,6 +58,59 @@ class Case(NamedTuple):
         model = MixedEffectsRegressor([self.term], fixed_effects=["x"]).fit(X, y)
         values = np.append(model.fixed_effects_["estimate"], model.result_.natural)
         return model.conf_int().assign(estimate=values)
+
+
+class Kin(NamedTuple):
+    """Levels of a `Relationship`, in herds, with coefficients of a covariance [r, r]."""
+
+    relationship: Relationship
+    cov: np.ndarray
+    truth: dict
+
+    def fit(self, seed):
+        """As `Case.fit`: three rows a level on average, of most levels."""
+        rng, J, r = np.random.default_rng(seed), self.relationship.n_levels, len(self.cov)
+        n = 3 * J
+        X = pd.DataFrame({"a": rng.integers(J // 5, J, n), "herd": rng.integers(20, size=n)})
+        X["x"] = rng.normal(size=n)
+        b = self.relationship.back(rng.normal(size=(J, r))) @ np.linalg.cholesky(self.cov).T
+        z = np.column_stack([np.ones(n), X["x"]])[:, :r]
+        y = INTERCEPT + COEF * X["x"] + (z * b[X["a"]]).sum(axis=1) + rng.normal(0, SIGMA, n)
+        y += rng.normal(0, HERD, 20)[X["herd"]]
+        term = RandomEffect("a", slopes=["x"][: r - 1], covariance=self.relationship)
+        model = MixedEffectsRegressor([term, "herd"], fixed_effects=["x"]).fit(X, y)
+        values = np.append(model.fixed_effects_["estimate"], model.result_.natural)
+        return model.conf_int().assign(estimate=values)
+
+
+def pedigree(n=200, seed=0):
+    """The relationship of generations of 40."""
+    rng, parents = np.random.default_rng(seed), np.zeros((n, 2), int)
+    for i in range(40, n):
+        before = 40 * (i // 40 - 1)
+        parents[i] = rng.integers(before, before + 8) + 1, rng.integers(before + 8, before + 40) + 1
+    frame = pd.DataFrame({"id": np.arange(1, n + 1), "sire": parents[:, 0], "dam": parents[:, 1]})
+    found = Relationship.from_pedigree(frame)
+    return Relationship(found.matrix, labels=range(n), kind="precision")
+
+
+def lattice(side=14, rho=0.95):
+    """That of a conditional autoregression."""
+    path = sparse.diags_array(np.ones(2), offsets=[-1, 1], shape=(side, side))
+    W = sparse.kron(path, sparse.eye_array(side)) + sparse.kron(sparse.eye_array(side), path)
+    Q = sparse.diags_array(W.sum(axis=1)) - rho * W
+    return Relationship(Q, labels=range(side**2), kind="precision")
+
+
+def _kin(relationship, cov):
+    cov = np.array(cov)
+    sds = dict(
+        zip((f"sd(a, {name})" for name in ("Intercept", "x")), np.sqrt(np.diag(cov)), strict=False)
+    )
+    if len(cov) > 1:
+        sds["corr(a, Intercept, x)"] = cov[0, 1] / np.sqrt(cov[0, 0] * cov[1, 1])
+    truth = {"Intercept": INTERCEPT, "x": COEF, **sds, "sd(herd, Intercept)": HERD, "sigma": SIGMA}
+    return Kin(relationship, cov, truth)
 
 
 def _case(term, cov, sds, corrs):
@@ -102,6 +156,9 @@ CASES = {
         _each(SDS),
         {f"f: lag {k}": TOEPLITZ[k] for k in range(1, N_PLACES)},
     ),
+    "pedigree": _kin(pedigree(), [[1.0]]),
+    "pedigree, slopes": _kin(pedigree(), [[1.0, 0.3], [0.3, 0.5]]),
+    "CAR": _kin(lattice(), [[1.0]]),
 }
 
 
