@@ -16,7 +16,8 @@ from sklmm._threads import in_threads
 from sklmm.engine.linalg.blocks import LocalPairs, block_diagonal, csr_bytes, csr_rows, cuts
 
 #: Blocks of many rows, at least and at most: a block is small beside the whole, and there are more
-#: than threads; and rows of one for each level of the second term, whose sums each block has.
+#: than threads. A block has about so many rows for each level of the second term, whose sums each
+#: block has; and they are a power of two, as threads mostly are, which then have as many each.
 BLOCKS = (4, 16)
 ROWS_OF_BLOCK = 64
 
@@ -188,8 +189,8 @@ class PairSums:
 
 def block_ends(counts, n_columns):
     """First levels of a whole's blocks, and the last one's end, by the rows of each level [J]."""
-    most = int(np.clip(counts.sum() // (ROWS_OF_BLOCK * max(n_columns, 1)), *BLOCKS))
-    return cuts(counts, most)
+    wanted = np.clip(counts.sum() / (ROWS_OF_BLOCK * max(n_columns, 1)), *BLOCKS)
+    return cuts(counts, 1 << round(np.log2(wanted)))
 
 
 def _packed(sums):

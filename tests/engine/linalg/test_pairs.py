@@ -40,5 +40,12 @@ def test_blocks_are_as_many_as_their_sums_allow():
     """Each has a sum of its own for every level of the other term."""
     counts = np.full(1000, 1000)
     enough = counts.sum() // ROWS_OF_BLOCK
-    for n_columns, n in ((1, BLOCKS[1]), (enough // 6, 6), (enough, BLOCKS[0]), (0, BLOCKS[1])):
+    for n_columns, n in (
+        (1, BLOCKS[1]),
+        (enough // 9, 8),
+        (enough // 7, 8),
+        (enough, BLOCKS[0]),
+        (0, BLOCKS[1]),
+    ):
         assert len(block_ends(counts, n_columns)) == n + 1
+    assert block_ends(np.zeros(0, int), 5) == [0, 0]
