@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklmm._estimators.input import TableInput, incomplete, informative, take_rows, unknown_answers
 from sklmm.design.columns import take_columns
+from sklmm.design.design import UNSEEN
 from sklmm.families import Response
 from sklmm.result import count
 
@@ -64,7 +65,7 @@ class NewRows(TableInput):
         table = self._validate_new(X)
         if table.shape[0] == 0:
             raise ValueError("Found array with 0 sample(s): X has no rows.")
-        read = self._fitted.spec.used
+        read = self._fitted.spec.complete
         table, y, weights, _ = self._known_rows(table, y, sample_weight, read)
         y = self._validate_target(table, y)
         return informative(table, self._bind_new(y, weights))
@@ -113,7 +114,12 @@ def _used_columns(X, used):
 
 
 def unseen_levels(table, term, refs):
-    """Index of each row's unseen level, -1 for known ones; a missing level is one of its own."""
+    """Index of each row's unseen level, -1 for known ones; a missing level is one of its own.
+
+    Of memberships, refs [n_rows, m], a missing level is none.
+    """
+    if term.effect.tied:
+        return np.where(refs < 0, UNSEEN - refs, -1)
     index = np.full(len(refs), -1)
     rows = np.flatnonzero(refs < 0)
     if len(rows):
@@ -131,7 +137,9 @@ def refuse_unknown(table, pairs):
     """
     for term, block in pairs:
         if (block.refs < 0).any():
-            row, columns = int(np.argmax(block.refs < 0)), term.effect.columns
+            row, *which = np.argwhere(block.refs < 0)[0].tolist()
+            columns = term.effect.columns
+            columns = [columns[which[0]]] if which else columns
             frame = take_columns(table, columns)
             value = ":".join(str(frame[c].iloc[row]) for c in columns)
             raise ValueError(

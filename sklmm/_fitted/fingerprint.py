@@ -126,6 +126,11 @@ def sums_by_level(design, signs, of=lambda values: values):
         own, levels = signs[rows], []
         for block in design.blocks:
             refs, z, size = block.refs[rows], block.loadings(rows), block.n_levels
+            if block.tied:
+                own_z, at = of(z) * own[:, None, None], refs.ravel()
+                columns = own_z.reshape(len(at), -1).T
+                levels.append([np.bincount(at, column, size) for column in columns])
+                continue
             if isinstance(z, Indicators):
                 sums = np.bincount(z.cells(refs), own * of(z.entries[:, 0]), size * block.r)
                 levels.append(list(sums.reshape(size, -1).T))

@@ -56,7 +56,7 @@ class Spread(NamedTuple):
                 part = cov[0, 0]
                 random.append(part)
             else:
-                part = block.own * quadratic(block.loadings(slice(None)), cov)
+                part = block.own * quadratic(block.loadings(slice(None)), cov, block.refs)
                 random.append(weights @ part / total)
             if log:
                 eta += part / 2

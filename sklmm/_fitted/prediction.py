@@ -49,8 +49,10 @@ def _predictor(design, result, include, c, d):
 
 
 def _lookup(block, effects, rows=slice(None)):
-    """z^T b[refs] for [n_levels, r] or [n_levels, r, m] effects, 0 where refs is -1."""
+    """z^T b[refs] for [n_levels, r] or [n_levels, r, m] effects, 0 where refs is negative."""
     refs = block.refs[rows]
+    if block.tied:
+        return applied(refs, block.z[rows] * (refs >= 0)[:, :, None], effects)
     if block.z is None:
         out = effects[:, 0].take(refs, axis=0, mode="wrap")
     else:
@@ -139,24 +141,29 @@ def predict_variance(design, result, family, include, rng=None):
     in_threads(add, _blocks(design, result))
     for block, cov, wanted in zip(design.blocks, result.covariances, include, strict=True):
         new = np.flatnonzero(_new(block, wanted))
-        variance[new] += _prior_variance(block, cov, new)
+        variance[new] += _prior_variance(block, cov, new, wanted)
         if block.between is not None:
             variance += block.between.variance(slice(None))
     return variance
 
 
-def _prior_variance(block, covariance, rows):
-    """Prior variance [n] that the effects of a block give to eta in some rows.
+def _prior_variance(block, covariance, rows, wanted):
+    """Prior variance [n] that effects of a block give to eta in some rows, which are `_new`.
 
     Of related levels that of one which is related to itself by 1, as a founder is.
     """
-    return quadratic(block.loadings(rows), covariance)
+    z, refs = block.loadings(rows), block.refs[rows]
+    if block.tied and wanted:
+        z = z * (refs < 0)[:, :, None]
+    return quadratic(z, covariance, refs)
 
 
 def _new(block, wanted, rows=slice(None)):
     """Which of some rows have an effect of this block that is not known, or not wanted."""
     refs = block.refs[rows]
-    return refs < 0 if wanted else np.ones(len(refs), bool)
+    if not wanted:
+        return np.ones(len(refs), bool)
+    return (refs < 0).any(axis=1) if block.tied else refs < 0
 
 
 def _variance_by_draws(design, result, family, include, rng):
@@ -168,7 +175,7 @@ def _variance_by_draws(design, result, family, include, rng):
         draws += eta[rows, None]
         for block, cov, wanted in zip(design.blocks, result.covariances, include, strict=True):
             new = np.flatnonzero(_new(block, wanted, rows))
-            sd = np.sqrt(_prior_variance(block, cov, new + rows.start))
+            sd = np.sqrt(_prior_variance(block, cov, new + rows.start, wanted))
             draws[new] += sd[:, None] * rng.standard_normal((len(sd), draws.shape[1]))
             if block.between is not None:
                 sd = np.sqrt(block.between.variance(rows))
@@ -209,8 +216,8 @@ def response_draws(response, eta, params, rng):
 def sample(design, unseen, result, family, n_samples, rng, d=1):
     """Draws from the posterior predictive distribution, [n_rows, n_samples].
 
-    `unseen` holds for each term an index of its unseen levels [n_rows], -1 elsewhere: rows of one
-    unseen level share its effect.
+    `unseen` holds for each term an index of its unseen levels, of the shape of its refs, -1
+    elsewhere: rows of one unseen level share its effect.
     """
     m = result.coef_root.shape[1]
     if family.scale_equivariant:
@@ -222,10 +229,12 @@ def sample(design, unseen, result, family, n_samples, rng, d=1):
         if block.between is not None:
             levels = np.where(index < 0, block.refs, block.n_levels + index)
             out[:, 0] += block.between.draws(levels, n_samples, rng)
-        if not len(new := np.flatnonzero(index >= 0)):
+        if not len(new := np.flatnonzero((index >= 0).reshape(len(index), -1).any(axis=1))):
             continue
         for c in range(d):
             z = block.loadings(new) @ covariance_root(result.covariances[k * d + c])
+            if block.tied:
+                z = z * (index[new] >= 0)[:, :, None]
             draws = rng.standard_normal((index.max() + 1, block.r, n_samples))
-            out[new, c] += np.einsum("na,nam->nm", z, draws[index[new]])
+            out[new, c] += applied(index[new], z, draws)
     return family.sample(out[:, 0] if d == 1 else out, result.family, rng)

@@ -32,6 +32,8 @@ from sklmm.design.indicators import Indicators
 from sklmm.design.levels import TermSpec, learn_levels
 from sklmm.design.terms import INTERCEPT, LeftHand, check_repeated
 
+#: References of memberships from which on down levels are unseen: -1 is none.
+UNSEEN = -2
 #: Rows from which on the terms' levels are looked up by threads, a term each.
 LARGE = 100_000
 
@@ -40,7 +42,8 @@ LARGE = 100_000
 class Block:
     """A term's rows: refs int32 [n_rows], z [n_rows, r] or None for ones; its `Covariance`.
 
-    z is an array, or `Indicators` of a categorical column. `relation` is the levels'
+    z is an array, or `Indicators` of a categorical column. Where a row belongs to m levels, refs
+    are [n_rows, m] and z [n_rows, m, r] has the weights in it. `relation` is the levels'
     `Relationship`, or None where they are independent; `between` is of rows at times which the fit
     had not, or None.
     """
@@ -55,12 +58,17 @@ class Block:
     @property
     def r(self):
         """Number of coefficients a level."""
-        return 1 if self.z is None else self.z.shape[1]
+        return 1 if self.z is None else self.z.shape[-1]
+
+    @property
+    def tied(self):
+        """Whether a row may belong to several levels."""
+        return self.refs.ndim > 1
 
     @property
     def coupled(self):
         """Whether levels depend on each other given all other terms."""
-        return self.relation is not None
+        return self.tied or self.relation is not None
 
     @property
     def own(self):
@@ -138,7 +146,7 @@ class DesignSpec(PlainState):
         columns = table.columns if is_frame(table) else pd.RangeIndex(table.shape[1])
         effects = [_locate(e, columns, feature_names) for e in effects]
         check_repeated(effects)
-        grouping = {c for e in effects for c in e.columns}
+        grouping = {c for e in effects for c in (*e.columns, *e.weight_columns)}
         if offset is not None:
             offset = _find(offset, columns, "offset", feature_names)
         formula, X = None, None
@@ -209,7 +217,8 @@ class DesignSpec(PlainState):
             table = pd.DataFrame(columns=pd.Index(columns, tupleize_cols=False))
             own, _ = parsed(fixed_effects, table, fit_intercept)
             return list(map(str, own)) == list(map(str, self.formula.spec.formula))
-        grouping = {c for term in self.terms for c in term.effect.columns}
+        effects = [term.effect for term in self.terms]
+        grouping = {c for e in effects for c in (*e.columns, *e.weight_columns)}
         fixed = tuple(c for c in columns if c not in grouping and c != offset)
         if fixed_effects is not None:
             fixed = tuple(_find(c, columns, "fixed_effects", feature_names) for c in fixed_effects)
@@ -237,6 +246,7 @@ class DesignSpec(PlainState):
         columns += [] if self.offset is None else [self.offset]
         for term, wanted in zip(self.terms, include, strict=True):
             columns += [*(term.effect.columns if wanted else ()), *term.effect.slopes]
+            columns += term.effect.weight_columns
         return tuple(dict.fromkeys(columns))
 
     def grown(self, table):
@@ -248,10 +258,16 @@ class DesignSpec(PlainState):
         pairs = zip(self.terms, grown.terms, strict=True)
         return [new.levels.get_indexer(old.levels) for old, new in pairs]
 
+    def complete(self, include=None):
+        """Those of `used` that no row may miss: a membership may be none, without a weight."""
+        effects = [term.effect for term in self.terms]
+        others = self.fixed if self.formula is None else self.formula.columns
+        return set(self.used(include)) - _of_memberships(effects, others)
+
     @property
     def predictors(self):
         """Columns that a prediction cannot do without: all but the grouping columns."""
-        return set(self.used([False] * len(self.terms)))
+        return self.complete([False] * len(self.terms))
 
     @property
     def coded(self):
@@ -285,7 +301,8 @@ class DesignSpec(PlainState):
         if design.offset is not None:
             parts.append(((self.offset,), design.offset[:, None]))
         for term, block in zip(self.terms, design.blocks, strict=True):
-            parts += [(term.cnames, block.z)] if isinstance(block.z, np.ndarray) else []
+            if isinstance(block.z, np.ndarray):
+                parts.append((term.cnames, block.z.reshape(-1, block.r)))
         for names, columns in parts:
             sizes = np.maximum(columns.max(axis=0), -columns.min(axis=0))
             for name, size in zip(names, sizes, strict=False):
@@ -304,13 +321,17 @@ class DesignSpec(PlainState):
         X = self._fixed_part(table) if X is None else X
         blocks = []
         for k, (term, refs) in enumerate(zip(self.terms, encoded, strict=True)):
-            found = None
-            if term.effect.ordered and covariances is not None:
+            found, effect = None, term.effect
+            if effect.ordered and covariances is not None and not effect.tied:
                 from sklmm.design.between import between
 
                 found = between(term, table, covariances[k])
             z, new = (term.left.loadings(table), None) if found is None else found
-            own = len(term.levels), term.covariance, term.effect.relation
+            if effect.tied:
+                from sklmm.design.memberships import memberships
+
+                refs, z = memberships(table, effect, refs, z)
+            own = len(term.levels), term.covariance, effect.relation
             blocks.append(Block(refs, z, *own, new))
         offset, kept = self.offset, None
         if offset is not None:
@@ -340,15 +361,27 @@ def check_effects(spec, design, n):
 def columns_read(table, effects, fixed_effects, offset, feature_names=None):
     """Columns that a model of these parameters reads, a set; see `DesignSpec.learn`."""
     columns = table.columns if is_frame(table) else pd.RangeIndex(table.shape[1])
-    if fixed_effects is None:
-        return set(columns)
     effects = [_locate(e, columns, feature_names) for e in effects]
-    read = {c for e in effects for c in (*e.columns, *e.slopes)}
+    if fixed_effects is None:
+        return set(columns) - _of_memberships(effects)
+    read = {c for e in effects for c in (*e.columns, *e.slopes, *e.weight_columns)}
     if offset is not None:
         read.add(_find(offset, columns, "offset", feature_names))
     if isinstance(fixed_effects, str):
-        return read | set(parsed(fixed_effects, table)[1])
-    return read | {_find(c, columns, "fixed_effects", feature_names) for c in fixed_effects}
+        fixed = parsed(fixed_effects, table)[1]
+    else:
+        fixed = [_find(c, columns, "fixed_effects", feature_names) for c in fixed_effects]
+    return (read | set(fixed)) - _of_memberships(effects, fixed)
+
+
+def _of_memberships(effects, others=()):
+    """Columns of memberships and of their weights that nothing else of the model reads."""
+    tied, read = set(), set(others)
+    for effect in effects:
+        read.update(effect.slopes)
+        (tied if effect.tied else read).update(effect.columns)
+        tied.update(effect.weight_columns)
+    return tied - read
 
 
 def _find(column, columns, parameter, feature_names=None):
@@ -381,4 +414,7 @@ def _locate(effect, columns, feature_names):
     group = tuple(_find(c, columns, "random_effects", feature_names) for c in named)
     slopes = tuple(_find(c, columns, "random_effects", feature_names) for c in effect.slopes)
     group = group if len(group) > 1 or isinstance(group[0], tuple) else group[0]
-    return replace(effect, group=group, slopes=slopes)
+    weights = effect.weights
+    if effect.weight_columns:
+        weights = tuple(_find(c, columns, "random_effects", feature_names) for c in weights)
+    return replace(effect, group=group, slopes=slopes, weights=weights)

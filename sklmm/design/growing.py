@@ -43,10 +43,11 @@ class GrowingSpec(PlainState):
         """(GrowingSpec, Design) of a first batch: see `DesignSpec.learn`."""
         spec, design = DesignSpec.learn(table, *parameters, **known, fewest=1)
         for term in spec.terms:
-            if term.effect.relation is not None:
+            if term.effect.relation is not None or term.effect.tied:
+                what = "memberships" if term.effect.tied else "a Relationship"
                 raise ValueError(
-                    f"random_effects: the term '{term.effect}' has a Relationship, whose levels "
-                    "are fitted together: read the table in one piece, and fit(X, y)."
+                    f"random_effects: the term '{term.effect}' has {what}, whose levels are fitted "
+                    "together: read the table in one piece, and fit(X, y)."
                 )
         shown = None
         if spec.formula is not None:

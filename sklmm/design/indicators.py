@@ -90,19 +90,40 @@ def _ones(n_rows):
 
 
 def applied(refs, z, b):
-    """z^T b [n_rows, ...] of b [J, r, ...], at each row's own level; -1 is the last one."""
-    if not isinstance(z, Indicators):
-        taken = b.take(refs, axis=0, mode="wrap")
-        return np.einsum("na,na...->n...", z, taken)
-    out = b.reshape(-1, *b.shape[2:]).take(z.cells(refs), axis=0, mode="wrap")
-    return out if z.values is None else out * z.values.reshape(-1, *[1] * (out.ndim - 1))
+    """z^T b [n_rows, ...] of b [J, r, ...], at each row's own level, or summed over its levels.
+
+    Level -1 is the last one.
+    """
+    if isinstance(z, Indicators):
+        out = b.reshape(-1, *b.shape[2:]).take(z.cells(refs), axis=0, mode="wrap")
+        return out if z.values is None else out * z.values.reshape(-1, *[1] * (out.ndim - 1))
+    if z.ndim == 3:
+        return sum(applied(refs[:, i], z[:, i], b) for i in range(z.shape[1]))
+    taken = b.take(refs, axis=0, mode="wrap")
+    return np.einsum("na,na...->n...", z, taken)
 
 
 def quadratic(z, V, refs=None):
-    """z^T V z [n_rows] of one V [r, r], or of each row's own level's V [J, r, r]."""
+    """z^T V z [n_rows] of one V [r, r], or of each row's own level's V [J, r, r] at `refs`.
+
+    Of several levels a row it is that of their sum, where different ones are independent.
+    """
+    if z.ndim == 3:
+        return _of_levels(z, V, refs)
+    one = V.ndim == 2
     if isinstance(z, Indicators):
-        own = V[z.places, z.places] if refs is None else V[refs, z.places, z.places]
+        own = V[z.places, z.places] if one else V[refs, z.places, z.places]
         return own if z.values is None else own * z.values**2
-    if refs is None:
+    if one:
         return np.einsum("na,ab,nb->n", z, V, z)
     return np.einsum("na,nab,nb->n", z, V[refs], z)
+
+
+def _of_levels(z, V, refs):
+    out = np.zeros(len(z))
+    for i in range(z.shape[1]):
+        turned = np.einsum("na,nab->nb", z[:, i], V[refs[:, i]]) if V.ndim == 3 else z[:, i] @ V
+        for j in range(z.shape[1]):
+            same = refs[:, i] == refs[:, j]
+            out += same * np.einsum("nb,nb->n", turned, z[:, j])
+    return out

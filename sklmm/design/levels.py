@@ -67,12 +67,24 @@ class TermSpec(PlainState):
     covariance: Covariance
 
     @property
+    def _columns(self):
+        """What errors call the parts of a level."""
+        return (self.name,) if self.effect.tied else self.effect.columns
+
+    @property
     def cnames(self):
         """Names of its coefficients."""
         return self.left.names
 
     def encode(self, table):
-        """Level index of each row, int32 [n_rows]; -1 where the level is unseen or missing."""
+        """Level index of each row, int32 [n_rows]; -1 where the level is unseen or missing.
+
+        Of memberships [n_rows, m], see `design.memberships`.
+        """
+        if self.effect.tied:
+            from sklmm.design.memberships import encode
+
+            return encode(self, table)
         places = [
             find(labels, kind, group_column(table, column), _named(column))
             for labels, kind, column in zip(
@@ -126,7 +138,7 @@ class TermSpec(PlainState):
         An error says `where` these are from, "in batch 0".
         """
         levels = self._conformed(found, where)
-        parts = zip(parts_of(levels), self.effect.columns, strict=True)
+        parts = zip(parts_of(levels), self._columns, strict=True)
         kinds = tuple(kind_of(labels, _named(column)) for labels, column in parts)
         return replace(self, levels=levels, kinds=kinds)
 
@@ -146,7 +158,7 @@ class TermSpec(PlainState):
     def _conformed(self, found, where=FITTED):
         """Levels of another table in the types of these."""
         columns = zip(
-            parts_of(found), parts_of(self.levels), self.kinds, self.effect.columns, strict=True
+            parts_of(found), parts_of(self.levels), self.kinds, self._columns, strict=True
         )
         parts = [conformed(new, kind, old, _named(c), where) for new, old, kind, c in columns]
         if len(parts) == 1:
@@ -159,6 +171,10 @@ def learn_levels(table, effect, name, fewest=2):
 
     ValueError and TypeError name the column whose labels are missing, or cannot be told apart.
     """
+    if effect.tied:
+        from sklmm.design.memberships import learn
+
+        return learn(table, effect, name, fewest)
     columns = [group_column(table, c) for c in effect.columns]
     for column, values in zip(effect.columns, columns, strict=True):
         if values.hasnans:
@@ -174,8 +190,13 @@ def learn_levels(table, effect, name, fewest=2):
     )
     if effect.relation is not None:
         return _related_levels(effect, name, columns[0])
+    keys = columns[0] if len(columns) == 1 else pd.MultiIndex.from_arrays(columns)
+    return *ordered(keys, effect, name, fewest), kinds
+
+
+def ordered(keys, effect, name, fewest):
+    """(refs int32 [n_rows], levels in order) of rows' labels, none missing."""
     try:
-        keys = columns[0] if len(columns) == 1 else pd.MultiIndex.from_arrays(columns)
         codes, levels = pd.factorize(keys)
         # Sorted here, as pandas would make more arrays of all rows for it.
         levels, order = levels.sort_values(return_indexer=True)
@@ -192,14 +213,14 @@ def learn_levels(table, effect, name, fewest=2):
     if isinstance(levels, pd.MultiIndex):
         levels = levels.set_names([str(c) for c in effect.columns]).remove_unused_levels()
     else:
-        levels = levels.rename(str(effect.columns[0]))
+        levels = levels.rename(effect.label)
     if len(levels) < fewest:
         rows = "n_samples = 1: " if len(keys) == 1 else ""
         raise ValueError(
             f"{rows}the grouping factor {name!r} has a single level ({levels[0]!r}): a variance "
             "between levels needs at least two. Remove the term."
         )
-    return places[codes], levels, kinds
+    return places[codes], levels
 
 
 def _related_levels(effect, name, values):

@@ -6,11 +6,13 @@ columns on its left-hand side::
     term   := [structure] "(" lhs ("|" | "||") group ["," "hom" "=" truth] ")"
     lhs    := item ("+" item)*            item  := "1" | "0" | "-1" | column
     group  := factor ("/" factor)*        factor := column (":" column)*
+    group  := "mm" "(" column ("," column)* ["," "weights" "=" "cbind" "(" column, ... ")"] ")"
 
-``a/b`` stands for the two terms ``a`` and ``a:b``; ``||`` makes the coefficients independent, and a
-structure, ``us``, ``diag``, ``cs``, ``ar1`` or ``toep``, is the name of their covariance, with one
-variance if ``hom`` is true. The notation is lme4's (Bates, Maechler, Bolker & Walker 2015, "Fitting
-linear mixed-effects models using lme4", J. Stat. Software 67(1), table 2) and glmmTMB's.
+``a/b`` stands for the two terms ``a`` and ``a:b``, and ``mm(a, b)`` for the levels of both columns,
+to several of which a row belongs; ``||`` makes the coefficients independent, and a structure,
+``us``, ``diag``, ``cs``, ``ar1`` or ``toep``, is the name of their covariance, with one variance if
+``hom`` is true. The notation is lme4's (Bates, Maechler, Bolker & Walker 2015, "Fitting linear
+mixed-effects models using lme4", J. Stat. Software 67(1), table 2), glmmTMB's and brms's.
 """
 
 import re
@@ -26,12 +28,19 @@ from sklmm.design.indicators import Indicators
 from sklmm.relationships import Relationship
 
 INTERCEPT = "Intercept"
+#: Weights of memberships that are all the same.
+EQUAL = "equal"
 _TERM = re.compile(
     r"^\s*(?:(?P<name>[a-zA-Z]\w*)\s*(?=\())?\(?(?P<lhs>[^|()]*)(?P<bar>\|\|?)(?P<group>[^|(),]*)"
     r"(?:,\s*hom\s*=\s*(?P<hom>\w+)\s*)?\)?\s*$"
 )
 #: How R and Python write truth values.
 _TRUTH = {"TRUE": True, "T": True, "True": True, "FALSE": False, "F": False, "False": False}
+#: Memberships, in brms's notation.
+_MEMBERS = re.compile(
+    r"\|\s*mm\((?P<columns>[^|()=]*?)(?:,\s*weights\s*=\s*(?:cbind\((?P<several>[^|()]*)\)|"
+    r"(?P<one>[^|(),]*)))?\s*\)"
+)
 _NAME = re.compile(r"^[^`+*/:|()^]+$")
 
 
@@ -43,7 +52,7 @@ class RandomEffect:
     ----------
     group : str, int or sequence of them
         Column (name or position) of the grouping factor; several columns are their interaction
-        ``a:b``, one level for each combination.
+        ``a:b``, one level for each combination, or with `weights` those of a row's memberships.
     slopes : sequence of str or int, default=()
         Columns whose coefficients vary over the levels. A number has one coefficient. A category,
         a text or a boolean has one for each category but the first, the difference to that, or
@@ -62,13 +71,20 @@ class RandomEffect:
         column of times or categories, and `intercept` is False. None is that of `correlated`. With
         a `Relationship` the levels are related as it says, and the covariance is that of
         `correlated` and `sd`.
+    weights : "equal" or sequence of str or int, optional
+        Makes a row belong to several levels, those in all columns of `group`: to teachers one after
+        another, or to the districts about it. Its effect is the sum of theirs, each times the
+        number in its column of `weights`, which is taken as it is, or times one over the number of
+        the row's memberships if they are ``"equal"``. A missing label is no membership. The levels
+        are the labels of all columns (Browne, Goldstein & Rasbash 2001, Statistical Modelling 1,
+        103-124).
 
     Raises
     ------
     ValueError
         For a term without coefficients, an `sd` that is not positive, a name that no covariance
-        has, a `covariance` beside ``correlated=False`` or `sd`, or a `Relationship` of an
-        interaction.
+        has, a `covariance` beside ``correlated=False`` or `sd`, a `Relationship` of an interaction
+        or of memberships, or `weights` that are not one a column.
     TypeError
         For a `covariance` that is none.
 
@@ -79,6 +95,8 @@ class RandomEffect:
     'subject'
     >>> RandomEffect(("school", "class")).label
     'school:class'
+    >>> print(RandomEffect(["teacher1", "teacher2"], weights=["share1", "share2"]))
+    (1 | mm(teacher1, teacher2, weights = cbind(share1, share2)))
     """
 
     group: str | int | tuple
@@ -87,6 +105,7 @@ class RandomEffect:
     correlated: bool = True
     sd: float | None = None
     covariance: str | Covariance | Relationship | None = None
+    weights: str | tuple | None = None
 
     def __post_init__(self):
         if isinstance(self.slopes, str | Integral):
@@ -106,7 +125,20 @@ class RandomEffect:
                 f"RandomEffect for group {self.label!r}: sd={self.sd!r} must be a positive number "
                 "(or None, to estimate it)."
             )
+        self._check_weights()
         self._check_covariance()
+
+    def _check_weights(self):
+        weights = self.weights
+        if weights is None or (isinstance(weights, str) and weights == EQUAL):
+            return
+        own = (weights,) if isinstance(weights, str | Integral) else tuple(weights)
+        if len(own) != len(self.columns):
+            raise ValueError(
+                f"RandomEffect for group {self.label!r}: weights={weights!r} must be {EQUAL!r} or "
+                f"a column of weights for each of the {len(self.columns)} columns of memberships."
+            )
+        object.__setattr__(self, "weights", own)
 
     def _check_covariance(self):
         what = f"RandomEffect for group {self.label!r}: covariance={self.covariance!r}"
@@ -115,6 +147,11 @@ class RandomEffect:
                 names = ", ".join(map(repr, NAMED))
                 raise ValueError(f"{what} is not known: give one of {names}, or an object.")
             object.__setattr__(self, "covariance", NAMED[self.covariance]())
+        if self.relation is not None and self.tied:
+            raise ValueError(
+                f"{what} relates levels of which a row has one, and weights={self.weights!r} are "
+                "of several: leave out one of the two."
+            )
         if self.relation is not None and len(self.columns) > 1:
             raise ValueError(
                 f"{what} relates the levels of one column, and {self.label!r} is an interaction: "
@@ -133,8 +170,18 @@ class RandomEffect:
 
     @property
     def columns(self):
-        """Grouping columns, a tuple: one for a factor, several for an interaction."""
+        """Grouping columns, a tuple: several for an interaction, or for memberships."""
         return self.group if isinstance(self.group, tuple) else (self.group,)
+
+    @property
+    def tied(self):
+        """Whether a row belongs to several levels."""
+        return self.weights is not None
+
+    @property
+    def weight_columns(self):
+        """The columns of the memberships' weights, () where they are equal or there are none."""
+        return self.weights if isinstance(self.weights, tuple) else ()
 
     @property
     def ordered(self):
@@ -164,8 +211,9 @@ class RandomEffect:
 
     @property
     def label(self):
-        """The grouping factor's name, ``a`` or ``a:b``."""
-        return ":".join(str(c) for c in self.columns)
+        """The grouping factor's name, ``a``, ``a:b`` or ``mm(a, b)``."""
+        names = list(map(str, self.columns))
+        return f"mm({', '.join(names)})" if self.tied else ":".join(names)
 
     def __str__(self):
         lhs = ["1" if self.intercept else "0", *map(str, self.slopes)]
@@ -175,9 +223,12 @@ class RandomEffect:
             if name in NAMED and own != NAMED[name]():
                 homogeneous = own.homogeneous if name == "diag" else not own.heterogeneous
                 hom = f", hom={str(homogeneous).upper()}"
+        group = self.label
+        if self.weight_columns:
+            group = f"{group[:-1]}, weights = cbind({', '.join(map(str, self.weight_columns))}))"
         # Of one coefficient there is no correlation: the bar is what was written.
         apart = not self.correlated or (self.sd is not None and len(lhs) - (not self.intercept) > 1)
-        return f"{name}({' + '.join(lhs)} {'||' if apart else '|'} {self.label}{hom})"
+        return f"{name}({' + '.join(lhs)} {'||' if apart else '|'} {group}{hom})"
 
 
 @dataclass(frozen=True)
@@ -299,6 +350,7 @@ def parse_term(term):
     ['(1 | school)', '(1 | school:class)']
     """
     text, names = quoted(term)
+    text, columns, weights = _memberships(text, term, names)
     match = _TERM.match(text)
     if match is None or text.count("(") != text.count(")"):
         raise _error(term, "it is not of the form '(coefficients | group)'")
@@ -316,19 +368,26 @@ def parse_term(term):
     if len(set(slopes)) < len(slopes):
         raise _error(term, "a slope is named twice")
     covariance = _structure(match, term)
+    known = {"slopes": slopes, "intercept": intercept, "covariance": covariance}
+    known["correlated"] = match["bar"] == "|"
+    if columns:
+        return [RandomEffect(columns, **known, weights=weights)]
     terms, path = [], ()
     for factor in match["group"].split("/"):
         path += tuple(_name(column, term, names) for column in factor.split(":"))
-        terms.append(
-            RandomEffect(
-                path[0] if len(path) == 1 else path,
-                slopes=slopes,
-                intercept=intercept,
-                correlated=match["bar"] == "|",
-                covariance=covariance,
-            )
-        )
+        terms.append(RandomEffect(path[0] if len(path) == 1 else path, **known))
     return terms
+
+
+def _memberships(text, term, names):
+    """(The text with a name for its memberships, the columns of these, and of their weights)."""
+    found = _MEMBERS.search(text)
+    if found is None:
+        return text, None, None
+    columns = tuple(_name(column, term, names) for column in found["columns"].split(","))
+    given = found["several"] or found["one"]
+    weights = tuple(_name(own, term, names) for own in given.split(",")) if given else EQUAL
+    return f"{text[: found.start()]}| mm{text[found.end() :]}", columns, weights
 
 
 def _structure(match, term):
@@ -394,7 +453,7 @@ def check_repeated(terms):
     seen = set()
     for term in terms:
         for slope in ((None,) if term.intercept else ()) + term.slopes:
-            key = (frozenset(term.columns), slope, term.ordered, term.relation)
+            key = (frozenset(term.columns), slope, term.ordered, term.relation, term.tied)
             if key in seen:
                 what = "intercept" if slope is None else f"slope {slope!r}"
                 raise ValueError(

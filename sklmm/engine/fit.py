@@ -168,7 +168,8 @@ def resolve_e_step(
         other = "'auto', 'exact' or 'cg'" if gaussian else "'auto' or 'laplace'"
         raise ValueError(
             f"e_step={e_step!r} takes the levels of a term as independent given all other terms, "
-            f"which those with a known relationship are not: use {other}."
+            "which those with a known relationship, or of rows that belong to several of them, are "
+            f"not: use {other}."
         )
     if not least_squares and family.weights == "precision":
         raise ValueError(

@@ -51,7 +51,7 @@ def test_products_by_level(pair):
     np.testing.assert_allclose(applied(refs, z, b[:, :, 0]), applied(refs, dense, b[:, :, 0]))
     np.testing.assert_allclose(quadratic(z, V[0]), quadratic(dense, V[0]))
     np.testing.assert_allclose(quadratic(z, V, refs), quadratic(dense, V, refs))
-    own, entries = cells(refs, z)
+    ((own, entries),) = cells(refs, z)
     np.testing.assert_array_equal(own // 3, refs)
     np.testing.assert_array_equal(entries[:, 0], dense.sum(axis=1))
-    assert cells(refs, dense)[1] is dense
+    assert cells(refs, dense)[0][1] is dense

@@ -122,6 +122,11 @@ def _coefficient_axes(result):
     return axes if _is_exact(result) or 2 * len(axes) < rows.shape[1] else axes[:0]
 
 
+def _turned(z, L, refs):
+    """z^T L [n_rows, r], or of each of several levels a row, of L [J, r, r] of a row's levels."""
+    return np.einsum("...a,...ab->...b", z, L[refs])
+
+
 class _NewRows(Latent):
     """New rows in the unknowns u of their levels, at the posterior means of all else.
 
@@ -133,7 +138,10 @@ class _NewRows(Latent):
         self.result, d = result, response.n_predictors
         found = [np.unique(b.refs, return_inverse=True) for b in design.blocks]
         of_terms = (
-            tuple(refs.astype(np.int32) for _, refs in found),
+            tuple(
+                refs.astype(np.int32).reshape(b.refs.shape)
+                for b, (_, refs) in zip(design.blocks, found, strict=True)
+            ),
             tuple(len(levels) for levels, _ in found),
             tuple(b.loadings(slice(None)) for b in design.blocks),
         )
@@ -146,10 +154,13 @@ class _NewRows(Latent):
         if design.offset is not None:
             eta += np.repeat(design.offset, d)
         turned = zip(rows.z, self.roots, rows.refs, strict=True)
-        z = tuple(np.einsum("na,nab->nb", z, L[refs]) for z, L, refs in turned)
+        z = tuple(_turned(z, L, refs) for z, L, refs in turned)
         problem = Problem(
             rows=replace(rows.without_fixed(), z=z, offset=eta, _known={}),
-            blocks=tuple(BlockData(*L.shape[:2], Pinned((1.0,) * L.shape[1])) for L in self.roots),
+            blocks=tuple(
+                BlockData(*L.shape[:2], Pinned((1.0,) * L.shape[1]), tied=refs.ndim > 1)
+                for L, refs in zip(self.roots, rows.refs, strict=True)
+            ),
             n=float(rows.weights.sum()),
             reml=False,
             basis=np.zeros((0, 0)),

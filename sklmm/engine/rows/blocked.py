@@ -65,14 +65,13 @@ class Passes:
 
     def __init__(self, refs, z, levels, n_rows, d):
         self.refs, self.z, self.levels, self.n_rows, self.d = refs, z, levels, n_rows, d
-        sizes = [J * part.shape[1] for J, part in zip(levels, z, strict=True)]
+        sizes = [J * part.shape[-1] for J, part in zip(levels, z, strict=True)]
         ends = np.cumsum([0, *sizes])
         self.parts = [slice(int(a), int(b)) for a, b in pairwise(ends)]
         self.Q = int(ends[-1])
         self.largest = int(np.argmax(sizes)) if sizes else None
-        self.plain = all(
-            (cells(ref, part)[1] == 1).all() for ref, part in zip(refs, z, strict=True)
-        )
+        entries = (part for own in zip(refs, z, strict=True) for _, part in cells(*own))
+        self.plain = all((part == 1).all() for part in entries)
         self._blocks, self._shared = {}, {}
 
     @cached_property
@@ -126,7 +125,7 @@ class Passes:
         first, spans = [0] * len(self.z), list(self.levels)
         Z = self._loadings(rows, terms, first, spans, dtype)
         for k in own:
-            refs, r = self.refs[k], self.z[k].shape[1]
+            refs, r = self.refs[k], self.z[k].shape[-1]
             first[k], spans[k] = int(refs[rows.start]), int(refs[rows.stop - 1]) + 1
             spans[k] -= first[k]
             start, size = self.parts[k].start + first[k] * r, spans[k] * r
@@ -148,12 +147,11 @@ class Passes:
         """Z of some terms' levels from `first` on, `spans` of them each: CSR."""
         n, begin, columns, values = rows.stop - rows.start, 0, [], []
         for k in terms:
-            r = self.z[k].shape[1]
             refs = self.refs[k][rows].astype(np.int64) - first[k]
-            own, z = cells(refs, self.z[k][rows])
-            columns.append(begin + own[:, None] * z.shape[1] + np.arange(z.shape[1]))
-            values.append(z)
-            begin += spans[k] * r
+            for own, z in cells(refs, self.z[k][rows]):
+                columns.append(begin + own[:, None] * z.shape[1] + np.arange(z.shape[1]))
+                values.append(z)
+            begin += spans[k] * self.z[k].shape[-1]
         if not columns:
             return sparse.csr_array((n, 0), dtype=dtype)
         columns = np.concatenate(columns, axis=1)
@@ -238,14 +236,14 @@ class Passes:
             size = part.stop - part.start
             back[part] = rest[begin : begin + size]
             begin += size
-        shapes = [(J, z.shape[1], n_columns) for J, z in zip(self.levels, self.z, strict=True)]
+        shapes = [(J, z.shape[-1], n_columns) for J, z in zip(self.levels, self.z, strict=True)]
         effects = [back[part].reshape(s) for part, s in zip(self.parts, shapes, strict=True)]
         return Coefs(sum(betas), tuple(effects)), sums
 
 
 def in_order(refs):
-    """Whether references are sorted."""
-    return bool((refs[1:] >= refs[:-1]).all())
+    """Whether references are sorted; never those of several levels a row."""
+    return refs.ndim == 1 and bool((refs[1:] >= refs[:-1]).all())
 
 
 def total(rows, weights=None):

@@ -7,7 +7,7 @@ follow, as of the weights of a Newton step, a `Pattern` keeps the order.
 """
 
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import combinations_with_replacement, pairwise, product
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +31,7 @@ class LocalCrossProducts:
 
     y [n_rows], X [n_rows, p] (an array or `standardize.Whitened`), weights [n_rows]; of each term
     refs int32 [n_rows], the rows' levels, how many levels it has, and its columns z [n_rows, r], an
-    array or `Indicators`;
+    array or `Indicators`; or refs [n_rows, m] and z [n_rows, m, r] where rows have m levels each;
     offset [n_rows] or None, and the sparse columns of the fixed part, or None. An observation has d
     rows. New weights, `at`, are an array [n_rows].
     """
@@ -81,17 +81,18 @@ class LocalCrossProducts:
         return self.blocks()[terms[0]] if len(terms) == 1 else self._block(terms, None)
 
     def _cells(self, k):
-        """Levels [n_rows] and columns of a term, and how many levels: see `cells`."""
+        """Of each of a term's `cells` the levels [n_rows], columns, and how many levels."""
         if ("cells", k) not in self._known:
-            refs, z = cells(self.refs[k], self.z[k])
-            size = self.levels[k] * self.z[k].shape[1] // z.shape[1]
-            self._known["cells", k] = refs, z, size
+            self._known["cells", k] = [
+                (refs, z, self.levels[k] * self.z[k].shape[-1] // z.shape[1])
+                for refs, z in cells(self.refs[k], self.z[k])
+            ]
         return self._known["cells", k]
 
     def _block(self, terms, at):
         first, w = terms[0], self._weights(at)
         if len(terms) == 1 and isinstance(self.z[first], Indicators):
-            refs, z, size = self._cells(first)
+            refs, z, size = self._cells(first)[0]
 
             def squares(rows):
                 own = weighed(weighed(z[rows, 0], z[rows, 0]), w[rows])
@@ -99,6 +100,8 @@ class LocalCrossProducts:
 
             found = summed(squares, self.n_rows, self._step)
             return Repeated.diagonal_of(found.reshape(self.levels[first], -1).astype(float))
+        if self.z[first].ndim == 3:
+            return summed(lambda rows: self._tied_block(first, w, rows), self.n_rows, self._step)
 
         def sums(rows):
             columns = [column for k in terms for column in self.z[k][rows].T]
@@ -113,10 +116,24 @@ class LocalCrossProducts:
 
         return summed(sums, self.n_rows, self._step)
 
+    def _tied_block(self, k, w, rows):
+        """The levels' own blocks of a term of several levels a row, which may be the same."""
+        J, _, r = self.levels[k], *self.z[k].shape[1:]
+        refs, z, w, out = self.refs[k][rows], self.z[k][rows], w[rows], np.zeros((J, r, r))
+        for (i, j), a, b in product(
+            combinations_with_replacement(range(refs.shape[1]), 2), *[range(r)] * 2
+        ):
+            same = weighed(w, refs[:, i] == refs[:, j])
+            own = by_level(refs[:, i].astype(np.intp), same * z[:, i, a] * z[:, j, b], J)
+            out[:, a, b] += own
+            if i != j:
+                out[:, b, a] += own
+        return out
+
     def same_levels(self, k, other):
         """Whether two terms are over one partition of the rows, however they number its parts."""
         one, two = self.refs[k], self.refs[other]
-        if one is two or self.levels[k] != self.levels[other]:
+        if one is two or self.levels[k] != self.levels[other] or one.ndim + two.ndim > 2:
             return one is two
         partner = np.zeros(self.levels[k], two.dtype)
         partner[one] = two
@@ -158,29 +175,31 @@ class LocalCrossProducts:
     @property
     def _step(self):
         """Rows of a block: sums by level are to be shorter than what is summed."""
-        sizes = (self._cells(k)[2] for k in range(len(self.z)))
+        sizes = (self._cells(k)[0][2] for k in range(len(self.z)))
         return max(BLOCK, 2 * max(sizes, default=0))
 
     def _sums(self, rows, columns):
         """Z_k^T c of every term, [J, r, m] each, of columns [m, .] of some of the rows, a slice."""
         out = []
         for k, n_levels in enumerate(self.levels):
-            refs, z, J = self._cells(k)
-            levels = refs[rows].astype(np.intp)
-            sums = np.empty((J, z.shape[1], len(columns)))
-            for a, own in enumerate(z[rows].T):
-                for c, column in enumerate(columns):
-                    sums[:, a, c] = by_level(levels, weighed(column, own), J)
-            out.append(sums.reshape(n_levels, self.z[k].shape[1], len(columns)))
+            total = 0
+            for refs, z, J in self._cells(k):
+                levels = refs[rows].astype(np.intp)
+                sums = np.empty((J, z.shape[1], len(columns)))
+                for a, own in enumerate(z[rows].T):
+                    for c, column in enumerate(columns):
+                        sums[:, a, c] = by_level(levels, weighed(column, own), J)
+                total = sums + total if np.ndim(total) else sums
+            out.append(total.reshape(n_levels, self.z[k].shape[-1], len(columns)))
         return out
 
     def pairs(self, k, others, at=None):
         """`LocalPairs` of a term and some others, side by side; number K is the sparse columns."""
         if k is None:
-            widths = [J * z.shape[1] for J, z in zip(self.levels, self.z, strict=True)]
+            widths = [J * z.shape[-1] for J, z in zip(self.levels, self.z, strict=True)]
             widths += [] if self.columns is None else [self.columns.k]
             return LocalPairs([sparse.csr_array((0, sum(widths[other] for other in others)))], 1)
-        r = self.z[k].shape[1]
+        r = self.z[k].shape[-1]
         if not others:
             return LocalPairs([sparse.csr_array((self.levels[k] * r, 0))], r)
         beside = zip(*(self._pair(k, other, at) for other in others), strict=True)
@@ -188,15 +207,25 @@ class LocalCrossProducts:
 
     def _pair(self, k, other, at):
         """Z_k^T w Z_other, sparse [J_k r_k, J_other r_other], in parts of whole levels of k."""
-        one, z, size = self._cells(k)
+        columns = [(other, 0)]
+        if other < len(self.z):
+            columns = [(other, j) for j in range(len(self._cells(other)))]
+        pairs = product([(k, i) for i in range(len(self._cells(k)))], columns)
+        found = [self._pair_of_cells(*pair, at) for pair in pairs]
+        return [sum(parts[1:], parts[0]) for parts in zip(*found, strict=True)]
+
+    def _pair_of_cells(self, first, second, at):
+        """The same of one of each term's `cells`, whose number stands beside the term's."""
+        (k, i), (other, j) = first, second
+        one, z, size = self._cells(k)[i]
         ends = self._cuts(k)
         if other == len(self.z):
             whole = (self.columns.back @ loadings(one, z, size)).T.tocsr()
             return [csr_rows(whole, a * z.shape[1], b * z.shape[1]) for a, b in pairwise(ends)]
-        two, q, n_columns = self._cells(other)
+        two, q, n_columns = self._cells(other)[j]
         if at is not None:
             columns = [[weighed(weighed(a, b), at) for b in q.T] for a in z.T]
-            return in_threads(lambda own: own.matrix(columns), self._patterns(k, other))
+            return in_threads(lambda own: own.matrix(columns), self._patterns(first, second))
         counted = z.shape[1] == q.shape[1] == 1 and all(map(is_ones, (self.weights, z, q)))
         # In one piece, which goes back to the system as a whole.
         pairs = memory(self.n_rows, size, n_columns)
@@ -210,21 +239,23 @@ class LocalCrossProducts:
         fragments = in_threads(fragment, blocks(self.n_rows, FRAGMENT))
         return in_threads(lambda a, b: joined(fragments, a, b, n_columns), ends[:-1], ends[1:])
 
-    def _patterns(self, k, other):
-        if (k, other) not in self._known:
-            (one, _, _), (two, _, n_columns) = self._cells(k), self._cells(other)
-            self._known[k, other] = Pattern.each(one, two, self._cuts(k), n_columns)
-        return self._known[k, other]
+    def _patterns(self, first, second):
+        """Each part's `Pattern` of one of each term's `cells`, (term, number)."""
+        if (first, second) not in self._known:
+            (one, _, _), (two, _, n_columns) = (self._cells(k)[i] for k, i in (first, second))
+            made = Pattern.each(one, two, self._cuts(first[0]), n_columns)
+            self._known[first, second] = made
+        return self._known[first, second]
 
     def at_pairs(self, k, other, values):
         """Of each row's pair of levels, or `cells`, the block [n_rows, r, q] of a matrix.
 
         It has the entries of `pairs`, and these `values` in their order.
         """
-        r, q = (self._cells(own)[1].shape[1] for own in (k, other))
+        r, q = (self._cells(own)[0][1].shape[1] for own in (k, other))
         if ("pair", k, other) not in self._known:
             pair, places, first = np.empty(self.n_rows, np.int64), [], 0
-            for own in self._patterns(k, other):
+            for own in self._patterns((k, 0), (other, 0)):
                 size = own.number(pair, first)
                 inside = np.arange(size * r * q, dtype=float).reshape(size, r, q)
                 places.append(first * r * q + own.csr.matrix(inside).data.astype(np.int64))
@@ -239,8 +270,10 @@ class LocalCrossProducts:
         """Where parts of whole levels of term k begin and end among its levels, or `cells`."""
         if ("cuts", k) not in self._known:
             refs, J = self.refs[k], self.levels[k]
-            counts = summed(lambda rows: np.bincount(refs[rows], None, J), len(refs), self._step)
-            times = self._cells(k)[2] // J if J else 1
+            counts = summed(
+                lambda rows: np.bincount(refs[rows].ravel(), None, J), len(refs), self._step
+            )
+            times = self._cells(k)[0][2] // J if J else 1
             self._known["cuts", k] = [times * level for level in cuts(counts)]
         return self._known["cuts", k]
 
@@ -257,8 +290,10 @@ class LocalCrossProducts:
     def _Z(self):
         """Z of all terms [n_rows, Q], sparse or, where it is small, dense."""
         if "Z" not in self._known:
-            of_terms = map(self._cells, range(len(self.z)))
-            parts = [sparse.csr_array((self.n_rows, 0)), *(loadings(*own) for own in of_terms)]
+            parts = [sparse.csr_array((self.n_rows, 0))]
+            for k in range(len(self.z)):
+                own = [loadings(*each) for each in self._cells(k)]
+                parts.append(sum(own[1:], own[0]))
             Z = sparse.hstack(parts, "csr")
             self._known["Z"] = Z.toarray() if self.n_rows * Z.shape[1] <= DENSE else Z
         return self._known["Z"]
@@ -268,11 +303,15 @@ class LocalCrossProducts:
 
 
 def cells(refs, z):
-    """(refs, z) of the rows' own effects alone, a column each, where rows have one; else as given.
+    """[(refs, z), ...]: a term as a sum of plain ones, one for each level that a row has.
 
-    Of `Indicators` they are those of an intercept whose levels are pairs of level and place.
+    Of `Indicators` it is an intercept, whose levels are pairs of level and place.
     """
-    return (z.cells(refs), z.entries) if isinstance(z, Indicators) else (refs, z)
+    if isinstance(z, Indicators):
+        return [(z.cells(refs), z.entries)]
+    if z.ndim == 3:
+        return [(refs[:, i], z[:, i]) for i in range(z.shape[1])]
+    return [(refs, z)]
 
 
 def by_level(levels, values, n_levels):

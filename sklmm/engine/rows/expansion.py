@@ -130,8 +130,13 @@ def _add_eliminated(rows, inverse, levels, out):
 def _places(rows, k, first, some=slice(None)):
     """Where the effects of the rows' levels of term k are among all from `first` on, and z.
 
-    Both [., r], or [., 1] where a row has one effect.
+    Both [., r], or of as many columns as effects of a row.
     """
-    refs, z = cells(rows.refs[k][some], rows.z[k][some])
-    r = z.shape[1]
-    return first + refs.astype(np.intp)[:, None] * r + np.arange(r), z
+    places, columns = [], []
+    for refs, z in cells(rows.refs[k][some], rows.z[k][some]):
+        r = z.shape[1]
+        places.append(first + refs.astype(np.intp)[:, None] * r + np.arange(r))
+        columns.append(z)
+    if len(places) == 1:
+        return places[0], columns[0]
+    return np.concatenate(places, axis=1), np.concatenate(columns, axis=1)

@@ -37,6 +37,8 @@ class LocalRows(LocalCrossProducts):
         The rows of one observation are adjacent, i * d + c; the coefficients of one predictor too,
         and term k becomes the terms k * d + c, whose z is 0 on the rows of the other predictors.
         """
+        if d == 1:
+            return self
         n, unit = self.n_rows * d, np.eye(d)
         of_terms = range(len(self.z))
         refs = [np.repeat(refs, d) for refs in self.refs]
@@ -86,7 +88,9 @@ class LocalRows(LocalCrossProducts):
     def ordered(self):
         """The rows sorted by the term with most effects, where they are not: passes are quick."""
         k = self._passes.largest
-        return self if k is None or in_order(self.refs[k]) else self.take(self.order(k))
+        if k is None or self.refs[k].ndim > 1 or in_order(self.refs[k]):
+            return self
+        return self.take(self.order(k))
 
     def held(self, beta):
         """The rows of a model whose coefficients are beta [p]: they are in the offset."""

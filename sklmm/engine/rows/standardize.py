@@ -269,9 +269,13 @@ def _standard_blocks(design, weights, n, y_scale):
     for b in design.blocks:
         z, A = ones(len(weights)), np.eye(1)
         if b.z is not None:
-            z, A = _own_basis(b.z, weights, n, b.covariance.basis)
+            # Of several levels a row, each is one.
+            own = b.z.reshape(-1, b.r) if b.tied else b.z
+            own_weights = np.repeat(weights, b.z.shape[1]) if b.tied else weights
+            z, A = _own_basis(own, own_weights, n, b.covariance.basis)
+            z = z.reshape(b.z.shape) if b.tied else z
         covariance = b.covariance.in_units(y_scale * np.diag(A))
-        blocks.append(BlockData(b.n_levels, z.shape[1], covariance, b.relation))
+        blocks.append(BlockData(b.n_levels, b.r, covariance, b.relation, b.tied))
         zs.append(z)
         bases.append(A)
     return tuple(blocks), tuple(zs), tuple(bases)

@@ -1,0 +1,296 @@
+"""Rows that belong to several levels, beside dense matrices and models that are the same."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.special import gammaln
+
+from sklmm import MixedEffectsClassifier, MixedEffectsRegressor, RandomEffect
+from sklmm.design.terms import parse_term
+
+N, J = 200, 15
+TIED, CROSSED = "(1 | mm(t1, t2))", "s"
+WEIGHTED = RandomEffect(["t1", "t2"], weights=["w1", "w2"])
+
+
+@pytest.fixture(scope="module")
+def data():
+    """X, and y with effects of teachers and of schools; some rows have one teacher, or none."""
+    rng = np.random.default_rng(0)
+    t = rng.integers(J, size=(N, 2))
+    w = rng.uniform(0.1, 1.5, (N, 2))
+    X = pd.DataFrame({"x": rng.normal(size=N), "s": rng.integers(8, size=N)})
+    names = np.array([f"t{k:02}" for k in range(J)], object)[t]
+    names[::11, 1] = None
+    names[::77] = None
+    X[["t1", "t2"]], X[["w1", "w2"]] = names, w
+    X.loc[X["t2"].isna(), "w2"] = np.nan
+    Z = loadings(X, "equal")
+    y = 1 + X["x"] + Z @ rng.normal(size=J) + 0.6 * rng.normal(size=8)[X["s"]]
+    return X, (y + rng.normal(0, 0.5, N)).rename("y"), rng
+
+
+def loadings(X, weights):
+    """Z [n, J] of the teachers, dense and by hand."""
+    out = np.zeros((len(X), J))
+    w = X[["w1", "w2"]].to_numpy()
+    for i, names in enumerate(X[["t1", "t2"]].to_numpy()):
+        there = [m for m, name in enumerate(names) if isinstance(name, str)]
+        for m in there:
+            out[i, int(names[m][1:])] += 1 / len(there) if weights == "equal" else w[i, m]
+    return out
+
+
+def criterion(theta, X, y, Zs, reml):
+    """Log-likelihood, or REML's, of log SDs, the residual one last: dense."""
+    V = np.eye(len(y)) * np.exp(2 * theta[-1])
+    V += sum(np.exp(2 * t) * Z @ Z.T for t, Z in zip(theta, Zs, strict=False))
+    A = np.column_stack([np.ones(len(y)), X["x"]])
+    root = np.linalg.cholesky(V)
+    A, b = np.linalg.solve(root, A), np.linalg.solve(root, y)
+    rest = b - A @ np.linalg.lstsq(A, b, rcond=None)[0]
+    value = 2 * np.log(np.diag(root)).sum() + rest @ rest + len(y) * np.log(2 * np.pi)
+    if reml:
+        value += np.linalg.slogdet(A.T @ A)[1] - A.shape[1] * np.log(2 * np.pi)
+    return -0.5 * value
+
+
+def regressor(terms, **parameters):
+    return MixedEffectsRegressor(terms, fixed_effects=["x"], random_state=0, **parameters)
+
+
+@pytest.mark.parametrize("e_step", ["exact", "cg"])
+@pytest.mark.parametrize("method", ["reml", "ml"])
+@pytest.mark.parametrize("term", [TIED, WEIGHTED], ids=["equal", "weighted"])
+@pytest.mark.parametrize("crossed", [False, True])
+def test_gaussian_fits_are_those_of_dense_matrices(data, e_step, method, term, crossed):
+    X, y, _ = data
+    model = regressor([term, CROSSED][: 1 + crossed], e_step=e_step, method=method).fit(X, y)
+    Zs = [loadings(X, "equal" if term == TIED else None), np.eye(8)[X["s"]]][: 1 + crossed]
+
+    sds = model.variance_components_["sd"].to_numpy()
+
+    def value(step):
+        return criterion(np.log(sds) + step, X, y.to_numpy(), Zs, method == "reml")
+
+    assert model.loglik_ == pytest.approx(value(0.0), abs=1e-8)
+    H = 1e-3 * np.eye(len(sds))
+    ups, downs = ([value(s * h) for h in H] for s in (1, -1))
+    np.testing.assert_allclose(np.subtract(ups, downs) / 2e-3, 0, atol=1e-3)
+    both = [[value(g + h) - value(g - h) - value(h - g) + value(-g - h) for h in H] for g in H]
+    spread = np.linalg.inv(-np.array(both) / 4e-6)
+    # The average information is the observed one of balanced tables.
+    errors = model.variance_components_["std_error"] / sds
+    np.testing.assert_allclose(errors, np.sqrt(np.diag(spread)), rtol=0.05)
+
+
+@pytest.mark.parametrize("e_step", ["exact", "cg"])
+def test_effects_and_predictions_are_those_of_dense_matrices(data, e_step):
+    """Of known and unknown teachers, with each of two memberships in the same unknown one."""
+    X, y, _ = data
+    model = regressor([WEIGHTED, CROSSED], e_step=e_step).fit(X, y)
+    *sds, sigma = model.variance_components_["sd"]
+    new = X[:4].copy()
+    new["t1"], new["t2"] = ["t03", "new", "new", "t05"], ["t04", "t02", "new", None]
+    new[["w1", "w2"]] = [[0.3, 0.7], [0.5, -0.5], [0.5, 1.0], [0.4, np.nan]]
+    known, unknown = new.copy(), np.zeros((4, 1))
+    known.loc[1, "t1"], known.loc[2, ["t1", "t2"]] = None, None
+    unknown[1], unknown[2] = 0.5, 1.5
+    A, A_new = (np.column_stack([np.ones(len(own)), own["x"]]) for own in (X, new))
+    effects = [(loadings(X, None), np.zeros((N, 1)), np.eye(8)[X["s"]])]
+    effects.append((loadings(known, None), unknown, np.eye(8)[new["s"]]))
+    scale = np.repeat([sds[0], sds[0], sds[1]], [J, 1, 8])
+    Z, Z_new = (np.column_stack(own) * scale for own in effects)
+    Vi = np.linalg.inv(Z @ Z.T + sigma**2 * np.eye(N))
+    S = np.linalg.inv(A.T @ Vi @ A)
+    beta = S @ A.T @ Vi @ y
+    mean = A_new @ beta + Z_new @ Z.T @ Vi @ (y - A @ beta)
+    away = A_new - Z_new @ Z.T @ Vi @ A
+    variance = Z_new @ Z_new.T - Z_new @ Z.T @ Vi @ Z @ Z_new.T + away @ S @ away.T
+    found, std = model.predict(new, return_std=True)
+    np.testing.assert_allclose(found, mean, rtol=1e-5)
+    rtol = 1e-5 if e_step == "exact" else 0.02
+    np.testing.assert_allclose(std**2, np.diag(variance) + sigma**2, rtol=rtol)
+    draws = model.sample_y(new, n_samples=20_000, random_state=0)
+    np.testing.assert_allclose(draws.mean(axis=1), mean, atol=5 * std.max() / np.sqrt(20_000))
+    expected = variance + sigma**2 * np.eye(4)
+    spread = np.sqrt(np.outer(np.diag(expected), np.diag(expected)) * 2 / 20_000)
+    assert (np.abs(np.cov(draws) - expected) < 5 * spread + 0.02 * (e_step == "cg")).all()
+    # Without the teachers each membership is in one of its own.
+    _, bare = model.predict(new, include_random=["s"], return_std=True)
+    Z_bare = Z_new * (np.arange(J + 9) > J)
+    variance = Z_bare @ Z_bare.T - Z_bare @ Z.T @ Vi @ Z @ Z_bare.T
+    away = A_new - Z_bare @ Z.T @ Vi @ A
+    variance += away @ S @ away.T + sds[0] ** 2 * np.diag([0.58, 0.5, 1.25, 0.16])
+    np.testing.assert_allclose(bare**2, np.diag(variance) + sigma**2, rtol=rtol)
+
+
+@pytest.mark.parametrize(("family", "e_step"), [("gaussian", "exact"), ("poisson", "laplace")])
+def test_one_membership_is_a_plain_term(data, family, e_step):
+    """Twice the same column, a weight of 0, or a column that is missing: (1 + x | g)."""
+    X, y, rng = data
+    X = X.assign(g=rng.integers(J, size=N), one=1.0, none=0.0)
+    y = y + rng.normal(0, 0.7, J)[X["g"]] + rng.normal(0, 0.5, J)[X["g"]] * X["x"]
+    y = y if family == "gaussian" else rng.poisson(np.exp(0.4 * y))
+    X = X.assign(same=X["g"], other=rng.permutation(X["g"]), gone=np.nan)
+    known = {"family": family, "e_step": e_step, "tol": 1e-7}
+    plain = regressor(["(1 + x | g)", "s"], **known).fit(X, y)
+    for term in [
+        "(1 + x | mm(g, same))",
+        RandomEffect(["g", "other"], slopes=["x"], weights=["one", "none"]),
+        "(1 + x | mm(g, gone))",
+    ]:
+        model = regressor([term, "s"], **known).fit(X, y)
+        assert model.loglik_ == pytest.approx(plain.loglik_, abs=1e-6)
+        for column in ("sd", "corr", "std_error"):
+            ours, theirs = (m.variance_components_[column] for m in (model, plain))
+            np.testing.assert_allclose(ours, theirs, rtol=2e-3 if column == "std_error" else 1e-4)
+        np.testing.assert_allclose(
+            model.random_effects_[model._fitted.spec.terms[0].name],
+            plain.random_effects_["g"],
+            atol=1e-5,
+        )
+        for ours, theirs in zip(
+            model.predict(X[:9], return_std=True),
+            plain.predict(X[:9], return_std=True),
+            strict=True,
+        ):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["gaussian", "poisson"])
+def test_sums_in_parts_are_those_in_one_piece(data, family, monkeypatch):
+    X, y, rng = data
+    y = y if family == "gaussian" else rng.poisson(np.exp(0.4 * y))
+    terms = ["(1 + x | mm(t1, t2))", "s"]
+    known = {"family": family, "e_step": "exact" if family == "gaussian" else "laplace"}
+    whole = regressor(terms, **known).fit(X, y)
+    monkeypatch.setattr("sklmm.engine.linalg.blocks.PARTED", 0)
+    monkeypatch.setattr("sklmm.engine.rows.cross_products.BLOCK", 1)
+    monkeypatch.setattr("sklmm.engine.rows.cross_products.FRAGMENT", 50)
+    monkeypatch.setattr("sklmm.engine.rows.blocked.WHOLE", 1)
+    monkeypatch.setattr("sklmm.engine.rows.blocked.FEWEST", 16)
+    monkeypatch.setattr("sklmm.engine.limits.SMALL_ROWS", 0)
+    parts = regressor(terms, **known).fit(X, y)
+    assert parts.loglik_ == pytest.approx(whole.loglik_, abs=1e-6)
+    np.testing.assert_allclose(parts.predict(X), whole.predict(X), rtol=1e-3)
+
+
+def test_laplaces_approximation_beside_dense_matrices(data):
+    """Its log-likelihood at the estimate, and that it is greatest there."""
+    X, y, rng = data
+    counts = rng.poisson(np.exp(0.4 * y))
+    model = regressor([TIED, CROSSED], family="poisson", e_step="laplace", tol=1e-8).fit(X, counts)
+    A = np.column_stack([np.ones(N), X["x"]])
+    Zs = [loadings(X, "equal"), np.eye(8)[X["s"]]]
+
+    def value(theta):
+        Z = np.column_stack([np.exp(t) * Z for t, Z in zip(theta[2:], Zs, strict=True)])
+        u = np.zeros(Z.shape[1])
+        for _ in range(50):
+            eta = A @ theta[:2] + Z @ u
+            H = (Z.T * np.exp(eta)) @ Z + np.eye(len(u))
+            u = u + np.linalg.solve(H, Z.T @ (counts - np.exp(eta)) - u)
+        eta = A @ theta[:2] + Z @ u
+        value = counts @ eta - np.exp(eta).sum() - gammaln(counts + 1).sum() - u @ u / 2
+        return value - 0.5 * np.linalg.slogdet((Z.T * np.exp(eta)) @ Z + np.eye(len(u)))[1]
+
+    at = np.array([model.intercept_, *model.coef_, *np.log(model.variance_components_["sd"])])
+    assert model.loglik_ == pytest.approx(value(at), abs=1e-6)
+    slopes = [(value(at + h) - value(at - h)) / 2e-4 for h in 1e-4 * np.eye(4)]
+    np.testing.assert_allclose(slopes, 0, atol=2e-3)
+
+
+def test_an_update_is_the_posterior_given_all_rows(data):
+    """Of a model whose coefficients and variances stay: new rows of one known teacher and a new."""
+    X, y, _ = data
+    model = regressor([TIED]).fit(X, y)
+    more = X[:6].assign(t1="t00", t2=["t00", "t00", None, "t01", "t01", "new"])
+    target = model.predict(more) + 2.0
+    before = model.random_effects_["mm(t1, t2)"]["Intercept"]
+    model.update(more, target)
+    after = model.random_effects_["mm(t1, t2)"]["Intercept"]
+    assert after.index.tolist() == sorted([*before.index, "new"])
+    assert after["t00"] > before["t00"] + 0.1
+    assert after["new"] > 0.05
+    np.testing.assert_allclose(after[before.index[2:]], before[2:])
+    assert model.predict(more).mean() > (target - 2).mean() + 0.3
+
+
+def test_terms_are_read_printed_and_kept(data):
+    X, y, _ = data
+    texts = {
+        "(1 | mm(t1, t2))": RandomEffect(["t1", "t2"], weights="equal"),
+        "(1 + x || mm(t1 , t2))": RandomEffect(
+            ["t1", "t2"], ["x"], correlated=False, weights="equal"
+        ),
+        "(0 + x | mm(t1, t2, weights = cbind(w1, w2)))": RandomEffect(
+            ["t1", "t2"], ["x"], intercept=False, weights=["w1", "w2"]
+        ),
+        "1 | mm(t1, weights = w1)": RandomEffect(["t1"], weights=["w1"]),
+    }
+    for text, term in texts.items():
+        assert parse_term(text) == [term]
+        assert parse_term(str(term)) == [term]
+    formula = "y ~ x + (1 | mm(t1, t2, weights = cbind(w1, w2))) + (1 | s)"
+    ours = MixedEffectsRegressor.from_formula(formula).fit(X.assign(y=y))
+    theirs = regressor([WEIGHTED, "s"]).fit(X, y)
+    assert ours.loglik_ == pytest.approx(theirs.loglik_, abs=1e-9)
+    assert ours.variance_components_["group"].tolist() == ["mm(t1, t2)", "s", "Residual"]
+    assert "mm(t1, t2)" in str(ours.summary())
+    again = pickle.loads(pickle.dumps(ours))
+    np.testing.assert_array_equal(again.predict(X[:5]), ours.predict(X[:5]))
+    # Columns of memberships and weights are none of the fixed part.
+    model = MixedEffectsRegressor([WEIGHTED, "s"]).fit(X, y)
+    assert model.coef_.shape == (1,)
+
+
+def test_rows_with_missing_values_keep_their_other_memberships(data):
+    X, y, _ = data
+    holes = X.copy()
+    holes.loc[[3, 5], "x"] = np.nan
+    model = regressor([WEIGHTED], missing="drop").fit(holes, y)
+    keep = holes["x"].notna()
+    assert model.loglik_ == regressor([WEIGHTED]).fit(X[keep], y[keep]).loglik_
+    assert np.isnan(model.predict(holes)).tolist() == (~keep).tolist()
+
+
+def test_labels_of_columns_are_told_apart(data):
+    X, y, rng = data
+    numbers = X.assign(t1=rng.integers(J, size=N), t2=rng.integers(J, size=N) + 0.0)
+    numbers.loc[::9, "t2"] = np.nan
+    model = regressor([TIED]).fit(numbers, y)
+    assert model.random_effects_["mm(t1, t2)"].index.dtype.kind == "i"
+    as_category = numbers.assign(t1=pd.Categorical(numbers["t1"]))
+    assert regressor([TIED]).fit(as_category, y).loglik_ == pytest.approx(model.loglik_)
+    with pytest.raises(TypeError, match=r"'t2' has labels, like .* in 't1'"):
+        regressor([TIED]).fit(numbers.assign(t2="a"), y)
+    with pytest.raises(ValueError, match=r"hold no label"):
+        regressor([TIED]).fit(X.assign(t1=None, t2=None), y)
+
+
+def test_errors_name_the_column_and_what_works(data):
+    X, y, _ = data
+    with pytest.raises(ValueError, match=r"weights=..w1.. must be 'equal' or a column"):
+        RandomEffect(["t1", "t2"], weights=["w1"])
+    bad = X.copy()
+    bad.loc[4, "w1"] = np.nan
+    with pytest.raises(ValueError, match=r"'w1' of weights of memberships is missing in row 4"):
+        regressor([WEIGHTED]).fit(bad, y)
+    with pytest.raises(ValueError, match=r"weights column 'w1' holds 'much'"):
+        regressor([WEIGHTED]).fit(X.assign(w1="much"), y)
+    counts = np.abs(y).round()
+    for e_step in ("quadrature", "hmc", "nuts"):
+        with pytest.raises(ValueError, match=r"several of them.*'auto' or 'laplace'"):
+            regressor([TIED], family="poisson", e_step=e_step).fit(X, counts)
+    with pytest.raises(ValueError, match=r"memberships, whose levels .* one piece"):
+        regressor([TIED]).partial_fit(X, y)
+    with pytest.raises(ValueError, match=r"categorical"):
+        MixedEffectsClassifier([TIED], fixed_effects=["x"]).fit(X, np.arange(N) % 3)
+    model = regressor([TIED], handle_unknown="error").fit(X, y)
+    with pytest.raises(ValueError, match=r"'mm.t1, t2.' has the unknown .* 'who' in row 1"):
+        model.predict(X[:3].assign(t2=["t01", "who", "t01"]))
+    # None of the teachers is no unknown one.
+    assert np.isfinite(model.predict(X[:3].assign(t1=None, t2=None))).all()
