@@ -44,7 +44,8 @@ class Coded(PlainState):
     def names(self):
         """Names of the columns of z."""
         mark = "T." * bool(self.first)
-        return tuple(f"{self.column}[{mark}{label}]" for label in self.labels[self.first :])
+        labels = map(_shown, self.labels[self.first :])
+        return tuple(f"{self.column}[{mark}{label}]" for label in labels)
 
     @property
     def called(self):
@@ -146,3 +147,8 @@ def _times(table, column):
             "days or weeks for example."
         )
     return Coded(column, pd.Index(times), "time")
+
+
+def _shown(label):
+    """A label as names have it: whole times without a fraction."""
+    return int(label) if isinstance(label, float) and label.is_integer() else label

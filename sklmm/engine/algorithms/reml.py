@@ -53,6 +53,10 @@ FLAT = 1e-9
 MAX_STEP = 1.0
 #: Slope of the log-likelihood in a variance of 0, a level, that raises it.
 LEAST_GAIN = 1e-6
+#: A step that is longer than this share of the one before is slow, and after so many of them the
+#: information is measured, of covariances that are not linear in theta.
+SLOW = 0.5
+PATIENCE = 2
 #: Steps to singular equations that are taken back, at most.
 MOST_RETREATS = 8
 #: Rounds of the start: the weights of its quadratic forms are those of the variances before.
@@ -96,10 +100,14 @@ class Reml:
         self.solver = Factorised(cross) if isinstance(step, Exact) else Probed(cross, step, seed)
         self.theta = moment_start(cross) if start is None else start
         self.seen = None
+        #: Where Sigma bends in theta a model may be far from its data, as a correlation of all
+        #: pairs is from one that decays, and the average information far from the observed one.
+        self.bent = not all(c.linear for c in self.space.covariances)
 
     def steps(self):
         """Yield `Iteration`s."""
         space, best, damping, retreats = self.space, None, 0.0, 0
+        lacking, slow, length, size, raised = 0.0, 0, np.inf, RAISED_SD, None
         for iteration in count(1):
             try:
                 seen = self.seen = self.look(self.theta, self.seen)
@@ -111,10 +119,20 @@ class Reml:
                 seen = None
             if best is not None and _is_worse(seen, best):
                 seen, damping = best, max(DAMPING_FACTOR * damping, FIRST_DAMPING)
+                size = size if raised is None else size / DAMPING_FACTOR
             else:
+                seen = seen._replace(observed=seen.observed + lacking)
                 best, damping = seen, damping / DAMPING_FACTOR if damping > NO_DAMPING else 0.0
-            step, length = newton_step(seen, damping)
-            raised = leave_boundary(self.problem, seen) if length < self.tol else None
+            last, (step, length) = length, newton_step(seen, damping)
+            slow += self.bent and length > SLOW * last
+            if slow > PATIENCE:
+                measured, slow = self._measured(seen.theta)[0], 0
+                lacking = lacking + measured - seen.observed
+                best = seen = seen._replace(observed=measured)
+                step, length = newton_step(seen, damping)
+            raised = None
+            if length < self.tol and size > SINGULAR_SD:
+                raised = leave_boundary(self.problem, seen, size)
             far = np.abs(step).max(initial=0.0) > FAR and damping == 0
             if raised is not None:
                 self.theta = raised
@@ -154,6 +172,11 @@ class Reml:
 
         And the largest relative residual of a solve for it that did not converge, or 0.
         """
+        information, unsolved = self._measured(theta)
+        return inverse(information), unsolved
+
+    def _measured(self, theta):
+        """The observed information by differences of gradients, and that residual."""
         unsolved = [0.0]
 
         def gradient(delta):
@@ -161,7 +184,7 @@ class Reml:
             unsolved.append(seen.unsolved)
             return seen.gradient
 
-        return inverse(by_differences(gradient, self.space.size)), max(unsolved)
+        return by_differences(gradient, self.space.size), max(unsolved)
 
     def posterior(self, last):
         """`Posterior` at the estimate of an iteration."""
@@ -223,16 +246,17 @@ def em_step(problem, seen):
     return theta._replace(factors=tuple(factors), raw=np.maximum(raw, MIN_RAW))
 
 
-def leave_boundary(problem, seen):
+def leave_boundary(problem, seen, size=RAISED_SD):
     """Theta with a variance raised from 0 where the log-likelihood rises with it, else None.
 
+    It is raised to an SD of the share `size` of sigma.
     At L = 0 the gradient in L vanishes whatever the sign of G, so Newton would stop at a saddle.
     """
     theta, sigma, factors = seen.theta, residual_sd(problem, seen.theta), []
     for block, L, G in zip(problem.blocks, theta.factors, seen.score, strict=True):
         gain = LEAST_GAIN * block.n_levels
         factors.append(
-            block.covariance.leave_boundary(L, G, SINGULAR_SD * sigma, RAISED_SD * sigma, gain)
+            block.covariance.leave_boundary(L, G, SINGULAR_SD * sigma, size * sigma, gain)
         )
     if all(new is None for new in factors):
         return None
