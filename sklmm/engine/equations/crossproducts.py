@@ -312,15 +312,19 @@ class Elimination:
             out[part] = turn_all(L.T if transpose else L, flat[part])
         return out
 
+    @cached_property
+    def _turning(self):
+        """D^-1 L^T / s^2, [J, r, r]."""
+        return self.inverse @ (self.L.T / self.s2)
+
     def _push(self, e):
         """B D^-1 e."""
-        lowered = self.cross.pairs.up(turn_all(self.L, turn(self.inverse, e)))
-        return self.lift(lowered, transpose=True) / self.s2
+        lowered = self.cross.pairs.up(turn(self._turning.transpose(0, 2, 1), e))
+        return self.lift(lowered, transpose=True)
 
     def _pull(self, r):
         """D^-1 B^T r."""
-        raised = turn_all(self.L.T, self.cross.pairs.down(self.lift(r)))
-        return turn(self.inverse, raised) / self.s2
+        return turn(self._turning, self.cross.pairs.down(self.lift(r)))
 
     def solve(self, right, series=None, also=None, tol=0.0):
         """H^-1 applied to [Q, c], and S^-1 to `also` [Q_R, c'] if there is such.
