@@ -100,11 +100,7 @@ def split_formula(formula):
 
 
 def _apart(rhs):
-    """(rhs without its random-effect terms, those terms): brackets with a bar, which may be named.
-
-    >>> _apart("x + log(z) + ar1(0 + t | g) + (1 | h)")
-    ('x + log(z)  ', ['ar1(0 + t | g)', '(1 | h)'])
-    """
+    """(rhs without its random-effect terms, those terms): brackets with a bar, perhaps named."""
     fixed, terms, end = "", [], 0
     for found in _BRACKET.finditer(rhs):
         if found.start() < end:

@@ -58,6 +58,7 @@ def model(client, local, frame):
         {"random_effects": ["(1 + x || g)"], "family": Gaussian(weights="precision")},
         {"random_effects": None, "e_step": Exact(), "tol": 1e-4},
         {"random_effects": ["g"], "dof": "satterthwaite", "fit_intercept": False},
+        {"random_effects": ["ar1(0 + times | g)", "(1 + h | g)"]},
     ],
 )
 def test_a_fit_is_the_local_one(client, frame, parameters):
