@@ -226,13 +226,14 @@ class CrossProducts:
             return flat.copy()
         return np.concatenate(turned) if len(turned) > 1 else turned[0]
 
-    def product(self, flat):
-        """G applied to [Q, ...]."""
+    def product(self, flat, raised=None):
+        """G applied to [Q, ...]; `raised` is Z_E^T w Z_R of its rest, where that is known."""
         e, r = flat[: self.n_eliminated], flat[self.n_eliminated :]
         own = turn(self.G_EE, e)
         if not len(r):
             return own
-        return np.concatenate([own + self.pairs.down(r), self.pairs.up(e) + self.remaining(r)])
+        raised = self.pairs.down(r) if raised is None else raised
+        return np.concatenate([own + raised, self.pairs.up(e) + self.remaining(r)])
 
     def squares(self, member):
         """G's squared entries times member [Q, c]."""
@@ -288,6 +289,8 @@ class Elimination:
     def __init__(self, cross, factors, s2):
         self.cross, self.s2, self.n = cross, s2, cross.n_eliminated
         self.factors = factors
+        #: C Lambda_R of the last solution's rest, by series.
+        self.raised = {}
         self.L = np.eye(1) if cross.eliminated is None else factors[cross.eliminated]
         self.D = congruent(self.L, cross.G_EE) / s2 + np.eye(len(self.L))
         self.inverse = invert(self.D)
@@ -324,7 +327,11 @@ class Elimination:
 
     def _pull(self, r):
         """D^-1 B^T r."""
-        return turn(self._turning, self.cross.pairs.down(self.lift(r)))
+        return turn(self._turning, self._raise(r))
+
+    def _raise(self, r):
+        """C Lambda_R r."""
+        return self.cross.pairs.down(self.lift(r))
 
     def solve(self, right, series=None, also=None, tol=0.0):
         """H^-1 applied to [Q, c], and S^-1 to `also` [Q_R, c'] if there is such.
@@ -341,7 +348,10 @@ class Elimination:
             r, also = np.split(both, [r.shape[1]], axis=1)
         else:
             r = self.solve_rest(r, series, tol)
-        x = np.concatenate([turn(self.inverse, e) - self._pull(r), r])
+        raised = self._raise(r)
+        if series is not None:
+            self.raised[series] = raised
+        x = np.concatenate([turn(self.inverse, e) - turn(self._turning, raised), r])
         return x if also is None else (x, also)
 
     def root(self, noise):

@@ -48,7 +48,7 @@ class Solution(Equations):
             solved, self.probed = H.solve(right, "data", probes)
         # X's columns, which the base class would make alone, and y's in one batch.
         lifted = cross.lift(factors, solved)
-        image = cross.product(lifted)
+        image = cross.product(lifted, H.raised.get("data"))
         self.R, self.HR, self.follow, self.GHR = (
             both[:, :-1] for both in (right, solved, lifted, image)
         )
