@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from sklmm import MixedEffectsRegressor
-from tests.benchmarks.tables import write_files
+from tests.benchmarks.tables import animals, write_files
 
 FIT = """
 import numpy as np
@@ -63,3 +63,37 @@ def test_files_of_ten_million_rows_are_one_table_in_less_memory(tmp_path):
     expected = [*whole.coef_, *whole.variance_components_["sd"]]
     assert np.abs(np.subtract(found, expected)) == pytest.approx(0, abs=1e-6 * min(std))
     assert gigabytes < 1
+
+
+FIT_ANIMALS = """
+import sys
+import numpy as np
+import pandas as pd
+from sklmm import MixedEffectsRegressor, RandomEffect, Relationship
+
+table = np.load(sys.argv[1])
+X = pd.DataFrame(table["groups"], columns=["animal", "herd"]).assign(x=table["columns"][:, 0])
+pedigree = pd.DataFrame(table["pedigree"], columns=["id", "sire", "dam"])
+terms = [RandomEffect("animal", covariance=Relationship.from_pedigree(pedigree)), "herd"]
+model = MixedEffectsRegressor(terms, fixed_effects=["x"], random_state=0).fit(X, table["y"])
+found = model.variance_components_
+error = np.hypot(found["std_error"], model.result_.mc_error[2:])
+assert model.converged_
+peak = next(line for line in open("/proc/self/status") if "VmHWM" in line)
+print(np.abs((found["sd"] - [1.0, 0.5, 1.2]) / error).max(), int(peak.split()[1]) / 1e6)
+"""
+
+
+@pytest.mark.scale
+@pytest.mark.parametrize(("n", "herds", "most"), [(10**5, 500, 1), (10**6, 5_000, 4)])
+def test_pedigrees_of_ten_generations(n, herds, most, tmp_path):
+    names = ("groups", "columns", "y", "pedigree")
+    path = tmp_path / "animals.npz"
+    np.savez(path, **dict(zip(names, animals(n, herds), strict=True)))
+    done = subprocess.run(
+        [sys.executable, "-c", FIT_ANIMALS, str(path)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    worst, gigabytes = map(float, done.stdout.split())
+    assert worst < 3.5
+    assert gigabytes < most

@@ -12,15 +12,21 @@ has three numbers a row (Henderson 1976, Biometrics 32, 69-83). With coefficient
     F_i = A_sd / 2 = sum_k T_sk D_k T_dk / 2,
 
 where row s of T has the individual's shares in its ancestors, as in Meuwissen & Luo (1992, Genet.
-Sel. Evol. 24, 305-313): here of all parents of a generation at once, as sparse matrices.
+Sel. Evol. 24, 305-313): here of all parents of a generation at once, as sparse matrices. After many
+generations all have most of the founders' descendants for ancestors; the parents' relationship
+itself is smaller then.
 """
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
-#: Individuals whose inbreeding is worked out together, by the ancestors that they have in all.
+#: Pairs of parents that are worked out together, by the ancestors that they have in all.
 CHUNK = 1 << 24
+#: Generations from which on the parents' relationship is kept in the place of their shares, and the
+#: numbers that it may have.
+DEEP = 12
+MOST = 1 << 27
 
 
 def pedigree_root(pedigree, id, sire, dam):
@@ -152,47 +158,85 @@ def mendelian_variances(parents, generations):
     n, (sires, dams) = len(parents[0]), parents
     F, D = np.zeros(n), np.ones(n)
     both = (sires >= 0) & (dams >= 0)
-    # A parent's row of T is needed until the last generation that has children of it.
-    number = np.empty(n, np.int64)
+    # What is known of a parent is needed until the last generation that has children of it.
+    number, last = np.empty(n, np.int64), np.full(n, -1)
     for g, own in enumerate(generations):
         number[own] = g
-    last = np.full(n, -1)
     for parent in parents:
         known = parent >= 0
         np.maximum.at(last, parent[known], number[known])
-    kept, T = np.zeros(0, np.int64), sparse.csr_array((0, n))
-    where = np.full(n + 1, -1)
+    kept, where = np.zeros(0, np.int64), np.full(n + 1, -1)
+    # How many are kept after each generation.
+    begun = np.bincount(number[last >= 0], minlength=len(generations))
+    active = np.cumsum(begun - np.bincount(last[last >= 0], minlength=len(generations)))
+    deep = len(generations) > DEEP and active.max(initial=0) ** 2 <= MOST
+    known = Whole(np.zeros((0, 0)), D) if deep else Shares(sparse.csr_array((0, n)), D)
     for g, own in enumerate(generations):
         where[kept] = np.arange(len(kept))
         pairs = own[both[own]]
-        F[pairs] = _inbreeding(T, where, D, sires[pairs], dams[pairs])
+        F[pairs] = _inbreeding(known, where, sires[pairs], dams[pairs])
         share = sum(np.where(p[own] >= 0, 1 + F[p[own]], 0.0) for p in parents)
         D[own] = 1 - share / 4
-        # An individual's own row: half of each parent's, and itself.
-        new = own[last[own] > g]
-        shares = sparse.csr_array((np.ones(len(new)), (np.arange(len(new)), new)), (len(new), n))
+        new, stays = own[last[own] > g], np.flatnonzero(last[kept] > g)
+        half = sparse.csr_array((len(new), len(kept)))
         for parent in parents:
-            known = np.flatnonzero(parent[new] >= 0)
-            places = where[parent[new[known]]]
-            half = (np.full(len(known), 0.5), (known, places))
-            shares = shares + sparse.csr_array(half, (len(new), len(kept))) @ T
-        stays = last[kept] > g
+            some = np.flatnonzero(parent[new] >= 0)
+            places = np.full(len(some), 0.5), (some, where[parent[new[some]]])
+            half = half + sparse.csr_array(places, half.shape)
         where[kept] = -1
-        kept, T = np.concatenate([kept[stays], new]), sparse.vstack([T[stays], shares], "csr")
+        kept = np.concatenate([kept[stays], new])
+        known = known.next(stays, half, new)
     return D, F
 
 
-def _inbreeding(T, where, D, sires, dams):
+class Shares:
+    """Shares T [k, n] of some individuals in their ancestors, sparse; D [n] is filled meanwhile."""
+
+    def __init__(self, T, D):
+        self.T, self.D = T, D
+
+    def related(self, one, two):
+        """A of the pairs (one, two), places among the individuals."""
+        weighted = self.T.copy()
+        weighted.data *= self.D[self.T.indices]
+        counts = np.diff(self.T.indptr)
+        sizes = np.cumsum(counts[one] + counts[two])
+        cuts = np.searchsorted(sizes, np.arange(CHUNK, sizes[-1], CHUNK))
+        parts = zip(np.split(one, cuts), np.split(two, cuts), strict=True)
+        return np.concatenate([self.T[a].multiply(weighted[b]).sum(axis=1) for a, b in parts])
+
+    def next(self, stays, half, new):
+        """Those that stay, and new ones, who are half of each parent, `half` [., k], and D."""
+        units = (np.ones(len(new)), (np.arange(len(new)), new))
+        shares = half @ self.T + sparse.csr_array(units, (len(new), len(self.D)))
+        return Shares(sparse.vstack([self.T[stays], shares], "csr"), self.D)
+
+
+class Whole:
+    """The same by the relationship A [k, k], dense: of a deep pedigree it is smaller."""
+
+    def __init__(self, A, D):
+        self.A, self.D = A, D
+
+    def related(self, one, two):
+        """A of the pairs (one, two)."""
+        return self.A[one, two]
+
+    def next(self, stays, half, new):
+        """As `Shares.next`."""
+        across = half @ self.A
+        own = half @ across.T
+        own[np.diag_indices(len(new))] += self.D[new]
+        if not len(stays):
+            return Whole(own, self.D)
+        across = across[:, stays]
+        return Whole(np.block([[self.A[np.ix_(stays, stays)], across.T], [across, own]]), self.D)
+
+
+def _inbreeding(known, where, sires, dams):
     """F of children of the pairs: half the parents' relationship."""
     if not len(sires):
         return np.zeros(0)
-    pairs = np.minimum(sires, dams) * np.int64(len(D)) + np.maximum(sires, dams)
+    pairs = np.minimum(sires, dams) * np.int64(len(where)) + np.maximum(sires, dams)
     _, firsts, same = np.unique(pairs, return_index=True, return_inverse=True)
-    one, two = where[sires[firsts]], where[dams[firsts]]
-    weighted = T.copy()
-    weighted.data *= D[T.indices]
-    sizes = np.cumsum(np.diff(T.indptr)[one] + np.diff(T.indptr)[two])
-    cuts = np.searchsorted(sizes, np.arange(CHUNK, sizes[-1], CHUNK))
-    parts = zip(np.split(one, cuts), np.split(two, cuts), strict=True)
-    related = [T[a].multiply(weighted[b]).sum(axis=1) for a, b in parts]
-    return 0.5 * np.concatenate(related)[same]
+    return 0.5 * known.related(where[sires[firsts]], where[dams[firsts]])[same]

@@ -45,6 +45,14 @@ def test_as_by_the_tabular_method_in_any_order_of_rows(seed):
     assert found.log_det == pytest.approx(-np.linalg.slogdet(A)[1], abs=1e-10)
 
 
+@pytest.mark.parametrize("deep", [0, 1000])
+def test_deep_pedigrees_keep_relationships_in_place_of_shares(monkeypatch, deep):
+    frame, A = random_pedigree(5, n=120)
+    monkeypatch.setattr("sklmm.relationships.pedigree.DEEP", deep)
+    found = Relationship.from_pedigree(frame)
+    np.testing.assert_allclose(found.inbreeding[frame["id"]], A.diagonal() - 1, atol=1e-12)
+
+
 def test_selfing_and_full_sibs():
     rows = [("c", "a", "b"), ("d", "a", "b"), ("e", "c", "d"), ("f", "e", "e"), ("g", "f", "f")]
     found = Relationship.from_pedigree(pd.DataFrame(rows, columns=["id", "sire", "dam"]))
