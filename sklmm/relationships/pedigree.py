@@ -170,7 +170,7 @@ def mendelian_variances(parents, generations):
     begun = np.bincount(number[last >= 0], minlength=len(generations))
     active = np.cumsum(begun - np.bincount(last[last >= 0], minlength=len(generations)))
     deep = len(generations) > DEEP and active.max(initial=0) ** 2 <= MOST
-    known = Whole(np.zeros((0, 0)), D) if deep else Shares(sparse.csr_array((0, n)), D)
+    known = Dense(np.zeros((0, 0)), D) if deep else Shares(sparse.csr_array((0, n)), D)
     for g, own in enumerate(generations):
         where[kept] = np.arange(len(kept))
         pairs = own[both[own]]
@@ -212,7 +212,7 @@ class Shares:
         return Shares(sparse.vstack([self.T[stays], shares], "csr"), self.D)
 
 
-class Whole:
+class Dense:
     """The same by the relationship A [k, k], dense: of a deep pedigree it is smaller."""
 
     def __init__(self, A, D):
@@ -228,9 +228,9 @@ class Whole:
         own = half @ across.T
         own[np.diag_indices(len(new))] += self.D[new]
         if not len(stays):
-            return Whole(own, self.D)
+            return Dense(own, self.D)
         across = across[:, stays]
-        return Whole(np.block([[self.A[np.ix_(stays, stays)], across.T], [across, own]]), self.D)
+        return Dense(np.block([[self.A[np.ix_(stays, stays)], across.T], [across, own]]), self.D)
 
 
 def _inbreeding(known, where, sires, dams):
