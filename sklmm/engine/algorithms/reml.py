@@ -64,6 +64,8 @@ N_PASSES = 2
 #: Least SD of a term, as a share of sigma, and least sigma as one of y's SD: Newton wants a slope.
 LEAST_SD = 0.1
 LEAST_SIGMA = 0.01
+#: Share of y's variance that the residual has where the moments leave it none.
+SPLIT = 0.3
 #: Least share of a variance that is its coefficient's own where those of the table are unrelated.
 LEAST_OWN = 0.05
 #: Most of the residual's degrees of freedom that its equation may take away.
@@ -280,6 +282,7 @@ def moment_start(cross):
     free = np.isnan(pinned)
     variances = np.where(free, 1.0, pinned**2)
     forms = _forms(cross)
+    least = LEAST_SIGMA**2 * cross.yy / problem.n
     # Without an unknown SciPy's solver would free its memory twice, and the process ends.
     for _ in range(N_PASSES if free.any() else 0):
         A, q = _equations(cross, forms, variances)
@@ -289,8 +292,12 @@ def moment_start(cross):
         scale = np.where(scale > 0, scale, 1.0)
         variances[free] = nnls(A[free][:, free] / scale[:, None], q[free] / scale)[0]
         if free[-1]:
-            variances[-1] = max(variances[-1], LEAST_SIGMA**2 * cross.yy / problem.n)
+            variances[-1] = max(variances[-1], least)
         variances[free] = np.maximum(variances[free], LEAST_SD**2 * variances[-1])
+    if free[-1] and variances[-1] <= least and not all(b.covariance.linear for b in blocks):
+        # Effects of a row each are told from the residual by their correlations alone.
+        variances[free] *= 1 - SPLIT
+        variances[-1] = SPLIT * cross.yy / problem.n
     sds, factors = np.sqrt(variances), []
     for b, width, A in zip(blocks, widths, problem.z_bases, strict=True):
         own, sds = np.broadcast_to(sds[:width], b.r), sds[width:]
