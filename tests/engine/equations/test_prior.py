@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.linalg import block_diag
 
 from sklmm import ConjugateGradient, Exact, Relationship
 from sklmm.covariances import Diagonal, Unstructured
@@ -11,6 +12,7 @@ from sklmm.design.design import Block, Design
 from sklmm.engine import limits
 from sklmm.engine.algorithms import reml_cg
 from sklmm.engine.algorithms.reml import Reml
+from sklmm.engine.posterior.gaussian import coefficient_slopes, posterior_from_equations
 from sklmm.engine.rows.standardize import standardize
 from sklmm.engine.theta.space import Theta, residual_sd
 
@@ -145,3 +147,48 @@ def test_the_largest_term_is_not_eliminated_where_its_levels_are_related():
     assert limits.left([100, 5]) == 5
     plain = replace(problem, blocks=tuple(replace(b, relation=None) for b in problem.blocks))
     assert Reml(plain, Exact(), 1e-3, 0, 1).solver.cross.eliminated == 0
+
+
+@pytest.mark.parametrize("kinds", [KINDS["slopes"], KINDS["all related"]])
+def test_the_coefficients_variance_moves_with_theta_as_differences_say(kinds):
+    problem, _ = table(kinds)
+    theta, h = theta_of(problem), 1e-5
+    fit = Reml(problem, Exact(), 1e-3, 0, 1)
+
+    def covariance(theta):
+        return np.linalg.inv(fit.equations(theta).S)
+
+    C, slopes = coefficient_slopes(fit.equations(theta))
+    np.testing.assert_allclose(C, covariance(theta), rtol=1e-9)
+    for slope, e in zip(slopes, h * np.eye(fit.space.size), strict=True):
+        up, down = (covariance(fit.space.moved(theta, d)) for d in (e, -e))
+        np.testing.assert_allclose(slope, (up - down) / (2 * h), atol=1e-7)
+
+
+@pytest.mark.parametrize("kinds", KINDS.values(), ids=KINDS)
+def test_the_posterior_is_that_of_dense_matrices(kinds):
+    problem, A = table(kinds)
+    theta = theta_of(problem)
+    fit = Reml(problem, Exact(), 1e-3, 0, 2048)
+    posterior = posterior_from_equations(fit.equations(theta), 0, 2048)
+    rows, Z, prior = problem.rows, [], []
+    of_terms = zip(rows.refs, rows.z, theta.factors, A, problem.blocks, strict=True)
+    for refs, z, L, a, block in of_terms:
+        own = np.zeros((rows.n_rows, block.n_levels, block.r))
+        own[np.arange(rows.n_rows), refs] = z
+        Z.append(own.reshape(rows.n_rows, -1))
+        prior.append(np.linalg.inv(np.kron(a, L @ L.T)))
+    W = np.hstack([np.asarray(rows.X), *Z])
+    C = W.T @ (rows.weights[:, None] * W) / residual_sd(problem, theta) ** 2
+    C[problem.p :, problem.p :] += block_diag(*prior)
+    expected = np.linalg.inv(C)
+    np.testing.assert_allclose(posterior.root @ posterior.root.T, expected, rtol=1e-6, atol=1e-9)
+    mean = expected @ W.T @ (rows.weights * rows.y) / residual_sd(problem, theta) ** 2
+    found = np.concatenate([posterior.beta, *(b.ravel() for b in posterior.effects)])
+    np.testing.assert_allclose(found, mean, atol=1e-8)
+    given, first = np.linalg.inv(C[problem.p :, problem.p :]), 0
+    for block, own in zip(problem.blocks, posterior.effects_cov, strict=True):
+        for level in own:
+            part = slice(first, first + block.r)
+            np.testing.assert_allclose(level, given[part, part], rtol=1e-6, atol=1e-10)
+            first = part.stop
