@@ -105,10 +105,12 @@ def _parsed(values, role):
             (v for v in values[known] if isinstance(v, str | bytes) or not reads_as_number(v)),
             values.dtype,
         )
+        formula = ", or write a formula, fixed_effects='~ ...', which codes factors"
+        formula = formula if role == "fixed-effects" else ""
         raise (TypeError if isinstance(error, TypeError) else ValueError)(
             f"The {role} column {values.name!r} holds {value!r}, which is not numeric ({error}): "
             "encode it (OneHotEncoder, in a Pipeline), or make it a grouping factor in "
-            "random_effects."
+            f"random_effects{formula}."
         ) from error
     return out
 

@@ -28,6 +28,8 @@ from sklmm.design.indicators import Indicators
 from sklmm.relationships import Relationship
 
 INTERCEPT = "Intercept"
+#: Numbers in the derivatives of a covariance, at most.
+LARGEST = 20_000_000
 #: Weights of memberships that are all the same.
 EQUAL = "equal"
 _TERM = re.compile(
@@ -202,7 +204,14 @@ class RandomEffect:
                 "values, and be a categorical (astype('category')) unless it is the time of ar1 or "
                 "toep."
             )
-        return covariance.over(places)
+        bound = covariance.over(places)
+        if covariance is self.covariance and bound.n_params * bound.r**2 > LARGEST:
+            raise ValueError(
+                f"random_effects: the term '{self}' has {bound.r} coefficients a level and "
+                f"{bound.n_params} parameters of their covariance, which are too many: take one of "
+                "few parameters (ar1, or hom=TRUE), or make fewer categories or times, by rounding."
+            )
+        return bound
 
     @property
     def relation(self):

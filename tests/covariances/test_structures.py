@@ -15,6 +15,7 @@ from sklmm import (
     CompoundSymmetry,
     Diagonal,
     Gaussian,
+    MixedEffectsClassifier,
     MixedEffectsRegressor,
     RandomEffect,
     Toeplitz,
@@ -247,6 +248,36 @@ def test_a_structure_works_wherever_a_term_does(table, term):
     batches = [(table[:400], None), (table[400:], None)]
     assert clone(model).fit_batches(batches).loglik_ == pytest.approx(model.loglik_, abs=1e-6)
     assert np.isfinite(clone(model).fit(table).update(table[:40]).predict(table)).all()
+
+
+def test_columns_by_position_and_tables_of_others(table):
+    model = fit("y ~ x + ar1(0 + t | id) + (1 | site)", table)
+    array = table[["id", "t", "x", "site"]].to_numpy()
+    term = RandomEffect(0, slopes=[1], intercept=False, covariance=AR1())
+    by_position = MixedEffectsRegressor([term, 3], fixed_effects=[2]).fit(array, table["y"])
+    assert by_position.loglik_ == pytest.approx(model.loglik_, abs=1e-8)
+    assert by_position.variance_components_["name"][1] == "1: phi (1 apart)"
+    np.testing.assert_allclose(by_position.predict(array[:5]), model.predict(table[:5]), atol=1e-8)
+    share = model.icc()
+    assert 0 < share["site"] < share["id"] < 1
+
+
+def test_a_covariance_of_too_many_parameters_is_refused(table):
+    many = table.assign(f=pd.Categorical(np.arange(len(table)) % 250))
+    with pytest.raises(ValueError, match=r"250 coefficients a level and 499 parameters.*ar1"):
+        fit("y ~ toep(0 + f | id)", many)
+
+
+@pytest.mark.slow
+def test_each_class_has_a_covariance_of_its_own(table):
+    few = table[table["t"] < 4]
+    classes = pd.cut(few["y"], [-99, 1, 3, 99], labels=["a", "b", "c"]).astype(str)
+    term = RandomEffect("id", slopes=["t"], intercept=False, covariance="ar1")
+    model = MixedEffectsClassifier(
+        [term], fixed_effects=["x"], family="categorical", random_state=0, max_iter=150
+    ).fit(few[["id", "t", "x"]], classes)
+    names = [f"{c}: t{what}" for c in "bc" for what in ("", ": phi (1 apart)")]
+    assert model.variance_components_["name"].tolist() == names
 
 
 def test_a_grid_of_covariances(table):
