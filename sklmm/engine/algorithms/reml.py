@@ -73,14 +73,31 @@ MOST_EXPLAINED = 0.5
 
 
 class Factorised(NamedTuple):
-    """The equations by Cholesky's method: in float64, with exact traces."""
+    """The equations by Cholesky's method: in float64, with exact traces.
+
+    `rotated` are cross-products with the same likelihood, of fewer levels where there are such.
+    """
 
     cross: CrossProducts
+    rotated: CrossProducts
+
+    @staticmethod
+    def of(cross):
+        """Those of some cross-products."""
+        if isinstance(cross.G_EE, np.ndarray):
+            return Factorised(cross, cross)
+        from sklmm.engine.equations.rotated import rotated
+
+        return Factorised(cross, rotated(cross))
 
     def equations(self, theta, before=None, probed=False):
-        """The equations at theta, solved: for `Probed` are the other arguments."""
-        s2 = residual_sd(self.cross.problem, theta) ** 2
-        return Solution(theta.factors, s2, self.cross, SchurCholesky(self.cross, theta.factors, s2))
+        """The equations at theta, solved; if `probed`, for the likelihood and not the effects.
+
+        The other argument is for `Probed`.
+        """
+        cross = self.rotated if probed else self.cross
+        s2 = residual_sd(cross.problem, theta) ** 2
+        return Solution(theta.factors, s2, cross, SchurCholesky(cross, theta.factors, s2))
 
     def traces(self, equations):
         """Summed blocks of Z^T V^-1 Z, and no deviations of them."""
@@ -99,7 +116,8 @@ class Reml:
         self.problem, self.space = problem, Space.gaussian(problem)
         self.tol, self.seed, self.n_draws, self.dof = tol, seed, n_draws, dof
         cross = CrossProducts(problem)
-        self.solver = Factorised(cross) if isinstance(step, Exact) else Probed(cross, step, seed)
+        exact = isinstance(step, Exact)
+        self.solver = Factorised.of(cross) if exact else Probed(cross, step, seed)
         self.theta = moment_start(cross) if start is None else start
         self.seen = None
         #: Where Sigma bends in theta a model may be far from its data, as a correlation of all
@@ -299,10 +317,19 @@ def moment_start(cross):
         variances[free] *= 1 - SPLIT
         variances[-1] = SPLIT * cross.yy / problem.n
     sds, factors = np.sqrt(variances), []
-    for b, width, A in zip(blocks, widths, problem.z_bases, strict=True):
+    residual = sds[-1]
+    for k, (b, width, A) in enumerate(zip(blocks, widths, problem.z_bases, strict=True)):
         own, sds = np.broadcast_to(sds[:width], b.r), sds[width:]
+        if width < b.r and problem.sigma is None and not b.coupled:
+            from sklmm.engine.algorithms.along_start import along_start
+
+            found = along_start(cross, k, own[0] ** 2, residual**2)
+            if found is not None:
+                factors.append(found[0])
+                residual = np.sqrt(found[1])
+                continue
         factors.append(b.covariance.nearest(_uncorrelated(own, A)))
-    raw = np.log(sds[-1:]) if problem.sigma is None else np.zeros(0)
+    raw = np.log([residual]) if problem.sigma is None else np.zeros(0)
     return Theta(np.zeros(0), tuple(factors), raw)
 
 

@@ -36,6 +36,7 @@ from sklmm.engine.linalg.blocks import (
     block_diagonal,
     congruent,
     invert,
+    log_det,
     roots,
     turn,
     turn_all,
@@ -211,7 +212,7 @@ class CrossProducts:
     def blocks(self, flat):
         """Split [Q, ...] into [n_levels, r, ...] per block of the problem."""
         return [
-            flat[s].reshape(b.n_levels, b.r, *flat.shape[1:])
+            flat[s].reshape((s.stop - s.start) // b.r, b.r, *flat.shape[1:])
             for s, b in zip(self.slices, self.problem.blocks, strict=True)
         ]
 
@@ -271,7 +272,7 @@ class Drawn(NamedTuple):
 
 
 class Elimination:
-    """H of one theta: D^-1 [J, r, r] of E, and inner = L D^-1 L^T / s^2; S is a subclass's.
+    """H of one theta: D^-1 [J, r, r] of E; S is a subclass's.
 
     `log_det` is log |H| less the prior's, None where it is not known, and `log_det_error` its Monte
     Carlo error.
@@ -294,11 +295,15 @@ class Elimination:
         self.L = np.eye(1) if cross.eliminated is None else factors[cross.eliminated]
         self.D = congruent(self.L, cross.G_EE) / s2 + np.eye(len(self.L))
         self.inverse = invert(self.D)
-        self.inner = congruent(self.L.T, self.inverse) / s2
+
+    @cached_property
+    def inner(self):
+        """L D^-1 L^T / s^2 [J, r, r], which a term alone hardly needs."""
+        return congruent(self.L.T, self.inverse) / self.s2
 
     def log_det_eliminated(self):
         """log |D|."""
-        return 2 * float(np.log(roots(self.D).diagonal(axis1=1, axis2=2)).sum())
+        return log_det(self.D)
 
     def parts(self):
         """The remaining blocks, their factors and their places among the remaining effects."""

@@ -120,12 +120,17 @@ class SchurCholesky(Elimination):
 
         For E:  sum_j T_j (G_j / s^2 - C_j S^-1 C_j^T T_j^T / s^4),  T_j = I - G_j L D_j^-1 L^T /
         s^2, whose second part is the trace of S^-1 times C^T (T_a^T T_b) C. For the others L^T K L
-        = sum_j (I - S^-1)_jj, and where L is nearly singular the definition.
+        = sum_j (I - S^-1)_jj, and for E alone sum_j (I - D_j^-1), where L is not nearly singular.
         """
         cross, width = self.cross, len(self.L)
         out = [None] * len(cross.slices)
         if not cross.slices:
             return out
+        if not cross.rest and width > 2:
+            size = cross.problem.blocks[cross.eliminated].n_levels
+            gain = size * np.eye(width) - self.inverse.sum(axis=0)
+            if (K := by_gain(self.L, gain, size)) is not None:
+                return [K]
         if cross.eliminated is not None:
             T = np.eye(width) - cross.G_EE @ self.inner
             out[cross.eliminated] = K = (T @ cross.G_EE).sum(axis=0) / self.s2
@@ -163,12 +168,8 @@ class SchurCholesky(Elimination):
         """Yield each remaining block's number and trace."""
         for k, L, part in self.parts():
             r, J = len(L), (part.stop - part.start) // len(L)
-            gain = self._gain(k, part, r)
-            if np.linalg.eigvalsh(gain).min() > WELL_SCALED * J:
-                back = np.linalg.inv(L)
-                yield k, back.T @ gain @ back
-            else:
-                yield k, self._trace(k, part, r)
+            K = by_gain(L, self._gain(k, part, r), J)
+            yield k, self._trace(k, part, r) if K is None else K
 
     def _gain(self, k, part, r):
         """Sum over levels of the blocks of I - Q S^-1 of a term, [r, r]."""
@@ -230,6 +231,17 @@ class SchurCholesky(Elimination):
             return np.einsum("jaq,jbq->jab", turned.reshape(shape), rows.reshape(shape))
 
         return np.concatenate(in_threads(forms, range(0, J, step)))
+
+
+def by_gain(L, gain, J):
+    """L^-T gain L^-1, the trace K of L^T K L = gain; None where gain has lost the digits of that.
+
+    It is a sum over J levels of 1 less what is nearly 1 where they have little information.
+    """
+    if np.linalg.eigvalsh(gain).min() <= WELL_SCALED * J:
+        return None
+    back = np.linalg.inv(L)
+    return back.T @ gain @ back
 
 
 def own_blocks(square, part, r):

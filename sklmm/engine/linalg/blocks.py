@@ -104,6 +104,14 @@ def roots(blocks):
     return _finite(np.sqrt(blocks), "a block")
 
 
+def log_det(blocks):
+    """Sum over the levels of log |B| of positive blocks [J, r, r]; LinAlgError as of `roots`."""
+    if isinstance(blocks, Repeated):
+        logs = np.log(roots(blocks.blocks).diagonal(axis1=1, axis2=2)).sum(axis=1)
+        return 2 * float(blocks.counts @ logs)
+    return 2 * float(np.log(roots(blocks).diagonal(axis1=1, axis2=2)).sum())
+
+
 def _finite(lower, what):
     """The factors [..., n, n]; LinAlgError where a diagonal is not finite.
 

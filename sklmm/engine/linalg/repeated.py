@@ -21,15 +21,17 @@ ROUNDING = 2.0**-42
 class Repeated(NDArrayOperatorsMixin):
     """An array [J, r, s], of which `blocks` [P, r, s] are different: level j has number `which`[j].
 
-    Operations with numbers, matrices, and arrays of the same `which` are those of the blocks;
-    others make an array of it.
+    Sums are of `counts` [P] levels of each, as many as have it unless others are said. Operations
+    with numbers, matrices, and arrays of the same `which` are those of the blocks; others make an
+    array of it.
     """
 
-    __slots__ = ("blocks", "groups", "is_diagonal", "which")
+    __slots__ = ("blocks", "counts", "groups", "is_diagonal", "which")
 
-    def __init__(self, blocks, which, groups=None, is_diagonal=False):
+    def __init__(self, blocks, which, groups=None, is_diagonal=False, counts=None):
         self.blocks, self.which, self.is_diagonal = blocks, which, is_diagonal
         self.groups = groups if groups is not None else _groups(which, len(blocks))
+        self.counts = np.diff(self.groups[1]).astype(float) if counts is None else counts
 
     @staticmethod
     def of(array):
@@ -91,7 +93,7 @@ class Repeated(NDArrayOperatorsMixin):
         return self._like(ufunc(*(x.blocks if isinstance(x, Repeated) else x for x in inputs)))
 
     def _like(self, blocks):
-        return Repeated(blocks, self.which, self.groups)
+        return Repeated(blocks, self.which, self.groups, counts=self.counts)
 
     def map(self, function):
         """What a function makes of the blocks [P, r, s], for the same levels."""
@@ -106,13 +108,8 @@ class Repeated(NDArrayOperatorsMixin):
         return self.blocks.diagonal(offset, axis1, axis2)[self.which]
 
     def sum(self, axis=0):
-        """The sum over all levels."""
+        """The sum over all levels [r, s]."""
         return np.tensordot(self.counts, self.blocks, 1)
-
-    @property
-    def counts(self):
-        """How many levels have each of the blocks, [P]."""
-        return np.diff(self.groups[1]).astype(float)
 
     def turn(self, shaped):
         """Each level's block times its own part of `shaped` [J, s, c]."""
@@ -121,9 +118,13 @@ class Repeated(NDArrayOperatorsMixin):
         if len(self.blocks) == 1:
             return self.blocks[0] @ shaped
         order, ends = self.groups
-        out, given = np.empty((len(order), self.shape[1], shaped.shape[2])), shaped[order]
+        sorted_ = bool((self.which[1:] >= self.which[:-1]).all())
+        out = np.empty((len(order), self.shape[1], shaped.shape[2]))
+        given = shaped if sorted_ else shaped[order]
         for block, first, last in zip(self.blocks, ends[:-1], ends[1:], strict=True):
-            out[first:last] = block @ given[first:last]
+            np.matmul(block, given[first:last], out=out[first:last])
+        if sorted_:
+            return out
         back = np.empty_like(out)
         back[order] = out
         return back
