@@ -127,6 +127,43 @@ def animals(n_animals, n_herds):
     return np.column_stack([animal + 1, herd]).astype(np.int32), x, y, pedigree
 
 
+def panel(kind):
+    """2,000 groups at 50 times: x0, and the time or a second slope x1.
+
+    Effects have AR(1) correlations of .8, some rows missing after a "dropout" or at "random"; or
+    there are three "slopes".
+    """
+    rng, times = np.random.default_rng(0), np.arange(50)
+    group, time = np.divmod(np.arange(100_000), 50)
+    x = rng.normal(size=(len(group), 2))
+    noise = rng.normal(0, 0.5, len(group))
+    if kind == "slopes":
+        b = rng.normal(0, [0.8, 0.4, 0.3], (2000, 3))[group]
+        y = 1 + x[:, 0] + b[:, 0] + (b[:, 1:] * x).sum(axis=1) + noise
+        return group[:, None].astype(np.int32), x, y
+    root = np.linalg.cholesky(0.8 ** np.abs(np.subtract.outer(times, times)))
+    x[:, 1] = time
+    y = 1 + x[:, 0] + (rng.normal(size=(2000, 50)) @ root.T).ravel() + noise
+    keep = {
+        "ar1": np.ones(len(y), bool),
+        "dropout": time < rng.integers(5, 51, 2000)[group],
+        "random": rng.random(len(y)) < 0.7,
+    }[kind]
+    return group[keep, None].astype(np.int32), x[keep], y[keep]
+
+
+def treatments(by_hand):
+    """10^6 rows of 20,000 subjects x 2,000 items, and a treatment, coded or in columns by hand."""
+    rng = np.random.default_rng(0)
+    groups = np.column_stack([rng.integers(J, size=10**6) for J in (20_000, 2_000)])
+    code, x = rng.integers(3, size=10**6), rng.normal(size=10**6)
+    dummies = (code[:, None] == [1, 2]) * 1.0
+    b = rng.normal(0, [0.8, 0.5, 0.4], (20_000, 3))[groups[:, 0]]
+    y = 2 + 0.5 * x + dummies @ [0.3, -0.2] + b[:, 0] + (b[:, 1:] * dummies).sum(axis=1)
+    y += rng.normal(0, 0.6, 2_000)[groups[:, 1]] + rng.normal(size=10**6)
+    return groups.astype(np.int32), np.column_stack([x, dummies if by_hand else code]), y
+
+
 def _frame(pedigree):
     import pandas as pd
 
@@ -147,6 +184,12 @@ SIMULATED = {
     "probit": probit,
     "nested": nested,
     "slopes": slopes,
+    "panel-ar1": partial(panel, "ar1"),
+    "panel-dropout": partial(panel, "dropout"),
+    "panel-random": partial(panel, "random"),
+    "panel-slopes": partial(panel, "slopes"),
+    "treatment": partial(treatments, False),
+    "treatment-by-hand": partial(treatments, True),
     "animals-1e5": partial(animals, 10**5, 500),
     "animals-1e6": partial(animals, 10**6, 5_000),
 }

@@ -38,9 +38,15 @@ def sklmm(data, workload):
         return animal_model(data, workload)
     X = pd.DataFrame({f"g{k}": column for k, column in enumerate(data["groups"].T)}, copy=False)
     fixed = [f"x{k}" for k in range(data["columns"].shape[1])]
-    terms = [workload.term % g for g in X]
+    own = [workload.term] * len(X.columns) if isinstance(workload.term, str) else workload.term
+    terms = [term % g for term, g in zip(own, X, strict=True)]
     for name, column in zip(fixed, data["columns"].T, strict=True):
         X[name] = column
+    if workload.factor is not None:
+        name = fixed[workload.factor]
+        X[name] = pd.Categorical(X[name].astype(int).map(dict(enumerate("abc"))))
+        # A formula codes its factors.
+        fixed = " + ".join(fixed)
     y = data["y"]
     family = {"probit": Bernoulli(link="probit"), "bernoulli": "auto"}
     classes = workload.family in ("bernoulli", "probit", "ordinal")

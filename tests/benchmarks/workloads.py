@@ -10,7 +10,8 @@ MIXED = ("sklmm", "gpboost", "lme4", "glmmtmb")
 class Workload:
     """A table by its name in `tables.py`, and what the systems do with it.
 
-    `term` is that of every grouping column %s. The tasks:
+    `term` is that of every grouping column %s, or one for each. The column number `factor` is a
+    category. The tasks:
 
     - fit: the first and the second fit of a process
     - predict, profile: of a fitted model, twice
@@ -26,7 +27,8 @@ class Workload:
     systems: tuple = ("sklmm", "gpboost")
     family: str = "gaussian"
     task: str = "fit"
-    term: str = "(1 | %s)"
+    term: str | tuple = "(1 | %s)"
+    factor: int | None = None
     e_step: str = "auto"
     again: bool = True
     repeats: int = 5
@@ -79,6 +81,25 @@ WORKLOADS = {
         Workload("nested-1e6", "nested"),
         Workload("slopes-2e5", "slopes", ("sklmm", "lme4"), term=SLOPES),
         Workload("slopes-apart-2e5", "slopes", ("sklmm", "lme4"), term="(1 + x0 || %s)"),
+        Workload("panel-slopes", "panel-slopes", ("sklmm",), term="(1 + x0 + x1 | %s)"),
+        Workload("panel-ar1", "panel-ar1", ("sklmm",), term="ar1(0 + x1 | %s)"),
+        Workload("panel-ar1-dropout", "panel-dropout", ("sklmm",), term="ar1(0 + x1 | %s)"),
+        Workload("panel-ar1-random", "panel-random", ("sklmm",), term="ar1(0 + x1 | %s)"),
+        Workload(
+            "treatment-1e6",
+            "treatment",
+            ("sklmm",),
+            term=("(1 + x1 | %s)", "(1 | %s)"),
+            factor=1,
+            repeats=3,
+        ),
+        Workload(
+            "treatment-by-hand-1e6",
+            "treatment-by-hand",
+            ("sklmm",),
+            term=("(1 + x1 + x2 | %s)", "(1 | %s)"),
+            repeats=3,
+        ),
         Workload("animals-1e5", "animals-1e5", ("sklmm",), repeats=3),
         large("animals-1e6", "animals-1e6", ("sklmm",)),
         Workload("predict-1e6", "crossed-1e6", ("sklmm",), task="predict"),
