@@ -261,11 +261,12 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
 
         The coefficients, and the effects of levels without new rows, are held at their posterior
         means. For a Gaussian model with one grouping factor that is the exact posterior given all
-        rows and the parameters, in whatever parts the rows come. Crossed and nested factors start
-        from each level's own posterior, that of its coefficients together, without what the earlier
-        rows say of two levels jointly: fit again with ``warm_start=True`` when the new rows
-        outweigh the old ones. Families other than the Gaussian get Laplace's approximation about
-        the new mode.
+        rows and the parameters, in whatever parts the rows come. Crossed and nested factors, and
+        rows that belong to several levels, start from each level's own posterior, that of its
+        coefficients together, without what the earlier rows say of two levels jointly: fit again
+        with ``warm_start=True`` when the new rows outweigh the old ones. Levels with a known
+        `Relationship`, where new rows of one tell of all, are refused. Families other than the
+        Gaussian get Laplace's approximation about the new mode.
 
         Parameters
         ----------
@@ -367,6 +368,13 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
                 "X: the model keeps its sparse columns apart, and update does not know how they "
                 "vary with the effects: fit again, with warm_start=True."
             )
+        for term, block in zip(self._fitted.spec.terms, design.blocks, strict=True):
+            if block.relation is not None:
+                raise ValueError(
+                    f"random_effects: the levels of {term.name!r} have a known relationship, and "
+                    "new rows of one change the effects of its relatives, which update would leave "
+                    "as they are: fit again with all rows, and warm_start=True."
+                )
         if self.result_.status is Status.PERFECT:
             raise ValueError(
                 "y: the fixed effects alone reproduced that of the fit, so the model has no "

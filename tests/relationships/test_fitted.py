@@ -1,4 +1,4 @@
-"""What follows a fit of related levels: predictions, draws, intervals, files, updates."""
+"""What follows a fit of related levels: predictions, draws, intervals, files, new rows."""
 
 import pickle
 from pathlib import Path
@@ -98,16 +98,19 @@ def test_files_copies_and_workers(model, records, tmp_path):
     assert search.fit(X, y).best_score_ > 0.2
 
 
-def test_new_rows_update_known_animals(model, relationship, records):
+def test_an_update_is_refused_and_a_warm_start_has_what_all_rows_tell(model, records):
+    """New records of one animal change the effects of all: the dense posterior of them."""
     X, y = records
     held = X["animal"] == 187
-    begun = clone(model).fit(X[~held], y[~held])
-    before = begun.random_effects_["animal"]["Intercept"][187]
-    after = begun.update(X[held], y[held]).random_effects_["animal"]["Intercept"][187]
-    whole = model.random_effects_["animal"]["Intercept"][187]
-    assert abs(after - whole) < 0.35 * abs(before - whole)
-    with pytest.raises(ValueError, match=r"1 label\(s\) that are not in its Relationship"):
-        begun.update(X[held].assign(animal=99999), y[held])
+    begun = clone(model).set_params(warm_start=True).fit(X[~held], y[~held])
+    before = begun.random_effects_["animal"].copy()
+    with pytest.raises(ValueError, match=r"the levels of 'animal' have .*: fit again with all"):
+        begun.update(X[held], y[held])
+    pd.testing.assert_frame_equal(begun.random_effects_["animal"], before)
+    begun.fit(X, y)
+    np.testing.assert_allclose(
+        begun.random_effects_["animal"], model.random_effects_["animal"], atol=1e-4
+    )
 
 
 def test_it_starts_warm(model, records):

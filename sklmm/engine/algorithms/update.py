@@ -12,7 +12,9 @@ as a fit's:
 
 Coefficients and the effects of other levels stay at their posterior means. With one grouping factor
 and coefficients held, levels are independent, and this is the posterior given old and new rows
-together. Crossed factors: what the old rows say of two levels' effects jointly is left out.
+together. Crossed factors, and rows of several levels: what the old rows say of two levels' effects
+jointly is left out. Levels with a known relationship are not for it: what is left out there is what
+each level's relatives tell of it, which is most of its prior.
 """
 
 from dataclasses import replace
