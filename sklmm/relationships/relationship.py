@@ -1,12 +1,14 @@
 """`Relationship`: how the levels of a grouping factor are related, known beforehand."""
 
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
 from sklmm._state import PlainState
+from sklmm._threads import in_threads
 from sklmm.relationships.pedigree import pedigree_root
 from sklmm.relationships.precision import (
     NotPositive,
@@ -18,6 +20,9 @@ from sklmm.relationships.precision import (
 KINDS = ("relationship", "kinship", "precision")
 #: Share of entries from which B is multiplied as a dense matrix.
 DENSE = 0.1
+#: Levels from which on Q is multiplied by threads, in so many parts.
+LARGE = 50_000
+PARTS = 4
 #: Levels up to which the diagonal of a precision's inverse is found exactly, and draws beyond.
 MOST_UNITS = 4096
 N_DRAWS = 128
@@ -211,6 +216,13 @@ class Relationship(PlainState):
         """A as a DataFrame [n_levels, n_levels]: dense, for few levels."""
         return pd.DataFrame(self.relate(np.eye(self.n_levels)), self.labels, self.labels)
 
+    def scaled(self, size):
+        """The relationship A / size^2."""
+        out = Relationship.__new__(Relationship)
+        known = None if self._variances is None else self._variances / size**2
+        out._set(self._B * size, self._order, self.labels, known)
+        return out
+
     # What the engine asks: effects [n_levels, c].
 
     @cached_property
@@ -240,9 +252,18 @@ class Relationship(PlainState):
     def _root(self):
         return self._B.T.tocsr()
 
+    @cached_property
+    def _parts(self):
+        """Q's rows in parts, whatever the number of threads."""
+        if self.n_levels < LARGE:
+            return [self.matrix]
+        ends = np.linspace(0, self.n_levels, PARTS + 1).astype(int)
+        return [self.matrix[a:b] for a, b in pairwise(ends)]
+
     def times(self, levels):
         """Q applied to [n_levels, c]."""
-        return self.matrix @ levels
+        parts = in_threads(lambda part: part @ levels, self._parts)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def root(self, noise):
         """B^T applied to [n_levels, c], for Q = B^T B."""

@@ -123,6 +123,25 @@ def test_it_starts_warm(model, records):
     )
 
 
+@pytest.mark.parametrize("family", ["gaussian", "poisson"])
+def test_a_multiple_of_a_relationship_is_the_same_model(relationship, records, family):
+    X, y = records
+    y = y if family == "gaussian" else np.round(np.exp(y / 5))
+    found = []
+    for multiple in (1.0, 1e-6, 1e6):
+        other = Relationship(relationship.matrix / multiple, relationship.labels, "precision")
+        terms = [RandomEffect("animal", slopes=["x"], covariance=other), "herd"]
+        model = MixedEffectsRegressor(terms, fixed_effects=["x"], family=family).fit(X, y)
+        sds = model.variance_components_["sd"].to_numpy()[:2] * np.sqrt(multiple)
+        assert model.n_iter_ < 15
+        found.append([*sds, model.loglik_])
+        pinned = RandomEffect("animal", covariance=other, sd=0.8 / np.sqrt(multiple))
+        fixed = clone(model).set_params(random_effects=[pinned, "herd"]).fit(X, y)
+        found[-1].append(fixed.loglik_)
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-4)
+    np.testing.assert_allclose(found[2], found[0], rtol=1e-4)
+
+
 def test_profile_intervals(model, records):
     X, y = records
     found = model.conf_int(method="profile", X=X, y=y)

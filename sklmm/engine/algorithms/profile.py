@@ -125,7 +125,7 @@ class Profile:
         """Of coefficients (1), SDs (the residual one, of its column), correlations (1), family."""
         problem, out = self.problem, [1.0] * len(self.problem.basis)
         for b, A in zip(problem.blocks, problem.z_bases, strict=True):
-            sizes = self.sigma * problem.y_scale * np.linalg.norm(A, axis=1)
+            sizes = self.sigma * problem.y_scale / b.size * np.linalg.norm(A, axis=1)
             out += [sizes[i] if i == j else 1.0 for i, j in b.covariance.reported]
         family = [abs(value) or 1.0 for value in self.space.family(self.theta.raw).values()]
         return np.abs(self.matrix) @ [*out, *family]

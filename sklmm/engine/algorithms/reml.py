@@ -328,6 +328,9 @@ def moment_start(cross):
                 factors.append(found[0])
                 residual = np.sqrt(found[1])
                 continue
+        if b.relation is not None and b.covariance.n_params:
+            # As if levels were not related, but for how much each is to itself.
+            own = own / np.sqrt(b.relation.variances.mean())
         factors.append(b.covariance.nearest(_uncorrelated(own, A)))
     raw = np.log([residual]) if problem.sigma is None else np.zeros(0)
     return Theta(np.zeros(0), tuple(factors), raw)

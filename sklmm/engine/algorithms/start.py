@@ -198,7 +198,7 @@ def _factors(problem, start, sigma):
         if covariance.shape != (block.r, block.r):
             out.append(block.covariance.nearest(np.eye(block.r)))
             continue
-        back = np.linalg.inv(problem.y_scale * problem.z_bases[k])
+        back = np.linalg.inv(problem.y_scale / block.size * problem.z_bases[k])
         values, vectors = np.linalg.eigh(back @ covariance @ back.T)
         values = np.maximum(values, (RAISED_SD * sigma) ** 2)
         root = np.linalg.cholesky((vectors * values) @ vectors.T)

@@ -38,6 +38,8 @@ RANK_TOLERANCE = 1e-11
 WELL_CONDITIONED = 1e-3
 EPS, TINY = np.finfo(float).eps, np.finfo(float).tiny
 ROUNDING = 4 * EPS
+#: Size of a relationship, or its inverse, from which it is brought to 1.
+UNUSUAL = 3.0
 #: Numbers of a whitened X that is kept.
 KEPT = 1 << 16
 
@@ -46,8 +48,9 @@ KEPT = 1 << 16
 class BlockData:
     """Number of levels, and of coefficients a level, and their `Covariance`.
 
-    `relation` is a known `Relationship` of the levels, or None where they are independent. Of a
-    `tied` term a row may belong to several levels, so that Z^T w Z is not block diagonal.
+    `relation` is a known `Relationship` of the levels, the table's less its `size`, or None where
+    they are independent. Of a `tied` term a row may belong to several levels, so that Z^T w Z is
+    not block diagonal.
     """
 
     n_levels: int
@@ -55,6 +58,7 @@ class BlockData:
     covariance: object
     relation: object = None
     tied: bool = False
+    size: float = 1.0
 
     @property
     def coupled(self):
@@ -143,7 +147,7 @@ class Problem:
 
         Not triangular.
         """
-        return self.y_scale * self.z_bases[block] @ L
+        return self.y_scale / self.blocks[block].size * self.z_bases[block] @ L
 
     def covariance(self, block, L):
         """Covariance [r, r] of block number `block` from its factor in standard units."""
@@ -274,11 +278,23 @@ def _standard_blocks(design, weights, n, y_scale):
             own_weights = np.repeat(weights, b.z.shape[1]) if b.tied else weights
             z, A = _own_basis(own, own_weights, n, b.covariance.basis)
             z = z.reshape(b.z.shape) if b.tied else z
-        covariance = b.covariance.in_units(y_scale * np.diag(A))
-        blocks.append(BlockData(b.n_levels, b.r, covariance, b.relation, b.tied))
+        relation, size = _unit_relation(b.relation)
+        covariance = b.covariance.in_units(y_scale * np.diag(A) / size)
+        blocks.append(BlockData(b.n_levels, b.r, covariance, relation, b.tied, size))
         zs.append(z)
         bases.append(A)
     return tuple(blocks), tuple(zs), tuple(bases)
+
+
+def _unit_relation(relation):
+    """A relationship less its size, and that, the SD that it gives a level where Sigma is 1.
+
+    It is itself, of size 1, where that is near 1. Any multiple of it is the same model.
+    """
+    if relation is None:
+        return None, 1.0
+    size = float(np.sqrt(relation.variances.mean()))
+    return (relation, 1.0) if 1 / UNUSUAL < size < UNUSUAL else (relation.scaled(size), size)
 
 
 def ones(n_rows):
