@@ -171,8 +171,12 @@ class Reml:
             )
 
     def _errors(self, seen):
-        """The covariance [p + m, p + m] at an `Evaluation`, and its Monte Carlo covariance."""
-        covariance = inverse(seen.observed)
+        """The covariance [p + m, p + m] at an `Evaluation`, and its Monte Carlo covariance.
+
+        Where Sigma bends the information is measured: that of the steps depends on their path.
+        """
+        information = self._measured(seen.theta)[0] if self.bent else seen.observed
+        covariance = inverse(information)
         return self.space.with_beta(covariance), _probes_spread(seen, covariance)
 
     def look(self, theta, before=None, inform=True):
