@@ -21,6 +21,13 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from sklmm.relationships.precision import SINGULAR
+
+#: Texts that stand for an unknown parent, in files of breeders and those that pandas writes.
+UNKNOWN = ("", "0", ".", "*", "NA", "N/A", "NaN", "nan", "None", "null", "<NA>")
+#: What errors call the kinds of labels, by pandas' names for them; others have those.
+KINDS = {"string": "text", "integer": "numbers", "floating": "numbers"}
+KINDS |= {"mixed-integer-float": "numbers", "mixed-integer": "numbers and text", "mixed": "objects"}
 #: Pairs of parents that are worked out together, by the ancestors that they have in all.
 CHUNK = 1 << 24
 #: Generations from which on the parents' relationship is kept in the place of their shares, and the
@@ -34,6 +41,13 @@ def pedigree_root(pedigree, id, sire, dam):
     labels, parents = parents_of(pedigree, id, sire, dam)
     generations = generations_of(parents, labels)
     D, F = mendelian_variances(parents, generations)
+    if (fixed := D <= SINGULAR * (1 + F)).any():
+        raise ValueError(
+            f"Relationship.from_pedigree: {_shown(labels, np.argmax(fixed))} is determined by its "
+            "parents, whose coefficients of inbreeding are 1 to ten digits, as after more than "
+            "thirty generations of selfing: leave out the rows of such generations, and give their "
+            "records the label of a parent."
+        )
     n = len(labels)
     own = np.arange(n)
     rows, columns, values = [own], [own], [np.ones(n)]
@@ -66,10 +80,11 @@ def parents_of(pedigree, id, sire, dam):
                 "the individual and its parents, id=, sire= and dam=."
             )
     columns = [_names(pedigree[column]) for column in (id, sire, dam)]
+    _check_kinds(dict(zip((id, sire, dam), columns, strict=True)))
     if (missing := columns[0].isna()).any():
         raise ValueError(
             f"Relationship.from_pedigree: row {int(np.argmax(missing))} has no {id!r} (NaN, None, "
-            "0 or blank): give each individual a label."
+            f"or one of {', '.join(map(repr, UNKNOWN))}): give each individual a label."
         )
     codes, labels = pd.factorize(pd.concat(columns, ignore_index=True), use_na_sentinel=True)
     own, *parents = np.split(codes, 3)
@@ -88,22 +103,25 @@ def parents_of(pedigree, id, sire, dam):
     given = np.stack([place[parent] for parent in parents])
     if (other := (given != np.stack(found)[:, own]).any(axis=0)).any():
         raise ValueError(
-            f"Relationship.from_pedigree: {labels[own[np.argmax(other)]]!r} stands twice, with "
-            "other parents: keep the row that is right."
+            f"Relationship.from_pedigree: {_shown(labels, own[np.argmax(other)])} stands twice, "
+            "with other parents: keep the row that is right."
         )
     return labels, tuple(found)
 
 
 def _names(column):
-    """A column of labels, unknown ones NaN: those that are missing, 0 or blank."""
+    """A column of labels, unknown ones NaN; text without the blanks around it."""
     column = column.reset_index(drop=True)
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.astype(column.cat.categories.dtype)
     if pd.api.types.is_numeric_dtype(column.dtype):
         return _integers(column.where(column != 0))
     text = column.astype("string").str.strip()
-    unknown = text.isna() | text.isin(["", "0"])
-    return column.astype(object).where(~unknown)
+    column = column.astype(object).where(~(text.isna() | text.isin(UNKNOWN)))
+    kind = pd.api.types.infer_dtype(column, skipna=True)
+    if kind == "string":
+        return text.astype(object).where(column.notna())
+    return _integers(pd.to_numeric(column)) if KINDS.get(kind) == "numbers" else column
 
 
 def _integers(column):
@@ -111,6 +129,30 @@ def _integers(column):
     known = column.dropna()
     whole = bool((known == known // 1).all())
     return column.astype("Int64").astype(object) if whole else column.astype(object)
+
+
+def _check_kinds(columns):
+    """TypeError where labels of the columns, by name, are of more than one kind: "7" is not 7."""
+    found = {}
+    for name, column in columns.items():
+        if len(known := column.dropna()):
+            kind = pd.api.types.infer_dtype(known, skipna=False)
+            found[name] = KINDS.get(kind, kind), known.iloc[0]
+    for name, (kind, label) in found.items():
+        first, (own, example) = next(iter(found.items()))
+        if kind != own or kind in ("numbers and text", "objects"):
+            beside = f", and {first!r} {own}, like {example!r}" * (kind != own)
+            raise TypeError(
+                f"Relationship.from_pedigree: {name!r} has {kind}, like {label!r}{beside}: labels "
+                "are compared within one kind. Read all three columns as text, "
+                "pd.read_csv(..., dtype=str), or as numbers, with na_values=['.'] where '.' is an "
+                "unknown parent; or convert one by astype."
+            )
+
+
+def _shown(labels, place):
+    """A label as Python writes it."""
+    return repr(labels[[place]].tolist()[0])
 
 
 def generations_of(parents, labels):
@@ -146,10 +188,10 @@ def _loop(parents, left, labels):
         path.append(at)
         at = next(int(parent[at]) for parent in parents if parent[at] >= 0 and left[parent[at]] > 0)
     loop = [*path[path.index(at) :], at]
-    names = " <- ".join(repr(labels[i]) for i in loop[:8])
+    names = " <- ".join(_shown(labels, i) for i in loop[:8])
     return (
-        f"Relationship.from_pedigree: {labels[at]!r} is its own ancestor ({names}): correct the "
-        "parents of one of these."
+        f"Relationship.from_pedigree: {_shown(labels, at)} is its own ancestor ({names}): correct "
+        "the parents of one of these."
     )
 
 

@@ -122,9 +122,11 @@ class Relationship(PlainState):
             A row for each individual, in any order. Parents without a row of their own are
             founders, and come first among the levels.
         id, sire, dam : str
-            Columns of the individual's label and of its parents'. An unknown parent is NaN, None,
-            0 or a blank. An individual may be a sire here and a dam there, or both at once
-            (selfing).
+            Columns of the individual's label and of its parents', all of one kind: text, without
+            the blanks around it, or numbers, floats without a fraction among integers. An unknown
+            parent is NaN, None, 0 or a blank, or in text ".", "*", "NA", "nan" or another word that
+            pandas has for a missing value. An individual may be a sire here and a dam there, or
+            both at once (selfing).
 
         Returns
         -------
@@ -135,8 +137,11 @@ class Relationship(PlainState):
         Raises
         ------
         ValueError
-            For individuals without a label or with two different pairs of parents, and for one that
-            is its own ancestor.
+            For individuals without a label or with two different pairs of parents, for one that
+            is its own ancestor, and for one that its parents determine, as after more than thirty
+            generations of selfing.
+        TypeError
+            For columns of labels of different kinds, such as "7" here and 7 there.
 
         Examples
         --------
@@ -146,7 +151,7 @@ class Relationship(PlainState):
         >>> relationship = Relationship.from_pedigree(pedigree)
         >>> relationship.labels.tolist()
         ['a', 'b', 'c', 'd']
-        >>> relationship.to_frame().loc["d"].tolist()
+        >>> relationship.to_frame().loc["d"].round(6).tolist()
         [0.5, 0.5, 1.0, 1.5]
         """
         out = cls.__new__(cls)

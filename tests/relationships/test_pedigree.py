@@ -60,7 +60,7 @@ def test_selfing_and_full_sibs():
     assert found.inbreeding.to_dict() == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("unknown", [np.nan, None, 0, "", " ", "0"])
+@pytest.mark.parametrize("unknown", [np.nan, None, 0, "", " ", "0", ".", "*", "NA", "nan"])
 def test_ways_to_say_that_a_parent_is_unknown(unknown):
     rows = [("b", "a", unknown), ("a", unknown, unknown)]
     found = Relationship.from_pedigree(pd.DataFrame(rows, columns=["id", "sire", "dam"]))
@@ -73,6 +73,46 @@ def test_labels_are_those_of_the_table_where_missing_parents_make_floats_of_them
     found = Relationship.from_pedigree(frame, id="kid", sire="father", dam="mother")
     assert found.labels.tolist() == [1, 2, 3, 4]
     assert found.labels.inferred_type == "integer"
+
+
+def test_marks_of_unknown_parents_are_no_labels_of_numbers_either():
+    frame = pd.DataFrame({"id": [1, 2, 3], "sire": [".", 1, 1], "dam": pd.Categorical([0, 0, 2])})
+    assert Relationship.from_pedigree(frame).labels.tolist() == [1, 2, 3]
+
+
+def test_blanks_around_a_label_are_none_of_it():
+    frame = pd.DataFrame({"id": ["a", "b", "c "], "sire": ["", " ", "a"], "dam": ["", "", " b "]})
+    found = Relationship.from_pedigree(frame)
+    assert found.labels.tolist() == ["a", "b", "c"]
+    np.testing.assert_allclose(found.to_frame().loc["c"], [0.5, 0.5, 1])
+
+
+@pytest.mark.parametrize(
+    ("sires", "message"),
+    [
+        (["0", "1", "1"], "'sire' has text, like '1', and 'id' numbers, like 1: labels"),
+        ([".", "1", "1"], r"dtype=str\), or as numbers, with na_values=\['\.'\]"),
+        (["?", 1, 1], "'sire' has numbers and text, like '[?]', and 'id' numbers"),
+        (pd.to_datetime(["2020-01-01"] * 3), "'sire' has datetime, like .*, and 'id' numbers"),
+    ],
+)
+def test_labels_of_two_kinds_are_an_error(sires, message):
+    frame = pd.DataFrame({"id": [1, 2, 3], "sire": sires, "dam": 0})
+    with pytest.raises(TypeError, match=message):
+        Relationship.from_pedigree(frame)
+    frame = pd.DataFrame({"id": [1, "a", 3], "sire": 0, "dam": 0})
+    with pytest.raises(TypeError, match="'id' has numbers and text, like 1: labels"):
+        Relationship.from_pedigree(frame)
+
+
+def test_generations_of_selfing_end_where_parents_determine_their_children():
+    """The variance within a family is 2^-g, and 60 of them are less than rounding."""
+    frame = pd.DataFrame({"id": range(1, 31), "sire": range(30), "dam": range(30)})
+    found = Relationship.from_pedigree(frame)
+    np.testing.assert_allclose(found.log_det, 29 * 30 / 2 * np.log(2), rtol=1e-6)
+    frame = pd.DataFrame({"id": range(1, 61), "sire": range(60), "dam": range(60)})
+    with pytest.raises(ValueError, match=r"34 is determined by its parents.*leave out the rows"):
+        Relationship.from_pedigree(frame)
 
 
 def test_equal_rows_are_one_and_different_parents_an_error():
