@@ -8,8 +8,10 @@ from sklmm.covariances.correlation import Correlated
 
 #: Rounding of distances that are whole multiples of the smallest.
 WHOLE = 1e-6
-#: Most correlation of neighbours to start from, and the least where it is positive.
-MOST, LEAST = 0.999, 0.05
+#: Most correlation to start from, the least where it is positive, and that over the distance where
+#: a start looks for one: a share of the times' range, beyond which a level's rows hardly tell it.
+MOST, LEAST, TYPICAL = 0.999, 0.05, 0.5
+REACH = 0.1
 #: Where 1 - c^2 is none, or c^2.
 NONE = 1e-30
 
@@ -53,16 +55,28 @@ class AR1(Correlated):
 
     @property
     def _gaps(self):
-        """(the smallest gap, all gaps as its multiples, whether these are whole)."""
+        """(a distance, all gaps as its multiples, whether these are whole).
+
+        It is the smallest gap where they are, and else one that is far enough to tell phi.
+        """
         gaps = np.diff(self.times)
         unit = gaps.min()
         multiples = gaps / unit
         whole = np.round(multiples)
-        is_whole = bool((np.abs(multiples - whole) < WHOLE * whole).all())
-        return unit, whole if is_whole else multiples, is_whole
+        if (np.abs(multiples - whole) < WHOLE * whole).all():
+            return unit, whole, True
+        unit = max(unit, REACH * (self.times[-1] - self.times[0]))
+        return unit, gaps / unit, False
+
+    @property
+    def _start(self):
+        """The correlation over the distance of `_gaps` to start from: none of a few whole gaps."""
+        unit, _, whole = self._gaps
+        reach = max(unit, REACH * (self.times[-1] - self.times[0]))
+        return 0.0 if whole and reach == unit else TYPICAL ** (unit / reach)
 
     def turned(self, angles):
-        """Of c = sin(angle), the correlation over the smallest gap, or its square."""
+        """Of c = sin(angle), the correlation over a distance, or its square."""
         _, gaps, whole = self._gaps
         sine, cosine = np.sin(angles[..., 0]), np.cos(angles[..., 0])
         c, rest, root = sine, cosine**2, cosine
@@ -78,11 +92,11 @@ class AR1(Correlated):
         return powers * new[..., None, :]
 
     def angles(self, C, known):
-        """By the nearest two rows."""
+        """By two rows that are about the distance apart."""
         _, gaps, whole = self._gaps
         at = np.append(0.0, np.cumsum(gaps))
         rows = np.flatnonzero(known)
-        near = int(np.argmin(np.diff(at[rows])))
+        near = int(np.argmin(np.abs(np.log(np.diff(at[rows])))))
         before, after = rows[near], rows[near + 1]
         gap = at[after] - at[before]
         corr = np.clip(C[after] @ C[before], -1, 1)
@@ -98,17 +112,22 @@ class AR1(Correlated):
         return np.array([np.arctan2(np.sqrt(c), sign * np.sqrt(rest / (1 + c)))])
 
     def near(self, R):
-        """By the mean correlation over the smallest gap."""
+        """By the mean correlation over the gaps that are about the distance."""
         _, gaps, whole = self._gaps
-        i = np.flatnonzero(gaps == gaps.min())
-        c = float(np.mean(R[i + 1, i]))
-        c = np.clip(c, -MOST if whole else LEAST, MOST)
-        return np.array([np.arcsin(c) if whole else np.arcsin(np.sqrt(c))])
+        before = self.pairs[0][1]
+        i = np.flatnonzero(gaps == gaps[before])
+        corr = float(np.mean(R[i + 1, i]))
+        c = np.sign(corr) * np.abs(corr) ** (1 / gaps[before])
+        return self._angle(np.clip(c, -MOST if whole else LEAST, MOST))
+
+    def _angle(self, c):
+        """The angle [1] of a correlation over the distance."""
+        return np.array([np.arcsin(c) if self._gaps[2] else np.arcsin(np.sqrt(c))])
 
     @property
     def pairs(self):
-        """The two coefficients that are nearest."""
-        i = int(np.argmin(self._gaps[1]))
+        """Two neighbours that are about the distance apart."""
+        i = int(np.argmin(np.abs(np.log(self._gaps[1]))))
         return ((i + 1, i),)
 
     kinds = ("phi (1 apart)",)
@@ -120,7 +139,8 @@ class AR1(Correlated):
 
     def told(self, values):
         """Phi is over one unit of time."""
-        power = 1 / self._gaps[0]
+        (after, before), *_ = self.pairs
+        power = 1 / (self.times[after] - self.times[before])
         values, slopes = np.array(values, float), np.ones(len(values))
         if power != 1:
             c = abs(values[-1])
@@ -130,19 +150,23 @@ class AR1(Correlated):
 
     def fitted(self, root):
         """Off the end of the range, where the correlation's slope is 0."""
-        params = super().fitted(root)
-        if not self._gaps[2]:
-            params[-1] = max(params[-1], np.arcsin(np.sqrt(LEAST)))
+        params, S = super().fitted(root), root @ root.T
+        if not (S - np.diag(np.diag(S))).any():
+            # Of nothing that is known of it.
+            params[-1:] = self._angle(self._start)
+        elif not self._gaps[2]:
+            params[-1:] = np.maximum(params[-1:], self._angle(LEAST))
         return params
 
     def between(self, matrix, places):
         """By the correlations over the distances; None where phi < 0 has none over one of them."""
         if self.heterogeneous:
             return None
-        unit = self._gaps[0]
+        unit, gaps, _ = self._gaps
         (i, j), *_ = self.pairs
         variance = matrix[0, 0]
         c = matrix[i, j] / variance if variance > 0 else 0.0
+        c = np.sign(c) * np.abs(c) ** (1 / gaps[j])
         every = np.concatenate([self.times, places])
         lags = np.abs(np.subtract.outer(every, every)) / unit
         if c < 0:
@@ -163,9 +187,9 @@ class AR1(Correlated):
         """Also where the likelihood rises with a correlation from none."""
         new, params = super().leave_boundary(L, G, least, size, gain), self.params(L)
         if new is None and self.ends(params[-1:]):
-            i, sds = np.flatnonzero(self._gaps[1] == 1), self._sds(params[:-1])
-            if 2 * LEAST * (G[i + 1, i] * sds[i + 1] * sds[i]).sum() > gain * size**2:
-                new = self.factor(np.append(params[:-1], np.arcsin(np.sqrt(LEAST))))
+            raised = self.factor(np.append(params[:-1], self._angle(LEAST)))
+            if np.sum(G * (raised @ raised.T - L @ L.T)) > gain * size**2:
+                new = raised
         return new
 
 

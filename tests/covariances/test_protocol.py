@@ -173,7 +173,7 @@ def test_a_structure_is_fitted_by_maximum_likelihood(structure, seed):
         return np.linalg.slogdet(S)[1] + np.trace(np.linalg.solve(S, second))
 
     found = structure.fitted(root)
-    if structure == STRUCTURES["ar1, unequal"] and found[-1] == pytest.approx(np.arcsin(0.05**0.5)):
+    if structure == STRUCTURES["ar1, unequal"] and found[-1] == np.arcsin(np.sqrt(0.05)):
         # The end of the range, off which an estimate is kept.
         return
     assert loss(found) == pytest.approx(minimize(loss, found + 0.01, method="BFGS").fun, abs=1e-8)

@@ -410,6 +410,34 @@ def test_a_new_time_that_is_not_told_is_an_error(table):
         model.predict(negative[:3].assign(t=1.5))
 
 
+@pytest.mark.parametrize("regular", [True, False])
+def test_few_of_many_times_tell_phi_whatever_the_smallest_gap(regular):
+    """Six of 60 times a group, a year's: neighbours in the table are hardly ever in one group."""
+    rng = np.random.default_rng(1)
+    pool = np.sort(np.random.default_rng(99).uniform(0, 365, 60))
+    if regular:
+        pool = 6.0 * np.arange(60)
+        pool[1] = 1.0
+    t = pool[np.sort([rng.choice(60, 6, replace=False) for _ in range(100)], axis=1)]
+    corr = np.exp(-np.abs(t[:, :, None] - t[:, None]) / 60)
+    b = np.linalg.cholesky(corr + 1e-9 * np.eye(6)) @ rng.normal(size=(100, 6, 1))
+    X = pd.DataFrame({"g": np.repeat(np.arange(100), 6), "t": t.ravel()})
+    eta = b.ravel()
+    for family, y in (
+        ("gaussian", eta + rng.normal(0, 0.5, 600)),
+        ("poisson", rng.poisson(np.exp(eta))),
+    ):
+        e_step = "laplace" if family == "poisson" else "exact"
+        model = MixedEffectsRegressor(
+            ["ar1(0 + t | g)"], fixed_effects=[], family=family, e_step=e_step
+        ).fit(X, y)
+        assert model.n_iter_ <= 12
+        assert model.result_.status.name == "CONVERGED"
+        phi = model.variance_components_.loc[1]
+        assert abs(phi["corr"] - np.exp(-1 / 60)) < 3 * phi["std_error"]
+        assert 0.001 < phi["std_error"] < 0.01
+
+
 def test_a_category_without_rows_has_effects_that_follow_its_neighbours(table):
     some = table[table["t"] != 4]
     model = fit("y ~ x + ar1(0 + ft | id)", some)
