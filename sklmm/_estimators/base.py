@@ -26,7 +26,7 @@ from sklmm._state import PlainEstimator
 from sklmm.design.design import DesignSpec, check_effects, columns_read
 from sklmm.design.estimable import Estimable
 from sklmm.design.formula import formula_parameters
-from sklmm.design.terms import resolve_terms
+from sklmm.design.terms import resolve_terms, with_relationships
 from sklmm.engine import fit as engine
 from sklmm.families import Family
 from sklmm.result import Status
@@ -58,7 +58,7 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
     dof = None
 
     @classmethod
-    def from_formula(cls, formula, **params):
+    def from_formula(cls, formula, relationships=None, **params):
         """Estimator from an lme4 formula; its `fit` takes y from the table.
 
         Parameters
@@ -66,6 +66,8 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
         formula : str
             ``"y ~ x * C(z) + offset(w) + (1 + x | g)"``: the fixed part in formulaic's grammar,
             random-effect terms in lme4's; y is a column, or ``cbind(successes, failures)``.
+        relationships : dict of str to Relationship, optional
+            By grouping column, how the levels of its terms are related.
         **params
             The estimator's other parameters.
 
@@ -77,7 +79,7 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
         Raises
         ------
         ValueError
-            For a formula that cannot be read.
+            For a formula that cannot be read, or a relationship of no term.
 
         Examples
         --------
@@ -88,7 +90,11 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
         >>> model.fit(table).coef_.round(2)
         array([10.47])
         """
-        return cls(**formula_parameters(formula), **params)
+        own = formula_parameters(formula)
+        if relationships is not None:
+            terms = with_relationships(own["random_effects"] or [], relationships)
+            own["random_effects"] = terms
+        return cls(**own, **params)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

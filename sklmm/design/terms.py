@@ -16,7 +16,7 @@ mixed-effects models using lme4", J. Stat. Software 67(1), table 2), glmmTMB's a
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 
 import numpy as np
@@ -418,6 +418,38 @@ def _structure(match, term):
     if name == "diag":
         return Diagonal(homogeneous=homogeneous)
     return NAMED[name](heterogeneous=not homogeneous)
+
+
+def with_relationships(terms, relationships):
+    """Terms as formulas write them, those of some columns alone with their `Relationship`.
+
+    `relationships` has these by column; ValueError for one that no term has, or that stands beside
+    a covariance.
+    """
+    out, left = [], dict(relationships)
+    for term in terms:
+        effects = parse_term(term)
+        related = [e for e in effects if e.label in relationships and not e.tied]
+        if not related:
+            out.append(term)
+            continue
+        for effect in effects:
+            if effect not in related:
+                out.append(effect)
+                continue
+            if effect.covariance is not None:
+                raise ValueError(
+                    f"relationships: the term '{effect}' has a covariance of its own: leave out "
+                    "one of the two."
+                )
+            out.append(replace(effect, covariance=relationships[effect.label]))
+            left.pop(effect.label, None)
+    if left:
+        raise ValueError(
+            f"relationships: {next(iter(left))!r} is the column of no term: write one, such as "
+            f"(1 | {next(iter(left))})."
+        )
+    return out
 
 
 def resolve_terms(random_effects, columns=()):

@@ -81,6 +81,23 @@ def test_animals_without_records_are_predicted_from_their_relatives(relationship
     assert own[0] == pytest.approx(found[240])
 
 
+def test_a_formula_names_the_column_of_a_relationship(relationship, records):
+    X, y = records
+    whole = X.assign(y=y)
+    given = {"animal": relationship}
+    make = MixedEffectsRegressor.from_formula
+    model = make("y ~ x + (1 | animal) + (1 | herd)", relationships=given).fit(whole)
+    other = animal_model(relationship).fit(X, y)
+    assert model.loglik_ == pytest.approx(other.loglik_)
+    assert clone(model).fit(whole).loglik_ == model.loglik_
+    nested = make("y ~ (1 | animal/herd)", relationships=given).random_effects
+    assert [term.relation for term in nested] == [relationship, None]
+    with pytest.raises(ValueError, match="relationships: 'animal' is the column of no term"):
+        make("y ~ x + (1 | herd)", relationships=given)
+    with pytest.raises(ValueError, match="has a covariance of its own: leave out"):
+        make("y ~ x + diag(1 + x | animal)", relationships=given)
+
+
 def test_labels_that_the_relationship_lacks_are_named(relationship, records):
     X, y = records
     with pytest.raises(ValueError, match=r"'animal' has 2 label\(s\) that are not in its .* 999"):
