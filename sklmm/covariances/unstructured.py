@@ -10,7 +10,21 @@ from sklmm.covariances.base import Covariance
 
 @dataclass(frozen=True)
 class Unstructured(Covariance):
-    """Any covariance of r coefficients; in any basis of z's columns it is one."""
+    """Any covariance of r coefficients; in any basis of z's columns it is one.
+
+    lme4's ``|`` and glmmTMB's `us`.
+
+    Parameters
+    ----------
+    r : int, optional
+        Number of coefficients, which a term's columns tell.
+
+    Examples
+    --------
+    >>> from sklmm import RandomEffect, Unstructured
+    >>> str(RandomEffect("subject", slopes=["days"], covariance=Unstructured()))
+    'us(1 + days | subject)'
+    """
 
     r: int | None = None
     basis = "any"

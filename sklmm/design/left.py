@@ -19,6 +19,8 @@ from sklmm.design.variables import NotSeen, shown
 
 #: Different times beyond which a covariance along them is refused.
 MOST_TIMES = 500
+#: Share of their range by which two times are one.
+CLOSE = 1e-9
 OTHERWISE = "make an interaction of the column and the group a term, (1 | group:column)"
 
 
@@ -139,12 +141,24 @@ def _factor(table, column, first, every, effect):
 
 
 def _times(table, column):
+    dtype = take(table, column).dtype
+    if pd.api.types.is_datetime64_any_dtype(dtype) or str(dtype).startswith("period"):
+        raise TypeError(
+            f"random_effects: the slope column {column!r} holds dates, {dtype}, and a covariance "
+            f"along times takes numbers: (X[{column!r}] - X[{column!r}].min()).dt.days for example."
+        )
     times = np.unique(numeric_columns(table, [column], "slope")[:, 0])
     if len(times) > MOST_TIMES:
         raise ValueError(
             f"random_effects: the {len(times)} different times of the slope column {column!r} are "
             f"more than {MOST_TIMES}, the most that a covariance along them has: round them, to "
             "days or weeks for example."
+        )
+    if len(times) > 1 and (gap := np.diff(times)).min() < CLOSE * (times[-1] - times[0]):
+        i = int(np.argmin(gap))
+        raise ValueError(
+            f"random_effects: the times {float(times[i])} and {float(times[i + 1])} of the slope column "
+            f"{column!r} are one but for rounding: round them."
         )
     return Coded(column, pd.Index(times), "time")
 

@@ -218,10 +218,12 @@ def test_a_term_that_cannot_be_read_says_why(term, says):
         ("cs(0 + t | id)", "1 coefficient a level.*categorical"),
         ("ar1(0 + word | id)", "labels of the slope column 'word', like 'a.', have none"),
         ("ar1(0 + x | id)", "'x' are more than 500.*round them"),
+        ("ar1(0 + close | id)", "are one but for rounding: round them"),
     ],
 )
 def test_columns_that_have_no_such_covariance_are_refused(table, term, says):
-    table = table.assign(word="a" + table["t"].astype(str))
+    table = table.assign(word="a" + table["t"].astype(str), close=table["t"].astype(float))
+    table.loc[0, "close"] += 1e-12
     with pytest.raises(ValueError, match=says):
         fit(f"y ~ {term}", table)
 
@@ -248,6 +250,16 @@ def test_a_structure_works_wherever_a_term_does(table, term):
     batches = [(table[:400], None), (table[400:], None)]
     assert clone(model).fit_batches(batches).loglik_ == pytest.approx(model.loglik_, abs=1e-6)
     assert np.isfinite(clone(model).fit(table).update(table[:40]).predict(table)).all()
+
+
+def test_dates_are_no_times(table):
+    dated = table.assign(t=pd.Timestamp("2026-01-01") + pd.to_timedelta(table["t"], unit="D"))
+    with pytest.raises(TypeError, match=r"'t' holds dates.*\.dt\.days"):
+        fit("y ~ x + ar1(0 + t | id)", dated)
+    days = dated.assign(t=(dated["t"] - dated["t"].min()).dt.days)
+    assert fit("y ~ x + ar1(0 + t | id)", days).loglik_ == pytest.approx(
+        fit("y ~ x + ar1(0 + t | id)", table).loglik_, abs=1e-8
+    )
 
 
 def test_columns_by_position_and_tables_of_others(table):
