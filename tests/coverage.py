@@ -83,6 +83,29 @@ class Kin(NamedTuple):
         return model.conf_int().assign(estimate=values)
 
 
+class Tied(NamedTuple):
+    """Rows of two of 80 levels each, by shares, with coefficients of a covariance [r, r]."""
+
+    cov: np.ndarray
+    truth: dict
+
+    def fit(self, seed):
+        """As `Case.fit`: 400 rows."""
+        rng, J, n, r = np.random.default_rng(seed), 80, 400, len(self.cov)
+        levels, share = rng.integers(J, size=(n, 2)), rng.uniform(0.1, 0.9, n)
+        X = pd.DataFrame({"one": levels[:, 0], "two": levels[:, 1], "w1": share, "w2": 1 - share})
+        X["x"] = rng.normal(size=n)
+        b = rng.normal(size=(J, r)) @ np.linalg.cholesky(self.cov).T
+        z = np.column_stack([np.ones(n), X["x"]])[:, :r]
+        y = INTERCEPT + COEF * X["x"] + rng.normal(0, SIGMA, n)
+        for weight, own in zip((share, 1 - share), levels.T, strict=True):
+            y += weight * (z * b[own]).sum(axis=1)
+        term = RandomEffect(["one", "two"], slopes=["x"][: r - 1], weights=["w1", "w2"])
+        model = MixedEffectsRegressor([term], fixed_effects=["x"]).fit(X, y)
+        values = np.append(model.fixed_effects_["estimate"], model.result_.natural)
+        return model.conf_int().assign(estimate=values)
+
+
 def pedigree(n=200, seed=0):
     """The relationship of generations of 40."""
     rng, parents = np.random.default_rng(seed), np.zeros((n, 2), int)
@@ -102,15 +125,24 @@ def lattice(side=14, rho=0.95):
     return Relationship(Q, labels=range(side**2), kind="precision")
 
 
-def _kin(relationship, cov):
-    cov = np.array(cov)
-    sds = dict(
-        zip((f"sd(a, {name})" for name in ("Intercept", "x")), np.sqrt(np.diag(cov)), strict=False)
-    )
+def _values(name, cov):
+    """SDs and the correlation of an intercept and a slope, or the SD of an intercept."""
+    sds = zip(("Intercept", "x"), np.sqrt(np.diag(cov)), strict=False)
+    values = {f"sd({name}, {own})": sd for own, sd in sds}
     if len(cov) > 1:
-        sds["corr(a, Intercept, x)"] = cov[0, 1] / np.sqrt(cov[0, 0] * cov[1, 1])
-    truth = {"Intercept": INTERCEPT, "x": COEF, **sds, "sd(herd, Intercept)": HERD, "sigma": SIGMA}
+        values[f"corr({name}, Intercept, x)"] = cov[0, 1] / np.sqrt(cov[0, 0] * cov[1, 1])
+    return values
+
+
+def _kin(relationship, cov):
+    cov, fixed = np.array(cov), {"Intercept": INTERCEPT, "x": COEF}
+    truth = fixed | _values("a", cov) | {"sd(herd, Intercept)": HERD, "sigma": SIGMA}
     return Kin(relationship, cov, truth)
+
+
+def _tied(cov):
+    cov, fixed = np.array(cov), {"Intercept": INTERCEPT, "x": COEF}
+    return Tied(cov, fixed | _values("mm(one, two)", cov) | {"sigma": SIGMA})
 
 
 def _case(term, cov, sds, corrs):
@@ -159,6 +191,8 @@ CASES = {
     "pedigree": _kin(pedigree(), [[1.0]]),
     "pedigree, slopes": _kin(pedigree(), [[1.0, 0.3], [0.3, 0.5]]),
     "CAR": _kin(lattice(), [[1.0]]),
+    "memberships": _tied([[1.0]]),
+    "memberships, slopes": _tied([[1.0, 0.3], [0.3, 0.5]]),
 }
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.special import gammaln
 
-from sklmm import MixedEffectsClassifier, MixedEffectsRegressor, RandomEffect
+from sklmm import HMC, MixedEffectsClassifier, MixedEffectsRegressor, RandomEffect
 from sklmm.design.terms import parse_term
 
 N, J = 200, 15
@@ -203,6 +203,50 @@ def test_laplaces_approximation_beside_dense_matrices(data):
     np.testing.assert_allclose(slopes, 0, atol=2e-3)
 
 
+@pytest.mark.parametrize("small", [True, False])
+def test_monte_carlo_em_beside_quadrature_of_the_same_model(small, monkeypatch):
+    """Of twice the same column, and within Monte Carlo errors."""
+    if not small:
+        monkeypatch.setattr("sklmm.engine.limits.SMALL_ROWS", 0)
+    rng = np.random.default_rng(1)
+    g, x = rng.integers(60, size=1500), rng.normal(size=1500)
+    eta = 0.2 + 0.5 * x + rng.normal(size=60)[g]
+    X, y = pd.DataFrame({"x": x, "g": g, "same": g}), (rng.random(1500) < 1 / (1 + np.exp(-eta)))
+    ours, theirs = (
+        MixedEffectsClassifier([term], fixed_effects=["x"], e_step=e_step, random_state=0).fit(X, y)
+        for term, e_step in (("(1 | mm(g, same))", "auto"), ("(1 | g)", "quadrature"))
+    )
+    assert ours.e_step_.backend == "numpy"
+    assert ours.converged_
+    error = ours.mc_error_.to_numpy()
+    assert abs(ours.coef_[0] - theirs.coef_[0]) < 5 * error[1]
+    gap = ours.variance_components_["sd"][0] - theirs.variance_components_["sd"][0]
+    assert abs(gap) < 5 * error[2]
+    for column in ("estimate", "std_error"):
+        found = ours.fixed_effects_[column]
+        np.testing.assert_allclose(found, theirs.fixed_effects_[column], rtol=0.02, atol=0.005)
+    assert ours.loglik_ == pytest.approx(theirs.loglik_, abs=0.05 + 5 * ours.loglik_error_)
+
+
+@pytest.mark.slow
+def test_unordered_classes_beside_the_same_model(data):
+    X, _, rng = data
+    table = pd.concat([X] * 4).assign(g=rng.integers(J, size=4 * N))
+    table["same"] = table["g"]
+    eta = np.column_stack([np.zeros(4 * N), rng.normal(size=(J, 2))[table["g"]]])
+    y = (eta + rng.gumbel(size=eta.shape)).argmax(axis=1)
+    ours, theirs = (
+        MixedEffectsClassifier(
+            [term], fixed_effects=["x"], e_step=HMC(backend="numpy"), random_state=0
+        ).fit(table, y)
+        for term in ("(1 | mm(g, same))", "(1 | g)")
+    )
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, atol=0.01)
+    sds = (m.variance_components_["sd"] for m in (ours, theirs))
+    np.testing.assert_allclose(*sds, rtol=0.02)
+    assert ours.predict_proba(table[:5]).shape == (5, 3)
+
+
 def test_an_update_is_near_the_posterior_given_all_rows(data):
     """Beside the dense one; known levels, and new ones, which had none of the rows of the fit."""
     X, y, _ = data
@@ -284,13 +328,15 @@ def test_errors_name_the_column_and_what_works(data):
     with pytest.raises(ValueError, match=r"weights column 'w1' holds 'much'"):
         regressor([WEIGHTED]).fit(X.assign(w1="much"), y)
     counts = np.abs(y).round()
-    for e_step in ("quadrature", "hmc", "nuts"):
-        with pytest.raises(ValueError, match=r"several of them.*'auto' or 'laplace'"):
+    for e_step in ("quadrature", HMC(backend="tensorflow"), "nuts"):
+        with pytest.raises(ValueError, match=r"memberships are not: use 'auto', 'laplace' or HMC"):
             regressor([TIED], family="poisson", e_step=e_step).fit(X, counts)
     with pytest.raises(ValueError, match=r"memberships, whose levels .* one piece"):
         regressor([TIED]).partial_fit(X, y)
     with pytest.raises(ValueError, match=r"categorical"):
-        MixedEffectsClassifier([TIED], fixed_effects=["x"]).fit(X, np.arange(N) % 3)
+        MixedEffectsClassifier([TIED], fixed_effects=["x"], e_step="laplace").fit(
+            X, np.arange(N) % 3
+        )
     model = regressor([TIED], handle_unknown="error").fit(X, y)
     with pytest.raises(ValueError, match=r"'mm.t1, t2.' has the unknown .* 'who' in row 1"):
         model.predict(X[:3].assign(t2=["t01", "who", "t01"]))

@@ -255,6 +255,7 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
             quadrature,
             self.m_step,
             design.coupled,
+            design.related,
         )
 
     def update(self, X, y=None, sample_weight=None):

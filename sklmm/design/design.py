@@ -109,6 +109,11 @@ class Design:
         """Which blocks have levels that depend on each other given all other terms."""
         return [b.coupled for b in self.blocks]
 
+    @property
+    def related(self):
+        """Whether the levels of a block have a known relationship."""
+        return any(b.relation is not None for b in self.blocks)
+
 
 @dataclass(frozen=True)
 class DesignSpec(PlainState):

@@ -125,11 +125,13 @@ def resolve_e_step(
     quadrature=False,
     m_step="auto",
     coupled=(),
+    related=False,
 ):
     """An `EStep` from the estimator's parameter: a name, an instance, or "auto" by family and size.
 
     `sizes` are the blocks' numbers of effects, and `coupled` says which have levels that depend on
-    each other given all other terms, as relatives do. A model with a `sparse` fixed part is fitted
+    each other given all other terms, as relatives do (`related`), and levels to several of which a
+    row belongs. A model with a `sparse` fixed part is fitted
     by conjugate gradients. `quadrature` says that it may be taken: see `has_quadrature`.
 
     Without random effects the Laplace approximation is the maximum likelihood of any family, and
@@ -145,7 +147,7 @@ def resolve_e_step(
         dense = not sparse and factorisable(sizes, coupled=coupled)
         if gaussian:
             step = Exact() if dense else ConjugateGradient()
-        elif any(coupled):
+        elif related or (any(coupled) and family.is_custom):
             step = Laplace()
         else:
             step = Quadrature() if quadrature else HMC()
@@ -159,18 +161,7 @@ def resolve_e_step(
         step = Laplace()
     step = _with_backend(step, family, device, m_step)
     least_squares = isinstance(step, GAUSSIAN_ONLY)
-    if any(coupled) and family.classes == "unordered":
-        raise ValueError(
-            f"family={family.name!r} has no E-step that takes levels with a known relationship: "
-            "fit each class against the others, with two classes."
-        )
-    if any(coupled) and not isinstance(step, (*GAUSSIAN_ONLY, Laplace)):
-        other = "'auto', 'exact' or 'cg'" if gaussian else "'auto' or 'laplace'"
-        raise ValueError(
-            f"e_step={e_step!r} takes the levels of a term as independent given all other terms, "
-            "which those with a known relationship, or of rows that belong to several of them, are "
-            f"not: use {other}."
-        )
+    _check_coupled(step, e_step, family, coupled, related)
     if not least_squares and family.weights == "precision":
         raise ValueError(
             f"e_step={e_step!r} takes weights as repetitions of rows: use 'auto', 'exact' or 'cg' "
@@ -194,6 +185,30 @@ def resolve_e_step(
     if n_effects or sparse:
         return step
     return Exact() if gaussian else Laplace()
+
+
+def _check_coupled(step, e_step, family, coupled, related):
+    """ValueError where a step takes levels as independent given all other terms, and they are not.
+
+    As `resolve_e_step` has the arguments; NumPy's chains only want them independent a priori.
+    """
+    if related and family.classes == "unordered":
+        raise ValueError(
+            f"family={family.name!r} has no E-step that takes levels with a known relationship: "
+            "fit each class against the others, with two classes."
+        )
+    chains = isinstance(step, HMC) and step.backend == "numpy" and not related
+    if not any(coupled) or chains or isinstance(step, (*GAUSSIAN_ONLY, Laplace)):
+        return
+    what = "those with a known relationship" if related else "those of a row's memberships"
+    other = "'auto', 'exact' or 'cg'" if family.closed_form else "'auto' or 'laplace'"
+    if not related and not family.closed_form:
+        other = "'auto', 'laplace' or HMC(backend='numpy')"
+        other = "HMC(backend='numpy')" if family.classes == "unordered" else other
+    raise ValueError(
+        f"e_step={e_step!r} takes the levels of a term as independent given all other terms, which "
+        f"{what} are not: use {other}."
+    )
 
 
 def _with_backend(step, family, device, m_step):

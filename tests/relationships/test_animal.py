@@ -112,9 +112,7 @@ def test_labels_that_the_relationship_lacks_are_named(relationship, records):
 def test_e_steps_that_do_not_take_related_levels(relationship, records, e_step):
     X, y = records
     model = animal_model(relationship, e_step=e_step, family="poisson")
-    with pytest.raises(
-        ValueError, match=r"known relationship, .*, are not: use 'auto' or 'laplace'"
-    ):
+    with pytest.raises(ValueError, match="known relationship are not: use 'auto' or 'laplace'"):
         model.fit(X, np.round(np.exp(y / 20)))
 
 

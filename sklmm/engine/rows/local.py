@@ -41,7 +41,7 @@ class LocalRows(LocalCrossProducts):
             return self
         n, unit = self.n_rows * d, np.eye(d)
         of_terms = range(len(self.z))
-        refs = [np.repeat(refs, d) for refs in self.refs]
+        refs = [np.repeat(refs, d, axis=0) for refs in self.refs]
         return replace(
             self,
             y=np.repeat(self.y, d),
@@ -50,7 +50,9 @@ class LocalRows(LocalCrossProducts):
             refs=tuple(refs[k] for k in of_terms for _ in range(d)),
             levels=tuple(self.levels[k] for k in of_terms for _ in range(d)),
             z=tuple(
-                np.einsum("nr,c->ncr", self.z[k], e).reshape(n, -1) for k in of_terms for e in unit
+                np.einsum("n...,c->nc...", z, e).reshape(n, *z.shape[1:])
+                for z in map(np.asarray, self.z)
+                for e in unit
             ),
             d=d,
             _known={},
