@@ -13,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
 
-from sklmm import Exact, Gaussian, MixedEffectsRegressor, RandomEffect, anova
+from sklmm import Exact, Gaussian, MixedEffectsRegressor, RandomEffect, Relationship, anova
 from sklmm.datasets import make_crossed
 from sklmm.result import Status
 
+#: Of the levels of g, in another order, and of two that are not in the table.
+RELATED = Relationship(0.6 ** np.abs(np.subtract.outer(range(11), range(11))), range(10, -1, -1))
 TERMS = [
     ["g"],
     ["g", "h"],
@@ -26,6 +28,8 @@ TERMS = [
     ["(0 + x | g)", "(1 | g)", "h"],
     ["(1 + t | h)", "(0 + x | h)"],
     [RandomEffect("g", sd=0.7), "(1 | g:h)"],
+    [RandomEffect("g", covariance=RELATED)],
+    [RandomEffect("g", ["x"], covariance=RELATED), "g", "h"],
     None,
 ]
 FAMILIES = [Gaussian(), Gaussian(sigma=0.8), Gaussian(weights="precision")]

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.base import clone
 
-from sklmm import MixedEffectsRegressor
+from sklmm import MixedEffectsRegressor, RandomEffect
 from sklmm._estimators import parquet
-from tests.test_batches import assert_same, table
+from tests.test_batches import RELATED, assert_same, table
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +59,16 @@ def test_factors_and_times_on_the_left_of_a_bar(frame, tmp_path):
     for term in ("ar1(0 + times | g)", "cs(0 + h | g)", "(1 + h | g)"):
         model = MixedEffectsRegressor.from_formula(f"rating ~ x + {term}")
         assert_same(clone(model).fit_parquet(folder), clone(model).fit(frame), frame)
+
+
+def test_labels_that_a_relationship_lacks_are_told_with_their_file(frame, tmp_path):
+    folder = written(tmp_path, frame[:150], frame[150:].assign(g=frame["g"][150:] + 3))
+    term = RandomEffect("g", covariance=RELATED)
+    model = MixedEffectsRegressor([term], fixed_effects=["x"], random_state=0)
+    with pytest.raises(ValueError, match=r"^batch 1 .*part01.* not in its Relationship, like 11"):
+        model.fit_parquet(folder, y="rating")
+    found = clone(model).fit_parquet(folder / "part00.parquet", y="rating")
+    assert_same(found, clone(model).fit(frame[:150], frame["rating"][:150]), frame)
 
 
 def test_dictionaries_and_nullable_types_that_differ_between_files(frame, model, tmp_path):

@@ -65,6 +65,7 @@ class Head(PlainState):
 
     def with_design(self, growing, design, response, n_missing=0):
         """The same, of a batch whose design is at hand."""
+        growing, design = growing.narrowed(design)
         statistics = engine.sums_of(
             self.units,
             design,
@@ -91,6 +92,13 @@ class Accumulated(PlainState):
     def joined(cls, parts):
         """The sums of all parts, made by one head, in their order."""
         return parts[0] if len(parts) == 1 else added(parts, *united(parts))
+
+    def whole(self):
+        """The same with all levels of related terms, of which parts have those that occur."""
+        growing, places = self.growing.whole(self.head.growing)
+        if growing.sizes() == self.growing.sizes():
+            return replace(self, growing=growing)
+        return added([self], growing, [places])
 
     def apart(self):
         """(These sums without pairs of levels, the `PairSums` of each two terms)."""

@@ -330,6 +330,7 @@ class Batches:
 
     def _solve(self, sums, watch, warm):
         """Fit the model of all rows, from their sums, and give its warnings, (text, category)."""
+        sums = sums.whole()
         family, statistics = resolve_family(self.family), sums.statistics
         sums.growing.check()
         spec, response, design = sums.growing.spec, sums.response(family), sums.design()
@@ -350,7 +351,7 @@ class Batches:
         known["e_step"] = clone(e_step) if e_step is self.e_step else e_step
         known["n_missing"] = sums.n_missing
         known["fingerprint"] = sums.marked(family)
-        moments = engine.moments(statistics, spec.fit_intercept)
+        moments = engine.moments(statistics, spec.fit_intercept, design.blocks)
 
         def model(spec, result):
             return FittedModel(

@@ -120,11 +120,23 @@ def units_of(model, which, rows):
             return None
         part = part._replace(table=table)
         growing, design, known = part.learnt(model, model.fit_intercept or _is_ordinal(model))
+        _check_independent(growing.spec.terms)
     intercept = growing.spec.fit_intercept
     units = engine.units_of(design, response.y, response.weights, fit_intercept=intercept)
     # Pairs of levels are the rows' own.
     units = units._replace(order=())
     return Begun(model, Head(growing.head(), units, known, (), f"in {which}"))
+
+
+def _check_independent(terms):
+    """ValueError for a term with levels that depend on each other."""
+    for term in terms:
+        if term.effect.relation is not None:
+            raise ValueError(
+                f"random_effects: the term '{term.effect}' has a Relationship, whose levels are "
+                "fitted from sums of parts, or from a table in one piece: use family='gaussian' "
+                "with e_step 'auto', 'exact' or 'cg', or fit of the local estimator, by 'laplace'."
+            )
 
 
 def learn(begun, which, rows):

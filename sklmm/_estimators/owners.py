@@ -11,15 +11,19 @@ from sklmm._estimators.accumulated import added, united
 from sklmm.engine import in_parts as engine
 
 
-def owned(executor, parts, n_owners):
-    """The `Accumulated` of all parts, of which `parts` are handles, with so many owners."""
+def owned(executor, parts, n_owners, head):
+    """The `Accumulated` of all parts, of which `parts` are handles, with so many owners.
+
+    They have been made by the `Head`.
+    """
     small = executor.kept(small_of, parts)
-    small = executor.joined(all_but_pairs, small, [list(range(len(parts)))])
+    small = executor.joined(all_but_pairs, small, [list(range(len(parts)))], head)
     (sums,) = executor.told(sums_of, small)
     many = engine.Each([*small] * len(parts))
     places = executor.kept(places_of, many, engine.Each(range(len(parts))))
     pairs = executor.kept(pairs_of, parts)
-    statistics = engine.parted_sums(executor, pairs, places, sums.statistics, n_owners)
+    coupled = sums.design().coupled
+    statistics = engine.parted_sums(executor, pairs, places, sums.statistics, n_owners, coupled)
     return replace(sums, statistics=statistics)
 
 
@@ -33,9 +37,11 @@ def pairs_of(part):
     return part.apart()[1]
 
 
-def all_but_pairs(parts):
+def all_but_pairs(parts, head):
     """(`Accumulated` of all parts without pairs, the places of each part's levels)."""
     growing, places = united(parts)
+    growing, whole = growing.whole(head.growing)
+    places = [[at[own] for at, own in zip(whole, mine, strict=True)] for mine in places]
     return added(parts, growing, places), places
 
 

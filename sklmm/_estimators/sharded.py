@@ -113,7 +113,7 @@ def fit_parts(model, begun, executor, pieces, names, watch=None):
     # What they were made of is let go.
     del learnt, shards
     asked = engine.fitted_rows(rows, standard)
-    moments = engine.moments(found.statistics, spec.fit_intercept)
+    moments = engine.moments(found.statistics, spec.fit_intercept, design.blocks)
     known = {
         "labels": Labels.of(spec, design.blocks, response),
         "classes": response.classes,

@@ -9,6 +9,7 @@ worker they stay on all of them, in ranges (`_estimators.owners`), and the clien
 """
 
 from copy import copy
+from dataclasses import replace
 from typing import NamedTuple
 
 from sklmm._estimators.accumulated import Accumulated
@@ -63,8 +64,10 @@ def fit_sums(model, cluster, collections, watch):
     X, y, sample_weight = collections
     rows = partitions(columns_that_count(model, X), y, sample_weight, cluster.token)
     local, start = unfitted(model), getattr(model, "result_", None) if model.warm_start else None
+    # In one task, as it may have relationships of many levels.
+    local = cluster.later("model", itself, local)
     begun, summed = _summed(cluster, local, rows)
-    apart = _apart(cluster, summed)
+    apart = _apart(cluster, begun, summed)
     if watch is None and apart is None:
         threads = cluster.host_threads()
         task = cluster.submit("solve", with_threads, threads, solve, begun, summed, start)
@@ -119,7 +122,7 @@ def _joined(cluster, begun, rows):
     return parts
 
 
-def _apart(cluster, summed):
+def _apart(cluster, begun, summed):
     """`Summed` of all futures, whose pairs of levels stay on the workers; None if one has room."""
     if cluster.nbytes(summed) <= SHARE * cluster.least_memory():
         return None
@@ -130,7 +133,14 @@ def _apart(cluster, summed):
     parts = executor.kept(sums_of, Each(known))
     # They are let go as soon as the owners have what they need of them.
     del held, known
-    return Summed(owned(executor, parts, executor.n_threads), sum(own.n_missing for own in told))
+    head = cluster.result(begun).head
+    sums = owned(executor, parts, executor.n_threads, head)
+    return Summed(sums, sum(own.n_missing for own in told))
+
+
+def itself(model):
+    """An estimator."""
+    return model
 
 
 def begun_by(before, local, which, rows):
@@ -149,7 +159,9 @@ def add(begun, rows):
     if begun is None:
         # It is called off.
         return Summed(None, 0)
-    return Summed(*copy(begun.model)._part(begun.head, *rows))
+    sums, n_missing = copy(begun.model)._part(begun.head, *rows)
+    # All have the same head, which need not travel with each.
+    return Summed(None if sums is None else replace(sums, head=None), n_missing)
 
 
 def join(parts):
@@ -175,7 +187,7 @@ def solve(begun, summed, start, watch=None):
     if start is not None:
         model.result_ = start
     # Sums of rows say how many of them were left out, and partitions without sums too.
-    sums = whole.sums.without(whole.n_missing)
+    sums = replace(whole.sums.without(whole.n_missing), head=begun.head)
     caught = model._solve(sums, watch, start is not None)
     return Solved(columns_known(model), model._fitted, model.result_, caught)
 

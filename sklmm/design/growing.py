@@ -20,6 +20,8 @@ from sklmm.design.variables import NotSeen
 
 #: Difference, of a column's size, between a formula on a table and on some rows that is rounding.
 ROUNDING = 1e-12
+#: Kinds of levels that are places among the labels of a `Relationship`: see `design.related`.
+PLACES = ("place",)
 #: Rows that tell whether a formula is of single rows, at most, and those kept for others to tell.
 SOME = 1000
 KEPT = 4
@@ -43,11 +45,10 @@ class GrowingSpec(PlainState):
         """(GrowingSpec, Design) of a first batch: see `DesignSpec.learn`."""
         spec, design = DesignSpec.learn(table, *parameters, **known, fewest=1)
         for term in spec.terms:
-            if term.effect.relation is not None or term.effect.tied:
-                what = "memberships" if term.effect.tied else "a Relationship"
+            if term.effect.tied:
                 raise ValueError(
-                    f"random_effects: the term '{term.effect}' has {what}, whose levels are fitted "
-                    "together: read the table in one piece, and fit(X, y)."
+                    f"random_effects: the term '{term.effect}' has memberships, whose levels are "
+                    "fitted together: read the table in one piece, and fit(X, y)."
                 )
         shown = None
         if spec.formula is not None:
@@ -104,6 +105,37 @@ class GrowingSpec(PlainState):
             places.append(at)
         return first._with(terms, facts), list(zip(*places, strict=True)) or [()] * len(parts)
 
+    def narrowed(self, design):
+        """(GrowingSpec, Design) of a part's rows, with those of related levels that occur there."""
+        if all(block.relation is None for block in design.blocks):
+            return self, design
+        from sklmm.design.related import narrowed
+
+        parts = [
+            (term, block) if block.relation is None else narrowed(term, block)
+            for term, block in zip(self.spec.terms, design.blocks, strict=True)
+        ]
+        terms, blocks = zip(*parts, strict=True)
+        return self._with(terms, self.facts), replace(design, blocks=blocks)
+
+    def whole(self, head):
+        """(GrowingSpec with all levels of related terms, places of these levels among them).
+
+        `head` is the GrowingSpec that made the parts of this one, and has the relationships.
+        """
+        terms, places = [], []
+        for term, own in zip(head.spec.terms, self.spec.terms, strict=True):
+            if own.kinds != PLACES:
+                terms.append(own)
+                places.append(np.arange(len(own.levels)))
+                continue
+            from sklmm.design.related import whole
+
+            full, at = whole(term, own)
+            terms.append(full)
+            places.append(at)
+        return self._with(terms, self.facts), places
+
     def sizes(self):
         """Number of levels of each term."""
         return [len(term.levels) for term in self.spec.terms]
@@ -113,13 +145,14 @@ class GrowingSpec(PlainState):
         spec, blocks = self.spec, []
         for term in spec.terms:
             z = np.zeros((0, len(term.cnames))) if term.effect.slopes else None
-            blocks.append(Block(np.zeros(0, np.int32), z, len(term.levels), term.covariance))
+            own = len(term.levels), term.covariance, term.effect.relation
+            blocks.append(Block(np.zeros(0, np.int32), z, *own))
         return Design(np.zeros((0, len(spec.coef_names))), tuple(blocks))
 
     def check(self):
         """ValueError for a term of a single level."""
         for term in self.spec.terms:
-            if len(term.levels) == 1:
+            if len(term.levels) == 1 and term.effect.relation is None:
                 raise ValueError(
                     f"The grouping factor {term.name!r} has a single level ({term.levels[0]!r}) in "
                     "all rows so far: a variance between levels needs at least two. Remove the "
@@ -131,10 +164,14 @@ class GrowingSpec(PlainState):
 
 
 def _facts(table, terms, levels):
-    """The `Facts` of a batch by grouping column; `levels` are the batch's own, an Index a term."""
+    """The `Facts` of a batch by grouping column; `levels` are the batch's own, an Index a term.
+
+    Those of related terms are compared with the relationship's labels alone.
+    """
     return {
         column: Facts.of(table, column, labels)
         for term, own in zip(terms, levels, strict=True)
+        if term.effect.relation is None
         for column, labels in zip(term.effect.columns, parts_of(own), strict=True)
     }
 
@@ -142,6 +179,10 @@ def _facts(table, terms, levels):
 def _united(terms, facts):
     """(`TermSpec` with the levels of all, sorted; places of each one's levels among them)."""
     first, sizes = terms[0], [len(term.levels) for term in terms]
+    if first.kinds == PLACES:
+        from sklmm.design.related import united
+
+        return united(terms)
     if len({term.kinds for term in terms}) == 1:
         levels, met = first.levels.append([term.levels for term in terms[1:]]), None
     else:

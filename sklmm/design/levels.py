@@ -135,8 +135,10 @@ class TermSpec(PlainState):
     def of_batch(self, found, where):
         """The term with the levels of a batch of rows alone, in the types of these levels.
 
-        An error says `where` these are from, "in batch 0".
+        An error says `where` these are from, "in batch 0". Related levels are all there.
         """
+        if self.effect.relation is not None:
+            return replace(self, levels=found)
         levels = self._conformed(found, where)
         parts = zip(parts_of(levels), self._columns, strict=True)
         kinds = tuple(kind_of(labels, _named(column)) for labels, column in parts)

@@ -40,7 +40,7 @@ def run_statistics(statistics, design, names, response, settings, watch=None):
 
     keep_freed_memory()
     precision = statistics.plain is not None
-    with blas(design.sizes, design.X.shape[1]):
+    with blas(design.sizes, design.X.shape[1], design.coupled):
         problem = problem_of(
             statistics,
             design.blocks,
@@ -146,19 +146,19 @@ def joined_sums(parts, places, sizes):
     return Statistics.joined(parts, places, sizes)
 
 
-def parted_sums(executor, parts, places, statistics, n_ranges):
+def parted_sums(executor, parts, places, statistics, n_ranges, coupled):
     """`Statistics` whose pairs of levels stay elsewhere: see `parted_pairs.parted`."""
     from sklmm.engine.rows.parted_pairs import parted
 
-    pairs = parted(executor, parts, places, statistics, n_ranges)
+    pairs = parted(executor, parts, places, statistics, n_ranges, coupled)
     return replace(statistics, pairs=pairs)
 
 
-def moments(statistics, fit_intercept):
+def moments(statistics, fit_intercept, blocks):
     """Second moments of the columns of rows, from their `Statistics`: see there."""
     from sklmm.engine.rows.standard_units import moments
 
-    return moments(statistics, fit_intercept)
+    return moments(statistics, fit_intercept, blocks)
 
 
 def combination_of_sums(statistics, fit_intercept, dropped):

@@ -16,12 +16,19 @@ from distributed import Client, LocalCluster, get_worker
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 
-from sklmm import ConjugateGradient, Exact, Gaussian, MixedEffectsClassifier, MixedEffectsRegressor
+from sklmm import (
+    ConjugateGradient,
+    Exact,
+    Gaussian,
+    MixedEffectsClassifier,
+    MixedEffectsRegressor,
+    RandomEffect,
+)
 from sklmm.dask import DaskMixedEffectsClassifier, DaskMixedEffectsRegressor
 from sklmm.datasets import load_insteval, make_crossed
 from sklmm.families import Gamma
 from tests.dask.test_cluster import assert_empty
-from tests.test_batches import assert_same, table
+from tests.test_batches import RELATED, assert_same, table
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +66,7 @@ def model(client, local, frame):
         {"random_effects": None, "e_step": Exact(), "tol": 1e-4},
         {"random_effects": ["g"], "dof": "satterthwaite", "fit_intercept": False},
         {"random_effects": ["ar1(0 + times | g)", "(1 + h | g)"]},
+        {"random_effects": [RandomEffect("g", covariance=RELATED), "h"]},
     ],
 )
 def test_a_fit_is_the_local_one(client, frame, parameters):

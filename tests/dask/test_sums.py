@@ -10,10 +10,17 @@ from dask.sizeof import sizeof
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sklmm import ConjugateGradient, Exact, Gaussian, Laplace, MixedEffectsRegressor
+from sklmm import (
+    ConjugateGradient,
+    Exact,
+    Gaussian,
+    Laplace,
+    MixedEffectsRegressor,
+    RandomEffect,
+)
 from sklmm.dask import DaskMixedEffectsClassifier, DaskMixedEffectsRegressor, sums
 from sklmm.dask.cluster import Fault, answer
-from tests.test_batches import assert_same, parts, table
+from tests.test_batches import RELATED, assert_same, parts, table
 
 
 class Here:
@@ -73,6 +80,7 @@ MODELS = [
     {"random_effects": ["(1 | h/g)"], "offset": "w", "e_step": "cg"},
     {"random_effects": ["(1 + x || g)", "(1 | h)"], "family": Gaussian(weights="precision")},
     {"random_effects": ["g", "h"], "method": "ml", "missing": "drop"},
+    {"random_effects": [RandomEffect("g", ["x"], covariance=RELATED), "h"]},
 ]
 
 
@@ -90,8 +98,8 @@ def whole(number):
 
 
 # 200 in all.
-@pytest.mark.parametrize("number", range(4))
-@settings(max_examples=50, deadline=None, derandomize=True, database=None)
+@pytest.mark.parametrize("number", range(5))
+@settings(max_examples=40, deadline=None, derandomize=True, database=None)
 @given(seed=st.integers(0, 2**31), most=st.sampled_from([3, 8, 40]))
 def test_any_partitions_in_any_order_are_one_table(number, seed, most):
     frame, model = rows(), whole(number)

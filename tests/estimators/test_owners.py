@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from sklmm import Gaussian, MixedEffectsRegressor
+from sklmm import Gaussian, MixedEffectsRegressor, RandomEffect
 from sklmm._estimators.accumulated import Accumulated
 from sklmm._estimators.owners import owned
 from sklmm.engine.linalg.blocks import LocalPairs
 from sklmm.engine.rows.parted_pairs import PartedPairs, PartedSums
 from sklmm.engine.rows.protocol import Each
 from tests.engine.rows.parts import Pickled
-from tests.test_batches import assert_same, parts, table
+from tests.test_batches import RELATED, assert_same, parts, table
 
 MODELS = {
     "crossed": {"random_effects": ["g", "h"]},
@@ -26,6 +26,8 @@ MODELS = {
     "nested": {"random_effects": ["(1 | h/g)"]},
     "twice": {"random_effects": ["(1 | g)", "(0 + x | g)", "h"]},
     "one": {"random_effects": ["g"]},
+    "related": {"random_effects": [RandomEffect("g", covariance=RELATED), "h", "g"]},
+    "all related": {"random_effects": [RandomEffect("g", covariance=RELATED)]},
 }
 
 
@@ -68,7 +70,7 @@ def test_owners_of_ranges_give_the_fit_of_the_whole_table(name, e_step):
     sums = sums_of(model, [(X.iloc[own], y.iloc[own], weights[own]) for own in some])
     gathered = copy(solved(model, Accumulated.joined(sums)))
     for n_owners in (1, 2, 5):
-        found = owned(Pickled(), Each(sums), n_owners)
+        found = owned(Pickled(), Each(sums), n_owners, sums[0].head)
         parted = [own for own in found.statistics.pairs if isinstance(own, PartedSums)]
         assert len(parted) == len(whole.result_.effects) - 1
         # A level of more rows than an owner's share takes the place of several.

@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.exceptions import ConvergenceWarning
 
-from sklmm import HMC, MixedEffectsClassifier, MixedEffectsRegressor
+from sklmm import HMC, MixedEffectsClassifier, MixedEffectsRegressor, RandomEffect
 from sklmm._estimators.sharded import begun_by, fit_parts
 from sklmm._estimators.warnings import warn
 from sklmm.engine.rows.protocol import Each
 from sklmm.families import NegativeBinomial, Poisson
 from sklmm.result import Status
 from tests.engine.rows.parts import Pickled
+from tests.test_batches import RELATED
 
 N = 600
 TERMS = ["(1 + t | g)", "h"]
@@ -217,6 +218,11 @@ def test_errors_name_the_part():
         fit_shards(two.set_params(family="bernoulli"), cut(X, labels, None, [50, 100]))
     with pytest.raises(ValueError, match="y has one class only"):
         fit_shards(two, cut(X, np.full(N, "a"), None, [50, 100]))
+    related = kind(["g", RandomEffect("h", covariance=RELATED)], **parameters)
+    with pytest.raises(
+        ValueError, match=r"partition 0: .* has a Relationship, .* family='gaussian'"
+    ):
+        fit_shards(related, cut(X[X["h"] < 11], y[X["h"] < 11], None, [50]))
 
 
 def test_a_fit_begins_by_some_rows(monkeypatch):

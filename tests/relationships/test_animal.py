@@ -1,6 +1,8 @@
 """The animal model: answers of the dense likelihood, breeding values, errors."""
 
 import json
+import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from sklearn.base import clone
 
 from sklmm import MixedEffectsClassifier, MixedEffectsRegressor, RandomEffect, Relationship
+from tests.test_batches import assert_same
 
 DATA = Path(__file__).parents[1] / "data"
 ANSWERS = json.loads((DATA / "animal.json").read_text())
@@ -123,10 +126,36 @@ def test_unordered_classes_do_not_take_related_levels(relationship, records):
         MixedEffectsClassifier(terms).fit(X, np.arange(600) % 3)
 
 
-def test_batches_do_not_take_related_levels(relationship, records):
+@pytest.mark.parametrize("e_step", ["exact", "cg"])
+def test_batches_are_one_table(relationship, records, e_step):
     X, y = records
-    with pytest.raises(ValueError, match="has a Relationship, whose levels are fitted together"):
-        animal_model(relationship).fit_batches([(X, y)])
+    model = animal_model(relationship, e_step=e_step, random_state=0)
+    whole, order = clone(model).fit(X, y), np.random.default_rng(0).permutation(len(y))
+    some = [(X.iloc[own], y.iloc[own]) for own in np.array_split(order, 4)]
+    assert_same(clone(model).fit_batches(some), whole, X)
+    # In another unit it is brought to this one.
+    A = Relationship(100 * relationship.to_frame())
+    scaled = animal_model(A, e_step=e_step, random_state=0)
+    assert_same(clone(scaled).fit_batches(some), clone(scaled).fit(X, y), X)
+    found = clone(model).set_params(tol=1e-6)
+    for own, answers in some:
+        found.partial_fit(own.astype({"animal": "category"}), answers)
+        found = pickle.loads(pickle.dumps(found))
+    assert_same(found, clone(model).set_params(tol=1e-6).fit(X, y), X)
+    assert len(found.random_effects_["animal"]) == relationship.n_levels
+    unborn = X[:3].assign(animal=10**6)
+    with pytest.raises(ValueError, match=r"^batch 1: .* not in its Relationship, like 1000000"):
+        found.fit_batches([some[0], (unborn, y[:3])])
+    assert found.n_iter_ > 0
+
+
+def test_sums_of_a_part_are_of_the_levels_that_occur_there(relationship, records):
+    X, y = records
+    model = animal_model(relationship).fit_batches([(X[:20], y[:20])], keep_sums=True)
+    there = X["animal"][:20].nunique()
+    assert model._sums.growing.sizes()[0] == there < relationship.n_levels
+    apart = pickle.dumps(replace(model._sums, head=None))
+    assert len(apart) < len(pickle.dumps(relationship)) < len(pickle.dumps(model._sums.head))
 
 
 def test_slopes_of_related_levels(relationship, records):

@@ -126,18 +126,21 @@ class PartedPairs:
         return sparse.vstack(self._told(matrix), "csr")
 
 
-def parted(executor, parts, places, statistics, n_ranges):
+def parted(executor, parts, places, statistics, n_ranges, coupled):
     """Sums of each two terms, from handles of parts' tuples of `PairSums`: for `Statistics.pairs`.
 
     Those with the term of most effects are `PartedSums` in so many ranges, of about as many rows;
     others are gathered. `statistics` are those of all parts, and `places` as in `PartedSums.of`.
+    Terms that are `coupled`, a bool each, are not that one.
     """
     sizes = [len(own) for own in statistics.counts]
     # It is the one that the equations eliminate.
-    largest = int(np.argmax([own.shape[0] * own.shape[1] for own in statistics.own]))
-    ends = np.cumsum(statistics.counts[largest])
-    inner = np.searchsorted(ends, ends[-1] * np.arange(1, n_ranges) / n_ranges)
-    ends = np.unique([0, *inner, len(ends)]).tolist()
+    apart = [k for k, own in enumerate(coupled) if not own]
+    largest, ends = max(apart, key=lambda k: statistics.own[k][..., 0].size, default=None), None
+    if largest is not None:
+        ends = np.cumsum(statistics.counts[largest])
+        inner = np.searchsorted(ends, ends[-1] * np.arange(1, n_ranges) / n_ranges)
+        ends = np.unique([0, *inner, len(ends)]).tolist()
     out = []
     for terms in combinations(statistics.units.order, 2):
         if largest in terms:

@@ -15,9 +15,9 @@ from sklmm.engine.rows.standardize import (
     PERFECT_FIT,
     RANK_TOLERANCE,
     ROUNDING,
-    BlockData,
     Problem,
     rotated,
+    standard_block,
     well_conditioned,
 )
 from sklmm.engine.rows.sufficient import Units
@@ -198,8 +198,7 @@ def standard_units(
     for k, block in enumerate(blocks):
         A = _own_basis(statistics, k, block)
         bases.append(A)
-        covariance = block.covariance.in_units(scale * np.diag(A))
-        standard.append(BlockData(block.n_levels, block.r, covariance))
+        standard.append(standard_block(block, A, scale))
     problem = Problem(
         rows=None,
         blocks=tuple(standard),
@@ -276,16 +275,23 @@ def _own_basis(statistics, k, block):
     return A
 
 
-def moments(statistics, fit_intercept):
+def moments(statistics, fit_intercept, blocks):
     """(number, [n_columns, n_columns], [r, r] of each term) of the rows as `Spread` weighs them.
 
     Of precisions each row counts as one, and else by its weight: their number, the cross-product
-    of the fixed part's columns about their means, and the mean of z z^T.
+    of the fixed part's columns about their means, and the mean of A_jj z z^T, where A_jj is how a
+    row's level is related to itself, 1 of a term of independent ones. `blocks` are the design's.
     """
     units = statistics.units
     table = statistics.table if statistics.plain is None else statistics.plain
     own = statistics.plain_own
-    own = [part.sum(axis=0) for part in statistics.own] if own is None else own
+    if own is None:
+        own = [
+            part.sum(axis=0)
+            if block.relation is None
+            else np.tensordot(block.relation.variances, part, 1)
+            for block, part in zip(blocks, statistics.own, strict=True)
+        ]
     n, first = float(table[0, 0]), int(fit_intercept)
     inner = table[1:-1, 1:-1] - np.outer(table[0, 1:-1], table[0, 1:-1]) / n
     cross = np.zeros([first + len(inner)] * 2)

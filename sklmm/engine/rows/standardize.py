@@ -278,12 +278,17 @@ def _standard_blocks(design, weights, n, y_scale):
             own_weights = np.repeat(weights, b.z.shape[1]) if b.tied else weights
             z, A = _own_basis(own, own_weights, n, b.covariance.basis)
             z = z.reshape(b.z.shape) if b.tied else z
-        relation, size = _unit_relation(b.relation)
-        covariance = b.covariance.in_units(y_scale * np.diag(A) / size)
-        blocks.append(BlockData(b.n_levels, b.r, covariance, relation, b.tied, size))
+        blocks.append(standard_block(b, A, y_scale))
         zs.append(z)
         bases.append(A)
     return tuple(blocks), tuple(zs), tuple(bases)
+
+
+def standard_block(block, A, y_scale):
+    """`BlockData` of a design's block whose columns are z A [r, r], and y in units of `y_scale`."""
+    relation, size = _unit_relation(block.relation)
+    covariance = block.covariance.in_units(y_scale * np.diag(A) / size)
+    return BlockData(block.n_levels, block.r, covariance, relation, block.tied, size)
 
 
 def _unit_relation(relation):

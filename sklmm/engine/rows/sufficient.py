@@ -154,7 +154,8 @@ class Statistics:
 
     table [p + 2, p + 2], M^T w M; squares, the sum of w (y - y_shift)^2; of each term counts [J],
     own [J, r, r] and fixed [J, r, p + 2]; of each two terms `PairSums`, which may be kept apart. Of
-    precisions `plain` and `plain_own` are table and the sum of own without weights, else None.
+    precisions `plain` and `plain_own` are table and the sum of own without weights, but for A_jj of
+    related levels (`standard_units.moments`), else None.
     """
 
     units: Units
@@ -194,7 +195,8 @@ class Statistics:
         rest, plain, plain_own = y - units.y_shift, None, None
         if precision:
             plain = summed(lambda some: M[some].T @ M[some], rows.n_rows)
-            plain_own = tuple(z.T @ z for z in rows.z)
+            parts = zip(design.blocks, rows.z, strict=True)
+            plain_own = tuple((z.T * block.own) @ z for block, z in parts)
         return cls(
             units=units,
             n_rows=rows.n_rows,

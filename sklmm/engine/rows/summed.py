@@ -69,7 +69,8 @@ class SummedRows:
     def pairs(self, k, others, at=None):
         """`Pairs` of a term and some others, side by side."""
         if k is None:
-            return LocalPairs([sparse.csr_array((0, 0))], 1)
+            width = sum(self._levels(other) * len(self.bases[other]) for other in others)
+            return LocalPairs([sparse.csr_array((0, width))], 1)
         counts, A = self.statistics.counts[k], self.bases[k]
         if not others:
             return LocalPairs([sparse.csr_array((len(counts) * len(A), 0))], len(A))
