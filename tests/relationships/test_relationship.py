@@ -61,6 +61,13 @@ def test_a_sparse_precision_stays_sparse():
     check(found, np.linalg.inv(Q.toarray()))
 
 
+def test_a_large_precision_is_multiplied_in_parts(monkeypatch):
+    monkeypatch.setattr("sklmm.relationships.relationship.LARGE", 50)
+    found = Relationship(lattice(9), range(81), kind="precision")
+    check(found, np.linalg.inv(lattice(9).toarray()))
+    assert len(found._parts) == 4
+
+
 def test_variances_of_many_levels_are_by_draws(monkeypatch):
     exact = Relationship(lattice(9), range(81), kind="precision").variances
     monkeypatch.setattr("sklmm.relationships.relationship.MOST_UNITS", 80)
