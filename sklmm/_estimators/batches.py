@@ -345,7 +345,7 @@ class Batches:
                 "m_step='auto', or fit."
             )
         if response.parameters["sigma"] == "positive":
-            check_effects(spec, design, total)
+            check_effects(spec, design, total, statistics.own)
         known = {name: sums.head.known[name] for name in ("response_name", "from_frame", "by_name")}
         known["family"] = clone(family) if family is self.family else family
         known["e_step"] = clone(e_step) if e_step is self.e_step else e_step

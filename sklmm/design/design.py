@@ -10,6 +10,7 @@ from functools import cached_property, partial
 
 import numpy as np
 import pandas as pd
+from numpy.linalg import matrix_rank
 from scipy.sparse import csr_array, hstack
 
 from sklmm._state import PlainState
@@ -346,21 +347,35 @@ class DesignSpec(PlainState):
         return Design(X, tuple(blocks), offset, kept)
 
 
-def check_effects(spec, design, n):
+def check_effects(spec, design, n, sums=None):
     """Raise ValueError for a term of slopes that leaves nothing to the residual, as lme4 does.
 
-    One effect a row is a flat direction, and more a likelihood without a maximum.
+    One effect a row is a flat direction, and more a likelihood without a maximum. Of a factor on
+    the left only those effects count that rows have: an arm that a subject is not in has none.
+    `sums` are Z_k^T w Z_k [J, r, r] of each term where the design has no rows.
     """
-    for term, block in zip(spec.terms, design.blocks, strict=True):
+    # Precisions add up to the number of rows but for rounding.
+    least = n * (1 - 1e-12)
+    for k, (term, block) in enumerate(zip(spec.terms, design.blocks, strict=True)):
         r, levels = block.r, block.n_levels
-        # Precisions add up to the number of rows but for rounding.
         apart = term.effect.relation is None
-        if r > 1 and levels * r >= n * (1 - 1e-12) and term.covariance.saturates and apart:
+        if r > 1 and levels * r >= least and term.covariance.saturates and apart:
+            if term.left.coded and not block.tied:
+                known = _effects_of_rows(block) if sums is None else matrix_rank(sums[k]).sum()
+                if known < least:
+                    continue
             raise ValueError(
                 f"random_effects: the term '{term.effect}' has {levels} levels x {r} coefficients, "
                 f"no fewer than the {n:.10g} rows, and the residual's variance has no estimate: "
                 "leave out a slope, or pin the residual SD, family=Gaussian(sigma=...)."
             )
+
+
+def _effects_of_rows(block):
+    """Number of the different (level, row of z) that occur: no more effects are told apart."""
+    if isinstance(block.z, Indicators):
+        return len(np.unique(block.z.cells(block.refs)))
+    return len(np.unique(np.column_stack([block.refs, block.z]), axis=0))
 
 
 def columns_read(table, effects, fixed_effects, offset, feature_names=None):
