@@ -180,7 +180,7 @@ CASES = {
         "ar1(0 + u | g)",
         PHI ** np.abs(np.subtract.outer(TIMES, TIMES)),
         {"u": 1.0},
-        {"u: phi (1 apart)": PHI},
+        {"u: phi (0.7 apart)": PHI**0.7},
     ),
     "toep": _case(
         "toep(0 + f | g)",

@@ -1,4 +1,4 @@
-r"""Autoregression of order 1 along times: Corr(b_s, b_t) = phi^|t - s|."""
+r"""Autoregression of order 1 along times: Corr(b_s, b_t) = phi^(|t - s| / d)."""
 
 from dataclasses import dataclass, replace
 
@@ -20,11 +20,12 @@ NONE = 1e-30
 class AR1(Correlated):
     """First-order autoregression along the times or categories of a column.
 
-    Two coefficients at times s and t have the correlation phi^|t - s|, with phi that over one unit
-    of time, or of neighbouring categories: a visit that is missing leaves a gap, over which it is
-    phi^2. Unequal spacing is the continuous-time autoregression, for which phi is positive; with
+    Two coefficients at times s and t have the correlation phi^(|t - s| / d), with phi that over the
+    distance d, of neighbouring categories or of two times that follow each other: the smallest one,
+    of which a visit that is missing leaves two, or with unequal spacing one of about a tenth of the
+    times' range. That is the continuous-time autoregression, for which phi is positive; with
     distances that are whole multiples of the smallest it may be negative. It is glmmTMB's `ar1` and
-    `ou`, and nlme's `corAR1` and `corCAR1`.
+    `ou`, and nlme's `corAR1` and `corCAR1`, which have phi over one unit of time: phi^(1 / d).
 
     Parameters
     ----------
@@ -130,23 +131,16 @@ class AR1(Correlated):
         i = int(np.argmin(np.abs(np.log(self._gaps[1]))))
         return ((i + 1, i),)
 
-    kinds = ("phi (1 apart)",)
+    @property
+    def kinds(self):
+        """Over which distance phi is."""
+        (after, before), *_ = self.pairs
+        return (f"phi ({self.times[after] - self.times[before]:.6g} apart)",)
 
     @property
     def bounds(self):
         """Phi of unequal spacing is positive."""
         return (*super().bounds[:-1], (-1.0 if self._gaps[2] else 0.0, 1.0))
-
-    def told(self, values):
-        """Phi is over one unit of time."""
-        (after, before), *_ = self.pairs
-        power = 1 / (self.times[after] - self.times[before])
-        values, slopes = np.array(values, float), np.ones(len(values))
-        if power != 1:
-            c = abs(values[-1])
-            slopes[-1] = power * c ** (power - 1) if c > 0 else np.inf
-            values[-1] = np.sign(values[-1]) * c**power
-        return values, slopes
 
     def fitted(self, root):
         """Off the end of the range, where the correlation's slope is 0."""

@@ -117,13 +117,6 @@ class Covariance(ABC):
         """
         return tuple(names[i] if i == j else f"{names[j]}, {names[i]}" for i, j in self.reported)
 
-    def told(self, values):
-        """(what is reported of SDs and correlations [n] of `reported`, its slopes in these [n]).
-
-        They are themselves where a class does not say otherwise.
-        """
-        return values, np.ones(len(values))
-
     def between(self, matrix, places):
         """What is known of effects at other places [m] by those of a matrix [r, r] at its own.
 

@@ -10,9 +10,6 @@ so that a row at a new time has W's row for z, and e's variance besides.
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
-
-from sklmm.design.columns import numeric_columns
 
 
 @dataclass(frozen=True)
@@ -47,8 +44,7 @@ def between(term, table, matrix):
     coded = term.left.coded[0] if len(term.left.coded) == 1 else None
     if coded is None or coded.kind != "time":
         return None
-    values = numeric_columns(table, [coded.column], "slope")[:, 0]
-    places = coded.labels.get_indexer(pd.Index(values))
+    values, places = coded.times(table)
     new = places < 0
     if not new.any():
         return None

@@ -19,8 +19,9 @@ from sklmm.design.variables import NotSeen, shown
 
 #: Different times beyond which a covariance along them is refused.
 MOST_TIMES = 500
-#: Share of their range by which two times are one.
-CLOSE = 1e-9
+#: Share of the times' range up to which two are one but for rounding, and the same of their size
+#: in units of the last digit: .1 + .2 is .3.
+SAME, LAST_DIGITS = 1e-8, 4
 OTHERWISE = "make an interaction of the column and the group a term, (1 | group:column)"
 
 
@@ -28,14 +29,16 @@ OTHERWISE = "make an interaction of the column and the group a term, (1 | group:
 class Coded(PlainState):
     """A column of labels, as it was in the fit.
 
-    `labels` are a factor's categories, of `kind`, or the times of a column of numbers ("time"). The
-    `first` of them have no column of z.
+    `labels` are a factor's categories, of `kind`, or the times of a column of numbers ("time"),
+    which are those of rows that are no further from them than `rounding`. The `first` of them have
+    no column of z.
     """
 
     column: str | int
     labels: pd.Index
     kind: str
     first: int = 0
+    rounding: float = 0.0
 
     @property
     def size(self):
@@ -57,14 +60,23 @@ class Coded(PlainState):
     def places(self, table):
         """Place of each row's label among the labels, int [n_rows]; NotSeen for others."""
         if self.kind == "time":
-            values = pd.Index(numeric_columns(table, [self.column], "slope")[:, 0])
-            places = self.labels.get_indexer(values)
+            values, places = self.times(table)
         else:
             values = _labels(table, self.column)
             places = find(self.labels, self.kind, values, self.called)
         if (unseen := places < 0).any():
             raise NotSeen(f"The {self.called}", shown(values[unseen]), OTHERWISE)
         return places
+
+    def times(self, table):
+        """(Times [n_rows] of rows, the place of each among the labels or -1)."""
+        values, rounding = _read(table, self.column)
+        at = self.labels.to_numpy()
+        after = np.searchsorted(at, values).clip(1, len(at) - 1) if len(at) > 1 else 0 * values
+        after = after.astype(int)
+        places = after - (len(at) > 1) * (values - at[after - 1] < at[after] - values)
+        near = np.abs(values - at[places]) <= max(rounding, self.rounding)
+        return values, np.where(near, places, -1)
 
     def fill(self, z, table):
         """Write the columns into z [n_rows, size], which is 0."""
@@ -83,14 +95,19 @@ def learn_left(table, effect):
             f"{effect.covariance.name or 'it as'}(0 + time | {effect.label}), and the "
             f"intercept as a term of its own, (1 | {effect.label})."
         )
+    if ordered and len(effect.slopes) > 1:
+        raise ValueError(
+            f"random_effects: the covariance of the term '{effect}' is along the times or "
+            f"categories of one column, and there are {len(effect.slopes)}: make each other one a "
+            f"term of its own, (0 + {effect.slopes[1]} | {effect.label})."
+        )
     coded, full = [], not effect.intercept
-    alone = len(effect.slopes) == 1
     for column in effect.slopes:
         if _is_factor(table, column):
-            coded.append(_factor(table, column, 0 if full else 1, ordered and alone, effect))
+            coded.append(_factor(table, column, 0 if full else 1, ordered, effect))
             full = False
         else:
-            coded.append(_times(table, column) if ordered and alone else None)
+            coded.append(_times(table, column, effect) if ordered else None)
     return LeftHand(effect.intercept, effect.slopes, tuple(coded) if any(coded) else ())
 
 
@@ -122,15 +139,19 @@ def _factor(table, column, first, every, effect):
     values, name = _labels(table, column), f"slope column {column!r}"
     kind = learn_kind(values, name)
     if isinstance(values, pd.CategoricalIndex):
+        declared = values.ordered
         labels = plain(values.categories if every else values.remove_unused_categories().categories)
-    elif every and kind == "string":
+        if every and not declared:
+            labels = _in_order(labels, kind)
+    else:
+        labels = None if every and kind == "string" else pd.unique(plain(values))
+        labels = labels if labels is None else pd.Index(labels).sort_values()
+    if labels is None:
         raise ValueError(
             f"random_effects: the covariance of the term '{effect}' is along an order, and the "
             f"labels of the {name}, like {values[0]!r}, have none: make it a number, or a "
-            "categorical whose categories are in order, pd.Categorical(..., categories=[...])."
+            "categorical that says its order, pd.Categorical(..., categories=[...], ordered=True)."
         )
-    else:
-        labels = pd.Index(pd.unique(plain(values))).sort_values()
     if len(labels) <= first:
         raise ValueError(
             f"random_effects: the {name} of the term '{effect}' has a single category, "
@@ -140,27 +161,50 @@ def _factor(table, column, first, every, effect):
     return Coded(column, labels.rename(None), kind, first)
 
 
-def _times(table, column):
+def _in_order(labels, kind):
+    """Categories that declare no order by their values; None of text, but for numbers as text."""
+    if kind != "string":
+        return labels.sort_values()
+    if not all(map(reads_as_number, labels)):
+        return None
+    return labels[np.argsort(labels.astype(float), kind="stable")]
+
+
+def _times(table, column, effect):
+    """The `Coded` of a column of times."""
     dtype = take(table, column).dtype
-    if pd.api.types.is_datetime64_any_dtype(dtype) or str(dtype).startswith("period"):
+    lengths = pd.api.types.is_timedelta64_dtype(dtype)
+    if lengths or pd.api.types.is_datetime64_any_dtype(dtype) or str(dtype).startswith("period"):
+        how = f"X[{column!r}]" + ".dt.to_timestamp()" * str(dtype).startswith("period")
+        how = how if lengths else f"({how} - pd.Timestamp('2000-01-01'))"
         raise TypeError(
-            f"random_effects: the slope column {column!r} holds dates, {dtype}, and a covariance "
-            f"along times takes numbers: (X[{column!r}] - X[{column!r}].min()).dt.days for example."
+            f"random_effects: the slope column {column!r} of the term '{effect}' holds dates, "
+            f"{dtype}, and a covariance along times takes numbers: make it one of days, "
+            f"{how} / pd.Timedelta(days=1) for example."
         )
-    times = np.unique(numeric_columns(table, [column], "slope")[:, 0])
-    if len(times) > MOST_TIMES:
+    values, rounding = _read(table, column)
+    values = np.unique(values)
+    rounding = max(rounding, SAME * (values[-1] - values[0]))
+    ends = 1 + np.flatnonzero(np.diff(values) > rounding)
+    if len(ends) >= MOST_TIMES:
         raise ValueError(
-            f"random_effects: the {len(times)} different times of the slope column {column!r} are "
-            f"more than {MOST_TIMES}, the most that a covariance along them has: round them, to "
-            "days or weeks for example."
+            f"random_effects: the {len(ends) + 1} different times of the slope column {column!r} "
+            f"are more than {MOST_TIMES}, the most that a covariance along them has: round them, "
+            "to days or weeks for example."
         )
-    if len(times) > 1 and (gap := np.diff(times)).min() < CLOSE * (times[-1] - times[0]):
-        i = int(np.argmin(gap))
-        raise ValueError(
-            f"random_effects: the times {float(times[i])} and {float(times[i + 1])} of the slope column "
-            f"{column!r} are one but for rounding: round them."
-        )
-    return Coded(column, pd.Index(times), "time")
+    # Of .3 and .1 + .2 the one that is written shorter.
+    runs = np.split(values, ends)
+    times = [min(run.tolist(), key=lambda time: len(repr(time))) for run in runs]
+    return Coded(column, pd.Index(times, dtype=float), "time", rounding=float(rounding))
+
+
+def _read(table, column):
+    """(Times [n_rows] of a column, their rounding)."""
+    values = numeric_columns(table, [column], "slope")[:, 0]
+    dtype = getattr(take(table, column).dtype, "numpy_dtype", take(table, column).dtype)
+    single = isinstance(dtype, np.dtype) and dtype.kind == "f" and dtype.itemsize < 8
+    digit = np.finfo(dtype if single else float).eps
+    return values, LAST_DIGITS * digit * np.abs(values).max(initial=0.0)
 
 
 def _shown(label):

@@ -217,10 +217,8 @@ def test_matrices_are_those_of_the_formulas():
     for covariance, matrix in cases.items():
         L = covariance.nearest(np.linalg.cholesky(matrix))
         np.testing.assert_allclose(L @ L.T, matrix, atol=1e-8)
-    # Phi is over one unit of time, the parameter over the smallest distance.
-    values, slopes = AR1().over((0, 1.5, 1.75)).told([1.0, c])
-    np.testing.assert_allclose(values, [1.0, c**4])
-    np.testing.assert_allclose(slopes, [1.0, 4 * c**3])
+    # Phi is over the smallest distance.
+    assert AR1().over((0, 1.5, 1.75)).named(("a", "b", "c"), "t") == ("t", "t: phi (0.25 apart)")
 
 
 def test_a_correlation_of_one_is_a_regular_point():

@@ -22,7 +22,7 @@ import numpy as np
 from sklmm.engine.linalg.blocks import eigen
 from sklmm.engine.linalg.chains import CovarianceNoise, batch_error
 from sklmm.engine.linalg.repeated import Repeated
-from sklmm.engine.theta.space import MIN_SIGMA, SINGULAR_SD, told
+from sklmm.engine.theta.space import MIN_SIGMA, SINGULAR_SD, reported
 from sklmm.result import EMResult, LogLikelihood, Status, own_sds
 
 MAX_TRACE = 512
@@ -138,7 +138,7 @@ def perfect(problem, parameters):
     }
     pairs = enumerate(zip(covariances, factors, strict=True))
     natural = [
-        *(told(c, problem.covariance(k, L)) for k, (c, L) in pairs),
+        *(reported(problem.covariance(k, L), c.reported) for k, (c, L) in pairs),
         [*family.values()],
     ]
     natural = np.concatenate(natural).astype(float)

@@ -138,7 +138,7 @@ class Space:
         """SDs, correlations and family parameters in the table's units."""
         out = []
         for k, (covariance, L) in enumerate(zip(self.covariances, theta.factors, strict=True)):
-            out += told(covariance, self.problem.covariance(k, L))
+            out += reported(self.problem.covariance(k, L), covariance.reported)
         return np.array([*out, *self.family(theta.raw).values()])
 
     def jacobian(self, theta):
@@ -147,9 +147,7 @@ class Space:
         n_family, ends = len(self.parameters), len(theta.raw)
         for k, (covariance, L) in enumerate(zip(self.covariances, theta.factors, strict=True)):
             changes = problem.factor(k, covariance.slopes(L))
-            own = _reported_slopes(problem.factor(k, L), changes, covariance.reported)
-            values = reported(problem.covariance(k, L), covariance.reported)
-            columns.append(covariance.told(values)[1][:, None] * own)
+            columns.append(_reported_slopes(problem.factor(k, L), changes, covariance.reported))
         out = np.zeros((sum(map(len, columns)) + n_family, self.size))
         first = 0
         for part, own in zip(self.parts, columns, strict=True):
@@ -179,11 +177,6 @@ def slopes(problem, factors):
 def bends(problem, factors):
     """The second derivatives [m_k, m_k, r, r] of each factor in its covariance's parameters."""
     return [b.covariance.bends(L) for b, L in zip(problem.blocks, factors, strict=True)]
-
-
-def told(covariance, matrix):
-    """What a `Covariance` tells, a list, of its matrix [r, r]."""
-    return list(covariance.told(reported(matrix, covariance.reported))[0])
 
 
 def reported(covariance, entries):
