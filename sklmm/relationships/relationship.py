@@ -246,7 +246,7 @@ class Relationship(PlainState):
 
     @cached_property
     def log_det(self):
-        """log |Q|."""
+        """Logarithm of the determinant of the precision."""
         return 2 * float(np.log(np.abs(self._B[:, self._order].diagonal())).sum())
 
     @cached_property
