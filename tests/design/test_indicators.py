@@ -1,9 +1,12 @@
 """Indicators beside the arrays that they stand for."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from sklmm.design.design import DesignSpec
 from sklmm.design.indicators import Indicators, applied, quadratic
+from sklmm.design.terms import resolve_terms
 from sklmm.engine.rows.cross_products import cells
 
 PLACES = np.array([2, 0, 1, 1, -1, 2])
@@ -41,6 +44,15 @@ def test_they_are_taken_for_an_array(pair):
     ]:
         np.testing.assert_array_equal(np.asarray(found), expected)
     assert isinstance(z[1:4], Indicators)
+
+
+def test_a_factor_alone_has_a_place_a_row():
+    """No array of as many columns as categories or times."""
+    X = pd.DataFrame({"g": [0, 0, 1, 1], "t": [3.0, 5.0, 5.0, 3.0], "f": list("abba")})
+    for term in ("ar1(0 + t | g)", "(0 + f | g)"):
+        _, design = DesignSpec.learn(X, resolve_terms([term]), [], True)
+        assert isinstance(design.blocks[0].z, Indicators)
+        np.testing.assert_array_equal(design.blocks[0].z.places, [0, 1, 1, 0])
 
 
 def test_products_by_level(pair):
