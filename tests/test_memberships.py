@@ -61,7 +61,7 @@ def regressor(terms, **parameters):
     return MixedEffectsRegressor(terms, fixed_effects=["x"], random_state=0, **parameters)
 
 
-@pytest.mark.parametrize("e_step", ["exact", "cg"])
+@pytest.mark.parametrize("e_step", ["exact", "cg", "laplace"])
 @pytest.mark.parametrize("method", ["reml", "ml"])
 @pytest.mark.parametrize("term", [TIED, WEIGHTED], ids=["equal", "weighted"])
 @pytest.mark.parametrize("crossed", [False, True])
@@ -245,6 +245,20 @@ def test_unordered_classes_beside_the_same_model(data):
     sds = (m.variance_components_["sd"] for m in (ours, theirs))
     np.testing.assert_allclose(*sds, rtol=0.02)
     assert ours.predict_proba(table[:5]).shape == (5, 3)
+
+
+@pytest.mark.parametrize("family", ["negative_binomial", "gamma"])
+def test_families_with_parameters_take_memberships(data, family):
+    """The parameters' start is of each row's several effects: beside a plain term of the same."""
+    X, y, _ = data
+    rng = np.random.default_rng(0)
+    means = np.exp(0.5 * y)
+    target = rng.poisson(means) if family == "negative_binomial" else rng.gamma(3, means / 3)
+    known = X.assign(t2=X["t1"].where(rng.random(N) < 0.5), t=X["t1"]).dropna(subset=["t1"])
+    target = target[known.index]
+    tied = regressor([TIED], family=family, e_step="laplace").fit(known, target)
+    plain = regressor(["t"], family=family, e_step="laplace").fit(known, target)
+    assert tied.loglik_ == pytest.approx(plain.loglik_, abs=1e-6)
 
 
 def test_an_update_is_near_the_posterior_given_all_rows(data):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import multivariate_normal
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
@@ -324,6 +325,27 @@ def test_monte_carlo_em_is_quadrature(counts, term):
     std = theirs.variance_components_["std_error"]
     assert (np.abs(a - b) < 0.15 * std).all()
     np.testing.assert_allclose(ours.variance_components_["std_error"], std, rtol=0.1)
+
+
+def test_the_likelihood_after_monte_carlo_em_is_that_of_dense_matrices():
+    """Of balanced Gaussian data, whose levels have equal blocks, which chains take as arrays."""
+    rng = np.random.default_rng(0)
+    J, times = 15, np.arange(4.0)
+    table = pd.DataFrame({"id": np.repeat(np.arange(J), 8), "t": np.tile(times, 2 * J)})
+    distance = np.abs(times[:, None] - times)
+    effects = rng.multivariate_normal(np.zeros(4), 0.6**distance, J)
+    y = 1 + effects[table["id"], table["t"].astype(int)] + 0.5 * rng.normal(size=8 * J)
+    model = MixedEffectsRegressor(
+        ["ar1(0 + t | id)"], fixed_effects=[], e_step="hmc", method="ml", max_iter=5, random_state=0
+    )
+    with pytest.warns(match="converge"):
+        model.fit(table, y)
+    sd, sigma = model.variance_components_["sd"].dropna()
+    phi = model.variance_components_["corr"].dropna().item()
+    S = np.tile(sd**2 * phi**distance, (2, 2)) + sigma**2 * np.eye(8)
+    rows = (y - model.intercept_).reshape(J, 8)
+    expected = multivariate_normal(np.zeros(8), S).logpdf(rows).sum()
+    assert model.loglik_ == pytest.approx(expected, abs=1e-4)
 
 
 def simulated(matrix, seed, n_groups=60):

@@ -83,7 +83,9 @@ def _parameters(joint, theta, x, equations):
     eta, variance = rows.predictor(joint.coefs([theta], x[:, None])[0]), np.zeros(rows.n_rows)
     of_terms = zip(theta.factors, equations.own_blocks(), rows.refs, rows.z, strict=True)
     for L, H, refs, z in of_terms:
-        variance += np.einsum("na,nab,nb->n", z @ L, invert(H)[refs], z @ L)
+        own = np.einsum("...a,...ab,...b->...", z @ L, invert(H)[refs], z @ L)
+        # A row's several levels as if they were independent: it is a start.
+        variance += own if own.ndim == 1 else own.sum(axis=1)
     eta = eta + np.sqrt(variance)[:, None] * [1, -1]
     y, w = rows.observations
     w = w / w.sum()

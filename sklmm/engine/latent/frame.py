@@ -36,7 +36,8 @@ class Frame:
         """The frame of `latent.Equations` about `centre`."""
         layout, edge = equations.layout, equations.marginal
         blocks = zip(layout.small, equations.own_blocks(), strict=True)
-        inverse_roots = [None if small else roots(invert(H)) for small, H in blocks]
+        # Arrays, also of blocks of which many are equal: chains take them apart at every step.
+        inverse_roots = [None if small else np.asarray(roots(invert(H))) for small, H in blocks]
         return cls(layout, inverse_roots, edge.follow @ edge.lift, root_of(edge.inverse), centre)
 
     def astype(self, dtype):
