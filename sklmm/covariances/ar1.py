@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sklmm.covariances.correlation import Correlated
+from sklmm.covariances.diagonal import Diagonal
 
 #: Rounding of distances that are whole multiples of the smallest.
 WHOLE = 1e-6
@@ -12,6 +13,8 @@ WHOLE = 1e-6
 #: a start looks for one: a share of the times' range, beyond which a level's rows hardly tell it.
 MOST, LEAST, TYPICAL = 0.999, 0.05, 0.5
 REACH = 0.1
+#: Correlation that is none.
+NO_CORRELATION = 1e-3
 #: Where 1 - c^2 is none, or c^2.
 NONE = 1e-30
 
@@ -174,8 +177,24 @@ class AR1(Correlated):
         return weights, variance * (R[new, new] - weights @ R[old, new])
 
     def ends(self, angles):
-        """Without correlation, where it is positive."""
-        return not self._gaps[2] and abs(np.sin(angles[0])) < np.sqrt(WHOLE)
+        """Without correlation even of the nearest two, where it is positive."""
+        return not self._gaps[2] and self._nearest(angles) < NO_CORRELATION
+
+    def _nearest(self, angles):
+        """The correlation of the nearest two where it is positive."""
+        return abs(np.sin(angles[0])) ** (2 * self._gaps[1].min())
+
+    def at(self, L):
+        """Without correlation it is that of independent effects."""
+        if self.ends(self.params(L)[self._n_sds :]):
+            return Diagonal(self.r, homogeneous=not self.heterogeneous)
+        return self
+
+    def to_boundary(self, L):
+        """Without correlation, where it is little and positive."""
+        params = self.params(L)
+        near = not self._gaps[2] and 0 < self._nearest(params[-1:]) < LEAST
+        return self.factor(np.append(params[:-1], 0.0)) if near else None
 
     def leave_boundary(self, L, G, least, size, gain):
         """Also where the likelihood rises with a correlation from none."""

@@ -186,10 +186,24 @@ class Covariance(ABC):
         half = self.slopes(L) @ L.T
         return half + half.transpose(0, 2, 1)
 
+    def at(self, L):
+        """The covariance of which a factor is an inner point: at an end of its range a smaller one.
+
+        What the data tell of the parameters there is what they tell of that one's.
+        """
+        return self
+
     def at_boundary(self, L, least):
         """Which reported values have no inner estimate, as an SD of Sigma's is below `least`."""
         singular = self.n_params > 0 and np.linalg.svd(L, compute_uv=False).min() < least
         return np.full(len(self.reported), singular)
+
+    def to_boundary(self, L):
+        """A factor at an end of the range that is so near that it may be the maximum, or None.
+
+        For a range at whose end the likelihood is so flat that a fit stops before it.
+        """
+        return None
 
     def leave_boundary(self, L, G, least, size, gain):
         """A factor with SDs raised from below `least` to `size`, or None.

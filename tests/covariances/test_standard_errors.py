@@ -1,5 +1,7 @@
 """Standard errors of structured covariances: of the observed information, whatever the path."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -81,3 +83,42 @@ def test_those_of_other_structures_are_laplaces(term):
     exact, laplace = (m.variance_components_["std_error"] for m in found)
     assert np.isfinite(exact).all()
     np.testing.assert_allclose(exact, laplace, rtol=2e-3)
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_without_correlation_unequal_times_are_independent_effects(rows):
+    """Of a row each these are one with the residual, of which the sum of both variances is told."""
+    times, ended = np.array([0, 0.3, 1, 2.5]), 0
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        X = pd.DataFrame({"id": np.repeat(np.arange(30), 4), "t": np.tile(times, 30)})
+        X = pd.concat([X] * rows, ignore_index=True).assign(x=rng.normal(size=120 * rows))
+        y = X["x"] + np.tile(rng.normal(size=120), rows) + 0.5 * rng.normal(size=120 * rows)
+        model = MixedEffectsRegressor(["ar1(0 + t | id)"], fixed_effects=["x"])
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            shown = model.fit(X, y).variance_components_
+        if shown["corr"][1] >= 1e-2:
+            continue
+        ended += 1
+        assert model.converged_
+        assert "singular" in model.result_.status.value
+        assert np.isnan(shown["std_error"][1])
+        if rows == 1:
+            assert "do not identify 'sd(id, t)'" in str(found[0].message)
+            assert shown["std_error"].isna().all()
+            plain = MixedEffectsRegressor(fixed_effects=["x"], method="reml").fit(X, y)
+            assert shown["variance"].sum() == pytest.approx(
+                plain.variance_components_["variance"].sum(), rel=1e-3
+            )
+        else:
+            assert not found
+            plain = MixedEffectsRegressor(["diag(0 + f | id, hom=TRUE)"], fixed_effects=["x"]).fit(
+                X.assign(f=pd.Categorical(X["t"])), y
+            )
+            for column in ("sd", "std_error"):
+                np.testing.assert_allclose(
+                    shown[column][[0, 2]], plain.variance_components_[column], rtol=5e-3
+                )
+        assert model.loglik_ == pytest.approx(plain.loglik_, abs=1e-3)
+    assert ended

@@ -109,7 +109,7 @@ def fit(algorithm, *, max_iter, log_constant=0.0, n_obs=None, watch=None):
             posterior,
             list(history),
             trace,
-            untold,
+            _untold(algorithm.space, ended.estimate.factors, untold),
             stopped=stopped,
             log_constant=log_constant,
         )
@@ -128,6 +128,12 @@ def fit(algorithm, *, max_iter, log_constant=0.0, n_obs=None, watch=None):
             stop |= bool(end(len(history), history[-1], left, result))
         if stop:
             return result()
+
+
+def _untold(space, factors, before):
+    """`undetermined` by factors that may be at an end; `before` is that of none which is."""
+    pairs = zip(space.covariances, factors, strict=True)
+    return before if all(c.at(L) is c for c, L in pairs) else undetermined(space, factors)
 
 
 def _iterations_left(algorithm, last, history):

@@ -127,7 +127,7 @@ class Reml:
     def steps(self):
         """Yield `Iteration`s."""
         space, best, damping, retreats = self.space, None, 0.0, 0
-        lacking, slow, length, size, raised = 0.0, 0, np.inf, RAISED_SD, None
+        lacking, slow, length, size, raised, ended = 0.0, 0, np.inf, RAISED_SD, None, False
         for iteration in count(1):
             try:
                 seen = self.seen = self.look(self.theta, self.seen)
@@ -153,6 +153,8 @@ class Reml:
             raised = None
             if length < self.tol and size > SINGULAR_SD:
                 raised = leave_boundary(self.problem, seen, size)
+            if length < self.tol and raised is None and not ended:
+                raised, ended = to_boundary(self.problem, seen), True
             far = np.abs(step).max(initial=0.0) > FAR and damping == 0
             if raised is not None:
                 self.theta = raised
@@ -201,12 +203,14 @@ class Reml:
 
     def _measured(self, theta):
         """The observed information by differences of gradients, and that residual."""
-        unsolved = [0.0]
+        unsolved, at = [0.0], self.space.join(theta)
 
         def gradient(delta):
-            seen = self.look(self.space.moved(theta, delta), self.seen, inform=False)
+            flat = at + delta
+            seen = self.look(self.space.split(flat), self.seen, inform=False)
             unsolved.append(seen.unsolved)
-            return seen.gradient
+            # Of two parameters for one factor the slope is that at the other one, mirrored.
+            return np.where(flat * self.space.settled(flat) < 0, -1.0, 1.0) * seen.gradient
 
         return by_differences(gradient, self.space.size), max(unsolved)
 
@@ -282,6 +286,18 @@ def leave_boundary(problem, seen, size=RAISED_SD):
         factors.append(
             block.covariance.leave_boundary(L, G, SINGULAR_SD * sigma, size * sigma, gain)
         )
+    return _with(theta, factors)
+
+
+def to_boundary(problem, seen):
+    """Theta with each covariance that is near an end of its range at it, None where none is."""
+    pairs = zip(problem.blocks, seen.theta.factors, strict=True)
+    factors = [block.covariance.to_boundary(L) for block, L in pairs]
+    return _with(seen.theta, factors)
+
+
+def _with(theta, factors):
+    """Theta with those factors that are not None, None where all are."""
     if all(new is None for new in factors):
         return None
     pairs = zip(factors, theta.factors, strict=True)

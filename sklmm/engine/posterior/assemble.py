@@ -343,15 +343,21 @@ def _without_error(space, singular, covariance):
     return out
 
 
-def undetermined(space):
-    """Which of `natural`'s entries the design leaves undetermined, bool [n_natural]."""
+def undetermined(space, factors=None):
+    """Which of `natural`'s entries the design leaves undetermined, bool [n_natural].
+
+    By the directions of the parameters in general, or of those that the `factors` leave.
+    """
+    covariances = space.covariances
+    if factors is not None:
+        covariances = [c.at(L) for c, L in zip(covariances, factors, strict=True)]
     problem, sigma = space.problem, False
     # Whether V has a sigma^2 which is estimated.
     residual = list(space.parameters) == ["sigma"] and bool(space.estimated)
     d = problem.d
     found = [np.zeros((b.r, b.r), bool) for b in problem.blocks[::d]]
     for group in _partitions(problem.rows, [b.coupled for b in problem.blocks], d):
-        for null in _null_vectors(problem, [k * d for k in group], residual):
+        for null in _null_vectors(problem, [k * d for k in group], covariances, residual):
             sigma |= bool(abs(null[-1, -1]) > SHARE)
             first = 0
             for k in group:
@@ -382,14 +388,14 @@ def _partitions(rows, coupled, d):
     return groups
 
 
-def _null_vectors(problem, group, residual):
+def _null_vectors(problem, group, covariances, residual):
     """Changes of the covariances [R + 1, R + 1], sigma^2's last, that leave V as it is."""
     blocks = [problem.blocks[k] for k in group]
     G, counts = problem.rows.block_of(group), 1.0
     if isinstance(G, Repeated):
         G, counts = G.blocks, G.counts[:, None, None]
     ends = np.cumsum([0, *(b.r for b in blocks)])
-    directions = [b.covariance.directions() for b in blocks]
+    directions = [covariances[k].directions() for k in group]
     m, changes = sum(map(len, directions)), []
     for own, first, last in zip(directions, ends[:-1], ends[1:], strict=True):
         changes.append(np.zeros((len(own), ends[-1], ends[-1])))
