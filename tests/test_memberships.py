@@ -1,14 +1,17 @@
 """Rows that belong to several levels, beside dense matrices and models that are the same."""
 
 import pickle
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.special import gammaln
+from sklearn.base import clone
 
-from sklmm import HMC, MixedEffectsClassifier, MixedEffectsRegressor, RandomEffect
+from sklmm import HMC, Gaussian, MixedEffectsClassifier, MixedEffectsRegressor, RandomEffect
 from sklmm.design.terms import parse_term
+from tests.test_batches import assert_same
 
 N, J = 200, 15
 TIED, CROSSED = "(1 | mm(t1, t2))", "s"
@@ -331,6 +334,43 @@ def test_labels_of_columns_are_told_apart(data):
         regressor([TIED]).fit(X.assign(t1=None, t2=None), y)
 
 
+@pytest.mark.parametrize("family", [Gaussian(), Gaussian(weights="precision")])
+@pytest.mark.parametrize("e_step", ["exact", "cg"])
+@pytest.mark.parametrize("terms", [[TIED], [WEIGHTED, CROSSED], ["(1 + x | mm(t1, t2))", "t1"]])
+def test_batches_are_one_table(data, terms, e_step, family):
+    X, y, _ = data
+    X, y = X.sort_values("t1"), y[X.sort_values("t1").index]
+    if "t1" in terms:
+        X, y = X[X["t1"].notna()], y[X["t1"].notna()]
+    weights = np.random.default_rng(1).uniform(0.5, 2, len(y))
+    if family.weights != "precision":
+        weights = np.ceil(weights)
+    model = regressor(terms, e_step=e_step, family=family, tol=1e-6)
+    whole = clone(model).fit(X, y, weights)
+    # The last rows have no teacher.
+    cuts = [0, 30, 90, 190, len(y) - X["t1"].isna().sum(), len(y)]
+    some = [(X[a:b], y[a:b], weights[a:b]) for a, b in pairwise(cuts)]
+    assert_same(clone(model).fit_batches(some), whole, X)
+    found = clone(model)
+    for own in some:
+        found.partial_fit(*own)
+        found = pickle.loads(pickle.dumps(found))
+    assert_same(found, whole, X)
+
+
+def test_a_first_batch_without_a_label(data):
+    X, y, _ = data
+    none = X["t1"].isna()
+    with pytest.raises(ValueError, match=r"^batch 0: .* hold no label: begin with rows that have"):
+        regressor([TIED]).fit_batches([(X[none], y[none]), (X[~none], y[~none])])
+    with pytest.raises(TypeError, match=r"^batch 1: .*'mm\(t1, t2\)' has labels, like 7"):
+        regressor([TIED]).fit_batches([(X, y), (X.assign(t1=7, t2=7), y)])
+    model = regressor([TIED]).fit(X, y)
+    before = model.random_effects_
+    model.update(X[none], y[none])
+    pd.testing.assert_frame_equal(model.random_effects_["mm(t1, t2)"], before["mm(t1, t2)"])
+
+
 def test_errors_name_the_column_and_what_works(data):
     X, y, _ = data
     with pytest.raises(ValueError, match=r"weights=..w1.. must be 'equal' or a column"):
@@ -345,8 +385,6 @@ def test_errors_name_the_column_and_what_works(data):
     for e_step in ("quadrature", HMC(backend="tensorflow"), "nuts"):
         with pytest.raises(ValueError, match=r"memberships are not: use 'auto', 'laplace' or HMC"):
             regressor([TIED], family="poisson", e_step=e_step).fit(X, counts)
-    with pytest.raises(ValueError, match=r"memberships, whose levels .* one piece"):
-        regressor([TIED]).partial_fit(X, y)
     with pytest.raises(ValueError, match=r"categorical"):
         MixedEffectsClassifier([TIED], fixed_effects=["x"], e_step="laplace").fit(
             X, np.arange(N) % 3

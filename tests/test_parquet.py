@@ -56,7 +56,7 @@ def test_only_the_columns_that_are_read_are_read(frame, tmp_path):
 
 def test_factors_and_times_on_the_left_of_a_bar(frame, tmp_path):
     folder = written(tmp_path, frame[:150], frame[150:])
-    for term in ("ar1(0 + times | g)", "cs(0 + h | g)", "(1 + h | g)"):
+    for term in ("ar1(0 + times | g)", "cs(0 + h | g)", "(1 + h | g)", "(1 | mm(g, times))"):
         model = MixedEffectsRegressor.from_formula(f"rating ~ x + {term}")
         assert_same(clone(model).fit_parquet(folder), clone(model).fit(frame), frame)
 

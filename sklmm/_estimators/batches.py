@@ -284,7 +284,7 @@ class Batches:
         names = [n for n in column_names(files[0]) if n not in (y, sample_weight)]
         empty = pd.DataFrame({name: [] for name in names if name not in others})
         terms = resolve_terms(self.random_effects, empty.columns)
-        read = columns_read(empty, terms, self.fixed_effects, self.offset)
+        read = columns_read(empty, terms, self.fixed_effects, self.offset, complete=False)
         names = [n for n in names if n in read or n in others]
         extra = [c for c in (y, sample_weight) if c is not None and c not in names]
         number = 0

@@ -131,9 +131,10 @@ def units_of(model, which, rows):
 def _check_independent(terms):
     """ValueError for a term with levels that depend on each other."""
     for term in terms:
-        if term.effect.relation is not None:
+        if term.effect.relation is not None or term.effect.tied:
+            what = "memberships" if term.effect.tied else "a Relationship"
             raise ValueError(
-                f"random_effects: the term '{term.effect}' has a Relationship, whose levels are "
+                f"random_effects: the term '{term.effect}' has {what}, whose levels are "
                 "fitted from sums of parts, or from a table in one piece: use family='gaussian' "
                 "with e_step 'auto', 'exact' or 'cg', or fit of the local estimator, by 'laplace'."
             )

@@ -22,8 +22,8 @@ def owned(executor, parts, n_owners, head):
     many = engine.Each([*small] * len(parts))
     places = executor.kept(places_of, many, engine.Each(range(len(parts))))
     pairs = executor.kept(pairs_of, parts)
-    coupled = sums.design().coupled
-    statistics = engine.parted_sums(executor, pairs, places, sums.statistics, n_owners, coupled)
+    blocks = sums.design().blocks
+    statistics = engine.parted_sums(executor, pairs, places, sums.statistics, n_owners, blocks)
     return replace(sums, statistics=statistics)
 
 

@@ -53,7 +53,7 @@ def columns_that_count(model, X):
         return X
     table, response = model._without_response(X._meta)
     terms = resolve_terms(model.random_effects, table.columns)
-    read = columns_read(table, terms, model.fixed_effects, model.offset)
+    read = columns_read(table, terms, model.fixed_effects, model.offset, complete=False)
     names = [name for name in X.columns if name in read or name in response]
     return X if len(names) == len(X.columns) else X[names]
 

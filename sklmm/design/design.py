@@ -236,14 +236,16 @@ class DesignSpec(PlainState):
         learn = partial(learn_levels, table, fewest=1)
         names = [t.name for t in self.terms]
         learnt = list(run(learn, [t.effect for t in self.terms], names))
-        terms = tuple(
-            replace(term, levels=levels)
+        # Where no row has a membership there is a level all the same, of weight 0.
+        found = [
+            levels if len(levels) else term.levels[:1]
             for term, (_, levels, _) in zip(self.terms, learnt, strict=True)
-        )
-        spec = replace(self, terms=terms)
+        ]
+        pairs = zip(self.terms, found, strict=True)
+        spec = replace(self, terms=tuple(replace(term, levels=own) for term, own in pairs))
         design = spec._build(table, [refs for refs, _, _ in learnt])
         spec._check_magnitudes(design)
-        return design, [levels for _, levels, _ in learnt]
+        return design, found
 
     def used(self, include=None):
         """Names of the table's columns that `apply` takes, each once."""
@@ -378,12 +380,15 @@ def _effects_of_rows(block):
     return len(np.unique(np.column_stack([block.refs, block.z]), axis=0))
 
 
-def columns_read(table, effects, fixed_effects, offset, feature_names=None):
-    """Columns that a model of these parameters reads, a set; see `DesignSpec.learn`."""
+def columns_read(table, effects, fixed_effects, offset, feature_names=None, complete=True):
+    """Columns that a model of these parameters reads, a set; see `DesignSpec.learn`.
+
+    Those `complete` no row may miss: without those of memberships and of their weights.
+    """
     columns = table.columns if is_frame(table) else pd.RangeIndex(table.shape[1])
     effects = [_locate(e, columns, feature_names) for e in effects]
     if fixed_effects is None:
-        return set(columns) - _of_memberships(effects)
+        return set(columns) - (_of_memberships(effects) if complete else set())
     read = {c for e in effects for c in (*e.columns, *e.slopes, *e.weight_columns)}
     if offset is not None:
         read.add(_find(offset, columns, "offset", feature_names))
@@ -391,7 +396,8 @@ def columns_read(table, effects, fixed_effects, offset, feature_names=None):
         fixed = parsed(fixed_effects, table)[1]
     else:
         fixed = [_find(c, columns, "fixed_effects", feature_names) for c in fixed_effects]
-    return (read | set(fixed)) - _of_memberships(effects, fixed)
+    read.update(fixed)
+    return read - _of_memberships(effects, fixed) if complete else read
 
 
 def _of_memberships(effects, others=()):

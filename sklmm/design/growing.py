@@ -45,10 +45,10 @@ class GrowingSpec(PlainState):
         """(GrowingSpec, Design) of a first batch: see `DesignSpec.learn`."""
         spec, design = DesignSpec.learn(table, *parameters, **known, fewest=1)
         for term in spec.terms:
-            if term.effect.tied:
+            if not len(term.levels):
                 raise ValueError(
-                    f"random_effects: the term '{term.effect}' has memberships, whose levels are "
-                    "fitted together: read the table in one piece, and fit(X, y)."
+                    f"random_effects: the columns of the term '{term.effect}' hold no label: begin "
+                    "with rows that have some."
                 )
         shown = None
         if spec.formula is not None:
@@ -145,8 +145,12 @@ class GrowingSpec(PlainState):
         spec, blocks = self.spec, []
         for term in spec.terms:
             z = np.zeros((0, len(term.cnames))) if term.effect.slopes else None
+            refs = np.zeros(0, np.int32)
+            if term.effect.tied:
+                m = len(term.effect.columns)
+                refs, z = np.zeros((0, m), np.int32), np.zeros((0, m, len(term.cnames)))
             own = len(term.levels), term.covariance, term.effect.relation
-            blocks.append(Block(np.zeros(0, np.int32), z, *own))
+            blocks.append(Block(refs, z, *own))
         return Design(np.zeros((0, len(spec.coef_names))), tuple(blocks))
 
     def check(self):
@@ -166,12 +170,13 @@ class GrowingSpec(PlainState):
 def _facts(table, terms, levels):
     """The `Facts` of a batch by grouping column; `levels` are the batch's own, an Index a term.
 
-    Those of related terms are compared with the relationship's labels alone.
+    Those of related terms are compared with the relationship's labels alone, and memberships', of
+    several columns, with those of the first batch.
     """
     return {
         column: Facts.of(table, column, labels)
         for term, own in zip(terms, levels, strict=True)
-        if term.effect.relation is None
+        if term.effect.relation is None and not term.effect.tied
         for column, labels in zip(term.effect.columns, parts_of(own), strict=True)
     }
 
@@ -194,6 +199,12 @@ def _united(terms, facts):
             met.append(places)
         levels = term.levels
     columns = first.effect.columns
+    if first.effect.tied:
+        # In one of its columns stand all labels.
+        table = pd.DataFrame(dict.fromkeys(columns), range(len(levels)))
+        table[columns[0]] = levels.array
+        refs, levels, kinds = learn_levels(table, first.effect, first.name, fewest=1)
+        return replace(first, levels=levels, kinds=kinds), _parted(refs[:, 0], sizes, met)
     parts = [levels] if len(columns) == 1 else map(levels.get_level_values, range(len(columns)))
     table = {}
     for column, labels in zip(columns, parts, strict=True):
@@ -203,11 +214,14 @@ def _united(terms, facts):
     places, levels, kinds = learn_levels(pd.DataFrame(table), first.effect, first.name, fewest=1)
     for column, labels in zip(columns, parts_of(levels), strict=True):
         facts[column].check_truth(labels, column)
+    return replace(first, levels=levels, kinds=kinds), _parted(places, sizes, met)
+
+
+def _parted(places, sizes, met):
+    """Places of each part's levels: of so many one after another, or of those that were `met`."""
     if met is None:
-        places = np.split(places, np.cumsum(sizes[:-1]))
-    else:
-        places = [places[own] for own in met]
-    return replace(first, levels=levels, kinds=kinds), places
+        return np.split(places, np.cumsum(sizes[:-1]))
+    return [places[own] for own in met]
 
 
 def _check_by_row(formula, table, X, shown=None):

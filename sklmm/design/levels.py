@@ -105,6 +105,8 @@ class TermSpec(PlainState):
             learn_levels(table, self.effect, self.name, fewest=1)
             return self
         _, found, _ = learn_levels(table, self.effect, self.name, fewest=1)
+        if not len(found):
+            return self
         levels, _ = self.joined(found)
         if levels is self.levels:
             return self

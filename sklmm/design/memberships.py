@@ -31,6 +31,10 @@ def learn(table, effect, name, fewest):
         else:
             known = conformed(known, kind, values[0], _named(column), f"in {first!r}")
         values.append(plain(known))
+    if first is None and fewest == 1:
+        # In a part of a table, or in new rows.
+        refs = np.full((table.shape[0], len(columns)), MISSING, np.int32)
+        return refs, pd.Index([], name=effect.label), (kind,)
     if first is None:
         raise ValueError(
             f"random_effects: the columns of the term '{effect}' hold no label: no row has a level."

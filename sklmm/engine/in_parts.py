@@ -146,11 +146,11 @@ def joined_sums(parts, places, sizes):
     return Statistics.joined(parts, places, sizes)
 
 
-def parted_sums(executor, parts, places, statistics, n_ranges, coupled):
+def parted_sums(executor, parts, places, statistics, n_ranges, blocks):
     """`Statistics` whose pairs of levels stay elsewhere: see `parted_pairs.parted`."""
     from sklmm.engine.rows.parted_pairs import parted
 
-    pairs = parted(executor, parts, places, statistics, n_ranges, coupled)
+    pairs = parted(executor, parts, places, statistics, n_ranges, blocks)
     return replace(statistics, pairs=pairs)
 
 

@@ -67,6 +67,7 @@ def model(client, local, frame):
         {"random_effects": ["g"], "dof": "satterthwaite", "fit_intercept": False},
         {"random_effects": ["ar1(0 + times | g)", "(1 + h | g)"]},
         {"random_effects": [RandomEffect("g", covariance=RELATED), "h"]},
+        {"random_effects": ["(1 | mm(g, times))", "h"]},
     ],
 )
 def test_a_fit_is_the_local_one(client, frame, parameters):

@@ -27,6 +27,7 @@ MODELS = {
     "twice": {"random_effects": ["(1 | g)", "(0 + x | g)", "h"]},
     "one": {"random_effects": ["g"]},
     "related": {"random_effects": [RandomEffect("g", covariance=RELATED), "h", "g"]},
+    "memberships": {"random_effects": ["(1 | mm(g, k))", "(1 + x | h)", "g"]},
     "all related": {"random_effects": [RandomEffect("g", covariance=RELATED)]},
 }
 

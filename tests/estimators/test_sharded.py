@@ -218,6 +218,9 @@ def test_errors_name_the_part():
         fit_shards(two.set_params(family="bernoulli"), cut(X, labels, None, [50, 100]))
     with pytest.raises(ValueError, match="y has one class only"):
         fit_shards(two, cut(X, np.full(N, "a"), None, [50, 100]))
+    tied = kind(["g", RandomEffect(["h", "g"], weights="equal")], **parameters)
+    with pytest.raises(ValueError, match=r"partition 0: .* has memberships, .* family='gaussian'"):
+        fit_shards(tied, cut(X.assign(g=X["g"].astype(int)), y, None, [50]))
     related = kind(["g", RandomEffect("h", covariance=RELATED)], **parameters)
     with pytest.raises(
         ValueError, match=r"partition 0: .* has a Relationship, .* family='gaussian'"

@@ -6,7 +6,7 @@ another, or added: an operation is one call of each. An `Executor` knows where t
 """
 
 from functools import cached_property
-from itertools import chain, combinations, pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 from scipy import sparse
@@ -14,6 +14,7 @@ from scipy import sparse
 from sklmm.engine.linalg.blocks import LocalPairs
 from sklmm.engine.rows.pair_sums import PairSums
 from sklmm.engine.rows.protocol import Each
+from sklmm.engine.rows.sufficient import pairs_of
 
 
 class PartedSums:
@@ -126,23 +127,23 @@ class PartedPairs:
         return sparse.vstack(self._told(matrix), "csr")
 
 
-def parted(executor, parts, places, statistics, n_ranges, coupled):
+def parted(executor, parts, places, statistics, n_ranges, blocks):
     """Sums of each two terms, from handles of parts' tuples of `PairSums`: for `Statistics.pairs`.
 
     Those with the term of most effects are `PartedSums` in so many ranges, of about as many rows;
     others are gathered. `statistics` are those of all parts, and `places` as in `PartedSums.of`.
-    Terms that are `coupled`, a bool each, are not that one.
+    `blocks` are the design's: coupled ones are not that term.
     """
     sizes = [len(own) for own in statistics.counts]
     # It is the one that the equations eliminate.
-    apart = [k for k, own in enumerate(coupled) if not own]
+    apart = [k for k, block in enumerate(blocks) if not block.coupled]
     largest, ends = max(apart, key=lambda k: statistics.own[k][..., 0].size, default=None), None
     if largest is not None:
         ends = np.cumsum(statistics.counts[largest])
         inner = np.searchsorted(ends, ends[-1] * np.arange(1, n_ranges) / n_ranges)
         ends = np.unique([0, *inner, len(ends)]).tolist()
     out = []
-    for terms in combinations(statistics.units.order, 2):
+    for terms in pairs_of([block.tied for block in blocks], statistics.units.order):
         if largest in terms:
             terms = largest, *(k for k in terms if k != largest)
         own = executor.kept(of_terms, parts, terms)

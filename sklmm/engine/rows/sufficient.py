@@ -132,6 +132,8 @@ def _z_basis(block, weights, n):
     if block.z is None or block.covariance.basis != "any":
         return np.eye(block.r)
     out, A = np.array(block.z), np.eye(block.r)
+    if block.tied:
+        weights, out = np.repeat(weights, out.shape[1]), out.reshape(-1, block.r)
     for a in range(block.r):
         size = np.sqrt(weights @ out[:, a] ** 2 / n)
         for _ in range(2):
@@ -195,8 +197,12 @@ class Statistics:
         rest, plain, plain_own = y - units.y_shift, None, None
         if precision:
             plain = summed(lambda some: M[some].T @ M[some], rows.n_rows)
-            parts = zip(design.blocks, rows.z, strict=True)
-            plain_own = tuple((z.T * block.own) @ z for block, z in parts)
+            plain_own = tuple(
+                rows.blocks(np.ones(rows.n_rows))[k].sum(axis=0)
+                if block.tied
+                else (z.T * block.own) @ z
+                for k, (block, z) in enumerate(zip(design.blocks, rows.z, strict=True))
+            )
         return cls(
             units=units,
             n_rows=rows.n_rows,
@@ -206,7 +212,7 @@ class Statistics:
             squares=float(weighed(rest, weights) @ rest),
             table=table,
             counts=tuple(
-                np.bincount(refs, minlength=J)
+                np.bincount(refs.ravel(), minlength=J)
                 for refs, J in zip(rows.refs, rows.levels, strict=True)
             ),
             own=tuple(own),
@@ -214,10 +220,10 @@ class Statistics:
             pairs=tuple(
                 PairSums.of(
                     terms,
-                    tuple(rows.z[k].shape[1] for k in terms),
+                    tuple(rows.z[k].shape[-1] for k in terms),
                     [C for C, _ in rows.pairs(terms[0], [terms[1]]).parts],
                 )
-                for terms in combinations(units.order, 2)
+                for terms in pairs_of([block.tied for block in design.blocks], units.order)
             ),
             plain=plain,
             plain_own=plain_own,
@@ -271,6 +277,14 @@ class Statistics:
     def pair(self, k, other):
         """The `PairSums` of two terms, whichever of them is the first one there."""
         return next(own for own in self.pairs if set(own.terms) == {k, other})
+
+
+def pairs_of(tied, order):
+    """Pairs of terms whose sums are kept: each two in this order, and one that is tied by itself.
+
+    A row belongs to several levels of that, so that Z_k^T w Z_k is not block diagonal.
+    """
+    return [*combinations(order, 2), *((k, k) for k in order if tied[k])]
 
 
 def _columns(design, y, fit_intercept):
