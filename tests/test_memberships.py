@@ -231,6 +231,28 @@ def test_monte_carlo_em_beside_quadrature_of_the_same_model(small, monkeypatch):
     assert ours.loglik_ == pytest.approx(theirs.loglik_, abs=0.05 + 5 * ours.loglik_error_)
 
 
+@pytest.mark.parametrize("family", ["ordinal", "negative_binomial", "gamma"])
+def test_families_with_parameters_beside_the_same_model(data, family):
+    X, y, rng = data
+    X = X.assign(g=rng.integers(J, size=N)).assign(same=lambda table: table["g"])
+    y = y + rng.normal(0, 0.7, J)[X["g"]]
+    responses = {
+        "ordinal": np.digitize(y, [0, 1, 2]),
+        "negative_binomial": rng.poisson(np.exp(0.5 * y) * rng.gamma(2, 0.5, N)),
+        "gamma": np.exp(0.3 * y) * rng.gamma(3, 1 / 3, N) + 0.01,
+    }
+    kind = MixedEffectsClassifier if family == "ordinal" else MixedEffectsRegressor
+    known = {"fixed_effects": ["x"], "family": family, "e_step": "laplace", "tol": 1e-6}
+    ours, theirs = (
+        kind([term, "s"], **known).fit(X, responses[family])
+        for term in ("(1 | mm(g, same))", "(1 | g)")
+    )
+    assert ours.loglik_ == pytest.approx(theirs.loglik_, abs=1e-5)
+    np.testing.assert_allclose(ours.coef_, theirs.coef_, rtol=1e-3)
+    sds = (m.variance_components_["sd"] for m in (ours, theirs))
+    np.testing.assert_allclose(*sds, rtol=2e-3, atol=1e-4)
+
+
 @pytest.mark.slow
 def test_unordered_classes_beside_the_same_model(data):
     X, _, rng = data

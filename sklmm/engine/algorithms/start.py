@@ -7,6 +7,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import logit
 
+from sklmm.design.indicators import quadratic
 from sklmm.engine.latent.mode import CENTRE_TOL, Latent
 from sklmm.engine.likelihood.likelihood import evaluation
 from sklmm.engine.linalg.blocks import invert
@@ -83,9 +84,7 @@ def _parameters(joint, theta, x, equations):
     eta, variance = rows.predictor(joint.coefs([theta], x[:, None])[0]), np.zeros(rows.n_rows)
     of_terms = zip(theta.factors, equations.own_blocks(), rows.refs, rows.z, strict=True)
     for L, H, refs, z in of_terms:
-        own = np.einsum("...a,...ab,...b->...", z @ L, invert(H)[refs], z @ L)
-        # A row's several levels as if they were independent: it is a start.
-        variance += own if own.ndim == 1 else own.sum(axis=1)
+        variance += quadratic(z @ L, invert(H), refs)
     eta = eta + np.sqrt(variance)[:, None] * [1, -1]
     y, w = rows.observations
     w = w / w.sum()
