@@ -105,10 +105,11 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
         Dispersion, shape or scale by name; ``"cutpoints"`` of an ordinal model.
     loglik_, aic_, bic_ : float
         As lme4 defines them. By quadrature the likelihood is exact, by laplace its approximation;
-        by cg the log-determinant is stochastic Lanczos quadrature's. By hmc and nuts it is
-        estimated when it is first asked for, on a path from Laplace's approximation to the
-        posterior: until then the model keeps the engine's rows in memory, some 10 numbers for each
-        row of the table. They are not saved: read `loglik_` before a model is.
+        by cg the log-determinant is stochastic Lanczos quadrature's, but that of coupled levels,
+        related ones or those that rows have together, a factor's up to 2,500 effects. By hmc and
+        nuts it is estimated when it is first asked for, on a path from Laplace's approximation to
+        the posterior: until then the model keeps the engine's rows in memory, some 10 numbers for
+        each row of the table. They are not saved: read `loglik_` before a model is.
     loglik_error_ : float
         Standard error of `loglik_`: Monte Carlo's, and of the path's quadrature; by quadrature 0,
         or by how much `loglik_` still moved with the number of points.

@@ -11,6 +11,7 @@ import pytest
 from sklearn.base import clone
 
 from sklmm import MixedEffectsClassifier, MixedEffectsRegressor, RandomEffect, Relationship
+from sklmm.engine import limits
 from tests.test_batches import assert_same
 
 DATA = Path(__file__).parents[1] / "data"
@@ -62,8 +63,27 @@ def test_as_the_dense_likelihood_has_it(relationship, records, method, e_step):
     np.testing.assert_allclose(found["estimate"], [*answer["fixef"].values()], rtol=1e-5)
     np.testing.assert_allclose(found["std_error"], answer["se"], rtol=1e-4)
     assert model.converged_
-    within = 1e-4 if e_step == "exact" else 1.0
-    assert model.loglik_ == pytest.approx(answer["logLik"], abs=within)
+    assert model.loglik_ == pytest.approx(answer["logLik"], abs=1e-4)
+    assert model.loglik_error_ == 0
+
+
+@pytest.mark.parametrize("most", [2500, 10])
+def test_conjugate_gradients_know_the_likelihood_where_a_factor_is_affordable(
+    relationship, records, monkeypatch, most
+):
+    """And beyond that by draws, with an error that they tell."""
+    monkeypatch.setitem(limits.FACTORISED, "log_det", (most, np.inf))
+    terms = [RandomEffect("animal", slopes=["x"], covariance=relationship), "herd"]
+    exact, ours = (
+        MixedEffectsRegressor(terms, fixed_effects=["x"], e_step=step).fit(*records)
+        for step in ("exact", "cg")
+    )
+    if most == 10:
+        assert 0.02 < ours.loglik_error_ < 2
+        assert abs(ours.loglik_ - exact.loglik_) < 4 * ours.loglik_error_
+        return
+    assert ours.loglik_error_ == 0
+    assert ours.loglik_ == pytest.approx(exact.loglik_, abs=1e-4)
 
 
 def test_animals_without_records_are_predicted_from_their_relatives(relationship, records):

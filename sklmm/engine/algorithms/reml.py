@@ -30,7 +30,7 @@ from scipy.optimize import nnls
 from sklmm.engine.algorithms.loop import Iteration, joint_loss
 from sklmm.engine.algorithms.reml_cg import Probed
 from sklmm.engine.equations.crossproducts import CrossProducts
-from sklmm.engine.equations.henderson import Solution, evaluate
+from sklmm.engine.equations.henderson import Solution, evaluate, loglik
 from sklmm.engine.equations.schur_cholesky import SchurCholesky
 from sklmm.engine.linalg.newton import ascent, by_differences, inverse
 from sklmm.engine.posterior.gaussian import posterior_from_equations, satterthwaite
@@ -102,6 +102,10 @@ class Factorised(NamedTuple):
     def traces(self, equations):
         """Summed blocks of Z^T V^-1 Z, and no deviations of them."""
         return equations.H.traces(), None
+
+    def log_det(self, equations):
+        """log |H|."""
+        return equations.H.log_det
 
 
 class Reml:
@@ -218,6 +222,8 @@ class Reml:
         """`Posterior` at the estimate of an iteration."""
         equations = self.equations(last.estimate)
         posterior = posterior_from_equations(equations, self.seed, self.n_draws)
+        if (log_det := self.solver.log_det(equations)) is not None:
+            posterior = posterior._replace(loglik=loglik(equations, log_det), loglik_error=0.0)
         if self.dof is None:
             return posterior
         covariance, unsolved = self.covariance(last.estimate)

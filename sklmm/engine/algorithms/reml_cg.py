@@ -16,7 +16,8 @@ import numpy as np
 
 from sklmm.engine.equations.henderson import Solution
 from sklmm.engine.equations.schur_cg import SchurCG
-from sklmm.engine.limits import EXACT_TRACES
+from sklmm.engine.equations.schur_cholesky import SchurCholesky
+from sklmm.engine.limits import EXACT_TRACES, factorisable
 from sklmm.engine.linalg.blocks import turn
 from sklmm.engine.theta.space import residual_sd
 
@@ -89,6 +90,19 @@ class Probed:
         loose = min((max(moved) / sigma) ** 2 / 100, LOOSEST)
         loose /= 1 + max(known, default=0.0) / sigma**2
         return max(float(loose), self.tol)
+
+    def log_det(self, equations):
+        """log |H| by a factor where levels are coupled and one is affordable, else None.
+
+        Draws tell little of it there: the whole inverse of a relationship is off the diagonal.
+        """
+        cross, blocks = self.cross, self.cross.problem.blocks
+        sizes, coupled = [b.n_levels * b.r for b in blocks], [b.coupled for b in blocks]
+        if not any(coupled) or cross.columns is not None:
+            return None
+        if not factorisable(sizes, "log_det", coupled):
+            return None
+        return SchurCholesky(cross, equations.factors, equations.s2).log_det
 
     def traces(self, equations):
         """Estimates of the summed blocks of Z^T V^-1 Z, and their deviations by probe or None."""

@@ -38,12 +38,11 @@ class Repeated(NDArrayOperatorsMixin):
         """`Repeated` of an array [J, r, r] if that pays, else the array itself."""
         if isinstance(array, Repeated) or array[0].size < LEAST or len(array) < 2:
             return array
-        size = np.sqrt(np.abs(array).max(axis=0).diagonal())
-        unit = np.where(size > 0, size, 1.0)[:, None] * np.where(size > 0, size, 1.0)
+        # A sample tells where all are different, at little cost.
         some = array[:: max(len(array) // SAMPLE, 1)]
-        if len(_distinct(some / unit)[0]) == len(some):
+        if len(_distinct(some / _units(some))[0]) == len(some):
             return array
-        first, which = _distinct(array / unit)
+        first, which = _distinct(array / _units(array))
         return Repeated(array[first], which) if len(first) <= SHARE * len(array) else array
 
     @staticmethod
@@ -128,6 +127,13 @@ class Repeated(NDArrayOperatorsMixin):
         back = np.empty_like(out)
         back[order] = out
         return back
+
+
+def _units(array):
+    """The largest entries [r, r] that blocks [J, r, r] may have, by those of their diagonals."""
+    size = np.sqrt(np.abs(array).max(axis=0).diagonal())
+    size = np.where(size > 0, size, 1.0)
+    return size[:, None] * size
 
 
 def _groups(which, n_blocks):
