@@ -13,6 +13,8 @@ WHOLE = 1e-6
 #: a start looks for one: a share of the times' range, beyond which a level's rows hardly tell it.
 MOST, LEAST, TYPICAL = 0.999, 0.05, 0.5
 REACH = 0.1
+#: Share of an SD, and correlation, to start from once more.
+LESS, MUCH = 0.4, 0.7
 #: Correlation that is none.
 NO_CORRELATION = 1e-3
 #: Where 1 - c^2 is none, or c^2.
@@ -195,6 +197,15 @@ class AR1(Correlated):
         params = self.params(L)
         near = not self._gaps[2] and 0 < self._nearest(params[-1:]) < LEAST
         return self.factor(np.append(params[:-1], 0.0)) if near else None
+
+    def elsewhere(self, L, least):
+        """From an end without correlation at much of it, and less variance."""
+        params = self.params(L)
+        if not self.ends(params[self._n_sds :]):
+            return None
+        n = self._n_sds
+        sds = params[:n] * (np.sqrt(LESS) if self.heterogeneous else LESS)
+        return self.factor(np.append(sds, self._angle(MUCH)))
 
     def leave_boundary(self, L, G, least, size, gain):
         """Also where the likelihood rises with a correlation from none."""

@@ -205,6 +205,13 @@ class Covariance(ABC):
         """
         return None
 
+    def elsewhere(self, L, least):
+        """A factor to start from once more where a fit has ended at an end of a range, or None.
+
+        For ends which the likelihood may have beside a higher maximum. SDs below `least` are 0.
+        """
+        return None
+
     def leave_boundary(self, L, G, least, size, gain):
         """A factor with SDs raised from below `least` to `size`, or None.
 

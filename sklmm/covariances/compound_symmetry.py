@@ -8,6 +8,8 @@ from sklmm.covariances.correlation import Correlated
 
 #: Least distance to an end of the correlation's range, as a share of it, to start from.
 INSIDE = 1e-3
+#: The same of a second start that is near an end.
+NEAR = 0.1
 #: Sine or cosine that is none.
 END = 1e-4
 
@@ -86,6 +88,16 @@ class CompoundSymmetry(Correlated):
     def ends(self, angles):
         """At either end of the correlation's range."""
         return min(abs(np.sin(angles[0])), abs(np.cos(angles[0]))) < END
+
+    def elsewhere(self, L, least):
+        """From an SD of 0 at one like the others, and near the correlation's other end."""
+        params, sds = self.params(L), np.linalg.norm(L, axis=1)
+        if not self.heterogeneous or (sds >= least).all() or sds.max() < least:
+            return None
+        share = np.sin(params[-1]) ** 2
+        other = np.arcsin(np.sqrt(NEAR if share > (1 - 1 / self.r) else 1 - NEAR))
+        sds = np.where(sds < least, sds[sds >= least].mean(), sds)
+        return self.factor(np.append(np.sqrt(sds), other))
 
     @property
     def bounds(self):

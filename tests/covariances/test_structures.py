@@ -476,3 +476,33 @@ def test_a_category_without_rows_has_effects_that_follow_its_neighbours(table):
     # The same by times, where the fourth is no place.
     times = fit("y ~ x + ar1(0 + t | id)", some)
     assert times.loglik_ == pytest.approx(model.loglik_, abs=1e-6)
+
+
+def test_an_sd_of_0_is_left_for_a_higher_maximum():
+    """Simulated; glmmTMB ends without a positive definite Hessian at about the same."""
+    data = pd.read_csv(DATA / "two_maxima.csv")
+    X, y = data[["id", "x"]].assign(f=pd.Categorical(data["f"])), data["y"]
+    model = MixedEffectsRegressor(["cs(0 + f | id)"], fixed_effects=["x"], method="ml").fit(X, y)
+    assert model.converged_
+    assert model.loglik_ > -217.622
+    shown = model.variance_components_.set_index("name")
+    assert shown.loc["f: any two", "corr"] == pytest.approx(-1 / 3, abs=1e-6)
+    again = clone(model).set_params(warm_start=True).fit(X, y)
+    assert again.fit(X, y).loglik_ == pytest.approx(model.loglik_, abs=1e-6)
+
+
+def test_an_end_without_correlation_is_left_for_a_higher_maximum():
+    """Of a row each at unequal times, that of Laplace's steps from elsewhere."""
+    rng = np.random.default_rng(0)
+    times = np.array([0, 0.3, 1, 2.5])
+    b = rng.multivariate_normal(
+        np.zeros(4), 0.01 ** np.abs(np.subtract.outer(times, times)), size=25
+    )
+    X = pd.DataFrame({"id": np.repeat(np.arange(25), 4), "t": np.tile(times, 25)})
+    X["x"] = rng.normal(size=100)
+    y = 1 + 0.5 * X["x"] + b.ravel() + 0.5 * rng.normal(size=100)
+    exact, laplace = (
+        MixedEffectsRegressor(["ar1(0 + t | id)"], fixed_effects=["x"], e_step=e).fit(X, y)
+        for e in ("exact", "laplace")
+    )
+    assert exact.loglik_ == pytest.approx(laplace.loglik_, abs=1e-4)

@@ -20,8 +20,9 @@ errors of the maximum at the cost of one product; correlations start at 0. Coeff
 columns count as effects of one more term.
 """
 
+from copy import copy
 from functools import partial
-from itertools import count
+from itertools import count, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -59,6 +60,8 @@ SLOW = 0.5
 PATIENCE = 2
 #: Steps to singular equations that are taken back, at most.
 MOST_RETREATS = 8
+#: Iterations of a second start, at most.
+MOST_ELSEWHERE = 30
 #: Rounds of the start: the weights of its quadratic forms are those of the variances before.
 N_PASSES = 2
 #: Least SD of a term, as a share of sigma, and least sigma as one of y's SD: Newton wants a slope.
@@ -127,11 +130,14 @@ class Reml:
         #: Where Sigma bends in theta a model may be far from its data, as a correlation of all
         #: pairs is from one that decays, and the average information far from the observed one.
         self.bent = not all(c.linear for c in self.space.covariances)
+        #: Whether a second start is tried where there is one.
+        self.again = True
 
     def steps(self):
         """Yield `Iteration`s."""
         space, best, damping, retreats = self.space, None, 0.0, 0
         lacking, slow, length, size, raised, ended = 0.0, 0, np.inf, RAISED_SD, None, False
+        again = self.again
         for iteration in count(1):
             try:
                 seen = self.seen = self.look(self.theta, self.seen)
@@ -159,6 +165,8 @@ class Reml:
                 raised = leave_boundary(self.problem, seen, size)
             if length < self.tol and raised is None and not ended:
                 raised, ended = to_boundary(self.problem, seen), True
+            if length < self.tol and raised is None and again:
+                raised, again = self._elsewhere(seen), False
             far = np.abs(step).max(initial=0.0) > FAR and damping == 0
             if raised is not None:
                 self.theta = raised
@@ -175,6 +183,22 @@ class Reml:
                 estimate=self.theta._replace(beta=seen.beta),
                 errors=partial(self._errors, seen),
             )
+
+    def _elsewhere(self, seen):
+        """Theta of a higher likelihood by another start than that which led to `seen`, or None."""
+        least = SINGULAR_SD * residual_sd(self.problem, seen.theta)
+        pairs = zip(self.space.covariances, seen.theta.factors, strict=True)
+        start = _with(seen.theta, [c.elsewhere(L, least) for c, L in pairs])
+        if start is None or seen.loglik is None:
+            return None
+        other = copy(self)
+        other.theta, other.again = start, False
+        try:
+            *_, last = _until_done(islice(other.steps(), MOST_ELSEWHERE))
+        except np.linalg.LinAlgError:
+            return None
+        better = last.loglik > seen.loglik + MIN_GAIN * (1 + abs(seen.loglik))
+        return last.theta if better else None
 
     def _errors(self, seen):
         """The covariance [p + m, p + m] at an `Evaluation`, and its Monte Carlo covariance.
@@ -229,6 +253,13 @@ class Reml:
         covariance, unsolved = self.covariance(last.estimate)
         unsolved = max(unsolved, posterior.unsolved)
         return posterior._replace(dof=satterthwaite(equations, covariance), unsolved=unsolved)
+
+
+def _until_done(iterations):
+    for iteration in iterations:
+        yield iteration
+        if iteration.done:
+            return
 
 
 def _is_worse(new, old):
