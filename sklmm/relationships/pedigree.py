@@ -148,6 +148,23 @@ def _check_kinds(columns):
                 "pd.read_csv(..., dtype=str), or as numbers, with na_values=['.'] where '.' is an "
                 "unknown parent; or convert one by astype."
             )
+    if found and found[next(iter(found))][0] == "text":
+        own, *parents = columns
+        _check_floats(columns[own], {name: columns[name] for name in parents})
+
+
+def _check_floats(own, parents):
+    """ValueError where text of parents has a fraction of 0, "2.0", that that of labels has not."""
+    for name, column in parents.items():
+        known = column.dropna()
+        ends = known[known.str.endswith(".0")]
+        if (same := ends.str[:-2].isin(own)).any():
+            label = ends[same].iloc[0]
+            raise ValueError(
+                f"Relationship.from_pedigree: {name!r} has {label!r}, which is not {label[:-2]!r}: "
+                "a missing value makes floats of numbers. Convert them by astype('Int64') before "
+                "astype(str)."
+            )
 
 
 def _shown(labels, place):

@@ -105,6 +105,14 @@ def test_labels_of_two_kinds_are_an_error(sires, message):
         Relationship.from_pedigree(frame)
 
 
+def test_floats_that_became_text_are_an_error():
+    frame = pd.DataFrame({"id": [1, 2, 3], "sire": [np.nan, 1, 1], "dam": [np.nan, np.nan, 2]})
+    with pytest.raises(ValueError, match=r"'sire' has '1.0', which is not '1': .*'Int64'"):
+        Relationship.from_pedigree(frame.astype(str))
+    found = Relationship.from_pedigree(frame.astype("Int64").astype(str))
+    assert found.labels.tolist() == ["1", "2", "3"]
+
+
 def test_generations_of_selfing_end_where_parents_determine_their_children():
     """The variance within a family is 2^-g, and 60 of them are less than rounding."""
     frame = pd.DataFrame({"id": range(1, 31), "sire": range(30), "dam": range(30)})
