@@ -14,7 +14,7 @@ import pandas as pd
 
 from sklmm._threads import Shared
 from sklmm.design.columns import UNNAMED, raise_not_finite
-from sklmm.design.terms import quoted, unquoted
+from sklmm.design.grammar import quoted, unquoted
 from sklmm.design.variables import C, NotSeen, Variable, factor_column, shown, uses_of
 
 #: Errors about missing cells name the column here, so formulaic ignores them; it sees no variables

@@ -1,21 +1,9 @@
-"""Random-effect terms and the lme4 term grammar.
+"""Random-effect terms: a grouping factor, and the coefficients that vary over its levels.
 
-A term gives every level j of a grouping factor its own coefficients b_j ~ N(0, Sigma) for the
-columns on its left-hand side::
-
-    term   := [structure] "(" lhs ("|" | "||") group ["," "hom" "=" truth] ")"
-    lhs    := item ("+" item)*            item  := "1" | "0" | "-1" | column
-    group  := factor ("/" factor)*        factor := column (":" column)*
-    group  := "mm" "(" column ("," column)* ["," "weights" "=" "cbind" "(" column, ... ")"] ")"
-
-``a/b`` stands for the two terms ``a`` and ``a:b``, and ``mm(a, b)`` for the levels of both columns,
-to several of which a row belongs; ``||`` makes the coefficients independent, and a structure,
-``us``, ``diag``, ``cs``, ``ar1`` or ``toep``, is the name of their covariance, with one variance if
-``hom`` is true. The notation is lme4's (Bates, Maechler, Bolker & Walker 2015, "Fitting linear
-mixed-effects models using lme4", J. Stat. Software 67(1), table 2), glmmTMB's and brms's.
+A term gives every level j its own coefficients b_j ~ N(0, Sigma) for the columns on its left-hand
+side. `sklmm.design.grammar` reads the notation of formulas.
 """
 
-import re
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 
@@ -24,26 +12,13 @@ import numpy as np
 from sklmm._state import PlainState
 from sklmm.covariances import NAMED, Covariance, Diagonal, Pinned, Unstructured
 from sklmm.design.columns import is_frame, numeric_columns
+from sklmm.design.grammar import EQUAL, quoted, read_term
 from sklmm.design.indicators import Indicators
 from sklmm.relationships import Relationship
 
 INTERCEPT = "Intercept"
 #: Numbers in the derivatives of a covariance, at most.
 LARGEST = 20_000_000
-#: Weights of memberships that are all the same.
-EQUAL = "equal"
-_TERM = re.compile(
-    r"^\s*(?:(?P<name>[a-zA-Z]\w*)\s*(?=\())?\(?(?P<lhs>[^|()]*)(?P<bar>\|\|?)(?P<group>[^|(),]*)"
-    r"(?:,\s*hom\s*=\s*(?P<hom>\w+)\s*)?\)?\s*$"
-)
-#: How R and Python write truth values.
-_TRUTH = {"TRUE": True, "T": True, "True": True, "FALSE": False, "F": False, "False": False}
-#: Memberships, in brms's notation.
-_MEMBERS = re.compile(
-    r"\|\s*mm\((?P<columns>[^|()=]*?)(?:,\s*weights\s*=\s*(?:cbind\((?P<several>[^|()]*)\)|"
-    r"(?P<one>[^|(),]*)))?\s*\)"
-)
-_NAME = re.compile(r"^[^`+*/:|()^]+$")
 
 
 @dataclass(frozen=True)
@@ -314,41 +289,6 @@ def _is_number(table, column):
     return isinstance(dtype, np.dtype) and dtype.kind in "iuf"
 
 
-def quoted(text):
-    """(text with a mark for each name in backquotes, those names in backquotes): for `unquoted`."""
-    names = re.findall(r"`[^`]+`", text)
-    marks = iter(range(len(names)))
-    return re.sub(r"`[^`]+`", lambda _: f"\ue000{next(marks)}\ue001", text), names
-
-
-def unquoted(text, names):
-    """The text again with its names in backquotes."""
-    return re.sub("\ue000(\\d+)\ue001", lambda found: names[int(found[1])], text)
-
-
-def _error(term, why):
-    return ValueError(
-        f"random_effects: cannot read the term {term!r}: {why}. Write a column name, or an "
-        "lme4 term such as '(1 + days | subject)', '(1 + days || subject)', '(0 + x | g)', "
-        "'(1 | a/b)' or '(1 | a:b)'."
-    )
-
-
-def _whole_formula(formula):
-    return TypeError(
-        f"random_effects: {formula!r} is a whole formula: make the estimator by "
-        f"from_formula({formula!r}), or name the terms' columns."
-    )
-
-
-def _name(text, term, names):
-    text = text.strip()
-    if not _NAME.match(text):
-        text = unquoted(text, names)
-        raise _error(term, f"{text!r} is not a column name" if text else "a column name is missing")
-    return unquoted(text, names).strip("`")
-
-
 def parse_term(term):
     """The `RandomEffect` of each factor of an lme4 term, whose parentheses may be left out.
 
@@ -358,66 +298,7 @@ def parse_term(term):
     >>> [str(t) for t in parse_term("(1 | school/class)")]
     ['(1 | school)', '(1 | school:class)']
     """
-    text, names = quoted(term)
-    text, columns, weights = _memberships(text, term, names)
-    match = _TERM.match(text)
-    if match is None or text.count("(") != text.count(")"):
-        raise _error(term, "it is not of the form '(coefficients | group)'")
-    intercept, slopes = True, []
-    for item in re.sub(r"-\s*1\b", "+0", match["lhs"]).strip().removeprefix("+").split("+"):
-        match item.strip():
-            case "1":
-                intercept = True
-            case "0":
-                intercept = False
-            case name:
-                slopes.append(_name(name, term, names))
-    if not intercept and not slopes:
-        raise _error(term, "no coefficient varies")
-    if len(set(slopes)) < len(slopes):
-        raise _error(term, "a slope is named twice")
-    covariance = _structure(match, term)
-    known = {"slopes": slopes, "intercept": intercept, "covariance": covariance}
-    known["correlated"] = match["bar"] == "|"
-    if columns:
-        return [RandomEffect(columns, **known, weights=weights)]
-    terms, path = [], ()
-    for factor in match["group"].split("/"):
-        path += tuple(_name(column, term, names) for column in factor.split(":"))
-        terms.append(RandomEffect(path[0] if len(path) == 1 else path, **known))
-    return terms
-
-
-def _memberships(text, term, names):
-    """(The text with a name for its memberships, the columns of these, and of their weights)."""
-    found = _MEMBERS.search(text)
-    if found is None:
-        return text, None, None
-    columns = tuple(_name(column, term, names) for column in found["columns"].split(","))
-    given = found["several"] or found["one"]
-    weights = tuple(_name(own, term, names) for own in given.split(",")) if given else EQUAL
-    return f"{text[: found.start()]}| mm{text[found.end() :]}", columns, weights
-
-
-def _structure(match, term):
-    """The covariance that a term's text names, None for none."""
-    name, hom = match["name"], match["hom"]
-    if name is None:
-        if hom is not None:
-            raise _error(term, "hom is of a structure, as in 'diag(0 + f | g, hom=TRUE)'")
-        return None
-    if name not in NAMED:
-        raise _error(term, f"{name!r} is no covariance: there are {', '.join(NAMED)}")
-    if match["bar"] == "||":
-        raise _error(term, f"'||' is a covariance itself, beside {name}: write '|'")
-    if hom is None:
-        return NAMED[name]()
-    homogeneous = _TRUTH.get(hom)
-    if homogeneous is None or name == "us":
-        raise _error(term, f"hom={hom} of {name}: it is TRUE or FALSE, of diag, cs, ar1 and toep")
-    if name == "diag":
-        return Diagonal(homogeneous=homogeneous)
-    return NAMED[name](heterogeneous=not homogeneous)
+    return [RandomEffect(**said) for said in read_term(term)]
 
 
 def with_relationships(terms, relationships):
@@ -450,6 +331,13 @@ def with_relationships(terms, relationships):
             f"(1 | {next(iter(left))})."
         )
     return out
+
+
+def _whole_formula(formula):
+    return TypeError(
+        f"random_effects: {formula!r} is a whole formula: make the estimator by "
+        f"from_formula({formula!r}), or name the terms' columns."
+    )
 
 
 def resolve_terms(random_effects, columns=()):
