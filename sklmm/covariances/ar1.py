@@ -55,6 +55,11 @@ class AR1(Correlated):
     ordered = True
     n_angles = 1
 
+    @property
+    def extends(self):
+        """With one SD at all times."""
+        return not self.heterogeneous
+
     def over(self, places):
         """The same along these times."""
         return replace(self, r=len(places), times=tuple(places))

@@ -59,6 +59,8 @@ class Covariance(ABC):
     fewest = 1
     #: Whether it is along an order of its coefficients, times or categories.
     ordered = False
+    #: Whether along its order effects without rows, before and after all others, are told by these.
+    extends = False
     #: What may be done to z's columns: "any" linear map, a change of "scale" of each, or "none".
     basis = "none"
     #: Whether L is linear in theta.

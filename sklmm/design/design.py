@@ -177,7 +177,7 @@ class DesignSpec(PlainState):
         learnt = list(run(learn, effects, term_names))
         terms, encoded = [], [refs for refs, _, _ in learnt]
         for effect, name, (_, levels, kinds) in zip(effects, term_names, learnt, strict=True):
-            left = LeftHand.learn(table, effect)
+            left = LeftHand.learn(table, effect, whole=fewest > 1)
             terms.append(TermSpec(effect, name, levels, kinds, left, effect.over(left.places)))
         positions = feature_names is not None and formula is None
         names = tuple(str(feature_names[c] if positions else c) for c in fixed)

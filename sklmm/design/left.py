@@ -85,8 +85,11 @@ class Coded(PlainState):
         z[rows, places[rows]] = 1.0
 
 
-def learn_left(table, effect):
-    """The `LeftHand` of a `RandomEffect`, whose columns are found, on a training table."""
+def learn_left(table, effect, whole=True):
+    """The `LeftHand` of a `RandomEffect`, whose columns are found, on a training table.
+
+    It is the `whole` table, or its first rows.
+    """
     ordered = effect.ordered
     if ordered and effect.intercept:
         raise ValueError(
@@ -104,7 +107,7 @@ def learn_left(table, effect):
     coded, full = [], not effect.intercept
     for column in effect.slopes:
         if _is_factor(table, column):
-            coded.append(_factor(table, column, 0 if full else 1, ordered, effect))
+            coded.append(_factor(table, column, 0 if full else 1, ordered, effect, whole))
             full = False
         else:
             coded.append(_times(table, column, effect) if ordered else None)
@@ -134,8 +137,11 @@ def _labels(table, column):
     return values
 
 
-def _factor(table, column, first, every, effect):
-    """The `Coded` of a factor; with `every` category that is declared, whether it occurs or not."""
+def _factor(table, column, first, every, effect, whole):
+    """The `Coded` of a factor; with `every` category that is declared, whether it occurs or not.
+
+    But those before and after all that occur in the `whole` table, where nothing tells of them.
+    """
     values, name = _labels(table, column), f"slope column {column!r}"
     kind = learn_kind(values, name)
     if isinstance(values, pd.CategoricalIndex):
@@ -143,6 +149,9 @@ def _factor(table, column, first, every, effect):
         labels = plain(values.categories if every else values.remove_unused_categories().categories)
         if every and not declared:
             labels = _in_order(labels, kind)
+        if every and whole and labels is not None and not effect.covariance.extends:
+            used = labels.get_indexer(plain(values.remove_unused_categories().categories))
+            labels = labels[used.min() : used.max() + 1]
     else:
         labels = None if every and kind == "string" else pd.unique(plain(values))
         labels = labels if labels is None else pd.Index(labels).sort_values()

@@ -228,12 +228,12 @@ class LeftHand(PlainState):
     coded: tuple = ()
 
     @classmethod
-    def learn(cls, table, effect):
-        """That of a `RandomEffect`, whose columns are found, on a training table."""
+    def learn(cls, table, effect, whole=True):
+        """That of a `RandomEffect`, whose columns are found, on a training table or its begin."""
         if effect.ordered or not all(_is_number(table, column) for column in effect.slopes):
             from sklmm.design.left import learn_left
 
-            return learn_left(table, effect)
+            return learn_left(table, effect, whole)
         return cls(effect.intercept, effect.slopes)
 
     @property

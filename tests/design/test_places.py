@@ -122,3 +122,26 @@ def test_effects_that_no_row_has_leave_the_residual_its_rows(term):
         fit(one, y, term)
     with pytest.raises(ValueError, match="no fewer than the 180 rows"):
         model.fit_batches([(one, y)])
+
+
+@pytest.mark.parametrize("term", ["toep(0 + t | id)", "ar1(0 + t | id, hom=FALSE)"])
+def test_places_of_which_nothing_tells_are_left_out(panel, term):
+    """Categories without rows at either end; one between others keeps the distance of these."""
+    rng = np.random.default_rng(1)
+    X, y = (pd.concat([own, own], ignore_index=True) for own in panel)
+    y = y + 0.5 * rng.normal(size=len(y))
+    few = fit(X.assign(t=pd.Categorical(X["t"])), y, term)
+    more = fit(X.assign(t=pd.Categorical(X["t"], range(6, 14))), y, term)
+    pd.testing.assert_frame_equal(more.variance_components_, few.variance_components_, rtol=1e-6)
+    assert np.isfinite(more.variance_components_["std_error"]).all()
+    some, missing = X["t"] != 10, X[X["t"] != 10].assign(t=lambda own: pd.Categorical(own["t"]))
+    gap = missing.assign(t=missing["t"].cat.set_categories(range(8, 13)))
+    with pytest.warns(UserWarning, match=r"do not identify 'sd\(id, t\[10\]\)'"):
+        shown = fit(gap, y[some], term).variance_components_.set_index("name")["std_error"]
+    assert np.isfinite(shown[[f"t[{place}]" for place in (8, 9, 11, 12)]]).all()
+    # Batches may have the others later.
+    model = MixedEffectsRegressor([term], fixed_effects=["x"])
+    X = X.assign(t=pd.Categorical(X["t"]))
+    last = X["t"] == 12
+    model.fit_batches([(X[~last], y[~last]), (X[last], y[last])])
+    assert model.loglik_ == pytest.approx(few.loglik_, abs=1e-4)

@@ -240,7 +240,12 @@ class Reml:
             # Of two parameters for one factor the slope is that at the other one, mirrored.
             return np.where(flat * self.space.settled(flat) < 0, -1.0, 1.0) * seen.gradient
 
-        return by_differences(gradient, self.space.size), max(unsolved)
+        information = by_differences(gradient, self.space.size)
+        # Of what the data do not tell differences are rounding.
+        size = np.abs(information).max(axis=0, initial=0.0)
+        rounding = size <= FLAT * size.max(initial=0.0)
+        information[rounding] = information[:, rounding] = 0.0
+        return information, max(unsolved)
 
     def posterior(self, last):
         """`Posterior` at the estimate of an iteration."""
