@@ -156,7 +156,7 @@ class Reml:
             last, (step, length) = length, newton_step(seen, damping)
             slow += self.bent and length > SLOW * last
             if slow > PATIENCE:
-                measured, slow = self._measured(seen.theta)[0], 0
+                measured, slow = self._measured(seen.theta, seen)[0], 0
                 lacking = lacking + measured - seen.observed
                 best = seen = seen._replace(observed=measured)
                 step, length = newton_step(seen, damping)
@@ -205,7 +205,7 @@ class Reml:
 
         Where Sigma bends the information is measured: that of the steps depends on their path.
         """
-        information = self._measured(seen.theta)[0] if self.bent else seen.observed
+        information = self._measured(seen.theta, seen)[0] if self.bent else seen.observed
         covariance = inverse(information)
         return self.space.with_beta(covariance), _probes_spread(seen, covariance)
 
@@ -229,8 +229,12 @@ class Reml:
         information, unsolved = self._measured(theta)
         return inverse(information), unsolved
 
-    def _measured(self, theta):
-        """The observed information by differences of gradients, and that residual."""
+    def _measured(self, theta, seen=None):
+        """The observed information by differences of gradients, and that residual.
+
+        Of an `Evaluation` at theta, `seen`, the gradient counts where solves are exact.
+        """
+        centre = seen.gradient if seen is not None and seen.noise is None else None
         unsolved, at = [0.0], self.space.join(theta)
 
         def gradient(delta):
@@ -240,7 +244,7 @@ class Reml:
             # Of two parameters for one factor the slope is that at the other one, mirrored.
             return np.where(flat * self.space.settled(flat) < 0, -1.0, 1.0) * seen.gradient
 
-        information = by_differences(gradient, self.space.size)
+        information = by_differences(gradient, self.space.size, centre)
         # Of what the data do not tell differences are rounding.
         size = np.abs(information).max(axis=0, initial=0.0)
         rounding = size <= FLAT * size.max(initial=0.0)

@@ -66,12 +66,17 @@ def inverse(information):
     return (vectors * own) @ vectors.T / scale
 
 
-def by_differences(score, m):
-    """The information [m, m] at 0 of a `score`, a function of a displacement [m] of theta."""
+def by_differences(score, m, centre=None):
+    """The information [m, m] at 0 of a `score`, a function of a displacement [m] of theta.
+
+    By differences to both sides, or to one where the score at 0, `centre` [m], is at hand.
+    """
     columns = []
     for e in STEP * np.eye(m):
-        up, down = score(e), score(-e)
-        columns.append((down - up) / (2 * STEP))
+        if centre is None:
+            columns.append((score(-e) - score(e)) / (2 * STEP))
+        else:
+            columns.append((centre - score(e)) / STEP)
     out = np.reshape(columns, (m, m))
     return (out + out.T) / 2
 
