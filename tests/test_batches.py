@@ -130,7 +130,7 @@ def check_parts(parameters, seed, n, weighted):
     X, y = table(rng, n)
     weights = rng.integers(0, 4, n) if weighted else np.ones(n)
     # Up to the maximum: on the way to it steps without a likelihood to compare magnify rounding,
-    # and to an end of the range, where steps shrink by a share, a fit that ends early is farther off.
+    # and to an end of the range, where steps shrink by a share, an early end is far.
     known = {"fixed_effects": ["x", "t"], "random_state": 0, "tol": 1e-8, "max_iter": 500}
     model = MixedEffectsRegressor(**parameters, **known)
     batches = [(X.iloc[p], y.iloc[p], weights[p]) for p in parts(rng, n)]
