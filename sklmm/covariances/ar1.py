@@ -25,10 +25,10 @@ NONE = 1e-30
 class AR1(Correlated):
     """First-order autoregression along the times or categories of a column.
 
-    Two coefficients at times s and t have the correlation phi^(|t - s| / d), with phi that over the
-    distance d, of neighbouring categories or of two times that follow each other: the smallest one,
-    of which a visit that is missing leaves two, or with unequal spacing one of about a tenth of the
-    times' range. That is the continuous-time autoregression, for which phi is positive; with
+    Two coefficients at times s and t have the correlation ``phi^(|t - s| / d)``, with phi that over
+    the distance d, of neighbouring categories or of two times that follow each other: the smallest
+    one, of which a visit that is missing leaves two, or with unequal spacing one of about a tenth
+    of the times' range. That is the continuous-time autoregression, for which phi is positive; with
     distances that are whole multiples of the smallest it may be negative. It is glmmTMB's `ar1` and
     `ou`, and nlme's `corAR1` and `corCAR1`, which have phi over one unit of time: phi^(1 / d).
 
