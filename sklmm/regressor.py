@@ -83,8 +83,8 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
     missing : {"error", "drop"}, default="error"
         Whether rows that miss y, or a value of a column that the model reads, are an error or left
         out of the fit; `summary` counts them. With "drop", rows that miss a value of a fixed,
-        slope or offset column are predicted as nan, and left out of `score`; a missing group is
-        the population, as ever.
+        slope or offset column are predicted as nan, and left out of `score`, and so are those with
+        a label of a membership without its weight; a missing group is the population, as ever.
 
     Attributes
     ----------

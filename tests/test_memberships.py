@@ -1,6 +1,7 @@
 """Rows that belong to several levels, beside dense matrices and models that are the same."""
 
 import pickle
+import warnings
 from itertools import pairwise
 
 import numpy as np
@@ -340,6 +341,51 @@ def test_rows_with_missing_values_keep_their_other_memberships(data):
     keep = holes["x"].notna()
     assert model.loglik_ == regressor([WEIGHTED]).fit(X[keep], y[keep]).loglik_
     assert np.isnan(model.predict(holes)).tolist() == (~keep).tolist()
+
+
+def test_a_label_without_its_weight_is_a_row_to_drop(data):
+    X, y, _ = data
+    assert X["t1"].notna()[[4, 9]].all()
+    assert X["w2"].isna().any()
+    holes, keep = X.copy(), ~X.index.isin([4, 9])
+    holes.loc[[4, 9], "w1"] = np.nan
+    model, whole = regressor([WEIGHTED], missing="drop").fit(holes, y), regressor([WEIGHTED])
+    assert model.loglik_ == whole.fit(X[keep], y[keep]).loglik_
+    assert np.isnan(model.predict(holes)).tolist() == (~keep).tolist()
+    assert model.score(holes, y) == pytest.approx(whole.score(X[keep], y[keep]), rel=1e-12)
+    # Weights say nothing where the effects do not count.
+    assert np.isfinite(model.predict(holes, include_random=False)).all()
+    array = X[["x", "w1", "w2"]].assign(t1=X["s"], t2=X["s"] + 1).to_numpy(float)
+    array[4, 1] = np.nan
+    term, known = RandomEffect([3, 4], weights=[1, 2]), ~np.isnan(array[:, :3]).any(axis=1)
+    other = MixedEffectsRegressor([term], missing="drop").fit(array, y)
+    assert np.isnan(other.predict(array)).tolist() == (~known).tolist()
+    parts = [(holes[:100], y[:100]), (holes[100:], y[100:])]
+    batches = regressor([WEIGHTED], missing="drop").fit_batches(parts)
+    assert batches.loglik_ == pytest.approx(model.loglik_, rel=1e-9)
+
+
+def test_a_new_time_of_memberships_is_an_error_of_its_own(data):
+    X, y, _ = data
+    X = X.assign(k=np.arange(N) % 4.0)
+    model = regressor(["ar1(0 + k | mm(t1, t2))"]).fit(X, y)
+    assert np.isfinite(model.predict(X)).all()
+    with pytest.raises(ValueError, match=r"'k' holds 2.5, no time of the fit, .* memberships"):
+        model.predict(X[:2].assign(k=2.5))
+
+
+def test_a_fit_that_ended_where_there_is_no_density_has_no_log_likelihood(data):
+    X, y, _ = data
+    model = regressor([WEIGHTED], family="student_t", max_iter=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(X, y)
+    estimate = model.result_.likelihood._estimate
+    problem, like, parameters, theta, *rest = estimate.args
+    # Fits that ended early have had degrees of freedom of 0.
+    theta = theta._replace(raw=np.array([theta.raw[0], -1000.0]))
+    assert list(parameters) == ["sigma", "df"]
+    assert estimate.func(problem, like, parameters, theta, *rest) == (None, 0.0)
 
 
 def test_labels_of_columns_are_told_apart(data):

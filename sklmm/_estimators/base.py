@@ -23,7 +23,7 @@ from sklmm._fitted import prediction
 from sklmm._fitted.model import FittedModel
 from sklmm._fitted.separation import is_determined, largest_variance, separation, unbounded
 from sklmm._state import PlainEstimator
-from sklmm.design.design import DesignSpec, check_effects, columns_read
+from sklmm.design.design import DesignSpec, check_effects, columns_needed
 from sklmm.design.estimable import Estimable
 from sklmm.design.formula import formula_parameters
 from sklmm.design.terms import resolve_terms, with_relationships
@@ -151,7 +151,7 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
         terms = resolve_terms(self.random_effects, getattr(table, "columns", ()))
         names = getattr(self, "feature_names_in_", None)
         names = None if names is None or isinstance(table, pd.DataFrame) else list(names)
-        read = partial(columns_read, table, terms, self.fixed_effects, self.offset, names)
+        read = partial(columns_needed, table, terms, self.fixed_effects, self.offset, names)
         table, y, weights, n_missing = self._known_rows(table, y, sample_weight, read)
         y = self._validate_target(table, y)
         table, response = informative(table, self._resolve_family(y).bind(y, weights))

@@ -12,6 +12,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils._dataframe import is_polars_df, is_pyarrow_data
 from sklearn.utils.validation import assert_all_finite, check_consistent_length, validate_data
 
+from sklmm.design.columns import take
 from sklmm.design.formula import is_expression, response_columns, split_response
 from sklmm.families.base import row_weights
 
@@ -56,11 +57,11 @@ class TableInput(BaseEstimator):
         formula = self.fixed_effects
         return split_response(formula)[0] if isinstance(formula, str) else None
 
-    def _known_rows(self, table, y, sample_weight, columns_read, some=True):
+    def _known_rows(self, table, y, sample_weight, needed, some=True):
         """(table, y, weights, rows left out) of the rows that count and miss no value.
 
-        Rows of weight 0 say nothing, not even that something is missing. `columns_read` gives the
-        columns that the model reads. There must be `some` rows.
+        Rows of weight 0 say nothing, not even that something is missing. `needed` gives what
+        no row may miss, as `DesignSpec.needed` does. There must be `some` rows.
         """
         if y is None:
             raise ValueError("This estimator requires y to be passed, but the target y is None.")
@@ -72,7 +73,7 @@ class TableInput(BaseEstimator):
         if missing.any() and self.missing == "error":
             raise_unknown(y, missing, table)
         if self.missing == "drop":
-            missing |= keep & incomplete(table, columns_read())
+            missing |= keep & incomplete(table, *needed())
             keep &= ~missing
             if some and not keep.any():
                 raise ValueError("missing='drop': every row misses a value, so none is left.")
@@ -206,8 +207,19 @@ def unknown_answers(y):
     return missing if missing.ndim < 2 else missing.any(axis=1)
 
 
-def incomplete(table, columns):
-    """Which rows of a table have a missing value in some of the `columns`, bool [n_rows]."""
+def incomplete(table, columns, weighted=()):
+    """Which rows of a table have a missing value in some of the `columns`, bool [n_rows].
+
+    Or have a label without its weight, of columns in pairs, those of `DesignSpec.weighted`.
+    """
+    missing = _missing(table, columns)
+    for label, weight in weighted:
+        label, weight = (pd.isna(np.asarray(take(table, c))) for c in (label, weight))
+        missing = missing | (weight & ~label)
+    return missing
+
+
+def _missing(table, columns):
     if isinstance(table, pd.DataFrame):
         return table[[c for c in table if c in columns]].isna().any(axis=1).to_numpy()
     values = table[:, sorted(columns)]

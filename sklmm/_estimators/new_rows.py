@@ -65,8 +65,8 @@ class NewRows(TableInput):
         table = self._validate_new(X)
         if table.shape[0] == 0:
             raise ValueError("Found array with 0 sample(s): X has no rows.")
-        read = self._fitted.spec.complete
-        table, y, weights, _ = self._known_rows(table, y, sample_weight, read)
+        needed = self._fitted.spec.needed
+        table, y, weights, _ = self._known_rows(table, y, sample_weight, needed)
         y = self._validate_target(table, y)
         return informative(table, self._bind_new(y, weights))
 
@@ -158,8 +158,9 @@ def nan_where_missing(method):
             return method(self, X, *args, **kwargs)
         check_is_fitted(self)
         given = arguments.bind(self, X, *args, **kwargs).arguments
-        table = self._validate_new(X, self._include(given.get("include_random", True)))
-        keep = ~incomplete(table, self._fitted.spec.predictors)
+        include = self._include(given.get("include_random", True))
+        table, spec = self._validate_new(X, include), self._fitted.spec
+        keep = ~incomplete(table, spec.predictors, spec.weighted(include))
         if keep.all():
             return method(self, X, *args, **kwargs)
         frame = pd.DataFrame.sparse.from_spmatrix(table) if issparse(table) else pd.DataFrame(table)
@@ -178,8 +179,8 @@ def score_where_known(method):
     def wrapped(self, X, y, sample_weight=None):
         if self.missing == "drop":
             check_is_fitted(self)
-            table = self._validate_new(X)
-            keep = ~(unknown_answers(y) | incomplete(table, self._fitted.spec.predictors))
+            table, spec = self._validate_new(X), self._fitted.spec
+            keep = ~(unknown_answers(y) | incomplete(table, spec.predictors, spec.weighted()))
             X, y = take_rows(X, keep), take_rows(y, keep)
             sample_weight = None if sample_weight is None else take_rows(sample_weight, keep)
         return method(self, X, y, sample_weight)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sklmm._estimators.input import response_name
-from sklmm.design.design import columns_read
+from sklmm.design.design import columns_needed
 from sklmm.design.growing import GrowingSpec
 from sklmm.design.terms import resolve_terms
 
@@ -60,7 +60,7 @@ def read_part(model, head, X, y, sample_weight):
     terms = resolve_terms(model.random_effects, getattr(table, "columns", ()))
     names = getattr(model, "feature_names_in_", None)
     names = None if names is None or isinstance(table, pd.DataFrame) else list(names)
-    read = partial(columns_read, table, terms, model.fixed_effects, model.offset, names)
+    read = partial(columns_needed, table, terms, model.fixed_effects, model.offset, names)
     table, y, weights, n_missing = model._known_rows(table, y, sample_weight, read, some=False)
     if not table.shape[0]:
         return Part(n_missing)

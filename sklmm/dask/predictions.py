@@ -137,8 +137,8 @@ def _of_part(function, model, part, number):
     if len(X) != len(y):
         raise ValueError(f"y: it has {len(y)} rows in partition {number}, and X has {len(X)}.")
     if model.missing == "drop" and len(X):
-        table = model._validate_new(X)
-        keep = ~(unknown_answers(y) | incomplete(table, model._fitted.spec.predictors))
+        table, spec = model._validate_new(X), model._fitted.spec
+        keep = ~(unknown_answers(y) | incomplete(table, spec.predictors, spec.weighted()))
         X, y = take_rows(X, keep), take_rows(y, keep)
         weights = None if weights is None else take_rows(weights, keep)
     if not len(X):

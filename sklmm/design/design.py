@@ -32,6 +32,7 @@ from sklmm.design.formula import apply_formula, learn_formula, parsed
 from sklmm.design.indicators import Indicators
 from sklmm.design.levels import TermSpec, learn_levels
 from sklmm.design.terms import INTERCEPT, LeftHand, check_repeated
+from sklmm.design.variables import NewTime, NotSeen
 
 #: References of memberships from which on down levels are unseen: -1 is none.
 UNSEEN = -2
@@ -272,6 +273,16 @@ class DesignSpec(PlainState):
         others = self.fixed if self.formula is None else self.formula.columns
         return set(self.used(include)) - _of_memberships(effects, others)
 
+    def weighted(self, include=None):
+        """Columns of labels and of their weights, pairs, of the memberships that count."""
+        include = [True] * len(self.terms) if include is None else include
+        pairs = zip(self.terms, include, strict=True)
+        return _weighted(term.effect for term, wanted in pairs if wanted)
+
+    def needed(self):
+        """What no row may miss: columns, and pairs of which a label wants its weight."""
+        return self.complete(), self.weighted()
+
     @property
     def predictors(self):
         """Columns that a prediction cannot do without: all but the grouping columns."""
@@ -334,7 +345,7 @@ class DesignSpec(PlainState):
                 from sklmm.design.between import between
 
                 found = between(term, table, covariances[k])
-            z, new = (term.left.loadings(table), None) if found is None else found
+            z, new = (_loadings(term, table), None) if found is None else found
             if effect.tied:
                 from sklmm.design.memberships import memberships
 
@@ -347,6 +358,16 @@ class DesignSpec(PlainState):
         if self.sparse:
             kept = sparse_columns(table, [self.fixed[i] for i in self.sparse], "fixed-effects")
         return Design(X, tuple(blocks), offset, kept)
+
+
+def _loadings(term, table):
+    """Z of a term's rows, see `LeftHand.loadings`; NewTime for new times of memberships."""
+    try:
+        return term.left.loadings(table)
+    except NotSeen as error:
+        if term.effect.tied and term.effect.ordered and term.left.coded[0].kind == "time":
+            raise NewTime(error.what, error.labels, error.otherwise) from None
+        raise
 
 
 def check_effects(spec, design, n, sums=None):
@@ -398,6 +419,17 @@ def columns_read(table, effects, fixed_effects, offset, feature_names=None, comp
         fixed = [_find(c, columns, "fixed_effects", feature_names) for c in fixed_effects]
     read.update(fixed)
     return read - _of_memberships(effects, fixed) if complete else read
+
+
+def columns_needed(table, effects, fixed_effects, offset, feature_names=None):
+    """What no row may miss, as `DesignSpec.needed` has it, for parameters like `columns_read`'s."""
+    columns = table.columns if is_frame(table) else pd.RangeIndex(table.shape[1])
+    found = [_locate(e, columns, feature_names) for e in effects]
+    return columns_read(table, effects, fixed_effects, offset, feature_names), _weighted(found)
+
+
+def _weighted(effects):
+    return [pair for e in effects for pair in zip(e.columns, e.weight_columns, strict=False)]
 
 
 def _of_memberships(effects, others=()):

@@ -181,14 +181,11 @@ def _in_order(labels, kind):
 
 def _times(table, column, effect):
     """The `Coded` of a column of times."""
-    dtype = take(table, column).dtype
-    lengths = pd.api.types.is_timedelta64_dtype(dtype)
-    if lengths or pd.api.types.is_datetime64_any_dtype(dtype) or str(dtype).startswith("period"):
-        how = f"X[{column!r}]" + ".dt.to_timestamp()" * str(dtype).startswith("period")
-        how = how if lengths else f"({how} - pd.Timestamp('2000-01-01'))"
+    values = take(table, column)
+    if (how := _since(values, f"X[{column!r}]")) is not None:
         raise TypeError(
             f"random_effects: the slope column {column!r} of the term '{effect}' holds dates, "
-            f"{dtype}, and a covariance along times takes numbers: make it one of days, "
+            f"{values.dtype}, and a covariance along times takes numbers: make it one of days, "
             f"{how} / pd.Timedelta(days=1) for example."
         )
     values, rounding = _read(table, column)
@@ -205,6 +202,29 @@ def _times(table, column, effect):
     runs = np.split(values, ends)
     times = [min(run.tolist(), key=lambda time: len(repr(time))) for run in runs]
     return Coded(column, pd.Index(times, dtype=float), "time", rounding=float(rounding))
+
+
+def _since(values, name):
+    """The code of the lengths of time that a column of dates, or of lengths, holds; None of others.
+
+    Objects are told by their kind.
+    """
+    dtype, kind = values.dtype, pd.api.types.infer_dtype(values, skipna=True)
+    if pd.api.types.is_timedelta64_dtype(dtype):
+        return name
+    if pd.api.types.is_datetime64_any_dtype(dtype):
+        how = name
+    elif str(dtype).startswith("period"):
+        how = f"{name}.dt.to_timestamp()"
+    elif kind in ("timedelta", "timedelta64"):
+        return f"pd.to_timedelta({name})"
+    elif kind == "period":
+        how = f"pd.PeriodIndex({name}).to_timestamp()"
+    elif kind in ("date", "datetime", "datetime64"):
+        how = f"pd.to_datetime({name})"
+    else:
+        return None
+    return f"({how} - pd.Timestamp('2000-01-01'))"
 
 
 def _read(table, column):

@@ -149,15 +149,31 @@ class NotSeen(ValueError):
     def __init__(
         self, what, labels, otherwise="make the column a grouping factor in random_effects"
     ):
-        super().__init__(
+        super().__init__(self._text(what, labels, otherwise))
+        self.what, self.labels, self.otherwise = what, labels, otherwise
+
+    @staticmethod
+    def _text(what, labels, otherwise):
+        return (
             f"{what} holds {labels}, not seen when the model was fitted: there is no coefficient "
             f"for it. Replace such labels, fit with rows that have them, or {otherwise}."
         )
-        self.what, self.labels, self.otherwise = what, labels, otherwise
 
     def __reduce__(self):
         # By its own arguments: joblib's processes send errors.
         return type(self), (self.what, self.labels, self.otherwise)
+
+
+class NewTime(NotSeen):
+    """Times, as text, at which the memberships of a term have no effects."""
+
+    @staticmethod
+    def _text(what, labels, otherwise):
+        return (
+            f"{what} holds {labels}, no time of the fit, and the effects of a term of memberships "
+            "are not predicted at other times: fit with rows at such times, or give the nearest "
+            "time of the fit."
+        )
 
 
 def shown(values):

@@ -59,7 +59,8 @@ def test_dates_are_refused_with_a_remedy_that_works(panel):
     X, y = panel
     days = pd.to_timedelta(X["t"], unit="D")
     dates = pd.Timestamp("2020-01-01") + days
-    for times in (dates, days, dates.dt.to_period("D")):
+    objects = [dates.dt.date, days.astype(object), dates.dt.to_period("D").astype(object)]
+    for times in (dates, days, dates.dt.to_period("D"), *objects):
         X = X.assign(t=times)
         with pytest.raises(TypeError, match=r"holds dates, .* of days") as error:
             fit(X, y)

@@ -55,7 +55,12 @@ def marginal(problem, like, parameters, theta, near, seed, log_constant):
 
 
 def along_path(latent, theta, start, rng):
-    """(log p(y), its error) at theta, from a mode that is near `start`; NaN where r has no mean."""
+    """(log p(y), its error) at theta, from a mode that is near `start`; NaN where r has no mean.
+
+    And where the density has no gradient there, as at parameters at which a fit ended too early.
+    """
+    if not np.isfinite(latent.gradient(theta, start[:, None])[1]).all():
+        return np.nan, np.nan
     mode, equations = latent.mode(theta, start)
     path = Path(latent, theta, mode, equations)
     integral = Integral(halved=latent.n_rows > ERROR_ROWS)
