@@ -122,3 +122,39 @@ def test_without_correlation_unequal_times_are_independent_effects(rows):
                 )
         assert model.loglik_ == pytest.approx(plain.loglik_, abs=1e-3)
     assert ended
+
+
+@pytest.mark.parametrize("e_step", ["exact", "cg"])
+@pytest.mark.parametrize(("seed", "ends"), [(0, False), (11, True)])
+def test_a_residual_sd_that_ends_at_0_has_no_standard_error_and_no_profile(seed, ends, e_step):
+    """A sigma of 0.3 is as well within a 95 % interval there, by dense matrices."""
+    X, y = one_row_a_time(seed=seed)
+    model = MixedEffectsRegressor(["ar1(0 + t | id)"], fixed_effects=["x"], e_step=e_step)
+    sd, phi, std = model.fit(X, y).variance_components_[["sd", "corr", "std_error"]].T.to_numpy()
+    assert (sd[2] < 0.01 * sd[0]) == ends
+    assert np.isnan(std).tolist() == [False, False, ends]
+    if ends:
+        raised = np.sqrt(sd[0] ** 2 - 0.09), phi[1] * sd[0] ** 2 / (sd[0] ** 2 - 0.09), 0.3
+        lost = ar1_loglik(X, y, (sd[0], phi[1], sd[2])) - ar1_loglik(X, y, raised)
+        assert lost < 1.92
+    if e_step == "exact":
+        wald, rows = model.conf_int(), {"X": X, "y": y}
+        assert wald.isna().all(axis=1).tolist() == [*[False] * 4, ends]
+        drawn = model.conf_int(method="bootstrap", n_resamples=4, random_state=0, **rows)
+        assert drawn.notna().all(axis=None)
+        some = model.conf_int(method="profile", parm=["x", "sigma"], **rows)
+        assert some.isna().to_numpy().tolist() == [[ends] * 2] * 2
+
+
+def test_a_singular_toeplitz_has_no_profile_and_an_unstructured_one_has():
+    """Of one intercept a group, told as a covariance of four places."""
+    rng = np.random.default_rng(1)
+    g = np.tile(np.repeat(np.arange(30), 4), 2)
+    X = pd.DataFrame({"g": g, "x": rng.normal(size=240)})
+    X["f"] = pd.Categorical(np.tile(list("abcd"), 60), ordered=True)
+    y = X["x"] + rng.normal(size=240) + rng.normal(size=30)[X["g"]]
+    for term, known in (("toep(0 + f | g)", False), ("us(0 + f | g)", True)):
+        model = MixedEffectsRegressor([term], fixed_effects=["x"], method="ml").fit(X, y)
+        assert "singular" in model.result_.status.value
+        some = model.conf_int(method="profile", X=X, y=y, parm=["x", "sigma"])
+        assert some.notna().to_numpy().tolist() == [[known] * 2] * 2

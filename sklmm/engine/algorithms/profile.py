@@ -23,7 +23,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from sklmm.engine.limits import blas
-from sklmm.engine.theta.space import MIN_SIGMA, is_singular, residual_sd
+from sklmm.engine.theta.space import MIN_SIGMA, is_singular, residual_sd, residual_vanishes
 
 #: Limits are looked for up to so many half widths of the Wald interval from the estimate, each
 #: time at a distance of so many times the one before, at least and at most; and so many times. One
@@ -67,6 +67,9 @@ class Profile:
         self.coef = self.problem.coef(seen.beta)
         self.estimate = matrix @ np.concatenate([self.coef, self.space.natural(theta)])
         self.std = std
+        #: At an end of the range `root` misses ways that a covariance which bends has from there.
+        bent = not all(c.linear for c in self.space.covariances)
+        self.known = not (bent and (self._singular() or residual_vanishes(self.space, theta)))
         values, vectors = np.linalg.eigh(algorithm.covariance(theta)[0])
         known = values > 1e-12 * max(values.max(initial=0.0), 1e-300)
         #: theta = theta-hat + root z: z is in standard errors.
@@ -96,9 +99,12 @@ class Profile:
 
         At 0 the gradient vanishes, though the profile may rise with the variance.
         """
+        return [start, start + 1.0] if self._singular() else [start]
+
+    def _singular(self):
+        """Whether a covariance of the estimate is on its boundary."""
         pairs = zip(self.problem.blocks, self.theta.factors, strict=True)
-        singular = any(is_singular(b, L, self.sigma) for b, L in pairs)
-        return [start, start + 1.0] if singular else [start]
+        return any(is_singular(b, L, self.sigma) for b, L in pairs)
 
     @staticmethod
     def best_of(loss, starts, options):
@@ -110,12 +116,18 @@ class Profile:
         return min(found, key=lambda f: f.fun)
 
     def interval(self, i, quantile):
-        """(lower, upper) of entry i of (coefficients, natural): where zeta is -+ quantile."""
+        """(lower, upper) of entry i of (coefficients, natural): where zeta is -+ quantile.
+
+        They are nan where they are not known: of a covariance that is not linear in theta and ends
+        singular, or beside a sigma of 0.
+        """
         uses, q = np.flatnonzero(self.matrix[i]), len(self.problem.basis)
         if np.isnan(self.std[i]) and (uses < q).any():
             return np.nan, np.nan
         if self.std[i] == 0:
             return self.estimate[i], self.estimate[i]
+        if not self.known:
+            return np.nan, np.nan
         profiled = self.space.profiled and (uses < q).all()
         own = _Profiled(self, i) if profiled else _Held(self, i)
         with blas([b.n_levels * b.r for b in self.problem.blocks], self.problem.p):
@@ -145,6 +157,8 @@ class Profile:
             if side * (value - inside.value) <= 0:
                 return bound
             before, last = last, self._point(own, value, inside, outside, side, quantile)
+            if np.isnan(last.excess):
+                return np.nan
             ahead = last.crossing(before)
             if last.excess >= 0:
                 outside = last
@@ -267,6 +281,9 @@ class _Profiled:
         options = {"method": "BFGS", "options": {"gtol": 1e-5}}
         found = profile.best_of(loss, profile.starts(start), options)
         loss(found.x)
+        if not seen:
+            # No theta that was tried has a likelihood.
+            return np.nan, start, np.nan
         return -found.fun, found.x, -seen["multiplier"]
 
 

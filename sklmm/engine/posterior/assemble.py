@@ -22,7 +22,7 @@ import numpy as np
 from sklmm.engine.linalg.blocks import eigen
 from sklmm.engine.linalg.chains import CovarianceNoise, batch_error
 from sklmm.engine.linalg.repeated import Repeated
-from sklmm.engine.theta.space import MIN_SIGMA, SINGULAR_SD, reported
+from sklmm.engine.theta.space import MIN_SIGMA, SINGULAR_SD, reported, residual_vanishes
 from sklmm.result import EMResult, LogLikelihood, Status, own_sds
 
 MAX_TRACE = 512
@@ -194,6 +194,8 @@ def assemble(
         cov[:p, :p] = posterior.beta_cov
     natural_cov = jacobian @ cov @ jacobian.T
     unknown = unidentified | _without_error(space, singular, last.covariance)
+    # What the information says of sigma there is rounding.
+    unknown[-1:] |= residual_vanishes(space, theta)
     unknown = np.concatenate([problem.dropped, unknown])
     untold = indefinite(last.covariance, jacobian) & ~unknown
     unknown = np.flatnonzero(unknown | untold)

@@ -25,6 +25,8 @@ MIN_RAW = np.log(MIN_SIGMA)
 #: and one that leaves it.
 SINGULAR_SD = 1e-4
 RAISED_SD = 0.05
+#: Share of the least SD of effects below which a residual SD that correlations tell ends at 0.
+LEAST_SHARE = 1e-2
 
 
 class Theta(NamedTuple):
@@ -162,6 +164,21 @@ class Space:
 def residual_sd(problem, theta):
     """The residual SD of a Gaussian model at theta, in standard units."""
     return float(np.exp(theta.raw[0])) if len(theta.raw) else problem.sigma
+
+
+def residual_vanishes(space, theta):
+    """Whether a Gaussian model's sigma ends at 0 beside a covariance that is not linear in theta.
+
+    Where correlations alone tell it from effects of a row each, the likelihood is flat there.
+    """
+    if all(c.linear for c in space.covariances):
+        return False
+    if list(space.parameters) != ["sigma"] or not space.estimated:
+        return False
+    sigma = residual_sd(space.problem, theta)
+    sds = np.concatenate([np.linalg.norm(L, axis=1) for L in theta.factors])
+    sds = sds[sds > SINGULAR_SD * sigma]
+    return bool(len(sds)) and bool(sigma < LEAST_SHARE * sds.min())
 
 
 def is_singular(block, factor, sigma):
