@@ -18,7 +18,9 @@ def test_products_by_few_and_many_columns(r, n_parts, columns):
     """Many go by some at a time; sums of parts, by ranges: here both factors need several."""
     rng, J, Q = np.random.default_rng(0), 300, 20_000
     assert Q > 2 * ADDED
-    C = sparse.random_array((J * r, Q), density=0.01, format="csr", rng=rng)
+    entries = 60_000 * r
+    places = rng.integers(0, J * r, entries), rng.integers(0, Q, entries)
+    C = sparse.coo_array((rng.random(entries), places), (J * r, Q)).tocsr()
     ends = np.linspace(0, J, n_parts + 1).astype(int) * r
     pairs = LocalPairs([C[a:b] for a, b in pairwise(ends)], r)
     flat, e = rng.standard_normal((Q, *columns)), rng.standard_normal((J * r, *columns))
