@@ -165,7 +165,8 @@ def with_coefficients(posterior, last, layout, shift, rng):
     noise = np.concatenate([half, -half], axis=1)[:, :m]
     if 2 * (len(given) + p) <= m:
         # Independent of the effects in the sample, too.
-        noise = orthonormal(noise - noise @ np.linalg.pinv(given) @ given)
+        # Of the tall matrix: NumPy 1.26's LAPACK has no SVD of some wide ones without full rank.
+        noise = orthonormal(noise - noise @ given.T @ np.linalg.pinv(given.T))
     else:
         noise = noise / np.sqrt(m)
     moved = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T @ noise
