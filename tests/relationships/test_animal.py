@@ -18,17 +18,6 @@ DATA = Path(__file__).parents[1] / "data"
 ANSWERS = json.loads((DATA / "animal.json").read_text())
 
 
-@pytest.fixture(scope="module")
-def relationship():
-    return Relationship.from_pedigree(pd.read_csv(DATA / "pedigree.csv"))
-
-
-@pytest.fixture(scope="module")
-def records():
-    table = pd.read_csv(DATA / "pedigree_records.csv")
-    return table.drop(columns="y"), table["y"]
-
-
 def animal_model(relationship, **params):
     terms = [RandomEffect("animal", covariance=relationship), "herd"]
     return MixedEffectsRegressor(terms, fixed_effects=["x"], **params)

@@ -1,7 +1,6 @@
 """What follows a fit of related levels: predictions, draws, intervals, files, new rows."""
 
 import pickle
-from pathlib import Path
 
 import joblib
 import numpy as np
@@ -15,19 +14,6 @@ from sklearn.preprocessing import FunctionTransformer
 
 from sklmm import MixedEffectsRegressor, RandomEffect, Relationship, families
 from sklmm._fitted.intervals import simulate
-
-DATA = Path(__file__).parents[1] / "data"
-
-
-@pytest.fixture(scope="module")
-def relationship():
-    return Relationship.from_pedigree(pd.read_csv(DATA / "pedigree.csv"))
-
-
-@pytest.fixture(scope="module")
-def records():
-    table = pd.read_csv(DATA / "pedigree_records.csv")
-    return table.drop(columns="y"), table["y"]
 
 
 @pytest.fixture(scope="module")
