@@ -172,8 +172,10 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
                [0.8, 0.2]])
         """
         _, design, include = self._new_design(X, include_random)
+        model, result = self._fitted, self.result_
+        params = model.parameters(result, design)
         found = prediction.predict_probabilities(
-            design, self.result_, self._fitted.family, include, self._fitted.n_predictors
+            design, result, model.family, include, model.n_predictors, params
         )
         return found[:, self._sorted]
 

@@ -157,6 +157,8 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
     _parameter_constraints = {
         **BaseMixedEffects._parameter_constraints,
         "dof": [StrOptions({"satterthwaite"}), None],
+        "zero_inflation": [str, list, tuple, None],
+        "dispersion": [str, list, tuple, None],
     }
 
     def __init__(
@@ -179,6 +181,8 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
         offset=None,
         dof=None,
         missing="error",
+        zero_inflation=None,
+        dispersion=None,
     ):
         self.random_effects = random_effects
         self.fixed_effects = fixed_effects
@@ -197,6 +201,8 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
         self.offset = offset
         self.missing = missing
         self.dof = dof
+        self.zero_inflation = zero_inflation
+        self.dispersion = dispersion
 
     @nan_where_missing
     def predict(self, X, return_std=False, include_random=True):
@@ -238,12 +244,14 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
         """
         _, design, include = self._new_design(X, include_random)
         family, result = self._response_family(), self.result_
-        mean = prediction.predict_mean(design, result, family, include)
+        params = self._fitted.parameters(result, design)
+        mean = prediction.predict_mean(design, result, family, include, params)
         if not return_std:
             return mean
         # The draws of unseen levels' effects are the same at every call.
         rng = np.random.default_rng(0)
-        return mean, np.sqrt(prediction.predict_variance(design, result, family, include, rng))
+        variance = prediction.predict_variance(design, result, family, include, params, rng)
+        return mean, np.sqrt(variance)
 
     def _check_target(self, y):
         ordered = as_ordered(y)
@@ -316,7 +324,8 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
         """Variance of y given eta at its posterior mean [n_rows]."""
         _, design, _ = self._new_design(X)
         eta = prediction.linear_predictor(design, self.result_)
-        return self._response_family().variance(eta, self.result_.family)
+        params = self._fitted.parameters(self.result_, design)
+        return self._response_family().variance(eta[:, None], params)[:, 0]
 
     def _response_family(self):
         family, classes = self._fitted.family, self._fitted.classes

@@ -29,8 +29,9 @@ from sklmm.design.formula import formula_parameters
 from sklmm.design.terms import resolve_terms, with_relationships
 from sklmm.engine import fit as engine
 from sklmm.families import Family
+from sklmm.families.parts import PARTS, modelled, with_parts
 from sklmm.result import Status
-from sklmm.steps import ConjugateGradient, EStep, Exact, MStep
+from sklmm.steps import ConjugateGradient, EStep, Exact, Laplace, MStep
 
 
 class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, NewRows):
@@ -151,11 +152,17 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
         terms = resolve_terms(self.random_effects, getattr(table, "columns", ()))
         names = getattr(self, "feature_names_in_", None)
         names = None if names is None or isinstance(table, pd.DataFrame) else list(names)
-        read = partial(columns_needed, table, terms, self.fixed_effects, self.offset, names)
+        parts = self._parts()
+        read = partial(columns_needed, table, terms, self.fixed_effects, self.offset, names, parts)
         table, y, weights, n_missing = self._known_rows(table, y, sample_weight, read)
         y = self._validate_target(table, y)
-        table, response = informative(table, self._resolve_family(y).bind(y, weights))
-        spec, design = self._learn(table, terms, names, response)
+        family = self._resolve_family(y)
+        if parts:
+            family = with_parts(family, parts)
+        table, response = informative(table, family.bind(y, weights))
+        spec, design = self._learn(table, terms, names, response, parts)
+        if parts:
+            response = modelled(response, design.models)
         e_step, family = self._checked_e_step(spec, design, response), response.family
         known = {
             # Another than was asked for where `bind` says so, as for two unordered classes.
@@ -192,7 +199,12 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
         self._set_fitted(FittedModel.of(spec, design, response, result, **known), result)
         warn_of_fit(self, design, table, response, e_step, found, converged)
 
-    def _learn(self, table, terms, names, response):
+    def _parts(self):
+        """The model's other parts that are given, by name."""
+        given = {name: getattr(self, name, None) for name in PARTS}
+        return {name: own for name, own in given.items() if own is not None}
+
+    def _learn(self, table, terms, names, response, parts=None):
         """(DesignSpec, Design) of a training table."""
         ordinal = response.family.classes == "ordered"
         spec, design = DesignSpec.learn(
@@ -206,6 +218,7 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
             and self.method != "ml"
             and self._stops_by_rule()
             and self.dof is None,
+            models=parts,
         )
         self._check_model(spec, design, response, response.weights.sum())
         return spec, design
@@ -239,6 +252,11 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
             )
 
     def _resolved_e_step(self, design, response, sparse=False):
+        least_squares = self.e_step in ("auto", "exact", "cg") or isinstance(
+            self.e_step, Exact | ConjugateGradient
+        )
+        if response.family.quadratic and least_squares:
+            return Laplace()
         # Quadrature has no REML, and runs on no device but the processor. Rows are read for it.
         quadrature = (
             self.e_step == "auto"
@@ -357,10 +375,11 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
         seed = check_random_state(random_state).randint(2**31 - 1, size=4)
         rng = np.random.default_rng(seed)
         model = self._fitted
+        params = model.parameters(self.result_, design)
         pairs = zip(model.spec.terms, design.blocks, strict=True)
         unseen = [unseen_levels(table, term, block.refs) for term, block in pairs]
         drawn = prediction.sample(
-            design, unseen, self.result_, model.family, n_samples, rng, model.n_predictors
+            design, unseen, self.result_, model.family, params, n_samples, rng, model.n_predictors
         )
         return drawn if model.classes is None else model.classes[drawn.astype(int)]
 
@@ -397,7 +416,7 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
         m_step = engine.resolve_m_step(self.m_step, e_step, response.family)
         # "auto" is REML for the Gaussian family, except that Adam trains the coefficients as
         # parameters, by ML.
-        gaussian = response.family.closed_form
+        gaussian = response.family.closed_form or response.family.quadratic
         reml = self.method == "reml" or (self.method == "auto" and gaussian and m_step is None)
         return engine.Settings(
             fit_intercept=fit_intercept,

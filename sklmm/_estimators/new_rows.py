@@ -1,5 +1,6 @@
 """New rows for a fitted model: the columns of the fit, found again, and what they miss."""
 
+from dataclasses import replace
 from functools import wraps
 from inspect import signature
 from itertools import compress
@@ -68,7 +69,8 @@ class NewRows(TableInput):
         needed = self._fitted.spec.needed
         table, y, weights, _ = self._known_rows(table, y, sample_weight, needed)
         y = self._validate_target(table, y)
-        return informative(table, self._bind_new(y, weights))
+        table, response = informative(table, self._bind_new(y, weights))
+        return table, replace(response, models=self._fitted.models)
 
     def _bind_new(self, y, weights):
         """The `Response` of y, whose classes have the codes of the fit."""

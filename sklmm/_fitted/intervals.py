@@ -13,6 +13,7 @@ from joblib import Parallel, delayed
 from scipy.stats import norm
 
 from sklmm._fitted.prediction import linear_predictor, response_draws
+from sklmm.families.parts import parameters_by_row
 from sklmm.result import covariance_root
 
 
@@ -106,4 +107,7 @@ def simulate(design, response, result, rng):
         noise = noise if relation is None else relation.back(noise)
         effects.append(noise @ covariance_root(cov).T)
     eta = linear_predictor(design, replace(result, effects=tuple(effects)), d=d)
-    return response_draws(response, eta, result.family, rng)
+    if not response.models:
+        return response_draws(response, eta, result.family, rng)
+    params = parameters_by_row(response.models, result.family, design.models)
+    return response_draws(response, eta[:, None], params, rng)[:, 0]

@@ -12,6 +12,7 @@ from sklmm._fitted.tables import Labels, reported
 from sklmm._state import PlainState
 from sklmm.design.design import DesignSpec
 from sklmm.families import Family
+from sklmm.families.parts import parameters_by_row
 from sklmm.steps import EStep
 
 
@@ -37,6 +38,8 @@ class FittedModel(PlainState):
     n_missing: int
     #: The one that ran.
     e_step: EStep
+    #: The `ParameterModel`s of the model's other parts.
+    models: tuple = ()
 
     @classmethod
     def of(cls, spec, design, response, result, **known):
@@ -48,6 +51,7 @@ class FittedModel(PlainState):
             n_predictors=response.n_predictors,
             spread=Spread.of(design, response, result),
             fingerprint=Fingerprint.of(design, response),
+            models=response.models,
             **known,
         )
 
@@ -80,6 +84,12 @@ class FittedModel(PlainState):
             )
             for term, mine, names in self.term_blocks()
         }
+
+    def parameters(self, result, design):
+        """The family's parameters by name, arrays [n_rows, 1] of those with a model of their own."""
+        if not self.models:
+            return result.family
+        return parameters_by_row(self.models, result.family, design.models)
 
     def estimates(self, result):
         """Estimates and standard errors of all parameters, each a Series."""

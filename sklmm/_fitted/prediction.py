@@ -85,7 +85,7 @@ def _blocks(design, result, d=1, family=None):
 
 
 def _averaged(function, design, result, family, include, d=1):
-    """`function` of each block's draws of eta [n, d, m], or [n, m] for d = 1, joined by rows.
+    """`function` of each block's draws of eta [n, d, m], or [n, m] for d = 1, and its rows, joined.
 
     They are at the estimate alone, m = 1, where there are no effects to average over.
     """
@@ -97,42 +97,50 @@ def _averaged(function, design, result, family, include, d=1):
             draws = _deviations(design, result, include, rows, d)
             draws *= scale
             draws += eta[rows].reshape(-1, d, 1)
-        return function(draws[:, 0] if d == 1 else draws)
+        return function(draws[:, 0] if d == 1 else draws, rows)
 
     parts = in_threads(one, _blocks(design, result, d, family))
     return np.concatenate(parts) if parts else None
 
 
-def predict_mean(design, result, family, include):
-    """Mean response [n_rows]; `include` says for each term whether its effects count."""
+def of_rows(params, rows):
+    """Parameters of a family in a slice of rows: those by row are arrays [n_rows, 1]."""
+    return {name: value[rows] if np.ndim(value) else value for name, value in params.items()}
+
+
+def predict_mean(design, result, family, include, params):
+    """Mean response [n_rows]; `include` says for each term whether its effects count.
+
+    Here and below `params` are the family's parameters, arrays [n_rows, 1] of those by row.
+    """
     if family.scale_equivariant:
         return linear_predictor(design, result, include)
 
-    def mean(eta):
-        return family.mean(eta, result.family).mean(axis=1)
+    def mean(eta, rows):
+        return family.mean(eta, of_rows(params, rows)).mean(axis=1)
 
     found = _averaged(mean, design, result, family, include)
     return np.empty(0) if found is None else found
 
 
-def predict_probabilities(design, result, family, include, d):
+def predict_probabilities(design, result, family, include, d, params):
     """Probabilities of the classes [n_rows, K]."""
     if family.classes == "two":
-        second = predict_mean(design, result, family, include)
+        second = predict_mean(design, result, family, include, params)
         return np.stack([1 - second, second], axis=1)
 
-    def probabilities(eta):
-        return family.probabilities(eta, result.family).mean(axis=1)
+    def probabilities(eta, rows):
+        return family.probabilities(eta, of_rows(params, rows)).mean(axis=1)
 
     found = _averaged(probabilities, design, result, family, include, d)
     return np.zeros((0, d + 1)) if found is None else found
 
 
-def predict_variance(design, result, family, include, rng=None):
+def predict_variance(design, result, family, include, params, rng=None):
     """Variance of a new observation [n_rows]."""
     if not family.scale_equivariant:
-        return _variance_by_draws(design, result, family, include, rng)
-    variance = np.array(family.variance(np.zeros(design.n_rows), result.family))
+        return _variance_by_draws(design, result, family, include, params, rng)
+    variance = np.array(family.variance(np.zeros((design.n_rows, 1)), params)[:, 0])
 
     def add(rows):
         root = _deviations(design, result, include, rows, 1)[:, 0]
@@ -166,7 +174,7 @@ def _new(block, wanted, rows=slice(None)):
     return (refs < 0).any(axis=1) if block.tied else refs < 0
 
 
-def _variance_by_draws(design, result, family, include, rng):
+def _variance_by_draws(design, result, family, include, params, rng):
     eta, scale = linear_predictor(design, result, include), np.sqrt(result.coef_root.shape[1])
 
     def one(rows, rng):
@@ -180,8 +188,8 @@ def _variance_by_draws(design, result, family, include, rng):
             if block.between is not None:
                 sd = np.sqrt(block.between.variance(rows))
                 draws += sd[:, None] * rng.standard_normal(draws.shape)
-        mean = family.mean(draws, result.family)
-        within = family.variance(draws, result.family).mean(axis=1)
+        own = of_rows(params, rows)
+        mean, within = family.mean(draws, own), family.variance(draws, own).mean(axis=1)
         return within + mean.var(axis=1)
 
     blocks = _blocks(design, result, 1, family)
@@ -213,7 +221,7 @@ def response_draws(response, eta, params, rng):
     return np.asarray(family.sample(eta, params, rng), float)
 
 
-def sample(design, unseen, result, family, n_samples, rng, d=1):
+def sample(design, unseen, result, family, params, n_samples, rng, d=1):
     """Draws from the posterior predictive distribution, [n_rows, n_samples].
 
     `unseen` holds for each term an index of its unseen levels, of the shape of its refs, -1
@@ -237,4 +245,4 @@ def sample(design, unseen, result, family, n_samples, rng, d=1):
                 z = z * (index[new] >= 0)[:, :, None]
             draws = rng.standard_normal((index.max() + 1, block.r, n_samples))
             out[new, c] += applied(index[new], z, draws)
-    return family.sample(out[:, 0] if d == 1 else out, result.family, rng)
+    return family.sample(out[:, 0] if d == 1 else out, params, rng)

@@ -88,13 +88,14 @@ class Design:
 
     offset [n_rows], or None, is added to the linear predictor. `sparse`, a csr_array [n_rows, k],
     are the columns that are kept sparse, or None. At predict X is sparse itself where it would be
-    too large.
+    too large. `models` are the `submodels.PartDesign`s of the model's other parts.
     """
 
     X: np.ndarray
     blocks: tuple
     offset: np.ndarray | None = None
     sparse: csr_array | None = None
+    models: tuple = ()
 
     @property
     def n_rows(self):
@@ -131,6 +132,8 @@ class DesignSpec(PlainState):
     sparse: tuple = ()
     #: Of a fit that left columns out, which rows' means it determines.
     estimable: Estimable | None = None
+    #: Names of the model's other parts, with a spec each.
+    models: tuple = ()
 
     @classmethod
     def learn(
@@ -143,12 +146,14 @@ class DesignSpec(PlainState):
         offset=None,
         keep_sparse=False,
         fewest=2,
+        models=None,
     ):
         """(DesignSpec, Design) of a training table: a DataFrame, an array or a sparse one.
 
         Of the estimator's parameters `effects` are resolved, and the others are as they were given.
         `feature_names` are those of an array's columns. `keep_sparse` says whether sparse columns
         may stay so; few are made dense all the same. A factor has `fewest` levels at least.
+        `models` are the model's other parts by name, each as `submodels` has it.
         """
         columns = table.columns if is_frame(table) else pd.RangeIndex(table.shape[1])
         effects = [_locate(e, columns, feature_names) for e in effects]
@@ -189,6 +194,11 @@ class DesignSpec(PlainState):
         spec = cls(tuple(columns), fixed, names, fit_intercept, tuple(terms), formula, offset, kept)
         design = spec._build(table, encoded, X)
         spec._check_magnitudes(design)
+        if models:
+            from sklmm.design.submodels import learn_parts
+
+            specs, designs = learn_parts(cls.learn, table, models, feature_names)
+            spec, design = replace(spec, models=specs), replace(design, models=designs)
         return spec, design
 
     def apply(self, table, include=None, covariances=None):
@@ -207,6 +217,10 @@ class DesignSpec(PlainState):
         design = self._build(table, encoded, covariances=covariances)
         if self.estimable is not None:
             self.estimable.check(design.X, self, table)
+        if self.models:
+            from sklmm.design.submodels import apply_parts
+
+            design = replace(design, models=apply_parts(self.models, table))
         return design
 
     def is_of(self, effects, fixed_effects, fit_intercept, feature_names=None, offset=None):
@@ -256,6 +270,8 @@ class DesignSpec(PlainState):
         for term, wanted in zip(self.terms, include, strict=True):
             columns += [*(term.effect.columns if wanted else ()), *term.effect.slopes]
             columns += term.effect.weight_columns
+        for _, spec in self.models:
+            columns += spec.used()
         return tuple(dict.fromkeys(columns))
 
     def grown(self, table):
@@ -271,6 +287,7 @@ class DesignSpec(PlainState):
         """Those of `used` that no row may miss: a membership may be none, without a weight."""
         effects = [term.effect for term in self.terms]
         others = self.fixed if self.formula is None else self.formula.columns
+        others = {*others, *(c for _, spec in self.models for c in spec.complete())}
         return set(self.used(include)) - _of_memberships(effects, others)
 
     def weighted(self, include=None):
@@ -401,11 +418,18 @@ def _effects_of_rows(block):
     return len(np.unique(np.column_stack([block.refs, block.z]), axis=0))
 
 
-def columns_read(table, effects, fixed_effects, offset, feature_names=None, complete=True):
+def columns_read(
+    table, effects, fixed_effects, offset, feature_names=None, complete=True, models=None
+):
     """Columns that a model of these parameters reads, a set; see `DesignSpec.learn`.
 
     Those `complete` no row may miss: without those of memberships and of their weights.
     """
+    if models:
+        from sklmm.design.submodels import columns_of_parts
+
+        read = columns_read(table, effects, fixed_effects, offset, feature_names, complete)
+        return read | columns_of_parts(columns_read, table, models, feature_names)
     columns = table.columns if is_frame(table) else pd.RangeIndex(table.shape[1])
     effects = [_locate(e, columns, feature_names) for e in effects]
     if fixed_effects is None:
@@ -421,11 +445,12 @@ def columns_read(table, effects, fixed_effects, offset, feature_names=None, comp
     return read - _of_memberships(effects, fixed) if complete else read
 
 
-def columns_needed(table, effects, fixed_effects, offset, feature_names=None):
+def columns_needed(table, effects, fixed_effects, offset, feature_names=None, models=None):
     """What no row may miss, as `DesignSpec.needed` has it, for parameters like `columns_read`'s."""
     columns = table.columns if is_frame(table) else pd.RangeIndex(table.shape[1])
     found = [_locate(e, columns, feature_names) for e in effects]
-    return columns_read(table, effects, fixed_effects, offset, feature_names), _weighted(found)
+    given = effects, fixed_effects, offset, feature_names
+    return columns_read(table, *given, models=models), _weighted(found)
 
 
 def _weighted(effects):

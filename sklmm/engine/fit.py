@@ -312,6 +312,10 @@ def _problem(design, response, settings):
     )
     if gaussian:
         check_degrees(problem)
+    if response.models or response.data is not None:
+        from sklmm.engine.rows.widened import widened
+
+        problem = widened(problem, design, response)
     return problem if problem.perfect else stacked(problem, response.n_predictors)
 
 
@@ -347,7 +351,7 @@ def _latent(problem, response, settings):
         name: kind / problem.y_scale if name == "sigma" and not isinstance(kind, str) else kind
         for name, kind in response.parameters.items()
     }
-    like = Likelihood.of(family, response.n_classes)
+    like = Likelihood.of(family, response.n_classes, response.models)
     like = replace(like, pinned=tuple((k, parameters[k]) for k, _ in like.pinned))
     # Compiled steps know a likelihood by identity: equal ones must be one.
     like = _LIKELIHOODS.setdefault(like, like)

@@ -12,6 +12,7 @@ from sklmm.families.ordinal import Ordinal
 from sklmm.families.poisson import Poisson
 from sklmm.families.registry import resolve_family
 from sklmm.families.student_t import StudentT
+from sklmm.families.zero_inflated import ZeroInflated
 
 __all__ = [
     "Bernoulli",
@@ -27,5 +28,6 @@ __all__ = [
     "Poisson",
     "Response",
     "StudentT",
+    "ZeroInflated",
     "resolve_family",
 ]

@@ -15,6 +15,7 @@ from sklearn.base import BaseEstimator
 
 from sklmm._fork import check_not_forked
 from sklmm.families.links import inverse_link
+from sklmm.families.modelled import expanded
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +41,10 @@ class Response:
         Number of observations where it is not the sum of the weights.
     counted : bool
         Whether log_constant is known: of proportions it is where trials and successes are whole.
+    data : ndarray of float64 [n, k] or None
+        What rows have besides y, the family's `row_data`.
+    models : tuple of `ParameterModel`
+        Parameters that are linear in columns of the design.
     """
 
     family: object
@@ -51,6 +56,8 @@ class Response:
     sigma_unit: float = 1.0
     n_obs: float | None = None
     counted: bool = True
+    data: np.ndarray | None = None
+    models: tuple = ()
 
     @property
     def n_classes(self):
@@ -64,8 +71,8 @@ class Response:
 
     @property
     def parameters(self):
-        """Constraint, or pinned value, of each of the family's scalar parameters."""
-        return self.family.parameters(self.n_classes)
+        """Constraint, or pinned value, of each of the family's parameters, or its coefficients."""
+        return expanded(self.family.parameters(self.n_classes), self.models)
 
 
 def row_weights(weights, n):
@@ -196,6 +203,8 @@ class Family(BaseEstimator):
     classes = None
     #: y is normal with mean eta: fits are by equations in closed form.
     closed_form = False
+    #: Its log density is quadratic in eta, so that Laplace's approximation is exact.
+    quadratic = False
     #: Means come near the ends of y's range only as eta goes to infinity, which data may ask for.
     separable = False
     #: Whether a mean below 0 is none.
@@ -204,6 +213,14 @@ class Family(BaseEstimator):
     scale_equivariant = False
     #: Power of y's unit that is eta's; 0 where another unit of y only moves the intercept.
     eta_power = 0
+    #: Names of what a row has besides y, as the trials of a proportion: attributes of its density.
+    #: Of a `scale_equivariant` family they are in y's units.
+    row_data = ()
+    #: What more zeros make of it: a "mixture" with its own, a "hurdle" of one that has none, or None
+    #: where they mean nothing.
+    zeros = None
+    #: The parameter that the estimator's `dispersion` models, or None.
+    dispersion_parameter = None
     #: What `sample_weight` means: "repeats" of a row, "trials" of one, or a "precision".
     weights = "repeats"
 

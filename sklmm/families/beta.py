@@ -93,6 +93,8 @@ class Beta(Family):
 
     name = "beta"
     density = BetaDensity
+    dispersion_parameter = "precision"
+    zeros = "hurdle"
     scalars = ("precision",)
     links = ("logit", "probit", "cloglog")
 

@@ -62,6 +62,8 @@ class Gamma(Family):
 
     name = "gamma"
     density = GammaDensity
+    dispersion_parameter = "shape"
+    zeros = "hurdle"
     scalars = ("shape",)
     links = ("log", "inverse", "identity")
     positive = True

@@ -44,6 +44,7 @@ class Gaussian(Family):
 
     name = "gaussian"
     density = GaussianDensity
+    dispersion_parameter = "sigma"
     scalars = ("sigma",)
     closed_form = True
     scale_equivariant = True
@@ -75,8 +76,18 @@ class Gaussian(Family):
 
     def variance(self, eta, params):
         """sigma^2."""
-        return np.full(np.shape(eta), float(params["sigma"]) ** 2)
+        return np.broadcast_to(np.square(params["sigma"], dtype=float), np.shape(eta))
 
     def sample(self, eta, params, rng):
         """Draws of y given eta."""
         return rng.normal(eta, params["sigma"])
+
+
+class GaussianByRow(Gaussian):
+    """`Gaussian` whose residual SD is a function of the row: no fit of it is in closed form.
+
+    An estimator makes it of its `family` by its parameter `dispersion`.
+    """
+
+    closed_form = False
+    quadratic = True

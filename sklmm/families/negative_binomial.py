@@ -93,6 +93,7 @@ class NegativeBinomial(Count):
 
     name = "negative_binomial"
     density = NegativeBinomialDensity
+    dispersion_parameter = "dispersion"
     scalars = ("dispersion",)
 
     def __init__(self, link="log", dispersion=None):

@@ -38,6 +38,7 @@ class Count(Family):
 
     links = ("log", "sqrt", "identity")
     positive = True
+    zeros = "mixture"
 
     @property
     def separable(self):

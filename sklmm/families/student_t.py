@@ -66,6 +66,7 @@ class StudentT(Family):
 
     name = "student_t"
     density = StudentTDensity
+    dispersion_parameter = "sigma"
     scalars = ("sigma", "df")
     scale_equivariant = True
 

@@ -7,6 +7,7 @@ import pandas as pd
 from scipy.special import expit, logit
 
 from sklmm._fitted.prediction import predictor_draws, response_draws
+from sklmm.families.parts import parameters_by_row
 from sklmm.result import covariance_root, natural_entries
 
 #: Variables of the tree beside the terms' and the family's parameters.
@@ -153,14 +154,15 @@ def _of_rows(variable, model, z, family, size, rows, rng):
     design, response, log_densities = rows
     d = response.n_predictors
     eta = predictor_draws(design, model.result_, z, d)
-    drawn = response_draws(response, eta[:, 0] if d == 1 else eta, family, rng)
+    own = parameters_by_row(response.models, family, design.models)
+    drawn = response_draws(response, eta[:, 0] if d == 1 else eta, own, rng)
     observed = response.y
     if response.family.weights == "trials":
         observed, drawn = observed * response.weights, drawn * response.weights[:, None]
     elif response.classes is not None and not hasattr(model, "classes_"):
         # A regressor's ratings have values; a classifier's classes are their places.
         observed, drawn = (response.classes[codes.astype(int)] for codes in (observed, drawn))
-    log_likelihood = log_densities(response, eta, family)
+    log_likelihood = log_densities(response, eta, family, design.models)
     return {
         "posterior_predictive": {variable: _by_chain(drawn, size)},
         "log_likelihood": {variable: _by_chain(log_likelihood, size)},

@@ -133,7 +133,9 @@ def _constant(like, rows, n_raw):
     """Linear predictors [d] and raw parameters of independent, identically distributed y."""
     (y, w), d = rows.observations, rows.d
     offset, total = rows.offset, w.sum()
-    if offset is None:
+    if offset is None and y.ndim > 1:
+        offset = np.zeros(len(y) * d)
+    elif offset is None:
         # Equal observations are one.
         y, same = np.unique(y, return_inverse=True)
         w, offset = np.bincount(same, w), np.zeros(len(y) * d)
@@ -148,7 +150,7 @@ def _constant(like, rows, n_raw):
         by_constant = by_eta.reshape(-1, d).sum(axis=0)
         return value, -np.nan_to_num(np.concatenate([by_constant, of_raw[:, 0]]))
 
-    mean = float(w @ y / total)
+    mean = float(w @ (y if y.ndim == 1 else y[:, 0]) / total)
     guesses = {0.0, mean, np.log(mean) if mean > 0 else 0.0}
     guesses |= {logit(mean)} if 0 < mean < 1 else set()
     starts = [np.concatenate([np.full(d, g), np.zeros(n_raw)]) for g in sorted(guesses)]
@@ -182,6 +184,9 @@ def warm_theta(latent, start):
         family["sigma"] /= problem.y_scale
     if not all(np.isfinite(v) for v in family.values()) or family.get("sigma") == 0:
         return None
+    for model in problem.models:
+        own = model.standard([family[name] for name in model.names])
+        family.update(zip(model.names, own, strict=True))
     raw = [CONSTRAINTS[space.parameters[n]][1](family[n]) for n in space.estimated]
     coef = start.coef.copy()
     if problem.y_centre:

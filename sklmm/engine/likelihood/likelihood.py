@@ -1,6 +1,7 @@
 """What steps need of a response family: hashable by value, so that equal ones share compilations.
 
-Layout [rows, draws]. y is [n]; eta [n * d, C] with the d predictors of a row adjacent; raw [m, C],
+Layout [rows, draws]. y is [n], or [n, m] where rows have data of their own or parameters by row
+(`engine.likelihood.parameters`); eta [n * d, C] with the d predictors of a row adjacent; raw [m, C],
 [m, 1] or [m] holds the estimated parameters, unconstrained. The methods are TensorFlow's, which is
 imported for them (`engine.likelihood.tensors`); `evaluation` has the same in NumPy, row by row, for
 arrays of any number of rows and columns: a built-in family's own density, or a custom family's
@@ -19,6 +20,7 @@ import numpy as np
 
 from sklmm.families import CustomFamily
 from sklmm.families.base import CONSTRAINTS
+from sklmm.families.modelled import expanded
 from sklmm.families.special import NUMPY
 
 
@@ -87,6 +89,10 @@ class Likelihood:
         ``distribution(eta, **parameters)`` -> TFP distribution, of a custom family.
     reads : tuple
         Values of the globals and of the closure that `distribution` reads.
+    data : tuple of str
+        Names of the row data, the columns of y after the first.
+    linear : tuple of `engine.likelihood.parameters.LinearParameter`
+        Parameters by row, of whose coefficients `names` are.
     """
 
     link: str
@@ -97,11 +103,13 @@ class Likelihood:
     pinned: tuple[tuple[str, float], ...] = ()
     distribution: Callable | None = None
     reads: tuple = ()
+    data: tuple[str, ...] = ()
+    linear: tuple = ()
 
     @classmethod
-    def of(cls, family, n_classes=None):
-        """The likelihood of a checked `Family`."""
-        parameters = family.parameters(n_classes)
+    def of(cls, family, n_classes=None, models=()):
+        """The likelihood of a checked `Family`, of whose parameters some have `models`."""
+        parameters = expanded(family.parameters(n_classes), models)
         free = {k: v for k, v in parameters.items() if isinstance(v, str)}
         custom = family.is_custom
         return cls(
@@ -113,7 +121,21 @@ class Likelihood:
             pinned=tuple((k, float(v)) for k, v in parameters.items() if k not in free),
             distribution=_function(family) if custom else None,
             reads=_reads(family.function) if type(family) is CustomFamily else (),
+            data=tuple(family.row_data),
+            linear=_linear(models, list(free), 1 + len(family.row_data)) if models else (),
         )
+
+    @property
+    def wide(self):
+        """Whether y is [n, m]."""
+        return bool(self.data or self.linear)
+
+    @property
+    def scalars(self):
+        """(number among raw, name, constraint) of the parameters that all rows share."""
+        by_row = {i for own in self.linear for i in range(*own.raw)}
+        named = zip(self.names, self.constraints, strict=True)
+        return [(i, *own) for i, own in enumerate(named) if i not in by_row]
 
     def constrain(self, raw):
         """All parameters by name, as tensors of raw's dtype and trailing shape."""
@@ -141,6 +163,21 @@ class Likelihood:
         distribution has one too.
         """
         return _tensors().curvature(self, y, eta, raw)
+
+
+def _linear(models, names, first):
+    """The `LinearParameter`s among estimated ones, `names`; their columns are y's from a `first`."""
+    from sklmm.engine.likelihood.parameters import LinearParameter
+
+    out, known = [], {}
+    for model in models:
+        size, begin = len(model.names), names.index(model.names[0])
+        if model.component not in known:
+            known[model.component] = first + 1, first + 1 + size
+            first += 1 + size
+        raw = begin, begin + size
+        out.append(LinearParameter(model.parameter, model.kind, raw, known[model.component]))
+    return tuple(out)
 
 
 def _tensors():
@@ -239,6 +276,10 @@ def evaluation(like):
         traced = traced_evaluation(like)
         return Evaluation(*traced, _differenced(traced[0]), like=like)
 
+    scalars = like.scalars
+    if like.wide:
+        from sklmm.engine.likelihood.parameters import by_entry, flat, of_rows
+
     def at(y, eta, raw):
         eta = np.asarray(eta)
         eta = eta if eta.dtype == np.float32 else np.asarray(eta, float)
@@ -247,9 +288,19 @@ def evaluation(like):
             # What depends on y and parameters alone has one column.
             raw = raw[:, :1]
         parameters = {name: np.full((1, 1), value, eta.dtype) for name, value in like.pinned}
-        for name, kind, values in zip(like.names, like.constraints, raw, strict=True):
-            parameters[name] = CONSTRAINTS[kind][0](values)[None, :]
-        return like.density(NUMPY, y[:, None], eta, parameters, like.link)
+        for i, name, kind in scalars:
+            parameters[name] = CONSTRAINTS[kind][0](raw[i])[None, :]
+        if not like.wide:
+            return like.density(NUMPY, y[:, None], eta, parameters, like.link)
+        parameters |= of_rows(like, y, raw, lambda kind, value: CONSTRAINTS[kind][0](value))
+        return like.density(NUMPY, y[:, :1], eta, parameters, like.link)
+
+    def in_parameters(density, y):
+        """Log f's derivatives in each entry of raw, a list."""
+        if not like.linear:
+            return density.slopes_in(like.names)
+        named = [name for _, name, _ in scalars] + [own.name for own in like.linear]
+        return flat(like, y, dict(zip(named, density.slopes_in(named), strict=True)))
 
     # Beyond what float64 can say a density is 0, and an overflow on the way there is no news.
     @np.errstate(all="ignore")
@@ -275,7 +326,7 @@ def evaluation(like):
         density, single = at(y, eta, raw), eta.dtype == np.float32
         value, score = density.value_and_score if single else (density.value, density.score)
         d, C = like.n_predictors, eta.shape[1]
-        of_raw = [w @ np.broadcast_to(part, (len(y), C)) for part in density.slopes_in(like.names)]
+        of_raw = [w @ np.broadcast_to(part, (len(y), C)) for part in in_parameters(density, y)]
         by_eta = score if (w == 1).all() else np.repeat(w, d)[:, None] * score
         return value, by_eta, np.reshape(of_raw, (len(of_raw), C))
 
@@ -311,7 +362,7 @@ def evaluation(like):
     @np.errstate(all="ignore")
     def parts(y, eta, raw):
         density = at(y, eta, raw)
-        return *density.value_and_score, density.slopes_in(like.names)
+        return *density.value_and_score, in_parameters(density, y)
 
     @np.errstate(all="ignore")
     def bends(y, eta, raw):
@@ -322,6 +373,8 @@ def evaluation(like):
     def second(y, eta, raw):
         density, shape = at(y, eta, raw), eta.shape
         in_eta, inner = density.second or ({}, {})
+        if like.linear:
+            in_eta, inner = by_entry(like, y, in_eta, inner)
         mixed = [np.broadcast_to(in_eta[name], shape) for name in like.names]
         pairs = {
             (like.names.index(a), like.names.index(b)): np.broadcast_to(part, shape)
@@ -330,7 +383,7 @@ def evaluation(like):
         }
         return np.broadcast_to(density.observed, shape), mixed, pairs
 
-    told = not like.names or like.density.second is not None
+    told = (not like.names and not like.linear) or like.density.second is not None
     one = like.n_predictors == 1
     known = by_row, curvature, observed, slopes, both, score, in_raw, bent, parts
     known += bends if one else None, second if one and told else None, told

@@ -7,13 +7,19 @@ from sklmm.families.base import CONSTRAINTS
 from sklmm.families.binomial import log_binomial
 
 
-def log_densities(response, eta, parameters):
+def log_densities(response, eta, parameters, parts=()):
     """log f [n_rows, S] at eta [n_rows, d, S]; parameters hold S values, or one, by name.
+
+    `parts` are the design's, of the parameters that have a model.
 
     A row's repetitions are one term, and so are the trials of a binomial row.
     """
     family, y, weights = response.family, response.y, response.weights
-    like = Likelihood.of(family, response.n_classes)
+    like = Likelihood.of(family, response.n_classes, response.models)
+    if like.wide:
+        from sklmm.engine.likelihood.parameters import wide
+
+        y = wide(y, response, parts)
     n_draws = eta.shape[-1]
     raw = [
         CONSTRAINTS[kind][1](np.broadcast_to(parameters[name], n_draws))

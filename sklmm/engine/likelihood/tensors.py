@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from sklmm.engine.likelihood.likelihood import FLOOR
+from sklmm.engine.likelihood.parameters import flat, of_rows
 from sklmm.engine.runtime.tensorflow import tf
 from sklmm.engine.runtime.tfp_graph import tfp
 
@@ -69,19 +70,28 @@ TENSORFLOW = SimpleNamespace(
 )
 
 
+_TO = {"positive": tf.exp, "unit": tf.sigmoid, "real": tf.identity}
+
+
 def constrain(like, raw):
-    """All parameters by name, as tensors of raw's dtype and trailing shape."""
+    """The parameters of all rows by name, as tensors of raw's dtype and trailing shape."""
     raw = tf.convert_to_tensor(raw)
     values = {name: tf.constant(value, raw.dtype) for name, value in like.pinned}
-    to = {"positive": tf.exp, "unit": tf.sigmoid, "real": tf.identity}
-    for j, (name, constraint) in enumerate(zip(like.names, like.constraints, strict=True)):
-        values[name] = to[constraint](raw[j])
-    return values
+    return values | {name: _TO[kind](raw[j]) for j, name, kind in like.scalars}
+
+
+def _parameters(like, y, raw):
+    """All parameters and row data by name, of rows y [n, m]."""
+    values = constrain(like, raw)
+    if not like.wide:
+        return values
+    raw = raw[:, None] if raw.shape.rank == 1 else raw
+    return values | of_rows(like, y, raw, lambda kind, value: _TO[kind](value))
 
 
 def log_prob(like, y, eta, raw):
     """log p(y | eta) [n, C]."""
-    y, eta, raw = _arguments(y, eta, raw)
+    y, eta, raw = _arguments(like, y, eta, raw)
     if like.distribution is not None:
         return _log_prob(like, y, eta, raw)
     raw = raw[:, None] if raw.shape.rank == 1 else raw
@@ -93,7 +103,7 @@ def log_prob(like, y, eta, raw):
         rows, score = density.value_and_score
 
         def gradient(upstream):
-            parts = density.slopes_in(like.names)
+            parts = _in_raw(like, density, y)
             by_raw = [
                 tf.reduce_sum(upstream * tf.broadcast_to(part, tf.shape(upstream)), axis=0)
                 for part in parts
@@ -108,7 +118,7 @@ def log_prob(like, y, eta, raw):
 
 def log_prob_and_score(like, y, eta, raw):
     """log p(y | eta) [n, C] and its derivative in eta [n * d, C]."""
-    y, eta, raw = _arguments(y, eta, raw)
+    y, eta, raw = _arguments(like, y, eta, raw)
     if like.distribution is not None:
         return _taped(like, y, eta, raw)
     return _density(like, y, eta, raw).value_and_score
@@ -116,7 +126,7 @@ def log_prob_and_score(like, y, eta, raw):
 
 def curvature(like, y, eta, raw):
     """Weights [n * d, C] > 0."""
-    y, eta, raw = _arguments(y, eta, raw)
+    y, eta, raw = _arguments(like, y, eta, raw)
     if like.distribution is not None:
         weights = _numeric_curvature(like, y, eta, raw)
     else:
@@ -127,18 +137,26 @@ def curvature(like, y, eta, raw):
     return tf.maximum(weights, tf.maximum(floor, np.finfo(np.float32).tiny))
 
 
-def _arguments(y, eta, raw):
+def _arguments(like, y, eta, raw):
     eta = tf.convert_to_tensor(eta)
-    return tf.cast(y, eta.dtype)[:, None], eta, tf.cast(raw, eta.dtype)
+    y = tf.cast(y, eta.dtype)
+    return y if like.wide else y[:, None], eta, tf.cast(raw, eta.dtype)
 
 
 def _density(like, y, eta, raw):
-    return like.density(TENSORFLOW, y, eta, constrain(like, raw), like.link)
+    return like.density(TENSORFLOW, y[:, :1], eta, _parameters(like, y, raw), like.link)
+
+
+def _in_raw(like, density, y):
+    """Log f's derivatives in each entry of raw, a list."""
+    named = [name for _, name, _ in like.scalars] + [own.name for own in like.linear]
+    found = dict(zip(named, density.slopes_in(named), strict=True))
+    return flat(like, y, found) if like.linear else list(found.values())
 
 
 def _log_prob(like, y, eta, raw):
     try:
-        value = like.distribution(eta, **constrain(like, raw)).log_prob(y)
+        value = like.distribution(eta, **_parameters(like, y, raw)).log_prob(y[:, :1])
     except Exception as error:
         # TensorFlow goes on with remedies of its own.
         reason = str(error).partition("\n")[0].partition(". ")[0]

@@ -8,6 +8,7 @@ from sklmm.engine.runtime.tensorflow import tf, traced
 def traced_evaluation(like):
     """The functions of `evaluation.Evaluation` of a likelihood."""
     one, two = tf.TensorSpec([None], tf.float64), tf.TensorSpec([None, None], tf.float64)
+    answers = two if like.wide else one
 
     def by_row(y, eta, raw):
         return *like.log_prob_and_score(y, eta, raw), like.curvature(y, eta, raw)
@@ -22,7 +23,7 @@ def traced_evaluation(like):
             total = tf.reduce_sum(w[:, None] * rows)
         return rows, *tape.gradient(total, (eta, raw), unconnected_gradients="zero")
 
-    weights, both = traced(curvature, one, two, two), traced(like.log_prob_and_score, one, two, two)
+    weights, both = traced(curvature, answers, two, two), traced(like.log_prob_and_score, answers, two, two)
 
     def in_raw(y, w, eta, raw):
         with tf.GradientTape(persistent=True) as tape:
@@ -40,15 +41,15 @@ def traced_evaluation(like):
         return in_eta[:, 0], of_raw
 
     q = len(like.names)
-    turned, rates = traced(bent, one, one, two, one), traced(in_raw, one, one, two, one)
+    turned, rates = traced(bent, answers, one, two, one), traced(in_raw, answers, one, two, one)
     nothing = np.zeros((0, 0))
-    rows = traced(by_row, one, two, two)
+    rows = traced(by_row, answers, two, two)
     return (
         # A custom family has one kind of curvature.
         lambda y, eta, raw, own=False: rows(y, eta, raw),
         weights,
         weights,
-        traced(slopes, one, one, two, two),
+        traced(slopes, answers, one, two, two),
         both,
         lambda y, eta, raw: both(y, eta, raw)[1],
         rates if q else lambda y, w, eta, raw: (np.zeros((len(eta), 0)), nothing),

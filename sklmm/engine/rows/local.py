@@ -44,7 +44,7 @@ class LocalRows(LocalCrossProducts):
         refs = [np.repeat(refs, d, axis=0) for refs in self.refs]
         return replace(
             self,
-            y=np.repeat(self.y, d),
+            y=np.repeat(self.y, d, axis=0),
             X=np.einsum("np,cd->ncdp", self.X, unit).reshape(n, -1),
             weights=np.repeat(self.weights, d),
             refs=tuple(refs[k] for k in of_terms for _ in range(d)),

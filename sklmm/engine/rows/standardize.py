@@ -75,7 +75,7 @@ class Problem:
     multiplied by besides y's scale. `perfect` says that the fixed part alone reproduces y. The
     rows' y lacks what `columns.start`, of the sparse columns, explains. y_scale is eta's unit, and
     y's to the `power`. d is the number of linear predictors a row of the table has, a row each
-    here.
+    here. `models` are the `engine.rows.widened.LinearUnits` of parameters by row.
     """
 
     rows: Rows
@@ -92,6 +92,7 @@ class Problem:
     sigma_unit: float = 1.0
     power: int = 1
     d: int = 1
+    models: tuple = ()
 
     @property
     def log_unit(self):

@@ -30,7 +30,7 @@ def tensors(table, p, dtype=np.float64):
     def rows(array, kind=dtype):
         return tf.constant(pad(np.asarray(array, kind), n))
 
-    y = np.pad(table.y, (0, n - table.n_rows), mode="edge")
+    y = np.pad(table.y, [(0, n - table.n_rows), (0, 0)][: table.y.ndim], mode="edge")
     offset = np.zeros(table.n_rows) if table.offset is None else table.offset
     return Data(
         rows(table.X[:, :p]),

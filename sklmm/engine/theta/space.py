@@ -129,8 +129,10 @@ class Space:
 
     def family(self, raw):
         """All family parameters by name, in the table's units."""
-        values = dict(zip(self.estimated, raw, strict=True))
-        out = {}
+        values, out = dict(zip(self.estimated, raw, strict=True)), {}
+        for model in self.problem.models:
+            own = model.natural([values[name] for name in model.names])
+            values.update(zip(model.names, own, strict=True))
         for name, kind in self.parameters.items():
             value = CONSTRAINTS[kind][0](values[name]) if name in values else kind
             out[name] = float(value) * (self.problem.sigma_scale if name == "sigma" else 1.0)

@@ -1,0 +1,90 @@
+"""Columns of a model's other parts: the zeros, the dispersion, what ordered classes have each.
+
+A part is a formula, ``"~ z + offset(w)"``, or a list of columns; it has an intercept where the
+formula has one, and a list always.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sklmm.design.formula import formula_parameters
+
+
+@dataclass(frozen=True)
+class PartDesign:
+    """X [n_rows, q] of a part, its columns' names, and its offset [n_rows] or None."""
+
+    component: str
+    X: np.ndarray
+    names: tuple
+    offset: np.ndarray | None = None
+
+
+def part_parameters(component, given):
+    """`DesignSpec.learn`'s random_effects, fixed_effects and offset of a part, a dict.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For what is neither a formula without a response nor a list of columns.
+    """
+    if not isinstance(given, str):
+        if not isinstance(given, list | tuple):
+            raise TypeError(
+                f"{component}={given!r} must be a formula such as '~ z', or a list of columns."
+            )
+        terms = [c for c in given if isinstance(c, str) and "|" in c or hasattr(c, "group")]
+        return {
+            "random_effects": terms or None,
+            "fixed_effects": [c for c in given if c not in terms],
+            "offset": None,
+        }
+    if not given.strip().startswith("~"):
+        raise ValueError(
+            f"{component}={given!r}: a formula of a part has no response: write '~ z', z a column, "
+            "'~ 1' for an intercept alone."
+        )
+    own = {"offset": None} | formula_parameters("y " + given)
+    return own | {"fixed_effects": own["fixed_effects"].removeprefix("y").strip()}
+
+
+def learn_parts(learn, table, given, names):
+    """(component, spec) of each part, and their `PartDesign`s: `learn` is `DesignSpec.learn`."""
+    specs, designs = [], []
+    for component, own in given.items():
+        own = part_parameters(component, own)
+        if own["random_effects"] is not None:
+            raise ValueError(
+                f"{component}: random-effect terms such as {own['random_effects'][0]!r} are not "
+                "available in this part of the model: leave them out."
+            )
+        spec, design = learn(
+            table, [], own["fixed_effects"], _intercept(component), names, own["offset"]
+        )
+        specs.append((component, spec))
+        designs.append(_part(component, spec, design))
+    return tuple(specs), tuple(designs)
+
+
+def columns_of_parts(columns_read, table, given, names):
+    """Columns that the parts read, a set: `columns_read` is `design.columns_read`."""
+    out = set()
+    for component, own in given.items():
+        own = part_parameters(component, own)
+        out |= columns_read(table, [], own["fixed_effects"], own["offset"], names)
+    return out
+
+
+def apply_parts(specs, table):
+    """The `PartDesign`s of a new table."""
+    return tuple(_part(component, spec, spec.apply(table)) for component, spec in specs)
+
+
+def _intercept(component):
+    # Classes have their intercepts, the cutpoints.
+    return component != "nominal"
+
+
+def _part(component, spec, design):
+    return PartDesign(component, design.X, spec.coef_names, design.offset)

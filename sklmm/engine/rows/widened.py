@@ -1,0 +1,76 @@
+"""Rows whose y has the row data and the columns of parameters' models beside it.
+
+Columns of a model are whitened as those of the fixed part are: X' = X B. Its coefficients in the
+table's columns are B gamma' + shift, where the shift stands for the unit of a residual SD; where no
+combination of the columns is constant, the rows' offset does.
+"""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from sklmm.design.terms import INTERCEPT
+from sklmm.engine.rows.standardize import whiten
+
+#: Largest residual of a constant on the columns that have it.
+CONSTANT = 1e-8
+
+
+class LinearUnits(NamedTuple):
+    """Way back of one parameter's coefficients: names, basis [q, q] and shift [q]."""
+
+    names: tuple
+    basis: np.ndarray
+    shift: np.ndarray
+
+    def natural(self, raw):
+        """Coefficients of the table's columns, from those of the whitened ones."""
+        return self.basis @ raw + self.shift
+
+    def standard(self, coefs):
+        """The inverse of `natural`."""
+        return np.linalg.solve(self.basis, np.asarray(coefs) - self.shift)
+
+
+def widened(problem, design, response):
+    """The problem with y [n, m], and the `LinearUnits` of the response's models."""
+    rows, columns, units = problem.rows, [], []
+    if response.data is not None:
+        data = response.data
+        if response.family.scale_equivariant:
+            moved = 0.0 if design.offset is None else design.offset[:, None]
+            data = (data - moved - problem.y_centre) / problem.y_scale
+        columns.append(data)
+    known = {}
+    for model in response.models:
+        own = next(part for part in design.models if part.component == model.component)
+        log_unit = np.log(problem.sigma_scale) if model.parameter == "sigma" else 0.0
+        if model.component not in known:
+            X, basis, shift, offset = _standard(own, response.weights, problem.n, log_unit)
+            columns += [offset[:, None], X]
+            known[model.component] = basis, shift
+        units.append(LinearUnits(model.names, *known[model.component]))
+    y = np.column_stack([rows.y, *columns])
+    return replace(problem, rows=replace(rows, y=y), models=tuple(units))
+
+
+def _standard(own, weights, n, log_unit):
+    """Whitened columns [n, q], their basis [q, q] and shift [q], and the offset [n]."""
+    first = own.names[:1] == (INTERCEPT,)
+    X, basis, _ = whiten(own.X, weights, n, first)
+    if (~basis.any(axis=1)).any() or basis.shape[0] != basis.shape[1]:
+        name = own.names[int(np.argmin(basis.any(axis=1)))]
+        raise ValueError(
+            f"{own.component}: its column {name!r} is a linear combination of those before it, or "
+            "has too few rows: leave it out."
+        )
+    offset = np.zeros(len(weights)) if own.offset is None else own.offset.copy()
+    shift = np.zeros(len(basis))
+    if log_unit:
+        ones = np.linalg.lstsq(own.X, np.ones(len(weights)), rcond=None)[0]
+        if np.abs(own.X @ ones - 1).max() < CONSTANT:
+            shift = log_unit * ones
+        else:
+            offset -= log_unit
+    return np.asarray(X), basis, shift, offset

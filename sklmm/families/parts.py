@@ -1,0 +1,72 @@
+"""What an estimator's parameters zero_inflation, dispersion and nominal make of its family."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from sklmm.families.base import CONSTRAINTS
+from sklmm.families.gaussian import Gaussian, GaussianByRow
+from sklmm.families.modelled import ParameterModel
+from sklmm.families.zero_inflated import ZeroInflated
+
+#: Which of a family's parameters each part is a model of.
+PARTS = {
+    "zero_inflation": lambda family, n_classes: ["zero"],
+    "dispersion": lambda family, n_classes: [family.dispersion_parameter],
+}
+
+
+def with_parts(family, parts):
+    """The family of a model with these parts, a dict; ValueError where it has none such."""
+    if "dispersion" in parts:
+        name = family.dispersion_parameter
+        if name is None:
+            raise ValueError(
+                f"dispersion={parts['dispersion']!r}: family={family.name!r} has no dispersion: use "
+                "dispersion=None."
+            )
+        if family.parameters()[name] != "positive":
+            raise ValueError(
+                f"dispersion={parts['dispersion']!r} models {name}, which family={family!r} pins: "
+                "leave one of the two."
+            )
+        if isinstance(family, Gaussian):
+            if family.weights == "precision":
+                raise ValueError(
+                    "dispersion: it is for Gaussian(weights='repeats'); known precisions are an "
+                    "offset of it, '~ z + offset(half_log_variance)'."
+                )
+            family = GaussianByRow(family.sigma)
+    if "zero_inflation" in parts:
+        family = ZeroInflated(family)
+        family.check()
+    return family
+
+
+def modelled(response, designs):
+    """The `Response` with `ParameterModel`s of the parts, `submodels.PartDesign`s."""
+    family, n_classes = response.family, response.n_classes
+    kinds = family.parameters(n_classes)
+    models = [
+        ParameterModel.of(name, kinds[name], design.component, design.names)
+        for design in designs
+        for name in PARTS[design.component](family, n_classes)
+    ]
+    return replace(response, models=tuple(models))
+
+
+def parameters_by_row(models, values, designs):
+    """Parameters of a family by name: numbers, and arrays [n_rows, 1] of those with a model.
+
+    `values` are the numbers and the models' coefficients by name; or draws [S] of each, and then
+    parameters with a model are [n_rows, S].
+    """
+    out = dict(values)
+    for model in models:
+        own = next(design for design in designs if design.component == model.component)
+        coefs = np.array([out.pop(name) for name in model.names])
+        predictor = own.X @ coefs.reshape(len(coefs), -1)
+        if own.offset is not None:
+            predictor = predictor + own.offset[:, None]
+        out[model.parameter] = CONSTRAINTS[model.kind][0](predictor)
+    return out

@@ -1,0 +1,213 @@
+"""A family with more zeros than its own: a mixture with a point at 0, or a hurdle before it.
+
+With pi the probability `zero`, ell = log f(y) and tau the chance that a zero that was seen is of
+the point, expit(logit pi - ell),
+
+    log p(0) = log(pi + (1 - pi) f(0)),    log p(y) = log(1 - pi) + ell.
+
+Slopes of log p in what f depends on are (1 - tau) times those of ell, and the second derivatives
+
+    (1 - tau) H + tau (1 - tau) g g^T,
+
+g and H those of ell. Of a hurdle f has no zeros, and all that were seen are the point's: tau = 1.
+"""
+
+# ruff: noqa: D102 - what each property of a density is, `Density` says once.
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from sklmm.families.base import Family
+from sklmm.families.density import Density
+
+
+@dataclass(frozen=True)
+class Inflated:
+    """Makes the densities of a family with a point at 0 from those of another, `base`.
+
+    Of a `hurdle` the other has no zeros.
+    """
+
+    base: type
+    hurdle: bool
+
+    @property
+    def convex_links(self):
+        """Those of the other; a mixture is not concave, and observes all the same."""
+        return self.base.convex_links
+
+    @property
+    def second(self):
+        """None where the other's second derivatives in its parameters are not known."""
+        known = self.base.second is not None or self.base.slopes is Density.slopes
+        return True if known else None
+
+    def __call__(self, xp, y, eta, parameters, link):
+        """The density in some rows."""
+        return ZeroInflatedDensity(self, xp, y, eta, parameters, link)
+
+
+class ZeroInflatedDensity(Density):
+    """`made` is an `Inflated`; the parameter `zero` is pi."""
+
+    def __init__(self, made, xp, y, eta, parameters, link):
+        others = {name: value for name, value in parameters.items() if name != "zero"}
+        super().__init__(xp, y, eta, {"zero": parameters["zero"]}, link)
+        self._hurdle, self._base = made.hurdle, made.base
+        self._others, self._link_name = others, link
+        self._none = y == 0
+        seen = xp.where(self._none, 1.0, y) if made.hurdle else y
+        self._own = made.base(xp, seen, eta, others, link)
+        #: 1 where y is 0, of y's kind.
+        self._at_zero = xp.where(self._none, 1.0, 0 * y)
+
+    _log_odds = cached_property(lambda d: d.xp.log(d.zero) - d.xp.log1p(-d.zero))
+    #: log(1 - pi).
+    _log_rest = cached_property(lambda d: d.xp.log1p(-d.zero))
+
+    @cached_property
+    def _share(self):
+        """Tau [n, C], 0 where y is not 0."""
+        if self._hurdle:
+            return self._at_zero + 0 * self._own.value
+        return self._at_zero * self.xp.expit(self._log_odds - self._own.value)
+
+    def _value_of(self, own):
+        xp = self.xp
+        if self._hurdle:
+            return self._log_rest + xp.where(self._none, self._log_odds + 0 * own, own)
+        gap = self._log_odds - own
+        more = xp.maximum(gap, 0.0) + xp.log1p(xp.exp(-xp.abs(gap)))
+        return self._log_rest + own + xp.where(self._none, more, 0 * own)
+
+    value = property(lambda d: d._value_of(d._own.value))
+    score = property(lambda d: (1 - d._share) * d._own.score)
+
+    @property
+    def value_and_score(self):
+        own, score = self._own.value_and_score
+        if self._hurdle:
+            return self._value_of(own), (1 - self._at_zero) * score
+        share = self._at_zero * self.xp.expit(self._log_odds - own)
+        return self._value_of(own), (1 - share) * score
+
+    quick_score = property(lambda d: d.value_and_score[1])
+
+    @property
+    def observed(self):
+        tau = self._share
+        return (1 - tau) * self._own.observed - tau * (1 - tau) * self._own.score**2
+
+    @property
+    def expected(self):
+        """By the mean of the squared score: f's own but for what zeros leave in doubt."""
+        own = self._own.expected
+        if self._hurdle:
+            return (1 - self.zero) * own
+        zero = self._base(self.xp, 0 * self.y, self.eta, self._others, self._link_name)
+        tau = self.xp.expit(self._log_odds - zero.value)
+        return (1 - self.zero) * (own - self.xp.exp(zero.value) * tau * zero.score**2)
+
+    @property
+    def slopes(self):
+        tau = self._share
+        found = {name: (1 - tau) * part for name, part in self._own.slopes.items()}
+        return found | {"zero": tau - self.zero}
+
+    @property
+    def second(self):
+        if self._own.second is None and self._own.slopes:
+            return None
+        own = self._own.second or ({}, {})
+        tau = self._share
+        rest, both = 1 - tau, tau * (1 - tau)
+        slopes, score = self._own.slopes, self._own.score
+        # Less the second derivatives.
+        in_eta = {n: rest * part - both * score * slopes[n] for n, part in own[0].items()}
+        inner = {
+            (a, b): rest * part - both * slopes[a] * slopes[b] for (a, b), part in own[1].items()
+        }
+        in_eta["zero"] = both * score
+        inner |= {(name, "zero"): both * slope for name, slope in slopes.items()}
+        inner["zero", "zero"] = self.zero * (1 - self.zero) - both
+        return in_eta, inner
+
+
+class ZeroInflated(Family):
+    """Another family's response with a point at 0, of probability `zero`: E[y] = (1 - zero) mu.
+
+    Of the other family's own zeros it makes a mixture; of one that has none (truncated counts,
+    positive numbers) it makes a hurdle, where `zero` is the probability of 0. An estimator makes it
+    of its `family` by its parameter `zero_inflation`.
+
+    Parameters
+    ----------
+    family : Family
+        Of counts or of positive numbers.
+
+    References
+    ----------
+    Lambert (1992), "Zero-inflated Poisson regression", Technometrics 34, 1-14.
+    Mullahy (1986), "Specification and testing of some modified count data models", J. Econometrics
+    33, 341-365.
+
+    Examples
+    --------
+    >>> from sklmm.families import Poisson, ZeroInflated
+    >>> float(ZeroInflated(Poisson()).mean(0.0, {"zero": 0.25}))
+    0.75
+    """
+
+    def __init__(self, family):
+        self.family = family
+
+    name = property(lambda self: f"zero-inflated {self.family.name}")
+    link = property(lambda self: self.family.link)
+    row_data = property(lambda self: self.family.row_data)
+    dispersion_parameter = property(lambda self: self.family.dispersion_parameter)
+    eta_power = property(lambda self: self.family.eta_power)
+    hurdle = property(lambda self: self.family.zeros == "hurdle")
+    density = property(lambda self: Inflated(self.family.density, self.hurdle))
+
+    def check(self):
+        """Raise ValueError for a family that has no zeros to be more of."""
+        self.family.check()
+        if self.family.zeros is None:
+            raise ValueError(
+                f"zero_inflation is for counts and positive numbers, not family="
+                f"{self.family.name!r}: use zero_inflation=None."
+            )
+
+    def parameters(self, n_classes=None):
+        """The family's, and `zero`."""
+        return self.family.parameters(n_classes) | {"zero": "unit"}
+
+    def bind(self, y, weights=None):
+        """The `Response` in y, zeros among it."""
+        if not self.hurdle:
+            return replace(self.family.bind(y, weights), family=self)
+        y = np.asarray(y)
+        none = y == 0
+        # Zeros are none of the family's numbers: others stand for them while it looks.
+        inner = self.family.bind(np.where(none, 1, y), weights)
+        return replace(inner, family=self, y=np.where(none.reshape(len(inner.y)), 0.0, inner.y))
+
+    def mean(self, eta, params):
+        """(1 - zero) mu."""
+        return (1 - params["zero"]) * self.family.mean(eta, params)
+
+    def variance(self, eta, params):
+        """That of the mixture."""
+        zero, mu = params["zero"], self.family.mean(eta, params)
+        return (1 - zero) * (self.family.variance(eta, params) + zero * mu**2)
+
+    def latent_variance(self, params):
+        """None: there is none."""
+        return None
+
+    def sample(self, eta, params, rng):
+        """Draws of y given eta."""
+        some = np.asarray(self.family.sample(eta, params, rng), float)
+        return np.where(rng.random(np.shape(eta)) < params["zero"], 0.0, some)
