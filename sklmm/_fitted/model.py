@@ -86,7 +86,7 @@ class FittedModel(PlainState):
         }
 
     def parameters(self, result, design):
-        """The family's parameters by name, arrays [n_rows, 1] of those with a model of their own."""
+        """The family's parameters by name, arrays [n_rows, 1] of those that have a model."""
         if not self.models:
             return result.family
         return parameters_by_row(self.models, result.family, design.models)

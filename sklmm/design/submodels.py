@@ -34,7 +34,7 @@ def part_parameters(component, given):
             raise TypeError(
                 f"{component}={given!r} must be a formula such as '~ z', or a list of columns."
             )
-        terms = [c for c in given if isinstance(c, str) and "|" in c or hasattr(c, "group")]
+        terms = [c for c in given if (isinstance(c, str) and "|" in c) or hasattr(c, "group")]
         return {
             "random_effects": terms or None,
             "fixed_effects": [c for c in given if c not in terms],

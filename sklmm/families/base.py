@@ -72,7 +72,8 @@ class Response:
     @property
     def parameters(self):
         """Constraint, or pinned value, of each of the family's parameters, or its coefficients."""
-        return expanded(self.family.parameters(self.n_classes), self.models)
+        own = self.family.parameters(self.n_classes)
+        return expanded(own, self.models) if self.models else own
 
 
 def row_weights(weights, n):
@@ -216,8 +217,8 @@ class Family(BaseEstimator):
     #: Names of what a row has besides y, as the trials of a proportion: attributes of its density.
     #: Of a `scale_equivariant` family they are in y's units.
     row_data = ()
-    #: What more zeros make of it: a "mixture" with its own, a "hurdle" of one that has none, or None
-    #: where they mean nothing.
+    #: What more zeros make of it: a "mixture" with its own, a "hurdle" of one that has none, or
+    #: None where they mean nothing.
     zeros = None
     #: The parameter that the estimator's `dispersion` models, or None.
     dispersion_parameter = None

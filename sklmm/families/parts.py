@@ -22,8 +22,8 @@ def with_parts(family, parts):
         name = family.dispersion_parameter
         if name is None:
             raise ValueError(
-                f"dispersion={parts['dispersion']!r}: family={family.name!r} has no dispersion: use "
-                "dispersion=None."
+                f"dispersion={parts['dispersion']!r}: family={family.name!r} has no dispersion: "
+                "use dispersion=None."
             )
         if family.parameters()[name] != "positive":
             raise ValueError(

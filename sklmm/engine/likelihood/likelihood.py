@@ -1,11 +1,12 @@
 """What steps need of a response family: hashable by value, so that equal ones share compilations.
 
 Layout [rows, draws]. y is [n], or [n, m] where rows have data of their own or parameters by row
-(`engine.likelihood.parameters`); eta [n * d, C] with the d predictors of a row adjacent; raw [m, C],
-[m, 1] or [m] holds the estimated parameters, unconstrained. The methods are TensorFlow's, which is
-imported for them (`engine.likelihood.tensors`); `evaluation` has the same in NumPy, row by row, for
-arrays of any number of rows and columns: a built-in family's own density, or a custom family's
-graphs of TensorFlow, traced once: that takes a tenth of a second, where compiling takes several.
+(`engine.likelihood.parameters`); eta [n * d, C] with the d predictors of a row adjacent; raw
+[m, C], [m, 1] or [m] holds the estimated parameters, unconstrained. The methods are TensorFlow's,
+which is imported for them (`engine.likelihood.tensors`); `evaluation` has the same in NumPy, row by
+row, for arrays of any number of rows and columns: a built-in family's own density, or a custom
+family's graphs of TensorFlow, traced once: that takes a tenth of a second, where compiling takes
+several.
 """
 
 import inspect
@@ -166,7 +167,7 @@ class Likelihood:
 
 
 def _linear(models, names, first):
-    """The `LinearParameter`s among estimated ones, `names`; their columns are y's from a `first`."""
+    """The `LinearParameter`s among the estimated `names`; their columns are y's from `first`."""
     from sklmm.engine.likelihood.parameters import LinearParameter
 
     out, known = [], {}

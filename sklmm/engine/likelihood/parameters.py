@@ -81,7 +81,9 @@ def by_entry(like, y, in_eta, inner):
         return zip(like.names[slice(*own.raw)], own.along(y), strict=True)
 
     place = {name: i for i, name in enumerate(like.names)}
-    mixed = {entry: column * part for name, part in in_eta.items() for entry, column in entries(name)}
+    mixed = {
+        entry: column * part for name, part in in_eta.items() for entry, column in entries(name)
+    }
     pairs = {}
     for (a, b), part in inner.items():
         for one, first in entries(a):

@@ -23,7 +23,8 @@ def traced_evaluation(like):
             total = tf.reduce_sum(w[:, None] * rows)
         return rows, *tape.gradient(total, (eta, raw), unconnected_gradients="zero")
 
-    weights, both = traced(curvature, answers, two, two), traced(like.log_prob_and_score, answers, two, two)
+    weights = traced(curvature, answers, two, two)
+    both = traced(like.log_prob_and_score, answers, two, two)
 
     def in_raw(y, w, eta, raw):
         with tf.GradientTape(persistent=True) as tape:

@@ -29,11 +29,12 @@ FRAGMENT = 1 << 19
 class LocalCrossProducts:
     """What `engine.rows.protocol.Rows` sums over pairs of columns, of arrays in standard units.
 
-    y [n_rows], or [n_rows, m] with what densities read besides, X [n_rows, p] (an array or `standardize.Whitened`), weights [n_rows]; of each term
-    refs int32 [n_rows], the rows' levels, how many levels it has, and its columns z [n_rows, r], an
-    array or `Indicators`; or refs [n_rows, m] and z [n_rows, m, r] where rows have m levels each;
-    offset [n_rows] or None, and the sparse columns of the fixed part, or None. An observation has d
-    rows. New weights, `at`, are an array [n_rows].
+    y [n_rows], or [n_rows, m] with what densities read besides, X [n_rows, p] (an array or
+    `standardize.Whitened`), weights [n_rows]; of each term refs int32 [n_rows], the rows' levels,
+    how many levels it has, and its columns z [n_rows, r], an array or `Indicators`; or refs
+    [n_rows, m] and z [n_rows, m, r] where rows have m levels each; offset [n_rows] or None, and the
+    sparse columns of the fixed part, or None. An observation has d rows. New weights, `at`, are an
+    array [n_rows].
     """
 
     y: np.ndarray
