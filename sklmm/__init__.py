@@ -19,6 +19,7 @@ from sklmm.families import (
     Poisson,
     StudentT,
 )
+from sklmm.priors import GammaPrior
 from sklmm.regressor import MixedEffectsRegressor
 from sklmm.relationships import Relationship
 from sklmm.steps import HMC, NUTS, Adam, ConjugateGradient, Exact, Laplace, Quadrature
@@ -41,6 +42,7 @@ __all__ = [
     "Exact",
     "Family",
     "Gamma",
+    "GammaPrior",
     "Gaussian",
     "Laplace",
     "MixedEffectsClassifier",

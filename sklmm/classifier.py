@@ -76,6 +76,12 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
         Column that is added to the linear predictor, with coefficient 1; not for "categorical".
     missing : {"error", "drop"}, default="error"
         As in `MixedEffectsRegressor`.
+    coef_prior : float or dict, optional
+        SDs of normal priors of the coefficients, as in `MixedEffectsRegressor`; a name without its
+        class stands for all classes. Separated data have finite estimates with it, for logistic
+        models of standardised columns say 2.5.
+    sd_prior : {"gamma"}, GammaPrior or dict, optional
+        As in `MixedEffectsRegressor`.
 
     Attributes
     ----------
@@ -90,7 +96,9 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
     family_params_ : dict
     random_effects_mc_error_, random_effects_std_mc_error_, mc_error_, std_mc_error_
         As in `MixedEffectsRegressor`.
-    loglik_, aic_, bic_, loglik_error_, e_step_, n_iter_, converged_, history_, result_
+    loglik_, log_posterior_, aic_, bic_, loglik_error_
+        As in `MixedEffectsRegressor`.
+    e_step_, n_iter_, converged_, history_, result_
         As in `MixedEffectsRegressor`.
     feature_names_in_ : ndarray of str
     n_features_in_ : int
@@ -124,6 +132,8 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
         device=None,
         offset=None,
         missing="error",
+        coef_prior=None,
+        sd_prior=None,
     ):
         self.random_effects = random_effects
         self.fixed_effects = fixed_effects
@@ -141,6 +151,8 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
         self.device = device
         self.offset = offset
         self.missing = missing
+        self.coef_prior = coef_prior
+        self.sd_prior = sd_prior
 
     @nan_where_missing
     def predict_proba(self, X, include_random=True):

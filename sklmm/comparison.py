@@ -44,8 +44,8 @@ def anova(*models):
     Raises
     ------
     ValueError
-        For models whose likelihoods cannot be compared, or that have none, and why; also where a
-        model of more parameters has a lower likelihood, so that the other is not within it.
+        For models whose likelihoods cannot be compared, that have none or priors, and why; also
+        where a model of more parameters has a lower likelihood, so that the other is not within it.
 
     Notes
     -----
@@ -109,6 +109,11 @@ def _check_comparable(models):
                 if r.effects
             ],
             "likelihoods: fit all by the same e_step",
+        )
+    if any(r.log_prior is not None for r in results):
+        raise ValueError(
+            "models: likelihood-ratio tests are of likelihoods' maxima, and fits with priors "
+            "(coef_prior, sd_prior) have other estimates: fit all without priors."
         )
     _check_same([r.n_obs for r in results], "numbers of observations: fit them on the same rows")
     for what, remedy in DATA.items():

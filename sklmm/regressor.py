@@ -85,6 +85,17 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
         out of the fit; `summary` counts them. With "drop", rows that miss a value of a fixed,
         slope or offset column are predicted as nan, and left out of `score`, and so are those with
         a label of a membership without its weight; a missing group is the population, as ever.
+    coef_prior : float or dict, optional
+        Normal priors of mean 0: a number is the SD of that of every coefficient and the intercept,
+        in the table's units; a dict has SDs by name, ``{"x": 2.5, "Intercept": 10}``, and names not
+        in it have no prior. The estimates are then the posterior's mode, which separated data have
+        too. By ML the coefficients are maximised over, by REML of Gaussian models integrated out
+        with their prior; REML of other families has none. Cutpoints of ordinal models have none.
+    sd_prior : {"gamma"}, GammaPrior or dict, optional
+        Prior of the terms' SDs: "gamma" is ``GammaPrior()``, blme's, by which no SD is 0. A dict
+        has them by the terms' names, and terms not in it have none. See `GammaPrior`, also for
+        terms with several coefficients. Priors are for `fit`, not for batches, Parquet files, Dask
+        and ``m_step="adam"``.
 
     Attributes
     ----------
@@ -110,6 +121,10 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
         nuts it is estimated when it is first asked for, on a path from Laplace's approximation to
         the posterior: until then the model keeps the engine's rows in memory, some 10 numbers for
         each row of the table. They are not saved: read `loglik_` before a model is.
+    log_posterior_ : float
+        With priors, `loglik_`, which is without them, plus the log prior densities at the estimate
+        (an improper one's has no constant); by REML the coefficients are integrated out of both.
+        Else `loglik_`.
     loglik_error_ : float
         Standard error of `loglik_`: Monte Carlo's, and of the path's quadrature; by quadrature 0,
         or by how much `loglik_` still moved with the number of points.
@@ -183,6 +198,8 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
         missing="error",
         zero_inflation=None,
         dispersion=None,
+        coef_prior=None,
+        sd_prior=None,
     ):
         self.random_effects = random_effects
         self.fixed_effects = fixed_effects
@@ -200,6 +217,8 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
         self.device = device
         self.offset = offset
         self.missing = missing
+        self.coef_prior = coef_prior
+        self.sd_prior = sd_prior
         self.dof = dof
         self.zero_inflation = zero_inflation
         self.dispersion = dispersion

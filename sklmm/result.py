@@ -151,6 +151,9 @@ class EMResult(PlainState):
     indefinite : ndarray of bool [n_columns + m]
         Which of (coef, natural) have no standard error because the information is indefinite;
         empty where there was none to look at.
+    log_prior : float or None
+        What the priors add to the log-likelihood, None without any: their log densities at the
+        estimate; of coefficients that REML integrates out, the log of their density's mean given y.
     """
 
     coef: np.ndarray
@@ -186,6 +189,7 @@ class EMResult(PlainState):
     effects_mc_error: tuple | None = None
     effects_std_mc_error: tuple | None = None
     indefinite: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    log_prior: float | None = None
 
     def __getstate__(self):
         return super().__getstate__() | {"status": self.status.name}

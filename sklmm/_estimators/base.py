@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklmm._estimators.attributes import Tables
 from sklmm._estimators.input import informative, response_name, restoring
 from sklmm._estimators.new_rows import NewRows, nan_where_missing, unseen_levels
+from sklmm._estimators.priors import resolve_priors
 from sklmm._estimators.progress import Watch
 from sklmm._estimators.reports import Reports
 from sklmm._estimators.warnings import warn_of_fit, warn_of_update
@@ -30,6 +31,7 @@ from sklmm.design.terms import resolve_terms, with_relationships
 from sklmm.engine import fit as engine
 from sklmm.families import Family
 from sklmm.families.parts import PARTS, modelled, with_parts
+from sklmm.priors import GammaPrior
 from sklmm.result import Status
 from sklmm.steps import ConjugateGradient, EStep, Exact, Laplace, MStep
 
@@ -54,6 +56,8 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
         "device": [str, None],
         "offset": [str, Integral, None],
         "missing": [StrOptions({"error", "drop"})],
+        "coef_prior": [Interval(Real, 0, None, closed="neither"), dict, None],
+        "sd_prior": [StrOptions({"gamma"}), GammaPrior, dict, None],
     }
     #: The regressor's parameter, see there; the classifier has none.
     dof = None
@@ -183,7 +187,8 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
 
         watched = self.verbose or hasattr(self, "_skl_callbacks")
         watch = watch(fitted) if watched else None
-        result = self._run(design, response, spec.fit_intercept, e_step, watch)
+        priors = self._priors(spec, design, response, e_step)
+        result = self._run(design, response, spec.fit_intercept, e_step, watch, priors)
         dropped = result.dropped[: design.X.shape[1]]
         if dropped.any() and not spec.sparse:
             left_out = Estimable(dropped, *engine.combination(design.X, dropped))
@@ -193,7 +198,10 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
         largest = partial(largest_variance, design.X)
         determined = determined and is_determined(result, response, self.tol, largest)
         if result.status is not Status.STOPPED and not determined:
-            found = separation(design, response, result.dropped)
+            held = result.dropped[: design.X.shape[1]]
+            if priors is not None:
+                held = held | np.isfinite(priors.coef).reshape(-1, len(held)).any(axis=0)
+            found = separation(design, response, held)
         if found is not None:
             result = unbounded(result, found, design)
         self._set_fitted(FittedModel.of(spec, design, response, result, **known), result)
@@ -217,7 +225,8 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
             keep_sparse=response.family.closed_form
             and self.method != "ml"
             and self._stops_by_rule()
-            and self.dof is None,
+            and self.dof is None
+            and self.coef_prior is None,
             models=parts,
         )
         self._check_model(spec, design, response, response.weights.sum())
@@ -407,10 +416,17 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
                 "variances to weigh new rows by: fit it again, with all rows."
             )
 
-    def _run(self, design, response, fit_intercept, e_step, watch=None):
+    def _priors(self, spec, design, response, e_step):
+        """`Priors` of the design's columns and blocks, or None without any."""
+        if self.coef_prior is None and self.sd_prior is None:
+            return None
+        reml = self._settings(response, spec.fit_intercept, e_step, None).reml
+        return resolve_priors(self, spec, design, response, e_step, reml)
+
+    def _run(self, design, response, fit_intercept, e_step, watch=None, priors=None):
         start = getattr(self, "result_", None) if self.warm_start else None
         settings = self._settings(response, fit_intercept, e_step, start)
-        return engine.run(design, response, settings, watch)
+        return engine.run(design, response, settings._replace(priors=priors), watch)
 
     def _settings(self, response, fit_intercept, e_step, start):
         m_step = engine.resolve_m_step(self.m_step, e_step, response.family)

@@ -17,6 +17,7 @@ from sklmm._estimators.accumulated import Accumulated, Head, Joining, some_at_a_
 from sklmm._estimators.input import check_total, restoring
 from sklmm._estimators.parquet import column_names, parquet_files, row_groups
 from sklmm._estimators.parts import naming, read_part
+from sklmm._estimators.priors import check_whole
 from sklmm._estimators.progress import Watch
 from sklmm._estimators.warnings import warn, warnings_of_sums
 from sklmm._fitted.measures import Spread
@@ -228,6 +229,7 @@ class Batches:
                 f"family={self.family!r} has no sums that stand for its rows: fit_batches, "
                 "fit_parquet and partial_fit are for family='gaussian'. Use fit."
             )
+        check_whole(self, "fit_batches, fit_parquet and partial_fit")
         with restoring(self):
             task.call_on_fit_task_begin(estimator=self, **data)
             sums = summed()

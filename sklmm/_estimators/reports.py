@@ -25,6 +25,11 @@ class Reports:
         return self.result_.loglik_error
 
     @property
+    def log_posterior_(self):
+        """`loglik_` with the log prior densities: what a fit with priors maximises."""
+        return self.loglik_ + (self.result_.log_prior or 0.0)
+
+    @property
     def aic_(self):
         """Akaike's information criterion."""
         return tables.information_criteria(self.result_)[0]
@@ -259,6 +264,11 @@ class Reports:
     def _profiled(self, design, response, places, level, n_jobs):
         """(lower, upper) of the parameters at some places."""
         family, n_predictors = response.family, response.n_predictors
+        if self.result_.log_prior is not None:
+            raise ValueError(
+                "method='profile' is for a likelihood, and this fit has priors (coef_prior, "
+                "sd_prior): use 'wald', of the posterior's curvature, or 'bootstrap'."
+            )
         if not (family.closed_form or engine.has_quadrature(design, family, n_predictors)):
             raise ValueError(
                 f"method='profile' needs a likelihood without error, which family={family.name!r} "
@@ -292,8 +302,9 @@ class Reports:
         other = copy(self)
         other.warm_start, other.verbose, other.random_state = True, 0, int(seed)
         other.dof = None
-        e_step = self._resolved_e_step(design, response)
-        result = other._run(design, response, self._fitted.spec.fit_intercept, e_step)
+        e_step, spec = self._resolved_e_step(design, response), self._fitted.spec
+        priors = self._priors(spec, design, response, e_step)
+        result = other._run(design, response, spec.fit_intercept, e_step, priors=priors)
         return self._fitted.labels.estimates(result.coef, result.natural)
 
     def r2(self):

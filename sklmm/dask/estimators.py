@@ -13,6 +13,7 @@ from sklearn.base import _fit_context
 from sklearn.utils.validation import check_is_fitted
 
 from sklmm._estimators.input import restoring
+from sklmm._estimators.priors import check_whole
 from sklmm._estimators.progress import Watch
 from sklmm.classifier import MixedEffectsClassifier
 from sklmm.dask.cluster import last_client, running_client, session
@@ -89,6 +90,7 @@ class OnDask:
         """
         task = self._init_callback_context(max_subtasks=self.max_iter)
         data = {"X": None, "y": None, "metadata": None}
+        check_whole(self, "models of Dask collections")
         local = self._local_class.__name__
         for name, own in (("X", X), ("y", y), ("sample_weight", sample_weight)):
             if own is not None:

@@ -35,6 +35,7 @@ from sklmm.engine.rows.local import LocalRows
 from sklmm.engine.rows.nested import Nesting
 from sklmm.engine.rows.standardize import stacked, standardize
 from sklmm.engine.runtime.compilation import on_cpu, placed, require_tensorflow, telling
+from sklmm.priors import Priors
 from sklmm.result import EMResult
 from sklmm.steps import (
     HMC,
@@ -87,6 +88,7 @@ class Settings(NamedTuple):
     `e_step` and `m_step` are resolved, m_step None but for Adam; tol is None where the step has
     one; `start` is the EMResult to start from, or None. `rows` makes the backend that the rows
     are kept by, `engine.rows.protocol.Rows`, of standardised arrays; None is this process.
+    `priors` are those of the design's columns and blocks, or None.
     """
 
     fit_intercept: bool
@@ -100,6 +102,7 @@ class Settings(NamedTuple):
     device: str | None = None
     dof: str | None = None
     rows: Callable | None = None
+    priors: Priors | None = None
 
 
 def has_quadrature(design, family, n_predictors=1):
@@ -316,7 +319,8 @@ def _problem(design, response, settings):
         from sklmm.engine.rows.widened import widened
 
         problem = widened(problem, design, response)
-    return problem if problem.perfect else stacked(problem, response.n_predictors)
+    problem = problem if problem.perfect else stacked(problem, response.n_predictors)
+    return problem if settings.priors is None else replace(problem, priors=settings.priors)
 
 
 def check_degrees(problem):

@@ -85,6 +85,7 @@ def _head(model, spec):
     method = "REML" if result.reml else "maximum likelihood"
     if approximation:
         method += f" ({approximation})"
+    method += ", with priors" if result.log_prior is not None else ""
     kind = f"linear {'mixed ' if spec.terms else ''}model"
     kind = kind.capitalize() if family.closed_form else f"Generalized {kind}"
     return [
@@ -139,9 +140,11 @@ def _foot(model):
         return []
     criterion = "REML criterion" if model.result_.reml else "deviance"
     error = f" (Monte Carlo error {2 * model.loglik_error_:.2g})" if model.loglik_error_ else ""
-    return [
-        f"{criterion} {-2 * model.loglik_:.4f}{error}  AIC {model.aic_:.2f}  BIC {model.bic_:.2f}"
-    ]
+    criteria = f"AIC {model.aic_:.2f}  BIC {model.bic_:.2f}"
+    if model.result_.log_prior is not None:
+        # The criteria are of maxima, which these estimates are not.
+        criteria = f"log posterior {model.log_posterior_:.4f}"
+    return [f"{criterion} {-2 * model.loglik_:.4f}{error}  {criteria}"]
 
 
 def _fixed_effects(model, spec):

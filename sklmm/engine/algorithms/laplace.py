@@ -142,7 +142,7 @@ class Laplace:
 
     def _seen(self, flat, seen):
         self.mode = seen.mode
-        return Point(
+        point = Point(
             flat,
             seen.joint,
             seen.score,
@@ -152,6 +152,19 @@ class Laplace:
             seen.shift(),
             seen.information(),
         )
+        if (prior := self.space.log_prior(seen.theta)) is None:
+            return point
+        average, bend = point.information
+        return point._replace(
+            score=point.score + prior.gradient,
+            loglik=None if point.loglik is None else point.loglik + prior.value,
+            information=(average + prior.curvature, bend),
+        )
+
+    def _score(self, theta, mode):
+        """The gradient [m] at theta, from a mode that is nearly its own."""
+        score, prior = self.approximation(theta, mode).score, self.space.log_prior(theta)
+        return score if prior is None else score + prior.gradient
 
     def _trial(self, flat, here):
         """A `_point` that need not exist: where C is singular its log-likelihood is -inf."""
@@ -203,7 +216,7 @@ class Laplace:
             t = chart.t + change
             # The mode is where its motion leads.
             theta = self.space.split(chart.back(t))
-            there = self.approximation(theta, here.mode + shift @ change).score
+            there = self._score(theta, here.mode + shift @ change)
             columns.append((score - there * chart.slope(t)) / STEP)
         found = np.reshape(columns, (self.space.size,) * 2)
         lacking = (found + found.T) / 2 - known(here, chart, chart.t)

@@ -152,8 +152,11 @@ class MonteCarlo:
             precision = self.sampler.precision
             field = self.field.at(self.flat)
             self.seen = seen = CompleteData(self.latent, theta, field, x, precision)
-        covariance = chain_covariance(seen.scores)
-        self.last = Draws(self.flat, theta, x, pull, rate, seen.value, seen.scores, covariance)
+        covariance, scores = chain_covariance(seen.scores), seen.scores
+        self.prior = self.space.log_prior(theta)
+        if self.prior is not None:
+            scores = scores + self.prior.gradient[:, None]
+        self.last = Draws(self.flat, theta, x, pull, rate, seen.value, scores, covariance)
         return self.last
 
     def _information(self):
@@ -161,7 +164,8 @@ class MonteCarlo:
 
         It may be most of it: a few draws' information alone makes steps that are far too long.
         """
-        return balanced(self.seen.information(), self.field.push.T @ self.last.pull)
+        out = balanced(self.seen.information(), self.field.push.T @ self.last.pull)
+        return out if self.prior is None else out + self.prior.curvature[:, :, None]
 
     def _move(self, step):
         self.flat, self.moved = self.space.bounded(self.flat, step)

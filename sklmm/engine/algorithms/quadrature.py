@@ -213,6 +213,8 @@ class Quadrature:
         theta, n_points = self.space.split(flat), n_points or self.n_points
         nodes = self.integral.adapted(theta) if nodes is None else nodes
         loglik, score, _ = self.integral.loglik(theta, nodes, n_points)
+        if (prior := self.space.log_prior(theta)) is not None:
+            loglik, score = loglik + prior.value, score + prior.gradient
         return Point(flat, loglik, score, nodes, n_points)
 
     def look(self, theta):
@@ -263,6 +265,8 @@ class Quadrature:
         if integral.curved:
             theta = self.space.split(here.flat)
             known, motion = integral.information(theta, here.nodes, self.enough, moving)
+            if (prior := self.space.log_prior(theta)) is not None:
+                known = known + prior.curvature[: len(known), : len(known)]
         first = len(known)
         information, moved = self._differenced(here, first, moving and motion is None)
         information[:first, :first] = known
@@ -280,6 +284,8 @@ class Quadrature:
         def look(t):
             theta = self.space.split(chart.back(t))
             _, score, answers = integral.loglik(theta, here.nodes, self.enough, asked)
+            if (prior := self.space.log_prior(theta)) is not None:
+                score = score + prior.gradient
             return score * chart.slope(t), *answers
 
         score, means = here.score * chart.slope(chart.t), None
@@ -337,6 +343,8 @@ class Quadrature:
         if self.enough < self.n_points and last.done and last.decrement < CLOSE:
             # So short a step keeps its promise: more points would tell the same.
             loglik = last.loglik + self.rise
+            if (prior := self.space.log_prior(theta)) is not None:
+                loglik -= prior.value
         elif self.enough < self.n_points:
             loglik = integral.loglik(theta, nodes, self.n_points)[0] + latent.log_constant
         blocks, factors = latent.full.blocks, theta.factors

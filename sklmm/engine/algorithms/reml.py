@@ -130,6 +130,8 @@ class Reml:
         #: Where Sigma bends in theta a model may be far from its data, as a correlation of all
         #: pairs is from one that decays, and the average information far from the observed one.
         self.bent = not all(c.linear for c in self.space.covariances)
+        #: A prior adds to a likelihood's curvature, and what is average of it may be little beside.
+        self.bent |= problem.priors is not None
         #: Whether a second start is tried where there is one.
         self.again = True
 
@@ -215,7 +217,15 @@ class Reml:
 
     def evaluation(self, theta, equations, inform=True):
         """`Evaluation` by solved equations, with the information unless that is not asked for."""
-        return evaluate(theta, equations, *self.solver.traces(equations), inform)
+        seen = evaluate(theta, equations, *self.solver.traces(equations), inform)
+        if (prior := self.space.log_prior(theta)) is None:
+            return seen
+        return seen._replace(
+            loglik=None if seen.loglik is None else seen.loglik + prior.value,
+            gradient=seen.gradient + prior.gradient,
+            information=seen.information + prior.curvature if inform else None,
+            observed=seen.observed + prior.curvature if inform else None,
+        )
 
     def equations(self, theta):
         """The equations at theta, solved as accurately as the solver is asked to."""

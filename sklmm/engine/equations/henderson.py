@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sklmm.engine.equations.mixed_model import Equations
-from sklmm.engine.linalg.blocks import lower_factor
+from sklmm.engine.linalg.blocks import by_factor, lower_factor
 from sklmm.engine.theta.space import slopes
 
 #: Of solves for the information, no less: it is a metric, and standard errors.
@@ -35,7 +35,8 @@ INFORMATION_TOL = 1e-4
 class Solution(Equations):
     """The equations of a Gaussian model, solved for y: beta, u and the residual.
 
-    beta is that of y less its least-squares fit, in the cross-products' X. `probed` is S^-1 applied
+    beta is that of y less its least-squares fit, in the cross-products' X, its mode or mean where
+    coefficients have a prior. `probed` is S^-1 applied
     to `probes` [Q_R, c].
     """
 
@@ -53,6 +54,8 @@ class Solution(Equations):
             both[:, :-1] for both in (right, solved, lifted, image)
         )
         free = cross.xy / s2 - self.R.T @ solved[:, -1]
+        if self.coef_prior is not None:
+            free += self.coef_prior.gradient(cross.ols)
         self.beta = self.solve_s(free[:, None])[:, 0]
         self.u = solved[:, -1] - self.HR @ self.beta
         # Of the effects: coefficients of sparse columns have no prior.
@@ -127,12 +130,13 @@ class Evaluation(NamedTuple):
     """What the likelihood is at one theta.
 
     beta [p]; score, a tuple of G_k [r_k, r_k]; score_sigma, the gradient in log sigma; gradient
-    [m] in theta; information [m, m], the average one, and the observed one; loglik or None where
-    log |H| is not known; noise [n_probes, m], independent replicates of the gradient's Monte Carlo
-    error, or None; joint, log p(y, u) in standard units; sensitivity [p, m], d beta / d theta;
-    solutions, those of the equations by series, from which solves at another theta may start;
-    unsolved, the largest relative residual of a solve that ended before its tolerance, or 0. What
-    is not asked for, both informations and the sensitivity, is None.
+    [m] in theta; information [m, m], the average one, and the observed one; loglik, with the log
+    density of the coefficients' prior, or None where log |H| is not known; noise [n_probes, m],
+    independent replicates of the gradient's Monte Carlo error, or None; joint, log p(y, u) in
+    standard units; sensitivity [p, m], d beta / d theta; solutions, those of the equations by
+    series, from which solves at another theta may start; unsolved, the largest relative residual of
+    a solve that ended before its tolerance, or 0. What is not asked for, both informations and the
+    sensitivity, is None.
     """
 
     theta: NamedTuple
@@ -166,6 +170,9 @@ def evaluate(theta, equations, traces, deviations, inform=True):
         score.append(0.5 * (cj.T @ cross.prior.relate(k, cj) - K))
         trace += float(((K @ L) * L).sum())
     dof = problem.n - problem.rank * problem.reml
+    if problem.reml and eq.coef_prior is not None:
+        # What the prior tells of the coefficients the rows need not.
+        dof += np.trace(eq.solve_s(eq.coef_prior.precision))
     score_sigma = eq.sse / eq.s2 - (dof - trace)
     pairs = list(zip([b.covariance for b in problem.blocks], theta.factors, score, strict=True))
     gradient = [covariance.score(L, G) for covariance, L, G in pairs]
@@ -186,7 +193,7 @@ def evaluate(theta, equations, traces, deviations, inform=True):
         gradient=np.concatenate([*gradient, np.full(len(theta.raw), score_sigma)]),
         information=information,
         observed=observed,
-        loglik=loglik(eq, eq.H.log_det),
+        loglik=log_posterior(eq, eq.H.log_det),
         noise=None if deviations is None else _noise(problem, theta, deviations),
         joint=-0.5 * (problem.n * np.log(2 * np.pi * eq.s2) + eq.sse / eq.s2 + eq.uu),
         sensitivity=sensitivity,
@@ -198,18 +205,55 @@ def evaluate(theta, equations, traces, deviations, inform=True):
 def loglik(equations, log_det):
     """Log-likelihood in y's units from log |H|; None where that is not known.
 
-    REML's has log |X^T V^-1 X| in X's own columns, as lme4's.
+    REML's has log |X^T V^-1 X| in X's own columns, as lme4's. No prior is in it: ML's is that of
+    the coefficients, REML's has them integrated out without.
     """
     if log_det is None:
         return None
     problem, s2 = equations.cross.problem, equations.s2
     log_det = problem.n * np.log(s2) + log_det
     dof = problem.n
-    if problem.reml and problem.p:
-        dof -= problem.p
-        log_det += 2 * np.log(equations.S_factor.diagonal()).sum() + problem.log_det_basis
     quadratic = equations.sse / s2 + equations.uu
+    if problem.reml and problem.p:
+        factor = equations.S_factor
+        if equations.coef_prior is not None:
+            factor = lower_factor(equations.XVX)
+            quadratic -= _gain(equations, factor)
+        dof -= problem.p
+        log_det += 2 * np.log(factor.diagonal()).sum() + problem.log_det_basis
     return float(-0.5 * (dof * np.log(2 * np.pi * problem.y_scale**2) + log_det + quadratic))
+
+
+def log_prior(equations):
+    """What the coefficients' prior adds to the log-likelihood.
+
+    By ML its log density; by REML the log of its mean over the coefficients given y, as it is
+    integrated with them.
+    """
+    prior, cross = equations.coef_prior, equations.cross
+    if prior is None:
+        return 0.0
+    value = prior.value(equations.beta + cross.ols)
+    if cross.problem.reml:
+        factor = lower_factor(equations.XVX)
+        ends = (np.log(one.diagonal()).sum() for one in (factor, equations.S_factor))
+        value += np.subtract(*ends) - 0.5 * _gain(equations, factor)
+    return float(value)
+
+
+def log_posterior(equations, log_det):
+    """The log-likelihood with the coefficients' prior, None where it is not known."""
+    value = loglik(equations, log_det)
+    return value if value is None else value + log_prior(equations)
+
+
+def _gain(equations, factor):
+    """What the quadratic form loses from the coefficients to the likeliest, by X^T V^-1 X's factor.
+
+    There the likelihood's gradient is 0, and here it is what the prior's is less.
+    """
+    pull = equations.coef_prior.gradient(equations.beta + equations.cross.ols)
+    return float(pull @ by_factor(factor, pull[:, None])[:, 0])
 
 
 def _noise(problem, theta, deviations):

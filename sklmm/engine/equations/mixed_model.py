@@ -10,7 +10,7 @@ with the precision of related levels for the I (`equations.prior`).
 A Gaussian model has its rows' own weights and the residual variance s2; any other one the weights
 of the curvature at the mode of its effects, and s2 = 1. H is an `Elimination`'s to solve, by
 Cholesky's method or by conjugate gradients; of beta S = X^T w X / s2 - R^T H^-1 R is left, which is
-X^T V^-1 X.
+X^T V^-1 X. Normal priors of coefficients add their precision to it.
 """
 
 from functools import cached_property
@@ -24,6 +24,7 @@ from sklmm.engine.equations.schur_cg import SchurCG
 from sklmm.engine.equations.schur_cholesky import SchurCholesky
 from sklmm.engine.limits import factorisable
 from sklmm.engine.linalg.blocks import by_factor, by_triangle, congruent, lower_factor
+from sklmm.engine.theta.priors import normal_prior
 
 #: Relative residual of the solves, and their iterations at most.
 SOLVE_TOL = 1e-6
@@ -157,12 +158,24 @@ class Equations:
         return self.cross.product(self.follow)
 
     @cached_property
+    def coef_prior(self):
+        """The `NormalPrior` of the coefficients, or None: their precision given y lacks it."""
+        problem = self.cross.problem
+        return None if problem.priors is None else normal_prior(problem)
+
+    @cached_property
     def S(self):
+        """The precision of the coefficients, X^T V^-1 X and that of their prior, [p, p]."""
+        prior = self.coef_prior
+        return self.XVX if prior is None else self.XVX + prior.precision
+
+    @cached_property
+    def XVX(self):
         """X^T V^-1 X [p, p], in a form that is positive whatever the solver's error."""
         cross, random, b = self.cross, self.HR[: self.cross.n_random], self.follow
-        S = (cross.xx - 2 * cross.F.T @ b + b.T @ self.GHR) / self.s2
-        S += random.T @ cross.prior.times(random)
-        return (S + S.T) / 2
+        out = (cross.xx - 2 * cross.F.T @ b + b.T @ self.GHR) / self.s2
+        out += random.T @ cross.prior.times(random)
+        return (out + out.T) / 2
 
     @cached_property
     def S_factor(self):
@@ -175,7 +188,7 @@ class Equations:
         return (self.cross.F - self.GHR) / self.s2
 
     def solve_s(self, right):
-        """(X^T V^-1 X)^-1 right, [p, c]."""
+        """S^-1 right, [p, c]."""
         return by_factor(self.S_factor, right)
 
     def solve(self, right, series=None, tol=0.0):

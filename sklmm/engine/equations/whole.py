@@ -14,6 +14,7 @@ from sklmm.engine.equations.inverse import WholeInverse
 from sklmm.engine.equations.mixed_model import Equations, lower_root
 from sklmm.engine.equations.schur_cholesky import SchurCholesky
 from sklmm.engine.linalg.blocks import turn_all
+from sklmm.engine.theta.priors import normal_prior
 
 
 class Whole(Equations):
@@ -38,6 +39,8 @@ class Whole(Equations):
         prior = np.arange(self.p, len(self.C))
         self.C[prior, prior] += 1.0
         self.prior.add_to(self.C)
+        if problem.priors is not None and (coef_prior := normal_prior(problem)) is not None:
+            self.C[: self.p, : self.p] += coef_prior.precision
         self.L = lower_root(self.C)
 
     @cached_property

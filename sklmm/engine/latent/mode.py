@@ -19,6 +19,7 @@ from sklmm.engine.limits import factorisable, is_small
 from sklmm.engine.linalg.blocks import turn_all
 from sklmm.engine.linalg.newton import STEP
 from sklmm.engine.rows.protocol import Coefs
+from sklmm.engine.theta.priors import normal_prior
 from sklmm.engine.theta.space import Space
 
 NEWTON_STEPS = 50
@@ -53,6 +54,8 @@ class Latent:
         self.layout = Layout(self.problem)
         #: The prior precision of the effects, which begin with number p of the unknowns.
         self.prior = prior_of(problem.blocks, self.layout.parts)
+        #: That of coefficients among the unknowns, or None.
+        self.coef_prior = None if problem.priors is None else normal_prior(self.problem)
         self.direct = direct
         self.observed = observed and observes(likelihood)
         self.whole = is_small(self.n_rows, self.layout.size, self.space.size)
@@ -112,6 +115,9 @@ class Latent:
         slope = self.pulled(thetas, score)
         prior = self.prior.times(x[p:], p)
         slope[p:] -= prior
+        if self.coef_prior is not None:
+            slope[:p] += self.coef_prior.gradient(x[:p])
+            value = value + self.coef_prior.value(x[:p])
         return value - 0.5 * np.sum(x[p:] * prior, axis=0), slope, at
 
     def mode(self, theta, x, tol=NEWTON_TOL):

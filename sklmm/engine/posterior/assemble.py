@@ -107,7 +107,8 @@ class Posterior(NamedTuple):
     solve that ended before its tolerance, or 0; rough, the same of draws; columns, mean [k],
     std [k] and root [k, n_columns] of the sparse columns' coefficients, or None; chains
     [C, n, p + m], each chain's estimates of (beta, theta) by iteration, or None; dof [n_columns],
-    the coefficients' degrees of freedom, or None; noise, a `Noise` of draws, or None.
+    the coefficients' degrees of freedom, or None; noise, a `Noise` of draws, or None; log_prior,
+    what the prior of coefficients that are no part of theta adds to the log-likelihood.
     """
 
     beta: np.ndarray
@@ -124,6 +125,7 @@ class Posterior(NamedTuple):
     chains: np.ndarray | None = None
     dof: np.ndarray | None = None
     noise: Noise | None = None
+    log_prior: float = 0.0
 
 
 def perfect(problem, parameters):
@@ -186,6 +188,7 @@ def assemble(
     problem = space.problem
     p, q = problem.p, len(problem.basis)
     natural, singular = space.natural(theta), _singular(space, theta)
+    prior = space.log_prior(theta)
     jacobian = np.zeros((q + len(natural), p + space.size - space.p))
     jacobian[:q, :p] = problem.basis * problem.y_scale
     jacobian[q:, p:] = space.jacobian(theta)[:, space.p :]
@@ -233,6 +236,7 @@ def assemble(
         chains=_chains(space, theta, posterior, jacobian),
         undetermined=unidentified,
         indefinite=untold,
+        log_prior=None if prior is None else posterior.log_prior + prior.value,
     )
 
 

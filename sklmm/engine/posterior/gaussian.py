@@ -17,7 +17,7 @@ that of a maximum only in balanced data.
 
 import numpy as np
 
-from sklmm.engine.equations.henderson import loglik
+from sklmm.engine.equations.henderson import log_prior, loglik
 from sklmm.engine.linalg.blocks import by_triangle, congruent, invert, rescaled
 from sklmm.engine.posterior.assemble import Posterior
 from sklmm.engine.theta.space import slopes
@@ -60,6 +60,7 @@ def posterior_from_equations(eq, seed, n_draws):
         loglik_error=0.0 if few else 0.5 * eq.H.log_det_error,
         unsolved=eq.H.unsolved,
         rough=eq.rough,
+        log_prior=log_prior(eq),
     )
 
 
@@ -212,6 +213,6 @@ def coefficient_slopes(equations):
         out.extend(half + half.transpose(0, 2, 1))
         random += np.einsum("ab,abpq->pq", L @ L.T, both)
     if cross.problem.sigma is None:
-        out.append(2 * (S - random))
+        out.append(2 * (equations.XVX - random))
     out = np.reshape(out, (len(out), *S.shape))
     return C, np.einsum("ap,ipq,qb->iab", C, out, C)

@@ -28,6 +28,7 @@ from sklmm.engine.rows.cross_products import weighed
 from sklmm.engine.rows.local import LocalRows
 from sklmm.engine.rows.protocol import Rows
 from sklmm.engine.rows.sparse_fixed import Columns
+from sklmm.priors import Priors
 
 #: Residual variance, as a share of y's, that counts as none; and that where conjugate gradients
 #: found the coefficients.
@@ -75,7 +76,8 @@ class Problem:
     multiplied by besides y's scale. `perfect` says that the fixed part alone reproduces y. The
     rows' y lacks what `columns.start`, of the sparse columns, explains. y_scale is eta's unit, and
     y's to the `power`. d is the number of linear predictors a row of the table has, a row each
-    here. `models` are the `engine.rows.widened.LinearUnits` of parameters by row.
+    here. `models` are the `engine.rows.widened.LinearUnits` of parameters by row. `priors` are in
+    the table's units, None without any.
     """
 
     rows: Rows
@@ -93,6 +95,7 @@ class Problem:
     power: int = 1
     d: int = 1
     models: tuple = ()
+    priors: Priors | None = None
 
     @property
     def log_unit(self):

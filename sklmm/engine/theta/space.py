@@ -145,6 +145,17 @@ class Space:
             out += reported(self.problem.covariance(k, L), covariance.reported)
         return np.array([*out, *self.family(theta.raw).values()])
 
+    def log_prior(self, theta):
+        """`theta.priors.LogPrior` of theta, None without priors.
+
+        Of coefficients that are no part of theta the equations know theirs.
+        """
+        if self.problem.priors is None:
+            return None
+        from sklmm.engine.theta.priors import log_prior
+
+        return log_prior(self, theta)
+
     def jacobian(self, theta):
         """D natural / d theta [n_natural, size]."""
         problem, h, columns = self.problem, 1e-6, []
