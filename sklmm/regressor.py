@@ -354,7 +354,7 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
 class _Ratings:
     """An ordinal family in the units of its ratings."""
 
-    scale_equivariant = False
+    mean_is_eta = scale_equivariant = False
 
     def __init__(self, family, ratings):
         self.family = family

@@ -75,18 +75,20 @@ class Head(PlainState):
             precision=response.family.weights == "precision",
         )
         fingerprint = FingerprintSums.of(design, response)
-        return Accumulated(self, growing, statistics, fingerprint, n_missing)
+        constant = response.log_constant
+        return Accumulated(self, growing, statistics, fingerprint, n_missing, constant)
 
 
 @dataclass(frozen=True)
 class Accumulated(PlainState):
-    """The sums of some rows; `statistics` are the engine's."""
+    """The sums of some rows; `statistics` are the engine's, `log_constant` that of a `Response`."""
 
     head: Head
     growing: GrowingSpec
     statistics: object
     fingerprint: FingerprintSums
     n_missing: int
+    log_constant: float
 
     @classmethod
     def joined(cls, parts):
@@ -129,7 +131,7 @@ class Accumulated(PlainState):
 
     def response(self, family: Family):
         """A `Response` of no rows with the constants of these."""
-        none, known = np.zeros(0), {}
+        none, known = np.zeros(0), {"log_constant": self.log_constant}
         if family.weights == "precision":
             statistics = self.statistics
             mean = statistics.weight / statistics.n_rows
@@ -170,6 +172,7 @@ def added(parts, growing, places):
         engine.joined_sums([part.statistics for part in parts], places, sizes),
         FingerprintSums.joined([part.fingerprint for part in parts], places, sizes),
         sum(part.n_missing for part in parts),
+        sum(part.log_constant for part in parts),
     )
 
 

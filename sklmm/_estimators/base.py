@@ -256,8 +256,8 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
     def _check_dof(self, e_step, family):
         if self.dof is not None and not isinstance(e_step, Exact | ConjugateGradient):
             raise ValueError(
-                f"dof={self.dof!r} is for family='gaussian' with e_step 'auto', 'exact' or 'cg', "
-                f"not {family.name!r} with {e_step!r}: use dof=None."
+                f"dof={self.dof!r} is for family='gaussian' or 'lognormal' with e_step 'auto', "
+                f"'exact' or 'cg', not {family.name!r} with {e_step!r}: use dof=None."
             )
 
     def _resolved_e_step(self, design, response, sparse=False):

@@ -227,7 +227,7 @@ class Batches:
         if not family.closed_form:
             raise ValueError(
                 f"family={self.family!r} has no sums that stand for its rows: fit_batches, "
-                "fit_parquet and partial_fit are for family='gaussian'. Use fit."
+                "fit_parquet and partial_fit are for family='gaussian' and 'lognormal'. Use fit."
             )
         check_whole(self, "fit_batches, fit_parquet and partial_fit")
         with restoring(self):
@@ -298,9 +298,9 @@ class Batches:
                 number += 1
 
     def _sums_parameters(self):
-        """What decides the sums of rows besides the columns: response, missing values, weights."""
-        response = self._formula_response()
-        return response, self.missing, resolve_family(self.family).weights
+        """What decides the sums of rows besides the columns: response, missing values, family."""
+        response, family = self._formula_response(), resolve_family(self.family)
+        return response, self.missing, family.weights, family.name
 
     def _check_sums_of(self, head):
         """ValueError for parameters by which other sums are made than the head's."""
@@ -311,7 +311,7 @@ class Batches:
         if not same or head.parameters != self._sums_parameters():
             raise ValueError(
                 "partial_fit: the parameters that make the model's columns have changed since the "
-                f"first rows ({', '.join(SUMMED)}, the family's weights), and sums of other "
+                f"first rows ({', '.join(SUMMED)}, the family, its weights), and sums of other "
                 "columns cannot be added: begin anew, with sklearn.base.clone."
             )
 
@@ -323,7 +323,11 @@ class Batches:
         part = read_part(self, head, X, y, sample_weight)
         if part.table is None:
             return None, part.n_missing
-        response = Response(self._resolve_family(part.y), part.y, part.weights)
+        family = self._resolve_family(part.y)
+        # Precisions are scaled when all are known.
+        precision = family.weights == "precision"
+        response = Response(family, part.y, part.weights) if precision else None
+        response = response or family.bind(part.y, part.weights)
         if head is not None:
             return head.with_rows(part.table, response, part.n_missing), 0
         growing, design, known = part.learnt(self, self.fit_intercept)

@@ -96,18 +96,22 @@ def warn_of_update(result):
             warnings.warn(message, ConvergenceWarning, stacklevel=3)
 
 
+#: Links of positive means that have none where eta is below 0.
+ENDING = ("identity", "inverse", "inverse_squared")
+
+
 def ends(family):
     """Whether a family's link has no mean for some linear predictors.
 
     The likelihood ends there: its maximum is no point where its slope is 0, and more iterations
     do not help.
     """
-    return family.positive and getattr(family, "link", None) in ("identity", "inverse")
+    return family.positive and getattr(family, "link", None) in ENDING
 
 
 def below_edge(family, n_rows, total, max_iter):
     """Text on the rows, so many of all, of whose linear predictors the link has no mean."""
-    others = [repr(other) for other in family.links if other not in ("identity", "inverse")]
+    others = [repr(other) for other in family.links if other not in ENDING]
     return n_rows and (
         f"The fit stopped at max_iter={max_iter}: the linear predictor of {n_rows} of "
         f"{total} rows is 0 or below, where link={family.link!r} has no mean. Its estimates "

@@ -5,9 +5,11 @@ Gaussian and Student t models are linear in the effects:
     mean = o + X beta + sum_k z_k^T b_k[j_k],
     Var(y_new) = Var(y | eta) + |X R_beta + sum_k z_k^T R_k[j_k]|^2
 
-with o the offset and R R^T the posterior covariance. For the other families the columns of
-R sqrt(m) are posterior draws, and the response's mean, its probabilities and its variance are
-averages over them (a model without random effects has none, and its mean is that at the estimate).
+with o the offset and R R^T the posterior covariance. The logarithm of a lognormal response is so,
+and mean and variance are of the lognormal distribution with that one's. For the other families the
+columns of R sqrt(m) are posterior draws, and the response's mean, its probabilities and its
+variance are averages over them (a model without random effects has none, and its mean is that at
+the estimate).
 A level that is unseen, missing or left out has effect 0, and adds its prior variance to `variance`.
 A time that the fit had not has the mean that known ones tell, and adds the variance that is left.
 
@@ -114,7 +116,13 @@ def predict_mean(design, result, family, include, params):
     Here and below `params` are the family's parameters, arrays [n_rows, 1] of those by row.
     """
     if family.scale_equivariant:
-        return linear_predictor(design, result, include)
+        eta = linear_predictor(design, result, include)
+        if family.mean_is_eta:
+            return eta
+        variance = np.zeros(design.n_rows)
+        if design.blocks:
+            _add_posterior(variance, design, result, include)
+        return _spread(family, params, variance, "mean", eta)
 
     def mean(eta, rows):
         return family.mean(eta, of_rows(params, rows)).mean(axis=1)
@@ -140,19 +148,34 @@ def predict_variance(design, result, family, include, params, rng=None):
     """Variance of a new observation [n_rows]."""
     if not family.scale_equivariant:
         return _variance_by_draws(design, result, family, include, params, rng)
-    variance = np.array(family.variance(np.zeros((design.n_rows, 1)), params)[:, 0])
+    variance = np.zeros(design.n_rows)
+    _add_posterior(variance, design, result, include)
+    for block, cov, wanted in zip(design.blocks, result.covariances, include, strict=True):
+        new = np.flatnonzero(_new(block, wanted))
+        variance[new] += _prior_variance(block, cov, new, wanted)
+        if block.between is not None:
+            variance += block.between.variance(slice(None))
+    if family.mean_is_eta:
+        variance += family.variance(np.zeros((design.n_rows, 1)), params)[:, 0]
+        return variance
+    eta = linear_predictor(design, result, include)
+    return _spread(family, params, variance, "variance", eta)
+
+
+def _spread(family, params, variance, moment, eta):
+    """A moment [n_rows] of a family of which eta is normal with a variance [n_rows]."""
+    params = family.spread(params, variance[:, None])
+    return getattr(family, moment)(eta[:, None], params)[:, 0]
+
+
+def _add_posterior(variance, design, result, include):
+    """Add the posterior variance of eta to that of rows [n_rows]."""
 
     def add(rows):
         root = _deviations(design, result, include, rows, 1)[:, 0]
         variance[rows] += np.einsum("nm,nm->n", root, root)
 
     in_threads(add, _blocks(design, result))
-    for block, cov, wanted in zip(design.blocks, result.covariances, include, strict=True):
-        new = np.flatnonzero(_new(block, wanted))
-        variance[new] += _prior_variance(block, cov, new, wanted)
-        if block.between is not None:
-            variance += block.between.variance(slice(None))
-    return variance
 
 
 def _prior_variance(block, covariance, rows, wanted):
@@ -210,7 +233,10 @@ def predictor_draws(design, result, z, d=1):
 
 
 def response_draws(response, eta, params, rng):
-    """Draws of y, of eta's shape, in the rows of a `Response`, with its trials and precisions."""
+    """Draws of y, of eta's shape, in the rows of a `Response`, with its trials and precisions.
+
+    They are in the numbers of the `Response`.
+    """
     family = response.family
     weights = response.weights.reshape(-1, *[1] * (np.ndim(eta) - 1))
     if family.weights == "trials":
@@ -218,7 +244,7 @@ def response_draws(response, eta, params, rng):
         return rng.binomial(trials, family.mean(eta, params)) / trials
     if family.weights == "precision":
         return rng.normal(eta, params["sigma"] / (response.sigma_unit * np.sqrt(weights)))
-    return np.asarray(family.sample(eta, params, rng), float)
+    return family.encoded(np.asarray(family.sample(eta, params, rng), float))
 
 
 def sample(design, unseen, result, family, params, n_samples, rng, d=1):

@@ -172,8 +172,8 @@ def resolve_e_step(
         )
     if least_squares and not gaussian:
         raise ValueError(
-            f"e_step={step!r} is for family='gaussian', not {family.name!r}: use 'auto', "
-            "'quadrature', 'hmc', 'nuts' or 'laplace'."
+            f"e_step={step!r} is for family='gaussian' or 'lognormal', not {family.name!r}: use "
+            "'auto', 'quadrature', 'hmc', 'nuts' or 'laplace'."
         )
     if isinstance(step, Laplace) and family.classes == "unordered" and n_effects:
         raise ValueError(
@@ -245,7 +245,8 @@ def resolve_m_step(m_step, e_step, family):
         m_step._validate_params()
         if not family.closed_form:
             raise ValueError(
-                f"m_step={m_step!r} is for family='gaussian', not {family.name!r}: use 'auto'."
+                f"m_step={m_step!r} is for family='gaussian' or 'lognormal', not {family.name!r}: "
+                "use 'auto'."
             )
         if not isinstance(e_step, HMC):
             raise ValueError(

@@ -163,7 +163,12 @@ CONSTRAINTS = {
     "unit": (expit, logit),
 }
 #: Variance of the latent variable that a link of binary and ordered responses stands for.
-LATENT_VARIANCES = {"logit": np.pi**2 / 3, "probit": 1.0, "cloglog": np.pi**2 / 6}
+LATENT_VARIANCES = {
+    "logit": np.pi**2 / 3,
+    "probit": 1.0,
+    "cloglog": np.pi**2 / 6,
+    "loglog": np.pi**2 / 6,
+}
 
 
 class Family(BaseEstimator):
@@ -251,6 +256,23 @@ class Family(BaseEstimator):
     def n_predictors(self, n_classes=None):
         """Linear predictors a row."""
         return 1
+
+    @property
+    def mean_is_eta(self):
+        """Whether E[y | eta] is eta itself."""
+        return self.scale_equivariant
+
+    def encoded(self, y):
+        """The numbers in which the engine has a y of the support, such as its logarithm."""
+        return y
+
+    def decoded(self, y):
+        """The y of these numbers of the engine's."""
+        return y
+
+    def log_jacobian(self, y):
+        """log |d encoded(y) / d y| [n] at the engine's y: what its log density of a row lacks."""
+        return np.zeros(np.shape(y))
 
     def distribution(self, eta, **parameters):
         """TFP distribution of y given the linear predictor."""

@@ -59,6 +59,15 @@ class Inverse(Identity):
     bend = property(lambda g: 1 / g._above**2)
 
 
+class InverseSquared(Inverse):
+    """mu = 1 / sqrt(eta): log mu is half of that by the inverse link."""
+
+    mean = property(lambda g: g._above**-0.5)
+    log_mean = property(lambda g: 0.5 * Inverse.log_mean.fget(g))
+    slope = cached_property(lambda g: 0.5 * (g._below - 1) / g._above)
+    bend = property(lambda g: 0.5 / g._above**2)
+
+
 class Log(PositiveLink):
     """mu = exp eta."""
 
@@ -140,14 +149,29 @@ class Cloglog(ShareLink):
         return self.slope_one * self.xp.where(rate < 1e-2, series, 1 - rate - self.slope_one)
 
 
+class Loglog(Link):
+    """mu = exp(-exp(-eta)), of ordered classes."""
+
+    mean = property(lambda g: g.xp.exp(-exp(g.xp, -g.eta)))
+
+
+class Cauchit(Link):
+    """mu = 1 / 2 + arctan(eta) / pi, of ordered classes."""
+
+    mean = property(lambda g: g.xp.atan2(1.0, -g.eta) / math.pi)
+
+
 LINKS = {
     "identity": Identity,
     "log": Log,
     "sqrt": Sqrt,
     "inverse": Inverse,
+    "inverse_squared": InverseSquared,
     "logit": Logit,
     "probit": Probit,
     "cloglog": Cloglog,
+    "loglog": Loglog,
+    "cauchit": Cauchit,
 }
 
 

@@ -1,7 +1,8 @@
-"""The family of ordered classes, by cutpoints of a latent variable."""
+"""The family of ordered classes, by cutpoints of a latent variable, with a density a link."""
 
 # ruff: noqa: D102 - what each property of a density is, `Density` says once.
 
+import math
 from functools import cached_property
 from numbers import Real
 
@@ -18,11 +19,13 @@ from sklmm.families.base import (
     shown,
 )
 from sklmm.families.density import Density
-from sklmm.families.links import inverse_link
+from sklmm.families.links import Cloglog, inverse_link
 from sklmm.families.special import LOG_2PI, log_one_less_exp
 
 #: Stands for infinite cutpoints: no predictor comes near, and float32 can hold the square.
 _END = 1e15
+#: Predictor of a complementary log-log link from which on its probability is 1 to the last digit.
+_CERTAIN = 30.0
 #: Least gap between the logarithms of two cdfs.
 _LEAST_GAP = 1e-37
 
@@ -30,10 +33,14 @@ _LEAST_GAP = 1e-37
 class OrdinalDensity(Density):
     """P(y <= c) = F(theta_c - eta): y lies between a = theta_y - eta and b = theta_{y-1} - eta.
 
-    theta_1 = 0 and spacing_k = theta_{k+1} - theta_k. The densities are log-concave, and what is
-    observed serves for the expectation, too.
+    theta_1 = 0 and spacing_k = theta_{k+1} - theta_k. All but cauchit's are log-concave, and what
+    is observed serves for the expectation, too.
+
+    With P = F(a) - F(b) a link has `_upper_slope`, F'(a) / P, and `_lower_slope`, F'(b) / P.
     """
 
+    score = cached_property(lambda d: d._lower_slope - d._upper_slope)
+    _both_bend = property(lambda d: d._upper_slope * d._lower_slope)
     expected = property(lambda d: d.observed)
 
     def __init__(self, xp, y, eta, parameters, link):
@@ -45,6 +52,12 @@ class OrdinalDensity(Density):
         self._indicators = xp.one_hot(y[:, 0], len(parts) + 2)
         self._a = self._by_row([theta, self._zero + _END]) - eta
         self._b = self._by_row([self._zero - _END, theta]) - eta
+
+    @cached_property
+    def _gap(self):
+        """a - b, a cutpoint's spacing."""
+        end = self._zero + _END
+        return self._by_row([end, *self._spacings.values(), end])
 
     def _by_row(self, parts):
         """The rows' own entries [n, C] of a table by class.
@@ -148,22 +161,106 @@ class OrdinalProbit(OrdinalDensity):
 
     _upper_slope = cached_property(lambda d: d._density(d._a))
     _lower_slope = cached_property(lambda d: d._density(d._b))
-    score = cached_property(lambda d: d._lower_slope - d._upper_slope)
     observed = property(lambda d: d.score**2 + d._a * d._upper_slope - d._b * d._lower_slope)
     _upper_bend = property(lambda d: d._upper_slope * (d._a - d.score))
-    _both_bend = property(lambda d: d._upper_slope * d._lower_slope)
+
+
+class OrdinalCloglog(OrdinalDensity):
+    """F(q) = 1 - exp(-exp q): P = exp(-exp b) (1 - exp(-more)), more = exp a - exp b.
+
+    The second factor is a success of the complementary log-log link at log(more).
+    """
+
+    _near, _far = property(lambda d: d._b), property(lambda d: d._a)
+    _less = cached_property(lambda d: Cloglog(d.xp, d._near))
+    _past = property(lambda d: -d._less.slope_zero)
+    _wide = cached_property(lambda d: -d.xp.expm1(-d._gap))
+    # Beyond a success is certain, and float32 has no rates of infinite cutpoints.
+    _more = cached_property(
+        lambda d: Cloglog(d.xp, d.xp.minimum(d._far + d.xp.log(d._wide), _CERTAIN))
+    )
+    value = property(lambda d: d._more.log_one + d._less.log_zero)
+    score = cached_property(lambda d: d._past - d._more.slope_one)
+    observed = property(lambda d: d._past - d._more.bend_one)
+    _upper_slope = property(lambda d: d._more.slope_one / d._wide)
+    _lower_slope = property(lambda d: d._past + d._more.slope_one * d._narrow)
+    _upper_bend = property(lambda d: -d._more.bend_one / d._wide)
+
+    @property
+    def _narrow(self):
+        """1 / (exp(a - b) - 1)."""
+        return self.xp.exp(-self._gap) / self._wide
+
+
+class OrdinalLoglog(OrdinalCloglog):
+    """F(q) = exp(-exp(-q)): the complementary one of classes in the opposite order."""
+
+    _near, _far = property(lambda d: -d._a), property(lambda d: -d._b)
+    score = cached_property(lambda d: d._more.slope_one - d._past)
+    _upper_slope = property(lambda d: OrdinalCloglog._lower_slope.fget(d))
+    _lower_slope = property(lambda d: OrdinalCloglog._upper_slope.fget(d))
+    _upper_bend = property(lambda d: d._past + d._more.bend_one * d._narrow)
+
+
+class OrdinalCauchit(OrdinalDensity):
+    """F(q) = 1 / 2 + arctan(q) / pi: P is the angle between (1, b) and (1, a), over pi.
+
+    `expected` is the exact information, as log P is not concave.
+    """
+
+    _tall_a = cached_property(lambda d: 1 + d._a**2)
+    _tall_b = cached_property(lambda d: 1 + d._b**2)
+    _angle = cached_property(lambda d: d.xp.atan2(d._gap, 1 + d._a * d._b))
+    value = property(lambda d: d.xp.log(d._angle) - math.log(math.pi))
+    _upper_slope = cached_property(lambda d: 1 / (d._tall_a * d._angle))
+    _lower_slope = cached_property(lambda d: 1 / (d._tall_b * d._angle))
+    _upper_bend = property(lambda d: d._upper_slope * (2 * d._a / d._tall_a - d.score))
+
+    @cached_property
+    def score(self):
+        return self._gap / self._tall_b * ((self._a + self._b) / self._tall_a) / self._angle
+
+    @property
+    def observed(self):
+        up, down = self._a / self._tall_a, self._b / self._tall_b
+        return self.score**2 + 2 * (up * self._upper_slope - down * self._lower_slope)
+
+    @property
+    def expected(self):
+        first, n_classes = 0 * self.y, len(self._spacings) + 2
+        classes = [self._of_class(first + k) for k in range(n_classes)]
+        return sum(one.score**2 * one._angle for one in classes) / math.pi
+
+    def _of_class(self, y):
+        return type(self)(self.xp, y, self.eta, self._spacings, "cauchit")
+
+
+#: The density of each link, and the links whose F are each other's from the right.
+_DENSITIES = {
+    "logit": OrdinalLogit,
+    "probit": OrdinalProbit,
+    "cloglog": OrdinalCloglog,
+    "loglog": OrdinalLoglog,
+    "cauchit": OrdinalCauchit,
+}
+_MIRRORED = {"cloglog": "loglog", "loglog": "cloglog"}
 
 
 class Ordinal(Family):
     """Ordered classes by the cumulative model: P(y <= c) = F(theta_c - eta).
 
-    F is the logistic or normal cdf. The first cutpoint theta_1 is 0, as eta has an intercept; the
-    parameters are the spacings, theta_{c+1} - theta_c > 0. Classes are numbers, or in the order of
-    an ordered pandas categorical, without its unused categories.
+    The first cutpoint theta_1 is 0, as eta has an intercept; the parameters are the spacings,
+    theta_{c+1} - theta_c > 0. Classes are numbers, or in the order of an ordered pandas
+    categorical, without its unused categories.
 
     Parameters
     ----------
-    link : {"logit", "probit"}, default="logit"
+    link : {"logit", "probit", "cloglog", "loglog", "cauchit"}, default="logit"
+        F, named as by ``clm`` of R's package ordinal: the logistic and the normal cdf;
+        1 - exp(-exp q), which is proportional hazards; exp(-exp(-q)), the same of classes in the
+        opposite order; and the Cauchy cdf, for outliers. (``clmm`` of ordinal 2022.11-16 has the
+        names cloglog and loglog exchanged.) cauchit is not log-concave, and steps towards a mode
+        take the expected information.
 
     References
     ----------
@@ -178,7 +275,7 @@ class Ordinal(Family):
 
     name = "ordinal"
     classes = "ordered"
-    links = ("logit", "probit")
+    links = tuple(_DENSITIES)
     separable = True
 
     def __init__(self, link="logit"):
@@ -193,11 +290,11 @@ class Ordinal(Family):
     @property
     def density(self):
         """By the link."""
-        return OrdinalProbit if self.link == "probit" else OrdinalLogit
+        return _DENSITIES[self.link]
 
     def latent_variance(self, params):
-        """That of the distribution whose cdf is F."""
-        return LATENT_VARIANCES[self.link]
+        """That of the distribution whose cdf is F; None of the Cauchy, which has none."""
+        return LATENT_VARIANCES.get(self.link)
 
     def bind(self, y, weights=None):
         """The `Response` in y, labels of at least three ordered classes."""
@@ -229,7 +326,8 @@ class Ordinal(Family):
         # A class at a time: an axis of few numbers last is slow to work along.
         gaps = [cutpoint - np.asarray(eta, float) for cutpoint in _cutpoints(params)]
         below = [inverse_link(self.link, gap) for gap in gaps]
-        above = [inverse_link(self.link, -gap) for gap in gaps]
+        mirrored = _MIRRORED.get(self.link, self.link)
+        above = [inverse_link(mirrored, -gap) for gap in gaps]
         middle = [
             # In the right tail the difference of the cdfs would cancel.
             np.where(gaps[k - 1] + gaps[k] > 0, above[k - 1] - above[k], below[k] - below[k - 1])
@@ -250,9 +348,17 @@ class Ordinal(Family):
 
     def sample(self, eta, params, rng):
         """Codes 0..K-1; the parameters are numbers, or have a value for each of eta's columns."""
-        noise = rng.logistic if self.link == "logit" else rng.normal
-        latent = eta + noise(size=np.shape(eta))
+        latent = eta + _noise(self.link, np.shape(eta), rng)
         return np.sum([latent > cutpoint for cutpoint in _cutpoints(params)], axis=0, dtype=float)
+
+
+def _noise(link, shape, rng):
+    """Draws of the distribution whose cdf is F."""
+    if link == "cauchit":
+        return rng.standard_cauchy(shape)
+    if link in _MIRRORED:
+        return rng.gumbel(size=shape) * (1 if link == "loglog" else -1)
+    return (rng.logistic if link == "logit" else rng.normal)(size=shape)
 
 
 def _cutpoints(params):

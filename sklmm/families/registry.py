@@ -7,6 +7,8 @@ from sklmm.families.categorical import Categorical
 from sklmm.families.custom import CustomFamily
 from sklmm.families.gamma import Gamma
 from sklmm.families.gaussian import Gaussian
+from sklmm.families.inverse_gaussian import InverseGaussian
+from sklmm.families.lognormal import LogNormal
 from sklmm.families.negative_binomial import NegativeBinomial
 from sklmm.families.ordinal import Ordinal
 from sklmm.families.poisson import Poisson
@@ -21,6 +23,8 @@ FAMILIES = {
         Poisson,
         NegativeBinomial,
         Gamma,
+        InverseGaussian,
+        LogNormal,
         Beta,
         Bernoulli,
         Binomial,

@@ -3,7 +3,8 @@
 `xp` is a namespace, so that one text serves arrays and tensors: here is NumPy's and SciPy's, and
 the engine has TensorFlow's under the same names (`sklmm.engine.likelihood.tensors`).
 
-    exp, log, log1p, expm1, abs, maximum, minimum, where    elementwise
+    exp, log, log1p, expm1, atan2                           elementwise
+    abs, maximum, minimum, where                            likewise
     shape, concat, reshape, cumsum, sum, max                of arrays, along an axis
     matmul, one_hot                                         rows of a table by a code
     log_gamma, digamma, trigamma                            of positive numbers
@@ -68,6 +69,7 @@ NUMPY = SimpleNamespace(
     log=np.log,
     log1p=np.log1p,
     expm1=np.expm1,
+    atan2=np.arctan2,
     abs=np.abs,
     maximum=np.maximum,
     minimum=np.minimum,

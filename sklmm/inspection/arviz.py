@@ -162,6 +162,8 @@ def _of_rows(variable, model, z, family, size, rows, rng):
     elif response.classes is not None and not hasattr(model, "classes_"):
         # A regressor's ratings have values; a classifier's classes are their places.
         observed, drawn = (response.classes[codes.astype(int)] for codes in (observed, drawn))
+    else:
+        observed, drawn = (response.family.decoded(y) for y in (observed, drawn))
     log_likelihood = log_densities(response, eta, family, design.models)
     return {
         "posterior_predictive": {variable: _by_chain(drawn, size)},

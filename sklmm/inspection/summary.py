@@ -157,7 +157,7 @@ def _fixed_effects(model, spec):
 def _family_lines(model, family):
     """Family, link and parameters of a generalized model."""
     if family.closed_form:
-        return []
+        return [] if family.mean_is_eta else [f"Family {family.name}"]
     link = f", {family.link} link" if hasattr(family, "link") else ""
     parameters = ", ".join(
         f"{name} {' '.join(f'{v:.5g}' for v in np.atleast_1d(value))}"

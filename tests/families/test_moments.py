@@ -28,6 +28,12 @@ DISTRIBUTIONS = {
         stats.nbinom(2.5, 1 / (1 + 0.4 * MU)),
     ),
     "gamma": (fam.Gamma(), {"shape": 2.5}, stats.gamma(2.5, scale=MU / 2.5)),
+    "lognormal": (fam.LogNormal(), {"sigma": 0.7}, stats.lognorm(0.7, scale=MU)),
+    "inverse_gaussian": (
+        fam.InverseGaussian(),
+        {"dispersion": 0.4},
+        stats.invgauss(0.4 * MU, scale=1 / 0.4),
+    ),
     "beta": (fam.Beta(), {"precision": 6.0}, stats.beta(**BETA)),
     "bernoulli": (fam.Bernoulli(), {}, stats.bernoulli(P)),
     "bernoulli probit": (fam.Bernoulli("probit"), {}, stats.bernoulli(ndtr(ETA))),
@@ -80,6 +86,15 @@ def test_draws_have_the_mean_and_variance(name):
     check_draws(family.sample(eta, params, np.random.default_rng(1)), truth.mean(), truth.var())
 
 
+def test_a_skewed_inverse_gaussian_keeps_its_digits():
+    """Of a huge dispersion it is 1 / chi^2: the draws' reciprocals have its mean."""
+    family, n = fam.InverseGaussian(), 40_000
+    draws = family.sample(np.zeros(n), {"dispersion": 1e12}, np.random.default_rng(0))
+    assert (draws > 0).all()
+    shares = 1 / (draws * 1e12)
+    assert abs(shares.mean() - 1) < 4 * np.sqrt(2 / n)
+
+
 def test_gamma_inverse():
     eta = np.array([0.5, 2.0])
     family = fam.Gamma("inverse")
@@ -91,12 +106,20 @@ def test_student_t_without_a_variance():
     assert np.isinf(fam.StudentT().variance(ETA, {"sigma": 1.0, "df": 1.5})).all()
 
 
-@pytest.mark.parametrize("link", ["logit", "probit"])
+CDFS = {
+    "logit": stats.logistic.cdf,
+    "probit": stats.norm.cdf,
+    "cloglog": stats.gumbel_l.cdf,
+    "loglog": stats.gumbel_r.cdf,
+    "cauchit": stats.cauchy.cdf,
+}
+
+
+@pytest.mark.parametrize("link", CDFS)
 def test_ordinal(link):
-    family, params = fam.Ordinal(link), {"spacing_1": 0.8, "spacing_2": 1.3}
-    cut = np.array([0, 0.8, 2.1])
-    F = stats.logistic.cdf if link == "logit" else stats.norm.cdf
-    upper = F(cut - ETA[..., None])
+    family, params = fam.Ordinal(link), {"spacing_1": 0.4, "spacing_2": 0.5}
+    cut = np.array([0, 0.4, 0.9])
+    upper = CDFS[link](cut - ETA[..., None])
     expected = np.diff(upper, axis=-1, prepend=0, append=1)
     p = family.probabilities(ETA, params)
     np.testing.assert_allclose(p, expected)

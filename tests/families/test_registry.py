@@ -32,6 +32,8 @@ FAMILIES = {
     "poisson": fam.Poisson("sqrt"),
     "negative_binomial": fam.NegativeBinomial(dispersion=0.5),
     "gamma": fam.Gamma("inverse", shape=2.0),
+    "lognormal": fam.LogNormal(sigma=0.5),
+    "inverse_gaussian": fam.InverseGaussian("inverse", dispersion=0.5),
     "beta": fam.Beta("probit", precision=3.0),
     "bernoulli": fam.Bernoulli("cloglog"),
     "binomial": fam.Binomial("probit"),
@@ -71,7 +73,7 @@ def test_parameters():
     custom = fam.CustomFamily(laplace, scale="positive").set_params(scale=2)
     assert custom.parameters() == {"scale": 2}
     equivariant = [name for name, family in FAMILIES.items() if family.scale_equivariant]
-    assert equivariant == ["gaussian", "student_t"]
+    assert equivariant == ["gaussian", "student_t", "lognormal"]
 
 
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name != "custom"])

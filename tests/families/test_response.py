@@ -14,6 +14,7 @@ def test_numeric_responses_bind():
         (fam.Poisson(), np.array([0, 3], np.int8)),
         (fam.NegativeBinomial(), pd.Series([0.0, 7.0])),
         (fam.Gamma(), [0.1, 2]),
+        (fam.InverseGaussian(), [0.1, 2]),
         (fam.Beta(), [0.1, 0.9]),
         (fam.Binomial(), [0, 0.25]),
     ]:
@@ -81,6 +82,12 @@ BAD_Y = {
         r"NegativeBinomial: y must be a count.*0\.5 \(row 2\): round it",
     ),
     "gamma zero": (fam.Gamma(), [0.0, 1], r"Gamma: y must be positive, not 0\.0 \(row 0\): drop"),
+    "lognormal zero": (fam.LogNormal(), [0.0, 1], r"LogNormal: y must be positive, not 0\.0"),
+    "inverse_gaussian negative": (
+        fam.InverseGaussian(),
+        [2, -1.0],
+        r"InverseGaussian: y must be positive, not -1\.0 \(row 1\): drop",
+    ),
     "beta one": (
         fam.Beta(),
         [0.5, 1],

@@ -32,7 +32,8 @@ def log_densities(response, eta, parameters, parts=()):
         unit = response.sigma_unit * np.sqrt(weights)
         value = np.asarray(evaluation(like).by_row(y * unit, eta * unit[:, None], raw)[0])
         return value + np.log(unit)[:, None]
-    value = weights[:, None] * np.asarray(evaluation(like).by_row(y, eta, raw)[0])
+    value = np.asarray(evaluation(like).by_row(y, eta, raw)[0])
+    value = weights[:, None] * (value + family.log_jacobian(y)[:, None])
     if family.weights == "trials":
         value += log_binomial(y * weights, weights)[:, None]
     return value

@@ -47,6 +47,7 @@ TENSORFLOW = SimpleNamespace(
     log=tf.math.log,
     log1p=tf.math.log1p,
     expm1=tf.math.expm1,
+    atan2=tf.math.atan2,
     abs=tf.abs,
     maximum=tf.maximum,
     minimum=tf.minimum,

@@ -178,7 +178,7 @@ def test_probits_curvature_far_out():
     np.testing.assert_allclose(slope, 2 / eta[:, 0] ** 3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("link", ["logit", "probit"])
+@pytest.mark.parametrize("link", fam.Ordinal.links)
 def test_an_ordinal_density_knows_its_second_derivatives(link):
     rng, h = np.random.default_rng(0), 1e-5
     densities = evaluation(Likelihood.of(fam.Ordinal(link), 5))
@@ -204,7 +204,30 @@ def test_an_ordinal_density_knows_its_second_derivatives(link):
             np.testing.assert_allclose(pairs[i, j].sum(axis=0), rates(i, 2)[j], rtol=1e-6)
 
 
-@pytest.mark.parametrize("link", ["logit", "probit"])
+SECOND = [name for name in BUILT_IN if getattr(CASES[name][0].density, "second", None)]
+
+
+@pytest.mark.parametrize("name", SECOND)
+def test_a_density_knows_its_second_derivatives(name):
+    like, y, eta, raw, _ = case(name)
+    found, h = evaluation(like), 1e-5
+    ones, q = np.ones(len(y)), len(raw)
+    if not q:
+        pytest.skip("no parameter")
+    curvature, mixed, pairs = found.second(y, eta, raw)
+    np.testing.assert_allclose(curvature, found.observed(y, eta, raw)[0], rtol=1e-9, atol=1e-12)
+    assert set(pairs) == {(i, j) for i in range(q) for j in range(i, q)}
+    for i in range(q):
+        step = h * np.eye(q)[:, [i]]
+        up, down = (found.slopes(y, ones, eta, raw + s * step) for s in (1, -1))
+        np.testing.assert_allclose(mixed[i], (down[1] - up[1]) / (2 * h), rtol=1e-5, atol=1e-6)
+        up, down = (found.parts(y, eta, raw + s * step)[2] for s in (1, -1))
+        for j in range(i, q):
+            slope = (down[j] - up[j]) / (2 * h)
+            np.testing.assert_allclose(pairs[i, j] + 0 * slope, slope, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("link", fam.Ordinal.links)
 def test_an_ordinal_density_is_exact_enough_in_single_precision(link):
     rng = np.random.default_rng(1)
     densities = evaluation(Likelihood.of(fam.Ordinal(link), 4))

@@ -13,6 +13,13 @@ from sklmm.families.base import CONSTRAINTS
 
 ETA = np.linspace(-2.5, 2.5, 7)
 CDFS = {"logit": expit, "probit": ndtr, "cloglog": lambda x: -np.expm1(-np.exp(x))}
+ORDINAL = {
+    "logit": stats.logistic,
+    "probit": stats.norm,
+    "cloglog": stats.gumbel_l,
+    "loglog": stats.gumbel_r,
+    "cauchit": stats.cauchy,
+}
 
 
 def laplace(eta, scale):
@@ -29,13 +36,19 @@ def mixture(eta, scale):
 
 def inverse(link):
     positive = {"log": np.exp, "sqrt": np.square, "inverse": np.reciprocal, "identity": np.positive}
+    positive["inverse_squared"] = lambda eta: eta**-0.5
     return {**positive, **CDFS}[link]
 
 
 def ordinal(link, spacings):
     cut = np.concatenate([[-np.inf], np.cumsum([0, *spacings]), [np.inf]])
-    F = CDFS[link]
-    return lambda y, eta: np.log(F(cut[y + 1] - eta) - F(cut[y] - eta))
+
+    def density(y, eta):
+        a, b, F = cut[y + 1] - eta, cut[y] - eta, ORDINAL[link]
+        # In the right tail the difference of the cdfs would cancel.
+        return np.log(F.sf(b) - F.sf(a) if a + b > 0 else F.cdf(a) - F.cdf(b))
+
+    return density
 
 
 def negative_binomial(y, eta, a, link="log"):
@@ -44,6 +57,11 @@ def negative_binomial(y, eta, a, link="log"):
 
 def gamma(y, eta, shape, link):
     return stats.gamma.logpdf(y, shape, scale=inverse(link)(eta) / shape)
+
+
+def inverse_gaussian(y, eta, dispersion, link):
+    mu = inverse(link)(eta)
+    return stats.invgauss.logpdf(y, mu * dispersion, scale=1 / dispersion)
 
 
 def beta(y, eta, precision, link):
@@ -126,6 +144,16 @@ CASES = {
         for link in ("inverse", "identity")
     },
     **{
+        f"inverse_gaussian {link}": (
+            fam.InverseGaussian(link),
+            None,
+            POSITIVE,
+            [0.6],
+            lambda y, e, link=link: inverse_gaussian(y, e, 0.6, link),
+        )
+        for link in fam.InverseGaussian.links
+    },
+    **{
         f"beta {link}": (
             fam.Beta(link),
             None,
@@ -144,7 +172,7 @@ CASES = {
     },
     **{
         f"ordinal {link}": (fam.Ordinal(link), 5, RATINGS, [0.8, 1.3, 0.2], None)
-        for link in ("logit", "probit")
+        for link in ORDINAL
     },
     "laplace": (
         fam.CustomFamily(laplace, scale="positive"),
@@ -183,8 +211,8 @@ def case(name):
         density = np.vectorize(lambda y, e: table(int(y), e))
     likelihood = Likelihood.of(family, classes)
     eta = ETA + 0.01
-    if family.positive and family.link in ("inverse", "identity"):
-        eta = np.abs(ETA) + (0.1 if family.link == "inverse" else 0.5)
+    if family.positive and family.link in ("inverse", "inverse_squared", "identity"):
+        eta = np.abs(ETA) + (0.5 if family.link == "identity" else 0.1)
     y, eta = (a.ravel() for a in np.meshgrid(y.astype(float), eta))
     return likelihood, y, eta[:, None], unconstrain(likelihood, natural)[:, None], density
 
@@ -210,7 +238,7 @@ OBSERVED = [
     "gaussian",
     "poisson",
     *(f"{f} logit" for f in ("bernoulli", "binomial", "ordinal")),
-    "ordinal probit",
+    *(f"ordinal {link}" for link in ("probit", "cloglog", "loglog")),
     "constraints",
 ]
 
@@ -239,7 +267,7 @@ def quadrature(name):
         # Where exp(u) and the complement are both inside (0, 1) in float64.
         inside = np.abs(u) < 18
         return expit(2 * u[inside]), (2 * expit(2 * u) * expit(-2 * u) * du)[inside]
-    if name.startswith("gamma"):
+    if name.startswith(("gamma", "inverse_gaussian")):
         inside = np.abs(u) < 300
         return np.exp(u[inside]), (np.exp(u) * du)[inside]
     return np.sinh(u)[np.abs(u) < 30], (np.cosh(u) * du)[np.abs(u) < 30]
@@ -253,6 +281,7 @@ EXPECTED = [
     *(f"negative_binomial {link}" for link in ("sqrt", "identity")),
     "gamma",
     *(f"gamma {link}" for link in ("inverse", "identity")),
+    *(f"inverse_gaussian {link}" for link in fam.InverseGaussian.links),
     *(f"beta {link}" for link in CDFS),
     *(f"bernoulli {link}" for link in CDFS),
     *(f"binomial {link}" for link in CDFS),
@@ -361,11 +390,11 @@ LOGIT_LIKE = [
     "beta logit",
     *(f"bernoulli {link}" for link in CDFS),
     "binomial logit",
-    "ordinal logit",
-    "ordinal probit",
+    *(f"ordinal {link}" for link in ("logit", "probit", "cloglog", "cauchit")),
     "student_t",
     "poisson sqrt",
     *(f"gamma {link}" for link in ("inverse", "identity")),
+    *(f"inverse_gaussian {link}" for link in ("log", "inverse_squared")),
     "beta probit",
     "beta cloglog",
 ]

@@ -1,0 +1,102 @@
+"""Fits of the continuous and ordered families at maxima that were found without this package."""
+
+import numpy as np
+import pytest
+
+from sklmm import HMC, MixedEffectsClassifier, MixedEffectsRegressor, families
+from tests.two_part import check_maximum, table
+
+CUTPOINTS = ("1|2", "2|3", "3|4", "x", "z")
+
+
+def rated(effects, link, **parameters):
+    family = families.Ordinal(link)
+    return MixedEffectsClassifier(effects, fixed_effects=["x", "z"], family=family, **parameters)
+
+
+@pytest.mark.parametrize("e_step", ["quadrature", "laplace"])
+@pytest.mark.parametrize("link", ["probit", "cloglog", "loglog", "cauchit"])
+def test_ordinal(link, e_step):
+    if (link, e_step) == ("cloglog", "laplace"):
+        # The others' maxima show what that is.
+        e_step = "auto"
+    data = table("ordinal")
+    model = rated(["g"], link, e_step=e_step).fit(data, data[f"y_{link}"])
+    assert model.converged_
+    check_maximum(model, f"ordinal_{link}", laplace=e_step == "laplace", coef=CUTPOINTS)
+
+
+@pytest.mark.parametrize("link", ["probit", "cloglog", "loglog", "cauchit"])
+def test_ordinal_without_effects_is_clms(link):
+    data = table("ordinal")
+    model = rated([], link).fit(data, data[f"y_{link}"])
+    check_maximum(model, f"ordinal_{link}_fixed", coef=CUTPOINTS, tol=1e-4)
+
+
+def positive(family, **parameters):
+    return MixedEffectsRegressor(["g"], fixed_effects=["x", "z"], family=family, **parameters)
+
+
+@pytest.mark.parametrize("e_step", ["exact", "cg", "quadrature", "laplace"])
+def test_lognormal(e_step):
+    data = table("lognormal")
+    model = positive("lognormal", e_step=e_step, method="ml").fit(data, data["y_ln"])
+    assert model.converged_
+    family = check_maximum(model, "lognormal")
+    assert model.sigma_ == pytest.approx(family["sigma"], rel=1e-5)
+
+
+@pytest.mark.parametrize("e_step", ["quadrature", "laplace"])
+def test_inverse_gaussian(e_step):
+    data = table("inverse_gaussian")
+    model = positive("inverse_gaussian", e_step=e_step).fit(data, data["y_ig"])
+    assert model.converged_
+    family = check_maximum(model, "inverse_gaussian", laplace=e_step == "laplace")
+    assert model.family_params_["dispersion"] == pytest.approx(family["phi"], rel=1e-3)
+
+
+def test_inverse_gaussian_by_sampling():
+    data = table("inverse_gaussian")
+    model = positive("inverse_gaussian", e_step=HMC(backend="numpy"), random_state=0)
+    check_maximum(model.fit(data, data["y_ig"]), "inverse_gaussian", tol=0.05, loglik=0.1)
+
+
+def test_lognormal_is_gaussian_in_the_logarithm():
+    data = table("lognormal")
+    y, logs = data["y_ln"], np.log(data["y_ln"])
+    model = positive("lognormal").fit(data, y)
+    gaussian = positive("gaussian").fit(data, logs)
+    assert model.result_.reml
+    assert model.loglik_ == pytest.approx(gaussian.loglik_ - logs.sum())
+    np.testing.assert_allclose(model.coef_, gaussian.coef_)
+    assert model.icc().tolist() == pytest.approx(gaussian.icc().tolist())
+    new = data[:4].assign(g=["g00", "g01", "new", "g00"])
+    eta, sd = gaussian.predict(new, return_std=True)
+    mean, std = model.predict(new, return_std=True)
+    known = [0, 1, 3]
+    np.testing.assert_allclose(mean[known], np.exp(eta + sd**2 / 2)[known])
+    np.testing.assert_allclose(std, np.sqrt(np.expm1(sd**2) * np.exp(2 * eta + sd**2)))
+    draws = model.sample_y(new, 40_000, random_state=0)
+    assert np.abs(draws.mean(axis=1) / mean - 1)[known].max() < 0.02
+    assert np.abs(np.log(draws).std(axis=1) / sd - 1).max() < 0.02
+    parts = [slice(300), slice(300, None)]
+    batches = positive("lognormal").fit_batches([(data[part], y[part]) for part in parts])
+    np.testing.assert_allclose(batches.coef_, model.coef_)
+    assert batches.loglik_ == pytest.approx(model.loglik_)
+    more, other = (m.update(new, v[:4]) for m, v in ((model, y), (gaussian, logs)))
+    np.testing.assert_allclose(more.random_effects_["g"], other.random_effects_["g"])
+    intervals = model.conf_int(method="bootstrap", n_resamples=8, X=data, y=y, random_state=0)
+    assert (intervals["lower"] < intervals["upper"]).all()
+    assert np.abs(intervals.mean(axis=1)["x"] - model.coef_[0]) < 0.05
+
+
+def test_log_density_of_a_lognormal_row_is_ys_own():
+    from scipy import stats
+
+    from sklmm.engine.likelihood.pointwise import log_densities
+
+    y = np.array([0.2, 1.0, 5.0])
+    response = families.LogNormal().bind(y, [1, 2, 1])
+    found = log_densities(response, np.full((3, 1, 2), 0.3), {"sigma": np.array([0.7, 0.7])})
+    expected = stats.lognorm.logpdf(y, 0.7, scale=np.exp(0.3)) * [1, 2, 1]
+    np.testing.assert_allclose(found, np.stack([expected, expected], axis=1))
