@@ -14,12 +14,16 @@ from sklmm.families import (
     Family,
     Gamma,
     Gaussian,
+    GeneralizedPoisson,
     InverseGaussian,
     LogNormal,
     NegativeBinomial,
+    NegativeBinomial1,
     Ordinal,
     Poisson,
     StudentT,
+    TruncatedNegativeBinomial,
+    TruncatedPoisson,
 )
 from sklmm.priors import GammaPrior
 from sklmm.regressor import MixedEffectsRegressor
@@ -46,6 +50,7 @@ __all__ = [
     "Gamma",
     "GammaPrior",
     "Gaussian",
+    "GeneralizedPoisson",
     "InverseGaussian",
     "Laplace",
     "LogNormal",
@@ -53,6 +58,7 @@ __all__ = [
     "MixedEffectsEncoder",
     "MixedEffectsRegressor",
     "NegativeBinomial",
+    "NegativeBinomial1",
     "Ordinal",
     "Poisson",
     "Quadrature",
@@ -60,6 +66,8 @@ __all__ = [
     "Relationship",
     "StudentT",
     "Toeplitz",
+    "TruncatedNegativeBinomial",
+    "TruncatedPoisson",
     "Unstructured",
     "anova",
 ]

@@ -178,11 +178,14 @@ def _chi2_error(model):
 
 
 def _check_families(models):
-    """One family, or Poisson models and larger negative binomial ones."""
-    names = [m._fitted.family.name for m in models]
-    if set(names) == {"poisson", "negative_binomial"}:
+    """One family, or one and larger models of another that it bounds."""
+    families = [m._fitted.family for m in models]
+    names = [family.name for family in families]
+    if len(set(names)) == 2:
         order = sorted(range(len(models)), key=lambda k: models[k].result_.n_parameters)
-        if sorted(names, reverse=True) == [names[k] for k in order]:
+        first, last = families[order[0]], families[order[-1]]
+        in_order = [names[k] for k in order]
+        if last.bound == first.name and in_order == sorted(names, key=last.name.__eq__):
             return
     _check_same(names, "families: likelihoods of different families are not nested")
 

@@ -137,6 +137,10 @@ def test_poisson_is_negative_binomials_bound():
     # The one with fewer parameters is not within the other.
     with pytest.raises(ValueError, match="families: "):
         anova(wide, MixedEffectsRegressor(fixed_effects=[], family="negative_binomial").fit(X, y))
+    linear = MixedEffectsRegressor(fixed_effects=["x"], family="nbinom1").fit(X, y)
+    assert anova(linear, small).index.tolist() == [1, 0]
+    with pytest.raises(ValueError, match="families: "):
+        anova(linear, wider)
 
 
 def test_a_model_without_a_likelihood_is_told(sleepstudy):

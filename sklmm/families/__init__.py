@@ -7,13 +7,17 @@ from sklmm.families.categorical import Categorical
 from sklmm.families.custom import CustomFamily
 from sklmm.families.gamma import Gamma
 from sklmm.families.gaussian import Gaussian
+from sklmm.families.generalized_poisson import GeneralizedPoisson
 from sklmm.families.inverse_gaussian import InverseGaussian
 from sklmm.families.lognormal import LogNormal
+from sklmm.families.nbinom1 import NegativeBinomial1
 from sklmm.families.negative_binomial import NegativeBinomial
 from sklmm.families.ordinal import Ordinal
 from sklmm.families.poisson import Poisson
 from sklmm.families.registry import resolve_family
 from sklmm.families.student_t import StudentT
+from sklmm.families.truncated_negative_binomial import TruncatedNegativeBinomial
+from sklmm.families.truncated_poisson import TruncatedPoisson
 from sklmm.families.zero_inflated import ZeroInflated
 
 __all__ = [
@@ -25,13 +29,17 @@ __all__ = [
     "Family",
     "Gamma",
     "Gaussian",
+    "GeneralizedPoisson",
     "InverseGaussian",
     "LogNormal",
     "NegativeBinomial",
+    "NegativeBinomial1",
     "Ordinal",
     "Poisson",
     "Response",
     "StudentT",
+    "TruncatedNegativeBinomial",
+    "TruncatedPoisson",
     "ZeroInflated",
     "resolve_family",
 ]

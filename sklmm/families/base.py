@@ -213,6 +213,10 @@ class Family(BaseEstimator):
     quadratic = False
     #: Means come near the ends of y's range only as eta goes to infinity, which data may ask for.
     separable = False
+    #: The lower end of y's range, of families whose means come near it.
+    least = 0
+    #: The name of the family that it becomes as a parameter goes to the end of its range, or None.
+    bound = None
     #: Whether a mean below 0 is none.
     positive = False
     #: y may be standardised: eta and sigma then scale with y.

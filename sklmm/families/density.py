@@ -94,3 +94,14 @@ class PositiveMean(Density):
     score = property(lambda d: d._first * d.link.slope)
     observed = property(lambda d: -d._second * d.link.slope**2 - d._first * d.link.bend)
     expected = property(lambda d: d._mean * d.link.slope**2)
+
+
+class HeldMean(PositiveMean):
+    """Of a mean that is held constant beyond what its square can be said of, log mu with it.
+
+    `_past` is how far beyond log mu is, along which log f is to fall.
+    """
+
+    _most = property(lambda d: d.xp.largest_log(d.eta))
+    _log_mu = cached_property(lambda d: d.xp.minimum(d.link.log_mean, d._most))
+    _past = property(lambda d: d.xp.maximum(d.link.log_mean - d._most, 0.0))

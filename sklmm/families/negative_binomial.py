@@ -6,14 +6,16 @@ from functools import cached_property
 
 from sklmm.families.density import PositiveMean
 from sklmm.families.poisson import Count, poisson
-from sklmm.families.special import beyond, log_add_exp, psi_less_log, stirling
+from sklmm.families.rising import Rest, log1p_less
+from sklmm.families.special import beyond, log_add_exp, stirling
 
 
 class NegativeBinomialDensity(PositiveMean):
     """Var[y] = mu + dispersion mu^2, size the dispersion's inverse."""
 
     _size = cached_property(lambda d: 1 / d.dispersion)
-    _spread = cached_property(lambda d: 1 + d.dispersion * d._mu)
+    _odds = cached_property(lambda d: d.dispersion * d._mu)
+    _spread = cached_property(lambda d: 1 + d._odds)
     _first = property(lambda d: (d.y - d._mu) / d._spread)
     _second = property(lambda d: -(d._mu / d._spread) * ((1 + d.dispersion * d.y) / d._spread))
     _mean = property(lambda d: d._mu / d._spread)
@@ -61,11 +63,51 @@ class NegativeBinomialDensity(PositiveMean):
         value = self.y * logits - total * softplus + ways
         return value, (self.y - total * share) * self.link.slope
 
+    _log_size = property(lambda d: -d.xp.log(d.dispersion))
+    _at_size = cached_property(lambda d: Rest(d.xp, d._size, d._log_size))
+    _counted = property(lambda d: d.y > 0)
+    #: size + y, or 1 where y is 0 and functions of both sums differ by nothing.
+    _some = cached_property(lambda d: d.xp.where(d._counted, d.y + d._size, 1.0))
+    _excess = property(lambda d: (d.y - d._mu) / d._spread)
+
+    @cached_property
+    def _at_total(self):
+        log_total = self.xp.where(self._counted, self.xp.log(self._some), self._log_size)
+        return Rest(self.xp, self.y + self._size, log_total)
+
+    # What the two sums' gamma functions and log(1 + q) leave is of the order of the dispersion.
+    @cached_property
+    def _by_dispersion(self):
+        """The derivative of log f in the dispersion's logarithm at a given mean."""
+        q, log_ratio = self._gap
+        share = self.y / self._some
+        gap = 0.5 * share + (1 - share) * self._at_total.slope - self._at_size.slope
+        near = self._size * log1p_less(self.xp, self.xp.minimum(self.xp.maximum(q, -0.5), 0.5))
+        far = self._size * log_ratio - self._excess
+        return -gap - self.xp.where(self.xp.abs(q) < 0.5, near, far)
+
+    @property
+    def _bend_by_dispersion(self):
+        """Less the second one."""
+        share = self.y / self._some
+        away = self.xp.where(self._counted, (self.y - self._mu) / self._some, -self._odds)
+        rests = self._at_size.bend - (1 - share) ** 2 * self._at_total.bend
+        gap = 0.5 * share * (2 - share) + rests
+        return self._by_dispersion + gap - self._excess * away / self._spread
+
+    @property
+    def _bend_by_both(self):
+        """Less the derivative of that in log mu."""
+        return self._excess * (self._odds / self._spread)
+
     @property
     def slopes(self):
-        q, log_ratio = self._gap
-        gap = psi_less_log(self.xp, self.y + self._size) - psi_less_log(self.xp, self._size)
-        return {"dispersion": -self._size * (gap + log_ratio - q)}
+        return {"dispersion": self._by_dispersion}
+
+    @property
+    def second(self):
+        in_eta = {"dispersion": self._bend_by_both * self.link.slope}
+        return in_eta, {("dispersion", "dispersion"): self._bend_by_dispersion}
 
 
 class NegativeBinomial(Count):
@@ -95,6 +137,7 @@ class NegativeBinomial(Count):
     density = NegativeBinomialDensity
     dispersion_parameter = "dispersion"
     scalars = ("dispersion",)
+    bound = "poisson"
 
     def __init__(self, link="log", dispersion=None):
         self.link = link

@@ -7,12 +7,16 @@ from sklmm.families.categorical import Categorical
 from sklmm.families.custom import CustomFamily
 from sklmm.families.gamma import Gamma
 from sklmm.families.gaussian import Gaussian
+from sklmm.families.generalized_poisson import GeneralizedPoisson
 from sklmm.families.inverse_gaussian import InverseGaussian
 from sklmm.families.lognormal import LogNormal
+from sklmm.families.nbinom1 import NegativeBinomial1
 from sklmm.families.negative_binomial import NegativeBinomial
 from sklmm.families.ordinal import Ordinal
 from sklmm.families.poisson import Poisson
 from sklmm.families.student_t import StudentT
+from sklmm.families.truncated_negative_binomial import TruncatedNegativeBinomial
+from sklmm.families.truncated_poisson import TruncatedPoisson
 
 #: The families that have a name.
 FAMILIES = {
@@ -22,6 +26,10 @@ FAMILIES = {
         StudentT,
         Poisson,
         NegativeBinomial,
+        NegativeBinomial1,
+        GeneralizedPoisson,
+        TruncatedPoisson,
+        TruncatedNegativeBinomial,
         Gamma,
         InverseGaussian,
         LogNormal,

@@ -91,7 +91,7 @@ NUMPY = SimpleNamespace(
     mills=mills,
     # The logarithm from which exp is held constant: of numbers like x, whose square and its sums
     # over rows must not overflow.
-    largest_log=lambda x: 300.0,
+    largest_log=lambda x: 40.0 if getattr(x, "dtype", None) == np.float32 else 300.0,
 )
 
 

@@ -27,6 +27,11 @@ DISTRIBUTIONS = {
         {"dispersion": 0.4},
         stats.nbinom(2.5, 1 / (1 + 0.4 * MU)),
     ),
+    "nbinom1": (
+        fam.NegativeBinomial1(),
+        {"dispersion": 0.7},
+        stats.nbinom(MU / 0.7, 1 / 1.7),
+    ),
     "gamma": (fam.Gamma(), {"shape": 2.5}, stats.gamma(2.5, scale=MU / 2.5)),
     "lognormal": (fam.LogNormal(), {"sigma": 0.7}, stats.lognorm(0.7, scale=MU)),
     "inverse_gaussian": (

@@ -31,6 +31,10 @@ FAMILIES = {
     "student_t": fam.StudentT(df=4.0, sigma=2.0),
     "poisson": fam.Poisson("sqrt"),
     "negative_binomial": fam.NegativeBinomial(dispersion=0.5),
+    "nbinom1": fam.NegativeBinomial1("sqrt", dispersion=0.5),
+    "generalized_poisson": fam.GeneralizedPoisson("sqrt", dispersion=0.5),
+    "truncated_poisson": fam.TruncatedPoisson("sqrt"),
+    "truncated_negative_binomial": fam.TruncatedNegativeBinomial("sqrt", dispersion=0.5),
     "gamma": fam.Gamma("inverse", shape=2.0),
     "lognormal": fam.LogNormal(sigma=0.5),
     "inverse_gaussian": fam.InverseGaussian("inverse", dispersion=0.5),
@@ -123,6 +127,10 @@ BAD_FAMILIES = {
     "sigma": (fam.Gaussian(sigma=-1), r"Gaussian: sigma=-1 must be a positive number, or None"),
     "df": (fam.StudentT(df="4"), r"StudentT: df='4' must be a positive number"),
     "dispersion": (fam.NegativeBinomial(dispersion=0), r"dispersion=0 must be a positive number"),
+    "underdispersion": (
+        fam.GeneralizedPoisson(dispersion=-0.2),
+        r"dispersion=-0.2 must be positive: with a variance below the mean its probabilities",
+    ),
     "shape": (fam.Gamma(shape=-2), r"Gamma: shape=-2 must be"),
     "precision": (fam.Beta(precision=0.0), r"Beta: precision=0.0 must be"),
     **{

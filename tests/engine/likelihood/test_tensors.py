@@ -1,9 +1,11 @@
 """Log densities against scipy.stats; scores and curvatures against differences and expectations."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy import stats
-from scipy.special import expit, logsumexp, ndtr
+from scipy.special import expit, gammaln, logsumexp, ndtr
 
 from sklmm import families as fam
 from sklmm.engine.likelihood.likelihood import Likelihood
@@ -53,6 +55,22 @@ def ordinal(link, spacings):
 
 def negative_binomial(y, eta, a, link="log"):
     return stats.nbinom.logpmf(y, 1 / a, 1 / (1 + a * inverse(link)(eta)))
+
+
+def nbinom1(y, eta, a, link="log"):
+    return stats.nbinom.logpmf(y, inverse(link)(eta) / a, 1 / (1 + a))
+
+
+def generalized_poisson(y, eta, a, link="log"):
+    own = 1 - (1 + a) ** -0.5
+    start = (1 - own) * inverse(link)(eta)
+    rate = start + own * y
+    return np.log(start) + (y - 1) * np.log(rate) - rate - gammaln(y + 1)
+
+
+def positive(log_pmf):
+    """Of a count that is truncated at 0."""
+    return lambda y, e: log_pmf(y, e) - np.log(-np.expm1(log_pmf(0 * y, e)))
 
 
 def gamma(y, eta, shape, link):
@@ -130,6 +148,34 @@ CASES = {
             lambda y, e, link=link: negative_binomial(y, e, 0.4, link),
         )
         for link in ("sqrt", "identity")
+    },
+    **{
+        f"{name} {link}": (kind(link), None, COUNTS, [0.7], partial(density, a=0.7, link=link))
+        for link in ("log", "sqrt", "identity")
+        for name, kind, density in (
+            ("nbinom1", fam.NegativeBinomial1, nbinom1),
+            ("generalized_poisson", fam.GeneralizedPoisson, generalized_poisson),
+        )
+    },
+    **{
+        f"truncated_poisson {link}": (
+            fam.TruncatedPoisson(link),
+            None,
+            COUNTS[1:],
+            [],
+            positive(lambda y, e, link=link: stats.poisson.logpmf(y, inverse(link)(e))),
+        )
+        for link in ("log", "sqrt", "identity")
+    },
+    **{
+        f"truncated_negative_binomial {link}": (
+            fam.TruncatedNegativeBinomial(link),
+            None,
+            COUNTS[1:],
+            [0.4],
+            positive(partial(negative_binomial, a=0.4, link=link)),
+        )
+        for link in ("log", "sqrt", "identity")
     },
     "gamma": (fam.Gamma(), None, POSITIVE, [2.5], lambda y, e: gamma(y, e, 2.5, "log")),
     "gamma large": (fam.Gamma(), None, POSITIVE, [40.0], lambda y, e: gamma(y, e, 40.0, "log")),
@@ -255,8 +301,10 @@ def test_curvature_of_log_concave_densities_is_observed(name):
 
 def quadrature(name):
     """Nodes and weights of an integral over the support of y."""
-    if name.startswith(("poisson", "negative_binomial")):
+    if name.startswith(("poisson", "negative_binomial", "generalized_poisson")):
         return np.arange(4000.0), np.ones(4000)
+    if name.startswith("truncated"):
+        return np.arange(1.0, 4000), np.ones(3999)
     if name.startswith(("bernoulli", "binomial")):
         return np.arange(2.0), np.ones(2)
     # Double-exponential rules, exact to many digits for integrable ends.
@@ -279,6 +327,11 @@ EXPECTED = [
     *(f"poisson {link}" for link in ("sqrt", "identity")),
     "negative_binomial",
     *(f"negative_binomial {link}" for link in ("sqrt", "identity")),
+    *(
+        f"{name} {link}"
+        for name in ("generalized_poisson", "truncated_poisson", "truncated_negative_binomial")
+        for link in ("log", "sqrt", "identity")
+    ),
     "gamma",
     *(f"gamma {link}" for link in ("inverse", "identity")),
     *(f"inverse_gaussian {link}" for link in fam.InverseGaussian.links),
@@ -386,6 +439,10 @@ LOGIT_LIKE = [
     "gaussian",
     "poisson",
     "negative_binomial",
+    "nbinom1 log",
+    "generalized_poisson log",
+    "truncated_poisson log",
+    "truncated_negative_binomial log",
     "gamma",
     "beta logit",
     *(f"bernoulli {link}" for link in CDFS),
