@@ -226,8 +226,9 @@ def separated(labels, spec, design, table, response, found, converged):
     return (
         f"The coefficient {names[0]!r} has no finite maximum likelihood estimate{more}: {where}. "
         "Standard errors are infinite there; predictions and the other coefficients are "
-        f"{others}. Merge levels, leave out the column, or collect rows of the other kind; a "
-        "factor may become a grouping column in random_effects, where such levels are shrunken."
+        f"{others}. Merge levels, leave out the column, give it a prior by coef_prior, or collect "
+        "rows of the other kind; a factor may become a grouping column in random_effects, where "
+        "such levels are shrunken."
     )
 
 
