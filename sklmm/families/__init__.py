@@ -12,6 +12,7 @@ from sklmm.families.inverse_gaussian import InverseGaussian
 from sklmm.families.lognormal import LogNormal
 from sklmm.families.nbinom1 import NegativeBinomial1
 from sklmm.families.negative_binomial import NegativeBinomial
+from sklmm.families.ordered_beta import OrderedBeta
 from sklmm.families.ordinal import Ordinal
 from sklmm.families.poisson import Poisson
 from sklmm.families.registry import resolve_family
@@ -34,6 +35,7 @@ __all__ = [
     "LogNormal",
     "NegativeBinomial",
     "NegativeBinomial1",
+    "OrderedBeta",
     "Ordinal",
     "Poisson",
     "Response",

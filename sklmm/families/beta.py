@@ -10,11 +10,13 @@ from sklmm.families.base import Family, Response, numeric
 from sklmm.families.density import Density
 from sklmm.families.special import (
     LOG_2PI,
+    less_exp,
     psi_less_log,
     psi_less_log_times,
     stirling,
     stirling_of_log,
     trigamma_square,
+    trigamma_square_less,
 )
 
 
@@ -64,8 +66,27 @@ class BetaDensity(Density):
 
     @property
     def slopes(self):
-        up, down = self._pulls
-        return {"precision": up + down + self.precision * psi_less_log(self.xp, self.precision)}
+        xp, sides = self.xp, self._sides
+        total = self.precision * psi_less_log(xp, self.precision)
+        near = (xp.abs(sides[0][2]) < 1) & (xp.abs(sides[1][2]) < 1)
+        for a, log_a, r in sides:
+            # mu (exp r - 1) of the two, y - mu and mu - y, cancel by hand.
+            fit = xp.where(near, less_exp(xp, xp.minimum(r, 1.0)), r)
+            total = total + a * fit - psi_less_log_times(xp, a, log_a)
+        return {"precision": total}
+
+    @property
+    def second(self):
+        # Of trigamma functions what large precisions leave of x^2 psi'(x) - x.
+        one, zero, whole = (trigamma_square_less(self.xp, x) for x in self._shapes)
+        slope = self.slopes["precision"]
+        mixed = self.link.slope_one * one + self.link.slope_zero * zero - self.score
+        return {"precision": mixed}, {("precision", "precision"): one + zero - whole - slope}
+
+    @property
+    def _shapes(self):
+        """Those of y and of 1 - y, and their sum."""
+        return [*(a for a, *_ in self._sides), self.precision]
 
 
 class Beta(Family):

@@ -81,6 +81,8 @@ class InverseGaussian(Family):
 
     name = "inverse_gaussian"
     density = InverseGaussianDensity
+    dispersion_parameter = "dispersion"
+    zeros = "hurdle"
     scalars = ("dispersion",)
     links = ("log", "inverse_squared", "inverse", "identity")
     positive = True

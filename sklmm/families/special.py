@@ -99,6 +99,7 @@ LOG_2PI = math.log(2 * math.pi)
 #: From here the asymptotic series are exact to the last digit.
 _LARGE = 10.0
 _STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360)
+_TRIGAMMA = (1 / 6, -1 / 30, 1 / 42, -1 / 30, 5 / 66, -691 / 2730)
 _DIGAMMA = (0.0, -1 / 12, 1 / 120, -1 / 252, 1 / 240, -1 / 132, 691 / 32760)
 #: Left of this the continued fraction's first terms are more exact than Mills' ratio's difference.
 _FAR_LEFT = -100.0
@@ -155,6 +156,13 @@ def psi_less_log_times(xp, x, log_x):
 def trigamma_square(xp, x):
     """x^2 times the trigamma function, x >= 0: 1 at 0, x + 1/2 at infinity."""
     return 1 + x**2 * xp.trigamma(1 + x)
+
+
+def trigamma_square_less(xp, x):
+    """`trigamma_square` less x, x >= 0: 1 at 0, 1/2 at infinity."""
+    large, small = xp.maximum(x, _LARGE), xp.minimum(x, _LARGE)
+    exact = trigamma_square(xp, small) - small
+    return xp.where(x < _LARGE, exact, 0.5 + _series(1 / large**2, _TRIGAMMA) / large)
 
 
 def less_exp(xp, u):

@@ -100,6 +100,21 @@ def test_a_skewed_inverse_gaussian_keeps_its_digits():
     assert abs(shares.mean() - 1) < 4 * np.sqrt(2 / n)
 
 
+def test_an_ordered_beta_has_three_parts():
+    family, params = fam.OrderedBeta(), {"precision": 5.0, "cut1": -0.9, "cut_gap": 2.5}
+    one, some = expit(ETA - 1.6), expit(ETA + 0.9)
+    inside = stats.beta(P * 5, (1 - P) * 5)
+    mean = one + (some - one) * inside.mean()
+    square = one + (some - one) * (inside.var() + inside.mean() ** 2)
+    np.testing.assert_allclose(family.mean(ETA, params), mean)
+    np.testing.assert_allclose(family.variance(ETA, params), square - mean**2)
+    eta = np.broadcast_to(ETA, (40_000, 2, 2))
+    draws = family.sample(eta, params, np.random.default_rng(5))
+    check_draws(draws, mean, square - mean**2)
+    check_draws(draws == 1, one, one * (1 - one))
+    check_draws(draws == 0, 1 - some, some * (1 - some))
+
+
 def test_gamma_inverse():
     eta = np.array([0.5, 2.0])
     family = fam.Gamma("inverse")
@@ -198,6 +213,7 @@ LINKED = [
 def test_extreme_predictors_raise_no_warning(family):
     eta = np.array([-1e3, 1e3])
     params = {"sigma": 1.0, "df": 5.0, "dispersion": 0.5, "shape": 2.0, "precision": 3.0}
+    params |= {"cut1": -1.0, "cut_gap": 2.0}
     for value in (
         family.mean(eta, params),
         family.variance(eta, params),
@@ -212,6 +228,7 @@ import sys
 import numpy as np
 from sklmm.families.registry import FAMILIES, resolve_family
 params = {"sigma": 1.0, "df": 5.0, "dispersion": 0.5, "shape": 2.0, "precision": 3.0}
+params |= {"cut1": -1.0, "cut_gap": 2.0}
 for name in FAMILIES:
     family = resolve_family(name)
     values = {"spacing_1": 1.0} if name == "ordinal" else params

@@ -39,6 +39,7 @@ FAMILIES = {
     "lognormal": fam.LogNormal(sigma=0.5),
     "inverse_gaussian": fam.InverseGaussian("inverse", dispersion=0.5),
     "beta": fam.Beta("probit", precision=3.0),
+    "ordered_beta": fam.OrderedBeta(precision=3.0),
     "bernoulli": fam.Bernoulli("cloglog"),
     "binomial": fam.Binomial("probit"),
     "ordinal": fam.Ordinal("probit"),

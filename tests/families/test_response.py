@@ -16,6 +16,7 @@ def test_numeric_responses_bind():
         (fam.Gamma(), [0.1, 2]),
         (fam.InverseGaussian(), [0.1, 2]),
         (fam.Beta(), [0.1, 0.9]),
+        (fam.OrderedBeta(), [0, 1]),
         (fam.Binomial(), [0, 0.25]),
     ]:
         response = family.bind(y, [1, 2])
@@ -92,6 +93,11 @@ BAD_Y = {
         fam.Beta(),
         [0.5, 1],
         r"Beta: y must be strictly between 0 and 1, not 1\.0 \(row 1\): move it inside",
+    ),
+    "ordered_beta above": (
+        fam.OrderedBeta(),
+        [0, 1.5],
+        r"OrderedBeta: y must be from 0 to 1, not 1\.5 \(row 1\): rescale it",
     ),
     "not finite": (
         fam.Gaussian(),

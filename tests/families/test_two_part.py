@@ -33,14 +33,14 @@ def test_ordinal_without_effects_is_clms(link):
     check_maximum(model, f"ordinal_{link}_fixed", coef=CUTPOINTS, tol=1e-4)
 
 
-def positive(family, **parameters):
+def of_three(family, **parameters):
     return MixedEffectsRegressor(["g"], fixed_effects=["x", "z"], family=family, **parameters)
 
 
 @pytest.mark.parametrize("e_step", ["exact", "cg", "quadrature", "laplace"])
 def test_lognormal(e_step):
     data = table("lognormal")
-    model = positive("lognormal", e_step=e_step, method="ml").fit(data, data["y_ln"])
+    model = of_three("lognormal", e_step=e_step, method="ml").fit(data, data["y_ln"])
     assert model.converged_
     family = check_maximum(model, "lognormal")
     assert model.sigma_ == pytest.approx(family["sigma"], rel=1e-5)
@@ -49,7 +49,7 @@ def test_lognormal(e_step):
 @pytest.mark.parametrize("e_step", ["quadrature", "laplace"])
 def test_inverse_gaussian(e_step):
     data = table("inverse_gaussian")
-    model = positive("inverse_gaussian", e_step=e_step).fit(data, data["y_ig"])
+    model = of_three("inverse_gaussian", e_step=e_step).fit(data, data["y_ig"])
     assert model.converged_
     family = check_maximum(model, "inverse_gaussian", laplace=e_step == "laplace")
     assert model.family_params_["dispersion"] == pytest.approx(family["phi"], rel=1e-3)
@@ -57,15 +57,15 @@ def test_inverse_gaussian(e_step):
 
 def test_inverse_gaussian_by_sampling():
     data = table("inverse_gaussian")
-    model = positive("inverse_gaussian", e_step=HMC(backend="numpy"), random_state=0)
+    model = of_three("inverse_gaussian", e_step=HMC(backend="numpy"), random_state=0)
     check_maximum(model.fit(data, data["y_ig"]), "inverse_gaussian", tol=0.05, loglik=0.1)
 
 
 def test_lognormal_is_gaussian_in_the_logarithm():
     data = table("lognormal")
     y, logs = data["y_ln"], np.log(data["y_ln"])
-    model = positive("lognormal").fit(data, y)
-    gaussian = positive("gaussian").fit(data, logs)
+    model = of_three("lognormal").fit(data, y)
+    gaussian = of_three("gaussian").fit(data, logs)
     assert model.result_.reml
     assert model.loglik_ == pytest.approx(gaussian.loglik_ - logs.sum())
     np.testing.assert_allclose(model.coef_, gaussian.coef_)
@@ -80,7 +80,7 @@ def test_lognormal_is_gaussian_in_the_logarithm():
     assert np.abs(draws.mean(axis=1) / mean - 1)[known].max() < 0.02
     assert np.abs(np.log(draws).std(axis=1) / sd - 1).max() < 0.02
     parts = [slice(300), slice(300, None)]
-    batches = positive("lognormal").fit_batches([(data[part], y[part]) for part in parts])
+    batches = of_three("lognormal").fit_batches([(data[part], y[part]) for part in parts])
     np.testing.assert_allclose(batches.coef_, model.coef_)
     assert batches.loglik_ == pytest.approx(model.loglik_)
     more, other = (m.update(new, v[:4]) for m, v in ((model, y), (gaussian, logs)))
@@ -100,3 +100,13 @@ def test_log_density_of_a_lognormal_row_is_ys_own():
     found = log_densities(response, np.full((3, 1, 2), 0.3), {"sigma": np.array([0.7, 0.7])})
     expected = stats.lognorm.logpdf(y, 0.7, scale=np.exp(0.3)) * [1, 2, 1]
     np.testing.assert_allclose(found, np.stack([expected, expected], axis=1))
+
+
+@pytest.mark.parametrize("e_step", ["quadrature", "laplace"])
+def test_ordered_beta(e_step):
+    data = table("ordbeta")
+    model = of_three("ordered_beta", e_step=e_step).fit(data, data["y_ob"])
+    assert model.converged_
+    family = check_maximum(model, "ordbeta", laplace=e_step == "laplace")
+    expected = [family["phi"], family["cut1"], family["cut2-cut1"]]
+    np.testing.assert_allclose(list(model.family_params_.values()), expected, rtol=1e-3)

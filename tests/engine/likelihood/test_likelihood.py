@@ -7,7 +7,7 @@ from sklmm import families as fam
 from sklmm.engine.likelihood.likelihood import Likelihood, evaluation
 from sklmm.engine.likelihood.traced import traced_evaluation
 from sklmm.engine.runtime.tensorflow import tf
-from tests.engine.likelihood.test_tensors import CASES, LOGIT_LIKE, case
+from tests.engine.likelihood.test_tensors import CASES, IN_NUMPY, LOGIT_LIKE, case
 
 BUILT_IN = [name for name in CASES if type(CASES[name][0]) is not fam.CustomFamily]
 
@@ -70,7 +70,7 @@ def test_categorical():
         np.testing.assert_allclose(mine, other[:, : mine.shape[1]], rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", LOGIT_LIKE)
+@pytest.mark.parametrize("name", [*LOGIT_LIKE, *IN_NUMPY])
 def test_finite_at_extreme_predictors(name):
     like, y, _, raw, _ = case(name)
     eta = np.array([-800, -80, -15, -1e-3, 0, 1e-3, 9, 15, 80, 800])
@@ -81,6 +81,17 @@ def test_finite_at_extreme_predictors(name):
         *evaluation(like).observed(y, eta[:, None], raw),
     ):
         assert np.isfinite(part).all()
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_float32_agrees_with_float64(name):
+    like, y, eta, raw, _ = case(name)
+    found, ones = evaluation(like), np.ones(len(y))
+    single = [part.astype(np.float32) for part in (y, ones, eta, raw)]
+    pairs = [*zip(found.by_row(*single[:1], *single[2:]), found.by_row(y, eta, raw), strict=True)]
+    pairs += zip(found.slopes(*single), found.slopes(y, ones, eta, raw), strict=True)
+    for rough, exact in pairs:
+        np.testing.assert_allclose(rough, exact, rtol=5e-4, atol=5e-5)
 
 
 def log_gamma(n):
