@@ -33,7 +33,7 @@ from sklmm.families import Family
 from sklmm.families.parts import PARTS, modelled, with_parts
 from sklmm.priors import GammaPrior
 from sklmm.result import Status
-from sklmm.steps import ConjugateGradient, EStep, Exact, Laplace, MStep
+from sklmm.steps import ConjugateGradient, EStep, Exact, MStep
 
 
 class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, NewRows):
@@ -261,11 +261,6 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
             )
 
     def _resolved_e_step(self, design, response, sparse=False):
-        least_squares = self.e_step in ("auto", "exact", "cg") or isinstance(
-            self.e_step, Exact | ConjugateGradient
-        )
-        if response.family.quadratic and least_squares:
-            return Laplace()
         # Quadrature has no REML, and runs on no device but the processor. Rows are read for it.
         quadrature = (
             self.e_step == "auto"

@@ -140,7 +140,7 @@ def resolve_e_step(
     Without random effects the Laplace approximation is the maximum likelihood of any family, and
     least squares that of the Gaussian, whatever the E-step.
     """
-    gaussian, n_effects = family.closed_form, sum(sizes)
+    gaussian, n_effects = family.closed_form or family.quadratic, sum(sizes)
     if isinstance(e_step, str) and e_step in E_STEPS:
         step = E_STEPS[e_step]()
     elif isinstance(e_step, EStep):
@@ -312,9 +312,9 @@ def _problem(design, response, settings):
         scale_y=family.scale_equivariant,
         sigma_unit=response.sigma_unit,
         eta_power=family.eta_power,
-        rows=settings.rows or _rows(settings.e_step),
+        rows=settings.rows or _rows(settings.e_step, response),
     )
-    if gaussian:
+    if gaussian or family.quadratic:
         check_degrees(problem)
     if response.models or response.data is not None:
         from sklmm.engine.rows.widened import widened
@@ -334,9 +334,10 @@ def check_degrees(problem):
         )
 
 
-def _rows(step):
+def _rows(step, response):
     """Backend of rows in this process: for a step that only sums, or that passes over them."""
-    return LocalCrossProducts if isinstance(step, GAUSSIAN_ONLY) else LocalRows
+    sums = isinstance(step, GAUSSIAN_ONLY) and not response.models
+    return LocalCrossProducts if sums else LocalRows
 
 
 def _reml(problem, response, settings):
@@ -345,6 +346,11 @@ def _reml(problem, response, settings):
     n_draws, n_columns = EXACT_ROOT, 0 if problem.columns is None else problem.columns.k
     if not isinstance(step, Exact) or problem.p + problem.n_effects > EXACT_ROOT:
         n_draws = gaussian_draws(problem.n_effects + n_columns)
+    if response.models:
+        from sklmm.engine.algorithms.reml_by_row import RemlByRow
+
+        parameters = response.parameters
+        return RemlByRow(problem, parameters, step, tol, seed, n_draws, None, settings.dof)
     start = settings.start and warm_gaussian(problem, settings.start)
     return Reml(problem, step, tol, seed, n_draws, start, settings.dof)
 

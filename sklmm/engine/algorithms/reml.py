@@ -93,6 +93,10 @@ class Factorised(NamedTuple):
 
         return Factorised(cross, rotated(cross))
 
+    def at(self, cross):
+        """Those of other cross-products of the same terms."""
+        return Factorised(cross, cross)
+
     def equations(self, theta, before=None, probed=False):
         """The equations at theta, solved; if `probed`, for the likelihood and not the effects.
 
@@ -173,7 +177,7 @@ class Reml:
             if raised is not None:
                 self.theta = raised
             elif iteration <= N_EM_STEPS and far:
-                self.theta = em_step(self.problem, seen)
+                self.theta = self.em_step(seen)
             else:
                 self.theta = move(space, seen.theta, step)
             yield Iteration(
@@ -185,6 +189,10 @@ class Reml:
                 estimate=self.theta._replace(beta=seen.beta),
                 errors=partial(self._errors, seen),
             )
+
+    def em_step(self, seen):
+        """Theta after a step of EM."""
+        return em_step(self.problem, seen)
 
     def _elsewhere(self, seen):
         """Theta of a higher likelihood by another start than that which led to `seen`, or None."""
@@ -271,7 +279,12 @@ class Reml:
             return posterior
         covariance, unsolved = self.covariance(last.estimate)
         unsolved = max(unsolved, posterior.unsolved)
-        return posterior._replace(dof=satterthwaite(equations, covariance), unsolved=unsolved)
+        dof = satterthwaite(equations, covariance, *self.residual_slopes(equations))
+        return posterior._replace(dof=dof, unsolved=unsolved)
+
+    def residual_slopes(self, equations):
+        """What `satterthwaite` is to know of a residual variance that is no one number."""
+        return ()
 
 
 def _until_done(iterations):

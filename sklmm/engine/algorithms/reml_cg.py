@@ -12,6 +12,8 @@ definition. The probes are fixed during a fit, so the map is deterministic and N
 converges. Probing S and not all of Z leaves out the noise that the eliminated term would add.
 """
 
+from copy import copy
+
 import numpy as np
 
 from sklmm.engine.equations.henderson import Solution
@@ -61,6 +63,12 @@ class Probed:
         self.weights = np.r_[np.ones(f), np.full(n_probes, 1 / max(n_probes, 1))]
         self.n_units = f
 
+    def at(self, cross):
+        """Those of other cross-products of the same terms."""
+        out = copy(self)
+        out.cross = cross
+        return out
+
     def equations(self, theta, before=None, probed=False):
         """The equations at theta, solved from the solutions of the evaluation `before`.
 
@@ -82,6 +90,9 @@ class Probed:
         """
         problem = self.cross.problem
         moved = [abs(sigma - residual_sd(problem, before))]
+        if problem.sigma is not None:
+            # Those of a residual SD by row.
+            moved += [sigma * abs(change) for change in theta.raw - before.raw]
         moved += [np.abs(L - K).max() for L, K in zip(theta.factors, before.factors, strict=True)]
         known = [
             np.einsum("ba,jbc,ca->", L, G, L) / len(G)
@@ -103,6 +114,17 @@ class Probed:
         if not factorisable(sizes, "log_det", coupled):
             return None
         return SchurCholesky(cross, equations.factors, equations.s2).log_det
+
+    def pairs(self, equations):
+        """Effects b [J, r, 2 C] of each term: of the probes, and then of S^-1 applied to them.
+
+        The eliminated ones follow. The product z^T b b'^T z' of a row's two is on average what its
+        leverage has besides that of the eliminated term alone.
+        """
+        cross, H = self.cross, equations.H
+        both = np.column_stack([self.backs, equations.probed])
+        flat = np.concatenate([-H.follow(both), both])
+        return cross.blocks(cross.lift(equations.factors, flat))
 
     def traces(self, equations):
         """Estimates of the summed blocks of Z^T V^-1 Z, and their deviations by probe or None."""

@@ -97,10 +97,10 @@ class CrossProducts:
     """Cross-products of a problem's rows; `slices` has the place of each of its blocks.
 
     `at` are the weights, as `rows.protocol.Rows` hands them out, or None for the table's own: then
-    y, less what least squares explain, is there too.
+    y, less what least squares explain, is there too, as it is where it is `explained`.
     """
 
-    def __init__(self, problem, at=None):
+    def __init__(self, problem, at=None, explained=False):
         self.problem, self.rows, self.at = problem, problem.rows, at
         self.columns = columns = problem.columns
         self.p = problem.p if columns is None else columns.Q.shape[1]
@@ -130,14 +130,15 @@ class CrossProducts:
         self._others = self.rest if columns is None else [*self.rest, len(sizes)]
         #: X^T w X [p, p] and Z^T w X [Q, p].
         self.xx, xy, F = self.rows.fixed(at)
-        self.xx, self.F = self._keep(self._keep(self.xx).T), self._keep(self._joined(F, problem.p))
-        if at is None:
+        self.xx, self.F = self._keep(self._keep(self.xx).T), self._keep(self.joined(F, problem.p))
+        if at is None or explained:
             self.ols = np.linalg.lstsq(self.xx, self._keep(xy), rcond=None)[0]
             # Of y less X ols: sums of y itself would lose the residuals' digits.
-            self.yy, xy, zy = self.rows.response(self.embed(self.ols))
+            weights = () if at is None else (at,)
+            self.yy, xy, zy = self.rows.response(self.embed(self.ols), *weights)
             self.xy = self._keep(xy)
             #: Z^T w [X, y]: F and this last column.
-            self.Fy = np.column_stack([self.F, self._joined(zy)])
+            self.Fy = np.column_stack([self.F, self.joined(zy)])
             self.F, self.zy = self.Fy[:, :-1], self.Fy[:, -1]
 
     @cached_property
@@ -178,7 +179,7 @@ class CrossProducts:
         pays = pays and self.eliminated is not None
         return RowSquares(self.C) if pays and RowSquares.fits(self.C) else None
 
-    def _joined(self, parts, *width):
+    def joined(self, parts, *width):
         """[Q, *width] of each block's [n_levels, r, *width], and last the sparse columns'."""
         out = np.empty((self.Q, *width))
         for place, part in zip([*self.slices, self.flat], parts, strict=False):
@@ -333,6 +334,10 @@ class Elimination:
     def _pull(self, r):
         """D^-1 B^T r."""
         return turn(self._turning, self._raise(r))
+
+    def follow(self, r):
+        """How the eliminated effects follow, D^-1 B^T r, less, the others r [Q_R, c]."""
+        return self._pull(r) if len(r) else np.zeros((self.n, r.shape[1]))
 
     def _raise(self, r):
         """C Lambda_R r."""

@@ -87,15 +87,23 @@ class Solution(Equations):
         out.sse = self.sse + self.s2 * float(more)
         return out
 
-    def information(self, u, c):
+    def _residual_vector(self):
+        """Sums of 2 r, log sigma's working vector: of none where that is pinned."""
+        free = int(self.cross.problem.sigma is None)
+        zq = np.tile(2 * self.s2 * self.c[:, None], free)
+        return zq, np.zeros((self.cross.p, free)), np.full((free, free), 4 * self.sse)
+
+    def information(self, u, c, vectors=None):
         """AI = q^T P q / 2 and d beta / d theta = -(X^T V^-1 X)^-1 X^T V^-1 q.
 
         The working vectors of AI-REML (Gilmour, Thompson & Cullis 1995) are q = [Z a, 2 r], the
-        last one where sigma is estimated.
+        last one where sigma is estimated; or others of the rows, `vectors`: (Z^T w q, X^T w q,
+        q^T w q).
         """
         cross, factors = self.cross, self.factors
         changes = slopes(cross.problem, factors)
-        m, free = sum(map(len, changes)), cross.problem.sigma is None
+        vectors = self._residual_vector() if vectors is None else vectors
+        m, free = sum(map(len, changes)), vectors[0].shape[1]
         A, first = np.zeros((cross.Q, m)), 0
         c = [cross.prior.relate(k, own) for k, own in enumerate(c)]
         for s, *part in zip(cross.slices, factors, changes, u, c, strict=True):
@@ -103,14 +111,12 @@ class Solution(Equations):
             A[s, first : first + len(own)] = own.reshape(len(own), s.stop - s.start).T
             first += len(own)
         # Z^T w q, X^T w q and q^T w q.
-        zq, xq = np.empty((cross.Q, m + free)), np.zeros((cross.p, m + free))
+        zq, xq = np.empty((cross.Q, m + free)), np.empty((cross.p, m + free))
         zq[:, :m], xq[:, :m] = cross.product(A), cross.F.T @ A
-        if free:
-            zq[:, m] = 2 * self.s2 * self.c
+        zq[:, m:], xq[:, m:] = vectors[:2]
         qq = np.zeros((m + free, m + free))
         qq[:m] = A.T @ zq
-        if free:
-            qq[m, :m], qq[m, m] = qq[:m, m], 4 * self.sse
+        qq[m:, :m], qq[m:, m:] = qq[:m, m:].T, vectors[2]
         lq = cross.lift(factors, zq, transpose=True)
         solved = self.solved(xq / self.s2, lq / self.s2, "information", INFORMATION_TOL)
         information = 0.5 * (qq - xq.T @ solved[0] - lq.T @ solved[1]) / self.s2
@@ -154,11 +160,12 @@ class Evaluation(NamedTuple):
     unsolved: float
 
 
-def evaluate(theta, equations, traces, deviations, inform=True):
+def evaluate(theta, equations, traces, deviations, inform=True, vectors=None):
     """`Evaluation` from the solved equations at theta.
 
     `traces` are the summed blocks [r_k, r_k] of Z^T V^-1 Z, and `deviations` [n_probes, r_k, r_k]
-    those by probe, or None. `inform` asks for the informations and the sensitivity.
+    those by probe, or None. `inform` asks for the informations and the sensitivity, by `vectors` as
+    `Solution.information` has them.
     """
     eq, cross = equations, equations.cross
     problem = cross.problem
@@ -178,7 +185,7 @@ def evaluate(theta, equations, traces, deviations, inform=True):
     gradient = [covariance.score(L, G) for covariance, L, G in pairs]
     information = observed = sensitivity = None
     if inform:
-        information, sensitivity = eq.information(u, c)
+        information, sensitivity = eq.information(u, c, vectors)
         observed, first = information.copy(), 0
         for slope, (covariance, L, G) in zip(gradient, pairs, strict=True):
             part = slice(first, first + len(slope))

@@ -178,16 +178,17 @@ def with_coefficients(posterior, last, layout, shift, rng):
     return posterior._replace(beta=beta, beta_cov=None, root=root)
 
 
-def satterthwaite(equations, covariance):
+def satterthwaite(equations, covariance, residual=None):
     """Degrees of freedom [n_columns] at a maximum, from the covariance [m, m] of theta.
 
-    nan of a coefficient without a variance.
+    nan of a coefficient without a variance. `residual` are the M_i [., p, p] of the parameters of
+    the residual variance, where that is not sigma^2.
     """
     problem = equations.cross.problem
     basis = problem.basis
     if not problem.p:
         return np.full(len(basis), np.nan)
-    C, changes = coefficient_slopes(equations)
+    C, changes = coefficient_slopes(equations, residual)
     variance = np.einsum("cp,pq,cq->c", basis, C, basis)
     g = np.einsum("cp,ipq,cq->ci", basis, changes, basis)
     spread = np.einsum("ci,ij,cj->c", g, covariance, g)
@@ -197,10 +198,10 @@ def satterthwaite(equations, covariance):
     return np.where(variance > 0, out, np.nan)
 
 
-def coefficient_slopes(equations):
+def coefficient_slopes(equations, residual=None):
     """C [p, p] and its derivatives [m, p, p] in theta = (theta_1, ..., theta_K, log sigma).
 
-    Without the last where sigma is pinned.
+    Without the last where sigma is pinned, or with the parameters of `residual` in its place.
     """
     cross, factors = equations.cross, equations.factors
     S = equations.S
@@ -212,7 +213,9 @@ def coefficient_slopes(equations):
         half = np.einsum("mab,abpq->mpq", D @ L.T, both)
         out.extend(half + half.transpose(0, 2, 1))
         random += np.einsum("ab,abpq->pq", L @ L.T, both)
-    if cross.problem.sigma is None:
+    if residual is not None:
+        out.extend(residual)
+    elif cross.problem.sigma is None:
         out.append(2 * (equations.XVX - random))
     out = np.reshape(out, (len(out), *S.shape))
     return C, np.einsum("ap,ipq,qb->iab", C, out, C)

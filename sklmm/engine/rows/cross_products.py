@@ -155,16 +155,17 @@ class LocalCrossProducts:
         xx, xy, F = summed(sums, self.n_rows, self._step)
         return xx, xy, F if self.columns is None else [*F, self.columns.F]
 
-    def response(self, beta):
+    def response(self, beta, at=None):
         """y^T w y, X^T w y [p], and Z_k^T w y of every term, [J, r] each, of y less X beta [p].
 
         Of sparse columns the last is X_s^T w y [k].
         """
+        w = self._weights(at)
 
         def sums(rows):
             X = self.X[rows]
             y = self.y[rows] - X @ beta
-            wy = weighed(y, self.weights[rows])
+            wy = weighed(y, w[rows])
             return float(wy @ y), X.T @ wy, self._sums(rows, wy[None])
 
         yy, xy, sums = summed(sums, self.n_rows, self._step)

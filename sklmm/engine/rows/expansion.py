@@ -68,12 +68,15 @@ def leverages(rows, inverse):
     else:
         looked_up = hasattr(inverse, "remaining")
         out = _looked_up(rows, inverse) if looked_up else _drawn(rows, inverse)
-    if not inverse.fixed.size:
-        return out
+    return out + of_fixed(rows, inverse.fixed, inverse.follow) if inverse.fixed.size else out
+
+
+def of_fixed(rows, fixed, follow):
+    """What the coefficients, of covariance `fixed`, add: effects `follow` them, [J, r, p] each."""
     rest = rows.X
-    for refs, z, follow in zip(rows.refs, rows.z, inverse.follow, strict=True):
-        rest = rest - applied(refs, z, follow)
-    return out + np.einsum("np,np->n", rest @ inverse.fixed, rest)
+    for refs, z, own in zip(rows.refs, rows.z, follow, strict=True):
+        rest = rest - applied(refs, z, own)
+    return np.einsum("np,np->n", rest @ fixed, rest)
 
 
 def _drawn(rows, inverse):

@@ -18,11 +18,15 @@ CONSTANT = 1e-8
 
 
 class LinearUnits(NamedTuple):
-    """Way back of one parameter's coefficients: names, basis [q, q] and shift [q]."""
+    """Way back of one parameter's coefficients: names, basis [q, q] and shift [q].
+
+    `mean` [q + 1] has the rows' means of the whitened columns and of the offset.
+    """
 
     names: tuple
     basis: np.ndarray
     shift: np.ndarray
+    mean: np.ndarray
 
     def natural(self, raw):
         """Coefficients of the table's columns, from those of the whitened ones."""
@@ -49,7 +53,8 @@ def widened(problem, design, response):
         if model.component not in known:
             X, basis, shift, offset = _standard(own, response.weights, problem.n, log_unit)
             columns += [offset[:, None], X]
-            known[model.component] = basis, shift
+            mean = response.weights @ np.column_stack([X, offset]) / problem.n
+            known[model.component] = basis, shift, mean
         units.append(LinearUnits(model.names, *known[model.component]))
     y = np.column_stack([rows.y, *columns])
     return replace(problem, rows=replace(rows, y=y), models=tuple(units))

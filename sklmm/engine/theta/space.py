@@ -175,8 +175,11 @@ class Space:
 
 
 def residual_sd(problem, theta):
-    """The residual SD of a Gaussian model at theta, in standard units."""
-    return float(np.exp(theta.raw[0])) if len(theta.raw) else problem.sigma
+    """The residual SD of a Gaussian model at theta, in standard units; a mean one of SDs by row."""
+    if problem.sigma is not None:
+        return problem.sigma
+    log_sd = problem.models[0].mean @ np.append(theta.raw, 1.0) if problem.models else theta.raw[0]
+    return float(np.exp(log_sd))
 
 
 def residual_vanishes(space, theta):

@@ -1,0 +1,121 @@
+r"""REML and ML of Gaussian models whose log residual SD is linear in columns of the row.
+
+The steps are `algorithms.reml`'s, with the coefficients gamma of the log SD in the place of log
+sigma. Rows weigh exp(-2 s_i), another number at every theta, so that their cross-products are made
+anew at each: sums by patterns that are found once. What gamma's score lacks are the rows' leverages,
+which a factor of the equations tells, or the probes that tell the traces.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from sklmm.engine.algorithms.reml import Factorised, Reml, em_step, moment_start
+from sklmm.engine.algorithms.reml_cg import Probed
+from sklmm.engine.equations.crossproducts import CrossProducts
+from sklmm.engine.equations.henderson import evaluate
+from sklmm.engine.equations.inverse import SchurInverse
+from sklmm.engine.rows.heteroscedastic import Heteroscedastic
+from sklmm.engine.rows.protocol import Coefs
+from sklmm.engine.theta.space import MIN_RAW, Space
+from sklmm.steps import Exact
+
+NOTHING = np.zeros(0)
+
+
+class RemlByRow(Reml):
+    """The fit of a Gaussian problem whose rows have the columns of the log SD beside y.
+
+    `parameters` are those of its `Space`; all else is as in `Reml`.
+    """
+
+    def __init__(self, problem, parameters, step, tol, seed, n_draws, start=None, dof=None):
+        self.space = Space(problem, parameters, profiled=True)
+        self.tol, self.seed, self.n_draws, self.dof = tol, seed, n_draws, dof
+        self.problem = problem
+        self.rows = Heteroscedastic.of(problem.rows.ordered(), MIN_RAW)
+        #: In units of each row's own SD.
+        self.scaled = replace(problem, rows=self.rows.rows, models=(), sigma=1.0)
+        plain = CrossProducts(replace(self.scaled, sigma=None), self.rows.rows.weights, True)
+        self.solver = Factorised.of(plain) if isinstance(step, Exact) else Probed(plain, step, seed)
+        if start is None:
+            start = moment_start(plain)
+            start = start._replace(raw=self.rows.constant(start.raw[0]))
+        self.theta, self.seen = start, None
+        self.bent = not all(c.linear for c in self.space.covariances)
+        self.again = True
+
+    def _solver(self, theta):
+        cross = CrossProducts(self.scaled, self.rows.weights(theta.raw), True)
+        return self.solver.at(cross)
+
+    def look(self, theta, before=None, inform=True):
+        """`Evaluation` at theta, its solves started from those of the evaluation `before`."""
+        solver = self._solver(theta)
+        equations = solver.equations(theta, before, probed=True)
+        traces, deviations = solver.traces(equations)
+        height, of_probes = self._leverages(solver, theta, equations)
+        told = self.rows.tell(theta.raw, self._coefs(equations), height)
+        vectors = None
+        if inform:
+            q = len(told.score)
+            joined = equations.cross.joined(told.vectors.effects, q)
+            vectors = joined, told.vectors.beta, told.squares
+        seen = evaluate(
+            theta._replace(raw=NOTHING), equations, traces, deviations, inform, vectors
+        )
+        scale, observed, noise = self.rows.log_scale(theta.raw), seen.observed, seen.noise
+        if inform:
+            first = len(observed) - len(told.bend)
+            observed[first:, first:] -= told.bend
+        if noise is not None:
+            noise = np.column_stack([noise, of_probes])
+        return seen._replace(
+            theta=theta,
+            gradient=np.concatenate([seen.gradient, told.score]),
+            observed=observed,
+            loglik=None if seen.loglik is None else seen.loglik - scale,
+            noise=noise,
+            joint=seen.joint - scale,
+        )
+
+    def _coefs(self, equations):
+        """`Coefs` [., 1] of the solution."""
+        cross = equations.cross
+        effects = cross.blocks(cross.lift(equations.factors, equations.u))
+        beta = equations.beta + cross.ols
+        return Coefs(beta[:, None], tuple(b[:, :, None] for b in effects))
+
+    def _leverages(self, solver, theta, equations):
+        """The rows' leverages, and the deviations by probe of the score in gamma, or None."""
+        cross = equations.cross
+        if isinstance(solver, Factorised):
+            inverse = SchurInverse(equations)
+            if not self.problem.reml:
+                inverse.fixed = np.zeros((0, 0))
+            return self.rows.leverages(inverse), None
+        effects = solver.pairs(equations)
+        out, parts = self.rows.probed(
+            theta.raw, effects, solver.weights, cross.eliminated, equations.H.inner
+        )
+        if self.problem.reml and cross.p:
+            fixed = equations.solve_s(np.eye(cross.p))
+            out += self.rows.of_fixed(fixed, cross.blocks(equations.follow))
+        parts = parts[solver.n_units :]
+        return out, parts - parts.mean(axis=0) if len(parts) > 1 else None
+
+    def em_step(self, seen):
+        """Theta after a step of EM."""
+        theta = em_step(self.problem, seen._replace(theta=seen.theta._replace(raw=NOTHING)))
+        return theta._replace(raw=self.rows.step(seen.theta.raw))
+
+    def equations(self, theta):
+        """The equations at theta, solved as accurately as the solver is asked to."""
+        return self._solver(theta).equations(theta, self.seen)
+
+    def posterior(self, last):
+        """`Posterior` at the estimate of an iteration."""
+        posterior, raw = super().posterior(last), last.estimate.raw
+        if posterior.loglik is None:
+            return posterior
+        return posterior._replace(loglik=posterior.loglik - self.rows.log_scale(raw))
