@@ -15,7 +15,7 @@ from sklearn.base import clone
 from sklmm._threads import keep_freed_memory
 from sklmm.engine.algorithms.loop import fit
 from sklmm.engine.algorithms.reml import Reml
-from sklmm.engine.algorithms.start import warm_gaussian, warm_theta
+from sklmm.engine.algorithms.start import warm_by_row, warm_gaussian, warm_theta
 from sklmm.engine.latent.mode import Latent
 from sklmm.engine.likelihood.likelihood import Likelihood
 from sklmm.engine.likelihood.pointwise import log_densities
@@ -272,6 +272,11 @@ def run(design, response, settings, watch=None):
 def run_problem(problem, response, settings, watch):
     """`run` of a `Problem` in standard units."""
     step = settings.m_step or settings.e_step
+    if problem.perfect and response.models and response.family.scale_equivariant:
+        raise ValueError(
+            "dispersion: the fixed part alone reproduces y, which leaves no residual SD to model: "
+            "use dispersion=None."
+        )
     if problem.perfect and response.parameters["sigma"] == "positive":
         return perfect(problem, response.parameters)
     with _tensorflow(settings.device, step, response.family, watch):
@@ -350,7 +355,8 @@ def _reml(problem, response, settings):
         from sklmm.engine.algorithms.reml_by_row import RemlByRow
 
         parameters = response.parameters
-        return RemlByRow(problem, parameters, step, tol, seed, n_draws, None, settings.dof)
+        start = settings.start and warm_by_row(problem, response.parameters, settings.start)
+        return RemlByRow(problem, parameters, step, tol, seed, n_draws, start, settings.dof)
     start = settings.start and warm_gaussian(problem, settings.start)
     return Reml(problem, step, tol, seed, n_draws, start, settings.dof)
 

@@ -122,6 +122,8 @@ class Reml:
     """
 
     stochastic = False
+    #: Whether the information at the maximum is measured in any case.
+    measures = False
 
     def __init__(self, problem, step, tol, seed, n_draws, start=None, dof=None):
         self.problem, self.space = problem, Space.gaussian(problem)
@@ -215,7 +217,8 @@ class Reml:
 
         Where Sigma bends the information is measured: that of the steps depends on their path.
         """
-        information = self._measured(seen.theta, seen)[0] if self.bent else seen.observed
+        measured = self.bent or self.measures
+        information = self._measured(seen.theta, seen)[0] if measured else seen.observed
         covariance = inverse(information)
         return self.space.with_beta(covariance), _probes_spread(seen, covariance)
 
@@ -226,6 +229,10 @@ class Reml:
     def evaluation(self, theta, equations, inform=True):
         """`Evaluation` by solved equations, with the information unless that is not asked for."""
         seen = evaluate(theta, equations, *self.solver.traces(equations), inform)
+        return self.with_prior(theta, seen, inform)
+
+    def with_prior(self, theta, seen, inform):
+        """An `Evaluation` at theta with the priors' part, where there are any."""
         if (prior := self.space.log_prior(theta)) is None:
             return seen
         return seen._replace(

@@ -2,8 +2,8 @@ r"""REML and ML of Gaussian models whose log residual SD is linear in columns of
 
 The steps are `algorithms.reml`'s, with the coefficients gamma of the log SD in the place of log
 sigma. Rows weigh exp(-2 s_i), another number at every theta, so that their cross-products are made
-anew at each: sums by patterns that are found once. What gamma's score lacks are the rows' leverages,
-which a factor of the equations tells, or the probes that tell the traces.
+anew at each: sums by patterns that are found once. What gamma's score lacks are the rows'
+leverages, which a factor of the equations tells, or the probes that tell the traces.
 """
 
 from dataclasses import replace
@@ -21,6 +21,9 @@ from sklmm.engine.theta.space import MIN_RAW, Space
 from sklmm.steps import Exact
 
 NOTHING = np.zeros(0)
+#: Rows up to which the information at the maximum is measured: the average one differs from it by a
+#: share of the order of one over their root.
+MEASURED_ROWS = 20_000
 
 
 class RemlByRow(Reml):
@@ -43,6 +46,7 @@ class RemlByRow(Reml):
             start = start._replace(raw=self.rows.constant(start.raw[0]))
         self.theta, self.seen = start, None
         self.bent = not all(c.linear for c in self.space.covariances)
+        self.measures = self.rows.rows.n_rows <= MEASURED_ROWS
         self.again = True
 
     def _solver(self, theta):
@@ -61,16 +65,14 @@ class RemlByRow(Reml):
             q = len(told.score)
             joined = equations.cross.joined(told.vectors.effects, q)
             vectors = joined, told.vectors.beta, told.squares
-        seen = evaluate(
-            theta._replace(raw=NOTHING), equations, traces, deviations, inform, vectors
-        )
+        seen = evaluate(theta._replace(raw=NOTHING), equations, traces, deviations, inform, vectors)
         scale, observed, noise = self.rows.log_scale(theta.raw), seen.observed, seen.noise
         if inform:
             first = len(observed) - len(told.bend)
             observed[first:, first:] -= told.bend
         if noise is not None:
             noise = np.column_stack([noise, of_probes])
-        return seen._replace(
+        seen = seen._replace(
             theta=theta,
             gradient=np.concatenate([seen.gradient, told.score]),
             observed=observed,
@@ -78,6 +80,7 @@ class RemlByRow(Reml):
             noise=noise,
             joint=seen.joint - scale,
         )
+        return self.with_prior(theta, seen, inform)
 
     def _coefs(self, equations):
         """`Coefs` [., 1] of the solution."""
@@ -112,6 +115,11 @@ class RemlByRow(Reml):
     def equations(self, theta):
         """The equations at theta, solved as accurately as the solver is asked to."""
         return self._solver(theta).equations(theta, self.seen)
+
+    def residual_slopes(self, equations):
+        """The derivatives of X^T V^-1 X in gamma, less, [q, p, p]: for Satterthwaite's rule."""
+        cross = equations.cross
+        return (self.rows.squares(cross.at, cross.blocks(equations.follow)),)
 
     def posterior(self, last):
         """`Posterior` at the estimate of an iteration."""

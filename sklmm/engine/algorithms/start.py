@@ -11,7 +11,7 @@ from sklmm.design.indicators import quadratic
 from sklmm.engine.latent.mode import CENTRE_TOL, Latent
 from sklmm.engine.likelihood.likelihood import evaluation
 from sklmm.engine.linalg.blocks import invert
-from sklmm.engine.theta.space import RAISED_SD, Theta
+from sklmm.engine.theta.space import RAISED_SD, Theta, residual_sd
 from sklmm.families.base import CONSTRAINTS
 
 #: SD of the effects over that of the working response: their spread is found by EM.
@@ -170,6 +170,18 @@ def warm_gaussian(problem, start):
     sigma = start.sigma / problem.sigma_scale if problem.sigma is None else problem.sigma
     raw = np.array([np.log(sigma)] if problem.sigma is None else [])
     return Theta(np.zeros(0), _factors(problem, start, sigma), raw)
+
+
+def warm_by_row(problem, parameters, start):
+    """The same where the log residual SD is linear in columns: of a fit with the same ones."""
+    if list(start.family) != list(parameters) or len(start.covariances) != len(problem.blocks):
+        return None
+    (model,) = problem.models
+    raw = model.standard([start.family[name] for name in model.names])
+    if not np.isfinite(raw).all():
+        return None
+    theta = Theta(np.zeros(0), (), raw)
+    return theta._replace(factors=_factors(problem, start, residual_sd(problem, theta)))
 
 
 def warm_theta(latent, start):

@@ -73,10 +73,16 @@ def leverages(rows, inverse):
 
 def of_fixed(rows, fixed, follow):
     """What the coefficients, of covariance `fixed`, add: effects `follow` them, [J, r, p] each."""
+    rest = left(rows, follow)
+    return np.einsum("np,np->n", rest @ fixed, rest)
+
+
+def left(rows, follow):
+    """X [n_rows, p] less what the effects [J, r, p] that follow it explain."""
     rest = rows.X
     for refs, z, own in zip(rows.refs, rows.z, follow, strict=True):
         rest = rest - applied(refs, z, own)
-    return np.einsum("np,np->n", rest @ fixed, rest)
+    return rest
 
 
 def _drawn(rows, inverse):

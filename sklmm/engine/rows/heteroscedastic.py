@@ -3,14 +3,14 @@ r"""Rows of a Gaussian model whose residual SD is a function of the row, exp(s_i
     s_i = offset_i + d_i^T gamma,     v_i = w_i exp(-2 s_i),
 
 v_i being what a row weighs in least squares. With the residuals e = y - X beta - Z b and the
-leverages h_i = a_i^T M a_i of a row a_i = (x_i, z_i), M the posterior covariance of (beta, b), or of b
-alone in a full likelihood, the (restricted) log-likelihood has
+leverages h_i = a_i^T M a_i of a row a_i = (x_i, z_i), M the posterior covariance of (beta, b), or
+of b alone in a full likelihood, the (restricted) log-likelihood has
 
     dl / dgamma   = sum_i d_i g_i,     g_i = v_i (e_i^2 + h_i) - w_i,
     dV / dgamma_a P y = 2 d_a e        (V = Z Sigma Z^T + diag(w / v)),
 
-and log gamma's part of the second derivatives of V takes 2 sum_i d_i d_i^T g_i off the information,
-which is 0 on average.
+and the second derivatives of V in gamma take 2 sum_i d_i d_i^T g_i off the information, which is 0
+on average.
 """
 
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ import numpy as np
 from sklmm._threads import each, summed
 from sklmm.design.indicators import quadratic
 from sklmm.engine.linalg.blocks import by_factor, lower_factor
-from sklmm.engine.rows.expansion import leverages, of_fixed
+from sklmm.engine.rows.expansion import left, leverages, of_fixed
 from sklmm.engine.rows.local import LocalRows
 from sklmm.engine.rows.protocol import Coefs
 
@@ -46,7 +46,7 @@ class Told(NamedTuple):
 
 @dataclass(eq=False)
 class Heteroscedastic:
-    """The rows, `LocalRows` of y [n_rows], with the columns [n_rows, q] of s and its offset [n_rows].
+    """The rows, `LocalRows` of y [n_rows], with s's columns [n_rows, q] and its offset [n_rows].
 
     s is at least `least`. `second` [n_rows] is e^2 + h as they were last told.
     """
@@ -80,7 +80,9 @@ class Heteroscedastic:
 
     def log_scale(self, raw):
         """Sum of w s: what the logarithm of a density by v lacks."""
-        return summed(lambda own: float(self.rows.weights[own] @ self.log_sd(raw, own)), self.rows.n_rows)
+        return summed(
+            lambda own: float(self.rows.weights[own] @ self.log_sd(raw, own)), self.rows.n_rows
+        )
 
     def constant(self, log_sd):
         """The gamma for which s is nearest to one number."""
@@ -138,6 +140,16 @@ class Heteroscedastic:
 
         still = np.zeros((rows.p, 2 * C))
         return out, rows.visited(Coefs(still, tuple(effects)), visit, bare=True)[1][0]
+
+    def squares(self, at, follow):
+        """Sums [q, p, p] of 2 d_a v r r^T at v [n_rows]: r = x less what effects `follow` X by."""
+        rest = left(self.rows, follow)
+
+        def sums(own):
+            weighed = 2 * at[own, None] * self.columns[own]
+            return np.einsum("nq,na,nb->qab", weighed, rest[own], rest[own], optimize=True)
+
+        return summed(sums, self.rows.n_rows)
 
     def of_fixed(self, fixed, follow):
         """What the coefficients add to h: see `engine.rows.expansion.of_fixed`."""

@@ -1,0 +1,195 @@
+"""Gaussian models whose residual SD depends on columns: references, other ways, and all reports."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sklmm import ConjugateGradient, Gaussian, MixedEffectsRegressor
+from sklmm.datasets import load_sleepstudy
+from tests.two_part import DATA, reference, table
+
+METHODS = ("reml", "ml")
+
+
+def fitted(formula, rows, **params):
+    """A regressor fitted to a table by a formula."""
+    return MixedEffectsRegressor.from_formula(formula, **params).fit(rows)
+
+
+def sleepstudy():
+    """The sleepstudy data with a column that says whether a day is a late one."""
+    rows = load_sleepstudy(as_frame=True).frame
+    return rows.assign(late=(rows["Days"] >= 5).astype(float))
+
+
+def crossed(n=600, seed=0):
+    """Crossed factors, a slope, weights, and an SD that a factor and a number tell."""
+    rng = np.random.default_rng(seed)
+    g, h, f = (rng.integers(k, size=n) for k in (40, 15, 3))
+    x, z = rng.standard_normal((2, n))
+    sd = np.exp(np.array([-0.5, 0.0, 0.7])[f] + 0.3 * z)
+    effects = rng.standard_normal((40, 2)) * [0.8, 0.4]
+    y = 1 + 0.5 * x + effects[g, 0] + effects[g, 1] * x + 0.6 * rng.standard_normal(15)[h]
+    y = y + sd * rng.standard_normal(n)
+    names = {"g": g, "h": h, "f": np.array(list("abc"))[f]}
+    return pd.DataFrame({"y": y, "x": x, "z": z, **names})
+
+
+@pytest.mark.parametrize("e_step", ["exact", "cg", "laplace"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_residual_sd_by_factor_has_its_dense_likelihood_s_maximum(method, e_step):
+    """Estimates to a thousandth of a standard error, and standard errors to .3 per mille."""
+    known = reference()[f"gaussian_disp_{method}"]
+    model = fitted(
+        "y ~ x + z + (1 | g)", table("dispersion"), dispersion="~ f", method=method, e_step=e_step
+    )
+    family, std = known["family"], known["se"]
+    logs = np.log([family["sigma_a"], family["sigma_b/sigma_a"], family["sigma_c/sigma_a"]])
+    names = ["log sigma_a", "log(sigma_b/sigma_a)", "log(sigma_c/sigma_a)"]
+    values = np.array([*known["coef"].values(), known["sd"], *logs])
+    stds = [std[name] for name in [*known["coef"], "log sd", *names]]
+    stds[3] *= known["sd"]
+    estimate, error = (part.to_numpy() for part in model._fitted.estimates(model.result_))
+    np.testing.assert_allclose((estimate - values) / stds, 0, atol=1e-3)
+    # Laplace's ML has the curvature of coefficients and SDs together, as glmmTMB's Hessian has it.
+    joint = e_step == "laplace" and method == "ml"
+    np.testing.assert_allclose(error / stds, 1, atol=3e-3 if joint else 3e-4)
+    assert model.loglik_ == pytest.approx(known["loglik"], abs=1e-6)
+    assert type(model.e_step_).__name__.lower() in (e_step, "conjugategradient")
+
+
+# glmmTMB 1.1.5's, whose coefficients of dispersion are log variances, and nlme 3.1's varIdent.
+SLEEP = {
+    "reml": ([252.036530, 10.130285], 31.78965, 6.1206727 / 2, 1.2958838 / 2, -884.3779132),
+    "ml": ([252.038155, 10.129336], 30.83140, 6.1131862 / 2, 1.2983988 / 2, -888.0237081),
+}
+VARIDENT = {"reml": (21.33472, 1.9116040), "ml": (21.25529, 1.9139599)}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_late_days_vary_more_as_in_nlme_and_glmmtmb(method):
+    """sleepstudy with another SD from the fifth day on."""
+    coef, sd, first, more, loglik = SLEEP[method]
+    model = fitted(
+        "Reaction ~ Days + (1 | Subject)", sleepstudy(), dispersion="~ late", method=method
+    )
+    gamma = [*model.family_params_.values()]
+    np.testing.assert_allclose(gamma, [first, more], atol=1e-4)
+    std = np.sqrt(np.diag(model.result_.coef_cov))
+    np.testing.assert_allclose((model.result_.coef - coef) / std, 0, atol=1e-3)
+    assert np.sqrt(model.result_.covariances[0][0, 0]) == pytest.approx(sd, rel=3e-4)
+    sigma, ratio = VARIDENT[method]
+    np.testing.assert_allclose(np.exp(gamma), [sigma, ratio], rtol=3e-5)
+    assert model.loglik_ == pytest.approx(loglik, abs=1e-6)
+
+
+LONGITUDINAL = {
+    "reml": (
+        [2.0481456, 0.7298847],
+        [1.0305408, 0.4672084],
+        [0.6561845, -0.0245311],
+        -1453.0354311,
+    ),
+    "ml": ([2.0479540, 0.7298537], [1.0251707, 0.4553045], [0.6539739, -0.0243177], -1450.1682631),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_sd_that_time_tells_as_in_glmmtmb(method):
+    """Crossed factors and a numeric column; glmmTMB's log variances are twice the log SDs."""
+    coef, sds, gamma, loglik = LONGITUDINAL[method]
+    rows = pd.read_csv(DATA / "longitudinal.csv")
+    model = fitted("y ~ x + (1 | id) + (1 | site)", rows, dispersion="~ t", method=method)
+    std = model._fitted.estimates(model.result_)[1].to_numpy()
+    found = [*model.result_.coef, *(np.sqrt(c[0, 0]) for c in model.result_.covariances)]
+    found += model.family_params_.values()
+    want = np.array([*coef, *sds, *np.array(gamma) / 2])
+    np.testing.assert_allclose((found - want) / std, 0, atol=1e-3)
+    assert model.loglik_ == pytest.approx(loglik, abs=1e-6)
+
+
+def dense_loglik(model, rows, weights=None, log_sd=None):
+    """The log-likelihood at a model's estimates, of matrices that are written out."""
+    result, n = model.result_, len(rows)
+    X = np.column_stack([np.ones(n), rows["x"]])
+    if weights is None:
+        weights = np.ones(n, int)
+    V = np.zeros((n, n))
+    G = (rows["g"].to_numpy()[:, None] == rows["g"].to_numpy()).astype(float)
+    V += G * (X @ result.covariances[0] @ X.T)
+    V += result.covariances[1][0, 0] * (rows["h"].to_numpy()[:, None] == rows["h"].to_numpy())
+    V[np.diag_indices(n)] += np.exp(2 * log_sd)
+    some = np.repeat(np.arange(n), weights)
+    same = some[:, None] == some
+    noise = np.exp(2 * log_sd)[some]
+    V = V[np.ix_(some, some)] - noise[:, None] * (same & ~np.eye(len(some), dtype=bool))
+    r = rows["y"].to_numpy()[some] - X[some] @ result.coef
+    value = np.linalg.slogdet(V)[1] + r @ np.linalg.solve(V, r) + len(some) * np.log(2 * np.pi)
+    if model.method == "reml":
+        value += np.linalg.slogdet(X[some].T @ np.linalg.solve(V, X[some]))[1]
+        value -= X.shape[1] * np.log(2 * np.pi)
+    return -value / 2
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_crossed_factors_with_slopes_weights_and_offset_have_their_dense_likelihood(method):
+    """loglik_ is that of dense matrices, and Laplace's way finds the same maximum."""
+    rows = crossed(200).assign(w=np.random.default_rng(1).standard_normal(200) / 3)
+    weights = np.random.default_rng(2).integers(1, 3, size=200)
+    models = [
+        MixedEffectsRegressor.from_formula(
+            "y ~ x + (1 + x | g) + (1 | h)",
+            dispersion="~ f + z + offset(w)",
+            method=method,
+            e_step=e_step,
+            tol=1e-6,
+        ).fit(rows, sample_weight=weights)
+        for e_step in ("exact", "laplace")
+    ]
+    gamma = np.array([*models[0].family_params_.values()])
+    D = np.column_stack([np.ones(200), rows["f"] == "b", rows["f"] == "c", rows["z"]])
+    value = dense_loglik(models[0], rows, weights, D @ gamma + rows["w"].to_numpy())
+    assert models[0].loglik_ == pytest.approx(value, abs=1e-6)
+    assert models[1].loglik_ == pytest.approx(value, abs=1e-4)
+    one, two = (m._fitted.estimates(m.result_)[0] for m in models)
+    std = models[0]._fitted.estimates(models[0].result_)[1]
+    np.testing.assert_allclose((one - two) / std, 0, atol=1e-3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_probes_stand_for_traces_and_leverages(method):
+    """Conjugate gradients: within their Monte Carlo error of the exact fit, which is not 0."""
+    rows = crossed(4000, seed=3)
+    rows["h"] = np.random.default_rng(5).integers(700, size=len(rows))
+    rows["y"] += 0.7 * np.random.default_rng(4).standard_normal(700)[rows["h"]]
+    rows["g"] = np.random.default_rng(6).integers(1000, size=len(rows))
+    params = {"dispersion": "~ f + z", "method": method}
+    exact = fitted("y ~ x + (1 | g) + (1 | h)", rows, e_step="exact", **params)
+    probed = fitted(
+        "y ~ x + (1 | g) + (1 | h)", rows, e_step=ConjugateGradient(n_probes=32), **params
+    )
+    error = probed.result_.mc_error
+    away = [*exact.result_.coef - probed.result_.coef]
+    away += [*exact.result_.natural - probed.result_.natural]
+    assert (error > 0).all()
+    assert (np.abs(away) < 4 * error).all()
+    std = exact._fitted.estimates(exact.result_)[1].to_numpy()
+    assert (error < 0.2 * std).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_known_precisions_are_an_offset(method):
+    """Half the log of known variances as offset, and `Gaussian(weights="precision")`."""
+    rows = sleepstudy().assign(w=np.random.default_rng(0).uniform(0.2, 4, 180))
+    rows["half_log_var"] = -0.5 * np.log(rows["w"])
+    formula = "Reaction ~ Days + (1 + Days | Subject)"
+    model = fitted(formula, rows, dispersion="~ 1 + offset(half_log_var)", method=method)
+    other = MixedEffectsRegressor.from_formula(
+        formula, family=Gaussian(weights="precision"), method=method
+    ).fit(rows.drop(columns="half_log_var"), sample_weight=rows["w"])
+    assert model.loglik_ == pytest.approx(other.loglik_, abs=1e-5)
+    assert np.exp(model.family_params_["sigma: Intercept"]) == pytest.approx(other.sigma_, rel=1e-4)
+    np.testing.assert_allclose(model.result_.coef, other.result_.coef, rtol=1e-5)
+    np.testing.assert_allclose(
+        model.result_.covariances[0], other.result_.covariances[0], rtol=1e-3, atol=0.01
+    )
