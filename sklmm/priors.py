@@ -82,11 +82,13 @@ class Priors(NamedTuple):
     """The priors of a design, in the table's units.
 
     coef [n_columns], SDs of the normal priors of mean 0 of the fixed part's coefficients, inf where
-    there is none; sds, a `GammaPrior` or None of each block.
+    there is none; sds, a `GammaPrior` or None of each block; parts, SDs of normal priors of the
+    coefficients that family parameters have in models of their own, by name.
     """
 
     coef: np.ndarray
     sds: tuple
+    parts: dict
 
 
 def _is_number(value):

@@ -90,9 +90,11 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
     coef_prior : float or dict, optional
         Normal priors of mean 0: a number is the SD of that of every coefficient and the intercept,
         in the table's units; a dict has SDs by name, ``{"x": 2.5, "Intercept": 10}``, and names not
-        in it have no prior. The estimates are then the posterior's mode, which separated data have
-        too. By ML the coefficients are maximised over, by REML of Gaussian models integrated out
-        with their prior; REML of other families has none. Cutpoints of ordinal models have none.
+        in it have no prior. Coefficients of `zero_inflation` and `dispersion` are named as in
+        `family_params_`, ``"zero: x"``, and a number is not theirs; cutpoints of ordinal models
+        have none. The estimates are then the posterior's mode, which separated data have too. By ML
+        the coefficients are maximised over, by REML of Gaussian models integrated out with their
+        prior; REML of other families has none.
     sd_prior : {"gamma"}, GammaPrior or dict, optional
         Prior of the terms' SDs: "gamma" is ``GammaPrior()``, blme's, by which no SD is 0. A dict
         has them by the terms' names, and terms not in it have none. See `GammaPrior`, also for
@@ -137,8 +139,9 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
     n_iter_ : int
     converged_ : bool
     history_ : DataFrame
-        One row per iteration: loss (-log p(y, b | theta), of several draws b the mean), loglik,
-        acceptance_rate, step (in standard errors), seconds, and every parameter.
+        One row per iteration: loss (-log p(y, b | theta), of several draws b the mean), loglik
+        (with priors the log posterior), acceptance_rate, step (in standard errors), seconds, and
+        every parameter.
     mc_error_ : Series
         Monte Carlo standard error of each parameter's estimate; 0 for the exact E-step. Here and in
         `history_` the coefficients of columns that are kept sparse (see `fit`) are left out.

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.optimize import minimize
-from scipy.stats import gamma, norm
+from scipy.special import expit
+from scipy.stats import gamma, norm, poisson
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
@@ -151,7 +152,7 @@ class Dense:
 
     def __init__(self, reml):
         rng = np.random.default_rng(3)
-        n = 120
+        n = 100
         self.g, self.h, self.reml = rng.integers(0, 12, n), rng.integers(0, 9, n), reml
         x = rng.normal(3, 2, n)
         self.W = np.column_stack([np.ones(n), x, rng.normal(size=n) + 0.3 * x])
@@ -190,11 +191,19 @@ class Dense:
         return value - 0.5 * (beta - own) @ np.linalg.solve(covariance, beta - own)
 
 
+@cache
+def dense_mode(method):
+    """The `Dense` model, and log SDs and log sigma at its mode."""
+    dense = Dense(method == "reml")
+    start = np.array([-0.7, -0.2, 0.2])
+    found = minimize(lambda theta: -dense.at(theta)[0], start, options={"gtol": 1e-6})
+    return dense, found.x
+
+
 @pytest.mark.parametrize("e_step", ["exact", "cg"])
 @pytest.mark.parametrize("method", ["reml", "ml"])
 def test_gaussian_models_with_all_priors_are_a_dense_posteriors(method, e_step):
-    dense = Dense(method == "reml")
-    found = minimize(lambda theta: -dense.at(theta)[0], np.zeros(3), options={"gtol": 1e-7})
+    dense, known = dense_mode(method)
     model = MixedEffectsRegressor(
         ["g", "h"],
         method=method,
@@ -203,14 +212,14 @@ def test_gaussian_models_with_all_priors_are_a_dense_posteriors(method, e_step):
         sd_prior={"g": GammaPrior(dense.shape, dense.rate)},
         tol=1e-6,
     ).fit(dense.X, dense.y)
-    value, beta, covariance = dense.at(found.x)
-    np.testing.assert_allclose(model.variance_components_["sd"], np.exp(found.x), rtol=1e-4)
+    value, beta, covariance = dense.at(known)
+    np.testing.assert_allclose(model.variance_components_["sd"], np.exp(known), rtol=1e-4)
     np.testing.assert_allclose([model.intercept_, *model.coef_], beta, rtol=1e-5)
     np.testing.assert_allclose(
         model.fixed_effects_["std_error"], np.sqrt(np.diag(covariance)), rtol=1e-4
     )
     assert model.log_posterior_ == pytest.approx(value, abs=1e-6)
-    assert model.loglik_ == pytest.approx(dense.likelihood(found.x, beta), abs=1e-3)
+    assert model.loglik_ == pytest.approx(dense.likelihood(known, beta), abs=1e-3)
 
 
 @pytest.mark.parametrize("e_step", ["quadrature", "laplace", HMC(backend="numpy")])
@@ -292,6 +301,7 @@ def test_without_priors_the_log_posterior_is_the_log_likelihood(sleepstudy):
         ({"coef_prior": {"day": 1.0}}, "'day' is no coefficient of this model, which has"),
         ({"coef_prior": {"Days": -1.0}}, "the SD of 'Days' is -1.0"),
         ({"coef_prior": 0.0}, "coef_prior"),
+        ({"coef_prior": 1.0, "fixed_effects": "~ C(Days) * C(Subject)"}, "fewer columns than rows"),
         ({"coef_prior": 1.0, "m_step": "adam", "e_step": "hmc"}, "m_step='adam' has no priors"),
         ({"coef_prior": 1.0, "e_step": "laplace"}, "use method='ml'"),
         ({"sd_prior": {"Day": "gamma"}}, "'Day' is no term of this model, which has 'Subject'"),
@@ -317,6 +327,31 @@ def test_a_residual_sd_of_each_row_is_no_unit(sleepstudy):
     model.set_params(sd_prior=GammaPrior(relative=False)).fit(*sleepstudy)
     sd = model.variance_components_["sd"].iloc[0]
     assert model.log_posterior_ - model.loglik_ == pytest.approx(1.5 * np.log(sd), abs=1e-8)
+
+
+def test_models_of_parameters_have_priors_by_name():
+    """Of a ZIP model without effects, whose zeros are told by no row of one group."""
+    rng = np.random.default_rng(1)
+    X = pd.DataFrame({"x": rng.normal(size=300), "z": rng.integers(0, 2, 300)})
+    y = rng.poisson(np.exp(1 + 0.4 * X["x"])) * (1 - X["z"] * rng.integers(0, 2, 300))
+    sds = {"zero: Intercept": 2.0, "zero: z": 3.0, "x": 0.5}
+    model = MixedEffectsRegressor(
+        fixed_effects=["x"], family="poisson", zero_inflation="~ z", coef_prior=sds
+    ).fit(X, y)
+
+    def loss(theta):
+        eta, zero = theta[0] + theta[1] * X["x"], theta[2] + theta[3] * X["z"]
+        pi = expit(zero)
+        p = (1 - pi) * poisson.pmf(y, np.exp(eta)) + pi * (y == 0)
+        return (
+            -np.log(np.maximum(p, 1e-300)).sum()
+            - norm.logpdf(theta[1:], scale=[0.5, 2.0, 3.0]).sum()
+        )
+
+    found = minimize(loss, np.zeros(4), options={"gtol": 1e-6})
+    known = [model.intercept_, *model.coef_, *model.family_params_.values()]
+    np.testing.assert_allclose(known, found.x, atol=1e-4)
+    assert model.log_posterior_ == pytest.approx(-found.fun, abs=1e-6)
 
 
 def test_cutpoints_have_no_prior(sleepstudy):

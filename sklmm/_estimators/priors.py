@@ -16,8 +16,9 @@ INTERCEPTS = ("(Intercept)", INTERCEPT)
 def resolve_priors(model, spec, design, response, e_step, reml):
     """`Priors` of a design's columns and blocks; ValueError that names the parameter and entry."""
     _check_algorithm(model, e_step, reml)
-    coef = _coefficients(model.coef_prior, spec, response)
-    return Priors(coef, _deviations(model.sd_prior, spec, design, response))
+    coef, parts = _coefficients(model.coef_prior, spec, response)
+    _check_rows(model, coef, spec, design)
+    return Priors(coef, _deviations(model.sd_prior, spec, design, response), parts)
 
 
 def check_whole(model, where):
@@ -46,21 +47,34 @@ def _check_algorithm(model, e_step, reml):
         )
 
 
+def _check_rows(model, coef, spec, design):
+    """ValueError for as many columns as rows: engines look for the solution of minimum norm."""
+    if np.isfinite(coef).any() and design.n_rows <= len(spec.coef_names):
+        raise ValueError(
+            f"coef_prior={model.coef_prior!r} is for fewer columns than rows, and X has "
+            f"{len(spec.coef_names)} coefficients and {design.n_rows} rows: leave out columns."
+        )
+
+
 def _coefficients(prior, spec, response):
-    """SDs [n_columns] of the coefficients, of all predictors one after another; inf without."""
+    """SDs [n_columns] of the coefficients, of all predictors one after another; inf without.
+
+    And those of coefficients of parameters' models, by name.
+    """
     names, d = list(spec.coef_names), response.n_predictors
     before = [""] if d == 1 else [f"{c}: " for c in response.classes[1:]]
     cutpoints = response.family.classes == "ordered"
     every = [own + name for own in before for name in names]
-    out = np.full(len(every), np.inf)
+    of_parts = [name for own in response.models for name in own.names]
+    out, parts = np.full(len(every), np.inf), {}
     if prior is None:
-        return out
+        return out, parts
     if not isinstance(prior, dict):
         out[:] = prior
         if cutpoints:
             # It is minus the first cutpoint: none of them has a prior.
             out[0] = np.inf
-        return out
+        return out, parts
     for key, sd in prior.items():
         if not isinstance(sd, Real) or isinstance(sd, bool) or not 0 < sd < np.inf:
             raise ValueError(
@@ -74,12 +88,15 @@ def _coefficients(prior, spec, response):
                 f"coef_prior: {key!r} is not for an ordinal model, whose cutpoints have no prior: "
                 "leave it out."
             )
-        if not mine:
+        if key in of_parts:
+            parts[key] = float(sd)
+        elif not mine:
             raise ValueError(
-                f"coef_prior: {key!r} is no coefficient of this model, which has {listed(every)}."
+                f"coef_prior: {key!r} is no coefficient of this model, which has "
+                f"{listed([*every, *of_parts])}."
             )
         out[mine] = sd
-    return out
+    return out, parts
 
 
 def _deviations(prior, spec, design, response):

@@ -190,7 +190,7 @@ class Reports:
         method : {"wald", "profile", "bootstrap"}, default="wald"
             "wald" is the estimate and its standard error. "profile" is the profile likelihood, by
             ML, as lme4's: for SDs of few levels it is the one to trust. It is for Gaussian models,
-            and for others where quadrature has their likelihood (see `Quadrature`).
+            and for others where quadrature has their likelihood (see `Quadrature`), without priors.
             "bootstrap" fits the model to data drawn from itself: any family, and as many fits.
             Its interval is normal, of the resamples' SD and less their bias.
         X, y, sample_weight

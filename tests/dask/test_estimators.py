@@ -83,6 +83,13 @@ def test_a_fit_is_the_local_one(client, frame, parameters):
     pd.testing.assert_frame_equal(model.fixed_effects_, whole.fixed_effects_, rtol=1e-5)
 
 
+@pytest.mark.parametrize("priors", [{"coef_prior": 1.0}, {"sd_prior": "gamma"}])
+def test_priors_are_for_tables_of_one_machine(frame, priors):
+    table = dd.from_pandas(frame, npartitions=2)
+    with pytest.raises(ValueError, match="use fit of a whole table"):
+        DaskMixedEffectsRegressor(["g"], **priors).fit(table, table["stars"])
+
+
 def test_a_formula_takes_the_response_from_the_table(client, frame):
     columns = dd.from_pandas(frame, npartitions=3, sort=False)
     formula = "stars ~ x * w + (1 | g)"

@@ -100,7 +100,7 @@ class MonteCarlo:
         self.tol, self.n_draws, self.start = tol, n_draws, start
         self.seed, self.rng = seed, np.random.default_rng(seed)
         self.kept, self.integrated, self.averaged = Kept(latent, n_draws), None, None
-        self.unsolved = 0.0
+        self.unsolved, self.prior = 0.0, None
 
     def steps(self):
         """Yield `Iteration`s; the last one's `estimate` is the average."""

@@ -66,35 +66,60 @@ def normal_prior(problem):
 
 def log_prior(space, theta):
     """`LogPrior` of all that is theta's: the coefficients where they are, and the SDs."""
-    value, gradient, curvature = 0.0, np.zeros(space.size), np.zeros((space.size,) * 2)
-    if space.p and (normal := normal_prior(space.problem)) is not None:
-        own = slice(0, space.p)
-        value += float(normal.value(theta.beta[own]))
-        gradient[own] += normal.gradient(theta.beta[own])
-        curvature[own, own] += normal.precision
-    priors = space.problem.priors.sds
+    size = space.size
+    value, gradient, curvature = 0.0, np.zeros(size), np.zeros((size, size))
+    for one in (*_of_coefficients(space, theta), *_of_deviations(space, theta)):
+        value += one.value
+        gradient += one.gradient
+        curvature += one.curvature
+    return LogPrior(value, gradient, curvature)
+
+
+def _of_coefficients(space, theta):
+    """Yield the `LogPrior` of the fixed part's coefficients, and of each of a parameter's model."""
+    size, problem = space.size, space.problem
+    if space.p and (normal := normal_prior(problem)) is not None:
+        own, beta = np.eye(size, space.p), theta.beta[: space.p]
+        bend = own @ normal.precision @ own.T
+        yield LogPrior(float(normal.value(beta)), own @ normal.gradient(beta), bend)
+    first = size - len(space.estimated)
+    for units in problem.models:
+        places = [space.estimated.index(name) for name in units.names]
+        coefs = units.natural(theta.raw[places])
+        for name, coef, row in zip(units.names, coefs, units.basis, strict=True):
+            sd = problem.priors.parts.get(name)
+            if sd is not None:
+                slope = np.zeros(size)
+                slope[np.add(first, places)] = row / sd
+                away = coef / sd
+                constant = -np.log(sd * np.sqrt(2 * np.pi))
+                yield LogPrior(
+                    float(constant - 0.5 * away**2), -away * slope, np.outer(slope, slope)
+                )
+
+
+def _of_deviations(space, theta):
+    """Yield the `LogPrior` of each SD that has one."""
+    size, problem = space.size, space.problem
     log_sigma, place = _log_sigma(space, theta)
-    of_terms = enumerate(zip(priors, space.covariances, space.parts, strict=True))
-    changes, bent = slopes(space.problem, theta.factors), bends(space.problem, theta.factors)
-    for k, (prior, covariance, part) in of_terms:
+    of_terms = zip(problem.priors.sds, space.covariances, space.parts, strict=True)
+    changes, bent = slopes(problem, theta.factors), bends(problem, theta.factors)
+    for k, (prior, covariance, part) in enumerate(of_terms):
         if prior is None or not covariance.n_params:
             continue
         rows = [i for i, j in covariance.reported if i == j]
-        factors = (space.problem.factor(k, own) for own in (theta.factors[k], changes[k], bent[k]))
+        factors = (problem.factor(k, own) for own in (theta.factors[k], changes[k], bent[k]))
         F, D, B = (own[..., rows, :] for own in factors)
         for f, d, b in zip(F, np.moveaxis(D, 1, 0), np.moveaxis(B, 2, 0), strict=True):
-            log_sd, own, bend = _log_length(f, d, b)
-            slope, second = np.zeros(space.size), np.zeros((space.size,) * 2)
-            slope[part], second[part, part] = own, bend
+            slope, second = np.zeros(size), np.zeros((size, size))
+            log_sd, slope[part], second[part, part] = _log_length(f, d, b)
             if prior.relative:
                 log_sd -= log_sigma
                 slope[place] -= 1.0
             power = 2.0 if prior.on == "variance" else 1.0
-            more = _gamma(prior, power * log_sd)
-            value += more[0]
-            gradient += more[1] * power * slope
-            curvature -= more[1] * power * second + more[2] * power**2 * np.outer(slope, slope)
-    return LogPrior(value, gradient, curvature)
+            value, rise, bend = _gamma(prior, power * log_sd)
+            slope, second = power * slope, power * second
+            yield LogPrior(value, rise * slope, -rise * second - bend * np.outer(slope, slope))
 
 
 def _log_length(f, d, b):

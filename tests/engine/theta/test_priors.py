@@ -8,6 +8,7 @@ from scipy.stats import gamma, norm
 
 from sklmm import AR1, CompoundSymmetry, Diagonal, GammaPrior, Toeplitz, Unstructured
 from sklmm.engine.rows.standardize import BlockData, Problem
+from sklmm.engine.rows.widened import LinearUnits
 from sklmm.engine.theta.space import Space
 from sklmm.priors import Priors
 
@@ -38,9 +39,10 @@ def space_of(covariance, prior):
         z_bases=(z_basis,),
         y_centre=5.0,
         y_scale=3.0,
-        priors=Priors(np.array([10.0, 0.5]), (prior,)),
+        priors=Priors(np.array([10.0, 0.5]), (prior,), {"df: a": 0.7}),
+        models=(LinearUnits(("df: 1", "df: a"), np.array([[1.0, 0.3], [0.0, 2.0]]), np.ones(2)),),
     )
-    return Space(problem, {"sigma": "positive", "df": "positive"})
+    return Space(problem, {"sigma": "positive", "df: 1": "real", "df: a": "real"})
 
 
 @pytest.mark.parametrize("prior", [GammaPrior(2.5), GammaPrior(1.7, 0.9, "variance", False)])
@@ -48,7 +50,7 @@ def space_of(covariance, prior):
 def test_value_gradient_and_curvature(covariance, prior):
     space, rng = space_of(covariance, prior), np.random.default_rng(1)
     size = space.covariances[0].n_params
-    flat = np.concatenate([[0.3, -0.7], 0.4 + 0.3 * rng.random(size), [0.2, 1.1]])
+    flat = np.concatenate([[0.3, -0.7], 0.4 + 0.3 * rng.random(size), [0.2, 1.1, -0.4]])
     found = space.log_prior(space.split(flat))
     theta = space.split(flat)
     coef = space.problem.coef(theta.beta)
@@ -57,6 +59,7 @@ def test_value_gradient_and_curvature(covariance, prior):
     u = np.array(sds) / (space.family(theta.raw)["sigma"] if prior.relative else 1.0)
     u = u**2 if prior.on == "variance" else u
     known = norm.logpdf(coef, scale=[10.0, 0.5]).sum()
+    known += norm.logpdf(space.family(theta.raw)["df: a"], scale=0.7)
     if prior.rate:
         known += gamma.logpdf(u, prior.shape, scale=1 / prior.rate).sum()
     else:
@@ -74,6 +77,6 @@ def test_value_gradient_and_curvature(covariance, prior):
 
 def test_no_prior_is_none():
     space = space_of(Diagonal(3), None)
-    assert space.log_prior(space.split(np.zeros(space.size))).gradient[2:].tolist() == [0.0] * 5
+    assert space.log_prior(space.split(np.zeros(space.size))).gradient[2:-1].tolist() == [0.0] * 5
     bare = Space(space.problem.__class__(**(vars(space.problem) | {"priors": None})), {})
     assert bare.log_prior(None) is None
