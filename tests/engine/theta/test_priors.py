@@ -40,7 +40,11 @@ def space_of(covariance, prior):
         y_centre=5.0,
         y_scale=3.0,
         priors=Priors(np.array([10.0, 0.5]), (prior,), {"df: a": 0.7}),
-        models=(LinearUnits(("df: 1", "df: a"), np.array([[1.0, 0.3], [0.0, 2.0]]), np.ones(2)),),
+        models=(
+            LinearUnits(
+                ("df: 1", "df: a"), np.array([[1.0, 0.3], [0.0, 2.0]]), np.ones(2), np.zeros(3)
+            ),
+        ),
     )
     return Space(problem, {"sigma": "positive", "df: 1": "real", "df: a": "real"})
 
