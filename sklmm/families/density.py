@@ -39,6 +39,8 @@ class Density:
         faster together than each by itself.
     quick_score
         The score alone, likewise: its rounding may be that of its largest values.
+    value_at_zero
+        log f in rows whose y is 0, all of them, likewise.
 
     TensorFlow differentiates the score, `expected` and `slopes` once.
 
@@ -53,6 +55,9 @@ class Density:
         Of `sklmm.families.links.LINKS`: `self.link` is that link at eta.
     """
 
+    #: Whether rows' curvatures are far from those that are expected, as a mixture's are: the motion
+    #: of the latent variables is then by the observed one, or much of the information is missed.
+    scattered = False
     #: Links by which log f is convex in eta wherever y is far from it, however far.
     convex_links = ()
 
@@ -68,6 +73,7 @@ class Density:
     slopes = property(lambda d: {})
     value_and_score = property(lambda d: (d.value, d.score))
     quick_score = property(lambda d: d.score)
+    value_at_zero = property(lambda d: d.value_and_score[0])
 
     def slopes_in(self, names):
         """`slopes` in the order of these parameters; ValueError names one that is not there."""

@@ -26,11 +26,13 @@ class PoissonDensity(PositiveMean):
         counted = fit - 0.5 * (LOG_2PI + log_count) - stirling(xp, count)
         return xp.where(self.y > 0, counted, -self._mu)
 
+    value_at_zero = property(lambda d: -d._mu * (1 + beyond(d.xp, d._log_mu)))
+
     @property
     def value_and_score(self):
         # With one exponential a row, where `value` takes another so that large counts cancel.
-        rate = self._mu * (1 + beyond(self.xp, self._log_mu))
-        return self.y * self._log_mu - rate - self.xp.log_gamma(self.y + 1), self.score
+        counted = self.y * self._log_mu - self.xp.log_gamma(self.y + 1)
+        return counted + self.value_at_zero, self.score
 
 
 class Count(Family):

@@ -21,6 +21,7 @@ import numpy as np
 
 from sklmm.families.base import Family
 from sklmm.families.density import Density
+from sklmm.families.special import NUMPY
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class Inflated:
 
     base: type
     hurdle: bool
+
+    @property
+    def scattered(self):
+        """Of a mixture: its zeros are of either part."""
+        return self.base.scattered or not self.hurdle
 
     @property
     def convex_links(self):
@@ -50,50 +56,81 @@ class Inflated:
 
 
 class ZeroInflatedDensity(Density):
-    """`made` is an `Inflated`; the parameter `zero` is pi."""
+    """`made` is an `Inflated`; the parameter `zero` is pi.
+
+    What is asked of the mixture alone is worked out in the rows of zeros, but by TensorFlow, whose
+    compiled steps do not know how many they are.
+    """
 
     def __init__(self, made, xp, y, eta, parameters, link):
         others = {name: value for name, value in parameters.items() if name != "zero"}
         super().__init__(xp, y, eta, {"zero": parameters["zero"]}, link)
-        self._hurdle, self._base = made.hurdle, made.base
-        self._others, self._link_name = others, link
-        self._none = y == 0
-        seen = xp.where(self._none, 1.0, y) if made.hurdle else y
-        self._own = made.base(xp, seen, eta, others, link)
+        self._hurdle, self._none = made.hurdle, y == 0
         #: 1 where y is 0, of y's kind.
         self._at_zero = xp.where(self._none, 1.0, 0 * y)
 
-    _log_odds = cached_property(lambda d: d.xp.log(d.zero) - d.xp.log1p(-d.zero))
+        def base(y, rows=None):
+            given = [eta, *others.values()]
+            if rows is not None:
+                given = [part[rows] if len(part) > 1 else part for part in given]
+            return made.base(xp, y, given[0], dict(zip(others, given[1:], strict=True)), link)
+
+        self._of = base
+        self._own = base(xp.where(self._none, 1.0, y) if made.hurdle else y)
+
+    _log_odds = cached_property(lambda d: d.xp.log(d.zero) - d._log_rest)
     #: log(1 - pi).
     _log_rest = cached_property(lambda d: d.xp.log1p(-d.zero))
 
     @cached_property
+    def _rows(self):
+        """Numbers of the rows of zeros."""
+        return np.flatnonzero(self._none)
+
+    @cached_property
+    def _gap(self):
+        """Log odds of the point, of a zero that was seen: logit pi - log f(0), of rows of zeros."""
+        if self.xp is not NUMPY:
+            return self._log_odds - self._of(0 * self.y).value_at_zero
+        odds = self._log_odds[self._rows] if len(self._log_odds) > 1 else self._log_odds
+        return odds - self._of(self.y[self._rows], self._rows).value_at_zero
+
+    def _spread(self, part):
+        """What is known of rows of zeros, at all rows: 0 at the others."""
+        if self.xp is not NUMPY:
+            return self._at_zero * part
+        out = np.zeros((len(self.y), self.eta.shape[1]), part.dtype)
+        out[self._rows] = part
+        return out
+
+    @cached_property
     def _share(self):
         """Tau [n, C], 0 where y is not 0."""
-        if self._hurdle:
-            return self._at_zero + 0 * self._own.value
-        return self._at_zero * self.xp.expit(self._log_odds - self._own.value)
+        return self._at_zero if self._hurdle else self._spread(self.xp.expit(self._gap))
 
     def _value_of(self, own):
         xp = self.xp
         if self._hurdle:
             return self._log_rest + xp.where(self._none, self._log_odds + 0 * own, own)
-        gap = self._log_odds - own
-        more = xp.maximum(gap, 0.0) + xp.log1p(xp.exp(-xp.abs(gap)))
-        return self._log_rest + own + xp.where(self._none, more, 0 * own)
+        more = xp.maximum(self._gap, 0.0) + xp.log1p(xp.exp(-xp.abs(self._gap)))
+        return self._log_rest + own + self._spread(more)
+
+    def _score_of(self, own):
+        """(1 - tau) times the other's score."""
+        if self._hurdle or self.xp is not NUMPY:
+            return (1 - self._share) * own
+        out = np.array(np.broadcast_to(own, self.eta.shape))
+        out[self._rows] *= self.xp.expit(-self._gap)
+        return out
 
     value = property(lambda d: d._value_of(d._own.value))
-    score = property(lambda d: (1 - d._share) * d._own.score)
+    score = property(lambda d: d._score_of(d._own.score))
+    quick_score = property(lambda d: d._score_of(d._own.quick_score))
 
     @property
     def value_and_score(self):
         own, score = self._own.value_and_score
-        if self._hurdle:
-            return self._value_of(own), (1 - self._at_zero) * score
-        share = self._at_zero * self.xp.expit(self._log_odds - own)
-        return self._value_of(own), (1 - share) * score
-
-    quick_score = property(lambda d: d.value_and_score[1])
+        return self._value_of(own), self._score_of(score)
 
     @property
     def observed(self):
@@ -106,7 +143,7 @@ class ZeroInflatedDensity(Density):
         own = self._own.expected
         if self._hurdle:
             return (1 - self.zero) * own
-        zero = self._base(self.xp, 0 * self.y, self.eta, self._others, self._link_name)
+        zero = self._of(0 * self.y)
         tau = self.xp.expit(self._log_odds - zero.value)
         return (1 - self.zero) * (own - self.xp.exp(zero.value) * tau * zero.score**2)
 

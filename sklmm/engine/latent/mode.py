@@ -57,6 +57,8 @@ class Latent:
         #: That of coefficients among the unknowns, or None.
         self.coef_prior = None if problem.priors is None else normal_prior(self.problem)
         self.direct = direct
+        #: Whether Newton's steps, and so the motion, are by the observed curvature.
+        self.sees = direct or (likelihood.density is not None and likelihood.density.scattered)
         self.observed = observed and observes(likelihood)
         self.whole = is_small(self.n_rows, self.layout.size, self.space.size)
         sizes = [b.n_levels * b.r for b in problem.blocks]
@@ -110,7 +112,7 @@ class Latent:
         if delta is not None:
             flat = space.join(theta._replace(beta=theta.beta[: space.p]))
             thetas = [space.split(flat + change) for change in delta.T]
-        kind = "observed" if self.direct else "expected"
+        kind = "observed" if self.sees else "expected"
         value, score, at = self.rows.evaluate(self.densities, *self.coefs(thetas, x), kind, about)
         slope = self.pulled(thetas, score)
         prior = self.prior.times(x[p:], p)
@@ -191,7 +193,7 @@ class Latent:
         try:
             return self.equations(theta, at, rough)
         except np.linalg.LinAlgError:
-            if not self.approximated:
+            if not self.approximated and (self.direct or not self.sees):
                 raise
             coefs, raw = self.coefs([theta], x[:, None])
             safe = self.rows.safe(self.densities, coefs, raw[:, 0], at)
