@@ -45,10 +45,20 @@ def _errors(field):
     return OnDemand(make)
 
 
+def _part(component):
+    def make(fitted, result):
+        names = fitted.part_names(component)
+        return tables.part_effects_table(fitted.labels, result, names) if names else None
+
+    return OnDemand(make)
+
+
 class Tables:
     """A mixin of estimators that have `_fitted` and `result_`: what they say, as tables."""
 
     fixed_effects_ = OnDemand(lambda fitted, own: tables.fixed_effects_table(fitted.labels, own))
+    zero_inflation_effects_ = _part("zero_inflation")
+    dispersion_effects_ = _part("dispersion")
     random_effects_ = _by_term("effects")
     random_effects_std_ = _by_term("effects_std")
     random_effects_mc_error_ = _by_term("effects_mc_error")

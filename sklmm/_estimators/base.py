@@ -451,7 +451,8 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
         intercept, coef = model.coefficients(result)
         one = model.n_predictors == 1
         self.coef_, self.intercept_ = (coef[0], float(intercept[0])) if one else (coef, intercept)
-        self.family_params_ = dict(result.family)
+        parts = {name for own in model.models for name in own.names}
+        self.family_params_ = {k: v for k, v in result.family.items() if k not in parts}
         if labels.cutpoints:
             self.intercept_ = 0.0
             spacings = [0.0, *result.family.values()]

@@ -85,6 +85,10 @@ class FittedModel(PlainState):
             for term, mine, names in self.term_blocks()
         }
 
+    def part_names(self, component):
+        """Names of the coefficients of another part of the model, by which they are reported."""
+        return [name for own in self.models if own.component == component for name in own.names]
+
     def parameters(self, result, design):
         """The family's parameters by name, arrays [n_rows, 1] of those that have a model."""
         if not self.models:

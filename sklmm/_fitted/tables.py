@@ -148,12 +148,23 @@ def fixed_effects_table(labels, result, level=0.95):
     A result with Satterthwaite's degrees of freedom has df and t in the place of z.
     """
     estimate, std, n = reported(labels, result)
-    names, estimate, std = estimate.index[:n], estimate.to_numpy()[:n], std.to_numpy()[:n]
+    return _tests(estimate[:n], std[:n], result.dof, level)
+
+
+def part_effects_table(labels, result, names, level=0.95):
+    """The same of another part of the model, whose coefficients are reported by `names`."""
+    estimate, std, _ = reported(labels, result)
+    table = _tests(estimate[names], std[names], None, level)
+    return table.set_axis([name.partition(": ")[2] for name in names]).rename_axis("coefficient")
+
+
+def _tests(estimate, std, dof, level):
+    names, estimate, std = estimate.index, estimate.to_numpy(), std.to_numpy()
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(np.isinf(std), np.nan, estimate / std)
-    law = norm if result.dof is None else t(result.dof)
+    law = norm if dof is None else t(dof)
     half = law.ppf(0.5 + level / 2) * std
-    tested = {"z": ratio} if result.dof is None else {"df": result.dof, "t": ratio}
+    tested = {"z": ratio} if dof is None else {"df": dof, "t": ratio}
     return Table(
         {
             "estimate": estimate,

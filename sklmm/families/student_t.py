@@ -78,7 +78,7 @@ class StudentT(Family):
         """sigma^2 df / (df - 2)."""
         df = params["df"]
         value = params["sigma"] ** 2 * df / (df - 2) if df > 2 else np.inf
-        return np.full(np.shape(eta), float(value))
+        return np.broadcast_to(np.asarray(value, float), np.shape(eta))
 
     def sample(self, eta, params, rng):
         """Draws of y given eta."""

@@ -28,11 +28,16 @@ class Summary(str):
         fixed = _fixed_effects(model, spec)
         random = ["Random effects:", _cells(variances).to_string(index=False)]
         text = [*head, "", *(random if len(variances) else []), sizes, ""]
-        text += ["Fixed effects:", _cells(fixed).to_string(), *(["", *foot] if foot else [])]
-        out = cls("\n".join(text))
+        text += ["Fixed effects:", _cells(fixed).to_string()]
+        others = _parts(model)
+        for title, table in others:
+            text += ["", f"{title}:", _cells(table).to_string()]
+        out = cls("\n".join([*text, *(["", *foot] if foot else [])]))
         random = ["<h4>Random effects</h4>", _html(variances, index=False)]
         parts = [_paragraph(head), *(random if len(variances) else []), _paragraph([sizes])]
-        parts += ["<h4>Fixed effects</h4>", _html(fixed), _paragraph(foot)]
+        parts += ["<h4>Fixed effects</h4>", _html(fixed)]
+        parts += [part for title, table in others for part in (f"<h4>{title}</h4>", _html(table))]
+        parts.append(_paragraph(foot))
         out.html = f"<div>{''.join(parts)}</div>"
         return out
 
@@ -152,6 +157,21 @@ def _fixed_effects(model, spec):
     if not spec.sparse:
         return model.fixed_effects_
     return model.fixed_effects_.iloc[np.sort(spec.order.argsort()[: len(spec.coef_names)])]
+
+
+def _parts(model):
+    """Titles and tables of the model's other parts."""
+    titles = {
+        "zero_inflation_effects_": "Zero inflation (logit of the probability of a zero)",
+        "dispersion_effects_": "Dispersion",
+        "nominal_effects_": "Nominal effects (on the cutpoints)",
+    }
+    if (zeros := getattr(model._fitted.family, "hurdle", None)) is not None and zeros:
+        titles["zero_inflation_effects_"] = "Hurdle (logit of the probability of a zero)"
+    if (name := model._fitted.family.dispersion_parameter) is not None:
+        titles["dispersion_effects_"] = f"Dispersion (log {name})"
+    found = [(title, getattr(model, name, None)) for name, title in titles.items()]
+    return [(title, table) for title, table in found if table is not None]
 
 
 def _family_lines(model, family):
