@@ -324,9 +324,29 @@ def test_a_residual_sd_of_each_row_is_no_unit(sleepstudy):
     model = MixedEffectsRegressor(["Subject"], dispersion="~ Days", method="ml", sd_prior="gamma")
     with pytest.raises(ValueError, match="relative=False"):
         model.fit(*sleepstudy)
-    model.set_params(sd_prior=GammaPrior(relative=False)).fit(*sleepstudy)
-    sd = model.variance_components_["sd"].iloc[0]
-    assert model.log_posterior_ - model.loglik_ == pytest.approx(1.5 * np.log(sd), abs=1e-8)
+
+
+@pytest.mark.parametrize("e_step", ["exact", "cg"])
+def test_models_of_the_residual_sd_have_priors_by_rows(sleepstudy, e_step):
+    """Laplace's approximation of a Gaussian model is exact."""
+    priors = {
+        "sd_prior": GammaPrior(relative=False),
+        "coef_prior": {"Days": 1.0, "sigma: Days": 0.02},
+    }
+    models = [
+        MixedEffectsRegressor(
+            ["Subject"], dispersion="~ Days", method="ml", e_step=own, tol=1e-6, **priors
+        ).fit(*sleepstudy)
+        for own in (e_step, "laplace")
+    ]
+    np.testing.assert_allclose(
+        *(model.fixed_effects_["estimate"] for model in models), rtol=1e-4, atol=1e-5
+    )
+    sds = [model.variance_components_[["sd", "std_error"]] for model in models]
+    np.testing.assert_allclose(*sds, rtol=1e-3)
+    np.testing.assert_allclose(*([*own.family_params_.values()] for own in models), rtol=1e-4)
+    assert models[0].log_posterior_ == pytest.approx(models[1].log_posterior_, abs=1e-6)
+    assert models[0].loglik_ == pytest.approx(models[1].loglik_, abs=1e-3)
 
 
 def test_models_of_parameters_have_priors_by_name():
