@@ -93,8 +93,8 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
         in it have no prior. Coefficients of `zero_inflation` and `dispersion` are named as in
         `family_params_`, ``"zero: x"``, and a number is not theirs; cutpoints of ordinal models
         have none. The estimates are then the posterior's mode, which separated data have too. By ML
-        the coefficients are maximised over, by REML of Gaussian models integrated out with their
-        prior; REML of other families has none.
+        the coefficients are maximised over, by REML integrated out with their prior ("exact", "cg"
+        and "laplace").
     sd_prior : {"gamma"}, GammaPrior or dict, optional
         Prior of the terms' SDs: "gamma" is ``GammaPrior()``, blme's, by which no SD is 0. A dict
         has them by the terms' names, and terms not in it have none. See `GammaPrior`, also for

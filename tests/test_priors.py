@@ -222,6 +222,34 @@ def test_gaussian_models_with_all_priors_are_a_dense_posteriors(method, e_step):
     assert model.loglik_ == pytest.approx(dense.likelihood(known, beta), abs=1e-3)
 
 
+def test_laplaces_reml_is_the_exact_one_of_a_gaussian_model():
+    dense, known = dense_mode("reml")
+    model = MixedEffectsRegressor(
+        ["g", "h"],
+        method="reml",
+        e_step="laplace",
+        coef_prior={"(Intercept)": 5.0, "a": 0.2},
+        sd_prior={"g": GammaPrior(dense.shape, dense.rate)},
+        tol=1e-6,
+    ).fit(dense.X, dense.y)
+    value, beta, covariance = dense.at(known)
+    np.testing.assert_allclose(model.variance_components_["sd"], np.exp(known), rtol=1e-4)
+    np.testing.assert_allclose([model.intercept_, *model.coef_], beta, rtol=1e-5)
+    std = model.fixed_effects_["std_error"]
+    np.testing.assert_allclose(std, np.sqrt(np.diag(covariance)), rtol=1e-4)
+    assert model.log_posterior_ == pytest.approx(value, abs=1e-6)
+
+
+def test_separated_data_have_a_mode_by_laplaces_reml():
+    X = table("separated")
+    model = MixedEffectsClassifier(
+        ["g"], fixed_effects=["x", "z"], method="reml", e_step="laplace", coef_prior=2.5
+    ).fit(X, X["y_quasi"])
+    assert model.result_.status is Status.CONVERGED
+    known = norm.logpdf(model.fixed_effects_["estimate"], scale=2.5).sum()
+    assert model.log_posterior_ - model.loglik_ == pytest.approx(known, abs=1e-6)
+
+
 @pytest.mark.parametrize("e_step", ["quadrature", "laplace", HMC(backend="numpy")])
 def test_the_mode_of_an_sd_is_that_over_pinned_ones(e_step):
     X, prior = table("separated"), GammaPrior(3.0, 4.0, on="variance")
@@ -303,7 +331,7 @@ def test_without_priors_the_log_posterior_is_the_log_likelihood(sleepstudy):
         ({"coef_prior": 0.0}, "coef_prior"),
         ({"coef_prior": 1.0, "fixed_effects": "~ C(Days) * C(Subject)"}, "fewer columns than rows"),
         ({"coef_prior": 1.0, "m_step": "adam", "e_step": "hmc"}, "m_step='adam' has no priors"),
-        ({"coef_prior": 1.0, "e_step": "laplace"}, "use method='ml'"),
+        ({"coef_prior": 1.0, "e_step": "hmc"}, "use method='ml', or e_step='laplace'"),
         ({"sd_prior": {"Day": "gamma"}}, "'Day' is no term of this model, which has 'Subject'"),
         ({"sd_prior": {"Subject": "wishart"}}, "'wishart' is not available: use 'gamma'"),
         ({"sd_prior": GammaPrior(1.0)}, "shape=1.0 must be a number above 1"),

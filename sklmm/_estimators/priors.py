@@ -7,7 +7,7 @@ import numpy as np
 from sklmm.design.terms import INTERCEPT
 from sklmm.families.base import listed
 from sklmm.priors import GammaPrior, Priors
-from sklmm.steps import ConjugateGradient, Exact
+from sklmm.steps import ConjugateGradient, Exact, Laplace
 
 #: Other names of the intercept.
 INTERCEPTS = ("(Intercept)", INTERCEPT)
@@ -39,11 +39,11 @@ def _check_algorithm(model, e_step, reml):
             f"{name}={getattr(model, name)!r}: m_step={model.m_step!r} has no priors: use "
             "m_step='auto'."
         )
-    if model.coef_prior is not None and reml and not isinstance(e_step, Exact | ConjugateGradient):
+    integrated = isinstance(e_step, Exact | ConjugateGradient | Laplace)
+    if model.coef_prior is not None and reml and not integrated:
         raise ValueError(
             f"coef_prior={model.coef_prior!r}: REML by e_step={e_step!r} integrates the "
-            "coefficients out with a flat prior: use method='ml', or for family='gaussian' "
-            "e_step 'auto', 'exact' or 'cg'."
+            "coefficients out with a flat prior: use method='ml', or e_step='laplace'."
         )
 
 

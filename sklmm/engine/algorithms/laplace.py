@@ -238,8 +238,10 @@ class Laplace:
         if loglik is None and (log_det := equations.log_det()) is not None:
             loglik = seen.joint - 0.5 * log_det
         if loglik is not None:
+            # Without the prior the coefficients need not have an integral.
             loglik, error = loglik + latent.log_constant, 0.5 * equations.log_det_error
-        posterior = posterior._replace(loglik=loglik, loglik_error=error)
+            loglik -= seen.log_prior
+        posterior = posterior._replace(loglik=loglik, loglik_error=error, log_prior=seen.log_prior)
         if latent.problem.p:
             return posterior
         return with_coefficients(posterior, last, latent.layout, seen.shift(), rng)

@@ -44,6 +44,11 @@ class Approximation:
         self._factorise()
         self._prior = latent.prior.times(mode[p:], p)
         self.joint = self.rows.value - 0.5 * mode[p:] @ self._prior
+        #: The log density of coefficients among the unknowns.
+        self.log_prior = 0.0
+        if latent.coef_prior is not None:
+            self.log_prior = float(latent.coef_prior.value(mode[:p]))
+            self.joint = self.joint + self.log_prior
 
     def _factorise(self):
         """`equations`, and `moving` with the observed curvature, by which the mode moves.
@@ -79,6 +84,8 @@ class Approximation:
         """The gradient in x [P, 1], of a rough mode not 0, and the way to the mode, C^-1 of it."""
         slope, p = self._pulled(self.rows.score), self.latent.layout.p
         slope[p:, 0] -= self._prior
+        if self.latent.coef_prior is not None:
+            slope[:p, 0] += self.latent.coef_prior.gradient(self.mode[:p])
         return slope, self.moving.solve(slope)
 
     @cached_property
@@ -211,7 +218,7 @@ def inner(one, two):
 class WithoutEffects:
     """The likelihood at theta of a model without latent variables, as `Approximation` has it."""
 
-    mode = np.zeros(0)
+    mode, log_prior = np.zeros(0), 0.0
 
     def __init__(self, latent, theta):
         self.latent, self.theta = latent, theta
