@@ -91,8 +91,8 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
         Normal priors of mean 0: a number is the SD of that of every coefficient and the intercept,
         in the table's units; a dict has SDs by name, ``{"x": 2.5, "Intercept": 10}``, and names not
         in it have no prior. Coefficients of `zero_inflation` and `dispersion` are named as in
-        `family_params_`, ``"zero: x"``, and a number is not theirs; cutpoints of ordinal models
-        have none. The estimates are then the posterior's mode, which separated data have too. By ML
+        `conf_int`, ``"zero: x"``, and a number is not theirs; cutpoints of ordinal models have
+        none. The estimates are then the posterior's mode, which separated data have too. By ML
         the coefficients are maximised over, by REML integrated out with their prior ("exact", "cg"
         and "laplace").
     sd_prior : {"gamma"}, GammaPrior or dict, optional
