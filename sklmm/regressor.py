@@ -1,10 +1,11 @@
 """`MixedEffectsRegressor`: the public estimator for numeric responses."""
 
 import numpy as np
+import pandas as pd
 from pandas.api.types import is_numeric_dtype
 from sklearn.base import RegressorMixin
 from sklearn.utils._param_validation import StrOptions
-from sklearn.utils.validation import _check_y
+from sklearn.utils.validation import _check_y, check_array
 
 from sklmm._estimators.base import BaseMixedEffects
 from sklmm._estimators.batches import Batches
@@ -12,7 +13,7 @@ from sklmm._estimators.input import as_ordered
 from sklmm._estimators.new_rows import nan_where_missing, score_where_known
 from sklmm._fitted import prediction
 from sklmm.design.columns import check_magnitude
-from sklmm.families import Binomial, resolve_family
+from sklmm.families import resolve_family
 from sklmm.families.base import listed
 
 
@@ -286,19 +287,39 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
                 "order, and have no mean to predict: use MixedEffectsClassifier(family='ordinal'), "
                 "or their codes."
             )
-        multi_output = self.family == "binomial" or isinstance(self.family, Binomial)
+        family = self._of_columns(y)
+        several, bounded = np.ndim(y) == 2, family is not None and family.open_ended
         try:
-            y = _check_y(y, multi_output=multi_output, y_numeric=True, estimator=self)
-            y = y.astype(np.float64, copy=False)
+            if bounded:
+                y = check_array(y, ensure_all_finite=False, dtype=np.float64, input_name="y")
+            else:
+                several = several and family is not None and family.columns != (1,)
+                y = _check_y(y, multi_output=several, y_numeric=True, estimator=self)
+                y = y.astype(np.float64, copy=False)
         except ValueError as error:
             if "could not convert" not in str(error):
                 raise
             raise ValueError(f"y: {error}. Labels are for MixedEffectsClassifier.") from error
-        check_magnitude("y", max(y.max(), -y.min()))
+        finite = y[np.isfinite(y)] if bounded else y
+        check_magnitude("y", max(finite.max(initial=0.0), -finite.min(initial=0.0)))
         return y
 
+    def _of_columns(self, y):
+        """The family for a y of so many columns; None where its parameters are wrong."""
+        try:
+            family = resolve_family(self.family)
+        except ValueError:
+            return None
+        return family.of_columns(np.shape(y)[1] if np.ndim(y) > 1 else 1)
+
+    def _unknown(self, y):
+        family = self._of_columns(y)
+        if family is not None and family.open_ended and np.ndim(y) == 2:
+            return np.asarray(pd.isna(np.asarray(y))).all(axis=1)
+        return super()._unknown(y)
+
     def _resolve_family(self, y):
-        family = resolve_family(self.family)
+        family = resolve_family(self.family).of_columns(1 if np.ndim(y) == 1 else np.shape(y)[1])
         if family.classes == "unordered":
             raise ValueError(
                 "family='categorical': classes without an order have no mean to predict; use "
@@ -340,6 +361,11 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
         0.83
         """
         if np.ndim(y) == 2 and np.shape(y)[1] == 2:
+            if self._fitted.family.open_ended:
+                raise ValueError(
+                    "score: y has bounds, and R^2 wants values: use loglik_, or score the rows "
+                    "that are known."
+                )
             response = self._fitted.family.bind(y, sample_weight)
             y, sample_weight = response.y, response.weights
         return super().score(X, y, sample_weight)

@@ -225,10 +225,7 @@ class Batches:
         data = {"X": None, "y": None, "metadata": None}
         family = resolve_family(self.family)
         if not family.closed_form:
-            raise ValueError(
-                f"family={self.family!r} has no sums that stand for its rows: fit_batches, "
-                "fit_parquet and partial_fit are for family='gaussian' and 'lognormal'. Use fit."
-            )
+            self._refuse_sums()
         check_whole(self, "fit_batches, fit_parquet and partial_fit")
         with restoring(self):
             task.call_on_fit_task_begin(estimator=self, **data)
@@ -238,6 +235,13 @@ class Batches:
             if keep_sums:
                 self._sums = sums
         return self
+
+    def _refuse_sums(self):
+        raise ValueError(
+            f"family={self.family!r} has no sums that stand for its rows: fit_batches, "
+            "fit_parquet and partial_fit are for family='gaussian' and 'lognormal' of one column "
+            "y. Use fit."
+        )
 
     def _summed(self, batches, at_a_time=1):
         """`Accumulated` of (text that says which, batch) one after another.
@@ -324,6 +328,8 @@ class Batches:
         if part.table is None:
             return None, part.n_missing
         family = self._resolve_family(part.y)
+        if not family.closed_form:
+            self._refuse_sums()
         # Precisions are scaled when all are known.
         precision = family.weights == "precision"
         response = Response(family, part.y, part.weights) if precision else None

@@ -69,7 +69,7 @@ class TableInput(BaseEstimator):
             check_consistent_length(table, y)
         weights = _check_weights(sample_weight, table.shape[0], some)
         keep = weights > 0
-        missing = keep & unknown_answers(y)
+        missing = keep & self._unknown(y)
         if missing.any() and self.missing == "error":
             raise_unknown(y, missing, table)
         if self.missing == "drop":
@@ -81,6 +81,10 @@ class TableInput(BaseEstimator):
             table, y = take_rows(table, keep), take_rows(y, keep)
             weights = row_weights(None if sample_weight is None else weights[keep], int(keep.sum()))
         return table, y, weights, int(missing.sum())
+
+    def _unknown(self, y):
+        """Which rows of y are missing, bool [n_rows]."""
+        return unknown_answers(y)
 
     def _validate_target(self, table, y):
         """y, checked, with one value a row, or two columns of counts."""
@@ -273,7 +277,8 @@ def informative(table, response):
     if (keep := response.keep) is not None and not keep.all():
         table = take_rows(table, keep)
         y, weights = response.y[keep], response.weights[keep]
-        response = replace(response, y=y, weights=weights, keep=None)
+        data = None if response.data is None else response.data[keep]
+        response = replace(response, y=y, weights=weights, data=data, keep=None)
     return table, response
 
 

@@ -212,6 +212,11 @@ def _answered(model, part):
     family = resolve_family("categorical") if auto else model._resolve_family(y)
     if family.classes is None:
         table, response = informative(part.table, family.bind(y, weights))
+        if response.data is not None:
+            raise ValueError(
+                f"family={family.name!r} has data of its own in each row, which parts of a table "
+                "do not keep: use fit of a table in one piece."
+            )
         total = float(response.weights.sum())
         constant = response.log_constant if response.counted else None
         n_obs = total if response.n_obs is None else response.n_obs

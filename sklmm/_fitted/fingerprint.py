@@ -28,13 +28,13 @@ class Fingerprint(NamedTuple):
     @classmethod
     def of(cls, design, response):
         """Fingerprint of a design's and a response's rows."""
-        hashes = hashed(response.y)
+        hashes = of_answers(response)
         sums = joint_sums(design, _signs(response, hashes))
         return cls(hashed_data(design, response, hashes), sums)
 
     def check(self, design, response):
         """Raise ValueError, which names the parameter, where the rows are not the same."""
-        hashes = hashed(response.y)
+        hashes = of_answers(response)
         for what, value in hashed_data(design, response, hashes).items():
             # Of the precisions of batches it is not known.
             if value != self.data[what] is not None:
@@ -46,6 +46,15 @@ class Fingerprint(NamedTuple):
                 "X: each row must be that of the fit for its y: the rows of X and y are in "
                 "different orders, or X's values are others."
             )
+
+
+def of_answers(response):
+    """Hashes uint64 [n_rows] of y, with what rows have besides it."""
+    out = hashed(response.y)
+    if response.data is not None:
+        for k, column in enumerate(response.data.T, 1):
+            out = out + hashed(column) * np.uint64(2 * k + 1)
+    return out
 
 
 def hashed_data(design, response, hashes):

@@ -51,6 +51,11 @@ def check_draws(response, n_resamples):
             "sample_weight: the bootstrap draws each row once, and these weights are "
             "repetitions: repeat the rows."
         )
+    if response.family.open_ended:
+        raise ValueError(
+            "method='bootstrap' draws y, and what bounds it would then have is not known: use "
+            "'profile' or 'wald'."
+        )
     if n_resamples < 2:
         raise ValueError(f"n_resamples={n_resamples!r} must be at least 2.")
     if response.family.weights == "trials" and (response.weights % 1 != 0).any():

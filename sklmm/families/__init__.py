@@ -4,6 +4,7 @@ from sklmm.families.base import Family, Response
 from sklmm.families.beta import Beta
 from sklmm.families.binomial import Bernoulli, Binomial
 from sklmm.families.categorical import Categorical
+from sklmm.families.censored import CensoredGaussian
 from sklmm.families.custom import CustomFamily
 from sklmm.families.gamma import Gamma
 from sklmm.families.gaussian import Gaussian
@@ -26,6 +27,7 @@ __all__ = [
     "Beta",
     "Binomial",
     "Categorical",
+    "CensoredGaussian",
     "CustomFamily",
     "Family",
     "Gamma",

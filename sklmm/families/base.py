@@ -45,6 +45,9 @@ class Response:
         What rows have besides y, the family's `row_data`.
     models : tuple of `ParameterModel`
         Parameters that are linear in columns of the design.
+    masses : float
+        Weights of the rows whose log f is that of a probability in spite of a continuous y: another
+        unit of y does not change it.
     """
 
     family: object
@@ -58,6 +61,7 @@ class Response:
     counted: bool = True
     data: np.ndarray | None = None
     models: tuple = ()
+    masses: float = 0.0
 
     @property
     def n_classes(self):
@@ -226,6 +230,10 @@ class Family(BaseEstimator):
     #: Names of what a row has besides y, as the trials of a proportion: attributes of its density.
     #: Of a `scale_equivariant` family they are in y's units.
     row_data = ()
+    #: Numbers of columns that y may have.
+    columns = (1,)
+    #: Whether y may be infinite, and miss some of its columns.
+    open_ended = False
     #: What more zeros make of it: a "mixture" with its own, a "hurdle" of one that has none, or
     #: None where they mean nothing.
     zeros = None
@@ -260,6 +268,10 @@ class Family(BaseEstimator):
     def n_predictors(self, n_classes=None):
         """Linear predictors a row."""
         return 1
+
+    def of_columns(self, n_columns):
+        """The family of a y with so many columns, which it may have."""
+        return self
 
     @property
     def mean_is_eta(self):

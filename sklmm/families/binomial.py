@@ -172,6 +172,7 @@ class Binomial(_Binary):
     """
 
     name = "binomial"
+    columns = (1, 2)
     density = BinomialDensity
     weights = "trials"
 

@@ -5,6 +5,7 @@ from functools import cached_property
 import numpy as np
 
 from sklmm.families.base import Family, Response, numeric
+from sklmm.families.censored import CensoredGaussian
 from sklmm.families.density import Density
 from sklmm.families.special import LOG_2PI
 
@@ -21,6 +22,8 @@ class GaussianDensity(Density):
 
 class Gaussian(Family):
     """Normal response with identity link: y ~ N(eta, sigma^2).
+
+    Where y has two columns they are bounds, and the family is `CensoredGaussian`.
 
     Parameters
     ----------
@@ -48,6 +51,7 @@ class Gaussian(Family):
     scalars = ("sigma",)
     closed_form = True
     scale_equivariant = True
+    columns = (1, 2)
 
     def __init__(self, sigma=None, weights="repeats"):
         self.sigma = sigma
@@ -60,6 +64,17 @@ class Gaussian(Family):
             raise self._error(
                 f"weights={self.weights!r} is not available: use 'repeats' or 'precision'."
             )
+
+    def of_columns(self, n_columns):
+        """`CensoredGaussian` of two."""
+        if n_columns != 2:
+            return self
+        if self.weights == "precision":
+            raise self._error(
+                "y has two columns, which are bounds, and weights='precision' is for values: use "
+                "weights='repeats'."
+            )
+        return CensoredGaussian(self.sigma)
 
     def bind(self, y, weights=None):
         """The `Response` in y."""

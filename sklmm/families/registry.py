@@ -4,6 +4,7 @@ from sklmm.families.base import Family, listed, signature
 from sklmm.families.beta import Beta
 from sklmm.families.binomial import Bernoulli, Binomial
 from sklmm.families.categorical import Categorical
+from sklmm.families.censored import CensoredGaussian
 from sklmm.families.custom import CustomFamily
 from sklmm.families.gamma import Gamma
 from sklmm.families.gaussian import Gaussian
@@ -24,6 +25,7 @@ FAMILIES = {
     family.name: family
     for family in (
         Gaussian,
+        CensoredGaussian,
         StudentT,
         Poisson,
         NegativeBinomial,

@@ -7,6 +7,7 @@ the engine has TensorFlow's under the same names (`sklmm.engine.likelihood.tenso
     abs, maximum, minimum, where                            likewise
     shape, concat, reshape, cumsum, sum, max                of arrays, along an axis
     matmul, one_hot                                         rows of a table by a code
+    some                                                    whether a condition may hold somewhere
     log_gamma, digamma, trigamma                            of positive numbers
     expit, ndtr, log_ndtr, mills                            the logistic and normal distributions
     largest_log                                             see below
@@ -82,6 +83,7 @@ NUMPY = SimpleNamespace(
     max=np.max,
     matmul=np.matmul,
     one_hot=one_hot,
+    some=np.any,
     log_gamma=gammaln,
     digamma=psi,
     trigamma=lambda x: zeta(2, x),

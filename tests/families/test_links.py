@@ -14,6 +14,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "guide" / "families.md"
 ROWS = re.findall(r"^\| `(\w+)` \|[^|]*\| ([^|]*) \|", PAGE.read_text(), re.MULTILINE)
 #: Families without a choice, and a user's own.
 ONE = {
+    "CensoredGaussian": "identity",
     "Gaussian": "identity",
     "LogNormal": "identity",
     "StudentT": "identity",

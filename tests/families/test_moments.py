@@ -19,6 +19,7 @@ BETA = {"a": P * 6.0, "b": (1 - P) * 6.0}
 # family, parameters, frozen scipy distribution at ETA
 DISTRIBUTIONS = {
     "gaussian": (fam.Gaussian(), {"sigma": 0.7}, stats.norm(ETA, 0.7)),
+    "censored_gaussian": (fam.CensoredGaussian(), {"sigma": 0.7}, stats.norm(ETA, 0.7)),
     "student_t": (fam.StudentT(), {"sigma": 0.7, "df": 7.0}, stats.t(7.0, ETA, 0.7)),
     "poisson": (fam.Poisson(), {}, stats.poisson(MU)),
     "poisson sqrt": (fam.Poisson("sqrt"), {}, stats.poisson(ETA**2)),

@@ -39,6 +39,7 @@ FAMILIES = {
     "lognormal": fam.LogNormal(sigma=0.5),
     "inverse_gaussian": fam.InverseGaussian("inverse", dispersion=0.5),
     "beta": fam.Beta("probit", precision=3.0),
+    "censored_gaussian": fam.CensoredGaussian(sigma=0.5),
     "ordered_beta": fam.OrderedBeta(precision=3.0),
     "bernoulli": fam.Bernoulli("cloglog"),
     "binomial": fam.Binomial("probit"),
@@ -78,7 +79,7 @@ def test_parameters():
     custom = fam.CustomFamily(laplace, scale="positive").set_params(scale=2)
     assert custom.parameters() == {"scale": 2}
     equivariant = [name for name, family in FAMILIES.items() if family.scale_equivariant]
-    assert equivariant == ["gaussian", "student_t", "lognormal"]
+    assert equivariant == ["gaussian", "student_t", "lognormal", "censored_gaussian"]
 
 
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name != "custom"])

@@ -147,7 +147,13 @@ class _NewRows(Latent):
             tuple(len(levels) for levels, _ in found),
             tuple(b.loadings(slice(None)) for b in design.blocks),
         )
-        rows = LocalRows(response.y, design.X, response.weights, *of_terms).stacked(d)
+        like = Likelihood.of(response.family, response.n_classes, response.models)
+        y = response.y
+        if like.wide:
+            from sklmm.engine.likelihood.parameters import wide
+
+            y = wide(y, response, design.models)
+        rows = LocalRows(y, design.X, response.weights, *of_terms).stacked(d)
         self.given, self.levels = rows, [levels for levels, _ in found for _ in range(d)]
         pairs = list(zip(self.levels, result.effects_cov, result.effects, strict=True))
         self.roots = [covariance_root(covs[levels]) for levels, covs, _ in pairs]
@@ -169,7 +175,6 @@ class _NewRows(Latent):
             z_bases=tuple(np.eye(L.shape[1]) for L in self.roots),
             d=d,
         )
-        like = Likelihood.of(response.family, response.n_classes)
         if response.family.closed_form:
             sigma = (("sigma", result.sigma / response.sigma_unit),)
             like = replace(like, names=(), constraints=(), pinned=sigma)

@@ -60,6 +60,8 @@ TENSORFLOW = SimpleNamespace(
     max=tf.reduce_max,
     matmul=tf.matmul,
     one_hot=lambda codes, n: tf.one_hot(tf.cast(codes, tf.int32), n, dtype=codes.dtype),
+    # A graph has the branches of all rows.
+    some=lambda condition: True,
     log_gamma=tf.math.lgamma,
     digamma=tf.math.digamma,
     trigamma=lambda x: tf.math.polygamma(tf.ones([], x.dtype), x),
