@@ -1,8 +1,12 @@
 """Gaussian models whose residual SD depends on columns: references, other ways, and all reports."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import chi2, norm, ttest_ind
+from sklearn.base import clone
 
 from sklmm import ConjugateGradient, Gaussian, MixedEffectsRegressor
 from sklmm.datasets import load_sleepstudy
@@ -193,3 +197,172 @@ def test_known_precisions_are_an_offset(method):
     np.testing.assert_allclose(
         model.result_.covariances[0], other.result_.covariances[0], rtol=1e-3, atol=0.01
     )
+
+
+def test_satterthwaite_s_rule_is_welch_s_of_two_groups_with_their_own_sd():
+    """Degrees of freedom of a difference of two means are scipy's."""
+    rng = np.random.default_rng(0)
+    one, two = rng.normal(0, 1, 12), rng.normal(1, 3, 30)
+    rows = pd.DataFrame({"y": np.r_[one, two], "f": np.r_[np.zeros(12), np.ones(30)]})
+    model = fitted("y ~ f", rows, dispersion="~ f", dof="satterthwaite")
+    welch = ttest_ind(two, one, equal_var=False)
+    found = model.fixed_effects_.loc["f"]
+    assert found["df"] == pytest.approx(welch.df, rel=1e-3)
+    assert found["t"] == pytest.approx(welch.statistic, rel=1e-4)
+
+
+def test_one_residual_sd_is_the_plain_model():
+    """`dispersion="~ 1"`: estimates, standard errors and degrees of freedom."""
+    rows, params = crossed(), {"dof": "satterthwaite"}
+    plain = fitted("y ~ x + (1 | g) + (1 | h)", rows, **params)
+    model = fitted("y ~ x + (1 | g) + (1 | h)", rows, dispersion="~ 1", **params)
+    pd.testing.assert_frame_equal(model.fixed_effects_, plain.fixed_effects_, rtol=1e-3)
+    assert model.loglik_ == pytest.approx(plain.loglik_, abs=1e-6)
+    assert model.sigma_ == pytest.approx(plain.sigma_, rel=1e-5)
+    np.testing.assert_allclose(model.r2(), plain.r2(), rtol=1e-4)
+    np.testing.assert_allclose(model.icc(), plain.icc(), rtol=1e-4)
+    assert model.summary().startswith("Linear mixed model fit by REML\n")
+
+
+def test_predictions_have_the_row_s_own_sd():
+    """`return_std`, draws, sigma_ and R^2: of what the columns of a row say."""
+    rows = crossed()
+    model = fitted("y ~ x + (1 | g) + (1 | h)", rows, dispersion="~ f")
+    gamma = [*model.family_params_.values()]
+    own = np.exp(gamma[0] + np.array([0, *gamma[1:]]))
+    sd = own[np.searchsorted(["a", "b", "c"], rows["f"])]
+    new = rows[:3].assign(f=["a", "b", "c"], x=0.0, g=-1, h=-1)
+    std = model.predict(new, return_std=True)[1]
+    other = np.sqrt(std**2 - own**2)
+    np.testing.assert_allclose(other, other[0])
+    draws = model.sample_y(new, 4000, random_state=0)
+    np.testing.assert_allclose(draws.std(axis=1), std, rtol=0.06)
+    assert model.sigma_ == pytest.approx(np.sqrt((sd**2).mean()), rel=1e-6)
+    shares = model.icc()
+    variances = [c[0, 0] for c in model.result_.covariances]
+    np.testing.assert_allclose(shares, variances / (sum(variances) + model.sigma_**2))
+    tree = model.to_arviz(0, X=rows)
+    value = tree["log_likelihood"]["y"].mean(["chain", "draw"]).to_numpy()
+    assert value.shape == (600,)
+    eta = model.predict(rows)
+    away = norm.logpdf(rows["y"], eta, sd) - value
+    assert 0 < away.mean() < 0.2
+
+
+def test_a_profile_s_limits_are_where_fits_with_the_parameter_held_say():
+    """Twice the fall of the log-likelihood is the quantile of chi^2, for SDs and coefficients."""
+    rows, quantile = sleepstudy(), chi2.ppf(0.95, 1)
+    formula = "Reaction ~ Days + (1 | Subject)"
+    model = fitted(formula, rows, dispersion="~ late", method="ml")
+    names = ["Days", "sigma: late"]
+    found = model.conf_int(method="profile", X=rows, parm=names)
+    for value in found.loc["sigma: late"]:
+        held = rows.assign(w=value * rows["late"])
+        other = fitted(formula, held, dispersion="~ 1 + offset(w)", method="ml")
+        assert 2 * (model.loglik_ - other.loglik_) == pytest.approx(quantile, rel=1e-3)
+    for value in found.loc["Days"]:
+        held = rows.assign(w=value * rows["Days"])
+        other = fitted(
+            "Reaction ~ 1 + offset(w) + (1 | Subject)", held, dispersion="~ late", method="ml"
+        )
+        assert 2 * (model.loglik_ - other.loglik_) == pytest.approx(quantile, rel=1e-3)
+
+
+def test_bootstrap_intervals_are_about_wald_s():
+    """Data drawn from the model have each row's own SD."""
+    rows = sleepstudy()
+    model = fitted("Reaction ~ Days + (1 | Subject)", rows, dispersion="~ late")
+    wald = model.conf_int()
+    drawn = model.conf_int(method="bootstrap", X=rows, n_resamples=40, random_state=0)
+    width = (wald["upper"] - wald["lower"]).to_numpy()[:, None]
+    assert (np.abs(drawn - wald) < 0.35 * width).all(axis=None)
+
+
+def test_new_rows_weigh_by_their_own_sd():
+    """`update`: the posterior of a group by its old and new rows, at the fit's parameters."""
+    rows = sleepstudy()
+    model = fitted("Reaction ~ Days + (1 | Subject)", rows, dispersion="~ late")
+    new = rows[rows["Subject"] == 308].assign(Subject=1)
+    model.update(new)
+    sd = np.exp([*model.family_params_.values()] @ np.array([np.ones(10), new["late"]]))
+    rest = new["Reaction"] - model.intercept_ - model.coef_[0] * new["Days"]
+    precision = 1 / model.result_.covariances[0][0, 0] + (sd**-2).sum()
+    value = model.random_effects_["Subject"].loc[1, "Intercept"]
+    assert value == pytest.approx((rest / sd**2).sum() / precision, rel=1e-8)
+    std = model.result_.effects_cov[0][model.random_effects_["Subject"].index.get_loc(1)]
+    assert std[0, 0] == pytest.approx(1 / precision, rel=1e-8)
+
+
+def test_a_fit_goes_on_from_the_last_one_and_keeps_through_a_pickle():
+    """`warm_start` begins at the maximum, in one iteration."""
+    rows = crossed()
+    model = MixedEffectsRegressor.from_formula("y ~ x + (1 | g) + (1 | h)", dispersion="~ f + z")
+    before = model.fit(rows).result_.natural
+    model.set_params(warm_start=True).fit(rows)
+    assert model.n_iter_ == 1
+    np.testing.assert_allclose(model.result_.natural, before, rtol=1e-3)
+    again = pickle.loads(pickle.dumps(model))
+    for one, two in zip(*(m.predict(rows, return_std=True) for m in (model, again)), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("formula", ["y ~ x", "y ~ x + (1 | g)"])
+def test_rows_that_the_model_reproduces_have_the_least_sd_and_no_standard_error(formula):
+    """The likelihood rises as a cell's SD falls to 0: it is held, and a warning says so."""
+    rows = crossed()
+    rows.loc[rows["f"] == "a", "y"] = 2 * rows["x"]
+    with pytest.warns(UserWarning, match="dispersion: the residual SD of 184 row.s., row 1 the"):
+        model = fitted(formula, rows, dispersion="~ f")
+    assert model.result_.status.name == "SINGULAR"
+    assert np.exp(model.family_params_["sigma: Intercept"]) == pytest.approx(0, abs=1e-4)
+    assert np.isnan(model._fitted.estimates(model.result_)[1].iloc[-3:]).all()
+    assert model.coef_[0] == pytest.approx(2, abs=1e-5)
+
+
+def test_lognormal_responses_have_an_sd_by_row_too():
+    """It is the Gaussian model of the logarithms, less their sum."""
+    rows = sleepstudy()
+    model = fitted("Reaction ~ Days + (1 | Subject)", rows, dispersion="~ late", family="lognormal")
+    logs = rows.assign(Reaction=np.log(rows["Reaction"]))
+    other = fitted("Reaction ~ Days + (1 | Subject)", logs, dispersion="~ late")
+    np.testing.assert_allclose(model.result_.natural, other.result_.natural)
+    assert model.loglik_ == pytest.approx(other.loglik_ - logs["Reaction"].sum())
+    sd = np.exp([*model.family_params_.values()] @ np.array([np.ones(180), rows["late"]]))
+    median = np.exp(other.predict(rows))
+    assert (model.predict(rows) > median * np.exp(sd**2 / 2)).all()
+    assert np.isfinite(model.predict(rows, return_std=True)[1]).all()
+
+
+def test_a_student_t_has_a_scale_by_row_too():
+    """Its own way, by quadrature here; predictions have the row's own SD."""
+    rows = sleepstudy()
+    model = fitted("Reaction ~ Days + (1 | Subject)", rows, dispersion="~ late", family="student_t")
+    assert type(model.e_step_).__name__ == "Quadrature"
+    std = model.predict(rows, return_std=True)[1]
+    assert std[rows["late"] == 1].min() > std[rows["late"] == 0].max()
+    assert 0 < model.r2()["marginal"] < model.r2()["conditional"] < 1
+
+
+def _refusals():
+    X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+    model = MixedEffectsRegressor(["Subject"], dispersion=["Days"])
+    perfect = MixedEffectsRegressor(["Subject"], fixed_effects=["Days"], dispersion=["Days"])
+    yield lambda: model.partial_fit(X, y), "dispersion=.'Days'.: fit_batches, fit_parquet and p"
+    yield lambda: model.fit_batches([(X, y)]), "use fit of a whole table, or dispersion=None"
+    yield lambda: perfect.fit(X, 2 * X["Days"]), "dispersion: the fixed part alone reproduces y"
+    adam = clone(model).set_params(e_step="hmc", m_step="adam")
+    yield lambda: adam.fit(X, y), "one residual SD, and not one that depends on columns"
+    precise = clone(model).set_params(family=Gaussian(weights="precision"))
+    yield lambda: precise.fit(X, y), "known precisions are an offset"
+    labels = clone(model).set_params(dispersion="~ C(Days)").fit(X, y)
+    yield lambda: labels.predict(X.assign(Days=11)), "dispersion: The fixed-effects column 'Days'"
+    prior = clone(model).set_params(sd_prior="gamma")
+    yield lambda: prior.fit(X, y), "relative to the residual SD, of which `dispersion` has one a"
+
+
+@pytest.mark.parametrize("k", range(7))
+def test_what_does_not_apply_says_what_does(k):
+    """Errors name the parameter and the remedy."""
+    run, text = list(_refusals())[k]
+    with pytest.raises(ValueError, match=text):
+        run()

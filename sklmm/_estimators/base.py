@@ -458,6 +458,8 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
             spacings = [0.0, *result.family.values()]
             self.family_params_ = {"cutpoints": -result.coef[0] + np.cumsum(spacings)}
         self.sigma_ = result.sigma
+        if model.family.quadratic:
+            self.sigma_ = float(np.sqrt(model.spread.noise))
         self.n_iter_ = max(len(result.history), 1)
         self.converged_ = result.status.converged
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from sklmm.design.terms import INTERCEPT
 from sklmm.families.base import listed
+from sklmm.families.parts import PARTS
 from sklmm.priors import GammaPrior, Priors
 from sklmm.steps import ConjugateGradient, Exact, Laplace
 
@@ -22,7 +23,13 @@ def resolve_priors(model, spec, design, response, e_step, reml):
 
 
 def check_whole(model, where):
-    """ValueError for priors of a model whose rows come in parts; `where` is what takes them."""
+    """ValueError for a model whose rows may not come in parts; `where` is what takes them."""
+    for name in PARTS:
+        if getattr(model, name, None) is not None:
+            raise ValueError(
+                f"{name}={getattr(model, name)!r}: {where}, from parts of a table, model the mean "
+                f"alone: use fit of a whole table, or {name}=None."
+            )
     for name in ("coef_prior", "sd_prior"):
         if getattr(model, name) is not None:
             raise ValueError(

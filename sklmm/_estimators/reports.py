@@ -269,7 +269,8 @@ class Reports:
                 "method='profile' is for a likelihood, and this fit has priors (coef_prior, "
                 "sd_prior): use 'wald', of the posterior's curvature, or 'bootstrap'."
             )
-        if not (family.closed_form or engine.has_quadrature(design, family, n_predictors)):
+        exact = family.closed_form or family.quadratic
+        if not (exact or engine.has_quadrature(design, family, n_predictors)):
             raise ValueError(
                 f"method='profile' needs a likelihood without error, which family={family.name!r} "
                 "has for one grouping factor or nested ones, with few effects a level: use "

@@ -22,6 +22,8 @@ TINY = 1e-6
 ROUNDING = 1e-12
 #: Linear predictors up to here are not told from 0, where a positive mean or its inverse ends.
 EDGE = 1e-6
+#: Share of the root mean square of the rows' residual SDs below which one counts as none.
+VANISHED = 1e-4
 #: Share of the largest change of the linear predictor below which a column does not separate.
 FAINT = 0.01
 #: Values up to which a column is told by its cells and not by a range; cells that a text names.
@@ -48,6 +50,7 @@ def warn_of_fit(model, design, table, response, e_step, found, converged):
         (unsolved(e_step, result), ConvergenceWarning),
         (rough(result), ConvergenceWarning),
         (perfect_fit(spec, design, response.y, result), UserWarning),
+        (vanished(model._fitted, design, result), UserWarning),
         (infinite, ConvergenceWarning),
     ):
         if message:
@@ -159,6 +162,23 @@ def undetermined(labels, result):
         f"The data do not identify {_listed(names)}: other values have the same likelihood, "
         f"so these estimates are arbitrary and have no standard errors ({reason}). Remove that "
         "slope or term from random_effects, or pin its SD."
+    )
+
+
+def vanished(fitted, design, result):
+    """A residual SD by row that ends at its bound, 0 to working precision, in some rows."""
+    if not fitted.family.quadratic or result.status is not Status.SINGULAR:
+        return None
+    sd = fitted.parameters(result, design)["sigma"][:, 0]
+    # Held at a share of y's residual SD, which these rows alone come down to.
+    rows = np.flatnonzero(sd < VANISHED * np.sqrt(fitted.spread.noise))
+    if not len(rows):
+        return None
+    return (
+        f"dispersion: the residual SD of {len(rows)} row(s), row {rows[0]} the first, is 0 to "
+        "working precision: the rest of the model reproduces them, and the likelihood has no "
+        "maximum. Coefficients of the log SD that such rows alone tell have no standard error, and "
+        "comparisons mean nothing: merge their group with another, or leave the column out."
     )
 
 

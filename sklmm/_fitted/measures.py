@@ -17,6 +17,7 @@ import pandas as pd
 
 from sklmm._fitted.prediction import linear_predictor
 from sklmm.design.indicators import quadratic
+from sklmm.families.parts import parameters_by_row
 
 #: Linear predictors beyond which the square of exp overflows.
 MOST = 300.0
@@ -27,7 +28,7 @@ class Spread(NamedTuple):
 
     fixed is the variance of the fixed part, random that of each term, mean the mean response of a
     log link. noise is the mean of the rows' residual variances, in units of sigma^2: 1 but for
-    precisions.
+    precisions; in y's units where sigma is another of each row.
     """
 
     fixed: float
@@ -45,6 +46,10 @@ class Spread(NamedTuple):
             noise = float(np.mean(1 / weights)) / response.sigma_unit**2
             weights = np.ones(len(weights))
         total = weights.sum()
+        if response.models and response.family.scale_equivariant:
+            params = parameters_by_row(response.models, result.family, design.models)
+            if np.ndim(params["sigma"]):
+                noise = float(weights @ params["sigma"][:, 0] ** 2 / total)
         fixed = linear_predictor(design, result, [False] * len(design.blocks))
         log = getattr(response.family, "link", None) == "log"
         eta = fixed.copy() if log else None
@@ -82,7 +87,9 @@ class Spread(NamedTuple):
 def distribution_variance(family, result, spread):
     """D, the variance of the response's distribution on the scale of the link."""
     link = getattr(family, "link", "identity")
-    latent = family.latent_variance(result.family)
+    # Where sigma is another of each row, the noise has its mean square.
+    unit = {"sigma": 1.0} if family.scale_equivariant else {}
+    latent = family.latent_variance(unit | result.family)
     if latent is not None:
         return latent * spread.noise
     if spread is not None and link == "log" and spread.mean > 0:

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from sklmm.design.formula import formula_parameters
+from sklmm.design.variables import NotSeen
+
+#: What may be done about labels that have no coefficient in a part.
+OTHERWISE = "leave the column out of this part of the model"
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,17 @@ def columns_of_parts(columns_read, table, given, names):
 
 def apply_parts(specs, table):
     """The `PartDesign`s of a new table."""
-    return tuple(_part(component, spec, spec.apply(table)) for component, spec in specs)
+    return tuple(
+        _part(component, spec, _applied(component, spec, table)) for component, spec in specs
+    )
+
+
+def _applied(component, spec, table):
+    """The `Design` of a new table; of labels that the fit had not, the error names the part."""
+    try:
+        return spec.apply(table)
+    except NotSeen as error:
+        raise NotSeen(f"{component}: {error.what}", error.labels, OTHERWISE) from None
 
 
 def _intercept(component):

@@ -243,6 +243,11 @@ def resolve_m_step(m_step, e_step, family):
         m_step = Adam()
     if isinstance(m_step, Adam):
         m_step._validate_params()
+        if family.quadratic:
+            raise ValueError(
+                f"m_step={m_step!r} trains one residual SD, and not one that depends on columns: "
+                "use m_step='auto', or dispersion=None."
+            )
         if not family.closed_form:
             raise ValueError(
                 f"m_step={m_step!r} is for family='gaussian' or 'lognormal', not {family.name!r}: "
@@ -442,7 +447,10 @@ def profile(design, response, *, fit_intercept, start, matrix, bounds):
     """
     from sklmm.engine.algorithms.profile import Profile
 
-    if response.family.closed_form:
+    if response.family.quadratic:
+        settings = Settings(fit_intercept, False, Exact(), tol=PROFILE_TOL, start=start)
+        algorithm = _reml(_problem(design, response, settings), response, settings)
+    elif response.family.closed_form:
         problem = standardize(
             design,
             response.y,

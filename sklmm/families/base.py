@@ -290,6 +290,10 @@ class Family(BaseEstimator):
         """log |d encoded(y) / d y| [n] at the engine's y: what its log density of a row lacks."""
         return np.zeros(np.shape(y))
 
+    def by_row(self):
+        """The family whose dispersion is a function of the row: itself, but in closed form."""
+        return self
+
     def distribution(self, eta, **parameters):
         """TFP distribution of y given the linear predictor."""
         raise NotImplementedError(

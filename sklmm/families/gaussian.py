@@ -97,11 +97,20 @@ class Gaussian(Family):
         """Draws of y given eta."""
         return rng.normal(eta, params["sigma"])
 
+    def by_row(self):
+        """The family whose residual SD is a function of the row."""
+        if self.weights == "precision":
+            raise ValueError(
+                "dispersion: it is for Gaussian(weights='repeats'); known precisions are an offset "
+                "of it, '~ z + offset(half_log_variance)'."
+            )
+        return GaussianByRow(self.sigma)
+
 
 class GaussianByRow(Gaussian):
-    """`Gaussian` whose residual SD is a function of the row: no fit of it is in closed form.
+    """`Gaussian` whose residual SD is a function of the row: an estimator's, by `dispersion`.
 
-    An estimator makes it of its `family` by its parameter `dispersion`.
+    Its rows have other weights at every theta, so that no sums stand for them.
     """
 
     closed_form = False

@@ -35,6 +35,7 @@ class LogNormal(Family):
 
     name = "lognormal"
     density = GaussianDensity
+    dispersion_parameter = "sigma"
     scalars = ("sigma",)
     closed_form = True
     scale_equivariant = True
@@ -82,3 +83,14 @@ class LogNormal(Family):
     def sample(self, eta, params, rng):
         """Draws of y given eta."""
         return np.exp(np.minimum(rng.normal(eta, params["sigma"]), _MOST))
+
+    def by_row(self):
+        """The family whose SD of log y is a function of the row."""
+        return LogNormalByRow(self.sigma)
+
+
+class LogNormalByRow(LogNormal):
+    """`LogNormal` whose SD of log y is a function of the row: an estimator's, by `dispersion`."""
+
+    closed_form = False
+    quadratic = True

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 
 from sklmm.families.base import CONSTRAINTS
-from sklmm.families.gaussian import Gaussian, GaussianByRow
 from sklmm.families.modelled import ParameterModel
 from sklmm.families.zero_inflated import ZeroInflated
 
@@ -30,13 +29,7 @@ def with_parts(family, parts):
                 f"dispersion={parts['dispersion']!r} models {name}, which family={family!r} pins: "
                 "leave one of the two."
             )
-        if isinstance(family, Gaussian):
-            if family.weights == "precision":
-                raise ValueError(
-                    "dispersion: it is for Gaussian(weights='repeats'); known precisions are an "
-                    "offset of it, '~ z + offset(half_log_variance)'."
-                )
-            family = GaussianByRow(family.sigma)
+        family = family.by_row()
     if "zero_inflation" in parts:
         family = ZeroInflated(family)
         family.check()

@@ -92,7 +92,8 @@ def _head(model, spec):
         method += f" ({approximation})"
     method += ", with priors" if result.log_prior is not None else ""
     kind = f"linear {'mixed ' if spec.terms else ''}model"
-    kind = kind.capitalize() if family.closed_form else f"Generalized {kind}"
+    linear = family.closed_form or family.quadratic
+    kind = kind.capitalize() if linear else f"Generalized {kind}"
     return [
         f"{kind} fit by {method}",
         *_family_lines(model, family),

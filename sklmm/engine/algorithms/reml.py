@@ -196,6 +196,10 @@ class Reml:
         """Theta after a step of EM."""
         return em_step(self.problem, seen)
 
+    def vanished(self, theta):
+        """Which of the family's parameters a residual SD of 0 in some rows leaves untold."""
+        return np.zeros(len(self.space.parameters), bool)
+
     def _elsewhere(self, seen):
         """Theta of a higher likelihood by another start than that which led to `seen`, or None."""
         least = SINGULAR_SD * residual_sd(self.problem, seen.theta)

@@ -24,6 +24,8 @@ NOTHING = np.zeros(0)
 #: Rows up to which the information at the maximum is measured: the average one differs from it by a
 #: share of the order of one over their root.
 MEASURED_ROWS = 20_000
+#: Share of a coefficient of the log SD along directions that rows with an SD of 0 alone would tell.
+LOST = 1e-6
 
 
 class RemlByRow(Reml):
@@ -55,10 +57,14 @@ class RemlByRow(Reml):
 
     def look(self, theta, before=None, inform=True):
         """`Evaluation` at theta, its solves started from those of the evaluation `before`."""
-        solver = self._solver(theta)
-        equations = solver.equations(theta, before, probed=True)
+        equations = self._solver(theta).equations(theta, before, probed=True)
+        return self.evaluation(theta, equations, inform)
+
+    def evaluation(self, theta, equations, inform=True):
+        """`Evaluation` by solved equations, with the information unless that is not asked for."""
+        solver = self.solver.at(equations.cross)
         traces, deviations = solver.traces(equations)
-        height, of_probes = self._leverages(solver, theta, equations)
+        height, of_probes = self._leverages(theta, equations)
         told = self.rows.tell(theta.raw, self._coefs(equations), height)
         vectors = None
         if inform:
@@ -89,9 +95,9 @@ class RemlByRow(Reml):
         beta = equations.beta + cross.ols
         return Coefs(beta[:, None], tuple(b[:, :, None] for b in effects))
 
-    def _leverages(self, solver, theta, equations):
+    def _leverages(self, theta, equations):
         """The rows' leverages, and the deviations by probe of the score in gamma, or None."""
-        cross = equations.cross
+        cross, solver = equations.cross, self.solver.at(equations.cross)
         if isinstance(solver, Factorised):
             inverse = SchurInverse(equations)
             if not self.problem.reml:
@@ -120,6 +126,15 @@ class RemlByRow(Reml):
         """The derivatives of X^T V^-1 X in gamma, less, [q, p, p]: for Satterthwaite's rule."""
         cross = equations.cross
         return (self.rows.squares(cross.at, cross.blocks(equations.follow)),)
+
+    def vanished(self, theta):
+        """Which of the family's parameters a residual SD of 0 in some rows leaves untold."""
+        untold = self.rows.untold(theta.raw)
+        if untold is None:
+            return np.zeros(len(self.space.parameters), bool)
+        names, basis = self.problem.models[0].names, self.problem.models[0].basis
+        lost = np.linalg.norm(basis @ untold, axis=1) > LOST * np.linalg.norm(basis, axis=1)
+        return np.isin(list(self.space.parameters), np.array(names)[lost])
 
     def posterior(self, last):
         """`Posterior` at the estimate of an iteration."""

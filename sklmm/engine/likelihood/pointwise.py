@@ -33,7 +33,7 @@ def log_densities(response, eta, parameters, parts=()):
         value = np.asarray(evaluation(like).by_row(y * unit, eta * unit[:, None], raw)[0])
         return value + np.log(unit)[:, None]
     value = np.asarray(evaluation(like).by_row(y, eta, raw)[0])
-    value = weights[:, None] * (value + family.log_jacobian(y)[:, None])
+    value = weights[:, None] * (value + family.log_jacobian(response.y)[:, None])
     if family.weights == "trials":
         value += log_binomial(y * weights, weights)[:, None]
     return value

@@ -188,6 +188,9 @@ def assemble(
     problem = space.problem
     p, q = problem.p, len(problem.basis)
     natural, singular = space.natural(theta), _singular(space, theta)
+    if hasattr(algorithm, "vanished"):
+        # Of a residual SD by row.
+        singular[len(natural) - len(space.parameters) :] |= algorithm.vanished(theta)
     prior = space.log_prior(theta)
     jacobian = np.zeros((q + len(natural), p + space.size - space.p))
     jacobian[:q, :p] = problem.basis * problem.y_scale

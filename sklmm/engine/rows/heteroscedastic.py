@@ -28,6 +28,8 @@ from sklmm.engine.rows.protocol import Coefs
 #: Newton steps of gamma given the residuals' second moments, at most, and their least decrement.
 NEWTON_STEPS = 20
 NEWTON_TOL = 1e-4
+#: Share of the largest eigenvalue of columns' products below which one is 0.
+ROUNDING = 1e-10
 
 
 class Told(NamedTuple):
@@ -117,6 +119,15 @@ class Heteroscedastic:
 
         vectors, found = self.rows.visited(coefs, visit, self.columns.shape[1])
         return Told(found[0], found[1], vectors, found[2])
+
+    def untold(self, raw):
+        """Directions of gamma [q, .] that only rows with the least SD would tell, None without."""
+        s = self.log_sd(raw)
+        if s.min(initial=0.0) > self.least:
+            return None
+        some = self.columns[s > self.least]
+        values, vectors = np.linalg.eigh(some.T @ some)
+        return vectors[:, values <= ROUNDING * values.max(initial=0.0)]
 
     def leverages(self, inverse):
         """h [n_rows] by an `engine.rows.protocol.Inverse`."""
