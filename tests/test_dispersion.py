@@ -77,7 +77,7 @@ def test_late_days_vary_more_as_in_nlme_and_glmmtmb(method):
     model = fitted(
         "Reaction ~ Days + (1 | Subject)", sleepstudy(), dispersion="~ late", method=method
     )
-    gamma = [*model.family_params_.values()]
+    gamma = model.dispersion_effects_["estimate"].to_numpy()
     np.testing.assert_allclose(gamma, [first, more], atol=1e-4)
     std = np.sqrt(np.diag(model.result_.coef_cov))
     np.testing.assert_allclose((model.result_.coef - coef) / std, 0, atol=1e-3)
@@ -106,7 +106,7 @@ def test_an_sd_that_time_tells_as_in_glmmtmb(method):
     model = fitted("y ~ x + (1 | id) + (1 | site)", rows, dispersion="~ t", method=method)
     std = model._fitted.estimates(model.result_)[1].to_numpy()
     found = [*model.result_.coef, *(np.sqrt(c[0, 0]) for c in model.result_.covariances)]
-    found += model.family_params_.values()
+    found += [*model.dispersion_effects_["estimate"]]
     want = np.array([*coef, *sds, *np.array(gamma) / 2])
     np.testing.assert_allclose((found - want) / std, 0, atol=1e-3)
     assert model.loglik_ == pytest.approx(loglik, abs=1e-6)
@@ -150,7 +150,7 @@ def test_crossed_factors_with_slopes_weights_and_offset_have_their_dense_likelih
         ).fit(rows, sample_weight=weights)
         for e_step in ("exact", "laplace")
     ]
-    gamma = np.array([*models[0].family_params_.values()])
+    gamma = np.array(models[0].dispersion_effects_["estimate"].to_numpy())
     D = np.column_stack([np.ones(200), rows["f"] == "b", rows["f"] == "c", rows["z"]])
     value = dense_loglik(models[0], rows, weights, D @ gamma + rows["w"].to_numpy())
     assert models[0].loglik_ == pytest.approx(value, abs=1e-6)
@@ -192,7 +192,9 @@ def test_known_precisions_are_an_offset(method):
         formula, family=Gaussian(weights="precision"), method=method
     ).fit(rows.drop(columns="half_log_var"), sample_weight=rows["w"])
     assert model.loglik_ == pytest.approx(other.loglik_, abs=1e-5)
-    assert np.exp(model.family_params_["sigma: Intercept"]) == pytest.approx(other.sigma_, rel=1e-4)
+    assert np.exp(model.dispersion_effects_["estimate"].iloc[0]) == pytest.approx(
+        other.sigma_, rel=1e-4
+    )
     np.testing.assert_allclose(model.result_.coef, other.result_.coef, rtol=1e-5)
     np.testing.assert_allclose(
         model.result_.covariances[0], other.result_.covariances[0], rtol=1e-3, atol=0.01
@@ -228,7 +230,7 @@ def test_predictions_have_the_row_s_own_sd():
     """`return_std`, draws, sigma_ and R^2: of what the columns of a row say."""
     rows = crossed()
     model = fitted("y ~ x + (1 | g) + (1 | h)", rows, dispersion="~ f")
-    gamma = [*model.family_params_.values()]
+    gamma = model.dispersion_effects_["estimate"].to_numpy()
     own = np.exp(gamma[0] + np.array([0, *gamma[1:]]))
     sd = own[np.searchsorted(["a", "b", "c"], rows["f"])]
     new = rows[:3].assign(f=["a", "b", "c"], x=0.0, g=-1, h=-1)
@@ -284,7 +286,9 @@ def test_new_rows_weigh_by_their_own_sd():
     model = fitted("Reaction ~ Days + (1 | Subject)", rows, dispersion="~ late")
     new = rows[rows["Subject"] == 308].assign(Subject=1)
     model.update(new)
-    sd = np.exp([*model.family_params_.values()] @ np.array([np.ones(10), new["late"]]))
+    sd = np.exp(
+        model.dispersion_effects_["estimate"].to_numpy() @ np.array([np.ones(10), new["late"]])
+    )
     rest = new["Reaction"] - model.intercept_ - model.coef_[0] * new["Days"]
     precision = 1 / model.result_.covariances[0][0, 0] + (sd**-2).sum()
     value = model.random_effects_["Subject"].loc[1, "Intercept"]
@@ -314,7 +318,7 @@ def test_rows_that_the_model_reproduces_have_the_least_sd_and_no_standard_error(
     with pytest.warns(UserWarning, match="dispersion: the residual SD of 184 row.s., row 1 the"):
         model = fitted(formula, rows, dispersion="~ f")
     assert model.result_.status.name == "SINGULAR"
-    assert np.exp(model.family_params_["sigma: Intercept"]) == pytest.approx(0, abs=1e-4)
+    assert np.exp(model.dispersion_effects_["estimate"].iloc[0]) == pytest.approx(0, abs=1e-4)
     assert np.isnan(model._fitted.estimates(model.result_)[1].iloc[-3:]).all()
     assert model.coef_[0] == pytest.approx(2, abs=1e-5)
 
@@ -327,7 +331,9 @@ def test_lognormal_responses_have_an_sd_by_row_too():
     other = fitted("Reaction ~ Days + (1 | Subject)", logs, dispersion="~ late")
     np.testing.assert_allclose(model.result_.natural, other.result_.natural)
     assert model.loglik_ == pytest.approx(other.loglik_ - logs["Reaction"].sum())
-    sd = np.exp([*model.family_params_.values()] @ np.array([np.ones(180), rows["late"]]))
+    sd = np.exp(
+        model.dispersion_effects_["estimate"].to_numpy() @ np.array([np.ones(180), rows["late"]])
+    )
     median = np.exp(other.predict(rows))
     assert (model.predict(rows) > median * np.exp(sd**2 / 2)).all()
     assert np.isfinite(model.predict(rows, return_std=True)[1]).all()
