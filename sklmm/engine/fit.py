@@ -290,7 +290,7 @@ def run_problem(problem, response, settings, watch):
             return fit(
                 algorithm,
                 max_iter=settings.max_iter,
-                log_constant=response.log_constant + response.masses * problem.log_unit,
+                log_constant=float(response.log_constant + response.masses * problem.log_unit),
                 n_obs=response.n_obs,
                 watch=watch,
             )
