@@ -15,7 +15,7 @@ from sklmm.engine.algorithms.reml_cg import Probed
 from sklmm.engine.equations.crossproducts import CrossProducts
 from sklmm.engine.equations.henderson import evaluate
 from sklmm.engine.equations.inverse import SchurInverse
-from sklmm.engine.rows.heteroscedastic import Heteroscedastic
+from sklmm.engine.rows.heteroscedastic import Heteroscedastic, Probes
 from sklmm.engine.rows.protocol import Coefs
 from sklmm.engine.theta.space import MIN_RAW, Space
 from sklmm.steps import Exact
@@ -45,7 +45,8 @@ class RemlByRow(Reml):
         self.solver = Factorised.of(plain) if isinstance(step, Exact) else Probed(plain, step, seed)
         if start is None:
             start = moment_start(plain)
-            start = start._replace(raw=self.rows.constant(start.raw[0]))
+            raw, covariances = self.rows.constant(start.raw[0]), [L @ L.T for L in start.factors]
+            start = start._replace(raw=self.rows.start(raw, plain.ols, covariances))
         self.theta, self.seen = start, None
         self.bent = not all(c.linear for c in self.space.covariances)
         self.measures = self.rows.rows.n_rows <= MEASURED_ROWS
@@ -62,10 +63,21 @@ class RemlByRow(Reml):
 
     def evaluation(self, theta, equations, inform=True):
         """`Evaluation` by solved equations, with the information unless that is not asked for."""
-        solver = self.solver.at(equations.cross)
-        traces, deviations = solver.traces(equations)
-        height, of_probes = self._leverages(theta, equations)
-        told = self.rows.tell(theta.raw, self._coefs(equations), height)
+        cross, solver = equations.cross, self.solver.at(equations.cross)
+        fixed = follow = height = probes = None
+        if self.problem.reml and cross.p:
+            fixed, follow = equations.solve_s(np.eye(cross.p)), cross.blocks(equations.follow)
+        if isinstance(solver, Factorised):
+            inverse = SchurInverse(equations)
+            inverse.fixed = np.zeros((0, 0))
+            height = self.rows.leverages(inverse)
+            traces, deviations = equations.H.traces(inverse.forms), None
+        else:
+            pairs, inner = solver.pairs(equations), equations.H.inner
+            probes = Probes(pairs, solver.weights, cross.eliminated, inner)
+            traces, deviations = solver.traces(equations)
+        solution = self._coefs(equations)
+        told, of_probes = self.rows.tell(theta.raw, solution, fixed, follow, height, probes)
         vectors = None
         if inform:
             q = len(told.score)
@@ -77,7 +89,8 @@ class RemlByRow(Reml):
             first = len(observed) - len(told.bend)
             observed[first:, first:] -= told.bend
         if noise is not None:
-            noise = np.column_stack([noise, of_probes])
+            of_probes = of_probes[solver.n_units :]
+            noise = np.column_stack([noise, of_probes - of_probes.mean(axis=0)])
         seen = seen._replace(
             theta=theta,
             gradient=np.concatenate([seen.gradient, told.score]),
@@ -95,28 +108,10 @@ class RemlByRow(Reml):
         beta = equations.beta + cross.ols
         return Coefs(beta[:, None], tuple(b[:, :, None] for b in effects))
 
-    def _leverages(self, theta, equations):
-        """The rows' leverages, and the deviations by probe of the score in gamma, or None."""
-        cross, solver = equations.cross, self.solver.at(equations.cross)
-        if isinstance(solver, Factorised):
-            inverse = SchurInverse(equations)
-            if not self.problem.reml:
-                inverse.fixed = np.zeros((0, 0))
-            return self.rows.leverages(inverse), None
-        effects = solver.pairs(equations)
-        out, parts = self.rows.probed(
-            theta.raw, effects, solver.weights, cross.eliminated, equations.H.inner
-        )
-        if self.problem.reml and cross.p:
-            fixed = equations.solve_s(np.eye(cross.p))
-            out += self.rows.of_fixed(fixed, cross.blocks(equations.follow))
-        parts = parts[solver.n_units :]
-        return out, parts - parts.mean(axis=0) if len(parts) > 1 else None
-
     def em_step(self, seen):
         """Theta after a step of EM."""
         theta = em_step(self.problem, seen._replace(theta=seen.theta._replace(raw=NOTHING)))
-        return theta._replace(raw=self.rows.step(seen.theta.raw))
+        return theta._replace(raw=self.rows.em_step(seen.theta.raw))
 
     def equations(self, theta):
         """The equations at theta, solved as accurately as the solver is asked to."""

@@ -115,12 +115,13 @@ class SchurCholesky(Elimination):
             return noise, None
         return solve_triangular(self.U, noise, lower=True, trans="T", check_finite=False), None
 
-    def traces(self):
+    def traces(self, forms=None):
         """Sum over levels of the blocks of Z^T V^-1 Z, [r, r] for each block of the problem.
 
         For E:  sum_j T_j (G_j / s^2 - C_j S^-1 C_j^T T_j^T / s^4),  T_j = I - G_j L D_j^-1 L^T /
         s^2, whose second part is the trace of S^-1 times C^T (T_a^T T_b) C. For the others L^T K L
         = sum_j (I - S^-1)_jj, and for E alone sum_j (I - D_j^-1), where L is not nearly singular.
+        C_j S^-1 C_j^T of each level may be known, `forms` [J, r, r].
         """
         cross, width = self.cross, len(self.L)
         out = [None] * len(cross.slices)
@@ -136,7 +137,9 @@ class SchurCholesky(Elimination):
             out[cross.eliminated] = K = (T @ cross.G_EE).sum(axis=0) / self.s2
             if not cross.rest:
                 return out
-            if self.squares is not None:
+            if forms is not None:
+                K -= (T @ forms @ T.transpose(0, 2, 1)).sum(axis=0) / self.s2**2
+            elif self.squares is not None:
                 K -= (T.ravel() ** 2 @ self._forms().ravel()) / self.s2**2
             else:
                 K -= self._explained(T) / self.s2**2

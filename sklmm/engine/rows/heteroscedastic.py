@@ -21,13 +21,15 @@ import numpy as np
 from sklmm._threads import each, summed
 from sklmm.design.indicators import quadratic
 from sklmm.engine.linalg.blocks import by_factor, lower_factor
-from sklmm.engine.rows.expansion import left, leverages, of_fixed
+from sklmm.engine.rows.expansion import left, leverages
 from sklmm.engine.rows.local import LocalRows
 from sklmm.engine.rows.protocol import Coefs
 
-#: Newton steps of gamma given the residuals' second moments, at most, and their least decrement.
-NEWTON_STEPS = 20
-NEWTON_TOL = 1e-4
+#: Steps of gamma given the residuals' second moments, at most, and their least decrement.
+SCORING_STEPS = 20
+SCORING_TOL = 1e-2
+#: How far a start takes a row's log SD below that of one SD for all, at most.
+MOST_FALL = 1.0
 #: Share of the largest eigenvalue of columns' products below which one is 0.
 ROUNDING = 1e-10
 
@@ -44,6 +46,25 @@ class Told(NamedTuple):
     bend: np.ndarray
     vectors: Coefs
     squares: np.ndarray
+
+
+class Probes(NamedTuple):
+    """Probes that tell the rows' leverages given beta.
+
+    `effects` [J, r, 2 C] of each term are two of each probe: of each row the product of the two,
+    times the `weights` [C], is on average its leverage but for what the `eliminated` term, of
+    covariance `inner` [J, r, r], has alone.
+    """
+
+    effects: list
+    weights: np.ndarray
+    eliminated: int | None
+    inner: np.ndarray
+
+    def alone(self, rows, own):
+        """What the eliminated term has alone in some rows."""
+        k = self.eliminated
+        return 0.0 if k is None else quadratic(rows.z[k][own], self.inner, rows.refs[k][own])
 
 
 @dataclass(eq=False)
@@ -104,21 +125,43 @@ class Heteroscedastic:
             D = D * (s > self.least)[:, None]
         return D, s, w, w * np.exp(-2 * s)
 
-    def tell(self, raw, coefs, height):
-        """`Told` at coefs [., 1], and the leverages [n_rows]."""
-        y, self.second = self.rows.y, np.empty(self.rows.n_rows)
+    def tell(self, raw, solution, fixed, follow, height=None, probes=None):
+        """`Told` at a solution, coefs [., 1], and the probes' parts in the score, [C, q], if any.
+
+        The leverages are those given beta and what beta adds, whose covariance is `fixed` [p, p]
+        and which effects `follow`, [J, r, p] each; both are None where beta is held. The former
+        are `height` [n_rows], or those of `Probes`.
+        """
+        rows, p, q = self.rows, 0 if fixed is None else len(fixed), self.columns.shape[1]
+        self.second = np.empty(rows.n_rows)
+        columns = [solution]
+        columns += [Coefs(np.zeros((rows.p, p)), follow)] if p else []
+        columns += [] if probes is None else [Coefs(np.zeros((rows.p, 1)), probes.effects)]
+        C = 0 if probes is None else len(probes.weights)
+        beta = np.zeros((rows.p, 1 + p + 2 * C))
+        beta[:, :1] = solution.beta
+        effects = zip(*(own.effects for own in columns), strict=True)
+        coefs = Coefs(beta, tuple(np.concatenate(own, axis=2) for own in effects))
 
         def visit(own, eta):
             D, _, w, v = self._free(raw, own)
-            e, h = y[own] - eta[:, 0], height[own]
+            e, parts = rows.y[own] - eta[:, 0], np.zeros((0, q))
+            h = np.zeros(len(e)) if height is None else height[own].copy()
+            if probes is not None:
+                products = eta[:, 1 + p : 1 + p + C] * eta[:, 1 + p + C :]
+                h += products @ probes.weights + probes.alone(rows, own)
+                parts = products.T @ (v[:, None] * D)
+            if p:
+                rest = rows.X[own] - eta[:, 1 : 1 + p]
+                h += ((rest @ fixed) * rest).sum(axis=1)
             square = e * e
-            self.second[own] = square + h
-            g = v * self.second[own] - w
-            gD, vD = g[:, None] * D, (v * square)[:, None] * D
-            return (2 * v * e)[:, None] * D, (gD.sum(axis=0), 2 * D.T @ gD, 4 * D.T @ vD)
+            self.second[own] = h = square + h
+            gD, vD = (v * h - w)[:, None] * D, (v * square)[:, None] * D
+            sums = gD.sum(axis=0), 2 * D.T @ gD, 4 * D.T @ vD, parts
+            return (2 * v * e)[:, None] * D, sums
 
-        vectors, found = self.rows.visited(coefs, visit, self.columns.shape[1])
-        return Told(found[0], found[1], vectors, found[2])
+        vectors, (score, bend, squares, parts) = rows.visited(coefs, visit, q)
+        return Told(score, bend, vectors, squares), parts
 
     def untold(self, raw):
         """Directions of gamma [q, .] that only rows with the least SD would tell, None without."""
@@ -130,27 +173,8 @@ class Heteroscedastic:
         return vectors[:, values <= ROUNDING * values.max(initial=0.0)]
 
     def leverages(self, inverse):
-        """h [n_rows] by an `engine.rows.protocol.Inverse`."""
+        """h [n_rows] by an `engine.rows.protocol.Inverse`: given beta where it has no `fixed`."""
         return leverages(self.rows, inverse)
-
-    def probed(self, raw, effects, weights, eliminated, inner):
-        """h [n_rows] given beta by probes, and each one's part in the score in gamma, [C, q].
-
-        `effects` [J, r, 2 C] of each term are two of each probe, whose products have the `weights`
-        [C]; `inner` [J, r, r] is the covariance of those of the `eliminated` term alone.
-        """
-        rows, out, C = self.rows, np.zeros(self.rows.n_rows), len(weights)
-        if eliminated is not None:
-            out += quadratic(rows.z[eliminated], inner, rows.refs[eliminated])
-
-        def visit(own, eta):
-            D, _, _, v = self._free(raw, own)
-            products = eta[:, :C] * eta[:, C:]
-            out[own] += products @ weights
-            return None, (products.T @ (v[:, None] * D),)
-
-        still = np.zeros((rows.p, 2 * C))
-        return out, rows.visited(Coefs(still, tuple(effects)), visit, bare=True)[1][0]
 
     def squares(self, at, follow):
         """Sums [q, p, p] of 2 d_a v r r^T at v [n_rows]: r = x less what effects `follow` X by."""
@@ -162,30 +186,49 @@ class Heteroscedastic:
 
         return summed(sums, self.rows.n_rows)
 
-    def of_fixed(self, fixed, follow):
-        """What the coefficients add to h: see `engine.rows.expansion.of_fixed`."""
-        return of_fixed(self.rows, fixed, follow)
-
-    def step(self, raw):
+    def em_step(self, raw):
         """EM's step of gamma: the likeliest one by `second` as it is."""
-        if self.second is None:
-            return raw
+        return raw if self.second is None else self._likeliest(raw, self.second, None)
+
+    def start(self, raw, beta, covariances):
+        """Gamma by the rows one by one, of variance exp(2 s) + z^T Sigma z, at coefficients beta.
+
+        `covariances` [r, r] are Sigma of each term. Rows of a level are taken as independent, which
+        is consistent; but where there are few, Sigma may be all of their variance. From `raw`, no
+        log SD falls far.
+        """
+        rows, between = self.rows, np.zeros(self.rows.n_rows)
+        for z, refs, S in zip(rows.z, rows.refs, covariances, strict=True):
+            between += quadratic(z, S, refs)
+        step = self._likeliest(raw, (rows.y - rows.X @ beta) ** 2, between) - raw
+        fall = -(self.columns @ step).min(initial=0.0)
+        return raw + step * min(1.0, MOST_FALL / max(fall, MOST_FALL))
+
+    def _likeliest(self, raw, square, between):
+        """The gamma for which rows of independent residuals with these squares are likeliest.
+
+        Their variances are exp(2 s), and what is `between` [n_rows] if it is not None. By Fisher's
+        scoring and halving.
+        """
 
         def sums(own, at):
-            D, s, w, v = self._free(at, own)
-            r = v * self.second[own]
-            value = -float(w @ s) - 0.5 * float(r.sum())
-            return value, D.T @ (r - w), 2 * D.T @ (r[:, None] * D)
+            D, s, w, _ = self._free(at, own)
+            variance = np.exp(2 * s)
+            total = variance if between is None else variance + between[own]
+            share, r = variance / total, square[own] / total
+            value = -0.5 * float(w @ (np.log(total) + r))
+            wD = (w * share)[:, None] * D
+            return value, wD.T @ (r - 1), 2 * wD.T @ (share[:, None] * D)
 
         n = self.rows.n_rows
         value, score, information = summed(lambda own: sums(own, raw), n)
-        for _ in range(NEWTON_STEPS):
+        for _ in range(SCORING_STEPS):
             try:
                 ahead = by_factor(lower_factor(information), score[:, None])[:, 0]
             except np.linalg.LinAlgError:
                 return raw
             decrement, length = ahead @ score, 1.0
-            if not decrement > NEWTON_TOL:
+            if not decrement > SCORING_TOL:
                 break
             while length > 1e-3:
                 trial = raw + length * ahead
