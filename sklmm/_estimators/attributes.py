@@ -59,6 +59,7 @@ class Tables:
     fixed_effects_ = OnDemand(lambda fitted, own: tables.fixed_effects_table(fitted.labels, own))
     zero_inflation_effects_ = _part("zero_inflation")
     dispersion_effects_ = _part("dispersion")
+    nominal_effects_ = _part("nominal")
     random_effects_ = _by_term("effects")
     random_effects_std_ = _by_term("effects_std")
     random_effects_mc_error_ = _by_term("effects_mc_error")

@@ -455,7 +455,8 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
         self.family_params_ = {k: v for k, v in result.family.items() if k not in parts}
         if labels.cutpoints:
             self.intercept_ = 0.0
-            spacings = [0.0, *result.family.values()]
+            spacings = [v for name, v in result.family.items() if name not in parts]
+            spacings = [0.0, *spacings]
             self.family_params_ = {"cutpoints": -result.coef[0] + np.cumsum(spacings)}
         self.sigma_ = result.sigma
         if model.family.quadratic:

@@ -58,7 +58,12 @@ class Labels:
         """Names of all reported parameters but the coefficients of sparse columns."""
         if not self.cutpoints:
             return [*self.coef, *natural_names(self.blocks, self.family)]
-        return [*self.cutpoints, *self.coef[1:], *natural_names(self.blocks, [])]
+        return [*self.cutpoints, *self.coef[1:], *natural_names(self.blocks, self.beside)]
+
+    @property
+    def beside(self):
+        """Names of the family's parameters besides the spacings of cutpoints."""
+        return list(self.family)[len(self.cutpoints) - 1 :] if self.cutpoints else self.family
 
     @property
     def bounds(self):
@@ -66,8 +71,7 @@ class Labels:
         free = -np.inf, np.inf
         pairs = [free] * self.n_fixed
         pairs += [bounds for _, _, values in self.blocks for _, _, *bounds in values]
-        if not self.cutpoints:
-            pairs += [BOUNDS.get(kind, free) for kind in self.family.values()]
+        pairs += [BOUNDS.get(self.family[name], free) for name in self.beside]
         lower, upper = np.array(pairs).reshape(-1, 2).T
         return lower, upper
 
@@ -78,11 +82,12 @@ class Labels:
         out = np.eye(size)
         if not self.cutpoints:
             return out
-        n = len(self.cutpoints)
+        n, last = len(self.cutpoints), size - len(self.beside)
+        first = last - (n - 1)
         cuts = np.zeros((n, size))
         cuts[:, 0] = -1.0
-        cuts[1:, size - (n - 1) :] = np.tri(n - 1)
-        return np.concatenate([cuts, out[1 : size - (n - 1)]])
+        cuts[1:, first:last] = np.tri(n - 1)
+        return np.concatenate([cuts, out[1:first], out[last:]])
 
     def estimates(self, coef, natural_values):
         """The reported parameters [m] at some coefficients and `natural` values."""
@@ -105,7 +110,10 @@ class Labels:
         out = np.zeros(len(self.names), bool)
         found = result.undetermined
         # A family without cutpoints is reported as it is; with them it has nothing to look at.
-        out[self.n_fixed :] = found[: len(out) - self.n_fixed] if len(found) else False
+        told = len(out) - self.n_fixed - len(self.beside)
+        out[self.n_fixed : self.n_fixed + told] = found[:told] if len(found) else False
+        if not self.cutpoints and len(found):
+            out[self.n_fixed + told :] = found[told:]
         return out
 
 
@@ -155,7 +163,10 @@ def part_effects_table(labels, result, names, level=0.95):
     """The same of another part of the model, whose coefficients are reported by `names`."""
     estimate, std, _ = reported(labels, result)
     table = _tests(estimate[names], std[names], None, level)
-    return table.set_axis([name.partition(": ")[2] for name in names]).rename_axis("coefficient")
+    # Those of several cutpoints keep the names of these.
+    if len({name.partition(": ")[0] for name in names}) == 1:
+        names = [name.partition(": ")[2] for name in names]
+    return table.set_axis(names).rename_axis("coefficient")
 
 
 def _tests(estimate, std, dof, level):

@@ -63,9 +63,7 @@ def learn_parts(learn, table, given, names):
                 f"{component}: random-effect terms such as {own['random_effects'][0]!r} are not "
                 "available in this part of the model: leave them out."
             )
-        spec, design = learn(
-            table, [], own["fixed_effects"], _intercept(component), names, own["offset"]
-        )
+        spec, design = learn(table, [], own["fixed_effects"], True, names, own["offset"])
         specs.append((component, spec))
         designs.append(_part(component, spec, design))
     return tuple(specs), tuple(designs)
@@ -95,10 +93,7 @@ def _applied(component, spec, table):
         raise NotSeen(f"{component}: {error.what}", error.labels, OTHERWISE) from None
 
 
-def _intercept(component):
-    # Classes have their intercepts, the cutpoints.
-    return component != "nominal"
-
-
 def _part(component, spec, design):
-    return PartDesign(component, design.X, spec.coef_names, design.offset)
+    # Classes have their intercepts, the cutpoints.
+    first = int(component == "nominal" and spec.fit_intercept)
+    return PartDesign(component, design.X[:, first:], spec.coef_names[first:], design.offset)

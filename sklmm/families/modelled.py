@@ -20,9 +20,9 @@ class ParameterModel(NamedTuple):
     names: tuple[str, ...]
 
     @classmethod
-    def of(cls, parameter, kind, component, columns):
-        """The model by its columns' names."""
-        names = tuple(f"{parameter}: {column}" for column in columns)
+    def of(cls, parameter, kind, component, columns, label=None):
+        """The model by its columns' names, before which stands the parameter's `label`."""
+        names = tuple(f"{label or parameter}: {column}" for column in columns)
         return cls(parameter, kind, component, names)
 
 

@@ -4,6 +4,7 @@
 
 import math
 from functools import cached_property
+from itertools import accumulate
 from numbers import Real
 
 import numpy as np
@@ -45,13 +46,16 @@ class OrdinalDensity(Density):
 
     def __init__(self, xp, y, eta, parameters, link):
         super().__init__(xp, y, eta, {}, link)
-        self._spacings = {name: xp.reshape(v, (1, -1)) for name, v in parameters.items()}
+        self._spacings = {
+            name: v if len(v.shape) > 1 else xp.reshape(v, (1, -1))
+            for name, v in parameters.items()
+        }
         parts = list(self._spacings.values())
         self._zero = 0 * parts[0]
-        theta = xp.cumsum(xp.concat([self._zero, *parts], axis=0), axis=0)
+        theta = list(accumulate([self._zero, *parts]))
         self._indicators = xp.one_hot(y[:, 0], len(parts) + 2)
-        self._a = self._by_row([theta, self._zero + _END]) - eta
-        self._b = self._by_row([self._zero - _END, theta]) - eta
+        self._a = self._by_row([*theta, self._zero + _END]) - eta
+        self._b = self._by_row([self._zero - _END, *theta]) - eta
 
     @cached_property
     def _gap(self):
@@ -63,9 +67,13 @@ class OrdinalDensity(Density):
         """The rows' own entries [n, C] of a table by class.
 
         A product with the indicators of the classes, which XLA, unlike a gather, does not fuse with
-        the making of the table, again for every row and draw.
+        the making of the table, again for every row and draw. The table may be each row's own, its
+        entries [n, C].
         """
-        return self.xp.matmul(self._indicators, self.xp.concat(parts, axis=0))
+        if all(part.shape[0] == 1 for part in parts):
+            return self.xp.matmul(self._indicators, self.xp.concat(parts, axis=0))
+        columns = [self._indicators[:, k : k + 1] for k in range(len(parts))]
+        return sum(own * part for own, part in zip(columns, parts, strict=True))
 
     @property
     def slopes(self):
@@ -362,8 +370,10 @@ def _noise(link, shape, rng):
 
 
 def _cutpoints(params):
-    spacings = [params[f"spacing_{k}"] for k in range(1, len(params) + 1)]
-    return np.cumsum([np.zeros(np.shape(spacings)[1:]), *spacings], axis=0)
+    spacings = [v for name, v in params.items() if name.startswith("spacing_")]
+    cutpoints = np.cumsum([np.zeros(np.shape(spacings)[1:]), *spacings], axis=0)
+    shifts = [v for name, v in params.items() if name.startswith("shift_")]
+    return [a + b for a, b in zip(cutpoints, shifts, strict=True)] if shifts else cutpoints
 
 
 def _scores(scores, p):

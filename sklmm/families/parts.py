@@ -1,6 +1,7 @@
 """What an estimator's parameters zero_inflation, dispersion and nominal make of its family."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from sklmm.families.zero_inflated import ZeroInflated
 PARTS = {
     "zero_inflation": lambda family, n_classes: ["zero"],
     "dispersion": lambda family, n_classes: [family.dispersion_parameter],
+    "nominal": lambda family, n_classes: family.shifts(n_classes),
 }
 
 
@@ -30,6 +32,15 @@ def with_parts(family, parts):
                 "leave one of the two."
             )
         family = family.by_row()
+    if "nominal" in parts:
+        if family.classes != "ordered":
+            raise ValueError(
+                f"nominal={parts['nominal']!r} is for family='ordinal', not {family.name!r}: use "
+                "nominal=None."
+            )
+        from sklmm.families.nominal import PartialOrdinal
+
+        family = PartialOrdinal(family.link)
     if "zero_inflation" in parts:
         family = ZeroInflated(family)
         family.check()
@@ -41,11 +52,19 @@ def modelled(response, designs):
     family, n_classes = response.family, response.n_classes
     kinds = family.parameters(n_classes)
     models = [
-        ParameterModel.of(name, kinds[name], design.component, design.names)
+        ParameterModel.of(name, kinds[name], design.component, design.names, label)
         for design in designs
-        for name in PARTS[design.component](family, n_classes)
+        for name, label in _labelled(response, PARTS[design.component](family, n_classes))
     ]
     return replace(response, models=tuple(models))
+
+
+def _labelled(response, parameters):
+    """Parameters with what their coefficients' names begin with: of shifts, the cutpoints."""
+    if len(parameters) == 1:
+        return zip(parameters, parameters, strict=True)
+    cutpoints = [f"{a}|{b}" for a, b in pairwise(response.classes)]
+    return zip(parameters, cutpoints, strict=True)
 
 
 def parameters_by_row(models, values, designs):

@@ -77,13 +77,13 @@ def data_tree(model, rng, size, rows=None):
     first = 1 if labels.cutpoints else 0
     add(COEFFICIENTS, coef[first:], coefficient=labels.coef[first:])
     if labels.cutpoints:
-        spacings = np.array([family[name] for name in labels.family]).reshape(-1, coef.shape[1])
+        spacings = [family[name] for name in labels.family if name not in labels.beside]
+        spacings = np.reshape(spacings, (-1, coef.shape[1]))
         zero = np.zeros((1, coef.shape[1]))
         cutpoints = np.cumsum(np.concatenate([zero, spacings]), axis=0) - coef[0]
         add(CUTPOINTS, cutpoints, cutpoint=labels.cutpoints)
-    else:
-        for name in labels.family:
-            add(name, family[name])
+    for name in labels.beside:
+        add(_path_free(name), family[name])
     taken = {COEFFICIENTS, CUTPOINTS, *labels.family}
     for term, mine, names in model._fitted.term_blocks():
         draws = [result.effects[k][:, :, None] + result.effects_root[k] @ z for k in mine]

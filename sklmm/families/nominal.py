@@ -1,0 +1,133 @@
+"""Ordered classes whose cutpoints depend on columns: partial proportional odds.
+
+The cutpoints of a row are theta_c + shift_c, and shift_c is linear in the columns. In terms of
+`sklmm.families.ordinal` the row has the predictor eta - shift_1 and the spacings
+
+    s_k = spacing_k + shift_{k+1} - shift_k,
+
+which must be positive: where they are not, the model has no such row.
+"""
+
+# ruff: noqa: D102 - what each property of a density is, `Density` says once.
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from sklmm.families.density import Density
+from sklmm.families.ordinal import Ordinal
+
+#: Least spacing of a row: with fewer the probability of the class between is 0.
+LEAST = 1e-12
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """Makes the densities of shifted cutpoints from those of a link, `base`."""
+
+    base: type
+
+    #: As the link's.
+    convex_links = ()
+    scattered = False
+    second = True
+
+    def __call__(self, xp, y, eta, parameters, link):
+        """The density in some rows."""
+        return ShiftedDensity(self.base, xp, y, eta, parameters, link)
+
+
+class ShiftedDensity(Density):
+    """`base` is the density of a link, whose spacings and predictor are each row's own."""
+
+    def __init__(self, base, xp, y, eta, parameters, link):
+        super().__init__(xp, y, eta, {}, link)
+        self._spacings = {k: v for k, v in parameters.items() if k.startswith("spacing_")}
+        self._shifts = [v for k, v in parameters.items() if k.startswith("shift_")]
+        names, shifts = list(self._spacings), self._shifts
+        self._widths = {
+            name: xp.maximum(self._spacings[name] + shifts[k + 1] - shifts[k], LEAST)
+            for k, name in enumerate(names)
+        }
+        self._own = base(xp, y, eta - shifts[0], self._widths, link)
+
+    value = property(lambda d: d._own.value)
+    score = property(lambda d: d._own.score)
+    expected = property(lambda d: d._own.expected)
+    observed = property(lambda d: d._own.observed)
+    value_and_score = property(lambda d: d._own.value_and_score)
+    quick_score = property(lambda d: d._own.quick_score)
+
+    @cached_property
+    def _pulls(self):
+        """Derivatives of log f in each of a row's spacings."""
+        found = self._own.slopes
+        return [found[name] / width for name, width in self._widths.items()]
+
+    def _moves(self):
+        """Of each parameter: its name, how the predictor moves with it, and each spacing."""
+        n = len(self._widths)
+        for k, (name, spacing) in enumerate(self._spacings.items()):
+            yield name, 0.0, [spacing if j == k else 0.0 for j in range(n)]
+        for k in range(len(self._shifts)):
+            rises = [float(j == k - 1) - float(j == k) for j in range(n)]
+            yield f"shift_{k + 1}", -1.0 if k == 0 else 0.0, rises
+
+    @property
+    def slopes(self):
+        out = {}
+        for name, along, rises in self._moves():
+            parts = [r * pull for r, pull in zip(rises, self._pulls, strict=True) if _counts(r)]
+            out[name] = sum(parts, along * self.score if _counts(along) else 0.0)
+        return out
+
+    @property
+    def second(self):
+        in_eta, inner = self._own.second
+        names, widths = list(self._widths), list(self._widths.values())
+        # Less the second derivatives in a row's predictor and spacings themselves.
+        cross = [in_eta[name] / width for name, width in self._widths.items()]
+        both = {}
+        for (a, b), part in inner.items():
+            i, j = sorted((names.index(a), names.index(b)))
+            more = self._pulls[i] * widths[i] if i == j else 0.0
+            both[i, j] = (part + more) / (widths[i] * widths[j])
+        observed, moves = self._own.observed, list(self._moves())
+        out, pairs = {}, {}
+        for at, (name, along, rises) in enumerate(moves):
+            out[name] = along * observed + sum(r * c for r, c in zip(rises, cross, strict=True))
+            for other, turned, falls in moves[at:]:
+                total = along * turned * observed
+                for i, r in enumerate(rises):
+                    total = total + turned * r * cross[i] + along * falls[i] * cross[i]
+                    for j, f in enumerate(falls):
+                        if _counts(r) and _counts(f):
+                            total = total + r * f * both[min(i, j), max(i, j)]
+                pairs[name, other] = total
+        for k, (name, spacing) in enumerate(self._spacings.items()):
+            # A spacing is the exponential of what is estimated.
+            pairs[name, name] = pairs[name, name] - spacing * self._pulls[k]
+        return out, pairs
+
+
+def _counts(factor):
+    return not isinstance(factor, float) or factor != 0.0
+
+
+class PartialOrdinal(Ordinal):
+    """`Ordinal` whose cutpoints are shifted by columns of their own.
+
+    An estimator makes it of its `family` by its parameter `nominal`.
+    """
+
+    def parameters(self, n_classes=None):
+        """The spacings, and shift_1 .. shift_{K-1}."""
+        return super().parameters(n_classes) | dict.fromkeys(self.shifts(n_classes), "real")
+
+    def shifts(self, n_classes):
+        """Names of the shifts of the cutpoints."""
+        return [f"shift_{k}" for k in range(1, n_classes)]
+
+    @property
+    def density(self):
+        """By the link."""
+        return Shifted(super().density)
