@@ -132,6 +132,7 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
         device=None,
         offset=None,
         missing="error",
+        nominal=None,
         coef_prior=None,
         sd_prior=None,
     ):
@@ -151,6 +152,7 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
         self.device = device
         self.offset = offset
         self.missing = missing
+        self.nominal = nominal
         self.coef_prior = coef_prior
         self.sd_prior = sd_prior
 

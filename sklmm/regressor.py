@@ -204,6 +204,7 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
         missing="error",
         zero_inflation=None,
         dispersion=None,
+        nominal=None,
         coef_prior=None,
         sd_prior=None,
     ):
@@ -228,6 +229,7 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
         self.dof = dof
         self.zero_inflation = zero_inflation
         self.dispersion = dispersion
+        self.nominal = nominal
 
     @nan_where_missing
     def predict(self, X, return_std=False, include_random=True):

@@ -56,6 +56,7 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
         "device": [str, None],
         "offset": [str, Integral, None],
         "missing": [StrOptions({"error", "drop"})],
+        "nominal": [str, list, tuple, None],
         "coef_prior": [Interval(Real, 0, None, closed="neither"), dict, None],
         "sd_prior": [StrOptions({"gamma"}), GammaPrior, dict, None],
     }

@@ -163,6 +163,11 @@ class DesignSpec(PlainState):
             offset = _find(offset, columns, "offset", feature_names)
         formula, X = None, None
         if fixed_effects is None:
+            apart = {c: own for c, own in (models or {}).items() if c == "nominal"}
+            if apart:
+                from sklmm.design.submodels import columns_of_parts
+
+                grouping |= columns_of_parts(columns_read, table, apart, feature_names)
             fixed = tuple(c for c in columns if c not in grouping and c != offset)
         elif isinstance(fixed_effects, str):
             X, formula = learn_formula(fixed_effects, table, fit_intercept)
@@ -195,10 +200,11 @@ class DesignSpec(PlainState):
         design = spec._build(table, encoded, X)
         spec._check_magnitudes(design)
         if models:
-            from sklmm.design.submodels import learn_parts
+            from sklmm.design.submodels import check_apart, learn_parts
 
             specs, designs = learn_parts(cls.learn, table, models, feature_names)
             spec, design = replace(spec, models=specs), replace(design, models=designs)
+            check_apart(spec)
         return spec, design
 
     def apply(self, table, include=None, covariances=None):

@@ -78,6 +78,17 @@ def columns_of_parts(columns_read, table, given, names):
     return out
 
 
+def check_apart(spec):
+    """ValueError for a column that shifts all cutpoints alike, and each by itself."""
+    for component, own in spec.models:
+        both = [name for name in own.fixed_names if name in spec.coef_names]
+        if component == "nominal" and both:
+            raise ValueError(
+                f"nominal: {both[0]!r} is a column of fixed_effects too, and shifts all cutpoints "
+                "there: leave it out of one of the two."
+            )
+
+
 def apply_parts(specs, table):
     """The `PartDesign`s of a new table."""
     return tuple(
