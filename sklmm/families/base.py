@@ -237,6 +237,8 @@ class Family(BaseEstimator):
     #: What more zeros make of it: a "mixture" with its own, a "hurdle" of one that has none, or
     #: None where they mean nothing.
     zeros = None
+    #: A number within y's range, which stands where a hurdle has its zeros.
+    inner = 1.0
     #: The parameter that the estimator's `dispersion` models, or None.
     dispersion_parameter = None
     #: What `sample_weight` means: "repeats" of a row, "trials" of one, or a "precision".

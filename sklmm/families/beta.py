@@ -116,6 +116,7 @@ class Beta(Family):
     density = BetaDensity
     dispersion_parameter = "precision"
     zeros = "hurdle"
+    inner = 0.5
     scalars = ("precision",)
     links = ("logit", "probit", "cloglog")
 

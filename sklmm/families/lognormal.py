@@ -40,6 +40,8 @@ class LogNormal(Family):
     closed_form = True
     scale_equivariant = True
     mean_is_eta = False
+    zeros = "hurdle"
+    dispersion_parameter = "sigma"
 
     def __init__(self, sigma=None):
         self.sigma = sigma
@@ -54,7 +56,8 @@ class LogNormal(Family):
 
     def encoded(self, y):
         """Log y."""
-        return np.log(y)
+        with np.errstate(divide="ignore"):
+            return np.log(y)
 
     def decoded(self, y):
         """The response of these logarithms."""

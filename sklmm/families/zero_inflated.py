@@ -23,16 +23,22 @@ from sklmm.families.base import Family
 from sklmm.families.density import Density
 from sklmm.families.special import NUMPY
 
+#: What stands for the logarithm of a zero: a number that float32 has too.
+_NO_LOGARITHM = -1e30
+
 
 @dataclass(frozen=True)
 class Inflated:
     """Makes the densities of a family with a point at 0 from those of another, `base`.
 
-    Of a `hurdle` the other has no zeros.
+    Of a `hurdle` the other has no zeros: `stand_in` is a number of its own that takes their place
+    where only others count, and `code` what y is there.
     """
 
     base: type
     hurdle: bool
+    stand_in: float = 1.0
+    code: float = 0.0
 
     @property
     def scattered(self):
@@ -65,7 +71,7 @@ class ZeroInflatedDensity(Density):
     def __init__(self, made, xp, y, eta, parameters, link):
         others = {name: value for name, value in parameters.items() if name != "zero"}
         super().__init__(xp, y, eta, {"zero": parameters["zero"]}, link)
-        self._hurdle, self._none = made.hurdle, y == 0
+        self._hurdle, self._none = made.hurdle, y == made.code
         #: 1 where y is 0, of y's kind.
         self._at_zero = xp.where(self._none, 1.0, 0 * y)
 
@@ -76,7 +82,7 @@ class ZeroInflatedDensity(Density):
             return made.base(xp, y, given[0], dict(zip(others, given[1:], strict=True)), link)
 
         self._of = base
-        self._own = base(xp.where(self._none, 1.0, y) if made.hurdle else y)
+        self._own = base(xp.where(self._none, made.stand_in, y) if made.hurdle else y)
 
     _log_odds = cached_property(lambda d: d.xp.log(d.zero) - d._log_rest)
     #: log(1 - pi).
@@ -206,7 +212,16 @@ class ZeroInflated(Family):
     dispersion_parameter = property(lambda self: self.family.dispersion_parameter)
     eta_power = property(lambda self: self.family.eta_power)
     hurdle = property(lambda self: self.family.zeros == "hurdle")
-    density = property(lambda self: Inflated(self.family.density, self.hurdle))
+
+    @property
+    def density(self):
+        """That of the mixture or hurdle."""
+        base = self.family
+        return Inflated(base.density, self.hurdle, float(base.encoded(base.inner)), self._code)
+
+    @property
+    def _code(self):
+        return _NO_LOGARITHM if np.isneginf(self.family.encoded(0.0)) else 0.0
 
     def check(self):
         """Raise ValueError for a family that has no zeros to be more of."""
@@ -228,8 +243,24 @@ class ZeroInflated(Family):
         y = np.asarray(y)
         none = y == 0
         # Zeros are none of the family's numbers: others stand for them while it looks.
-        inner = self.family.bind(np.where(none, 1, y), weights)
-        return replace(inner, family=self, y=np.where(none.reshape(len(inner.y)), 0.0, inner.y))
+        inner = self.family.bind(np.where(none, self.family.inner, y), weights)
+        y = np.where(none.reshape(len(inner.y)), self._code, inner.y)
+        return replace(inner, family=self, y=y)
+
+    def encoded(self, y):
+        """The engine's numbers, of a zero one that no other has."""
+        some = self.family.encoded(np.where(y == 0, self.family.inner, y))
+        return np.where(y == 0, self._code, some)
+
+    def decoded(self, y):
+        """The response of these."""
+        none = y == self._code
+        stand_in = self.family.encoded(self.family.inner)
+        return np.where(none, 0.0, self.family.decoded(np.where(none, stand_in, y)))
+
+    def log_jacobian(self, y):
+        """As the family's, 0 at a zero."""
+        return np.where(y == self._code, 0.0, self.family.log_jacobian(y))
 
     def mean(self, eta, params):
         """(1 - zero) mu."""
