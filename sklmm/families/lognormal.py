@@ -41,7 +41,6 @@ class LogNormal(Family):
     scale_equivariant = True
     mean_is_eta = False
     zeros = "hurdle"
-    dispersion_parameter = "sigma"
 
     def __init__(self, sigma=None):
         self.sigma = sigma
