@@ -8,6 +8,7 @@ from sklmm.design.terms import RandomEffect
 from sklmm.families import (
     Bernoulli,
     Beta,
+    BetaBinomial,
     Binomial,
     Categorical,
     CensoredGaussian,
@@ -41,6 +42,7 @@ __all__ = [
     "Adam",
     "Bernoulli",
     "Beta",
+    "BetaBinomial",
     "Binomial",
     "Categorical",
     "CensoredGaussian",

@@ -369,14 +369,16 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
                     "that are known."
                 )
             response = self._fitted.family.bind(y, sample_weight)
-            y, sample_weight = response.y, response.weights
+            trials = response.with_data({"trials": 1.0}, 1)["trials"]
+            y, sample_weight = response.y, response.weights * trials
         return super().score(X, y, sample_weight)
 
-    def _conditional_variance(self, X):
-        """Variance of y given eta at its posterior mean [n_rows]."""
+    def _conditional_variance(self, X, response=None):
+        """Variance of y given eta at its posterior mean [n_rows]; a response has the row data."""
         _, design, _ = self._new_design(X)
         eta = prediction.linear_predictor(design, self.result_)
         params = self._fitted.parameters(self.result_, design)
+        params = params if response is None else response.with_data(params)
         return self._response_family().variance(eta[:, None], params)[:, 0]
 
     def _response_family(self):

@@ -244,6 +244,7 @@ def response_draws(response, eta, params, rng):
         return rng.binomial(trials, family.mean(eta, params)) / trials
     if family.weights == "precision":
         return rng.normal(eta, params["sigma"] / (response.sigma_unit * np.sqrt(weights)))
+    params = response.with_data(params, np.ndim(eta))
     return family.encoded(np.asarray(family.sample(eta, params, rng), float))
 
 

@@ -185,9 +185,7 @@ class Conditions:
             kinds, (eta, cuts) = y, _classes(response.n_classes)
         else:
             # At the lower end, between, at the upper end.
-            kinds = np.where(
-                y == family.least, 0, np.where((family.weights == "trials") & (y == 1), 2, 1)
-            )
+            kinds = np.where(y == family.least, 0, np.where(y == family.greatest, 2, 1))
             eta, cuts = np.array([[[-1.0], [0.0]], [[1.0], [-1.0]], [[1.0], [0.0]]]), None
         cuts = np.zeros((*eta.shape[:2], 0)) if cuts is None else cuts
         low, high = X.min(axis=0)[kept], X.max(axis=0)[kept]

@@ -2,6 +2,7 @@
 
 from sklmm.families.base import Family, Response
 from sklmm.families.beta import Beta
+from sklmm.families.beta_binomial import BetaBinomial
 from sklmm.families.binomial import Bernoulli, Binomial
 from sklmm.families.categorical import Categorical
 from sklmm.families.censored import CensoredGaussian
@@ -25,6 +26,7 @@ from sklmm.families.zero_inflated import ZeroInflated
 __all__ = [
     "Bernoulli",
     "Beta",
+    "BetaBinomial",
     "Binomial",
     "Categorical",
     "CensoredGaussian",

@@ -63,6 +63,14 @@ class Response:
     models: tuple = ()
     masses: float = 0.0
 
+    def with_data(self, params, n_axes=2):
+        """Parameters of the family with the row data beside them, arrays [n, 1, ...] of axes."""
+        if self.data is None:
+            return params
+        shape = -1, *[1] * (n_axes - 1)
+        named = zip(self.family.row_data, self.data.T, strict=True)
+        return {**params, **{name: column.reshape(shape) for name, column in named}}
+
     @property
     def n_classes(self):
         """Number of classes, or None."""
@@ -219,6 +227,8 @@ class Family(BaseEstimator):
     separable = False
     #: The lower end of y's range, of families whose means come near it.
     least = 0
+    #: The largest y, which means likewise come near, or None.
+    greatest = None
     #: The name of the family that it becomes as a parameter goes to the end of its range, or None.
     bound = None
     #: Whether a mean below 0 is none.
@@ -288,9 +298,9 @@ class Family(BaseEstimator):
         """The y of these numbers of the engine's."""
         return y
 
-    def log_jacobian(self, y):
-        """log |d encoded(y) / d y| [n] at the engine's y: what its log density of a row lacks."""
-        return np.zeros(np.shape(y))
+    def constants(self, y, data=None):
+        """What the log density of a row lacks of log f [n], by the engine's y and the row data."""
+        return np.zeros(len(y))
 
     def by_row(self):
         """The family whose dispersion is a function of the row: itself, but in closed form."""

@@ -175,6 +175,7 @@ class Binomial(_Binary):
     columns = (1, 2)
     density = BinomialDensity
     weights = "trials"
+    greatest = 1
 
     def bind(self, y, weights=None):
         """The `Response` in y, proportions [n] or counts [n, 2]."""

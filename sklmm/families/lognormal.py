@@ -50,7 +50,7 @@ class LogNormal(Family):
         y, weights = numeric(self, y, weights)
         self._require(y, y > 0, "positive", "drop the row, or use 'gaussian'.")
         logs = self.encoded(y)
-        constant = float(weights @ self.log_jacobian(logs))
+        constant = float(weights @ self.constants(logs))
         return Response(self, logs, weights, log_constant=constant)
 
     def encoded(self, y):
@@ -62,7 +62,7 @@ class LogNormal(Family):
         """The response of these logarithms."""
         return np.exp(y)
 
-    def log_jacobian(self, y):
+    def constants(self, y, data=None):
         """Less log y."""
         return -y
 

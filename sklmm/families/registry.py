@@ -2,6 +2,7 @@
 
 from sklmm.families.base import Family, listed, signature
 from sklmm.families.beta import Beta
+from sklmm.families.beta_binomial import BetaBinomial
 from sklmm.families.binomial import Bernoulli, Binomial
 from sklmm.families.categorical import Categorical
 from sklmm.families.censored import CensoredGaussian
@@ -40,6 +41,7 @@ FAMILIES = {
         OrderedBeta,
         Bernoulli,
         Binomial,
+        BetaBinomial,
         Ordinal,
         Categorical,
     )

@@ -64,7 +64,11 @@ class ResidualsDisplay(Display):
                 "MixedEffectsRegressor."
             )
         fitted, family = estimator.predict(X), estimator._fitted.family
-        variance = estimator._conditional_variance(X)
+        if family.open_ended:
+            raise ValueError("y: it has bounds, and residuals want values.")
+        response = family.bind(y, sample_weight) if family.row_data else None
+        y = y if response is None else response.y
+        variance = estimator._conditional_variance(X, response)
         if family.weights == "trials":
             response = family.bind(y, sample_weight)
             y, variance = response.y, variance / response.weights

@@ -40,6 +40,7 @@ FAMILIES = {
     "inverse_gaussian": fam.InverseGaussian("inverse", dispersion=0.5),
     "beta": fam.Beta("probit", precision=3.0),
     "censored_gaussian": fam.CensoredGaussian(sigma=0.5),
+    "beta_binomial": fam.BetaBinomial("cloglog", precision=3.0),
     "ordered_beta": fam.OrderedBeta(precision=3.0),
     "bernoulli": fam.Bernoulli("cloglog"),
     "binomial": fam.Binomial("probit"),

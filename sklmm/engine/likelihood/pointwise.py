@@ -15,6 +15,7 @@ def log_densities(response, eta, parameters, parts=()):
     A row's repetitions are one term, and so are the trials of a binomial row.
     """
     family, y, weights = response.family, response.y, response.weights
+    constants = family.constants(y, response.data)[:, None]
     like = Likelihood.of(family, response.n_classes, response.models)
     if like.wide:
         from sklmm.engine.likelihood.parameters import wide
@@ -33,7 +34,7 @@ def log_densities(response, eta, parameters, parts=()):
         value = np.asarray(evaluation(like).by_row(y * unit, eta * unit[:, None], raw)[0])
         return value + np.log(unit)[:, None]
     value = np.asarray(evaluation(like).by_row(y, eta, raw)[0])
-    value = weights[:, None] * (value + family.log_jacobian(response.y)[:, None])
+    value = weights[:, None] * (value + constants)
     if family.weights == "trials":
         value += log_binomial(y * weights, weights)[:, None]
     return value
