@@ -27,6 +27,7 @@ from sklmm.families import (
     StudentT,
     TruncatedNegativeBinomial,
     TruncatedPoisson,
+    Tweedie,
 )
 from sklmm.priors import GammaPrior
 from sklmm.regressor import MixedEffectsRegressor
@@ -74,6 +75,7 @@ __all__ = [
     "Toeplitz",
     "TruncatedNegativeBinomial",
     "TruncatedPoisson",
+    "Tweedie",
     "Unstructured",
     "anova",
 ]

@@ -41,12 +41,12 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
         minimum norm.
     fit_intercept : bool, default=True
     family : str, Family or callable, default="gaussian"
-        "gaussian", "student_t", "gamma", "beta"; of counts "poisson", "negative_binomial",
-        "nbinom1", "generalized_poisson", and without zeros "truncated_poisson" and
-        "truncated_negative_binomial"; "bernoulli", "binomial" (proportions with the trials as
-        `sample_weight`, or two columns of counts) or "ordinal"; an instance sets the link or pins a
-        parameter, ``Gaussian(sigma=1.0)``; a function from eta to a TFP distribution is a family
-        too, see `CustomFamily` for parameters.
+        "gaussian", "student_t", "gamma", "tweedie", "beta"; of counts "poisson",
+        "negative_binomial", "nbinom1", "generalized_poisson", and without zeros
+        "truncated_poisson" and "truncated_negative_binomial"; "bernoulli", "binomial" (proportions
+        with the trials as `sample_weight`, or two columns of counts) or "ordinal"; an instance sets
+        the link or pins a parameter, ``Gaussian(sigma=1.0)``; a function from eta to a TFP
+        distribution is a family too, see `CustomFamily` for parameters.
     method : {"auto", "reml", "ml"}, default="auto"
         Restricted or full maximum likelihood; "auto" is REML for "gaussian", else ML. REML of
         other families integrates the coefficients out with a flat prior.

@@ -13,7 +13,7 @@ from sklmm.result import natural_entries, natural_names
 #: Change of eta beyond which a parameter is no rounding's share of a direction.
 MOVES = 1e-6
 #: Bounds of a parameter of the family by its constraint; one that is pinned has none.
-BOUNDS = {"positive": (0.0, np.inf), "unit": (0.0, 1.0)}
+BOUNDS = {"positive": (0.0, np.inf), "unit": (0.0, 1.0), "one_to_two": (1.0, 2.0)}
 
 
 @dataclass(frozen=True)

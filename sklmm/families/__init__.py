@@ -21,6 +21,7 @@ from sklmm.families.registry import resolve_family
 from sklmm.families.student_t import StudentT
 from sklmm.families.truncated_negative_binomial import TruncatedNegativeBinomial
 from sklmm.families.truncated_poisson import TruncatedPoisson
+from sklmm.families.tweedie import Tweedie
 from sklmm.families.zero_inflated import ZeroInflated
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "StudentT",
     "TruncatedNegativeBinomial",
     "TruncatedPoisson",
+    "Tweedie",
     "ZeroInflated",
     "resolve_family",
 ]

@@ -173,7 +173,10 @@ CONSTRAINTS = {
     "positive": (np.exp, np.log),
     "real": (lambda raw: raw, lambda value: value),
     "unit": (expit, logit),
+    "one_to_two": (lambda raw: 1 + expit(raw), lambda value: logit(value - 1)),
 }
+#: Those of a family of your own.
+OFFERED = ("positive", "real", "unit")
 #: Variance of the latent variable that a link of binary and ordered responses stands for.
 LATENT_VARIANCES = {
     "logit": np.pi**2 / 3,
@@ -376,14 +379,14 @@ class Family(BaseEstimator):
         """The constraints and the function's parameters after eta must be the same."""
         required, optional = signature(function)
         for name, value in constraints.items():
-            if isinstance(value, str) and value in CONSTRAINTS:
+            if isinstance(value, str) and value in OFFERED:
                 good = True
             else:
                 good = isinstance(value, Real) and not isinstance(value, bool)
                 good = good and np.isfinite(value)
             if not good:
                 raise self._error(
-                    f"{name}={value!r} is not a constraint: use {listed(CONSTRAINTS)}, or a "
+                    f"{name}={value!r} is not a constraint: use {listed(OFFERED)}, or a "
                     "number to pin it."
                 )
             if optional is not None and name not in required and name not in optional:

@@ -20,6 +20,7 @@ from sklmm.families.poisson import Poisson
 from sklmm.families.student_t import StudentT
 from sklmm.families.truncated_negative_binomial import TruncatedNegativeBinomial
 from sklmm.families.truncated_poisson import TruncatedPoisson
+from sklmm.families.tweedie import Tweedie
 
 #: The families that have a name.
 FAMILIES = {
@@ -35,6 +36,7 @@ FAMILIES = {
         TruncatedPoisson,
         TruncatedNegativeBinomial,
         Gamma,
+        Tweedie,
         InverseGaussian,
         LogNormal,
         Beta,

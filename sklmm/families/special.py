@@ -75,6 +75,11 @@ NUMPY = SimpleNamespace(
     maximum=np.maximum,
     minimum=np.minimum,
     where=where,
+    floor=np.floor,
+    some=np.any,
+    double=lambda x: np.asarray(x, float),
+    same_kind=lambda x, y: np.asarray(x, y.dtype),
+    counted=lambda n, x: np.arange(1, n + 1, dtype=x.dtype),
     shape=np.shape,
     concat=np.concatenate,
     reshape=np.reshape,
@@ -93,6 +98,7 @@ NUMPY = SimpleNamespace(
     mills=mills,
     # The logarithm from which exp is held constant: of numbers like x, whose square and its sums
     # over rows must not overflow.
+    at_once=8,
     largest_log=lambda x: 40.0 if getattr(x, "dtype", None) == np.float32 else 300.0,
 )
 

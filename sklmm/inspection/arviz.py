@@ -18,6 +18,7 @@ COEFFICIENTS, CUTPOINTS, PARAMETERS = "coefficients", "cutpoints", "parameters"
 _MOVED = {
     "positive": lambda value, step: value * np.exp(step),
     "unit": lambda value, step: expit(logit(value) + step),
+    "one_to_two": lambda value, step: 1 + expit(logit(value - 1) + step),
 }
 
 
@@ -138,6 +139,8 @@ def _parameter_draws(model, labels, deviations, rng):
             scale[i] = max(value, np.sqrt(cov[i, i]))
         elif kind == "unit":
             scale[i] = value * (1 - value)
+        elif kind == "one_to_two":
+            scale[i] = (value - 1) * (2 - value)
     cov = cov / np.outer(scale, scale)
     slopes = cov[p:, :p] @ np.linalg.pinv(cov[:p, :p], hermitian=True)
     root = covariance_root(cov[p:, p:] - slopes @ cov[:p, p:])

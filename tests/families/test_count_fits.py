@@ -1,4 +1,4 @@
-"""Fits of families of counts at exact maxima, and at those of Laplace's approximation."""
+"""Fits of counts and Tweedie responses at exact maxima, and at those of Laplace's approximation."""
 
 import json
 from pathlib import Path
@@ -16,6 +16,12 @@ KNOWN = json.loads((DATA / "two_part.json").read_text())
 MODELS = {
     "nbinom1": ("counts", "y_nb1", "nbinom1", lambda p: {"phi": p["dispersion"]}),
     "genpois": ("counts", "y_gp", "generalized_poisson", lambda p: {"phi": 1 + p["dispersion"]}),
+    "tweedie": (
+        "positive",
+        "y_tw",
+        "tweedie",
+        lambda p: {"phi": p["dispersion"], "p": p["power"]},
+    ),
 }
 
 

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.special import logit
 
 from sklmm import families as fam
 from sklmm.engine.likelihood.likelihood import Likelihood, evaluation
 from tests.engine.likelihood.test_likelihood import at
-from tests.engine.likelihood.test_tensors import COUNTS, generalized_poisson, nbinom1, positive
+from tests.engine.likelihood.test_tensors import generalized_poisson, nbinom1, positive
 from tests.families.test_moments import check_draws
 
 ETA = np.array([-3.0, 0.2, 2.5])
@@ -51,30 +52,6 @@ def test_moments_and_draws_are_those_of_the_probabilities(name):
             p[k - family.least],
             atol=4 * np.sqrt(p[k - family.least].max() / 40_000),
         )
-
-
-@pytest.mark.parametrize("name", ["nbinom1", "generalized_poisson", "truncated_negative_binomial"])
-def test_second_derivatives_are_the_slopes(name):
-    like, h = Likelihood.of(fam.resolve_family(name)), 1e-5
-    y, eta = (a.ravel() for a in np.meshgrid(COUNTS[1:].astype(float), [-3.0, 0.1, 2.0]))
-    eta, raw = eta[:, None], np.log([[DISPERSION]])
-    densities = evaluation(like)
-    curvature, mixed, pairs = densities.second(y, eta, raw)
-
-    def fall(change, of):
-        ends = [densities.parts(y, eta + s * change, raw)[of] for s in (h, -h)]
-        return (ends[1] - ends[0]) / (2 * h)
-
-    def slope(raw):
-        return densities.parts(y, eta, raw)[2][0]
-
-    np.testing.assert_allclose(curvature, fall(1, 1), rtol=1e-5, atol=1e-7)
-    ends = [densities.parts(y, eta, raw + s)[1] for s in (h, -h)]
-    np.testing.assert_allclose(mixed[0], (ends[1] - ends[0]) / (2 * h), rtol=1e-5, atol=1e-7)
-    inner = (slope(raw - h) - slope(raw + h)) / (2 * h)
-    np.testing.assert_allclose(pairs[0, 0], inner, rtol=1e-5, atol=1e-7)
-    value = [densities.parts(y, eta, raw + s)[0] for s in (h, -h)]
-    np.testing.assert_allclose(slope(raw), (value[0] - value[1]) / (2 * h), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", ["nbinom1", "generalized_poisson"])
@@ -124,3 +101,70 @@ def test_draws_of_a_generalized_poisson_are_finite_at_the_ends():
     for dispersion in (1e-15, 50.0):
         draws = family.sample(np.array([-50.0, 0.0, 8.0]), {"dispersion": dispersion}, rng)
         assert np.isfinite(draws).all()
+
+
+@pytest.mark.parametrize("link", ["sqrt", "identity"])
+@pytest.mark.parametrize("name", [*PMF, "tweedie"])
+def test_other_links_are_other_means(name, link):
+    family, power = fam.resolve_family(name).set_params(link=link), [1.5]
+    own = {"truncated_poisson": [], "tweedie": [DISPERSION, *power]}.get(name, [DISPERSION])
+    y, mu, h = np.array([1.0, 2, 7]), np.array([0.4, 2.0, 5.0]), 1e-5
+    root = np.sqrt(mu) if link == "sqrt" else mu
+
+    def value(eta, link):
+        like = Likelihood.of(family.set_params(link=link))
+        raw = [logit(v - 1) if v in power else np.log(v) for v in own]
+        return evaluation(like).by_row(y, eta[:, None], np.reshape(raw, (-1, 1)), own=True)
+
+    found, score, bend = value(root, link)
+    np.testing.assert_allclose(found, value(np.log(mu), "log")[0], rtol=1e-10)
+    up, down = value(root + h, link), value(root - h, link)
+    np.testing.assert_allclose(score, (up[0] - down[0]) / (2 * h), rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(bend, (down[1] - up[1]) / (2 * h), rtol=1e-5)
+
+
+#: mgcv 1.8's ldTweedie(y, mu, p, phi), by y 0, .01, 1, 7, 300 and .5.
+MGCV = {
+    (1.1, 0.2): "-6.54622029707942 -15.0712136683105 -0.591650302430338 -22.8106723545694 "
+    "-396.283918125982 0.190870757573947",
+    (1.5, 1.3): "-1.68530017693897 -0.432180502539093 -1.26569515237608 -3.70632335010409 "
+    "-13.5796516407244 -0.780495525618342",
+    (1.9, 0.2): "-50.9199688073512 -9.03869226823183 -0.502170672992804 -4.57534734271402 "
+    "-12.9280288761076 0.451523533084114",
+}
+
+
+@pytest.mark.parametrize(("power", "dispersion"), MGCV)
+def test_the_tweedie_density_is_mgcvs(power, dispersion):
+    like = Likelihood.of(fam.Tweedie(dispersion=dispersion, power=power))
+    y = np.array([0, 0.01, 1, 7, 300, 0.5])
+    eta, raw = np.log([[1.2], [0.7], [1.5], [20], [100], [0.6]]), np.zeros((0, 1))
+    theirs = np.array(MGCV[power, dispersion].split(), float)
+    for found in (evaluation(like).by_row(y, eta, raw)[0], evaluation(like).both(y, eta, raw)[0]):
+        np.testing.assert_allclose(found[:, 0], theirs, rtol=1e-11)
+
+
+def test_tweedie_sums_of_many_jumps_are_nearly_normal():
+    """y is dispersion times a sum of 10^4 jumps and more: of these the steps are longer than 1."""
+    mu, dispersion, power = 1e3, 2e-3, 1.4
+    eta = np.full(4000, np.log(mu))
+    sd = np.sqrt(dispersion * mu**power)
+    y, step = np.linspace(mu - 12 * sd, mu + 12 * sd, 4000, retstep=True)
+    like = Likelihood.of(fam.Tweedie(dispersion=dispersion, power=power))
+    p = step * np.exp(evaluation(like).by_row(y, eta[:, None], np.zeros((0, 1)))[0][:, 0])
+    assert p.sum() == pytest.approx(1, rel=1e-10)
+    assert p @ y == pytest.approx(mu, rel=1e-10)
+    assert p @ (y - mu) ** 2 == pytest.approx(sd**2, rel=1e-8)
+
+
+def test_tweedie_draws_have_its_moments_and_zeros():
+    family, params = fam.Tweedie(), {"dispersion": 0.9, "power": 1.6}
+    eta = np.broadcast_to(np.array([-1.0, 1.5]), (40_000, 2))
+    draws = family.sample(eta, params, np.random.default_rng(0))
+    mu = np.exp(eta[0])
+    check_draws(draws, mu, 0.9 * mu**1.6)
+    np.testing.assert_allclose(family.variance(eta[0], params), 0.9 * mu**1.6)
+    none = np.exp(-(mu**0.4) / (0.9 * 0.4))
+    np.testing.assert_allclose((draws == 0).mean(axis=0), none, atol=0.01)
+    with pytest.raises(ValueError, match=r"y must be 0 or positive, not -1.0 \(row 1\)"):
+        family.bind([0.0, -1.0])

@@ -213,7 +213,14 @@ LINKED = [
 @pytest.mark.parametrize("family", LINKED, ids=repr)
 def test_extreme_predictors_raise_no_warning(family):
     eta = np.array([-1e3, 1e3])
-    params = {"sigma": 1.0, "df": 5.0, "dispersion": 0.5, "shape": 2.0, "precision": 3.0}
+    params = {
+        "sigma": 1.0,
+        "df": 5.0,
+        "dispersion": 0.5,
+        "shape": 2.0,
+        "precision": 3.0,
+        "power": 1.4,
+    }
     params |= {"cut1": -1.0, "cut_gap": 2.0}
     for value in (
         family.mean(eta, params),
@@ -228,7 +235,7 @@ def test_built_in_families_need_no_tensorflow():
 import sys
 import numpy as np
 from sklmm.families.registry import FAMILIES, resolve_family
-params = {"sigma": 1.0, "df": 5.0, "dispersion": 0.5, "shape": 2.0, "precision": 3.0}
+params = {"sigma": 1.0, "df": 5.0, "dispersion": 0.5, "shape": 2.0, "precision": 3.0, "power": 1.4}
 params |= {"cut1": -1.0, "cut_gap": 2.0}
 for name in FAMILIES:
     family = resolve_family(name)

@@ -36,6 +36,7 @@ FAMILIES = {
     "truncated_poisson": fam.TruncatedPoisson("sqrt"),
     "truncated_negative_binomial": fam.TruncatedNegativeBinomial("sqrt", dispersion=0.5),
     "gamma": fam.Gamma("inverse", shape=2.0),
+    "tweedie": fam.Tweedie("sqrt", dispersion=2.0, power=1.3),
     "lognormal": fam.LogNormal(sigma=0.5),
     "inverse_gaussian": fam.InverseGaussian("inverse", dispersion=0.5),
     "beta": fam.Beta("probit", precision=3.0),
@@ -130,6 +131,7 @@ BAD_FAMILIES = {
     "sigma": (fam.Gaussian(sigma=-1), r"Gaussian: sigma=-1 must be a positive number, or None"),
     "df": (fam.StudentT(df="4"), r"StudentT: df='4' must be a positive number"),
     "dispersion": (fam.NegativeBinomial(dispersion=0), r"dispersion=0 must be a positive number"),
+    "power": (fam.Tweedie(power=2), r"Tweedie: power=2 must be between 1 and 2, or None"),
     "underdispersion": (
         fam.GeneralizedPoisson(dispersion=-0.2),
         r"dispersion=-0.2 must be positive: with a variance below the mean its probabilities",

@@ -52,6 +52,11 @@ TENSORFLOW = SimpleNamespace(
     maximum=tf.maximum,
     minimum=tf.minimum,
     where=where,
+    floor=tf.floor,
+    some=lambda condition: True,
+    double=lambda x: tf.cast(x, tf.float64),
+    same_kind=lambda x, y: tf.cast(x, y.dtype),
+    counted=lambda n, x: tf.range(1, n + 1, dtype=x.dtype),
     shape=tf.shape,
     concat=tf.concat,
     reshape=tf.reshape,
@@ -69,11 +74,17 @@ TENSORFLOW = SimpleNamespace(
     ndtr=lambda x: tf.exp(log_ndtr(x)),
     log_ndtr=log_ndtr,
     mills=mills,
+    at_once=64,
     largest_log=lambda x: 300.0 if x.dtype == tf.float64 else 40.0,
 )
 
 
-_TO = {"positive": tf.exp, "unit": tf.sigmoid, "real": tf.identity}
+_TO = {
+    "positive": tf.exp,
+    "unit": tf.sigmoid,
+    "one_to_two": lambda raw: 1 + tf.sigmoid(raw),
+    "real": tf.identity,
+}
 
 
 def constrain(like, raw):
