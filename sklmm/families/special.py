@@ -76,7 +76,6 @@ NUMPY = SimpleNamespace(
     minimum=np.minimum,
     where=where,
     floor=np.floor,
-    some=np.any,
     double=lambda x: np.asarray(x, float),
     same_kind=lambda x, y: np.asarray(x, y.dtype),
     counted=lambda n, x: np.arange(1, n + 1, dtype=x.dtype),
