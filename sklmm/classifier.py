@@ -76,6 +76,9 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
         Column that is added to the linear predictor, with coefficient 1; not for "categorical".
     missing : {"error", "drop"}, default="error"
         As in `MixedEffectsRegressor`.
+    nominal : str or list, optional
+        Columns that shift each cutpoint of "ordinal" by itself, as ``clm(nominal = ~ z)``: a list,
+        or a formula ``"~ z"``. Of ``fixed_effects=None`` they are left out.
     coef_prior : float or dict, optional
         SDs of normal priors of the coefficients, as in `MixedEffectsRegressor`; a name without its
         class stands for all classes. Separated data have finite estimates with it, for logistic
@@ -94,6 +97,8 @@ class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
     fixed_effects_, random_effects_, random_effects_std_, cov_re_, variance_components_
         As in `MixedEffectsRegressor`.
     family_params_ : dict
+    nominal_effects_ : DataFrame or None
+        What the columns of `nominal` add to each cutpoint, as `fixed_effects_`.
     random_effects_mc_error_, random_effects_std_mc_error_, mc_error_, std_mc_error_
         As in `MixedEffectsRegressor`.
     loglik_, log_posterior_, aic_, bic_, loglik_error_

@@ -88,6 +88,19 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
         out of the fit; `summary` counts them. With "drop", rows that miss a value of a fixed,
         slope or offset column are predicted as nan, and left out of `score`, and so are those with
         a label of a membership without its weight; a missing group is the population, as ever.
+    zero_inflation : str or list, optional
+        Columns of the probability of a zero, on the logit scale, beside those of the family's: a
+        formula without a response, ``"~ z"``, or a list of columns; ``"~ 1"`` is a constant. Of
+        counts a row is 0 with that probability, and else the family's; of families without zeros
+        (truncated counts, "gamma", "lognormal", "inverse_gaussian", "beta") it is a hurdle: that is
+        the probability of 0. Predictions count the zeros in.
+    dispersion : str or list, optional
+        Columns of the family's own parameter on the log scale, likewise: the residual SD of
+        "gaussian", the dispersion of "negative_binomial" (the inverse of glmmTMB's size), the shape
+        of "gamma", the precision of "beta". An offset, ``"~ 1 + offset(log_sd)"``, is a known part.
+    nominal : str or list, optional
+        Columns that shift each cutpoint of "ordinal" by itself (partial proportional odds); of
+        ``fixed_effects=None`` they are left out.
     coef_prior : float or dict, optional
         Normal priors of mean 0: a number is the SD of that of every coefficient and the intercept,
         in the table's units; a dict has SDs by name, ``{"x": 2.5, "Intercept": 10}``, and names not
@@ -108,6 +121,9 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
     intercept_ : float
     fixed_effects_ : DataFrame
         estimate, std_error, z (or df and t), p, ci_lower, ci_upper by coefficient.
+    zero_inflation_effects_, dispersion_effects_, nominal_effects_ : DataFrame or None
+        The same of the model's other parts: logit of the probability of a zero, log of the family's
+        parameter, shifts of the cutpoints.
     random_effects_, random_effects_std_ : dict of DataFrame
         Posterior means of each term's effects, level by coefficient, and their SDs given the
         coefficients.
@@ -232,7 +248,7 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
         self.nominal = nominal
 
     @nan_where_missing
-    def predict(self, X, return_std=False, include_random=True):
+    def predict(self, X, return_std=False, include_random=True, component=None):
         """Predict the mean response, row by row.
 
         Parameters
@@ -244,6 +260,11 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
             term that is left out, or a level that is unseen, adds its prior variance.
         include_random : bool or list of str, default=True
             False predicts at population level; a list names the terms whose effects count.
+        component : {"conditional", "zero", "dispersion"}, optional
+            A part of it in the mean's place: the family's own mean, without the zeros of
+            `zero_inflation` (of a hurdle that of the other rows); the probability that a row is one
+            of these zeros; or the family's parameter that `dispersion` models. As the mean, it is
+            averaged over the posterior of the effects.
 
         Returns
         -------
