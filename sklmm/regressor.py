@@ -292,6 +292,15 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
         """
         _, design, include = self._new_design(X, include_random)
         family, result = self._response_family(), self.result_
+        if component is not None:
+            if return_std:
+                raise ValueError(
+                    f"return_std=True is of the response, not of component={component!r}: leave "
+                    "one of the two."
+                )
+            from sklmm.families.components import component_of
+
+            family = component_of(family, component)
         params = self._fitted.parameters(result, design)
         mean = prediction.predict_mean(design, result, family, include, params)
         if not return_std:

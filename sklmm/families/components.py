@@ -9,38 +9,39 @@ import numpy as np
 COMPONENTS = ("conditional", "zero", "dispersion")
 
 
-class Component:
-    """One of `COMPONENTS` of a family, with a `mean` of its own.
+def component_of(family, which):
+    """The part `which`, of `COMPONENTS`, in the family's place; ValueError where it has not that.
 
-    Parameters
-    ----------
-    family : Family
-    which : str
-
-    Raises
-    ------
-    ValueError
-        For a part that the family has not.
+    Of a family without zeros of their own its mean is the conditional one.
     """
+    if which not in COMPONENTS:
+        raise ValueError(
+            f"component={which!r} is not available: use {', '.join(map(repr, COMPONENTS))}, or "
+            "None for the mean response."
+        )
+    one = _one(family)
+    if which != "dispersion" and not hasattr(one, "hurdle"):
+        if which == "conditional":
+            return family
+        raise ValueError("component='zero': the model has no zero_inflation.")
+    if which == "dispersion" and getattr(one, "dispersion_parameter", None) is None:
+        name = getattr(family, "name", "ordinal")
+        raise ValueError(f"component='dispersion': family={name!r} has no dispersion.")
+    return _Component(family, which)
+
+
+def _one(family):
+    """The family of one predictor a row."""
+    return family.family if hasattr(family, "apart") else family
+
+
+class _Component:
+    """One of `COMPONENTS`, whose `mean` it has."""
 
     scale_equivariant = mean_is_eta = False
 
     def __init__(self, family, which):
-        if which not in COMPONENTS:
-            raise ValueError(
-                f"component={which!r} is not available: use {', '.join(map(repr, COMPONENTS))}, or "
-                "None for the mean response."
-            )
-        self._family, self._which = family, which
-        self._apart = getattr(family, "apart", None)
-        #: The family of one predictor a row.
-        self._one = family.family if self._apart else family
-        if which == "zero" and not hasattr(self._one, "hurdle"):
-            raise ValueError("component='zero': the model has no zero_inflation.")
-        if which == "dispersion" and self._one.dispersion_parameter is None:
-            raise ValueError(
-                f"component='dispersion': family={self._one.name!r} has no dispersion."
-            )
+        self._family, self._which, self._one = family, which, _one(family)
 
     @property
     def density(self):
@@ -49,8 +50,8 @@ class Component:
 
     def mean(self, eta, params):
         """The part at predictors eta, of the mean's shape."""
-        if self._apart:
-            eta, params = self._apart(eta, params)
+        if hasattr(self._family, "apart"):
+            eta, params = self._family.apart(eta, params)
         if self._which == "conditional":
             family = self._one.family if hasattr(self._one, "hurdle") else self._one
             return family.mean(eta, params)

@@ -275,3 +275,23 @@ def test_errors_name_the_part():
     refused("pins", family=families.NegativeBinomial(dispersion=1.0), dispersion="~ z")
     refused("nominal=.* is for family='ordinal'", family="poisson", nominal=["z"])
     refused("zero_inflation", family="poisson", zero_inflation=3)
+
+
+def test_predict_has_the_parts():
+    data = table("counts")[["g", "x", "z"]]
+    model = fit("zip", "quadrature")
+    zero, mean = (model.predict(data, component=c) for c in ("zero", "conditional"))
+    logits = model.zero_inflation_effects_["estimate"] @ [np.ones(900), data["z"]]
+    np.testing.assert_allclose(zero, expit(logits))
+    np.testing.assert_allclose(model.predict(data), (1 - zero) * mean)
+    size = fit("nbinom2_disp", "quadrature")
+    logs = size.dispersion_effects_["estimate"] @ [np.ones(900), data["z"]]
+    np.testing.assert_allclose(size.predict(data, component="dispersion"), np.exp(logs))
+    np.testing.assert_allclose(size.predict(data, component="conditional"), size.predict(data))
+    for match, component in {"has no zero_inflation": "zero", "not available": "mean"}.items():
+        with pytest.raises(ValueError, match=match):
+            size.predict(data, component=component)
+    with pytest.raises(ValueError, match="has no dispersion"):
+        model.predict(data, component="dispersion")
+    with pytest.raises(ValueError, match="return_std"):
+        model.predict(data, component="zero", return_std=True)
