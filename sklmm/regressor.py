@@ -392,13 +392,19 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
         >>> round(model.score(X, y), 2)
         0.83
         """
-        if np.ndim(y) == 2 and np.shape(y)[1] == 2:
-            if self._fitted.family.open_ended:
+        if np.ndim(y) == 2 and np.shape(y)[1] > 1:
+            family = self._fitted.family
+            if family.is_custom:
+                raise ValueError(
+                    f"score: predictions know nothing of {listed(family.row_data)}, which rows "
+                    "have besides y: use loglik_, or compare y with predictions of your own."
+                )
+            if family.open_ended:
                 raise ValueError(
                     "score: y has bounds, and R^2 wants values: use loglik_, or score the rows "
                     "that are known."
                 )
-            response = self._fitted.family.bind(y, sample_weight)
+            response = family.bind(y, sample_weight)
             trials = response.with_data({"trials": 1.0}, 1)["trials"]
             y, sample_weight = response.y, response.weights * trials
         return super().score(X, y, sample_weight)

@@ -284,6 +284,10 @@ class Family(BaseEstimator):
         """Linear predictors a row."""
         return 1
 
+    def beside_zeros(self):
+        """The family that a point at 0 is added to, in the numbers of y."""
+        return self
+
     def of_columns(self, n_columns):
         """The family of a y with so many columns, which it may have."""
         return self

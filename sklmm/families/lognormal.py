@@ -1,5 +1,7 @@
 """The lognormal family: a linear model of log y, whose fits are in closed form."""
 
+from functools import cached_property
+
 import numpy as np
 
 from sklmm.families.base import Family, Response, numeric
@@ -86,9 +88,49 @@ class LogNormal(Family):
         """Draws of y given eta."""
         return np.exp(np.minimum(rng.normal(eta, params["sigma"]), _MOST))
 
+    def beside_zeros(self):
+        """The family of y itself."""
+        return PlainLogNormal(self.sigma)
+
     def by_row(self):
         """The family whose SD of log y is a function of the row."""
         return LogNormalByRow(self.sigma)
+
+
+class LogNormalDensity(GaussianDensity):
+    """That of y itself, y > 0."""
+
+    # Rows of zeros pad tensors.
+    _log_y = cached_property(lambda d: d.xp.log(d.xp.where(d.y > 0, d.y, 1.0)))
+    _z = cached_property(lambda d: (d._log_y - d.eta) / d.sigma)
+    value = property(lambda d: GaussianDensity.value.fget(d) - d._log_y)
+
+    @property
+    def second(self):
+        """2 z / sigma, and 2 z^2."""
+        return {"sigma": 2 * self._z / self.sigma}, {("sigma", "sigma"): 2 * self._z**2}
+
+
+class PlainLogNormal(LogNormal):
+    """`LogNormal` as a family of y itself, what zeros are before: an estimator's hurdle."""
+
+    density = LogNormalDensity
+    closed_form = scale_equivariant = False
+    zeros = "hurdle"
+
+    def encoded(self, y):
+        """y."""
+        return y
+
+    decoded = encoded
+
+    def constants(self, y, data=None):
+        """None."""
+        return np.zeros(len(y))
+
+    def by_row(self):
+        """The same."""
+        return self
 
 
 class LogNormalByRow(LogNormal):

@@ -90,6 +90,24 @@ def test_lognormal_is_gaussian_in_the_logarithm():
     assert np.abs(intervals.mean(axis=1)["x"] - model.coef_[0]) < 0.05
 
 
+@pytest.mark.parametrize("dispersion", [None, "~ z"])
+def test_a_hurdle_before_a_lognormal_is_two_models(dispersion):
+    data = table("lognormal")
+    none = np.random.default_rng(0).random(len(data)) < 0.2 + 0.2 * data["z"]
+    y = np.where(none, 0.0, data["y_ln"])
+    hurdle = of_three("lognormal", zero_inflation="~ z", dispersion=dispersion, method="ml")
+    hurdle.fit(data, y)
+    assert hurdle.converged_
+    some = of_three("lognormal", method="ml", dispersion=dispersion).fit(data[~none], y[~none])
+    zeros = MixedEffectsClassifier([], fixed_effects=["z"], family="bernoulli").fit(data, y == 0)
+    np.testing.assert_allclose(hurdle.coef_, some.coef_, rtol=1e-3)
+    assert hurdle.loglik_ == pytest.approx(some.loglik_ + zeros.loglik_, abs=1e-3)
+    found = hurdle.zero_inflation_effects_["estimate"]
+    np.testing.assert_allclose(found, zeros.fixed_effects_["estimate"], rtol=1e-3)
+    expected = zeros.predict_proba(data)[:, 0] * some.predict(data)
+    np.testing.assert_allclose(hurdle.predict(data), expected, rtol=0.02)
+
+
 def test_log_density_of_a_lognormal_row_is_ys_own():
     from scipy import stats
 

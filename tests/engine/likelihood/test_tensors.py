@@ -12,6 +12,7 @@ from sklmm.engine.likelihood.likelihood import Likelihood
 from sklmm.engine.runtime.tensorflow import compilations, compiled, tf
 from sklmm.engine.runtime.tfp_graph import tfd
 from sklmm.families.base import CONSTRAINTS
+from sklmm.families.lognormal import PlainLogNormal
 
 ETA = np.linspace(-2.5, 2.5, 7)
 CDFS = {"logit": expit, "probit": ndtr, "cloglog": lambda x: -np.expm1(-np.exp(x))}
@@ -209,6 +210,13 @@ CASES = {
         )
         for link in ("inverse", "identity")
     },
+    "lognormal": (
+        PlainLogNormal(),
+        None,
+        POSITIVE,
+        [0.7],
+        lambda y, e: stats.lognorm.logpdf(y, 0.7, scale=np.exp(e)),
+    ),
     **{
         f"inverse_gaussian {link}": (
             fam.InverseGaussian(link),
