@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import chi2, norm, ttest_ind
 from sklearn.base import clone
 
-from sklmm import ConjugateGradient, Gaussian, MixedEffectsRegressor
+from sklmm import ConjugateGradient, Gamma, Gaussian, MixedEffectsRegressor
 from sklmm.datasets import load_sleepstudy
 from tests.two_part import DATA, reference, table
 
@@ -372,3 +372,58 @@ def test_what_does_not_apply_says_what_does(k):
     run, text = list(_refusals())[k]
     with pytest.raises(ValueError, match=text):
         run()
+
+
+# glmmTMB 1.1.5: coefficients of dispformula=~z, the log-likelihood, and what makes ours of them.
+GLMMTMB = {
+    "gamma": ("positive", "y_ln", [1.110599992, 0.071050345], -998.3381269, np.asarray),
+    "beta": ("proportions", "s", [1.568537163, -0.095359943], 233.7801412, np.asarray),
+    "negative_binomial": ("counts", "y_nbd", [0.207421921, 0.818378749], -1718.321457, np.negative),
+    "nbinom1": ("counts", "y_nb1", [0.321759604, -0.203268107], -1719.818677, np.asarray),
+    "generalized_poisson": (
+        "counts",
+        "y_gp",
+        # Of cells: phi = 1 + dispersion.
+        [0.7588394909, -0.0456775111],
+        -1686.595554,
+        lambda log_phi: np.log(np.expm1([log_phi[0], sum(log_phi)])) @ [[1, -1], [0, 1]],
+    ),
+}
+
+
+@pytest.mark.parametrize("family", GLMMTMB)
+def test_coefficients_are_glmmtmb_s_by_the_guide_s_table(family):
+    """Log shape, precision and size, the last of the other sign, by Laplace's approximation."""
+    name, y, log_parameter, loglik, ours = GLMMTMB[family]
+    rows = table(name)
+    if family == "beta":
+        rows["s"] = (rows["y_bb"] + 0.5) / (rows["size"] + 1)
+    own = Gamma(link="log") if family == "gamma" else family
+    model = fitted(
+        f"{y} ~ x + z + (1 | g)", rows, family=own, dispersion="~ z", e_step="laplace", tol=1e-5
+    )
+    found = model.dispersion_effects_
+    away = found["estimate"].to_numpy() - ours(np.array(log_parameter))
+    np.testing.assert_allclose(away / found["std_error"], 0, atol=2e-3)
+    assert model.loglik_ == pytest.approx(loglik, abs=1e-5)
+
+
+@pytest.mark.parametrize("offset", [True, False])
+def test_weights_of_glmmtmb_are_repetitions_and_lme4_s_are_precisions(offset):
+    """sleepstudy, ML, weights of 2.5 from the fifth day on."""
+    rows, formula = sleepstudy(), "Reaction ~ Days + (1 | Subject)"
+    weights = 1 + 1.5 * rows["late"]
+    if offset:
+        # lme4 1.1-31, weights=w: log sigma, the subjects' SD and the log-likelihood.
+        rows["half_log_var"] = -0.5 * np.log(weights)
+        part = "~ 1 + offset(half_log_var)"
+        model = fitted(formula, rows, method="ml", dispersion=part)
+        log_sigma = model.dispersion_effects_["estimate"].iloc[0]
+        known = 3.727083632, 41.31804741, -911.2123857
+    else:
+        # glmmTMB 1.1.5, weights=w.
+        model = MixedEffectsRegressor.from_formula(formula, method="ml")
+        model.fit(rows, sample_weight=weights)
+        log_sigma, known = np.log(model.sigma_), (6.848031395 / 2, 41.85727815, -1557.147294)
+    sd = np.sqrt(model.result_.covariances[0][0, 0])
+    np.testing.assert_allclose([log_sigma, sd, model.loglik_], known, rtol=1e-5)

@@ -55,6 +55,15 @@ def crossed(n_rows, *n_levels):
     return X[["g0", "g1"]].to_numpy(), X[["x0"]].to_numpy(), y
 
 
+def crossed_scaled():
+    """10^6 rows of 20,000 x 8,000 levels, whose residual SD x0 and the binary x1 tell."""
+    groups, columns, y = crossed(10**6, 20_000, 8_000)
+    rng = np.random.default_rng(0)
+    late = rng.integers(0, 2, len(y)).astype(float)
+    y = y + np.sqrt(np.exp(0.6 * late + 0.2 * columns[:, 0])) * rng.normal(size=len(y))
+    return groups, np.column_stack([columns, late]), y
+
+
 def crossed_million(kind):
     """Classes or counts in 10^6 rows of 20,000 x 8,000 levels."""
     groups, columns, _ = crossed(10**6, 20_000, 8_000)
@@ -177,6 +186,7 @@ SIMULATED = {
     "toenail": toenail,
     "crossed-1e5": partial(crossed, 10**5, 2_000, 800),
     "crossed-1e6": partial(crossed, 10**6, 20_000, 8_000),
+    "crossed-1e6-scaled": crossed_scaled,
     "crossed-1e6-binary": partial(crossed_million, "binary"),
     "crossed-1e6-counts": partial(crossed_million, "counts"),
     "crossed-1e7": partial(crossed, 10**7, 60_000, 20_000),

@@ -50,12 +50,15 @@ def sklmm(data, workload):
     y = data["y"]
     family = {"probit": Bernoulli(link="probit"), "bernoulli": "auto"}
     classes = workload.family in ("bernoulli", "probit", "ordinal")
+    # A checkout of before it had one is not asked for it.
+    parts = {} if workload.dispersion is None else {"dispersion": workload.dispersion}
     model = (MixedEffectsClassifier if classes else MixedEffectsRegressor)(
         terms,
         fixed_effects=fixed,
         family=family.get(workload.family, workload.family),
         e_step=workload.e_step,
         random_state=0,
+        **parts,
     )
 
     def cross_validate(_):

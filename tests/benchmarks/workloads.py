@@ -19,7 +19,8 @@ class Workload:
     - loglik: a first fit, and second the log-likelihood that it leaves to be asked for
     - fit_parquet: a fit from files, reading included
 
-    Without `again` nothing is done a second time. `e_step` is sklmm's alone.
+    Without `again` nothing is done a second time. `e_step` is sklmm's alone, and so is the
+    `dispersion`, a formula of the residual SD.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Workload:
     term: str | tuple = "(1 | %s)"
     factor: int | None = None
     e_step: str = "auto"
+    dispersion: str | None = None
     again: bool = True
     repeats: int = 5
 
@@ -47,6 +49,7 @@ WORKLOADS = {
             "sleepstudy-profile", "sleepstudy", ("sklmm", "lme4"), task="profile", term=SLOPES
         ),
         Workload("insteval", "insteval", (*MIXED, "tutorial")),
+        Workload("insteval-dispersion", "insteval", ("sklmm",), dispersion="~ x0"),
         Workload("insteval-cv", "insteval", task="cross_validate"),
         Workload("insteval-logistic", "insteval-binary", family="bernoulli"),
         Workload(
@@ -74,6 +77,9 @@ WORKLOADS = {
         ),
         Workload("crossed-1e5", "crossed-1e5"),
         Workload("crossed-1e6", "crossed-1e6"),
+        Workload("dispersion-1e6", "crossed-1e6-scaled", ("sklmm",), dispersion="~ x1"),
+        Workload("dispersion-1e6-numeric", "crossed-1e6-scaled", ("sklmm",), dispersion="~ x0"),
+        Workload("dispersion-1e6-plain", "crossed-1e6-scaled", ("sklmm",)),
         large("crossed-1e7", "crossed-1e7"),
         large("crossed-3.2e7", "crossed-3.2e7", systems=("sklmm",)),
         large("parquet-1e7", "crossed-1e7.parquet", ("sklmm", "in-memory"), task="fit_parquet"),
