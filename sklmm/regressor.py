@@ -132,7 +132,8 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
     variance_components_ : DataFrame
         group, name, variance, sd, corr, std_error (of the sd or corr).
     sigma_ : float
-        Residual SD, in units of y; nan for families without one.
+        Residual SD, in units of y; nan for families without one. Where `dispersion` models it, the
+        root mean square of the rows' own.
     family_params_ : dict
         Dispersion, shape or scale by name; ``"cutpoints"`` of an ordinal model.
     loglik_, aic_, bic_ : float

@@ -379,6 +379,14 @@ GLMMTMB = {
     "gamma": ("positive", "y_ln", [1.110599992, 0.071050345], -998.3381269, np.asarray),
     "beta": ("proportions", "s", [1.568537163, -0.095359943], 233.7801412, np.asarray),
     "negative_binomial": ("counts", "y_nbd", [0.207421921, 0.818378749], -1718.321457, np.negative),
+    "beta_binomial": (
+        "proportions",
+        "cbind(y_bb, fail)",
+        [1.952016019, -0.195975947],
+        -2070.891014,
+        np.asarray,
+    ),
+    "tweedie": ("positive", "y_tw", [0.264788232, -0.112517564], -1318.242409, np.asarray),
     "nbinom1": ("counts", "y_nb1", [0.321759604, -0.203268107], -1719.818677, np.asarray),
     "generalized_poisson": (
         "counts",
@@ -396,8 +404,9 @@ def test_coefficients_are_glmmtmb_s_by_the_guide_s_table(family):
     """Log shape, precision and size, the last of the other sign, by Laplace's approximation."""
     name, y, log_parameter, loglik, ours = GLMMTMB[family]
     rows = table(name)
-    if family == "beta":
+    if name == "proportions":
         rows["s"] = (rows["y_bb"] + 0.5) / (rows["size"] + 1)
+        rows["fail"] = rows["size"] - rows["y_bb"]
     own = Gamma(link="log") if family == "gamma" else family
     model = fitted(
         f"{y} ~ x + z + (1 | g)", rows, family=own, dispersion="~ z", e_step="laplace", tol=1e-5
