@@ -303,12 +303,13 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
 
             family = component_of(family, component)
         params = self._fitted.parameters(result, design)
-        mean = prediction.predict_mean(design, result, family, include, params)
+        d = self._fitted.n_predictors
+        mean = prediction.predict_mean(design, result, family, include, params, d)
         if not return_std:
             return mean
         # The draws of unseen levels' effects are the same at every call.
         rng = np.random.default_rng(0)
-        variance = prediction.predict_variance(design, result, family, include, params, rng)
+        variance = prediction.predict_variance(design, result, family, include, params, rng, d)
         return mean, np.sqrt(variance)
 
     def _check_target(self, y):
@@ -413,10 +414,10 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
     def _conditional_variance(self, X, response=None):
         """Variance of y given eta at its posterior mean [n_rows]; a response has the row data."""
         _, design, _ = self._new_design(X)
-        eta = prediction.linear_predictor(design, self.result_)
+        eta = prediction.linear_predictor(design, self.result_, d=self._fitted.n_predictors)
         params = self._fitted.parameters(self.result_, design)
         params = params if response is None else response.with_data(params)
-        return self._response_family().variance(eta[:, None], params)[:, 0]
+        return self._response_family().variance(eta[..., None], params)[:, 0]
 
     def _response_family(self):
         family, classes = self._fitted.family, self._fitted.classes

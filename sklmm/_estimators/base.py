@@ -167,7 +167,7 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
         table, response = informative(table, family.bind(y, weights))
         spec, design = self._learn(table, terms, names, response, parts)
         if parts:
-            response = modelled(response, design.models)
+            spec, response = modelled(spec, response, design.models)
         e_step, family = self._checked_e_step(spec, design, response), response.family
         known = {
             # Another than was asked for where `bind` says so, as for two unordered classes.
@@ -201,7 +201,8 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
         if result.status is not Status.STOPPED and not determined:
             held = result.dropped[: design.X.shape[1]]
             if priors is not None:
-                held = held | np.isfinite(priors.coef).reshape(-1, len(held)).any(axis=0)
+                own = np.isfinite(priors.coef)[: len(priors.coef) // len(held) * len(held)]
+                held = held | own.reshape(-1, len(held)).any(axis=0)
             found = separation(design, response, held)
         if found is not None:
             result = unbounded(result, found, design)
@@ -381,7 +382,7 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
         rng = np.random.default_rng(seed)
         model = self._fitted
         params = model.parameters(self.result_, design)
-        pairs = zip(model.spec.terms, design.blocks, strict=True)
+        pairs = zip(model.spec.every_term, design.every_block, strict=True)
         unseen = [unseen_levels(table, term, block.refs) for term, block in pairs]
         drawn = prediction.sample(
             design, unseen, self.result_, model.family, params, n_samples, rng, model.n_predictors
@@ -389,7 +390,7 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
         return drawn if model.classes is None else model.classes[drawn.astype(int)]
 
     def _check_updatable(self, design):
-        if not design.blocks:
+        if not design.every_block:
             raise ValueError(
                 "random_effects: the model has no terms, so there are no effects to update: fit "
                 "it again, with all rows."
@@ -399,7 +400,8 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
                 "X: the model keeps its sparse columns apart, and update does not know how they "
                 "vary with the effects: fit again, with warm_start=True."
             )
-        for term, block in zip(self._fitted.spec.terms, design.blocks, strict=True):
+        pairs = zip(self._fitted.spec.every_term, design.every_block, strict=True)
+        for term, block in pairs:
             if block.relation is not None:
                 raise ValueError(
                     f"random_effects: the levels of {term.name!r} have a known relationship, and "
@@ -450,7 +452,7 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
         self._fitted, self.result_, labels = model, result, model.labels
         self.e_step_ = model.e_step
         intercept, coef = model.coefficients(result)
-        one = model.n_predictors == 1
+        one = len(coef) == 1
         self.coef_, self.intercept_ = (coef[0], float(intercept[0])) if one else (coef, intercept)
         parts = {name for own in model.models for name in own.names}
         self.family_params_ = {k: v for k, v in result.family.items() if k not in parts}

@@ -43,12 +43,12 @@ class NewRows(TableInput):
         covariances = self.result_.covariances if self._fitted.n_predictors == 1 else None
         design = self._fitted.spec.apply(table, include, covariances)
         if self.handle_unknown == "error":
-            pairs = zip(self._fitted.spec.terms, design.blocks, strict=True)
+            pairs = zip(self._fitted.spec.every_term, design.every_block, strict=True)
             refuse_unknown(table, compress(pairs, include))
         return table, design, include
 
     def _include(self, include_random):
-        names = [t.name for t in self._fitted.spec.terms]
+        names = [t.name for t in self._fitted.spec.every_term]
         if isinstance(include_random, bool | np.bool_):
             return [bool(include_random)] * len(names)
         wanted = [include_random] if isinstance(include_random, str) else list(include_random)
@@ -91,7 +91,7 @@ class NewRows(TableInput):
         table, response = self._new_response(X, y, sample_weight)
         design = self._fitted.spec.apply(table)
         n_obs = response.weights.sum() if response.n_obs is None else response.n_obs
-        unseen = any((block.refs < 0).any() for block in design.blocks)
+        unseen = any((block.refs < 0).any() for block in design.every_block)
         if unseen or not np.isclose(n_obs, self.result_.n_obs):
             raise ValueError(
                 f"X: it must hold the rows of the fit, {count(self.result_.n_obs)} observations: "

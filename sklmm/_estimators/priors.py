@@ -4,6 +4,7 @@ from numbers import Real
 
 import numpy as np
 
+from sklmm._fitted.tables import coefficient_names
 from sklmm.design.terms import INTERCEPT
 from sklmm.families.base import listed
 from sklmm.families.parts import PARTS
@@ -66,18 +67,17 @@ def _check_rows(model, coef, spec, design):
 def _coefficients(prior, spec, response):
     """SDs [n_columns] of the coefficients, of all predictors one after another; inf without.
 
-    And those of coefficients of parameters' models, by name.
+    And those of coefficients of parameters' models, by name. A number is for those of the mean.
     """
-    names, d = list(spec.coef_names), response.n_predictors
-    before = [""] if d == 1 else [f"{c}: " for c in response.classes[1:]]
+    names, every = list(spec.coef_names), coefficient_names(spec, response)
+    n = len(every) if response.family.classes == "unordered" else len(names)
     cutpoints = response.family.classes == "ordered"
-    every = [own + name for own in before for name in names]
     of_parts = [name for own in response.models for name in own.names]
     out, parts = np.full(len(every), np.inf), {}
     if prior is None:
         return out, parts
     if not isinstance(prior, dict):
-        out[:] = prior
+        out[:n] = prior
         if cutpoints:
             # It is minus the first cutpoint: none of them has a prior.
             out[0] = np.inf
@@ -89,7 +89,8 @@ def _coefficients(prior, spec, response):
                 "a prior leave the name out."
             )
         wanted = INTERCEPT if key in INTERCEPTS else key
-        mine = [j for j, name in enumerate(every) if wanted in (name, names[j % len(names)])]
+        mine = [j for j in range(n) if wanted in (every[j], names[j % len(names)])]
+        mine += [j for j in range(n, len(every)) if wanted == every[j]]
         if cutpoints and wanted == INTERCEPT:
             raise ValueError(
                 f"coef_prior: {key!r} is not for an ordinal model, whose cutpoints have no prior: "
@@ -108,7 +109,8 @@ def _coefficients(prior, spec, response):
 
 def _deviations(prior, spec, design, response):
     """A `GammaPrior` or None of each block, those of one term's predictors one after another."""
-    d, names = response.n_predictors, [term.name for term in spec.terms]
+    names = [term.name for term in spec.every_term]
+    d = 1 if design.predicted else response.n_predictors
     if not isinstance(prior, dict):
         found = dict.fromkeys(names, prior)
     else:
@@ -117,12 +119,14 @@ def _deviations(prior, spec, design, response):
             if key not in names:
                 has = f"which has {listed(names)}" if names else "which has none"
                 raise ValueError(f"sd_prior: {key!r} is no term of this model, {has}.")
-            if own is not None and not design.blocks[names.index(key)].covariance.n_params:
+            if own is not None and not design.every_block[names.index(key)].covariance.n_params:
                 raise ValueError(
                     f"sd_prior: the SDs of {key!r} are pinned, and have no prior: leave it out."
                 )
     made = {name: _gamma(own) for name, own in found.items()}
-    if any(model.parameter == "sigma" for model in response.models):
+    by_row = [model.parameter for model in response.models]
+    by_row += response.family.names if design.predicted else []
+    if "sigma" in by_row:
         for name, own in made.items():
             if own is not None and own.relative:
                 raise ValueError(

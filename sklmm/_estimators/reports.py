@@ -362,7 +362,7 @@ class Reports:
         """
         check_is_fitted(self)
         model = self._fitted
-        names = [term.name for term in model.spec.terms]
+        names = [term.name for term in model.spec.every_term]
         return measures.intraclass_correlations(model.family, self.result_, model.spread, names)
 
     def model_graph(self):

@@ -111,8 +111,11 @@ def joint_sums(design, signs, of=lambda values: values):
     are the levels' names and order, which an update changes; a row of weight 2 counts as two rows.
     `signs` [n_rows] are those numbers times the weights, and `of` is applied to all values.
     """
-    total, fixed, offset, sparse, levels = sums_by_level(design, signs, of)
-    return _joint(total, fixed, [*offset, *sparse], levels)
+    out = []
+    for own in (design, *design.models):
+        total, fixed, offset, sparse, levels = sums_by_level(own, signs, of)
+        out.append(_joint(total, fixed, [*offset, *sparse], levels))
+    return np.concatenate(out)
 
 
 def _joint(total, fixed, others, levels):

@@ -107,12 +107,13 @@ def bootstrap_intervals(estimates, estimate, level, bounds):
 def simulate(design, response, result, rng):
     """y [n_rows] from the fitted model, the effects drawn anew."""
     d, effects = response.n_predictors, []
+    blocks = {k: b for own in design.predictors(d) for _, k, b in own.blocks}
     for k, (old, cov) in enumerate(zip(result.effects, result.covariances, strict=True)):
-        noise, relation = rng.standard_normal(old.shape), design.blocks[k // d].relation
+        noise, relation = rng.standard_normal(old.shape), blocks[k].relation
         noise = noise if relation is None else relation.back(noise)
         effects.append(noise @ covariance_root(cov).T)
     eta = linear_predictor(design, replace(result, effects=tuple(effects)), d=d)
     if not response.models:
         return response_draws(response, eta, result.family, rng)
     params = parameters_by_row(response.models, result.family, design.models)
-    return response_draws(response, eta[:, None], params, rng)[:, 0]
+    return response_draws(response, eta[..., None], params, rng)[:, 0]

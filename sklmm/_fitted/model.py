@@ -46,7 +46,7 @@ class FittedModel(PlainState):
         """The model of a fit; `known` are `family` and the attributes from `response_name` on."""
         return cls(
             spec=spec,
-            labels=Labels.of(spec, design.blocks, response),
+            labels=Labels.of(spec, design.every_block, response),
             classes=response.classes,
             n_predictors=response.n_predictors,
             spread=Spread.of(design, response, result),
@@ -58,12 +58,13 @@ class FittedModel(PlainState):
     @property
     def approximation(self):
         """How the E-step approximates the likelihood, None where it does not."""
-        return self.e_step.approximation if self.spec.terms else None
+        return self.e_step.approximation if self.spec.every_term else None
 
     def term_blocks(self):
         """Each term with the numbers of its blocks, one a predictor, and coefficients' names."""
-        d = self.n_predictors
-        for first, term in enumerate(self.spec.terms):
+        # Terms of other parts are in one predictor.
+        d = 1 if len(self.spec.every_term) > len(self.spec.terms) else self.n_predictors
+        for first, term in enumerate(self.spec.every_term):
             mine = range(first * d, (first + 1) * d)
             yield term, mine, [name for k in mine for name in self.labels.blocks[k][1]]
 
@@ -87,7 +88,8 @@ class FittedModel(PlainState):
 
     def part_names(self, component):
         """Names of the coefficients of another part of the model, by which they are reported."""
-        return [name for own in self.models if own.component == component for name in own.names]
+        names = [name for own in self.models if own.component == component for name in own.names]
+        return names or self.labels.parts.get(component, [])
 
     def parameters(self, result, design):
         """The family's parameters by name, arrays [n_rows, 1] of those that have a model."""
@@ -100,9 +102,13 @@ class FittedModel(PlainState):
         return reported(self.labels, result)[:2]
 
     def coefficients(self, result):
-        """(intercepts [d], coefficients [d, n_fixed]) in the table's order of columns."""
-        first = int(self.spec.fit_intercept)
-        coef = result.coef.reshape(self.n_predictors, -1)
+        """(intercepts [d], coefficients [d, n_fixed]) in the table's order of columns.
+
+        Of classes there are d, else those of the mean.
+        """
+        first, p = int(self.spec.fit_intercept), len(self.spec.coef_names)
+        d = self.n_predictors if self.family.classes == "unordered" else 1
+        coef = result.coef[: d * p].reshape(d, p)
         intercept = coef[:, 0].copy() if first else np.zeros(len(coef))
         if self.spec.sparse:
             coef = np.concatenate([result.coef, result.sparse_coef])[None, self.spec.order]

@@ -33,21 +33,18 @@ def linear_predictor(design, result, include=None, d=1):
 
     `include` says for each term whether its effects count, as all do by default.
     """
-    columns = [_predictor(design, result, include, c, d) for c in range(d)]
-    if design.offset is not None:
-        columns = [column + design.offset for column in columns]
+    columns = [_predictor(own, result, include) for own in design.predictors(d)]
     return columns[0] if d == 1 else np.stack(columns, axis=1)
 
 
-def _predictor(design, result, include, c, d):
-    p = design.X.shape[1]
-    eta = design.X @ result.coef[c * p : (c + 1) * p]
-    if design.sparse is not None:
-        eta += design.sparse @ result.sparse_coef
-    for k, block in enumerate(design.blocks):
-        if include is None or include[k]:
-            eta += _lookup(block, result.effects[k * d + c])
-    return eta
+def _predictor(own, result, include):
+    eta = own.X @ result.coef[own.columns]
+    if own.sparse is not None:
+        eta += own.sparse @ result.sparse_coef
+    for term, k, block in own.blocks:
+        if include is None or include[term]:
+            eta += _lookup(block, result.effects[k])
+    return eta if own.offset is None else eta + own.offset
 
 
 def _lookup(block, effects, rows=slice(None)):
@@ -66,15 +63,14 @@ def _lookup(block, effects, rows=slice(None)):
 
 def _deviations(design, result, include, rows, d):
     """Root of the posterior covariance of eta, [n, d, m], in a slice of rows."""
-    p = design.X.shape[1]
     out = []
-    for c in range(d):
-        root = design.X[rows] @ result.coef_root[c * p : (c + 1) * p]
-        if design.sparse is not None:
-            root += design.sparse[rows] @ result.sparse_root
-        for k, block in enumerate(design.blocks):
-            if include is None or include[k]:
-                root += _lookup(block, result.effects_root[k * d + c], rows)
+    for own in design.predictors(d):
+        root = own.X[rows] @ result.coef_root[own.columns]
+        if own.sparse is not None:
+            root += own.sparse[rows] @ result.sparse_root
+        for term, k, block in own.blocks:
+            if include is None or include[term]:
+                root += _lookup(block, result.effects_root[k], rows)
         out.append(root)
     return out[0][:, None] if d == 1 else np.stack(out, axis=1)
 
@@ -95,7 +91,7 @@ def _averaged(function, design, result, family, include, d=1):
 
     def one(rows):
         draws = eta[rows].reshape(-1, d, 1)
-        if design.blocks:
+        if design.every_block:
             draws = _deviations(design, result, include, rows, d)
             draws *= scale
             draws += eta[rows].reshape(-1, d, 1)
@@ -110,15 +106,15 @@ def of_rows(params, rows):
     return {name: value[rows] if np.ndim(value) else value for name, value in params.items()}
 
 
-def predict_mean(design, result, family, include, params):
+def predict_mean(design, result, family, include, params, d=1):
     """Mean response [n_rows]; `include` says for each term whether its effects count.
 
     Here and below `params` are the family's parameters, arrays [n_rows, 1] of those by row.
     """
-    if family.scale_equivariant:
-        eta = linear_predictor(design, result, include)
+    if family.scale_equivariant and (d == 1 or family.mean_is_eta):
+        eta = linear_predictor(design, result, include, d)
         if family.mean_is_eta:
-            return eta
+            return eta if d == 1 else eta[:, 0]
         variance = np.zeros(design.n_rows)
         if design.blocks:
             _add_posterior(variance, design, result, include)
@@ -127,7 +123,7 @@ def predict_mean(design, result, family, include, params):
     def mean(eta, rows):
         return family.mean(eta, of_rows(params, rows)).mean(axis=1)
 
-    found = _averaged(mean, design, result, family, include)
+    found = _averaged(mean, design, result, family, include, d)
     return np.empty(0) if found is None else found
 
 
@@ -144,10 +140,10 @@ def predict_probabilities(design, result, family, include, d, params):
     return np.zeros((0, d + 1)) if found is None else found
 
 
-def predict_variance(design, result, family, include, params, rng=None):
+def predict_variance(design, result, family, include, params, rng=None, d=1):
     """Variance of a new observation [n_rows]."""
-    if not family.scale_equivariant:
-        return _variance_by_draws(design, result, family, include, params, rng)
+    if not family.scale_equivariant or d > 1:
+        return _variance_by_draws(design, result, family, include, params, rng, d)
     variance = np.zeros(design.n_rows)
     _add_posterior(variance, design, result, include)
     for block, cov, wanted in zip(design.blocks, result.covariances, include, strict=True):
@@ -197,25 +193,30 @@ def _new(block, wanted, rows=slice(None)):
     return (refs < 0).any(axis=1) if block.tied else refs < 0
 
 
-def _variance_by_draws(design, result, family, include, params, rng):
-    eta, scale = linear_predictor(design, result, include), np.sqrt(result.coef_root.shape[1])
+def _variance_by_draws(design, result, family, include, params, rng, d):
+    eta = linear_predictor(design, result, include, d).reshape(-1, d, 1)
+    scale, predictors = np.sqrt(result.coef_root.shape[1]), design.predictors(d)
 
     def one(rows, rng):
-        draws = _deviations(design, result, include, rows, 1)[:, 0]
-        draws *= scale
-        draws += eta[rows, None]
-        for block, cov, wanted in zip(design.blocks, result.covariances, include, strict=True):
-            new = np.flatnonzero(_new(block, wanted, rows))
-            sd = np.sqrt(_prior_variance(block, cov, new + rows.start, wanted))
-            draws[new] += sd[:, None] * rng.standard_normal((len(sd), draws.shape[1]))
-            if block.between is not None:
-                sd = np.sqrt(block.between.variance(rows))
-                draws += sd[:, None] * rng.standard_normal(draws.shape)
-        own = of_rows(params, rows)
+        every = _deviations(design, result, include, rows, d)
+        every *= scale
+        every += eta[rows]
+        for c, predictor in enumerate(predictors):
+            draws = every[:, c]
+            for term, k, block in predictor.blocks:
+                wanted = include[term]
+                new = np.flatnonzero(_new(block, wanted, rows))
+                variance = _prior_variance(block, result.covariances[k], new + rows.start, wanted)
+                sd = np.sqrt(variance)
+                draws[new] += sd[:, None] * rng.standard_normal((len(sd), draws.shape[1]))
+                if block.between is not None:
+                    sd = np.sqrt(block.between.variance(rows))
+                    draws += sd[:, None] * rng.standard_normal(draws.shape)
+        draws, own = every[:, 0] if d == 1 else every, of_rows(params, rows)
         mean, within = family.mean(draws, own), family.variance(draws, own).mean(axis=1)
         return within + mean.var(axis=1)
 
-    blocks = _blocks(design, result, 1, family)
+    blocks = _blocks(design, result, d, family)
     # A stream of its own a block, so that the order in which threads take them is none.
     return np.concatenate([np.empty(0), *in_threads(one, blocks, rng.spawn(len(blocks)))])
 
@@ -260,16 +261,22 @@ def sample(design, unseen, result, family, params, n_samples, rng, d=1):
     else:
         xi = np.sqrt(m) * np.eye(m)[:, rng.integers(m, size=n_samples)]
     out = predictor_draws(design, result, xi, d)
-    for k, (block, index) in enumerate(zip(design.blocks, unseen, strict=True)):
+    predictors = enumerate(design.predictors(d))
+    # A term after the other, as they are drawn.
+    entries = sorted(
+        ((term, c, k, block) for c, own in predictors for term, k, block in own.blocks),
+        key=lambda entry: entry[:2],
+    )
+    for term, c, k, block in entries:
+        index = unseen[term]
         if block.between is not None:
             levels = np.where(index < 0, block.refs, block.n_levels + index)
-            out[:, 0] += block.between.draws(levels, n_samples, rng)
+            out[:, c] += block.between.draws(levels, n_samples, rng)
         if not len(new := np.flatnonzero((index >= 0).reshape(len(index), -1).any(axis=1))):
             continue
-        for c in range(d):
-            z = block.loadings(new) @ covariance_root(result.covariances[k * d + c])
-            if block.tied:
-                z = z * (index[new] >= 0)[:, :, None]
-            draws = rng.standard_normal((index.max() + 1, block.r, n_samples))
-            out[new, c] += applied(index[new], z, draws)
+        z = block.loadings(new) @ covariance_root(result.covariances[k])
+        if block.tied:
+            z = z * (index[new] >= 0)[:, :, None]
+        draws = rng.standard_normal((index.max() + 1, block.r, n_samples))
+        out[new, c] += applied(index[new], z, draws)
     return family.sample(out[:, 0] if d == 1 else out, params, rng)

@@ -1,6 +1,6 @@
 """Tables of a fitted model: fixed effects, variances, iterations, intervals, criteria."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -23,7 +23,8 @@ class Labels:
     coef; blocks, (term, coefficient names, values that are reported) a covariance, see
     `natural_entries`; family, the constraints of the family's parameters by name; cutpoints of an
     ordinal response, else None; sparse, names of the columns that are kept sparse, which come after
-    `coef`, and order, the rows of the two in the table's order.
+    `coef`, and order, the rows of the two in the table's order; parts, names of the last of `coef`,
+    by the part of the model that they are of where it has a predictor of its own.
     """
 
     coef: list
@@ -32,21 +33,23 @@ class Labels:
     cutpoints: list | None = None
     sparse: tuple = ()
     order: np.ndarray | None = None
+    parts: dict = field(default_factory=dict)
 
     @classmethod
     def of(cls, spec, blocks, response):
-        """Labels of a fit; with several predictors a row, each name is prefixed by its class."""
-        coef, classes, before = list(spec.coef_names), response.classes, [""]
-        if response.n_predictors > 1:
+        """Labels of a fit; each name of a predictor is prefixed by its class, or parameter."""
+        coef, classes, before = coefficient_names(spec, response), response.classes, [""]
+        parts = part_coefficients(spec, response)
+        if response.family.classes == "unordered":
             before = [f"{c}: " for c in classes[1:]]
-            coef = [own + name for own in before for name in coef]
         covariances = [block.covariance for block in blocks]
-        pairs = block_labels(spec.terms, covariances, before)
+        pairs = block_labels(spec.every_term, covariances, before)
         cutpoints = None
         if response.family.classes == "ordered":
             cutpoints = [f"{a}|{b}" for a, b in pairwise(classes)]
         order = spec.order if spec.sparse else None
-        return cls(coef, pairs, dict(response.parameters), cutpoints, spec.sparse_names, order)
+        family = dict(response.parameters)
+        return cls(coef, pairs, family, cutpoints, spec.sparse_names, order, parts)
 
     @property
     def n_fixed(self):
@@ -117,6 +120,24 @@ class Labels:
         return out
 
 
+def coefficient_names(spec, response):
+    """Names of the coefficients of all predictors, each with its class, or its parameter's name."""
+    names = list(spec.coef_names)
+    if response.family.classes == "unordered":
+        return [f"{c}: {name}" for c in response.classes[1:] for name in names]
+    return names + [name for own in part_coefficients(spec, response).values() for name in own]
+
+
+def part_coefficients(spec, response):
+    """The same of the parts that have a predictor of their own, by part."""
+    parts = {part: own for part, own in spec.models if own.terms}
+    of = response.family.names if parts else ()
+    return {
+        part: [f"{parameter}: {column}" for column in own.coef_names]
+        for parameter, (part, own) in zip(of, parts.items(), strict=True)
+    }
+
+
 def block_labels(terms, covariances, before=("",)):
     """(term name, coefficient names, reported values) of each block, a predictor after another.
 
@@ -156,6 +177,7 @@ def fixed_effects_table(labels, result, level=0.95):
     A result with Satterthwaite's degrees of freedom has df and t in the place of z.
     """
     estimate, std, n = reported(labels, result)
+    n -= sum(map(len, labels.parts.values()))
     return _tests(estimate[:n], std[:n], result.dof, level)
 
 

@@ -7,6 +7,7 @@ level index `refs`, its slopes `z` and the covariance of its coefficients.
 
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -82,6 +83,20 @@ class Block:
         return np.ones((len(self.refs[rows]), 1)) if self.z is None else self.z[rows]
 
 
+class Predictor(NamedTuple):
+    """One linear predictor of the rows: X [n_rows, p], offset and sparse columns as `Design` has.
+
+    `columns` are its places among all coefficients, a slice; and `blocks` of each of its terms the
+    term's number, the number of its effects among those of all terms and predictors, and the block.
+    """
+
+    X: np.ndarray
+    offset: np.ndarray | None
+    sparse: csr_array | None
+    columns: slice
+    blocks: list
+
+
 @dataclass(frozen=True)
 class Design:
     """X [n_rows, p], the intercept's column of ones first if there is one, and the blocks.
@@ -103,19 +118,50 @@ class Design:
         return self.X.shape[0]
 
     @property
+    def predicted(self):
+        """The other parts that have random effects, and so are linear predictors of the rows."""
+        return tuple(part for part in self.models if part.blocks)
+
+    @property
+    def every_block(self):
+        """The blocks, those of the other parts last."""
+        return [*self.blocks, *(b for part in self.predicted for b in part.blocks)]
+
+    @property
     def sizes(self):
         """Number of random effects of each block."""
-        return [b.n_levels * b.r for b in self.blocks]
+        return [b.n_levels * b.r for b in self.every_block]
 
     @property
     def coupled(self):
         """Which blocks have levels that depend on each other given all other terms."""
-        return [b.coupled for b in self.blocks]
+        return [b.coupled for b in self.every_block]
 
     @property
     def related(self):
         """Whether the levels of a block have a known relationship."""
-        return any(b.relation is not None for b in self.blocks)
+        return any(b.relation is not None for b in self.every_block)
+
+    def predictors(self, d=1):
+        """The `Predictor`s of a row, d of them.
+
+        They are the design's own and those of other parts, or else have the same columns and blocks
+        each, with coefficients of their own.
+        """
+        out, p, terms = [], 0, 0
+        if not self.predicted:
+            p = self.X.shape[1]
+            for c in range(d):
+                blocks = [(k, k * d + c, b) for k, b in enumerate(self.blocks)]
+                columns = slice(c * p, (c + 1) * p)
+                out.append(Predictor(self.X, self.offset, self.sparse, columns, blocks))
+            return out
+        for own in (self, *self.predicted):
+            columns, blocks = slice(p, p + own.X.shape[1]), list(enumerate(own.blocks, terms))
+            blocks = [(k, k, b) for k, b in blocks]
+            out.append(Predictor(own.X, own.offset, None, columns, blocks))
+            p, terms = columns.stop, terms + len(blocks)
+        return out
 
 
 @dataclass(frozen=True)
@@ -214,7 +260,8 @@ class DesignSpec(PlainState):
         of others are not looked at, and need not be there. By the `covariances` [r, r] of a fit,
         one a term, new times have the effects that known ones tell.
         """
-        include = [True] * len(self.terms) if include is None else include
+        include = [True] * len(self.every_term) if include is None else include
+        include, others = include[: len(self.terms)], include[len(self.terms) :]
         none = np.full(table.shape[0], -1, np.int32)
         encoded = [
             term.encode(table) if wanted else none
@@ -226,7 +273,7 @@ class DesignSpec(PlainState):
         if self.models:
             from sklmm.design.submodels import apply_parts
 
-            design = replace(design, models=apply_parts(self.models, table))
+            design = replace(design, models=apply_parts(self.models, table, others))
         return design
 
     def is_of(self, effects, fixed_effects, fit_intercept, feature_names=None, offset=None):
@@ -270,36 +317,50 @@ class DesignSpec(PlainState):
 
     def used(self, include=None):
         """Names of the table's columns that `apply` takes, each once."""
-        include = [True] * len(self.terms) if include is None else include
+        include = [True] * len(self.every_term) if include is None else include
+        include, others = include[: len(self.terms)], include[len(self.terms) :]
         columns = list(self.fixed if self.formula is None else self.formula.columns)
         columns += [] if self.offset is None else [self.offset]
         for term, wanted in zip(self.terms, include, strict=True):
             columns += [*(term.effect.columns if wanted else ()), *term.effect.slopes]
             columns += term.effect.weight_columns
         for _, spec in self.models:
-            columns += spec.used()
+            n = len(spec.terms)
+            columns += spec.used(others[:n])
+            others = others[n:]
         return tuple(dict.fromkeys(columns))
 
     def grown(self, table):
         """The spec with the levels of another table added to its terms'."""
-        return replace(self, terms=tuple(t.grown(table) for t in self.terms))
+        models = tuple((part, spec.grown(table)) for part, spec in self.models)
+        return replace(self, terms=tuple(t.grown(table) for t in self.terms), models=models)
+
+    def prefixed(self, prefixes):
+        """The spec with names of other parts' terms that begin with a text, by part: "zero: g"."""
+        models = []
+        for part, own in self.models:
+            start = f"{prefixes[part]}: " if own.terms else ""
+            terms = tuple(replace(term, name=start + term.name) for term in own.terms)
+            models.append((part, replace(own, terms=terms)))
+        return replace(self, models=tuple(models))
 
     def places(self, grown):
         """Places of the levels among those of a `grown` spec, an array a term."""
-        pairs = zip(self.terms, grown.terms, strict=True)
+        pairs = zip(self.every_term, grown.every_term, strict=True)
         return [new.levels.get_indexer(old.levels) for old, new in pairs]
 
     def complete(self, include=None):
         """Those of `used` that no row may miss: a membership may be none, without a weight."""
-        effects = [term.effect for term in self.terms]
-        others = self.fixed if self.formula is None else self.formula.columns
-        others = {*others, *(c for _, spec in self.models for c in spec.complete())}
+        effects = [term.effect for term in self.every_term]
+        others = set(self.fixed if self.formula is None else self.formula.columns)
+        for _, spec in self.models:
+            others |= set(spec.fixed if spec.formula is None else spec.formula.columns)
         return set(self.used(include)) - _of_memberships(effects, others)
 
     def weighted(self, include=None):
         """Columns of labels and of their weights, pairs, of the memberships that count."""
-        include = [True] * len(self.terms) if include is None else include
-        pairs = zip(self.terms, include, strict=True)
+        include = [True] * len(self.every_term) if include is None else include
+        pairs = zip(self.every_term, include, strict=True)
         return _weighted(term.effect for term, wanted in pairs if wanted)
 
     def needed(self):
@@ -309,12 +370,17 @@ class DesignSpec(PlainState):
     @property
     def predictors(self):
         """Columns that a prediction cannot do without: all but the grouping columns."""
-        return self.complete([False] * len(self.terms))
+        return self.complete([False] * len(self.every_term))
 
     @property
     def coded(self):
         """Whether a term has coefficients by the labels or times of the rows of the fit."""
-        return any(term.left.coded for term in self.terms)
+        return any(term.left.coded for term in self.every_term)
+
+    @property
+    def every_term(self):
+        """The terms, those of the model's other parts last."""
+        return (*self.terms, *(term for _, spec in self.models for term in spec.terms))
 
     @property
     def coef_names(self):

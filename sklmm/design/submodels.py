@@ -1,7 +1,7 @@
 """Columns of a model's other parts: the zeros, the dispersion, what ordered classes have each.
 
-A part is a formula, ``"~ z + offset(w)"``, or a list of columns; it has an intercept where the
-formula has one, and a list always.
+A part is a formula, ``"~ z + offset(w) + (1 | g)"``, or a list of columns and terms; it has an
+intercept where the formula has one, and a list always.
 """
 
 from dataclasses import dataclass
@@ -9,20 +9,29 @@ from dataclasses import dataclass
 import numpy as np
 
 from sklmm.design.formula import formula_parameters
+from sklmm.design.terms import resolve_terms
 from sklmm.design.variables import NotSeen
 
 #: What may be done about labels that have no coefficient in a part.
 OTHERWISE = "leave the column out of this part of the model"
+#: Parts that may have random effects, each of one parameter.
+PREDICTED = ("zero_inflation", "dispersion")
 
 
 @dataclass(frozen=True)
 class PartDesign:
-    """X [n_rows, q] of a part, its columns' names, and its offset [n_rows] or None."""
+    """X [n_rows, q] of a part, its columns' names, and its offset [n_rows] or None.
+
+    One with random effects has `blocks`, as a `Design` has: it is a linear predictor of the rows.
+    """
 
     component: str
     X: np.ndarray
     names: tuple
     offset: np.ndarray | None = None
+    blocks: tuple = ()
+    #: None: columns of a part are dense.
+    sparse = None
 
 
 def part_parameters(component, given):
@@ -58,12 +67,8 @@ def learn_parts(learn, table, given, names):
     specs, designs = [], []
     for component, own in given.items():
         own = part_parameters(component, own)
-        if own["random_effects"] is not None:
-            raise ValueError(
-                f"{component}: random-effect terms such as {own['random_effects'][0]!r} are not "
-                "available in this part of the model: leave them out."
-            )
-        spec, design = learn(table, [], own["fixed_effects"], True, names, own["offset"])
+        terms = _terms(component, own, table)
+        spec, design = learn(table, terms, own["fixed_effects"], True, names, own["offset"])
         specs.append((component, spec))
         designs.append(_part(component, spec, design))
     return tuple(specs), tuple(designs)
@@ -74,7 +79,8 @@ def columns_of_parts(columns_read, table, given, names):
     out = set()
     for component, own in given.items():
         own = part_parameters(component, own)
-        out |= columns_read(table, [], own["fixed_effects"], own["offset"], names)
+        terms = _terms(component, own, table)
+        out |= columns_read(table, terms, own["fixed_effects"], own["offset"], names)
     return out
 
 
@@ -89,17 +95,33 @@ def check_apart(spec):
             )
 
 
-def apply_parts(specs, table):
-    """The `PartDesign`s of a new table."""
-    return tuple(
-        _part(component, spec, _applied(component, spec, table)) for component, spec in specs
-    )
+def _terms(component, own, table):
+    """The `RandomEffect`s of a part."""
+    if own["random_effects"] is None:
+        return []
+    if component not in PREDICTED:
+        raise ValueError(
+            f"{component}: random-effect terms such as {own['random_effects'][0]!r} are not "
+            "available in this part of the model: leave them out."
+        )
+    return resolve_terms(own["random_effects"], getattr(table, "columns", ()))
 
 
-def _applied(component, spec, table):
+def apply_parts(specs, table, include=None):
+    """The `PartDesign`s of a new table; `include` says which of the parts' terms count."""
+    out, first = [], 0
+    for component, spec in specs:
+        last = first + len(spec.terms)
+        wanted = None if include is None else include[first:last]
+        out.append(_part(component, spec, _applied(component, spec, table, wanted)))
+        first = last
+    return tuple(out)
+
+
+def _applied(component, spec, table, include):
     """The `Design` of a new table; of labels that the fit had not, the error names the part."""
     try:
-        return spec.apply(table)
+        return spec.apply(table, include)
     except NotSeen as error:
         raise NotSeen(f"{component}: {error.what}", error.labels, OTHERWISE) from None
 
@@ -107,4 +129,6 @@ def _applied(component, spec, table):
 def _part(component, spec, design):
     # Classes have their intercepts, the cutpoints.
     first = int(component == "nominal" and spec.fit_intercept)
-    return PartDesign(component, design.X[:, first:], spec.coef_names[first:], design.offset)
+    return PartDesign(
+        component, design.X[:, first:], spec.coef_names[first:], design.offset, design.blocks
+    )

@@ -69,7 +69,6 @@ MONTE_CARLO_TOL = 0.03
 PROFILE_TOL = 1e-6
 MOST_ITERATIONS = 200
 
-
 #: Steps by the names of the parameter e_step; those of closed-form families.
 E_STEPS = {
     "exact": Exact,
@@ -112,7 +111,8 @@ def has_quadrature(design, family, n_predictors=1):
     """
     if family.is_custom or family.closed_form or any(design.coupled):
         return False
-    terms = [(b.refs, b.n_levels, n_predictors * b.r) for b in design.blocks]
+    times = 1 if design.predicted else n_predictors
+    terms = [(b.refs, b.n_levels, times * b.r) for b in design.every_block]
     if (nesting := Nesting.of(terms)) is None:
         return False
     largest = nesting.largest * n_predictors
@@ -277,7 +277,11 @@ def run(design, response, settings, watch=None):
 def run_problem(problem, response, settings, watch):
     """`run` of a `Problem` in standard units."""
     step = settings.m_step or settings.e_step
-    if problem.perfect and response.models and response.family.scale_equivariant:
+    if (
+        problem.perfect
+        and response.family.scale_equivariant
+        and (response.models or "sigma" not in response.parameters)
+    ):
         raise ValueError(
             "dispersion: the fixed part alone reproduces y, which leaves no residual SD to model: "
             "use dispersion=None."
@@ -326,7 +330,7 @@ def _problem(design, response, settings):
     )
     if gaussian or family.quadratic:
         check_degrees(problem)
-    if response.models or response.data is not None:
+    if design.models or response.data is not None:
         from sklmm.engine.rows.widened import widened
 
         problem = widened(problem, design, response)

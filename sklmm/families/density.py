@@ -5,6 +5,7 @@ for Laplace's approximation on tables, in TensorFlow's for what the engine compi
 """
 
 from functools import cached_property
+from types import MappingProxyType
 
 from sklmm.families.links import LINKS, Link
 from sklmm.families.special import exp
@@ -34,6 +35,12 @@ class Density:
         two parameters, by the pairs of their names in order; each broadcastable to eta's shape. Or
         None where differences of `slopes` are to tell them. One predictor's, whose digits, like
         those of `slopes`, do not cancel in float32.
+    information
+        By a parameter's name the mean over y of less its second derivative without its constraint,
+        or a bound of that, where one is known.
+    block
+        Less the second derivatives in the predictors of a row, [n, d, d, C], or None where
+        differences of the score are to tell them.
     value_and_score
         Both, as samplers ask for them, which spend their time here. Override it where they are
         faster together than each by itself.
@@ -50,7 +57,8 @@ class Density:
     y, eta : arrays
         For a family of several predictors eta is [n * d, C], the predictors of a row adjacent.
     parameters : dict
-        Each becomes an attribute.
+        Each becomes an attribute. `unconstrained` has those with a predictor of their own by name,
+        without their constraints.
     link : str
         Of `sklmm.families.links.LINKS`: `self.link` is that link at eta.
     """
@@ -70,6 +78,9 @@ class Density:
     observed = property(lambda d: d.expected)
     observed_slope = None
     second = None
+    block = None
+    information = property(lambda d: {})
+    unconstrained = MappingProxyType({})
     slopes = property(lambda d: {})
     value_and_score = property(lambda d: (d.value, d.score))
     quick_score = property(lambda d: d.score)
@@ -86,6 +97,10 @@ class Density:
                     f"without its constraint, or pin {name} by a number in `parameters`."
                 )
         return [found[name] for name in names]
+
+    def second_in(self, names):
+        """`second`, where nothing is asked of parameters but these."""
+        return self.second
 
 
 class PositiveMean(Density):

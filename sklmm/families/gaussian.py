@@ -18,6 +18,11 @@ class GaussianDensity(Density):
     score = property(lambda d: d._z / d.sigma)
     expected = property(lambda d: d.sigma**-2)
     slopes = property(lambda d: {"sigma": d._z**2 - 1})
+    information = property(lambda d: {"sigma": 2.0 + 0 * d.eta})
+
+    def second_in(self, names):
+        """`second`, which the density itself has not: chains difference its slopes."""
+        return {"sigma": 2 * self._z / self.sigma}, {("sigma", "sigma"): 2 * self._z**2}
 
 
 class Gaussian(Family):

@@ -47,16 +47,27 @@ def with_parts(family, parts):
     return family
 
 
-def modelled(response, designs):
-    """The `Response` with `ParameterModel`s of the parts, `submodels.PartDesign`s."""
+def modelled(spec, response, designs):
+    """The `Response` with `ParameterModel`s of the parts, `submodels.PartDesign`s; and the spec.
+
+    Those with random effects make a `PredictedFamily` of its family, and their terms' names begin
+    with the parameter's.
+    """
     family, n_classes = response.family, response.n_classes
     kinds = family.parameters(n_classes)
     models = [
         ParameterModel.of(name, kinds[name], design.component, design.names, label)
         for design in designs
+        if not design.blocks
         for name, label in _labelled(response, PARTS[design.component](family, n_classes))
     ]
-    return replace(response, models=tuple(models))
+    parts = [design.component for design in designs if design.blocks]
+    if parts:
+        from sklmm.families.predicted import PredictedFamily
+
+        names = {part: PARTS[part](family, n_classes)[0] for part in parts}
+        spec, family = spec.prefixed(names), PredictedFamily(family, tuple(names.values()))
+    return spec, replace(response, family=family, models=tuple(models))
 
 
 def _labelled(response, parameters):

@@ -69,8 +69,10 @@ class ZeroInflatedDensity(Density):
     """
 
     def __init__(self, made, xp, y, eta, parameters, link):
-        others = {name: value for name, value in parameters.items() if name != "zero"}
+        own = {"zero", "unconstrained"}
+        others = {name: value for name, value in parameters.items() if name not in own}
         super().__init__(xp, y, eta, {"zero": parameters["zero"]}, link)
+        self.unconstrained = parameters.get("unconstrained", {})
         self._hurdle, self._none = made.hurdle, y == made.code
         #: 1 where y is 0, of y's kind.
         self._at_zero = xp.where(self._none, 1.0, 0 * y)
@@ -84,9 +86,19 @@ class ZeroInflatedDensity(Density):
         self._of = base
         self._own = base(xp.where(self._none, made.stand_in, y) if made.hurdle else y)
 
-    _log_odds = cached_property(lambda d: d.xp.log(d.zero) - d._log_rest)
-    #: log(1 - pi).
-    _log_rest = cached_property(lambda d: d.xp.log1p(-d.zero))
+    @cached_property
+    def _log_odds(self):
+        if "zero" in self.unconstrained:
+            return self.unconstrained["zero"]
+        return self.xp.log(self.zero) - self._log_rest
+
+    @cached_property
+    def _log_rest(self):
+        """log(1 - pi)."""
+        if "zero" not in self.unconstrained:
+            return self.xp.log1p(-self.zero)
+        xp, odds = self.xp, self._log_odds
+        return -(xp.maximum(odds, 0.0) + xp.log1p(xp.exp(-xp.abs(odds))))
 
     @cached_property
     def _rows(self):
@@ -167,15 +179,27 @@ class ZeroInflatedDensity(Density):
         tau = self._share
         rest, both = 1 - tau, tau * (1 - tau)
         slopes, score = self._own.slopes, self._own.score
+        in_eta, inner = self.second_in(("zero",))
         # Less the second derivatives.
-        in_eta = {n: rest * part - both * score * slopes[n] for n, part in own[0].items()}
-        inner = {
+        in_eta |= {n: rest * part - both * score * slopes[n] for n, part in own[0].items()}
+        inner |= {
             (a, b): rest * part - both * slopes[a] * slopes[b] for (a, b), part in own[1].items()
         }
-        in_eta["zero"] = both * score
         inner |= {(name, "zero"): both * slope for name, slope in slopes.items()}
-        inner["zero", "zero"] = self.zero * (1 - self.zero) - both
         return in_eta, inner
+
+    def second_in(self, names):
+        if set(names) != {"zero"}:
+            return self.second
+        tau = self._share
+        both = tau * (1 - tau)
+        in_eta = {"zero": both * self._own.score}
+        return in_eta, {("zero", "zero"): self.zero * (1 - self.zero) - both}
+
+    @property
+    def information(self):
+        # Where it is known which zeros are the point's.
+        return {**self._own.information, "zero": self.zero * (1 - self.zero)}
 
 
 class ZeroInflated(Family):

@@ -33,6 +33,10 @@ EXACTLY = {"method": "L-BFGS-B", "options": {"ftol": 0, "gtol": 1e-12}}
 def start_theta(latent, rounds=EM_ROUNDS):
     """(Theta, mode [P]) to start from: SDs and parameters after at most `rounds` of EM."""
     problem, like, space = latent.full, latent.like, latent.space
+    if like.predicted:
+        from sklmm.engine.algorithms.predictor_start import start_of_predictors
+
+        return start_of_predictors(latent, rounds)
     constant, raw = _constant(like, problem.rows.sample(MAX_ROWS), len(space.estimated))
     raw = space.clipped(raw)
     weight, beta = problem.rows.constant(evaluation(like), constant, raw)

@@ -68,9 +68,9 @@ def update(result, design, response, places, curvature="observed"):
 
 def _grown(result, design, places, linear, d):
     """The result with new levels, at their prior, and the others in their `places`."""
-    blocks = [b for b in design.blocks for _ in range(d)]
-    m = result.coef_root.shape[1]
-    added = sum((b.n_levels - len(places[k // d])) * b.r for k, b in enumerate(blocks))
+    found = {k: (places[term], b) for own in design.predictors(d) for term, k, b in own.blocks}
+    terms, m = [found[k] for k in range(len(found))], result.coef_root.shape[1]
+    added = sum((b.n_levels - len(place)) * b.r for place, b in terms)
     if not added:
         return result
     # An exact root takes a column more for every new effect; of draws, the new ones are random.
@@ -78,8 +78,7 @@ def _grown(result, design, places, linear, d):
     width, first = m + added * own_columns, m
     axes = _coefficient_axes(result)
     effects, covs, out = [], [], []
-    for k, (b, S) in enumerate(zip(blocks, result.covariances, strict=True)):
-        place = places[k // d]
+    for k, ((place, b), S) in enumerate(zip(terms, result.covariances, strict=True)):
         new = np.setdiff1d(np.arange(b.n_levels), place)
         mean, cov = np.zeros((b.n_levels, b.r)), np.tile(S, (b.n_levels, 1, 1))
         mean[place], cov[place] = result.effects[k], result.effects_cov[k]
@@ -129,6 +128,32 @@ def _turned(z, L, refs):
     return np.einsum("...a,...ab->...b", z, L[refs])
 
 
+def _rows(like, design, response):
+    """`LocalRows` of new rows in the table's units, by their own levels, and these, by block."""
+    y, d = response.y, response.n_predictors
+    if like.wide:
+        from sklmm.engine.likelihood.parameters import wide
+
+        y = wide(y, response, design.models)
+    made, every = [], []
+    for own in design.predictors(d if design.predicted else 1):
+        blocks = [b for _, _, b in own.blocks]
+        found = [np.unique(b.refs, return_inverse=True) for b in blocks]
+        refs = [
+            refs.astype(np.int32).reshape(b.refs.shape)
+            for b, (_, refs) in zip(blocks, found, strict=True)
+        ]
+        sizes, z = [len(levels) for levels, _ in found], [b.loadings(slice(None)) for b in blocks]
+        of_terms = tuple(refs), tuple(sizes), tuple(z), own.offset
+        made.append(LocalRows(y, own.X, response.weights, *of_terms))
+        every += [levels for levels, _ in found]
+    if not design.predicted:
+        return made[0].stacked(d), [levels for levels in every for _ in range(d)]
+    from sklmm.engine.rows.predictors import PredictorRows
+
+    return PredictorRows.stacked_of(made), every
+
+
 class _NewRows(Latent):
     """New rows in the unknowns u of their levels, at the posterior means of all else.
 
@@ -138,29 +163,13 @@ class _NewRows(Latent):
 
     def __init__(self, result, design, response):
         self.result, d = result, response.n_predictors
-        found = [np.unique(b.refs, return_inverse=True) for b in design.blocks]
-        of_terms = (
-            tuple(
-                refs.astype(np.int32).reshape(b.refs.shape)
-                for b, (_, refs) in zip(design.blocks, found, strict=True)
-            ),
-            tuple(len(levels) for levels, _ in found),
-            tuple(b.loadings(slice(None)) for b in design.blocks),
-        )
         like = Likelihood.of(response.family, response.n_classes, response.models)
-        y = response.y
-        if like.wide:
-            from sklmm.engine.likelihood.parameters import wide
-
-            y = wide(y, response, design.models)
-        rows = LocalRows(y, design.X, response.weights, *of_terms).stacked(d)
-        self.given, self.levels = rows, [levels for levels, _ in found for _ in range(d)]
+        rows, self.levels = _rows(like, design, response)
+        self.given = rows
         pairs = list(zip(self.levels, result.effects_cov, result.effects, strict=True))
         self.roots = [covariance_root(covs[levels]) for levels, covs, _ in pairs]
         means = Coefs(result.coef[:, None], [b[levels][:, :, None] for levels, _, b in pairs])
         eta = rows.predictor(means)[:, 0]
-        if design.offset is not None:
-            eta += np.repeat(design.offset, d)
         turned = zip(rows.z, self.roots, rows.refs, strict=True)
         z = tuple(_turned(z, L, refs) for z, L, refs in turned)
         problem = Problem(

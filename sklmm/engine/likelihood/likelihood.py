@@ -11,7 +11,7 @@ several.
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 from uuid import uuid4
@@ -127,6 +127,23 @@ class Likelihood:
         )
 
     @property
+    def predicted(self):
+        """(name, constraint) of the parameters that have a linear predictor, in their order."""
+        return getattr(self.density, "parameters", ())
+
+    @property
+    def of_means(self):
+        """The likelihood of one predictor, in which all rows share those parameters."""
+        names, constraints = zip(*self.predicted, strict=True)
+        return replace(
+            self,
+            density=self.density.base,
+            n_predictors=1,
+            names=self.names + names,
+            constraints=self.constraints + constraints,
+        )
+
+    @property
     def wide(self):
         """Whether y is [n, m]."""
         return bool(self.data or self.linear)
@@ -218,6 +235,9 @@ class Evaluation(NamedTuple):
     in_raw, of the same weights, the derivatives in raw of those in eta and raw, [n * d, q] and [q,
     q]; bent, of a `height` [n * d] after y, its product with the derivatives of the curvature, the
     `observed` one or not, in eta [n * d], and its sums with those in raw [q].
+
+    Of several predictors, blocks: less the second derivatives in those of a row [n, d, d, C]; and
+    bent_blocks, likewise, of heights [n, d, d] their products with the derivatives of the blocks.
     """
 
     by_row: object
@@ -233,6 +253,8 @@ class Evaluation(NamedTuple):
     second: object = None
     single: bool = False
     like: Likelihood | None = None
+    blocks: object = None
+    bent_blocks: object = None
 
     def __reduce__(self):
         # In another process they are its own, and made once.
@@ -384,11 +406,41 @@ def evaluation(like):
         }
         return np.broadcast_to(density.observed, shape), mixed, pairs
 
+    @np.errstate(all="ignore")
+    def blocks(y, eta, raw):
+        found = at(y, eta, raw).block
+        if found is not None:
+            return found
+        d, (n, C) = like.n_predictors, eta.shape
+        out = np.empty((n // d, d, d, C))
+        for c in range(d):
+            up, down = (at(y, _moved(eta, d, c, h), raw).score for h in (STEP, -STEP))
+            out[:, :, c] = ((down - up) / (2 * STEP)).reshape(-1, d, C)
+        return (out + out.transpose(0, 2, 1, 3)) / 2
+
+    def bent_blocks(y, heights, eta, raw):
+        d = like.n_predictors
+        ends = [_moved(eta, d, c, h) for h in (STEP, -STEP) for c in range(d)]
+        W = blocks(y, np.concatenate(ends, axis=1), np.repeat(raw[:, None], 2 * d, axis=1))
+        in_eta = _rates(np.einsum("nab,nabk->nk", heights, W), STEP).ravel()
+        if not len(raw):
+            return in_eta, np.zeros(0)
+        W = blocks(y, *_about(eta, raw))
+        return in_eta, _rates(np.einsum("nab,nabk->k", heights, W)[None], STEP)[0]
+
     told = (not like.names and not like.linear) or like.density.second is not None
     one = like.n_predictors == 1
     known = by_row, curvature, observed, slopes, both, score, in_raw, bent, parts
     known += bends if one else None, second if one and told else None, told
-    return Evaluation(*known, like)
+    several = (None, None) if one else (blocks, bent_blocks)
+    return Evaluation(*known, like, *several)
+
+
+def _moved(eta, d, c, h):
+    """Eta [n * d, C] with predictor c of each row further by h."""
+    out = eta.copy()
+    out[c::d] += h
+    return out
 
 
 def _about(eta, raw):

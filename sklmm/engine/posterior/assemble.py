@@ -10,7 +10,7 @@ changes S_i of a covariance
 
 A column of slopes that is constant within the levels is what usually makes the D_i dependent. Of
 terms whose levels are coupled nothing is asked: their V is another.
-Several linear predictors share no row and have the same Z each: what holds of one holds of all.
+Several linear predictors share no row, and what is asked of one says nothing of the others.
 """
 
 from collections.abc import Callable
@@ -363,33 +363,32 @@ def undetermined(space, factors=None):
     problem, sigma = space.problem, False
     # Whether V has a sigma^2 which is estimated.
     residual = list(space.parameters) == ["sigma"] and bool(space.estimated)
-    d = problem.d
-    found = [np.zeros((b.r, b.r), bool) for b in problem.blocks[::d]]
-    for group in _partitions(problem.rows, [b.coupled for b in problem.blocks], d):
-        for null in _null_vectors(problem, [k * d for k in group], covariances, residual):
+    found = [np.zeros((b.r, b.r), bool) for b in problem.blocks]
+    for group in _partitions(problem):
+        for null in _null_vectors(problem, group, covariances, residual):
             sigma |= bool(abs(null[-1, -1]) > SHARE)
             first = 0
             for k in group:
-                A = problem.z_bases[k * d]
+                A = problem.z_bases[k]
                 part = slice(first, first + len(A))
                 size = np.linalg.norm(A, axis=1)
                 found[k] |= np.abs(A @ null[part, part] @ A.T) > SHARE * np.outer(size, size)
                 first += len(A)
     flags = []
-    for b, own in zip(problem.blocks[::d], found, strict=True):
+    for b, own in zip(problem.blocks, found, strict=True):
         own = own | np.diag(own)[:, None] | np.diag(own)
-        flags += d * [np.array([own[entry] for entry in b.covariance.reported])]
+        flags.append(np.array([own[entry] for entry in b.covariance.reported]))
     return np.concatenate([*flags, np.full(len(space.parameters), sigma)])
 
 
-def _partitions(rows, coupled, d):
-    """Numbers of the blocks over each partition of the rows, without `coupled` ones."""
-    groups = []
-    for k in range(len(coupled) // d):
-        if coupled[k * d]:
+def _partitions(problem):
+    """Numbers of a predictor's blocks over each partition of the rows, without coupled ones."""
+    groups, of = [], problem.predictor
+    for k, block in enumerate(problem.blocks):
+        if block.coupled:
             continue
         for group in groups:
-            if rows.same_levels(group[0] * d, k * d):
+            if of(group[0]) == of(k) and problem.rows.same_levels(group[0], k):
                 group.append(k)
                 break
         else:

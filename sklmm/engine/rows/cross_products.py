@@ -182,18 +182,19 @@ class LocalCrossProducts:
 
     def _sums(self, rows, columns):
         """Z_k^T c of every term, [J, r, m] each, of columns [m, .] of some of the rows, a slice."""
-        out = []
-        for k, n_levels in enumerate(self.levels):
-            total = 0
-            for refs, z, J in self._cells(k):
-                levels = refs[rows].astype(np.intp)
-                sums = np.empty((J, z.shape[1], len(columns)))
-                for a, own in enumerate(z[rows].T):
-                    for c, column in enumerate(columns):
-                        sums[:, a, c] = by_level(levels, weighed(column, own), J)
-                total = sums + total if np.ndim(total) else sums
-            out.append(total.reshape(n_levels, self.z[k].shape[-1], len(columns)))
-        return out
+        return [self._sums_of(k, rows, columns) for k in range(len(self.levels))]
+
+    def _sums_of(self, k, rows, columns):
+        """The same of one term."""
+        total = 0
+        for refs, z, J in self._cells(k):
+            levels = refs[rows].astype(np.intp)
+            sums = np.empty((J, z.shape[1], len(columns)))
+            for a, own in enumerate(z[rows].T):
+                for c, column in enumerate(columns):
+                    sums[:, a, c] = by_level(levels, weighed(column, own), J)
+            total = sums + total if np.ndim(total) else sums
+        return total.reshape(self.levels[k], self.z[k].shape[-1], len(columns))
 
     def pairs(self, k, others, at=None):
         """`LocalPairs` of a term and some others, side by side; number K is the sparse columns."""
@@ -281,12 +282,17 @@ class LocalCrossProducts:
 
     def gram(self, at=None):
         """[X, Z]^T w [X, Z], dense [p + Q, p + Q]."""
+        A = self._dense
+        return (A.T * self._weights(at)) @ A
+
+    @property
+    def _dense(self):
+        """[X, Z], [n_rows, p + Q]."""
         key = "dense", self.p
         if key not in self._known:
             Z = self._Z.toarray() if sparse.issparse(self._Z) else self._Z
             self._known[key] = np.concatenate([self.X, Z], axis=1)
-        A = self._known[key]
-        return (A.T * self._weights(at)) @ A
+        return self._known[key]
 
     @property
     def _Z(self):

@@ -33,11 +33,15 @@ class LocalExpansion:
             turned, square = likelihood.in_raw(y, w, eta, raw)
             return np.concatenate([score, turned], axis=1), (w @ values, of_raw[:, 0], square)
 
-        sums, (value, self.of_raw, self.raw_in_raw) = rows.visited(coefs, visit, 1 + len(raw))
-        self.value = float(value[0])
-        self.score, self.score_in_raw = _columns(sums, slice(1)), _columns(sums, slice(1, None))
+        self._sum(rows.visited(coefs, visit, 1 + len(raw)))
         if np.array_equal(self.weights, self.bend):
             self.weights = self.bend
+
+    def _sum(self, found):
+        """Take what a pass over rows has summed: scores, and the values and derivatives in raw."""
+        sums, (value, self.of_raw, self.raw_in_raw) = found
+        self.value = float(value[0])
+        self.score, self.score_in_raw = _columns(sums, slice(1)), _columns(sums, slice(1, None))
 
     def leverage(self, inverse):
         """Derivatives of -log |C| / 2 through the weights: in eta, as coefs [., 1], and in raw."""

@@ -19,6 +19,9 @@ LEAST_CURVATURE = 0.1
 class LocalRows(LocalCrossProducts):
     """`engine.rows.protocol.Rows` of arrays, in standard units."""
 
+    #: Whether predictors of a row have columns and terms of their own, see `rows.predictors`.
+    own_predictors = False
+
     def __post_init__(self):
         # Passes read X many times.
         object.__setattr__(self, "X", np.asarray(self.X))

@@ -183,16 +183,26 @@ class NestedRows:
         eta = fixed + np.einsum("na,na->n", Z, np.repeat(effects, counts, axis=0))
         eta, raw, w = eta[:, None], raw[:, None], self.rows.weights
         value, score, expected = likelihood.by_row(self.y, eta, raw)
-        (bend,) = likelihood.observed(self.y, eta, raw)
-        bend = w * np.maximum(bend, LEAST_CURVATURE * expected)[:, 0]
         score, rows = w * score[:, 0], leaves.first[:-1] * self.d
         slope = np.add.reduceat(Z * score[:, None], rows, axis=0)
+        bent = self._bent(likelihood, eta, raw, expected)
         curvature = np.empty((leaves.n, self.width, self.width))
         for a in range(self.width):
             for b in range(a + 1):
-                own = np.add.reduceat(bend * Z[:, a] * Z[:, b], rows)
+                own = np.add.reduceat(Z[:, a] * bent[:, b], rows)
                 curvature[:, a, b] = curvature[:, b, a] = own
         return np.add.reduceat(self.weights * value[:, 0], leaves.first[:-1]), slope, curvature
+
+    def _bent(self, likelihood, eta, raw, expected):
+        """W Z [n_rows, R], W the rows' curvature, not less than a share of the `expected` one.
+
+        Of predictors that are different ones it is an observation's block.
+        """
+        if self.rows.own_predictors:
+            return self.rows.bent(likelihood, eta, raw, positive=True) * self.loadings
+        (bend,) = likelihood.observed(self.y, eta, raw)
+        bend = self.rows.weights * np.maximum(bend, LEAST_CURVATURE * expected)[:, 0]
+        return bend[:, None] * self.loadings
 
     def look(self, part, likelihood, fixed, effects, raw, bent=False):
         """`Sight` of a part's rows at the points of its levels' effects, [r, n, N] of each depth.

@@ -62,7 +62,7 @@ class LocalRemainder:
             at, score, eta, times = along(own)
             found = np.asarray(self.likelihood.score(y, eta + a, self.raw), a.dtype)
             # The deviations are nobody else's: what is left of the quadratic takes their place.
-            a *= (tau - 1) * at
+            a = self._times((tau - 1) * at, a)
             a += (1 - tau) * score
             a += found * (tau * times)
             return a, ()
@@ -107,8 +107,9 @@ class LocalRemainder:
         of the row. All rows are cast here, once, and not by every thread that comes first.
         """
         if dtype not in self._cast:
-            columns = self.at, self.score, self.eta, self.rows.weights
-            self._cast[dtype] = [part.astype(dtype, copy=False)[:, None] for part in columns]
+            columns = self.score, self.eta, self.rows.weights
+            columns = [part.astype(dtype, copy=False)[:, None] for part in columns]
+            self._cast[dtype] = self._weights(dtype), *columns
         *columns, times = self._cast[dtype]
 
         def along(own):
@@ -116,6 +117,16 @@ class LocalRemainder:
             return *(part[own] for part in columns), same
 
         return along
+
+    def _weights(self, dtype):
+        """What multiplies deviations a [n_rows, C], `at`, and is read by slices of rows."""
+        return self.at.astype(dtype, copy=False)[:, None]
+
+    @staticmethod
+    def _times(at, a):
+        """Deviations a times `at`, in their place."""
+        a *= at
+        return a
 
     def _away(self, coefs, visit, n_columns=None):
         """Sums over rows of what `visit` finds at the deviations a."""

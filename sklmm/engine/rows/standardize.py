@@ -76,8 +76,9 @@ class Problem:
     multiplied by besides y's scale. `perfect` says that the fixed part alone reproduces y. The
     rows' y lacks what `columns.start`, of the sparse columns, explains. y_scale is eta's unit, and
     y's to the `power`. d is the number of linear predictors a row of the table has, a row each
-    here. `models` are the `engine.rows.widened.LinearUnits` of parameters by row. `priors` are in
-    the table's units, None without any.
+    here, and `predictors` are those of the blocks, none where there is one. `models` are the
+    `engine.rows.widened.LinearUnits` of parameters by row. `priors` are in the table's units, None
+    without any.
     """
 
     rows: Rows
@@ -96,6 +97,11 @@ class Problem:
     d: int = 1
     models: tuple = ()
     priors: Priors | None = None
+    predictors: tuple = ()
+
+    def predictor(self, block):
+        """The number of the predictor of a block."""
+        return self.predictors[block] if self.predictors else 0
 
     @property
     def log_unit(self):
@@ -271,7 +277,7 @@ def rotated(gram, varies):
     return rotation, log_det
 
 
-def _standard_blocks(design, weights, n, y_scale):
+def standard_blocks(design, weights, n, y_scale):
     """The blocks, their z A [n_rows, r], and those A."""
     blocks, zs, bases = [], [], []
     for b in design.blocks:
@@ -381,7 +387,7 @@ def standardize(
         unit = float(weights @ y / n)
         y, scale = y / unit, unit**eta_power
         offset = None if offset is None else offset / scale
-    blocks, zs, z_bases = _standard_blocks(design, weights, n, scale)
+    blocks, zs, z_bases = standard_blocks(design, weights, n, scale)
     return Problem(
         rows=rows(y, X, weights, *levels_of(design), zs, offset, columns),
         blocks=blocks,
@@ -450,7 +456,7 @@ def stacked(problem, d):
     The rows of one observation are adjacent, i * d + c; the coefficients of one predictor too, and
     block k becomes the blocks k * d + c, whose z is 0 on the rows of the other predictors.
     """
-    if d == 1:
+    if d == problem.d:
         return problem
     return replace(
         problem,
@@ -460,4 +466,5 @@ def stacked(problem, d):
         z_bases=tuple(A for A in problem.z_bases for _ in range(d)),
         log_det_basis=d * problem.log_det_basis,
         d=d,
+        predictors=tuple(c for _ in problem.blocks for c in range(d)),
     )

@@ -9,9 +9,11 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg import block_diag
 
 from sklmm.design.terms import INTERCEPT
-from sklmm.engine.rows.standardize import whiten
+from sklmm.engine.rows.local import LocalRows
+from sklmm.engine.rows.standardize import levels_of, standard_blocks, whiten
 
 #: Largest residual of a constant on the columns that have it.
 CONSTANT = 1e-8
@@ -56,20 +58,63 @@ def widened(problem, design, response):
             mean = response.weights @ np.column_stack([X, offset]) / problem.n
             known[model.component] = basis, shift, mean
         units.append(LinearUnits(model.names, *known[model.component]))
-    y = np.column_stack([rows.y, *columns])
-    return replace(problem, rows=replace(rows, y=y), models=tuple(units))
+    if columns:
+        y = np.column_stack([rows.y, *columns])
+        problem = replace(problem, rows=replace(rows, y=y), models=tuple(units))
+    latent = [own for own in design.models if own.blocks]
+    return joined(problem, latent, response.family.names) if latent else problem
 
 
-def _standard(own, weights, n, log_unit):
-    """Whitened columns [n, q], their basis [q, q] and shift [q], and the offset [n]."""
-    first = own.names[:1] == (INTERCEPT,)
-    X, basis, _ = whiten(own.X, weights, n, first)
+def joined(problem, parts, names):
+    """The problem of a row's predictors, those of `parts` of a design beside the mean's.
+
+    `names` are the parameters that they are of. Their bases lack y's scale, for it is not theirs.
+    """
+    from sklmm.engine.rows.predictors import PredictorRows
+
+    main = problem.rows
+    rows, bases, blocks, z_bases = [main], [problem.basis], [*problem.blocks], [*problem.z_bases]
+    log_det, predictors = problem.log_det_basis, [0] * len(blocks)
+    for c, (own, name) in enumerate(zip(parts, names, strict=True), 1):
+        X, basis, log_det_X = _whitened(own, main.weights, problem.n)
+        offset = np.zeros(main.n_rows) if own.offset is None else own.offset
+        if name == "sigma":
+            offset = offset - np.log(problem.sigma_scale)
+        made, zs, own_bases = standard_blocks(own, main.weights, problem.n, 1.0)
+        of_terms = (*levels_of(own), zs)
+        rows.append(LocalRows(main.y, X, main.weights, *of_terms, offset if offset.any() else None))
+        bases.append(basis / problem.y_scale)
+        z_bases += [A / problem.y_scale for A in own_bases]
+        blocks += made
+        predictors += [c] * len(made)
+        log_det += log_det_X + 2 * len(basis) * np.log(problem.y_scale)
+    return replace(
+        problem,
+        rows=PredictorRows.stacked_of(rows),
+        blocks=tuple(blocks),
+        basis=block_diag(*bases),
+        z_bases=tuple(z_bases),
+        log_det_basis=float(log_det),
+        d=len(rows),
+        predictors=tuple(predictors),
+    )
+
+
+def _whitened(own, weights, n):
+    """Whitened columns [n, q] of a part, their basis [q, q], and log|det| of the map."""
+    X, basis, log_det = whiten(own.X, weights, n, own.names[:1] == (INTERCEPT,))
     if (~basis.any(axis=1)).any() or basis.shape[0] != basis.shape[1]:
         name = own.names[int(np.argmin(basis.any(axis=1)))]
         raise ValueError(
             f"{own.component}: its column {name!r} is a linear combination of those before it, or "
             "has too few rows: leave it out."
         )
+    return np.asarray(X), basis, log_det
+
+
+def _standard(own, weights, n, log_unit):
+    """Whitened columns [n, q], their basis [q, q] and shift [q], and the offset [n]."""
+    X, basis, _ = _whitened(own, weights, n)
     offset = np.zeros(len(weights)) if own.offset is None else own.offset.copy()
     shift = np.zeros(len(basis))
     if log_unit:
@@ -78,4 +123,4 @@ def _standard(own, weights, n, log_unit):
             shift = log_unit * ones
         else:
             offset -= log_unit
-    return np.asarray(X), basis, shift, offset
+    return X, basis, shift, offset

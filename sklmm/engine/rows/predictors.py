@@ -1,0 +1,342 @@
+r"""Rows of several linear predictors, each with columns and terms of its own.
+
+An observation has d rows, i * d + c, one a predictor: passes over rows find them stacked, the
+columns and loadings of one predictor 0 on the rows of the others. The curvature of an observation's
+log density is a block W_i [d, d], and with A_i its d rows of [X, Z]
+
+    C = sum_i A_i^T W_i A_i + (0, I),     d log |C| = sum_i tr(H_i dW_i),     H_i = A_i C^-1 A_i^T.
+
+What is summed over pairs of columns is weighted by the entry of W_i that belongs to their
+predictors, over observations: `joint` has the columns of all side by side, a row each. Off the
+diagonal H is told by the leverages of sums of rows,
+
+    2 H_i[a, b] = h(a + b) - h(a) - h(b).
+"""
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+
+from sklmm._threads import summed
+from sklmm.engine.rows.expansion import LocalExpansion, leverages
+from sklmm.engine.rows.local import LEAST_CURVATURE, LocalRows
+from sklmm.engine.rows.remainder import LocalRemainder
+
+
+class BlockWeights:
+    """Weights W [n, d, d] of observations, as `engine.rows.protocol.Rows` hands them out."""
+
+    #: NumPy leaves products with them to them.
+    __array_ufunc__ = None
+
+    def __init__(self, W):
+        self.W, self.d = W, W.shape[1]
+
+    def between(self, a, b):
+        """The entries [n] of two predictors."""
+        return self.W[:, a, b]
+
+    def astype(self, dtype):
+        """The same in another precision."""
+        return BlockWeights(self.W.astype(dtype, copy=False))
+
+    def __getitem__(self, rows):
+        """The weights of some rows, a slice of whole observations."""
+        return BlockWeights(self.W[rows.start // self.d : rows.stop // self.d])
+
+    def __mul__(self, other):
+        """W times rows [n * d, C], or a number."""
+        if np.ndim(other) == 0:
+            return BlockWeights(self.W * other)
+        by_row = other.reshape(len(self.W), self.d, -1)
+        return np.einsum("nab,nbc->nac", self.W, by_row).reshape(other.shape)
+
+    __rmul__ = __mul__
+
+
+def rotations(W):
+    """T [n, d, d] and D [n, d] with W = T^T diag(D) T, T orthogonal, of symmetric W [n, d, d]."""
+    if W.shape[1] > 2:
+        values, vectors = np.linalg.eigh(W)
+        return vectors.transpose(0, 2, 1), values
+    a, b, c = W[:, 0, 0], W[:, 0, 1], W[:, 1, 1]
+    angle = 0.5 * np.arctan2(2 * b, a - c)
+    cos, sin = np.cos(angle), np.sin(angle)
+    T = np.stack([np.stack([cos, sin], axis=1), np.stack([-sin, cos], axis=1)], axis=1)
+    across = 2 * b * cos * sin
+    first, last = a * cos**2 + across + c * sin**2, a * sin**2 - across + c * cos**2
+    return T, np.stack([first, last], axis=1)
+
+
+def raised(W, expected):
+    """Blocks W [n, d, d] with eigenvalues that are a share of the `expected` [n, d] at least."""
+    T, D = rotations(W)
+    D = np.maximum(D, LEAST_CURVATURE * np.einsum("nab,nb->na", T**2, expected))
+    return np.einsum("nka,nk,nkb->nab", T, D, T)
+
+
+@dataclass(frozen=True, eq=False)
+class PredictorRows(LocalRows):
+    """`LocalRows` whose d predictors have columns and terms of their own.
+
+    `of` are the predictors of the terms, and `ends` [d + 1] where each one's columns of X begin and
+    end.
+    """
+
+    own_predictors = True
+    of: tuple = ()
+    ends: tuple = ()
+
+    @classmethod
+    def stacked_of(cls, parts):
+        """From `LocalRows` of each predictor, of the same observations."""
+        d, first = len(parts), parts[0]
+        ends = np.cumsum([0, *(part.p for part in parts)])
+        n, offset = first.n_rows * d, None
+        X = np.zeros((n, ends[-1]))
+        refs, levels, zs, of = [], [], [], []
+        if any(part.offset is not None for part in parts):
+            offset = np.zeros(n)
+        for c, part in enumerate(parts):
+            X[c::d, ends[c] : ends[c + 1]] = part.X
+            if part.offset is not None:
+                offset[c::d] = part.offset
+            for own, z in zip(part.refs, map(np.asarray, part.z), strict=True):
+                refs.append(np.repeat(own, d, axis=0))
+                zs.append(np.zeros((n, *z.shape[1:])))
+                zs[-1][c::d] = z
+                of.append(c)
+            levels += part.levels
+        return cls(
+            y=np.repeat(first.y, d, axis=0),
+            X=X,
+            weights=np.repeat(first.weights, d),
+            refs=tuple(refs),
+            levels=tuple(levels),
+            z=tuple(zs),
+            offset=offset,
+            d=d,
+            of=tuple(of),
+            ends=tuple(ends.tolist()),
+        )
+
+    def stacked(self, d):
+        """These rows: they are stacked."""
+        return self
+
+    def _columns(self, c):
+        """The columns of X of a predictor, a slice."""
+        return slice(self.ends[c], self.ends[c + 1]) if self.p else slice(0, 0)
+
+    def _only(self, wanted):
+        """`LocalRows`, a row an observation, of the columns of some predictors; 0 in the others."""
+        key = "only", self.p, tuple(wanted)
+        if key not in self._known:
+            d, X = self.d, np.zeros((self.n_rows // self.d, self.p))
+            for c in wanted:
+                X[:, self._columns(c)] = self.X[c::d, self._columns(c)]
+            zs = [
+                np.ascontiguousarray(z[c::d]) if c in wanted else np.zeros_like(z[c::d])
+                for z, c in zip(self.z, self.of, strict=True)
+            ]
+            refs = [np.ascontiguousarray(refs[::d]) for refs in self.refs]
+            own = self.y[::d], X, self.weights[::d], tuple(refs), self.levels, tuple(zs)
+            self._known[key] = LocalRows(*own)
+        return self._known[key]
+
+    def alone(self, c):
+        """`LocalRows`, a row an observation, of a predictor's own columns and terms."""
+        d, mine = self.d, [k for k, of in enumerate(self.of) if of == c]
+        return LocalRows(
+            self.y[::d],
+            self.X[c::d, self._columns(c)],
+            self.weights[::d],
+            tuple(self.refs[k][::d] for k in mine),
+            tuple(self.levels[k] for k in mine),
+            tuple(self.z[k][c::d] for k in mine),
+            None if self.offset is None else self.offset[c::d],
+        )
+
+    @property
+    def joint(self):
+        """`LocalRows` with the columns and the loadings of all predictors in one row."""
+        return self._only(range(self.d))
+
+    def _block(self, terms, at):
+        if not isinstance(at, BlockWeights):
+            return super()._block(terms, at)
+        c = self.of[terms[0]]
+        return self.joint._block(terms, at.between(c, c))
+
+    def _pair(self, k, other, at):
+        if not isinstance(at, BlockWeights):
+            return super()._pair(k, other, at)
+        return self.joint._pair(k, other, at.between(self.of[k], self.of[other]))
+
+    def fixed(self, at=None):
+        """As `LocalRows.fixed`; with blocks of weights X^T w y is not asked for, and is 0."""
+        if not isinstance(at, BlockWeights):
+            return super().fixed(at)
+        joint, p = self.joint, self.p
+        if not p:
+            shapes = [(J, z.shape[-1], 0) for J, z in zip(self.levels, self.z, strict=True)]
+            return np.zeros((0, 0)), np.zeros(0), [np.zeros(shape) for shape in shapes]
+        places = [self._columns(c) for c in range(self.d)]
+
+        def sums(rows):
+            X, W = joint.X[rows], at.W[rows]
+            xx, F = np.zeros((p, p)), [None] * len(self.of)
+            for c, own in enumerate(places):
+                # What a predictor's columns meet of all columns.
+                seen = np.empty((p, len(X)))
+                for b, other in enumerate(places):
+                    seen[other] = X[:, other].T * W[:, c, b]
+                xx[own] = X[:, own].T @ seen.T
+                mine = [k for k, of in enumerate(self.of) if of == c]
+                for k in mine:
+                    F[k] = joint._sums_of(k, rows, seen)
+            return xx, F
+
+        xx, F = summed(sums, joint.n_rows, joint._step)
+        return xx, np.zeros(p), F
+
+    def gram(self, at=None):
+        """[X, Z]^T W [X, Z], dense [p + Q, p + Q]."""
+        if not isinstance(at, BlockWeights):
+            return super().gram(at)
+        A = self.joint._dense
+        of = np.repeat(np.arange(self.d), np.diff(self.ends)) if self.p else np.zeros(0, int)
+        sizes = [J * z.shape[-1] for J, z in zip(self.levels, self.z, strict=True)]
+        of = np.concatenate([of, np.repeat(np.array(self.of, int), sizes)])
+        out = np.empty((len(of), len(of)))
+        for a in range(self.d):
+            for b in range(a + 1):
+                own = (A[:, of == a].T * at.between(a, b)) @ A[:, of == b]
+                out[np.ix_(of == a, of == b)] = own
+                out[np.ix_(of == b, of == a)] = own.T
+        return out
+
+    def product(self, coefs, at=None):
+        """[X, Z]^T W [X, Z] coefs, as `Coefs`."""
+        if not isinstance(at, BlockWeights):
+            return super().product(coefs, at)
+        return self.visited(
+            coefs, lambda rows, eta: (at[rows] * eta, ()), coefs.beta.shape[1], bare=True
+        )[0]
+
+    def bent(self, likelihood, eta, raw, positive=False):
+        """`BlockWeights` of the curvature at eta [n_rows, 1] and raw [q, 1].
+
+        The observed one; `positive` is with eigenvalues that are raised.
+        """
+        d, out = self.d, np.empty((self.n_rows // self.d, self.d, self.d))
+
+        def visit(rows, _):
+            some, (y, w) = slice(rows.start // d, rows.stop // d), self.own(rows)
+            W = likelihood.blocks(y, eta[rows], raw)[..., 0]
+            if positive:
+                W = raised(W, likelihood.curvature(y, eta[rows], raw)[0].reshape(-1, d))
+            out[some] = w[:, None, None] * W
+            return None, ()
+
+        self.visited(None, visit)
+        return BlockWeights(out)
+
+    def evaluate(self, likelihood, coefs, raw, curvature="expected", about=None):
+        """As `LocalRows.evaluate`; the weights are of the observed curvature, raised or not."""
+        at = np.empty((self.n_rows, 1))
+
+        def visit(rows, eta):
+            y, w = self._of(rows, eta.dtype)
+            values, score = likelihood.both(y, eta, raw)
+            at[rows] = eta[:, :1]
+            return self.weights[rows, None] * score, (w @ values,)
+
+        score, (value,) = self._pass(coefs, visit, raw.shape[1])
+        return value, score, self.bent(likelihood, at, raw[:, :1], curvature != "observed")
+
+    def safe(self, likelihood, coefs, raw, at):
+        """Weights that are positive: `at` with eigenvalues that are raised."""
+        eta = self.predictor(coefs)
+        (expected,) = likelihood.curvature(self.observations[0], eta, raw[:, None])
+        expected = (self.weights * expected[:, 0]).reshape(-1, self.d)
+        return BlockWeights(raised(at.W, expected))
+
+    def expand(self, likelihood, coefs, raw, observed):
+        """`PredictorExpansion` at coefs [., 1] and raw [q]."""
+        return PredictorExpansion(self, likelihood, coefs, raw, observed)
+
+    def remainder(self, likelihood, coefs, raw, at, *, exact, held):
+        """`PredictorRemainder` at coefs [., 1], raw [q] and weights `at`."""
+        return PredictorRemainder(self, likelihood, coefs, raw, at, exact=exact, held=held)
+
+    def heights(self, inverse):
+        """H [n, d, d]: for a row A_i [d, P] of all predictors A_i M A_i^T, M an `Inverse`."""
+        d = self.d
+        out = np.empty((self.n_rows // d, d, d))
+        for c in range(d):
+            out[:, c, c] = self._height(inverse, (c,))
+        for a, b in combinations(range(d), 2):
+            both = self._height(inverse, (a, b))
+            out[:, a, b] = out[:, b, a] = (both - out[:, a, a] - out[:, b, b]) / 2
+        return out
+
+    def _height(self, inverse, wanted):
+        """Leverages [n] of rows that are the sums of some predictors'."""
+        return leverages(self._only(wanted), inverse)
+
+
+class PredictorExpansion(LocalExpansion):
+    """`engine.rows.protocol.Expansion` of `PredictorRows`: weights and bend are `BlockWeights`."""
+
+    def __init__(self, rows, likelihood, coefs, raw, observed):
+        self.rows, self._densities, self._raw, self._observed = rows, likelihood, raw, observed
+        self._eta, column = np.empty((rows.n_rows, 1)), raw[:, None]
+
+        def visit(own, eta):
+            (y, w), weights = rows.own(own), rows.weights[own]
+            if len(raw):
+                values, score, of_raw = likelihood.slopes(y, w, eta, column)
+            else:
+                values, score = likelihood.both(y, eta, column)
+                score, of_raw = weights[:, None] * score, np.zeros((0, 1))
+            self._eta[own] = eta
+            turned, square = likelihood.in_raw(y, w, eta, raw)
+            return np.concatenate([score, turned], axis=1), (w @ values, of_raw[:, 0], square)
+
+        self._sum(rows.visited(coefs, visit, 1 + len(raw)))
+        self.bend = rows.bent(likelihood, self._eta, column)
+        self.weights = self.bend if observed else self._diagonal(column)
+
+    def _diagonal(self, raw):
+        """Weights [n_rows] of the expected curvature, of which there is the diagonal."""
+        rows = self.rows
+        (W,) = self._densities.curvature(rows.observations[0], self._eta, raw)
+        return rows.weights * W[:, 0]
+
+    def leverage(self, inverse):
+        """Derivatives of -log |C| / 2 through the weights: in eta, as coefs [., 1], and in raw."""
+        if not self._observed:
+            return super().leverage(inverse)
+        rows, heights, d = self.rows, self.rows.heights(inverse), self.rows.d
+
+        def visit(own, _):
+            (y, w), some = rows.own(own), slice(own.start // d, own.stop // d)
+            share = -0.5 * w[:, None, None] * heights[some]
+            in_eta, in_raw = self._densities.bent_blocks(y, share, self._eta[own], self._raw)
+            return in_eta[:, None], (in_raw,)
+
+        in_eta, (in_raw,) = rows.visited(None, visit, 1)
+        return in_eta, in_raw
+
+
+class PredictorRemainder(LocalRemainder):
+    """`engine.rows.protocol.Remainder` of `PredictorRows`, whose weights are `BlockWeights`."""
+
+    def _weights(self, dtype):
+        return self.at.astype(dtype)
+
+    @staticmethod
+    def _times(at, a):
+        return at * a
