@@ -321,8 +321,8 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
                 "order, and have no mean to predict: use MixedEffectsClassifier(family='ordinal'), "
                 "or their codes."
             )
-        family = self._of_columns(y)
-        several, bounded = np.ndim(y) == 2, family is not None and family.open_ended
+        family, several = self._of_columns(y), _n_columns(y) > 1
+        bounded = family is not None and family.open_ended
         try:
             if bounded:
                 y = check_array(y, ensure_all_finite=False, dtype=np.float64, input_name="y")
@@ -344,16 +344,16 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
             family = resolve_family(self.family)
         except ValueError:
             return None
-        return family.of_columns(np.shape(y)[1] if np.ndim(y) > 1 else 1)
+        return family.of_columns(_n_columns(y))
 
     def _unknown(self, y):
         family = self._of_columns(y)
-        if family is not None and family.open_ended and np.ndim(y) == 2:
+        if family is not None and family.open_ended and _n_columns(y) > 1:
             return np.asarray(pd.isna(np.asarray(y))).all(axis=1)
         return super()._unknown(y)
 
     def _resolve_family(self, y):
-        family = resolve_family(self.family).of_columns(1 if np.ndim(y) == 1 else np.shape(y)[1])
+        family = resolve_family(self.family).of_columns(_n_columns(y))
         if family.classes == "unordered":
             raise ValueError(
                 "family='categorical': classes without an order have no mean to predict; use "
@@ -394,7 +394,7 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
         >>> round(model.score(X, y), 2)
         0.83
         """
-        if np.ndim(y) == 2 and np.shape(y)[1] > 1:
+        if _n_columns(y) > 1:
             family = self._fitted.family
             if family.is_custom:
                 raise ValueError(
@@ -422,6 +422,12 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
     def _response_family(self):
         family, classes = self._fitted.family, self._fitted.classes
         return _Ratings(family, classes) if family.classes == "ordered" else family
+
+
+def _n_columns(y):
+    """Number of columns of a response of any container."""
+    shape = np.asarray(y).shape
+    return shape[1] if len(shape) == 2 else 1
 
 
 class _Ratings:
