@@ -26,6 +26,8 @@ EDGE = 1e-6
 VANISHED = 1e-4
 #: Share of the largest change of the linear predictor below which a column does not separate.
 FAINT = 0.01
+#: Probability that counts as none.
+CERTAIN = 1e-6
 #: Values up to which a column is told by its cells and not by a range; cells that a text names.
 MOST_VALUES = 10
 MOST_CELLS = 3
@@ -52,6 +54,7 @@ def warn_of_fit(model, design, table, response, e_step, found, converged):
         (perfect_fit(spec, design, response.y, result), UserWarning),
         (vanished(model._fitted, design, result), UserWarning),
         (infinite, ConvergenceWarning),
+        (certain_zeros(model._fitted, design, result), ConvergenceWarning),
     ):
         if message:
             warnings.warn(message, category, stacklevel=5)
@@ -179,6 +182,21 @@ def vanished(fitted, design, result):
         "working precision: the rest of the model reproduces them, and the likelihood has no "
         "maximum. Coefficients of the log SD that such rows alone tell have no standard error, and "
         "comparisons mean nothing: merge their group with another, or leave the column out."
+    )
+
+
+def certain_zeros(fitted, design, result):
+    """Text on rows that the zero part makes 0, or never 0, for certain, if there are any."""
+    names = fitted.part_names("zero_inflation")
+    if not names or not fitted.models:
+        return ""
+    zero = fitted.parameters(result, design).get("zero")
+    sure = 0 if zero is None else int(np.sum(np.minimum(zero, 1 - zero) < CERTAIN))
+    return sure and (
+        f"zero_inflation: in {sure} rows the probability of a zero is 0 or 1, as all rows like "
+        f"them are alike in y: some of {_listed([repr(name) for name in names])} have no finite "
+        "estimate. Leave out what tells these rows apart, or give a prior, coef_prior={"
+        f"{names[-1]!r}: 2.5}}."
     )
 
 

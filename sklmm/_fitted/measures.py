@@ -89,7 +89,14 @@ def distribution_variance(family, result, spread):
     link = getattr(family, "link", "identity")
     # Where sigma is another of each row, the noise has its mean square.
     unit = {"sigma": 1.0} if family.scale_equivariant else {}
-    latent = family.latent_variance(unit | result.family)
+    known = unit | result.family
+    own = [*family.parameters(0), *getattr(family, "names", ())]
+    if lacking := [name for name in own if name not in known]:
+        raise ValueError(
+            f"family={family.name!r} has no variance on the scale of the link, as its "
+            f"{lacking[0]!r} has a model of its own: use score(X, y), the R^2 of predictions."
+        )
+    latent = family.latent_variance(known)
     if latent is not None:
         return latent * spread.noise
     if spread is not None and link == "log" and spread.mean > 0:

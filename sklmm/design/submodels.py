@@ -68,7 +68,13 @@ def learn_parts(learn, table, given, names):
     for component, own in given.items():
         own = part_parameters(component, own)
         terms = _terms(component, own, table)
-        spec, design = learn(table, terms, own["fixed_effects"], True, names, own["offset"])
+        try:
+            spec, design = learn(table, terms, own["fixed_effects"], True, names, own["offset"])
+        except ValueError as error:
+            # What is said of the fixed effects is said of those of the part.
+            text = str(error).replace("fixed_effects='~ ...'", f"{component}='~ ...'")
+            prefix = "" if text.startswith(component) else f"{component}: "
+            raise ValueError(f"{prefix}{text}") from None
         specs.append((component, spec))
         designs.append(_part(component, spec, design))
     return tuple(specs), tuple(designs)

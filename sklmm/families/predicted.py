@@ -150,6 +150,7 @@ class PredictedFamily(Family):
     name = property(
         lambda self: f"{self.family.name} with random effects in {', '.join(self.names)}"
     )
+    bound = property(lambda self: self.family.name)
     link = property(lambda self: getattr(self.family, "link", "identity"))
     hurdle = property(lambda self: getattr(self.family, "hurdle", False))
     weights = property(lambda self: self.family.weights)

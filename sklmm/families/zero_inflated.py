@@ -230,7 +230,9 @@ class ZeroInflated(Family):
     def __init__(self, family):
         self.family = family
 
-    name = property(lambda self: f"zero-inflated {self.family.name}")
+    name = property(lambda self: f"{self._kind} {self.family.name}")
+    bound = property(lambda self: None if self.hurdle else self.family.name)
+    _kind = property(lambda self: "hurdle of" if self.hurdle else "zero-inflated")
     link = property(lambda self: self.family.link)
     row_data = property(lambda self: self.family.row_data)
     dispersion_parameter = property(lambda self: self.family.dispersion_parameter)

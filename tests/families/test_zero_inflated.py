@@ -1,12 +1,15 @@
 """Zero inflation, hurdles and models of the dispersion at known maxima, and their densities."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
 from scipy.special import expit
+from scipy.stats import chi2, poisson
+from sklearn.exceptions import ConvergenceWarning
 
-from sklmm import HMC, MixedEffectsRegressor, families
+from sklmm import HMC, MixedEffectsRegressor, anova, families
 from sklmm.engine.likelihood.likelihood import Likelihood, evaluation
 from sklmm.families.modelled import ParameterModel
 from sklmm.families.nominal import PartialOrdinal
@@ -236,8 +239,6 @@ def test_density_of_a_mixture():
     _, own, y, eta, raw = case("poisson")
     rate = np.exp(eta[:, 0])
     zero = expit(y[:, 1] + y[:, 2:] @ raw)
-    from scipy.stats import poisson
-
     density = (1 - zero) * poisson.pmf(y[:, 0], rate) + zero * (y[:, 0] == 0)
     np.testing.assert_allclose(own.both(y, eta, raw[:, None])[0][:, 0], np.log(density))
 
@@ -295,3 +296,37 @@ def test_predict_has_the_parts():
         model.predict(data, component="dispersion")
     with pytest.raises(ValueError, match="return_std"):
         model.predict(data, component="zero", return_std=True)
+
+
+def test_larger_models_are_compared_by_their_likelihoods():
+    data = table("counts")
+    alone = MixedEffectsRegressor(["g"], fixed_effects=["x"], family="negative_binomial")
+    alone.fit(data, data["y_zinb"])
+    constant = MixedEffectsRegressor(
+        ["g"], fixed_effects=["x"], family="negative_binomial", zero_inflation="~ 1"
+    ).fit(data, data["y_zinb"])
+    tests = anova(alone, constant)
+    assert tests["df"].iloc[1] == 1
+    # On the bound of the larger one's probability: half of a chi-squared variable's.
+    assert tests["p"].iloc[1] == pytest.approx(chi2.sf(tests["chi2"].iloc[1], 1) / 2)
+    assert anova(constant, fit("zinb2", "auto"))["df"].iloc[1] == 1
+
+
+def test_what_has_no_variance_of_its_link_says_so():
+    for name in ("zip", "nbinom2_disp"):
+        with pytest.raises(ValueError, match="has a model of its own"):
+            fit(name, "laplace").r2()
+
+
+def test_certain_zeros_are_told():
+    data = table("counts")
+    y = np.where(data["z"] == 1, 0, data["y_zip"])
+    model = MixedEffectsRegressor(
+        ["g"], fixed_effects=["x"], family="truncated_poisson", zero_inflation="~ z"
+    )
+    with pytest.warns(ConvergenceWarning, match=r"zero_inflation: in \d+ rows .*'zero: z'"):
+        model.fit(data, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.set_params(coef_prior={"zero: z": 2.5, "zero: Intercept": 10.0}).fit(data, y)
+    assert np.isfinite(model.zero_inflation_effects_["std_error"]).all()
