@@ -21,7 +21,9 @@ class NegativeBinomial1Density(HeldMean, NegativeBinomialDensity):
     _log_size = cached_property(lambda d: d._log_mu - d.xp.log(d.dispersion))
     _size = cached_property(lambda d: d._mu / d.dispersion)
     _odds = property(lambda d: d.dispersion)
-    _first = cached_property(lambda d: d._excess - d._by_dispersion)
+    _first = property(lambda d: d._rising[1])
+    _log_spread = cached_property(lambda d: d.xp.log1p(d.dispersion))
+    value_and_score = property(lambda d: (d.value, d.score))
     _mean = property(lambda d: d._mu / d._spread)
 
     @property
@@ -33,23 +35,21 @@ class NegativeBinomial1Density(HeldMean, NegativeBinomialDensity):
     def _gap(self):
         xp, total = self.xp, self._size * self._spread
         q = (self.y - self._mu) / xp.maximum(total, _LEAST)
-        ratio = self._at_total.log_x - self._log_size - xp.log1p(self.dispersion)
+        ratio = self._at_total.log_x - self._log_size - self._log_spread
         near = xp.log1p(xp.minimum(xp.maximum(q, -0.5), 0.5))
         return q, xp.where(xp.abs(q) < 0.5, near, ratio)
 
+    @cached_property
+    def _rising(self):
+        """Log of the rising factorial and its derivative in log mu, with those of y = 0."""
+        logs, slope = self.xp.rising(self._size, self._log_size, self.y)
+        none = self._mu * (self._log_spread / self.dispersion)
+        return logs - none * (1 + self._past), slope - none
+
     @property
     def value(self):
-        xp = self.xp
-        return (
-            self.y * self._log_mu
-            - self.y
-            - xp.log_gamma(self.y + 1)
-            + (self.y + self._size) * self._gap[1]
-            + (self._at_total.level - self._at_size.level)
-            - self._size * xp.log1p(self.dispersion) * self._past
-        )
-
-    value_and_score = property(lambda d: (d.value, d.score))
+        share = self.xp.log(self.dispersion) - self._log_spread
+        return self._rising[0] + (self.y * share - self.xp.log_gamma(self.y + 1))
 
     @property
     def second(self):

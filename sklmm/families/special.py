@@ -8,7 +8,10 @@ the engine has TensorFlow's under the same names (`sklmm.engine.likelihood.tenso
     shape, concat, reshape, cumsum, sum, max                of arrays, along an axis
     matmul, one_hot                                         rows of a table by a code
     some                                                    whether a condition may hold somewhere
+    floor; counted, at_once                                 1, 2, .. n; how many are summed at once
+    double, same_kind                                       in float64, in another's precision
     log_gamma, digamma, trigamma                            of positive numbers
+    rising                                                  rising factorials, see `families.rising`
     expit, ndtr, log_ndtr, mills                            the logistic and normal distributions
     largest_log                                             see below
 
@@ -26,6 +29,8 @@ from types import SimpleNamespace
 
 import numpy as np
 from scipy.special import erfcx, gammaln, log_ndtr, ndtr, psi, zeta
+
+from sklmm.families.rising import by_factors
 
 #: Integers of a float's size, and entries from which their bits are quicker than a condition.
 _INTEGERS = {4: np.int32, 8: np.int64}
@@ -91,6 +96,7 @@ NUMPY = SimpleNamespace(
     log_gamma=gammaln,
     digamma=psi,
     trigamma=lambda x: zeta(2, x),
+    rising=lambda *rows: by_factors(NUMPY, *rows),
     expit=logistic,
     ndtr=ndtr,
     log_ndtr=log_ndtr,

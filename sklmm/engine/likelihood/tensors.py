@@ -9,6 +9,7 @@ from sklmm.engine.likelihood.likelihood import FLOOR
 from sklmm.engine.likelihood.parameters import flat, of_rows
 from sklmm.engine.runtime.tensorflow import tf
 from sklmm.engine.runtime.tfp_graph import tfp
+from sklmm.families.rising import by_rests
 
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -69,6 +70,7 @@ TENSORFLOW = SimpleNamespace(
     log_gamma=tf.math.lgamma,
     digamma=tf.math.digamma,
     trigamma=lambda x: tf.math.polygamma(tf.ones([], x.dtype), x),
+    rising=lambda *rows: by_rests(TENSORFLOW, *rows),
     expit=tf.sigmoid,
     ndtr=lambda x: tf.exp(log_ndtr(x)),
     log_ndtr=log_ndtr,
