@@ -41,21 +41,25 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
         minimum norm.
     fit_intercept : bool, default=True
     family : str, Family or callable, default="gaussian"
-        "gaussian", "student_t", "gamma", "tweedie", "beta"; of counts "poisson",
-        "negative_binomial", "nbinom1", "generalized_poisson", and without zeros
-        "truncated_poisson" and "truncated_negative_binomial"; "bernoulli", "binomial" (proportions
-        with the trials as `sample_weight`, or two columns of counts) or "ordinal"; an instance sets
-        the link or pins a parameter, ``Gaussian(sigma=1.0)``; a function from eta to a TFP
-        distribution is a family too, see `CustomFamily` for parameters.
+        "gaussian" (of two columns y, lower and upper bounds, a tobit model), "student_t"; of
+        positive numbers "gamma", "lognormal", "inverse_gaussian", "tweedie"; of shares "beta",
+        "ordered_beta"; of counts "poisson", "negative_binomial", "nbinom1", "generalized_poisson",
+        and without zeros "truncated_poisson" and "truncated_negative_binomial"; "bernoulli",
+        "binomial" and "beta_binomial" (proportions with the trials as `sample_weight`, or two
+        columns of counts) or "ordinal"; an instance sets the link or pins a parameter,
+        ``Gaussian(sigma=1.0)``; a function from eta to a TFP distribution is a family too, see
+        `CustomFamily` for parameters.
     method : {"auto", "reml", "ml"}, default="auto"
-        Restricted or full maximum likelihood; "auto" is REML for "gaussian", else ML. REML of
-        other families integrates the coefficients out with a flat prior.
+        Restricted or full maximum likelihood; "auto" is REML for "gaussian" and "lognormal", but ML
+        for bounds and all others. REML of other families integrates the coefficients out with a
+        flat prior.
     e_step : {"auto", "exact", "cg", "laplace", "quadrature", "hmc", "nuts"} or EStep
         Default "auto".
-        "exact" and "cg" are for "gaussian": "auto" takes "exact" for up to 2,000 random effects
-        beside the largest term's (fewer if that one is huge), and "cg" beyond. For other families
-        fitted by ML "auto" takes "quadrature" for one grouping factor with up to two effects a
-        level, or nested factors, and few enough rows (see `Quadrature`); else it takes `HMC`.
+        "exact" and "cg" are for "gaussian" and "lognormal": "auto" takes "exact" for up to 2,000
+        random effects beside the largest term's (fewer if that one is huge), and "cg" beyond. For
+        other families fitted by ML "auto" takes "quadrature" for one grouping factor with up to two
+        effects a level, or nested factors, and few enough rows (see `Quadrature`); else it takes
+        `HMC`.
     m_step : {"auto", "adam"} or Adam, default="auto"
         "auto" is damped Newton steps, after EM steps while the maximum is far.
     max_iter : int, default=200
@@ -373,7 +377,7 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
         Parameters
         ----------
         X : DataFrame, array-like or sparse matrix of shape (n_rows, n_columns)
-        y : array-like of shape (n_rows,), or (n_rows, 2) of counts for family="binomial"
+        y : array-like of shape (n_rows,), or (n_rows, 2) of counts (successes, failures)
         sample_weight : array-like of shape (n_rows,), optional
 
         Returns
@@ -394,22 +398,26 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
         >>> round(model.score(X, y), 2)
         0.83
         """
-        if _n_columns(y) > 1:
-            family = self._fitted.family
-            if family.is_custom:
-                raise ValueError(
-                    f"score: predictions know nothing of {listed(family.row_data)}, which rows "
-                    "have besides y: use loglik_, or compare y with predictions of your own."
-                )
-            if family.open_ended:
-                raise ValueError(
-                    "score: y has bounds, and R^2 wants values: use loglik_, or score the rows "
-                    "that are known."
-                )
-            response = family.bind(y, sample_weight)
-            trials = response.with_data({"trials": 1.0}, 1)["trials"]
-            y, sample_weight = response.y, response.weights * trials
-        return super().score(X, y, sample_weight)
+        return super().score(X, *self._scored(y, sample_weight))
+
+    def _scored(self, y, sample_weight):
+        """(y, weights) of which R^2 is, from a y of any columns."""
+        family = self._fitted.family
+        if _n_columns(y) == 1:
+            return y, sample_weight
+        if family.is_custom:
+            raise ValueError(
+                f"score: predictions know nothing of {listed(family.row_data) or 'columns'}, which "
+                "rows have besides y: use loglik_, or compare y with predictions of your own."
+            )
+        if family.open_ended:
+            raise ValueError(
+                "score: y has bounds, and R^2 wants values: use loglik_, or score the rows that "
+                "are known."
+            )
+        response = family.bind(y, sample_weight)
+        trials = response.with_data({"trials": 1.0}, 1)["trials"]
+        return response.y, response.weights * trials
 
     def _conditional_variance(self, X, response=None):
         """Variance of y given eta at its posterior mean [n_rows]; a response has the row data."""

@@ -71,7 +71,8 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
         ----------
         formula : str
             ``"y ~ x * C(z) + offset(w) + (1 + x | g)"``: the fixed part in formulaic's grammar,
-            random-effect terms in lme4's; y is a column, or ``cbind(successes, failures)``.
+            random-effect terms in lme4's; y is a column, or ``cbind(successes, failures)``,
+            or ``cbind(lower, upper)``.
         relationships : dict of str to Relationship, optional
             By grouping column, how the levels of its terms are related.
         **params

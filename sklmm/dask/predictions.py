@@ -144,9 +144,8 @@ def _of_part(function, model, part, number):
     if not len(X):
         return None
     y, found = np.asarray(y), model.predict(X)
-    if y.ndim == 2 and y.shape[1] == 2:
-        response = model._fitted.family.bind(y, weights)
-        y, weights = response.y, response.weights
+    if y.ndim == 2 and y.shape[1] > 1:
+        y, weights = model._scored(y, weights)
     weights = np.ones(len(found)) if weights is None else np.asarray(weights, float)
     return function(y.reshape(len(found)), found, weights) if weights.any() else None
 
