@@ -1,8 +1,9 @@
-"""Coverage of intervals and bias of estimates, by covariance of the effects, over simulated sets.
+"""Coverage of intervals and bias of estimates, over simulated sets.
 
     python -m tests.coverage
 
-It prints the table of docs/accuracy.md, in some minutes on two cores.
+It prints two tables of docs/accuracy.md, by covariance of the effects and by response, in some
+minutes on two cores.
 """
 
 import argparse
@@ -14,8 +15,11 @@ import pandas as pd
 from scipy import sparse
 
 from sklmm import MixedEffectsRegressor, RandomEffect, Relationship
+from tests.coverage_of_responses import MODELS
 
 N_SETS = 200
+#: Where factors cross, which Monte Carlo EM fits.
+CROSSED_SETS = 50
 N_GROUPS, N_PLACES, N_TIMES, SIGMA = 100, 4, 2, 0.8
 INTERCEPT, COEF, HERD = 0.5, 0.3, 0.5
 LAGS = np.abs(np.subtract.outer(np.arange(N_PLACES), np.arange(N_PLACES)))
@@ -209,8 +213,8 @@ def study(case, n_sets=N_SETS, n_jobs=2):
     return pd.DataFrame(covered).mean(), errors.mean() / (errors.std() / np.sqrt(n_sets))
 
 
-def rows(cases=CASES, n_sets=N_SETS):
-    """One a case."""
+def covariances(cases, n_sets):
+    """Rows of the table by covariance."""
     for name, case in cases.items():
         covered, bias = study(case, n_sets)
         yield {
@@ -223,17 +227,37 @@ def rows(cases=CASES, n_sets=N_SETS):
         }
 
 
+def responses(models, n_sets):
+    """Rows of the table by response: coefficients of all parts, and apart from them all else."""
+    for name, model in models.items():
+        own = min(n_sets, CROSSED_SETS) if model.crossed else n_sets
+        covered, bias = study(model, own)
+        row = {"response": name, "sets": own}
+        apart = covered.index.isin(model.apart)
+        for kind, some in (("coefficients", ~apart), ("SDs, parameters", apart)):
+            row[kind] = some.sum()
+            row[f"{kind}: coverage"] = f"{100 * covered[some].mean():.1f} %"
+            row[f"{kind}: least"] = f"{100 * covered[some].min():.1f} %"
+            # With its sign.
+            row[f"{kind}: bias"] = f"{bias[some][bias[some].abs().idxmax()]:+.1f}"
+        yield row
+
+
 def main():
+    known = {**CASES, **MODELS}
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("cases", nargs="*", metavar="case", help=f"of {list(CASES)}")
+    parser.add_argument("cases", nargs="*", metavar="case", help=f"of {list(known)}")
     parser.add_argument("--sets", type=int, default=N_SETS)
-    known = parser.parse_args()
-    for i, row in enumerate(rows({name: CASES[name] for name in known.cases or CASES}, known.sets)):
-        if i == 0:
-            print(f"| {' | '.join(row)} |\n|{'---|' * len(row)}")
-        print(f"| {' | '.join(map(str, row.values()))} |", flush=True)
+    args = parser.parse_args()
+    chosen = args.cases or list(known)
+    for table, cases in ((covariances, CASES), (responses, MODELS)):
+        own = {name: cases[name] for name in chosen if name in cases}
+        for i, row in enumerate(table(own, args.sets)):
+            if i == 0:
+                print(f"| {' | '.join(row)} |\n|{'---|' * len(row)}")
+            print(f"| {' | '.join(map(str, row.values()))} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,12 @@
-"""Intervals of each covariance cover the truth as often as they say, and estimates have no bias."""
+"""Intervals cover the truth as often as they say, and estimates have no bias."""
 
 import pytest
 
 from tests.coverage import CASES, study
+from tests.coverage_of_responses import MODELS
+
+#: Of the responses, one of each kind.
+SOME = ("beta_binomial", "ordinal, nominal", "zero-inflated negative_binomial", "gamma, dispersion")
 
 
 @pytest.mark.slow
@@ -11,4 +15,12 @@ def test_intervals_cover_and_estimates_are_unbiased(case):
     covered, bias = study(case)
     assert 0.90 <= covered.mean() <= 0.98
     assert covered.min() > 0.88
+    assert bias.abs().max() < 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SOME)
+def test_so_do_those_of_responses_and_parts(name):
+    covered, bias = study(MODELS[name], n_sets=100)
+    assert 0.90 <= covered.mean() <= 0.98
     assert bias.abs().max() < 3

@@ -21,12 +21,12 @@ class Missing(Exception):
     """A table cannot be made here; the message says what it needs."""
 
 
-def insteval(threshold=None):
+def insteval(threshold=None, least=0):
     from sklmm.datasets import load_insteval
 
     X, y = load_insteval(return_X_y=True, as_frame=True)
     groups = X[["students", "instructors", "departments"]].to_numpy().astype(np.int32)
-    y = y.to_numpy(float)
+    y = y.to_numpy(float) - least
     y = y if threshold is None else (y >= threshold).astype(float)
     return groups, X[["service"]].to_numpy(float), y
 
@@ -65,18 +65,19 @@ def crossed_scaled():
 
 
 def crossed_million(kind):
-    """Classes or counts in 10^6 rows of 20,000 x 8,000 levels."""
+    """Classes or counts, some of them with more zeros, in 10^6 rows of 20,000 x 8,000 levels."""
     groups, columns, _ = crossed(10**6, 20_000, 8_000)
-    intercept, slope, sds = {"binary": (0.3, 0.5, (1.0, 0.5)), "counts": (0.5, 0.3, (0.5, 0.3))}[
-        kind
-    ]
+    intercept, slope, sds = (0.3, 0.5, (1.0, 0.5)) if kind == "binary" else (0.5, 0.3, (0.5, 0.3))
     rng, x = np.random.default_rng(7), columns[:, 0].astype(float)
     eta = intercept + slope * x
     for refs, sd, size in zip(groups.T, sds, (20_000, 8_000), strict=True):
         eta += rng.normal(0, sd, size)[refs]
-    if kind == "counts":
-        return groups, columns, rng.poisson(np.exp(eta)).astype(float)
-    return groups, columns, (rng.random(len(eta)) < 1 / (1 + np.exp(-eta))).astype(float)
+    if kind == "binary":
+        return groups, columns, (rng.random(len(eta)) < 1 / (1 + np.exp(-eta))).astype(float)
+    y = rng.poisson(np.exp(eta)).astype(float)
+    if kind == "zeros":
+        y[rng.random(len(eta)) < 1 / (1 + np.exp(1 - 0.5 * x))] = 0.0
+    return groups, columns, y
 
 
 def probit():
@@ -182,6 +183,7 @@ def _frame(pedigree):
 SIMULATED = {
     "insteval": insteval,
     "insteval-binary": partial(insteval, 4),
+    "insteval-counts": partial(insteval, least=1),
     "sleepstudy": sleepstudy,
     "toenail": toenail,
     "crossed-1e5": partial(crossed, 10**5, 2_000, 800),
@@ -189,6 +191,7 @@ SIMULATED = {
     "crossed-1e6-scaled": crossed_scaled,
     "crossed-1e6-binary": partial(crossed_million, "binary"),
     "crossed-1e6-counts": partial(crossed_million, "counts"),
+    "crossed-1e6-zeros": partial(crossed_million, "zeros"),
     "crossed-1e7": partial(crossed, 10**7, 60_000, 20_000),
     "crossed-3.2e7": partial(crossed, 32_000_000, 200_948, 84_432),
     "probit": probit,

@@ -50,8 +50,9 @@ def sklmm(data, workload):
     y = data["y"]
     family = {"probit": Bernoulli(link="probit"), "bernoulli": "auto"}
     classes = workload.family in ("bernoulli", "probit", "ordinal")
-    # A checkout of before it had one is not asked for it.
-    parts = {} if workload.dispersion is None else {"dispersion": workload.dispersion}
+    # A checkout of before it had them is not asked for them.
+    parts = {"dispersion": workload.dispersion, "zero_inflation": workload.zero_inflation}
+    parts = {name: part for name, part in parts.items() if part is not None}
     model = (MixedEffectsClassifier if classes else MixedEffectsRegressor)(
         terms,
         fixed_effects=fixed,
@@ -128,6 +129,10 @@ def gpboost(data, workload):
         "ordinal": "bernoulli_logit",
         "probit": "bernoulli_probit",
     }.get(workload.family, workload.family)
+    if (zeros := workload.zero_inflation) is not None:
+        # The other refuses crossed effects, by the negative curvature of some zeros.
+        kind = "" if zeros == "~ 1" else "regression_"
+        likelihood = f"zero_inflated_{kind}{likelihood}_fisher_laplace"
 
     def fit(rows=slice(None)):
         model = gpboost.GPModel(group_data=groups[rows], likelihood=likelihood)

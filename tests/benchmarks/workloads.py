@@ -20,7 +20,8 @@ class Workload:
     - fit_parquet: a fit from files, reading included
 
     Without `again` nothing is done a second time. `e_step` is sklmm's alone, and so is the
-    `dispersion`, a formula of the residual SD.
+    `dispersion`, a formula of the residual SD. One of `zero_inflation` has all columns or none, as
+    GPBoost's.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Workload:
     factor: int | None = None
     e_step: str = "auto"
     dispersion: str | None = None
+    zero_inflation: str | None = None
     again: bool = True
     repeats: int = 5
 
@@ -63,6 +65,14 @@ WORKLOADS = {
             again=False,
         ),
         Workload("insteval-ordinal", "insteval", family="ordinal"),
+        Workload("insteval-poisson", "insteval-counts", ("sklmm",), "poisson", repeats=3),
+        Workload(
+            "insteval-zip",
+            "insteval-counts",
+            family="poisson",
+            zero_inflation="~ x0",
+            repeats=3,
+        ),
         Workload("toenail", "toenail", ("sklmm", "glmm", "lme4"), "bernoulli"),
         Workload("contraception", "contraception", ("sklmm", "lme4"), "bernoulli"),
         Workload("verbagg", "verbagg", ("sklmm", "lme4"), "bernoulli"),
@@ -72,6 +82,19 @@ WORKLOADS = {
         large("flights", "flights", family="bernoulli"),
         large("logistic-1e6", "crossed-1e6-binary", family="bernoulli"),
         large("poisson-1e6", "crossed-1e6-counts", family="poisson"),
+        large("zeros-poisson-1e6", "crossed-1e6-zeros", family="poisson"),
+        large(
+            "zip-1e6",
+            "crossed-1e6-zeros",
+            family="poisson",
+            zero_inflation="~ x0",
+        ),
+        large(
+            "zip-const-1e6",
+            "crossed-1e6-zeros",
+            family="poisson",
+            zero_inflation="~ 1",
+        ),
         Workload(
             "loglik-1e6", "crossed-1e6-binary", ("sklmm",), "bernoulli", task="loglik", repeats=3
         ),
