@@ -9,6 +9,7 @@ the engine has TensorFlow's under the same names (`sklmm.engine.likelihood.tenso
     matmul, one_hot                                         rows of a table by a code
     some                                                    whether a condition may hold somewhere
     floor; counted, at_once                                 1, 2, .. n; how many are summed at once
+    up_to                                                   the largest, or a number that is less
     double, same_kind                                       in float64, in another's precision
     log_gamma, digamma, trigamma                            of positive numbers
     rising                                                  rising factorials, see `families.rising`
@@ -104,6 +105,7 @@ NUMPY = SimpleNamespace(
     # The logarithm from which exp is held constant: of numbers like x, whose square and its sums
     # over rows must not overflow.
     at_once=8,
+    up_to=lambda x, most: int(np.fmin(x, most).max(initial=0)),
     largest_log=lambda x: 40.0 if getattr(x, "dtype", None) == np.float32 else 300.0,
 )
 

@@ -47,26 +47,23 @@ class Jumps:
         self.turn, self.bend_of_turn = 1 / q - log_y, 1 / q**2
         self.rise, self.alpha = 1 / r, q / r
 
-    @property
-    def _most(self):
-        """The logarithm of the largest j0 for which the first terms are enough."""
-        reach = _REACH * self.rise**-0.5
-        return 2 * self.xp.log(0.5 * ((reach**2 + 4 * (_TERMS - 4)) ** 0.5 - reach))
-
     def averages(self, order, kind):
         """Log of the sum, and averages by the weights W_j (see `_terms`), in kind's precision."""
-        xp, large, first, step = self.xp, self.log_j0 > self._most, None, 1.0
-        if xp.some(large):
-            step = xp.where(large, xp.maximum(_STEP * (self._j0 / self.rise) ** 0.5, 1.0), 1.0)
+        xp, j0, first, step = self.xp, self._j0, None, 1.0
+        wanted = j0 + _REACH * (j0 / self.rise) ** 0.5 + 4
+        n_terms = xp.up_to(wanted, _TERMS + 1)
+        if n_terms > _TERMS:
+            large, n_terms = wanted > _TERMS, _TERMS
+            step = xp.where(large, xp.maximum(_STEP * (j0 / self.rise) ** 0.5, 1.0), 1.0)
             # At steps of one they are whole numbers.
-            middle = xp.where(step > 1, self._j0, xp.floor(self._j0))
+            middle = xp.where(step > 1, j0, xp.floor(j0))
             first = xp.where(large, middle - _PLACE * step, 1.0)
-        found = self._summed(order, first, step)
-        return [xp.same_kind(part, kind) for part in found]
+        total, *parts = self._summed(order, n_terms, first, step)
+        return [xp.same_kind(part, kind) for part in (total - self.rise * j0, *self._told(*parts))]
 
-    def _summed(self, order, first, step):
+    def _summed(self, order, n_terms, first, step):
         xp, highest, sums = self.xp, None, None
-        for begin in range(0, _TERMS, xp.at_once):
+        for begin in range(0, n_terms, xp.at_once):
             j = begin + xp.reshape(xp.counted(xp.at_once, self.log_j0), (-1, 1, 1))
             if first is not None:
                 at = first + step * (j - 1)
@@ -85,27 +82,39 @@ class Jumps:
         return [highest + xp.log(step * sums[0])] + [part / sums[0] for part in sums[1:]]
 
     def _terms(self, j, order):
-        """log W_j; and what is averaged by `order`, T the derivative of log W_j in the power.
+        """log W_j but for rise j0, and what is averaged by `order`.
 
-        Order 1: d = j - j0 and T. Order 2: besides, T's own derivative, d^2, d T and T^2.
+        With d = j - j0 and T the derivative of log W_j in the power, of order 1 j and what T has
+        besides a multiple of it; of order 2 d, T, the derivative of T, d^2, d T and T^2.
         """
-        xp, rise, alpha, j0 = self.xp, self.rise, self.alpha, self._j0
+        xp, rise, alpha = self.xp, self.rise, self.alpha
+        # What is of j alone comes first: of the first terms it is a number each.
         log_j = xp.log(j)
-        height = j * (1 + self.log_j0 - log_j) - j0
         jumps, shape = Rest(xp, j, log_j), Rest(xp, j * alpha, log_j + xp.log(alpha))
-        log_w = rise * height - log_j - jumps.level - shape.level - LOG_2PI
+        height = j * (1 - log_j)
+        own = rise * height - (log_j + jumps.level + shape.level + LOG_2PI)
+        log_w = (rise * j) * self.log_j0 + own
         if order == 0:
             return log_w, []
-        d, turn = j - j0, self.turn
-        low = shape.slope - 0.5
-        T = rise * (d * turn - rise * height) + low * rise**2 / alpha
+        low, turned = shape.slope - 0.5, rise**2 / alpha
+        besides = low * turned - rise**2 * height
         if order == 1:
-            return log_w, [d, T]
-        bent = rise**2 * (2 * rise * height - 2 * d * turn) + rise * (
-            d * self.bend_of_turn - j0 * turn**2
-        )
-        bent = bent - (shape.bend + 0.5) * (rise**2 / alpha) ** 2 - 2 * low * rise**3 / alpha
+            return log_w, [j, besides]
+        j0, turn = self._j0, self.turn
+        d, T = j - j0, self._turned(j, besides)
+        bent = 2 * rise**3 * (height + j * self.log_j0 - j0) - 2 * rise**2 * turn * d
+        bent = bent + rise * (d * self.bend_of_turn - j0 * turn**2)
+        bent = bent - ((shape.bend + 0.5) * turned**2 + 2 * low * rise * turned)
         return log_w, [d, T, bent, d * d, d * T, T * T]
+
+    def _turned(self, j, besides):
+        """T."""
+        rise, turn, j0 = self.rise, self.turn, self._j0
+        return j * (rise * turn - rise**2 * self.log_j0) + besides + rise * j0 * (rise - turn)
+
+    def _told(self, *parts):
+        """The averages of d and T of order 1, which are linear in j."""
+        return (parts[0] - self._j0, self._turned(*parts)) if len(parts) == 2 else parts
 
 
 class TweedieDensity(PositiveMean):
