@@ -83,6 +83,13 @@ class Block:
         return np.ones((len(self.refs[rows]), 1)) if self.z is None else self.z[rows]
 
 
+def shared_levels(one, other):
+    """Whether two blocks are over the same levels, in the same order, which nothing couples."""
+    if one.coupled or other.coupled or one.n_levels != other.n_levels:
+        return False
+    return np.array_equal(one.refs, other.refs)
+
+
 class Predictor(NamedTuple):
     """One linear predictor of the rows: X [n_rows, p], offset and sparse columns as `Design` has.
 
@@ -129,13 +136,24 @@ class Design:
 
     @property
     def sizes(self):
-        """Number of random effects of each block."""
-        return [b.n_levels * b.r for b in self.every_block]
+        """Number of random effects of each block; of several predictors one for the same levels."""
+        return [sum(b.n_levels * b.r for b in group) for group in self._groups]
 
     @property
     def coupled(self):
         """Which blocks have levels that depend on each other given all other terms."""
-        return [b.coupled for b in self.every_block]
+        return [group[0].coupled for group in self._groups]
+
+    @property
+    def _groups(self):
+        """Blocks in lists, in which those of several predictors over the same levels are one."""
+        groups = [[block] for block in self.blocks]
+        for block in self.every_block[len(groups) :]:
+            same = (group for group in groups if shared_levels(block, group[0]))
+            if (group := next(same, None)) is None:
+                groups.append(group := [])
+            group.append(block)
+        return groups
 
     @property
     def related(self):

@@ -17,45 +17,29 @@ from sklmm.engine.theta.space import Theta
 FURTHEST = {"unit": 3.0, "positive": 8.0, "real": np.inf}
 
 
-def _of_mean(problem, rows):
-    """The problem of the mean's predictor alone, which comes first, and has these rows."""
-    n = sum(problem.predictor(k) == 0 for k in range(len(problem.blocks)))
-    others = problem.basis[:, rows.p :].any(axis=1)
-    own = slice(int(np.argmax(others)) if others.any() else len(others))
-    if (priors := problem.priors) is not None:
-        priors = priors._replace(coef=priors.coef[own], sds=priors.sds[:n])
-    return replace(
-        problem,
-        rows=rows,
-        blocks=problem.blocks[:n],
-        basis=problem.basis[own, : rows.p],
-        z_bases=problem.z_bases[:n],
-        priors=priors,
-        d=1,
-        predictors=(),
-    )
-
-
 def start_of_predictors(latent, rounds):
     """(Theta, mode [P]), as `start_theta` has them."""
     problem, like, rows = latent.full, latent.like, latent.rows
-    mean = _of_mean(problem, rows.alone(0))
+    mean, terms = problem.joint.mean, problem.joint.terms
+    if (priors := problem.priors) is not None:
+        own = priors.coef[: len(mean.basis)], priors.sds[: len(mean.blocks)]
+        mean = replace(mean, priors=priors._replace(coef=own[0], sds=own[1]))
+    mean = replace(mean, rows=mean.rows.ordered(), reml=problem.reml)
     shared = {**latent.space.parameters, **dict(like.predicted)}
     own = Latent(mean, like.of_means, shared, direct=latent.direct, observed=latent.observed)
     theta, x = start_theta(own, rounds)
     first = len(theta.raw) - len(like.predicted)
-    beta, effects = own.layout.split(x[:, None])
+    beta, found = own.layout.split(x[:, None])
     betas = [beta[:, 0] if problem.reml else theta.beta]
     for c, ((_, kind), raw) in enumerate(zip(like.predicted, theta.raw[first:], strict=True), 1):
-        predictor, most = rows.alone(c), FURTHEST[kind]
-        gap = np.clip(raw, -most, most) - (0.0 if predictor.offset is None else predictor.offset)
-        # Least squares: exact where there is an intercept.
-        betas.append(predictor.X.T @ (predictor.weights * gap) / problem.n)
-    rest = problem.blocks[len(mean.blocks) :]
-    factors = [b.covariance.nearest(np.eye(b.r) * RELATIVE_SD / np.sqrt(b.r)) for b in rest]
+        betas.append(rows.least_squares(c, np.clip(raw, -FURTHEST[kind], FURTHEST[kind])))
+    roots = [np.eye(b.r) * RELATIVE_SD for b in problem.blocks]
+    effects = [np.zeros((b.n_levels, b.r, 1)) for b in problem.blocks]
+    for term, L, u in zip(terms, theta.factors, found, strict=False):
+        roots[term.block][term.columns, term.columns] = L
+        effects[term.block][:, term.columns] = u
+    factors = tuple(b.covariance.nearest(L) for b, L in zip(problem.blocks, roots, strict=True))
     beta = np.concatenate(betas)
-    effects = [*effects, *(np.zeros((b.n_levels, b.r, 1)) for b in rest)]
     inner = beta[:, None] if problem.reml else np.zeros((0, 1))
     mode = latent.layout.join(inner, effects)[:, 0]
-    theta = Theta(beta[: latent.space.p], (*theta.factors, *factors), theta.raw[:first])
-    return theta, mode
+    return Theta(beta[: latent.space.p], factors, theta.raw[:first]), mode

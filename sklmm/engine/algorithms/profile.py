@@ -135,10 +135,11 @@ class Profile:
 
     def units(self):
         """Of coefficients (1), SDs (the residual one, of its column), correlations (1), family."""
-        problem, out = self.problem, [1.0] * len(self.problem.basis)
+        problem, out = self.problem, []
         for b, A in zip(problem.blocks, problem.z_bases, strict=True):
             sizes = self.sigma * problem.y_scale / b.size * np.linalg.norm(A, axis=1)
             out += [sizes[i] if i == j else 1.0 for i, j in b.covariance.reported]
+        out = [*np.ones(len(problem.basis)), *(out[i] for i in problem.order)]
         family = [abs(value) or 1.0 for value in self.space.family(self.theta.raw).values()]
         return np.abs(self.matrix) @ [*out, *family]
 

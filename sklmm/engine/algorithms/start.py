@@ -191,7 +191,8 @@ def warm_by_row(problem, parameters, start):
 def warm_theta(latent, start):
     """(Theta, mode) from a previous fit of the same shape, or None."""
     problem, space = latent.full, latent.space
-    if len(start.covariances) != len(problem.blocks):
+    n_terms = len(problem.blocks if problem.joint is None else problem.joint.terms)
+    if len(start.covariances) != n_terms:
         return None
     if list(start.family) != list(space.parameters) or len(start.coef) != len(problem.basis):
         return None
@@ -215,8 +216,10 @@ def warm_theta(latent, start):
 
 
 def _factors(problem, start, sigma):
-    out = []
-    for k, (block, covariance) in enumerate(zip(problem.blocks, start.covariances, strict=True)):
+    out, covariances = [], start.covariances
+    if problem.joint is not None:
+        covariances = problem.joint.together(covariances)
+    for k, (block, covariance) in enumerate(zip(problem.blocks, covariances, strict=True)):
         if covariance.shape != (block.r, block.r):
             out.append(block.covariance.nearest(np.eye(block.r)))
             continue

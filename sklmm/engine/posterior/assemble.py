@@ -10,7 +10,8 @@ changes S_i of a covariance
 
 A column of slopes that is constant within the levels is what usually makes the D_i dependent. Of
 terms whose levels are coupled nothing is asked: their V is another.
-Several linear predictors share no row, and what is asked of one says nothing of the others.
+Several linear predictors share no row; where they have the same Z each, what holds of one holds of
+all.
 """
 
 from collections.abc import Callable
@@ -47,9 +48,9 @@ class Trace:
         if draw is None or iteration % self.every:
             return
         self.iterations.append(iteration)
-        self.draws.append(
-            tuple(self.problem.effects(k, b).astype(np.float32) for k, b in enumerate(draw))
-        )
+        effects = [self.problem.effects(k, b).astype(np.float32) for k, b in enumerate(draw)]
+        joint = self.problem.joint
+        self.draws.append(tuple(effects if joint is None else joint.effects(effects)))
         if len(self.draws) > self.most:
             self.every *= 2
             keep = [i % self.every == 0 for i in self.iterations]
@@ -77,6 +78,13 @@ class Noise(NamedTuple):
     beta: np.ndarray | None
     effects: tuple
     variances: tuple
+
+    def by_term(self, joint):
+        """The same by the terms of a `joint` problem."""
+        if joint is None:
+            return self
+        effects, variances = (tuple(joint.effects(own)) for own in (self.effects, self.variances))
+        return self._replace(effects=effects, variances=variances)
 
     def of_standard_errors(self, jacobian, q):
         """Those of the standard errors [q + n_natural] of (coef, natural)."""
@@ -221,6 +229,7 @@ def assemble(
         moving = q + int(np.argmax(unidentified))
     shown = _in_table_units(problem, theta.factors, posterior, log_constant)
     if noise is not None:
+        noise = noise.by_term(problem.joint)
         shown["effects_mc_error"] = noise.effects
         shown["effects_std_mc_error"] = noise.of_effects(shown["effects_cov"])
     return EMResult(
@@ -277,6 +286,11 @@ def _in_table_units(problem, factors, posterior, log_constant=0.0):
     }
     same = ("dof", "unsolved", "rough")
     out |= {name: getattr(posterior, name) for name in same}
+    if (joint := problem.joint) is not None:
+        for name in ("covariances", "effects_cov"):
+            out[name] = tuple(joint.covariances(out[name]))
+        for name in ("effects", "effects_root"):
+            out[name] = tuple(joint.effects(out[name]))
     if (columns := problem.columns) is not None:
         coef, std, root = (columns.natural(a, problem.y_scale) for a in posterior.columns)
         if not problem.perfect:
@@ -340,7 +354,8 @@ def _singular(space, theta):
     ]
     family = np.zeros(len(space.parameters), bool)
     family[:] = sigma <= MIN_SIGMA
-    return np.concatenate([*blocks, family])
+    blocks = np.concatenate([np.zeros(0, bool), *blocks])
+    return np.concatenate([blocks[space.problem.order], family])
 
 
 def _without_error(space, singular, covariance):
@@ -363,32 +378,34 @@ def undetermined(space, factors=None):
     problem, sigma = space.problem, False
     # Whether V has a sigma^2 which is estimated.
     residual = list(space.parameters) == ["sigma"] and bool(space.estimated)
-    found = [np.zeros((b.r, b.r), bool) for b in problem.blocks]
-    for group in _partitions(problem):
-        for null in _null_vectors(problem, group, covariances, residual):
+    d = problem.d if problem.joint is None else 1
+    found = [np.zeros((b.r, b.r), bool) for b in problem.blocks[::d]]
+    for group in _partitions(problem.rows, [b.coupled for b in problem.blocks], d):
+        for null in _null_vectors(problem, [k * d for k in group], covariances, residual):
             sigma |= bool(abs(null[-1, -1]) > SHARE)
             first = 0
             for k in group:
-                A = problem.z_bases[k]
+                A = problem.z_bases[k * d]
                 part = slice(first, first + len(A))
                 size = np.linalg.norm(A, axis=1)
                 found[k] |= np.abs(A @ null[part, part] @ A.T) > SHARE * np.outer(size, size)
                 first += len(A)
     flags = []
-    for b, own in zip(problem.blocks, found, strict=True):
+    for b, own in zip(problem.blocks[::d], found, strict=True):
         own = own | np.diag(own)[:, None] | np.diag(own)
-        flags.append(np.array([own[entry] for entry in b.covariance.reported]))
-    return np.concatenate([*flags, np.full(len(space.parameters), sigma)])
+        flags += d * [np.array([own[entry] for entry in b.covariance.reported])]
+    flags = np.concatenate([np.zeros(0, bool), *flags])[problem.order]
+    return np.concatenate([flags, np.full(len(space.parameters), sigma)])
 
 
-def _partitions(problem):
-    """Numbers of a predictor's blocks over each partition of the rows, without coupled ones."""
-    groups, of = [], problem.predictor
-    for k, block in enumerate(problem.blocks):
-        if block.coupled:
+def _partitions(rows, coupled, d):
+    """Numbers of the blocks over each partition of the rows, without `coupled` ones."""
+    groups = []
+    for k in range(len(coupled) // d):
+        if coupled[k * d]:
             continue
         for group in groups:
-            if of(group[0]) == of(k) and problem.rows.same_levels(group[0], k):
+            if rows.same_levels(group[0] * d, k * d):
                 group.append(k)
                 break
         else:

@@ -227,7 +227,7 @@ class LocalCrossProducts:
             return [csr_rows(whole, a * z.shape[1], b * z.shape[1]) for a, b in pairwise(ends)]
         two, q, n_columns = self._cells(other)[j]
         if at is not None:
-            columns = [[weighed(weighed(a, b), at) for b in q.T] for a in z.T]
+            columns = self._products(first, second, at)
             return in_threads(lambda own: own.matrix(columns), self._patterns(first, second))
         counted = z.shape[1] == q.shape[1] == 1 and all(map(is_ones, (self.weights, z, q)))
         # In one piece, which goes back to the system as a whole.
@@ -241,6 +241,12 @@ class LocalCrossProducts:
 
         fragments = in_threads(fragment, blocks(self.n_rows, FRAGMENT))
         return in_threads(lambda a, b: joined(fragments, a, b, n_columns), ends[:-1], ends[1:])
+
+    def _products(self, first, second, at):
+        """Products of the columns of two terms' `cells`, times the weights `at`, by row."""
+        (k, i), (other, j) = first, second
+        z, q = self._cells(k)[i][1], self._cells(other)[j][1]
+        return [[weighed(weighed(a, b), at) for b in q.T] for a in z.T]
 
     def _patterns(self, first, second):
         """Each part's `Pattern` of one of each term's `cells`, (term, number)."""

@@ -9,9 +9,8 @@ of b alone in a full likelihood, the (restricted) log-likelihood has
     dl / dgamma   = sum_i d_i g_i,     g_i = v_i (e_i^2 + h_i) - w_i,
     dV / dgamma_a P y = 2 d_a e        (V = Z Sigma Z^T + diag(w / v)),
 
-The average information needs no correction for the second derivatives of V in gamma: what they take
-off it is what it lacks of the observed one. Of rows without effects both are 2 sum_i v_i e_i^2 d_i
-d_i^T.
+and the second derivatives of V in gamma take 2 sum_i d_i d_i^T g_i off the information, which is 0
+on average.
 """
 
 from dataclasses import dataclass, field
@@ -29,8 +28,6 @@ from sklmm.engine.rows.protocol import Coefs
 #: Steps of gamma given the residuals' second moments, at most, and their least decrement.
 SCORING_STEPS = 20
 SCORING_TOL = 1e-2
-#: Share of its expectation that the information in gamma has for steps, at least.
-LEAST_SHARE = 0.1
 #: How far a start takes a row's log SD below that of one SD for all, at most.
 MOST_FALL = 1.0
 #: Share of the largest eigenvalue of columns' products below which one is 0.
@@ -40,29 +37,15 @@ ROUNDING = 1e-10
 class Told(NamedTuple):
     """What rows tell at one theta.
 
-    `score` [q] in gamma; the working vectors 2 d_a e as sums with the rows' weights, over coefs,
-    `vectors`, [., q], and with each other, `squares` [q, q], whose expectation is the `usual` one.
+    `score` [q] in gamma; `bend` [q, q], what the curvature of V takes off the information; the
+    working vectors 2 d_a e as sums with the rows' weights, over coefs, `vectors`, [., q], and with
+    each other, `squares` [q, q].
     """
 
     score: np.ndarray
+    bend: np.ndarray
     vectors: Coefs
     squares: np.ndarray
-    usual: np.ndarray
-
-    def floor(self):
-        """What the information in gamma [q, q] lacks of a share of its usual size.
-
-        Where residuals are smaller than the SD says there is hardly any, and steps know no size.
-        """
-        values, vectors = np.linalg.eigh(self.usual)
-        some = values > ROUNDING * values.max(initial=0.0)
-        root, back = (
-            vectors[:, some] / np.sqrt(values[some]),
-            vectors[:, some] * np.sqrt(values[some]),
-        )
-        shares, axes = np.linalg.eigh(root.T @ self.squares @ root)
-        back = back @ axes
-        return 0.5 * (back * np.maximum(LEAST_SHARE - shares, 0.0)) @ back.T
 
 
 class Probes(NamedTuple):
@@ -86,30 +69,27 @@ class Probes(NamedTuple):
 
 @dataclass(eq=False)
 class Heteroscedastic:
-    """The rows, `LocalRows` of y, with s's columns D [n_rows, q] and its offset [n_rows] or None.
+    """The rows, `LocalRows` of y [n_rows], with s's columns [n_rows, q] and its offset [n_rows].
 
     s is at least `least`. `second` [n_rows] is e^2 + h as they were last told.
     """
 
     rows: LocalRows
-    D: np.ndarray
-    offset: np.ndarray | None
+    columns: np.ndarray
+    offset: np.ndarray
     least: float
     second: np.ndarray | None = field(default=None, repr=False)
-    #: As of all rows: of the fixed part none are sparse.
-    columns = None
 
-    @property
-    def p(self):
-        """Number of columns of X."""
-        return self.rows.p
+    @classmethod
+    def of(cls, rows, least):
+        """From rows whose y [n_rows, m] has the offset and the columns beside it."""
+        y, offset, columns = rows.y[:, 0], rows.y[:, 1], rows.y[:, 2:]
+        own = LocalRows.plain(rows, np.ascontiguousarray(y))
+        return cls(own, np.ascontiguousarray(columns), np.ascontiguousarray(offset), least)
 
     def log_sd(self, raw, rows=slice(None)):
         """s of some rows; one below the least residual SD is that."""
-        s = self.D[rows] @ raw
-        if self.offset is not None:
-            s += self.offset[rows]
-        return np.maximum(s, self.least, out=s)
+        return np.maximum(self.offset[rows] + self.columns[rows] @ raw, self.least)
 
     def weights(self, raw):
         """v [n_rows]."""
@@ -132,16 +112,15 @@ class Heteroscedastic:
         rows = self.rows
 
         def sums(own):
-            D = self.D[own]
+            D = self.columns[own]
             wD = rows.weights[own, None] * D
-            away = np.full(len(D), log_sd)
-            return wD.T @ D, wD.T @ (away if self.offset is None else away - self.offset[own])
+            return wD.T @ D, wD.T @ (log_sd - self.offset[own])
 
         return np.linalg.lstsq(*summed(sums, rows.n_rows), rcond=None)[0]
 
     def _free(self, raw, own):
         """Columns, s, w and v of some rows; of those with the least SD columns are 0."""
-        D, s, w = self.D[own], self.log_sd(raw, own), self.rows.weights[own]
+        D, s, w = self.columns[own], self.log_sd(raw, own), self.rows.weights[own]
         if s.min(initial=0.0) <= self.least:
             D = D * (s > self.least)[:, None]
         return D, s, w, w * np.exp(-2 * s)
@@ -153,7 +132,7 @@ class Heteroscedastic:
         and which effects `follow`, [J, r, p] each; both are None where beta is held. The former
         are `height` [n_rows], or those of `Probes`.
         """
-        rows, p, q = self.rows, 0 if fixed is None else len(fixed), self.D.shape[1]
+        rows, p, q = self.rows, 0 if fixed is None else len(fixed), self.columns.shape[1]
         self.second = np.empty(rows.n_rows)
         columns = [solution]
         columns += [Coefs(np.zeros((rows.p, p)), follow)] if p else []
@@ -177,19 +156,19 @@ class Heteroscedastic:
                 h += ((rest @ fixed) * rest).sum(axis=1)
             square = e * e
             self.second[own] = h = square + h
-            squares, all_of = ((own[:, None] * D).T @ D for own in (v * square, w))
-            sums = D.T @ (v * h - w), 4 * squares, 4 * all_of, parts
+            gD, vD = (v * h - w)[:, None] * D, (v * square)[:, None] * D
+            sums = gD.sum(axis=0), 2 * D.T @ gD, 4 * D.T @ vD, parts
             return (2 * v * e)[:, None] * D, sums
 
-        vectors, (score, squares, usual, parts) = rows.visited(coefs, visit, q)
-        return Told(score, vectors, squares, usual), parts
+        vectors, (score, bend, squares, parts) = rows.visited(coefs, visit, q)
+        return Told(score, bend, vectors, squares), parts
 
     def untold(self, raw):
         """Directions of gamma [q, .] that only rows with the least SD would tell, None without."""
         s = self.log_sd(raw)
         if s.min(initial=0.0) > self.least:
             return None
-        some = self.D[s > self.least]
+        some = self.columns[s > self.least]
         values, vectors = np.linalg.eigh(some.T @ some)
         return vectors[:, values <= ROUNDING * values.max(initial=0.0)]
 
@@ -202,7 +181,7 @@ class Heteroscedastic:
         rest = left(self.rows, follow)
 
         def sums(own):
-            weighed = 2 * at[own, None] * self.D[own]
+            weighed = 2 * at[own, None] * self.columns[own]
             return np.einsum("nq,na,nb->qab", weighed, rest[own], rest[own], optimize=True)
 
         return summed(sums, self.rows.n_rows)
@@ -222,7 +201,7 @@ class Heteroscedastic:
         for z, refs, S in zip(rows.z, rows.refs, covariances, strict=True):
             between += quadratic(z, S, refs)
         step = self._likeliest(raw, (rows.y - rows.X @ beta) ** 2, between) - raw
-        fall = -(self.D @ step).min(initial=0.0)
+        fall = -(self.columns @ step).min(initial=0.0)
         return raw + step * min(1.0, MOST_FALL / max(fall, MOST_FALL))
 
     def _likeliest(self, raw, square, between):

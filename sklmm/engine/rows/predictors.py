@@ -19,6 +19,7 @@ from itertools import combinations
 import numpy as np
 
 from sklmm._threads import summed
+from sklmm.engine.rows.cross_products import by_level
 from sklmm.engine.rows.expansion import LocalExpansion, leverages
 from sklmm.engine.rows.local import LEAST_CURVATURE, LocalRows
 from sklmm.engine.rows.remainder import LocalRemainder
@@ -55,6 +56,17 @@ class BlockWeights:
     __rmul__ = __mul__
 
 
+def _loadings(terms, d):
+    """Columns [n * d, r] of terms (predictor, ., ., z), 0 on the rows of other predictors."""
+    z = terms[0][3]
+    r = sum(own[3].shape[-1] for own in terms)
+    out, first = np.zeros((len(z) * d, *z.shape[1:-1], r)), 0
+    for c, _, _, z in terms:
+        out[c::d, ..., first : first + z.shape[-1]] = z
+        first += z.shape[-1]
+    return out
+
+
 def rotations(W):
     """T [n, d, d] and D [n, d] with W = T^T diag(D) T, T orthogonal, of symmetric W [n, d, d]."""
     if W.shape[1] > 2:
@@ -80,8 +92,8 @@ def raised(W, expected):
 class PredictorRows(LocalRows):
     """`LocalRows` whose d predictors have columns and terms of their own.
 
-    `of` are the predictors of the terms, and `ends` [d + 1] where each one's columns of X begin and
-    end.
+    `of` are the predictors [r] of the coefficients of each term, and `ends` [d + 1] where each
+    predictor's columns of X begin and end.
     """
 
     own_predictors = True
@@ -89,35 +101,38 @@ class PredictorRows(LocalRows):
     ends: tuple = ()
 
     @classmethod
-    def stacked_of(cls, parts):
-        """From `LocalRows` of each predictor, of the same observations."""
+    def stacked_of(cls, parts, groups=None):
+        """From `LocalRows` of each predictor, of the same observations.
+
+        `groups` are numbers of all their terms, those over the same levels, that become one term;
+        None leaves each term one.
+        """
         d, first = len(parts), parts[0]
         ends = np.cumsum([0, *(part.p for part in parts)])
         n, offset = first.n_rows * d, None
-        X = np.zeros((n, ends[-1]))
-        refs, levels, zs, of = [], [], [], []
+        X, terms = np.zeros((n, ends[-1])), []
         if any(part.offset is not None for part in parts):
             offset = np.zeros(n)
         for c, part in enumerate(parts):
             X[c::d, ends[c] : ends[c + 1]] = part.X
             if part.offset is not None:
                 offset[c::d] = part.offset
-            for own, z in zip(part.refs, map(np.asarray, part.z), strict=True):
-                refs.append(np.repeat(own, d, axis=0))
-                zs.append(np.zeros((n, *z.shape[1:])))
-                zs[-1][c::d] = z
-                of.append(c)
-            levels += part.levels
+            of_terms = zip(part.refs, part.levels, map(np.asarray, part.z), strict=True)
+            terms += [(c, *own) for own in of_terms]
+        groups = [[k] for k in range(len(terms))] if groups is None else groups
         return cls(
             y=np.repeat(first.y, d, axis=0),
             X=X,
             weights=np.repeat(first.weights, d),
-            refs=tuple(refs),
-            levels=tuple(levels),
-            z=tuple(zs),
+            refs=tuple(np.repeat(terms[group[0]][1], d, axis=0) for group in groups),
+            levels=tuple(terms[group[0]][2] for group in groups),
+            z=tuple(_loadings([terms[k] for k in group], d) for group in groups),
             offset=offset,
             d=d,
-            of=tuple(of),
+            of=tuple(
+                tuple(c for c, _, _, z in (terms[k] for k in group) for _ in range(z.shape[-1]))
+                for group in groups
+            ),
             ends=tuple(ends.tolist()),
         )
 
@@ -130,33 +145,29 @@ class PredictorRows(LocalRows):
         return slice(self.ends[c], self.ends[c + 1]) if self.p else slice(0, 0)
 
     def _only(self, wanted):
-        """`LocalRows`, a row an observation, of the columns of some predictors; 0 in the others."""
+        """`JointRows`, a row an observation, of the columns of some predictors; 0 in the others."""
         key = "only", self.p, tuple(wanted)
         if key not in self._known:
             d, X = self.d, np.zeros((self.n_rows // self.d, self.p))
             for c in wanted:
                 X[:, self._columns(c)] = self.X[c::d, self._columns(c)]
-            zs = [
-                np.ascontiguousarray(z[c::d]) if c in wanted else np.zeros_like(z[c::d])
-                for z, c in zip(self.z, self.of, strict=True)
-            ]
+            zs = []
+            for z, of in zip(self.z, self.of, strict=True):
+                zs.append(np.zeros((len(X), *z.shape[1:])))
+                for a, c in enumerate(of):
+                    if c in wanted:
+                        zs[-1][..., a] = z[c::d][..., a]
             refs = [np.ascontiguousarray(refs[::d]) for refs in self.refs]
             own = self.y[::d], X, self.weights[::d], tuple(refs), self.levels, tuple(zs)
-            self._known[key] = LocalRows(*own)
+            self._known[key] = JointRows(*own, of=self.of)
         return self._known[key]
 
-    def alone(self, c):
-        """`LocalRows`, a row an observation, of a predictor's own columns and terms."""
-        d, mine = self.d, [k for k, of in enumerate(self.of) if of == c]
-        return LocalRows(
-            self.y[::d],
-            self.X[c::d, self._columns(c)],
-            self.weights[::d],
-            tuple(self.refs[k][::d] for k in mine),
-            tuple(self.levels[k] for k in mine),
-            tuple(self.z[k][c::d] for k in mine),
-            None if self.offset is None else self.offset[c::d],
-        )
+    def least_squares(self, c, value):
+        """The coefficients of a predictor by which it is nearest to a value, with the offset."""
+        X, weights = self.X[c :: self.d, self._columns(c)], self.weights[:: self.d]
+        gap = value if self.offset is None else value - self.offset[c :: self.d]
+        # Its columns are orthonormal.
+        return X.T @ (weights * gap) / weights.sum()
 
     @property
     def joint(self):
@@ -164,38 +175,36 @@ class PredictorRows(LocalRows):
         return self._only(range(self.d))
 
     def _block(self, terms, at):
-        if not isinstance(at, BlockWeights):
-            return super()._block(terms, at)
-        c = self.of[terms[0]]
-        return self.joint._block(terms, at.between(c, c))
+        blocks = isinstance(at, BlockWeights)
+        return self.joint._block(terms, at) if blocks else super()._block(terms, at)
 
     def _pair(self, k, other, at):
-        if not isinstance(at, BlockWeights):
-            return super()._pair(k, other, at)
-        return self.joint._pair(k, other, at.between(self.of[k], self.of[other]))
+        blocks = isinstance(at, BlockWeights)
+        return self.joint._pair(k, other, at) if blocks else super()._pair(k, other, at)
 
     def fixed(self, at=None):
         """As `LocalRows.fixed`; with blocks of weights X^T w y is not asked for, and is 0."""
         if not isinstance(at, BlockWeights):
             return super().fixed(at)
         joint, p = self.joint, self.p
+        shapes = [(J, z.shape[-1], p) for J, z in zip(self.levels, self.z, strict=True)]
         if not p:
-            shapes = [(J, z.shape[-1], 0) for J, z in zip(self.levels, self.z, strict=True)]
             return np.zeros((0, 0)), np.zeros(0), [np.zeros(shape) for shape in shapes]
         places = [self._columns(c) for c in range(self.d)]
 
         def sums(rows):
             X, W = joint.X[rows], at.W[rows]
-            xx, F = np.zeros((p, p)), [None] * len(self.of)
+            xx, F = np.zeros((p, p)), [np.zeros(shape) for shape in shapes]
             for c, own in enumerate(places):
                 # What a predictor's columns meet of all columns.
                 seen = np.empty((p, len(X)))
                 for b, other in enumerate(places):
                     seen[other] = X[:, other].T * W[:, c, b]
                 xx[own] = X[:, own].T @ seen.T
-                mine = [k for k, of in enumerate(self.of) if of == c]
-                for k in mine:
-                    F[k] = joint._sums_of(k, rows, seen)
+                for k, of in enumerate(self.of):
+                    mine = [a for a, b in enumerate(of) if b == c]
+                    if mine:
+                        F[k][:, mine] = joint._sums_of(k, rows, seen)[:, mine]
             return xx, F
 
         xx, F = summed(sums, joint.n_rows, joint._step)
@@ -207,8 +216,8 @@ class PredictorRows(LocalRows):
             return super().gram(at)
         A = self.joint._dense
         of = np.repeat(np.arange(self.d), np.diff(self.ends)) if self.p else np.zeros(0, int)
-        sizes = [J * z.shape[-1] for J, z in zip(self.levels, self.z, strict=True)]
-        of = np.concatenate([of, np.repeat(np.array(self.of, int), sizes)])
+        of_terms = [np.tile(own, J) for own, J in zip(self.of, self.levels, strict=True)]
+        of = np.concatenate([of, *of_terms])
         out = np.empty((len(of), len(of)))
         for a in range(self.d):
             for b in range(a + 1):
@@ -285,6 +294,37 @@ class PredictorRows(LocalRows):
     def _height(self, inverse, wanted):
         """Leverages [n] of rows that are the sums of some predictors'."""
         return leverages(self._only(wanted), inverse)
+
+
+@dataclass(frozen=True, eq=False)
+class JointRows(LocalRows):
+    """Rows of observations with the columns of all predictors, and cross-products at blocks.
+
+    `of` are the predictors [r] of each term's coefficients.
+    """
+
+    of: tuple = ()
+
+    def _block(self, terms, at):
+        (k,) = terms
+        z, of = self.z[k], self.of[k]
+        if z.ndim == 3:
+            return super()._block(terms, at.between(of[0], of[0]))
+        refs, out = self.refs[k].astype(np.intp), np.empty((self.levels[k], z.shape[1], z.shape[1]))
+        for a, c in enumerate(of):
+            for b, e in enumerate(of[: a + 1]):
+                own = by_level(refs, z[:, a] * z[:, b] * at.between(c, e), len(out))
+                out[:, a, b] = out[:, b, a] = own
+        return out
+
+    def _products(self, first, second, at):
+        """Products of the columns of two terms' `cells`, by the weights of their predictors."""
+        (k, i), (other, j) = first, second
+        z, q = self._cells(k)[i][1], self._cells(other)[j][1]
+        return [
+            [a * b * at.between(c, e) for b, e in zip(q.T, self.of[other], strict=True)]
+            for a, c in zip(z.T, self.of[k], strict=True)
+        ]
 
 
 class PredictorExpansion(LocalExpansion):

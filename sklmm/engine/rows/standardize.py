@@ -76,8 +76,9 @@ class Problem:
     multiplied by besides y's scale. `perfect` says that the fixed part alone reproduces y. The
     rows' y lacks what `columns.start`, of the sparse columns, explains. y_scale is eta's unit, and
     y's to the `power`. d is the number of linear predictors a row of the table has, a row each
-    here, and `predictors` are those of the blocks, none where there is one. `models` are the
-    `engine.rows.widened.LinearUnits` of parameters by row. `priors` are in the table's units, None
+    here; where they have columns and terms of their own, `joint` is the `Joint` of
+    `engine.rows.joining`, and its terms are the table's. `models` are the `LinearUnits` of
+    `engine.rows.widened`, of parameters by row. `priors` are in the table's units, None
     without any.
     """
 
@@ -97,11 +98,13 @@ class Problem:
     d: int = 1
     models: tuple = ()
     priors: Priors | None = None
-    predictors: tuple = ()
+    joint: object = None
 
-    def predictor(self, block):
-        """The number of the predictor of a block."""
-        return self.predictors[block] if self.predictors else 0
+    @property
+    def order(self):
+        """Places of what terms report, in their order, among what the blocks do."""
+        counts = [len(b.covariance.reported) for b in self.blocks]
+        return np.arange(sum(counts)) if self.joint is None else self.joint.order(counts)
 
     @property
     def log_unit(self):
@@ -466,5 +469,4 @@ def stacked(problem, d):
         z_bases=tuple(A for A in problem.z_bases for _ in range(d)),
         log_det_basis=d * problem.log_det_basis,
         d=d,
-        predictors=tuple(c for _ in problem.blocks for c in range(d)),
     )

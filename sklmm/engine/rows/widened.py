@@ -9,11 +9,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import block_diag
 
 from sklmm.design.terms import INTERCEPT
-from sklmm.engine.rows.local import LocalRows
-from sklmm.engine.rows.standardize import levels_of, standard_blocks, whiten
+from sklmm.engine.rows.standardize import whiten
 
 #: Largest residual of a constant on the columns that have it.
 CONSTANT = 1e-8
@@ -54,72 +52,22 @@ def widened(problem, design, response):
         log_unit = np.log(problem.sigma_scale) if model.parameter == "sigma" else 0.0
         if model.component not in known:
             X, basis, shift, offset = _standard(own, response.weights, problem.n, log_unit)
-            columns += [np.zeros((len(X), 1)) if offset is None else offset[:, None], X]
-            known[model.component] = basis, shift, _means(X, offset, response.weights)
+            columns += [offset[:, None], X]
+            mean = response.weights @ np.column_stack([X, offset]) / problem.n
+            known[model.component] = basis, shift, mean
         units.append(LinearUnits(model.names, *known[model.component]))
     if columns:
         y = np.column_stack([rows.y, *columns])
         problem = replace(problem, rows=replace(rows, y=y), models=tuple(units))
     latent = [own for own in design.models if own.blocks]
-    return joined(problem, latent, response.family.names) if latent else problem
+    if not latent:
+        return problem
+    from sklmm.engine.rows.joining import joined
+
+    return joined(problem, latent, response.family.names)
 
 
-def heteroscedastic(problem, design, response, least):
-    """The problem of a residual SD by row, of least squares: its rows are `Heteroscedastic`.
-
-    `least` is the least log SD in standard units.
-    """
-    from sklmm.engine.rows.heteroscedastic import Heteroscedastic
-
-    (model,), (own,) = response.models, design.models
-    log_unit = np.log(problem.sigma_scale)
-    X, basis, shift, offset = _standard(own, response.weights, problem.n, log_unit)
-    units = LinearUnits(model.names, basis, shift, _means(X, offset, response.weights))
-    return replace(problem, rows=Heteroscedastic(problem.rows, X, offset, least), models=(units,))
-
-
-def _means(X, offset, weights):
-    """Means of whitened columns and of an offset [q + 1]."""
-    n = weights.sum()
-    return np.append(weights @ X, 0.0 if offset is None else weights @ offset) / n
-
-
-def joined(problem, parts, names):
-    """The problem of a row's predictors, those of `parts` of a design beside the mean's.
-
-    `names` are the parameters that they are of. Their bases lack y's scale, for it is not theirs.
-    """
-    from sklmm.engine.rows.predictors import PredictorRows
-
-    main = problem.rows
-    rows, bases, blocks, z_bases = [main], [problem.basis], [*problem.blocks], [*problem.z_bases]
-    log_det, predictors = problem.log_det_basis, [0] * len(blocks)
-    for c, (own, name) in enumerate(zip(parts, names, strict=True), 1):
-        X, basis, log_det_X = _whitened(own, main.weights, problem.n)
-        offset = np.zeros(main.n_rows) if own.offset is None else own.offset
-        if name == "sigma":
-            offset = offset - np.log(problem.sigma_scale)
-        made, zs, own_bases = standard_blocks(own, main.weights, problem.n, 1.0)
-        of_terms = (*levels_of(own), zs)
-        rows.append(LocalRows(main.y, X, main.weights, *of_terms, offset if offset.any() else None))
-        bases.append(basis / problem.y_scale)
-        z_bases += [A / problem.y_scale for A in own_bases]
-        blocks += made
-        predictors += [c] * len(made)
-        log_det += log_det_X + 2 * len(basis) * np.log(problem.y_scale)
-    return replace(
-        problem,
-        rows=PredictorRows.stacked_of(rows),
-        blocks=tuple(blocks),
-        basis=block_diag(*bases),
-        z_bases=tuple(z_bases),
-        log_det_basis=float(log_det),
-        d=len(rows),
-        predictors=tuple(predictors),
-    )
-
-
-def _whitened(own, weights, n):
+def whitened(own, weights, n):
     """Whitened columns [n, q] of a part, their basis [q, q], and log|det| of the map."""
     X, basis, log_det = whiten(own.X, weights, n, own.names[:1] == (INTERCEPT,))
     if (~basis.any(axis=1)).any() or basis.shape[0] != basis.shape[1]:
@@ -132,14 +80,14 @@ def _whitened(own, weights, n):
 
 
 def _standard(own, weights, n, log_unit):
-    """Whitened columns [n, q], their basis [q, q] and shift [q], and the offset [n] or None."""
-    X, basis, _ = _whitened(own, weights, n)
-    offset = own.offset
+    """Whitened columns [n, q], their basis [q, q] and shift [q], and the offset [n]."""
+    X, basis, _ = whitened(own, weights, n)
+    offset = np.zeros(len(weights)) if own.offset is None else own.offset.copy()
     shift = np.zeros(len(basis))
     if log_unit:
         ones = np.linalg.lstsq(own.X, np.ones(len(weights)), rcond=None)[0]
         if np.abs(own.X @ ones - 1).max() < CONSTANT:
             shift = log_unit * ones
         else:
-            offset = np.full(len(weights), -log_unit) if offset is None else offset - log_unit
+            offset -= log_unit
     return X, basis, shift, offset

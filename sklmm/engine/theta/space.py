@@ -143,6 +143,7 @@ class Space:
         out = []
         for k, (covariance, L) in enumerate(zip(self.covariances, theta.factors, strict=True)):
             out += reported(self.problem.covariance(k, L), covariance.reported)
+        out = [out[i] for i in self.problem.order]
         return np.array([*out, *self.family(theta.raw).values()])
 
     def log_prior(self, theta):
@@ -168,6 +169,7 @@ class Space:
         for part, own in zip(self.parts, columns, strict=True):
             out[first : first + len(own), part] = own
             first += len(own)
+        out[:first] = out[self.problem.order]
         for i, e in enumerate(h * np.eye(ends)):
             up, down = (list(self.family(theta.raw + d).values()) for d in (e, -e))
             out[first:, self.size - ends + i] = np.subtract(up, down) / (2 * h)
