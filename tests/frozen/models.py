@@ -228,6 +228,7 @@ _GAUSSIAN = {
     "without intercept": ([SLOPES], {"fit_intercept": False}),
     "satterthwaite": ([SLOPES], {"dof": "satterthwaite"}),
     "satterthwaite apart": ([APART], {"dof": "satterthwaite"}),
+    "residual sd by days": ([SLOPES], {"dispersion": "~ Days"}),
     "fixed part alone": ([], {}),
     "slope alone": (["(0 + Days | Subject)"], {}),
 }
