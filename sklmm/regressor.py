@@ -94,10 +94,10 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
         a label of a membership without its weight; a missing group is the population, as ever.
     zero_inflation : str or list, optional
         Columns of the probability of a zero, on the logit scale, beside those of the family's: a
-        formula without a response, ``"~ z"``, or a list of columns; ``"~ 1"`` is a constant. Of
-        counts a row is 0 with that probability, and else the family's; of families without zeros
-        (truncated counts, "gamma", "lognormal", "inverse_gaussian", "beta") it is a hurdle: that is
-        the probability of 0. Predictions count the zeros in.
+        formula without a response, ``"~ z + (1 | g)"``, or a list of columns and terms; ``"~ 1"``
+        is a constant. Of counts a row is 0 with that probability, and else the family's; of
+        families without zeros (truncated counts, "gamma", "lognormal", "inverse_gaussian", "beta")
+        it is a hurdle: that is the probability of 0. Predictions count the zeros in.
     dispersion : str or list, optional
         Columns of the family's own parameter on the log scale, likewise: the residual SD of
         "gaussian", the dispersion of "negative_binomial" (the inverse of glmmTMB's size), the shape

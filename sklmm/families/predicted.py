@@ -27,8 +27,7 @@ class Predicted:
 
     #: Laplace's log |C| has the observed curvature, of which the predictors' blocks are made.
     convex_links = ()
-    #: Their eigenvalues are raised where C is to be positive at any SDs.
-    scattered = False
+    scattered = True
 
     @property
     def second(self):

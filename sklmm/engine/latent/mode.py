@@ -127,6 +127,12 @@ class Latent:
         x, at, equations = self._climbed(theta, x, tol)
         if equations is None or (self.direct and not equations.factorised):
             equations = self._equations(theta, x, at)
+        if self.sees and not self.direct:
+            try:
+                # It is that at other factors too, where negative weights may make C not positive.
+                _ = equations.marginal
+            except np.linalg.LinAlgError:
+                equations = self._safe(theta, x, at)
         return x, equations
 
     def top(self, theta, *starts):
@@ -195,9 +201,13 @@ class Latent:
         except np.linalg.LinAlgError:
             if not self.approximated and (self.direct or not self.sees):
                 raise
-            coefs, raw = self.coefs([theta], x[:, None])
-            safe = self.rows.safe(self.densities, coefs, raw[:, 0], at)
-            return self.equations(theta, safe, rough)
+            return self._safe(theta, x, at, rough)
+
+    def _safe(self, theta, x, at, rough=False):
+        """Equations by weights that are positive."""
+        coefs, raw = self.coefs([theta], x[:, None])
+        safe = self.rows.safe(self.densities, coefs, raw[:, 0], at)
+        return self.equations(theta, safe, rough)
 
     def motion(self, theta, equations, centre):
         """How the mode `centre` [P] moves with theta, and the gradient in x there: [P, m] each."""
