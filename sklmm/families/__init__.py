@@ -12,6 +12,7 @@ from sklmm.families.gaussian import Gaussian
 from sklmm.families.generalized_poisson import GeneralizedPoisson
 from sklmm.families.inverse_gaussian import InverseGaussian
 from sklmm.families.lognormal import LogNormal
+from sklmm.families.lognormal_mean import LogNormalMean
 from sklmm.families.nbinom1 import NegativeBinomial1
 from sklmm.families.negative_binomial import NegativeBinomial
 from sklmm.families.ordered_beta import OrderedBeta
@@ -38,6 +39,7 @@ __all__ = [
     "GeneralizedPoisson",
     "InverseGaussian",
     "LogNormal",
+    "LogNormalMean",
     "NegativeBinomial",
     "NegativeBinomial1",
     "OrderedBeta",

@@ -17,7 +17,7 @@ class LogNormal(Family):
     exp(eta) is the median; the mean, which is predicted, is exp(eta + sigma^2 / 2). Fits are those
     of a Gaussian model of log y, by the same E-steps, REML by default; ``loglik_`` is of y itself,
     that of log y less the sum of log y. ``sigma`` is glmmTMB's ``sigma()`` of a model of log(y);
-    the family ``lognormal`` of its later versions has the log of the mean and the SD of y.
+    the family ``lognormal`` of its later versions is `LogNormalMean`.
 
     Parameters
     ----------

@@ -35,6 +35,11 @@ DISTRIBUTIONS = {
     ),
     "gamma": (fam.Gamma(), {"shape": 2.5}, stats.gamma(2.5, scale=MU / 2.5)),
     "lognormal": (fam.LogNormal(), {"sigma": 0.7}, stats.lognorm(0.7, scale=MU)),
+    "lognormal_mean": (
+        fam.LogNormalMean(),
+        {"sd": 0.5},
+        stats.lognorm(np.sqrt(np.log1p(0.25 / MU**2)), scale=MU / np.sqrt(1 + 0.25 / MU**2)),
+    ),
     "inverse_gaussian": (
         fam.InverseGaussian(),
         {"dispersion": 0.4},
@@ -221,7 +226,7 @@ def test_extreme_predictors_raise_no_warning(family):
         "precision": 3.0,
         "power": 1.4,
     }
-    params |= {"cut1": -1.0, "cut_gap": 2.0}
+    params |= {"cut1": -1.0, "cut_gap": 2.0, "sd": 0.7}
     for value in (
         family.mean(eta, params),
         family.variance(eta, params),
@@ -236,7 +241,7 @@ import sys
 import numpy as np
 from sklmm.families.registry import FAMILIES, resolve_family
 params = {"sigma": 1.0, "df": 5.0, "dispersion": 0.5, "shape": 2.0, "precision": 3.0, "power": 1.4}
-params |= {"cut1": -1.0, "cut_gap": 2.0}
+params |= {"cut1": -1.0, "cut_gap": 2.0, "sd": 0.7}
 for name in FAMILIES:
     family = resolve_family(name)
     values = {"spacing_1": 1.0} if name == "ordinal" else params

@@ -38,6 +38,7 @@ FAMILIES = {
     "gamma": fam.Gamma("inverse", shape=2.0),
     "tweedie": fam.Tweedie("sqrt", dispersion=2.0, power=1.3),
     "lognormal": fam.LogNormal(sigma=0.5),
+    "lognormal_mean": fam.LogNormalMean(sd=0.5),
     "inverse_gaussian": fam.InverseGaussian("inverse", dispersion=0.5),
     "beta": fam.Beta("probit", precision=3.0),
     "censored_gaussian": fam.CensoredGaussian(sigma=0.5),

@@ -94,6 +94,11 @@ def inverse_gaussian(y, eta, dispersion, link):
     return stats.invgauss.logpdf(y, mu * dispersion, scale=1 / dispersion)
 
 
+def lognormal_mean(y, eta, sd):
+    v = np.log1p((sd / np.exp(eta)) ** 2)
+    return stats.lognorm.logpdf(y, np.sqrt(v), scale=np.exp(eta - v / 2))
+
+
 def beta(y, eta, precision, link):
     mu = inverse(link)(eta)
     return stats.beta.logpdf(y, mu * precision, (1 - mu) * precision)
@@ -210,6 +215,13 @@ CASES = {
         )
         for link in ("inverse", "identity")
     },
+    "lognormal_mean": (
+        fam.LogNormalMean(),
+        None,
+        POSITIVE,
+        [0.7],
+        lambda y, e: lognormal_mean(y, e, 0.7),
+    ),
     "lognormal": (
         PlainLogNormal(),
         None,
@@ -355,7 +367,7 @@ def quadrature(name):
     if name.startswith("tweedie"):
         inside = (u > -80) & (u < 12)
         return np.append(0.0, np.exp(u[inside])), np.append(1.0, (np.exp(u) * du)[inside])
-    if name.startswith(("gamma", "inverse_gaussian")):
+    if name.startswith(("gamma", "inverse_gaussian", "lognormal")):
         inside = np.abs(u) < 300
         return np.exp(u[inside]), (np.exp(u) * du)[inside]
     return np.sinh(u)[np.abs(u) < 30], (np.cosh(u) * du)[np.abs(u) < 30]
@@ -374,6 +386,7 @@ EXPECTED = [
     "gamma",
     *(f"gamma {link}" for link in ("inverse", "identity")),
     *(f"inverse_gaussian {link}" for link in fam.InverseGaussian.links),
+    "lognormal_mean",
     *(f"beta {link}" for link in CDFS),
     "ordered_beta",
     *(f"bernoulli {link}" for link in CDFS),
@@ -497,7 +510,7 @@ LOGIT_LIKE = [
     "beta cloglog",
 ]
 #: Those whose compilation is not waited for.
-IN_NUMPY = ["ordered_beta", "ordinal loglog", "inverse_gaussian inverse"]
+IN_NUMPY = ["lognormal_mean", "ordered_beta", "ordinal loglog", "inverse_gaussian inverse"]
 
 #: XLA takes some seconds to compile the gamma functions of these.
 HEAVY = ("nbinom1", "truncated_negative_binomial", "tweedie")
