@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import chi2, norm, ttest_ind
 from sklearn.base import clone
 
-from sklmm import ConjugateGradient, Gamma, Gaussian, MixedEffectsRegressor
+from sklmm import ConjugateGradient, Gamma, Gaussian, MixedEffectsRegressor, Relationship
 from sklmm.datasets import load_sleepstudy
 from tests.two_part import DATA, reference, table
 
@@ -436,3 +436,37 @@ def test_weights_of_glmmtmb_are_repetitions_and_lme4_s_are_precisions(offset):
         log_sigma, known = np.log(model.sigma_), (6.848031395 / 2, 41.85727815, -1557.147294)
     sd = np.sqrt(model.result_.covariances[0][0, 0])
     np.testing.assert_allclose([log_sigma, sd, model.loglik_], known, rtol=1e-5)
+
+
+def _kinds():
+    rows = pd.read_csv(DATA / "longitudinal.csv")
+    yield "ar1", rows, "y ~ x + ar1(0 + t | id) + (1 | site)", "~ x", None
+    records = pd.read_csv(DATA / "pedigree_records.csv")
+    pedigree = Relationship.from_pedigree(pd.read_csv(DATA / "pedigree.csv"))
+    animal = {"animal": pedigree}
+    yield "animal", records, "y ~ x + (1 | animal) + (1 | herd)", "~ x", animal
+    rows = crossed()
+    rows["k"] = np.random.default_rng(1).integers(40, size=len(rows))
+    yield "members", rows, "y ~ x + (1 | mm(g, k)) + (1 | h)", "~ z", None
+    yield "nested", rows.assign(k=rows["g"] % 7), "y ~ x + (1 | k / g)", "~ f", None
+    # Where z is 0 the SD is 1, whatever the data say: the average information alone is right there.
+    yield "no intercept", rows, "y ~ x + (1 | g)", "~ 0 + z", None
+
+
+@pytest.mark.parametrize("e_step", ["exact", "cg"])
+@pytest.mark.parametrize("kind", range(5))
+def test_terms_of_all_kinds_have_laplace_s_maximum(kind, e_step):
+    """Indicators of times, relatives, memberships, nested terms; by a factor and by probes."""
+    _, rows, formula, part, relationships = list(_kinds())[kind]
+    models = [
+        MixedEffectsRegressor.from_formula(
+            formula, relationships, dispersion=part, e_step=own, random_state=0
+        ).fit(rows)
+        for own in (e_step, "laplace")
+    ]
+    assert models[0].n_iter_ < 10
+    assert models[0].loglik_ == pytest.approx(models[1].loglik_, abs=1e-4)
+    std = models[0]._fitted.estimates(models[0].result_)[1]
+    one, two = (model._fitted.estimates(model.result_)[0] for model in models)
+    # A variance of 0 has no standard error.
+    np.testing.assert_allclose((one - two) / std.fillna(1.0), 0, atol=3e-3)

@@ -86,16 +86,16 @@ class RemlByRow(Reml):
         seen = evaluate(theta._replace(raw=NOTHING), equations, traces, deviations, inform, vectors)
         scale, observed, noise = self.rows.log_scale(theta.raw), seen.observed, seen.noise
         if inform:
-            first = len(observed) - len(told.bend)
-            observed[first:, first:] -= told.bend
+            first = len(observed) - len(told.score)
+            observed[first:, first:] += told.floor()
         if noise is not None:
             of_probes = of_probes[solver.n_units :]
             noise = np.column_stack([noise, of_probes - of_probes.mean(axis=0)])
         seen = seen._replace(
             theta=theta,
             gradient=np.concatenate([seen.gradient, told.score]),
-            observed=observed,
             loglik=None if seen.loglik is None else seen.loglik - scale,
+            observed=observed,
             noise=noise,
             joint=seen.joint - scale,
         )

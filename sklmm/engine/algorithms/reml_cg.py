@@ -107,7 +107,7 @@ class Probed:
 
         Draws tell little of it there: the whole inverse of a relationship is off the diagonal.
         """
-        cross, blocks = self.cross, self.cross.problem.blocks
+        cross, blocks = equations.cross, equations.cross.problem.blocks
         sizes, coupled = [b.n_levels * b.r for b in blocks], [b.coupled for b in blocks]
         if not any(coupled) or cross.columns is not None:
             return None

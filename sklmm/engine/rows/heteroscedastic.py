@@ -9,8 +9,9 @@ of b alone in a full likelihood, the (restricted) log-likelihood has
     dl / dgamma   = sum_i d_i g_i,     g_i = v_i (e_i^2 + h_i) - w_i,
     dV / dgamma_a P y = 2 d_a e        (V = Z Sigma Z^T + diag(w / v)),
 
-and the second derivatives of V in gamma take 2 sum_i d_i d_i^T g_i off the information, which is 0
-on average.
+The average information needs no correction for the second derivatives of V in gamma: what they take
+off it is what it lacks of the observed one. Of rows without effects both are 2 sum_i v_i e_i^2 d_i
+d_i^T.
 """
 
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ from sklmm.engine.rows.protocol import Coefs
 #: Steps of gamma given the residuals' second moments, at most, and their least decrement.
 SCORING_STEPS = 20
 SCORING_TOL = 1e-2
+#: Share of its expectation that the information in gamma has for steps, at least.
+LEAST_SHARE = 0.1
 #: How far a start takes a row's log SD below that of one SD for all, at most.
 MOST_FALL = 1.0
 #: Share of the largest eigenvalue of columns' products below which one is 0.
@@ -37,15 +40,29 @@ ROUNDING = 1e-10
 class Told(NamedTuple):
     """What rows tell at one theta.
 
-    `score` [q] in gamma; `bend` [q, q], what the curvature of V takes off the information; the
-    working vectors 2 d_a e as sums with the rows' weights, over coefs, `vectors`, [., q], and with
-    each other, `squares` [q, q].
+    `score` [q] in gamma; the working vectors 2 d_a e as sums with the rows' weights, over coefs,
+    `vectors`, [., q], and with each other, `squares` [q, q], whose expectation is the `usual` one.
     """
 
     score: np.ndarray
-    bend: np.ndarray
     vectors: Coefs
     squares: np.ndarray
+    usual: np.ndarray
+
+    def floor(self):
+        """What the information in gamma [q, q] lacks of a share of its usual size.
+
+        Where residuals are smaller than the SD says there is hardly any, and steps know no size.
+        """
+        values, vectors = np.linalg.eigh(self.usual)
+        some = values > ROUNDING * values.max(initial=0.0)
+        root, back = (
+            vectors[:, some] / np.sqrt(values[some]),
+            vectors[:, some] * np.sqrt(values[some]),
+        )
+        shares, axes = np.linalg.eigh(root.T @ self.squares @ root)
+        back = back @ axes
+        return 0.5 * (back * np.maximum(LEAST_SHARE - shares, 0.0)) @ back.T
 
 
 class Probes(NamedTuple):
@@ -156,12 +173,12 @@ class Heteroscedastic:
                 h += ((rest @ fixed) * rest).sum(axis=1)
             square = e * e
             self.second[own] = h = square + h
-            gD, vD = (v * h - w)[:, None] * D, (v * square)[:, None] * D
-            sums = gD.sum(axis=0), 2 * D.T @ gD, 4 * D.T @ vD, parts
+            squares, all_of = ((own[:, None] * D).T @ D for own in (v * square, w))
+            sums = D.T @ (v * h - w), 4 * squares, 4 * all_of, parts
             return (2 * v * e)[:, None] * D, sums
 
-        vectors, (score, bend, squares, parts) = rows.visited(coefs, visit, q)
-        return Told(score, bend, vectors, squares), parts
+        vectors, (score, squares, usual, parts) = rows.visited(coefs, visit, q)
+        return Told(score, vectors, squares, usual), parts
 
     def untold(self, raw):
         """Directions of gamma [q, .] that only rows with the least SD would tell, None without."""
