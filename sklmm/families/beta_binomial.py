@@ -67,15 +67,26 @@ class BetaBinomialDensity(Density):
     """
 
     @cached_property
-    def _sides(self):
+    def _shapes(self):
+        """x, log x and the whole number by which it rises, of y, of 1 - y and of the trials."""
         xp, log_precision = self.xp, self.xp.log(self.precision)
-        shares = (self.link.log_one, self.y), (self.link.log_zero, 1 - self.y)
-        logs = [(log_share + log_precision, y * self.trials) for log_share, y in shares]
-        return [_Rise(xp, xp.exp(log_a), log_a, k) for log_a, k in logs]
+        successes = xp.floor(self.y * self.trials + 0.5)
+        log_a, log_b = self.link.log_one + log_precision, self.link.log_zero + log_precision
+        failures, none = self.trials - successes, 0 * self.trials
+        return (
+            (xp.exp(log_a), log_a, successes),
+            (xp.exp(log_b), log_b, failures),
+            (self.precision + none, log_precision + none, self.trials),
+        )
 
-    @cached_property
-    def _all(self):
-        return _Rise(self.xp, self.precision, self.xp.log(self.precision), self.trials)
+    _sides = cached_property(lambda d: [_Rise(d.xp, *shape) for shape in d._shapes[:2]])
+    _all = cached_property(lambda d: _Rise(d.xp, *d._shapes[2]))
+
+    @property
+    def value_and_score(self):
+        # By the factors of what rises, where `value` takes more so that large precisions cancel.
+        (one, up), (zero, down), (whole, _) = (self.xp.rising(*shape) for shape in self._shapes)
+        return one + zero - whole, self.link.slope_one * up + self.link.slope_zero * down
 
     @property
     def value(self):
