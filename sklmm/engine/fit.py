@@ -35,6 +35,7 @@ from sklmm.engine.rows.local import LocalRows
 from sklmm.engine.rows.nested import Nesting
 from sklmm.engine.rows.standardize import stacked, standardize
 from sklmm.engine.runtime.compilation import on_cpu, placed, require_tensorflow, telling
+from sklmm.engine.theta.space import MIN_RAW
 from sklmm.priors import Priors
 from sklmm.result import EMResult
 from sklmm.steps import (
@@ -332,7 +333,11 @@ def _problem(design, response, settings):
         check_degrees(problem)
     if settings.priors is not None:
         problem = replace(problem, priors=settings.priors)
-    if design.models or response.data is not None:
+    if isinstance(settings.e_step, GAUSSIAN_ONLY) and response.models:
+        from sklmm.engine.rows.widened import heteroscedastic
+
+        problem = heteroscedastic(problem, design, response, MIN_RAW)
+    elif design.models or response.data is not None:
         from sklmm.engine.rows.widened import widened
 
         problem = widened(problem, design, response)
@@ -365,7 +370,7 @@ def _reml(problem, response, settings):
         from sklmm.engine.algorithms.reml_by_row import RemlByRow
 
         parameters = response.parameters
-        start = settings.start and warm_by_row(problem, response.parameters, settings.start)
+        start = settings.start and warm_by_row(problem, parameters, settings.start)
         return RemlByRow(problem, parameters, step, tol, seed, n_draws, start, settings.dof)
     start = settings.start and warm_gaussian(problem, settings.start)
     return Reml(problem, step, tol, seed, n_draws, start, settings.dof)

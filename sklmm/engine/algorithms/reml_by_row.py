@@ -15,9 +15,9 @@ from sklmm.engine.algorithms.reml_cg import Probed
 from sklmm.engine.equations.crossproducts import CrossProducts
 from sklmm.engine.equations.henderson import evaluate
 from sklmm.engine.equations.inverse import SchurInverse
-from sklmm.engine.rows.heteroscedastic import Heteroscedastic, Probes
+from sklmm.engine.rows.heteroscedastic import Probes
 from sklmm.engine.rows.protocol import Coefs
-from sklmm.engine.theta.space import MIN_RAW, Space
+from sklmm.engine.theta.space import Space
 from sklmm.steps import Exact
 
 NOTHING = np.zeros(0)
@@ -29,18 +29,18 @@ LOST = 1e-6
 
 
 class RemlByRow(Reml):
-    """The fit of a Gaussian problem whose rows have the columns of the log SD beside y.
+    """The fit of a Gaussian problem whose rows are `Heteroscedastic`.
 
     `parameters` are those of its `Space`; all else is as in `Reml`.
     """
 
     def __init__(self, problem, parameters, step, tol, seed, n_draws, start=None, dof=None):
+        self.rows = problem.rows
+        #: In units of each row's own SD, and in those of the problem.
+        self.scaled = replace(problem, rows=self.rows.rows, models=(), sigma=1.0)
+        self.problem = problem = replace(problem, rows=self.rows.rows)
         self.space = Space(problem, parameters, profiled=True)
         self.tol, self.seed, self.n_draws, self.dof = tol, seed, n_draws, dof
-        self.problem = problem
-        self.rows = Heteroscedastic.of(problem.rows.ordered(), MIN_RAW)
-        #: In units of each row's own SD.
-        self.scaled = replace(problem, rows=self.rows.rows, models=(), sigma=1.0)
         plain = CrossProducts(replace(self.scaled, sigma=None), self.rows.rows.weights, True)
         self.solver = Factorised.of(plain) if isinstance(step, Exact) else Probed(plain, step, seed)
         if start is None:

@@ -86,27 +86,30 @@ class Probes(NamedTuple):
 
 @dataclass(eq=False)
 class Heteroscedastic:
-    """The rows, `LocalRows` of y [n_rows], with s's columns [n_rows, q] and its offset [n_rows].
+    """The rows, `LocalRows` of y, with s's columns D [n_rows, q] and its offset [n_rows] or None.
 
     s is at least `least`. `second` [n_rows] is e^2 + h as they were last told.
     """
 
     rows: LocalRows
-    columns: np.ndarray
-    offset: np.ndarray
+    D: np.ndarray
+    offset: np.ndarray | None
     least: float
     second: np.ndarray | None = field(default=None, repr=False)
+    #: As of all rows: of the fixed part none are sparse.
+    columns = None
 
-    @classmethod
-    def of(cls, rows, least):
-        """From rows whose y [n_rows, m] has the offset and the columns beside it."""
-        y, offset, columns = rows.y[:, 0], rows.y[:, 1], rows.y[:, 2:]
-        own = LocalRows.plain(rows, np.ascontiguousarray(y))
-        return cls(own, np.ascontiguousarray(columns), np.ascontiguousarray(offset), least)
+    @property
+    def p(self):
+        """Number of columns of X."""
+        return self.rows.p
 
     def log_sd(self, raw, rows=slice(None)):
         """s of some rows; one below the least residual SD is that."""
-        return np.maximum(self.offset[rows] + self.columns[rows] @ raw, self.least)
+        s = self.D[rows] @ raw
+        if self.offset is not None:
+            s += self.offset[rows]
+        return np.maximum(s, self.least, out=s)
 
     def weights(self, raw):
         """v [n_rows]."""
@@ -129,15 +132,16 @@ class Heteroscedastic:
         rows = self.rows
 
         def sums(own):
-            D = self.columns[own]
+            D = self.D[own]
             wD = rows.weights[own, None] * D
-            return wD.T @ D, wD.T @ (log_sd - self.offset[own])
+            away = np.full(len(D), log_sd)
+            return wD.T @ D, wD.T @ (away if self.offset is None else away - self.offset[own])
 
         return np.linalg.lstsq(*summed(sums, rows.n_rows), rcond=None)[0]
 
     def _free(self, raw, own):
         """Columns, s, w and v of some rows; of those with the least SD columns are 0."""
-        D, s, w = self.columns[own], self.log_sd(raw, own), self.rows.weights[own]
+        D, s, w = self.D[own], self.log_sd(raw, own), self.rows.weights[own]
         if s.min(initial=0.0) <= self.least:
             D = D * (s > self.least)[:, None]
         return D, s, w, w * np.exp(-2 * s)
@@ -149,7 +153,7 @@ class Heteroscedastic:
         and which effects `follow`, [J, r, p] each; both are None where beta is held. The former
         are `height` [n_rows], or those of `Probes`.
         """
-        rows, p, q = self.rows, 0 if fixed is None else len(fixed), self.columns.shape[1]
+        rows, p, q = self.rows, 0 if fixed is None else len(fixed), self.D.shape[1]
         self.second = np.empty(rows.n_rows)
         columns = [solution]
         columns += [Coefs(np.zeros((rows.p, p)), follow)] if p else []
@@ -185,7 +189,7 @@ class Heteroscedastic:
         s = self.log_sd(raw)
         if s.min(initial=0.0) > self.least:
             return None
-        some = self.columns[s > self.least]
+        some = self.D[s > self.least]
         values, vectors = np.linalg.eigh(some.T @ some)
         return vectors[:, values <= ROUNDING * values.max(initial=0.0)]
 
@@ -198,7 +202,7 @@ class Heteroscedastic:
         rest = left(self.rows, follow)
 
         def sums(own):
-            weighed = 2 * at[own, None] * self.columns[own]
+            weighed = 2 * at[own, None] * self.D[own]
             return np.einsum("nq,na,nb->qab", weighed, rest[own], rest[own], optimize=True)
 
         return summed(sums, self.rows.n_rows)
@@ -218,7 +222,7 @@ class Heteroscedastic:
         for z, refs, S in zip(rows.z, rows.refs, covariances, strict=True):
             between += quadratic(z, S, refs)
         step = self._likeliest(raw, (rows.y - rows.X @ beta) ** 2, between) - raw
-        fall = -(self.columns @ step).min(initial=0.0)
+        fall = -(self.D @ step).min(initial=0.0)
         return raw + step * min(1.0, MOST_FALL / max(fall, MOST_FALL))
 
     def _likeliest(self, raw, square, between):

@@ -26,10 +26,6 @@ class LocalRows(LocalCrossProducts):
         # Passes read X many times.
         object.__setattr__(self, "X", np.asarray(self.X))
 
-    def plain(self, y):
-        """The same rows with y [n_rows]."""
-        return replace(self, y=y)
-
     def without_fixed(self):
         """The rows of a model without coefficients."""
         return replace(self, X=self.X[:, :0])

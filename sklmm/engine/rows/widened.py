@@ -52,9 +52,8 @@ def widened(problem, design, response):
         log_unit = np.log(problem.sigma_scale) if model.parameter == "sigma" else 0.0
         if model.component not in known:
             X, basis, shift, offset = _standard(own, response.weights, problem.n, log_unit)
-            columns += [offset[:, None], X]
-            mean = response.weights @ np.column_stack([X, offset]) / problem.n
-            known[model.component] = basis, shift, mean
+            columns += [np.zeros((len(X), 1)) if offset is None else offset[:, None], X]
+            known[model.component] = basis, shift, _means(X, offset, response.weights)
         units.append(LinearUnits(model.names, *known[model.component]))
     if columns:
         y = np.column_stack([rows.y, *columns])
@@ -65,6 +64,26 @@ def widened(problem, design, response):
     from sklmm.engine.rows.joining import joined
 
     return joined(problem, latent, response.family.names)
+
+
+def heteroscedastic(problem, design, response, least):
+    """The problem of a residual SD by row, of least squares: its rows are `Heteroscedastic`.
+
+    `least` is the least log SD in standard units.
+    """
+    from sklmm.engine.rows.heteroscedastic import Heteroscedastic
+
+    (model,), (own,) = response.models, design.models
+    log_unit = np.log(problem.sigma_scale)
+    X, basis, shift, offset = _standard(own, response.weights, problem.n, log_unit)
+    units = LinearUnits(model.names, basis, shift, _means(X, offset, response.weights))
+    return replace(problem, rows=Heteroscedastic(problem.rows, X, offset, least), models=(units,))
+
+
+def _means(X, offset, weights):
+    """Means of whitened columns and of an offset [q + 1]."""
+    n = weights.sum()
+    return np.append(weights @ X, 0.0 if offset is None else weights @ offset) / n
 
 
 def whitened(own, weights, n):
@@ -80,14 +99,14 @@ def whitened(own, weights, n):
 
 
 def _standard(own, weights, n, log_unit):
-    """Whitened columns [n, q], their basis [q, q] and shift [q], and the offset [n]."""
+    """Whitened columns [n, q], their basis [q, q] and shift [q], and the offset [n] or None."""
     X, basis, _ = whitened(own, weights, n)
-    offset = np.zeros(len(weights)) if own.offset is None else own.offset.copy()
+    offset = own.offset
     shift = np.zeros(len(basis))
     if log_unit:
         ones = np.linalg.lstsq(own.X, np.ones(len(weights)), rcond=None)[0]
         if np.abs(own.X @ ones - 1).max() < CONSTANT:
             shift = log_unit * ones
         else:
-            offset -= log_unit
+            offset = np.full(len(weights), -log_unit) if offset is None else offset - log_unit
     return X, basis, shift, offset
