@@ -4,10 +4,12 @@ A density is written once, in the functions of a namespace (`sklmm.families.spec
 for Laplace's approximation on tables, in TensorFlow's for what the engine compiles.
 """
 
+# ruff: noqa: D102 - what each property of a density is, `Density` says once.
+
 from functools import cached_property
 from types import MappingProxyType
 
-from sklmm.families.links import LINKS, Link
+from sklmm.families.links import LINKS, Link, Log
 from sklmm.families.special import exp
 
 
@@ -46,8 +48,9 @@ class Density:
         faster together than each by itself.
     quick_score
         The score alone, likewise: its rounding may be that of its largest values.
-    value_at_zero
-        log f in rows whose y is 0, all of them, likewise.
+    at_zero(pick)
+        log f in rows whose y is 0, likewise, `pick` taking these of arrays [n, C] or [1, C]; or
+        None where `value_and_score` is to tell it.
 
     TensorFlow differentiates the score, `expected` and `slopes` once.
 
@@ -84,7 +87,9 @@ class Density:
     slopes = property(lambda d: {})
     value_and_score = property(lambda d: (d.value, d.score))
     quick_score = property(lambda d: d.score)
-    value_at_zero = property(lambda d: d.value_and_score[0])
+
+    def at_zero(self, pick):
+        return None
 
     def slopes_in(self, names):
         """`slopes` in the order of these parameters; ValueError names one that is not there."""
@@ -112,9 +117,23 @@ class PositiveMean(Density):
 
     _log_mu = cached_property(lambda d: d.link.log_mean)
     _mu = cached_property(lambda d: exp(d.xp, d._log_mu))
-    score = property(lambda d: d._first * d.link.slope)
-    observed = property(lambda d: -d._second * d.link.slope**2 - d._first * d.link.bend)
-    expected = property(lambda d: d._mean * d.link.slope**2)
+
+    @property
+    def score(self):
+        return self._first if self._is_log else self._first * self.link.slope
+
+    @property
+    def observed(self):
+        if self._is_log:
+            return -self._second
+        return -self._second * self.link.slope**2 - self._first * self.link.bend
+
+    @property
+    def expected(self):
+        return self._mean if self._is_log else self._mean * self.link.slope**2
+
+    #: Whether eta is log mu, by which nothing is multiplied.
+    _is_log = property(lambda d: isinstance(d.link, Log))
 
 
 class HeldMean(PositiveMean):

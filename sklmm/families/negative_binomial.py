@@ -63,6 +63,9 @@ class NegativeBinomialDensity(PositiveMean):
         value = self.y * logits - total * softplus + ways
         return value, (self.y - total * share) * self.link.slope
 
+    def at_zero(self, pick):
+        return -pick(self._size) * self.xp.log1p(pick(self._odds))
+
     _log_size = property(lambda d: -d.xp.log(d.dispersion))
     _at_size = cached_property(lambda d: Rest(d.xp, d._size, d._log_size))
     _counted = property(lambda d: d.y > 0)

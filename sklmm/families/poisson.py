@@ -26,13 +26,16 @@ class PoissonDensity(PositiveMean):
         counted = fit - 0.5 * (LOG_2PI + log_count) - stirling(xp, count)
         return xp.where(self.y > 0, counted, -self._mu)
 
-    value_at_zero = property(lambda d: -d._mu * (1 + beyond(d.xp, d._log_mu)))
+    def at_zero(self, pick):
+        return -pick(self._mu)
 
     @property
     def value_and_score(self):
         # With one exponential a row, where `value` takes another so that large counts cancel.
-        counted = self.y * self._log_mu - self.xp.log_gamma(self.y + 1)
-        return counted + self.value_at_zero, self.score
+        xp, value = self.xp, self.y * self._log_mu - self.xp.log_gamma(self.y + 1) - self._mu
+        if xp.some(self._log_mu > xp.largest_log(self._log_mu)):
+            value = value - self._mu * beyond(xp, self._log_mu)
+        return value, self.score
 
 
 class Count(Family):

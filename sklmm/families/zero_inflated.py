@@ -64,8 +64,8 @@ class Inflated:
 class ZeroInflatedDensity(Density):
     """`made` is an `Inflated`; the parameter `zero` is pi.
 
-    What is asked of the mixture alone is worked out in the rows of zeros, but by TensorFlow, whose
-    compiled steps do not know how many they are.
+    What is asked of zeros alone is worked out in their rows, but by TensorFlow, whose compiled
+    steps do not know how many they are.
     """
 
     def __init__(self, made, xp, y, eta, parameters, link):
@@ -74,17 +74,8 @@ class ZeroInflatedDensity(Density):
         super().__init__(xp, y, eta, {"zero": parameters["zero"]}, link)
         self.unconstrained = parameters.get("unconstrained", {})
         self._hurdle, self._none = made.hurdle, y == made.code
-        #: 1 where y is 0, of y's kind.
-        self._at_zero = xp.where(self._none, 1.0, 0 * y)
-
-        def base(y, rows=None):
-            given = [eta, *others.values()]
-            if rows is not None:
-                given = [part[rows] if len(part) > 1 else part for part in given]
-            return made.base(xp, y, given[0], dict(zip(others, given[1:], strict=True)), link)
-
-        self._of = base
-        self._own = base(xp.where(self._none, made.stand_in, y) if made.hurdle else y)
+        self._of = lambda y: made.base(xp, y, eta, others, link)
+        self._own = self._of(xp.where(self._none, made.stand_in, y) if made.hurdle else y)
 
     @cached_property
     def _log_odds(self):
@@ -100,60 +91,56 @@ class ZeroInflatedDensity(Density):
         xp, odds = self.xp, self._log_odds
         return -(xp.maximum(odds, 0.0) + xp.log1p(xp.exp(-xp.abs(odds))))
 
-    @cached_property
-    def _rows(self):
-        """Numbers of the rows of zeros."""
-        return np.flatnonzero(self._none)
+    _rows = cached_property(lambda d: np.flatnonzero(d._none))
+
+    def _zeros(self, part):
+        """The rows of zeros of a part [n, C] or [1, C]; all of them by TensorFlow."""
+        if self.xp is not NUMPY or len(part) == 1:
+            return part
+        return np.take(part, self._rows, axis=0)
+
+    def _changed(self, part, change):
+        """A part that broadcasts to [n, C], its rows of zeros changed: change(part there)."""
+        if self.xp is not NUMPY:
+            return self.xp.where(self._none, change(part), part)
+        out = np.array(np.broadcast_to(part, self.eta.shape))
+        out[self._rows] = change(self._zeros(out))
+        return out
+
+    _both = cached_property(lambda d: d._own.value_and_score)
+    _score = cached_property(lambda d: d._own.score)
 
     @cached_property
     def _gap(self):
-        """Log odds of the point, of a zero that was seen: logit pi - log f(0), of rows of zeros."""
-        if self.xp is not NUMPY:
-            return self._log_odds - self._of(0 * self.y).value_at_zero
-        odds = self._log_odds[self._rows] if len(self._log_odds) > 1 else self._log_odds
-        return odds - self._of(self.y[self._rows], self._rows).value_at_zero
+        """Log odds of the point, of a zero that was seen: logit pi - log f(0), in `_zeros`."""
+        at = None if "_both" in self.__dict__ else self._own.at_zero(self._zeros)
+        gap = self._zeros(self._log_odds) - (self._zeros(self._both[0]) if at is None else at)
+        return gap if self.xp is NUMPY else self.xp.where(self._none, gap, 0 * gap)
 
-    def _spread(self, part):
-        """What is known of rows of zeros, at all rows: 0 at the others."""
-        if self.xp is not NUMPY:
-            return self._at_zero * part
-        out = np.zeros((len(self.y), self.eta.shape[1]), part.dtype)
-        out[self._rows] = part
-        return out
-
-    @cached_property
-    def _share(self):
-        """Tau [n, C], 0 where y is not 0."""
-        return self._at_zero if self._hurdle else self._spread(self.xp.expit(self._gap))
+    # Of a zero tau and 1 - tau.
+    _share = cached_property(lambda d: 1.0 if d._hurdle else d.xp.expit(d._gap))
+    _rest = cached_property(lambda d: 0.0 if d._hurdle else d.xp.expit(-d._gap))
 
     def _value_of(self, own):
-        xp = self.xp
+        xp, rest = self.xp, self._log_rest
         if self._hurdle:
-            return self._log_rest + xp.where(self._none, self._log_odds + 0 * own, own)
+            odds = self._zeros(rest + self._log_odds)
+            return self._changed(rest + own, lambda own: odds + 0 * own)
         more = xp.maximum(self._gap, 0.0) + xp.log1p(xp.exp(-xp.abs(self._gap)))
-        return self._log_rest + own + self._spread(more)
+        return self._changed(rest + own, lambda own: own + more)
 
     def _score_of(self, own):
         """(1 - tau) times the other's score."""
-        if self._hurdle or self.xp is not NUMPY:
-            return (1 - self._share) * own
-        out = np.array(np.broadcast_to(own, self.eta.shape))
-        out[self._rows] *= self.xp.expit(-self._gap)
-        return out
+        return self._changed(own, lambda own: self._rest * own)
 
     value = property(lambda d: d._value_of(d._own.value))
-    score = property(lambda d: d._score_of(d._own.score))
+    score = property(lambda d: d._score_of(d._score))
     quick_score = property(lambda d: d._score_of(d._own.quick_score))
-
-    @property
-    def value_and_score(self):
-        own, score = self._own.value_and_score
-        return self._value_of(own), self._score_of(score)
+    value_and_score = property(lambda d: (d._value_of(d._both[0]), d._score_of(d._both[1])))
 
     @property
     def observed(self):
-        tau = self._share
-        return (1 - tau) * self._own.observed - tau * (1 - tau) * self._own.score**2
+        return self._bent(self._own.observed, self._score, self._score)
 
     @property
     def expected(self):
@@ -167,34 +154,39 @@ class ZeroInflatedDensity(Density):
 
     @property
     def slopes(self):
-        tau = self._share
-        found = {name: (1 - tau) * part for name, part in self._own.slopes.items()}
-        return found | {"zero": tau - self.zero}
+        found = {name: self._score_of(part) for name, part in self._own.slopes.items()}
+        return found | {"zero": self._changed(-self.zero, lambda own: self._share + own)}
 
     @property
     def second(self):
         if self._own.second is None and self._own.slopes:
             return None
         own = self._own.second or ({}, {})
-        tau = self._share
-        rest, both = 1 - tau, tau * (1 - tau)
-        slopes, score = self._own.slopes, self._own.score
+        slopes, score = self._own.slopes, self._score
         in_eta, inner = self.second_in(("zero",))
-        # Less the second derivatives.
-        in_eta |= {n: rest * part - both * score * slopes[n] for n, part in own[0].items()}
-        inner |= {
-            (a, b): rest * part - both * slopes[a] * slopes[b] for (a, b), part in own[1].items()
-        }
-        inner |= {(name, "zero"): both * slope for name, slope in slopes.items()}
+        in_eta |= {name: self._bent(part, score, slopes[name]) for name, part in own[0].items()}
+        inner |= {(a, b): self._bent(part, slopes[a], slopes[b]) for (a, b), part in own[1].items()}
+        inner |= {(name, "zero"): self._mixed(slope) for name, slope in slopes.items()}
         return in_eta, inner
+
+    _doubt = cached_property(lambda d: d._share * d._rest)
+
+    def _mixed(self, slope):
+        """tau (1 - tau) times a derivative of log f."""
+        doubt = self._doubt * self._zeros(slope)
+        return self._changed(0 * self.y, lambda own: doubt + own)
+
+    def _bent(self, part, one, other):
+        """Less the second derivative, from log f's own and the first ones."""
+        moved = self._doubt * self._zeros(one) * self._zeros(other)
+        return self._changed(part, lambda own: self._rest * own - moved)
 
     def second_in(self, names):
         if set(names) != {"zero"}:
             return self.second
-        tau = self._share
-        both = tau * (1 - tau)
-        in_eta = {"zero": both * self._own.score}
-        return in_eta, {("zero", "zero"): self.zero * (1 - self.zero) - both}
+        known = self.zero * (1 - self.zero)
+        pair = self._changed(known, lambda own: own - self._doubt)
+        return {"zero": self._mixed(self._score)}, {("zero", "zero"): pair}
 
     @property
     def information(self):

@@ -301,7 +301,7 @@ def evaluation(like):
 
     scalars = like.scalars
     if like.wide:
-        from sklmm.engine.likelihood.parameters import by_entry, flat, of_rows
+        from sklmm.engine.likelihood.parameters import by_entry, flat, of_rows, summed
 
     def at(y, eta, raw):
         eta = np.asarray(eta)
@@ -320,10 +320,18 @@ def evaluation(like):
 
     def in_parameters(density, y):
         """Log f's derivatives in each entry of raw, a list."""
-        if not like.linear:
-            return density.slopes_in(like.names)
+        return flat(like, y, by_name(density)) if like.linear else density.slopes_in(like.names)
+
+    def by_name(density):
         named = [name for _, name, _ in scalars] + [own.name for own in like.linear]
-        return flat(like, y, dict(zip(named, density.slopes_in(named), strict=True)))
+        return dict(zip(named, density.slopes_in(named), strict=True))
+
+    def sums_in_parameters(density, y, w, shape):
+        """Their sums over rows, by weights."""
+        if not like.linear:
+            return [w @ np.broadcast_to(part, shape) for part in density.slopes_in(like.names)]
+        found = {name: np.broadcast_to(part, shape) for name, part in by_name(density).items()}
+        return summed(like, y, w, found)
 
     # Beyond what float64 can say a density is 0, and an overflow on the way there is no news.
     @np.errstate(all="ignore")
@@ -349,7 +357,7 @@ def evaluation(like):
         density, single = at(y, eta, raw), eta.dtype == np.float32
         value, score = density.value_and_score if single else (density.value, density.score)
         d, C = like.n_predictors, eta.shape[1]
-        of_raw = [w @ np.broadcast_to(part, (len(y), C)) for part in in_parameters(density, y)]
+        of_raw = sums_in_parameters(density, y, w, (len(y), C))
         by_eta = score if (w == 1).all() else np.repeat(w, d)[:, None] * score
         return value, by_eta, np.reshape(of_raw, (len(of_raw), C))
 

@@ -69,6 +69,19 @@ def flat(like, y, by_name, along=lambda column, part: column * part):
     return out
 
 
+def summed(like, y, w, by_name):
+    """Sums [C] over rows of the same, by weights w [n], likewise."""
+    linear = {own.raw[0]: own for own in like.linear}
+    out = []
+    while len(out) < len(like.names):
+        own = linear.get(len(out))
+        if own is None:
+            out.append(w @ by_name[like.names[len(out)]])
+        else:
+            out += [*((w[:, None] * y[:, slice(*own.columns)]).T @ by_name[own.name])]
+    return out
+
+
 def by_entry(like, y, in_eta, inner):
     """`Density.second` by the names of raw's entries from that by the parameters' names."""
     linear = {own.name: own for own in like.linear}
