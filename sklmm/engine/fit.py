@@ -327,6 +327,7 @@ def _problem(design, response, settings):
         scale_y=family.scale_equivariant,
         sigma_unit=response.sigma_unit,
         eta_power=family.eta_power,
+        parameter_powers=family.parameter_powers,
         rows=settings.rows or _rows(settings.e_step, response),
     )
     if gaussian or family.quadratic:
@@ -380,7 +381,7 @@ def _latent(problem, response, settings):
     """Laplace's approximation, quadrature, or a sampler, of the latent part of a model."""
     family, step = response.family, settings.e_step
     parameters = {
-        name: kind / problem.y_scale if name == "sigma" and not isinstance(kind, str) else kind
+        name: kind if isinstance(kind, str) else kind / problem.unit_of(name)
         for name, kind in response.parameters.items()
     }
     like = Likelihood.of(family, response.n_classes, response.models)

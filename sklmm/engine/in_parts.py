@@ -74,6 +74,7 @@ def standard_units(statistics, design, names, response, settings, mean_y):
         sigma_unit=response.sigma_unit,
         scale_y=family.scale_equivariant,
         eta_power=family.eta_power,
+        parameter_powers=family.parameter_powers,
         mean_y=mean_y,
     )
 

@@ -240,6 +240,8 @@ class Family(BaseEstimator):
     scale_equivariant = False
     #: Power of y's unit that is eta's; 0 where another unit of y only moves the intercept.
     eta_power = 0
+    #: Powers of y's unit that its parameters have, (name, power), where y may be in another unit.
+    parameter_powers = ()
     #: Names of what a row has besides y, as the trials of a proportion: attributes of its density.
     #: Of a `scale_equivariant` family they are in y's units.
     row_data = ()

@@ -84,6 +84,7 @@ class InverseGaussian(Family):
     dispersion_parameter = "dispersion"
     zeros = "hurdle"
     scalars = ("dispersion",)
+    parameter_powers = (("dispersion", -1),)
     links = ("log", "inverse_squared", "inverse", "identity")
     positive = True
 

@@ -160,6 +160,7 @@ class PredictedFamily(Family):
     mean_is_eta = property(lambda self: self.family.mean_is_eta)
     scale_equivariant = property(lambda self: self.family.scale_equivariant)
     eta_power = property(lambda self: self.family.eta_power)
+    parameter_powers = property(lambda self: self.family.parameter_powers)
     density = property(lambda self: Predicted(self.family.density, tuple(self._kinds().items())))
 
     def _kinds(self):

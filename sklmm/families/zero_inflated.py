@@ -229,6 +229,7 @@ class ZeroInflated(Family):
     row_data = property(lambda self: self.family.row_data)
     dispersion_parameter = property(lambda self: self.family.dispersion_parameter)
     eta_power = property(lambda self: self.family.eta_power)
+    parameter_powers = property(lambda self: self.family.parameter_powers)
     hurdle = property(lambda self: self.family.zeros == "hurdle")
 
     @property
@@ -262,8 +263,10 @@ class ZeroInflated(Family):
         none = y == 0
         # Zeros are none of the family's numbers: others stand for them while it looks.
         inner = self.family.bind(np.where(none, self.family.inner, y), weights)
-        y = np.where(none.reshape(len(inner.y)), self._code, inner.y)
-        return replace(inner, family=self, y=y)
+        none = none.reshape(len(inner.y))
+        y = np.where(none, self._code, inner.y)
+        masses = inner.masses + float(inner.weights @ none)
+        return replace(inner, family=self, y=y, masses=masses)
 
     def encoded(self, y):
         """The engine's numbers, of a zero one that no other has."""

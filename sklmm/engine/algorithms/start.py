@@ -196,9 +196,7 @@ def warm_theta(latent, start):
         return None
     if list(start.family) != list(space.parameters) or len(start.coef) != len(problem.basis):
         return None
-    family = {**start.family}
-    if "sigma" in family:
-        family["sigma"] /= problem.y_scale
+    family = {name: value / problem.unit_of(name) for name, value in start.family.items()}
     if not all(np.isfinite(v) for v in family.values()) or family.get("sigma") == 0:
         return None
     for model in problem.models:

@@ -64,8 +64,7 @@ def joined(problem, parts, names):
     for own, name in zip(parts, names, strict=True):
         X, basis, log_det_X = whitened(own, main.weights, problem.n)
         offset = np.zeros(main.n_rows) if own.offset is None else own.offset
-        if name == "sigma":
-            offset = offset - np.log(problem.sigma_scale)
+        offset = offset - np.log(problem.unit_of(name))
         made, zs, own_bases = standard_blocks(own, main.weights, problem.n, 1.0)
         of_terms = (*levels_of(own), zs)
         rows.append(LocalRows(main.y, X, main.weights, *of_terms, offset if offset.any() else None))

@@ -169,6 +169,7 @@ def standard_units(
     unit=1.0,
     scale_y=True,
     eta_power=0,
+    parameter_powers=(),
     mean_y=1.0,
 ):
     """`StandardUnits` from the `Statistics` of a table's rows.
@@ -213,6 +214,7 @@ def standard_units(
         perfect=perfect,
         sigma_unit=sigma_unit,
         power=eta_power or 1,
+        parameter_powers=parameter_powers,
     )
     own = tuple(map(np.linalg.solve, statistics.units.z_bases, bases))
     return StandardUnits(statistics.units, T, t, own, problem, y_unit)

@@ -74,12 +74,12 @@ class Problem:
     Weights count repetitions of a row: `n` is their sum. `reml` integrates the coefficients out,
     `sigma` is the pinned residual SD (in standard units) or None, and `sigma_unit` what it is
     multiplied by besides y's scale. `perfect` says that the fixed part alone reproduces y. The
-    rows' y lacks what `columns.start`, of the sparse columns, explains. y_scale is eta's unit, and
-    y's to the `power`. d is the number of linear predictors a row of the table has, a row each
-    here; where they have columns and terms of their own, `joint` is the `Joint` of
-    `engine.rows.joining`, and its terms are the table's. `models` are the `LinearUnits` of
-    `engine.rows.widened`, of parameters by row. `priors` are in the table's units, None
-    without any.
+    rows' y lacks what `columns.start`, of the sparse columns, explains. y_scale is eta's unit,
+    y's to the `power`; `parameter_powers` are the family's. d is the number of linear predictors
+    a row of the table has, a row each here; where they have columns and terms of their own, `joint`
+    is the `Joint` of `engine.rows.joining`, and its terms are the table's. `models` are the
+    `LinearUnits` of `engine.rows.widened`, of parameters by row. `priors` are in the table's units,
+    None without any.
     """
 
     rows: Rows
@@ -95,6 +95,7 @@ class Problem:
     perfect: bool = False
     sigma_unit: float = 1.0
     power: int = 1
+    parameter_powers: tuple = ()
     d: int = 1
     models: tuple = ()
     priors: Priors | None = None
@@ -109,12 +110,18 @@ class Problem:
     @property
     def log_unit(self):
         """log of what y is divided by."""
-        return self.power * np.log(self.y_scale)
+        return np.log(self.y_scale) / self.power
 
     @property
     def sigma_scale(self):
         """The residual SD's unit."""
         return self.y_scale * self.sigma_unit
+
+    def unit_of(self, parameter):
+        """The unit of one of the family's parameters, by name."""
+        if parameter == "sigma":
+            return self.sigma_scale
+        return float(np.exp(dict(self.parameter_powers).get(parameter, 0) * self.log_unit))
 
     @property
     def p(self):
@@ -367,12 +374,14 @@ def standardize(
     scale_y=True,
     sigma_unit=1.0,
     eta_power=0,
+    parameter_powers=(),
     rows=LocalRows,
 ):
     """Problem in standard units from a Design, y [n_rows] and weights [n_rows].
 
     `scale_y` is for families whose y may be shifted and scaled; of others eta's unit is y's to the
-    `eta_power`, 1 or -1, or they keep y as it is. The residual SD is in units of `sigma_unit` times
+    `eta_power`, or they keep y as it is, and their parameters have the units `parameter_powers`, as
+    `Family` says. The residual SD is in units of `sigma_unit` times
     y's. `rows` makes `engine.rows.protocol.Rows` of arrays, as `LocalRows` does.
     """
     n = float(weights.sum())
@@ -405,6 +414,7 @@ def standardize(
         perfect=perfect,
         sigma_unit=sigma_unit,
         power=eta_power or 1,
+        parameter_powers=parameter_powers,
     )
 
 

@@ -1,7 +1,7 @@
 """Rows whose y has the row data and the columns of parameters' models beside it.
 
 Columns of a model are whitened as those of the fixed part are: X' = X B. Its coefficients in the
-table's columns are B gamma' + shift, where the shift stands for the unit of a residual SD; where no
+table's columns are B gamma' + shift, where the shift stands for the parameter's unit; where no
 combination of the columns is constant, the rows' offset does.
 """
 
@@ -49,7 +49,7 @@ def widened(problem, design, response):
     known = {}
     for model in response.models:
         own = next(part for part in design.models if part.component == model.component)
-        log_unit = np.log(problem.sigma_scale) if model.parameter == "sigma" else 0.0
+        log_unit = np.log(problem.unit_of(model.parameter))
         if model.component not in known:
             X, basis, shift, offset = _standard(own, response.weights, problem.n, log_unit)
             columns += [np.zeros((len(X), 1)) if offset is None else offset[:, None], X]

@@ -135,7 +135,7 @@ class Space:
             values.update(zip(model.names, own, strict=True))
         for name, kind in self.parameters.items():
             value = CONSTRAINTS[kind][0](values[name]) if name in values else kind
-            out[name] = float(value) * (self.problem.sigma_scale if name == "sigma" else 1.0)
+            out[name] = float(value) * self.problem.unit_of(name)
         return out
 
     def natural(self, theta):
