@@ -459,9 +459,8 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
         self.family_params_ = {k: v for k, v in result.family.items() if k not in parts}
         if labels.cutpoints:
             self.intercept_ = 0.0
-            spacings = [v for name, v in result.family.items() if name not in parts]
-            spacings = [0.0, *spacings]
-            self.family_params_ = {"cutpoints": -result.coef[0] + np.cumsum(spacings)}
+            reported = labels.estimates(result.coef, result.natural)
+            self.family_params_ = {"cutpoints": reported[: len(labels.cutpoints)]}
         self.sigma_ = result.sigma
         if model.family.quadratic:
             self.sigma_ = float(np.sqrt(model.spread.noise))

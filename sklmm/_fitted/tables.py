@@ -24,7 +24,8 @@ class Labels:
     `natural_entries`; family, the constraints of the family's parameters by name; cutpoints of an
     ordinal response, else None; sparse, names of the columns that are kept sparse, which come after
     `coef`, and order, the rows of the two in the table's order; parts, names of the last of `coef`,
-    by the part of the model that they are of where it has a predictor of its own.
+    by the part of the model that they are of where it has a predictor of its own; centre, what the
+    columns of cutpoints are less, where a result's are those of a row.
     """
 
     coef: list
@@ -34,6 +35,7 @@ class Labels:
     sparse: tuple = ()
     order: np.ndarray | None = None
     parts: dict = field(default_factory=dict)
+    centre: tuple = ()
 
     @classmethod
     def of(cls, spec, blocks, response):
@@ -49,7 +51,8 @@ class Labels:
             cutpoints = [f"{a}|{b}" for a, b in pairwise(classes)]
         order = spec.order if spec.sparse else None
         family = dict(response.parameters)
-        return cls(coef, pairs, family, cutpoints, spec.sparse_names, order, parts)
+        centre = dict(spec.models)["nominal"].centre if "nominal" in dict(spec.models) else ()
+        return cls(coef, pairs, family, cutpoints, spec.sparse_names, order, parts, centre)
 
     @property
     def n_fixed(self):
@@ -80,7 +83,10 @@ class Labels:
 
     @property
     def matrix(self):
-        """From (coef, natural) to the reported parameters: cutpoints for intercept and spacings."""
+        """From (coef, natural) to the reported parameters: cutpoints for intercept and spacings.
+
+        They are those where all columns are 0, of columns of theirs, too.
+        """
         size = len(self.coef) + len(natural_names(self.blocks, self.family))
         out = np.eye(size)
         if not self.cutpoints:
@@ -90,6 +96,7 @@ class Labels:
         cuts = np.zeros((n, size))
         cuts[:, 0] = -1.0
         cuts[1:, first:last] = np.tri(n - 1)
+        cuts[:, last:] = np.kron(np.eye(n), -np.array(self.centre))
         return np.concatenate([cuts, out[1:first], out[last:]])
 
     def estimates(self, coef, natural_values):

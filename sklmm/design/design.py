@@ -198,6 +198,8 @@ class DesignSpec(PlainState):
     estimable: Estimable | None = None
     #: Names of the model's other parts, with a spec each.
     models: tuple = ()
+    #: Of the part of the cutpoints, what its columns are less.
+    centre: tuple = ()
 
     @classmethod
     def learn(

@@ -4,7 +4,7 @@ A part is a formula, ``"~ z + offset(w) + (1 | g)"``, or a list of columns and t
 intercept where the formula has one, and a list always.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -75,6 +75,8 @@ def learn_parts(learn, table, given, names):
             text = str(error).replace("fixed_effects='~ ...'", f"{component}='~ ...'")
             prefix = "" if text.startswith(component) else f"{component}: "
             raise ValueError(f"{prefix}{text}") from None
+        if component == "nominal":
+            spec = replace(spec, centre=_centre(design.X[:, int(spec.fit_intercept) :]))
         specs.append((component, spec))
         designs.append(_part(component, spec, design))
     return tuple(specs), tuple(designs)
@@ -133,8 +135,14 @@ def _applied(component, spec, table, include):
 
 
 def _part(component, spec, design):
-    # Classes have their intercepts, the cutpoints.
-    first = int(component == "nominal" and spec.fit_intercept)
-    return PartDesign(
-        component, design.X[:, first:], spec.coef_names[first:], design.offset, design.blocks
-    )
+    X, names = design.X, spec.coef_names
+    if component == "nominal":
+        # Classes have their intercepts, the cutpoints; of an average row their order is known.
+        first = int(spec.fit_intercept)
+        X, names = X[:, first:] - np.array(spec.centre), names[first:]
+    return PartDesign(component, X, names, design.offset, design.blocks)
+
+
+def _centre(X):
+    """The columns' means; of one that is constant itself, which rounding would make vary."""
+    return tuple(np.where(np.ptp(X, axis=0) > 0, X.mean(axis=0), X[0]).tolist())

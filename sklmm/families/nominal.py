@@ -5,19 +5,33 @@ The cutpoints of a row are theta_c + shift_c, and shift_c is linear in the colum
 
     s_k = spacing_k + shift_{k+1} - shift_k,
 
-which must be positive: where they are not, the model has no such row.
+which must be positive: where they are not, as for rows far from those of a fit, the class between
+has no probability (`widths`).
+
+The columns are those of the table less their means (`design.submodels`), so that the spacing_k are
+those of an average row, which are positive, and not those where a column is 0, which may be far
+from all rows. What is reported are the cutpoints at 0 (`_fitted.tables.Labels.matrix`).
 """
 
 # ruff: noqa: D102 - what each property of a density is, `Density` says once.
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate, pairwise
+
+import numpy as np
 
 from sklmm.families.density import Density
 from sklmm.families.ordinal import Ordinal
 
 #: Least spacing of a row: with fewer the probability of the class between is 0.
 LEAST = 1e-12
+
+
+def widths(xp, spacings, shifts):
+    """A row's spacings of its own, at least `LEAST`."""
+    pairs = zip(spacings, pairwise(shifts), strict=True)
+    return [xp.maximum(spacing + (b - a), LEAST) for spacing, (a, b) in pairs]
 
 
 @dataclass(frozen=True)
@@ -43,12 +57,9 @@ class ShiftedDensity(Density):
         super().__init__(xp, y, eta, {}, link)
         self._spacings = {k: v for k, v in parameters.items() if k.startswith("spacing_")}
         self._shifts = [v for k, v in parameters.items() if k.startswith("shift_")]
-        names, shifts = list(self._spacings), self._shifts
-        self._widths = {
-            name: xp.maximum(self._spacings[name] + shifts[k + 1] - shifts[k], LEAST)
-            for k, name in enumerate(names)
-        }
-        self._own = base(xp, y, eta - shifts[0], self._widths, link)
+        own = widths(xp, list(self._spacings.values()), self._shifts)
+        self._widths = dict(zip(self._spacings, own, strict=True))
+        self._own = base(xp, y, eta - self._shifts[0], self._widths, link)
 
     value = property(lambda d: d._own.value)
     score = property(lambda d: d._own.score)
@@ -131,3 +142,9 @@ class PartialOrdinal(Ordinal):
     def density(self):
         """By the link."""
         return Shifted(super().density)
+
+    def cutpoints(self, params):
+        """Those of each row, in their order: none lies below the one before it."""
+        shifts = [v for name, v in params.items() if name.startswith("shift_")]
+        own = widths(np, self._spacings(params), shifts)
+        return list(accumulate(own, initial=shifts[0]))

@@ -332,7 +332,7 @@ class Ordinal(Family):
     def probabilities(self, eta, params):
         """Probabilities of the classes along a new last axis."""
         # A class at a time: an axis of few numbers last is slow to work along.
-        gaps = [cutpoint - np.asarray(eta, float) for cutpoint in _cutpoints(params)]
+        gaps = [cutpoint - np.asarray(eta, float) for cutpoint in self.cutpoints(params)]
         below = [inverse_link(self.link, gap) for gap in gaps]
         mirrored = _MIRRORED.get(self.link, self.link)
         above = [inverse_link(mirrored, -gap) for gap in gaps]
@@ -342,6 +342,13 @@ class Ordinal(Family):
             for k in range(1, len(gaps))
         ]
         return np.stack([below[0], *middle, above[-1]], axis=-1)
+
+    def cutpoints(self, params):
+        """theta_1 = 0, theta_2, ..., each a number, or an array where the parameters are."""
+        return list(accumulate(self._spacings(params), initial=0.0))
+
+    def _spacings(self, params):
+        return [v for name, v in params.items() if name.startswith("spacing_")]
 
     def mean(self, eta, params, scores=None):
         """Mean of the classes' `scores`, by default 0..K-1."""
@@ -357,7 +364,8 @@ class Ordinal(Family):
     def sample(self, eta, params, rng):
         """Codes 0..K-1; the parameters are numbers, or have a value for each of eta's columns."""
         latent = eta + _noise(self.link, np.shape(eta), rng)
-        return np.sum([latent > cutpoint for cutpoint in _cutpoints(params)], axis=0, dtype=float)
+        above = [latent > cutpoint for cutpoint in self.cutpoints(params)]
+        return np.sum(above, axis=0, dtype=float)
 
 
 def _noise(link, shape, rng):
@@ -367,13 +375,6 @@ def _noise(link, shape, rng):
     if link in _MIRRORED:
         return rng.gumbel(size=shape) * (1 if link == "loglog" else -1)
     return (rng.logistic if link == "logit" else rng.normal)(size=shape)
-
-
-def _cutpoints(params):
-    spacings = [v for name, v in params.items() if name.startswith("spacing_")]
-    cutpoints = np.cumsum([np.zeros(np.shape(spacings)[1:]), *spacings], axis=0)
-    shifts = [v for name, v in params.items() if name.startswith("shift_")]
-    return [a + b for a, b in zip(cutpoints, shifts, strict=True)] if shifts else cutpoints
 
 
 def _scores(scores, p):

@@ -78,10 +78,9 @@ def data_tree(model, rng, size, rows=None):
     first = 1 if labels.cutpoints else 0
     add(COEFFICIENTS, coef[first:], coefficient=labels.coef[first:])
     if labels.cutpoints:
-        spacings = [family[name] for name in labels.family if name not in labels.beside]
-        spacings = np.reshape(spacings, (-1, coef.shape[1]))
-        zero = np.zeros((1, coef.shape[1]))
-        cutpoints = np.cumsum(np.concatenate([zero, spacings]), axis=0) - coef[0]
+        natural = [*(values for _, values in variances), *family.values()]
+        natural = np.reshape(natural, (-1, coef.shape[1]))
+        cutpoints = labels.matrix[: len(labels.cutpoints)] @ np.concatenate([coef, natural])
         add(CUTPOINTS, cutpoints, cutpoint=labels.cutpoints)
     for name in labels.beside:
         add(_path_free(name), family[name])
