@@ -67,12 +67,21 @@ def leverages(rows, inverse):
     C^-1 is read at the row's own levels only. With beta held, M's blocks of the eliminated term E
     are looked up slab by slab, and those of the others in one matrix; or draws tell them.
     """
+    return leverages_of([rows], inverse)[0]
+
+
+def leverages_of(several, inverse):
+    """The same of `several` rows that differ in X and z alone: what they look up is the same."""
     if hasattr(inverse, "leverages"):
-        out = inverse.leverages(rows)
+        found = [inverse.leverages(rows) for rows in several]
+    elif hasattr(inverse, "remaining"):
+        found = _looked_up(several, inverse)
     else:
-        looked_up = hasattr(inverse, "remaining")
-        out = _looked_up(rows, inverse) if looked_up else _drawn(rows, inverse)
-    return out + of_fixed(rows, inverse.fixed, inverse.follow) if inverse.fixed.size else out
+        found = [_drawn(rows, inverse) for rows in several]
+    if not inverse.fixed.size:
+        return found
+    fixed = [of_fixed(rows, inverse.fixed, inverse.follow) for rows in several]
+    return [out + own for out, own in zip(found, fixed, strict=True)]
 
 
 def of_fixed(rows, fixed, follow):
@@ -104,52 +113,61 @@ def _drawn(rows, inverse):
     return out
 
 
-def _looked_up(rows, inverse):
+def _looked_up(several, inverse):
     """With beta held, from the blocks of M."""
-    out = np.zeros(rows.n_rows)
-    places = [_places(rows, *own) for own in inverse.rest]
-    for i, (at, z) in enumerate(places):
-        for j, (to, q) in enumerate(places[: i + 1]):
+    outs = [np.zeros(rows.n_rows) for rows in several]
+    places = [_places(several, *own) for own in inverse.rest]
+    for i, (at, zs) in enumerate(places):
+        for j, (to, qs) in enumerate(places[: i + 1]):
             for a in range(at.shape[1]):
                 for b in range(to.shape[1]):
                     entry = inverse.remaining[at[:, a], to[:, b]] * (1 + (j != i))
-                    out += entry * z[:, a] * q[:, b]
+                    for out, z, q in zip(outs, zs, qs, strict=True):
+                        out += entry * z[:, a] * q[:, b]
     if inverse.eliminated is not None:
-        in_threads(lambda levels: _add_eliminated(rows, inverse, levels, out), inverse.slabs())
-    return out
+        in_threads(lambda levels: _add_eliminated(several, inverse, levels, outs), inverse.slabs())
+    return outs
 
 
-def _add_eliminated(rows, inverse, levels, out):
+def _add_eliminated(several, inverse, levels, outs):
     """What involves some levels of the eliminated term, to their rows."""
-    refs, z = rows.refs[inverse.eliminated], rows.z[inverse.eliminated]
-    order = rows.order(inverse.eliminated)
+    E, rows = inverse.eliminated, several[0]
+    refs, order = rows.refs[E], rows.order(E)
     first, last = np.searchsorted(refs, [levels.start, levels.stop], sorter=order)
     some = order[first:last]
-    at, mine = refs[some] - levels.start, z[some]
+    at, turned = refs[some] - levels.start, []
     own, turning, across = inverse.slab(levels)
-    out[some] += quadratic(mine, own, at)
-    if isinstance(mine, Indicators):
-        turned = turning[at, mine.places] * mine.entries
-    else:
-        turned = np.einsum("na,nab->nb", mine, turning[at])
+    for out, mine in zip(outs, (rows.z[E][some] for rows in several), strict=True):
+        out[some] += quadratic(mine, own, at)
+        if isinstance(mine, Indicators):
+            turned.append(turning[at, mine.places] * mine.entries)
+        else:
+            turned.append(np.einsum("na,nab->nb", mine, turning[at]))
+    r = turned[0].shape[1]
     for k, begin in inverse.rest:
-        to, q = _places(rows, k, begin, some)
-        for a in range(z.shape[1]):
+        to, qs = _places(several, k, begin, some)
+        for a in range(r):
             for b in range(to.shape[1]):
-                entry = across[at * z.shape[1] + a, to[:, b]]
-                out[some] += 2 * entry * turned[:, a] * q[:, b]
+                entry = across[at * r + a, to[:, b]]
+                for out, mine, q in zip(outs, turned, qs, strict=True):
+                    out[some] += 2 * entry * mine[:, a] * q[:, b]
 
 
-def _places(rows, k, first, some=slice(None)):
-    """Where the effects of the rows' levels of term k are among all from `first` on, and z.
+def _places(several, k, first, some=slice(None)):
+    """Where the effects of the rows' levels of term k are among all from `first` on, and each z.
 
     Both [., r], or of as many columns as effects of a row.
     """
-    places, columns = [], []
-    for refs, z in cells(rows.refs[k][some], rows.z[k][some]):
-        r = z.shape[1]
-        places.append(first + refs.astype(np.intp)[:, None] * r + np.arange(r))
-        columns.append(z)
-    if len(places) == 1:
-        return places[0], columns[0]
-    return np.concatenate(places, axis=1), np.concatenate(columns, axis=1)
+    places, columns, refs = [], [[] for _ in several], several[0].refs[k][some]
+    for number, rows in enumerate(several):
+        for own, z in cells(refs, rows.z[k][some]):
+            columns[number].append(z)
+            if not number:
+                r = z.shape[1]
+                places.append(first + own.astype(np.intp)[:, None] * r + np.arange(r))
+    return _beside(places), [_beside(own) for own in columns]
+
+
+def _beside(parts):
+    """Arrays [n, .] side by side."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)

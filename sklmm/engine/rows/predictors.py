@@ -20,7 +20,7 @@ import numpy as np
 
 from sklmm._threads import summed
 from sklmm.engine.rows.cross_products import by_level
-from sklmm.engine.rows.expansion import LocalExpansion, leverages
+from sklmm.engine.rows.expansion import LocalExpansion, leverages_of
 from sklmm.engine.rows.local import LEAST_CURVATURE, LocalRows
 from sklmm.engine.rows.remainder import LocalRemainder
 
@@ -283,17 +283,14 @@ class PredictorRows(LocalRows):
     def heights(self, inverse):
         """H [n, d, d]: for a row A_i [d, P] of all predictors A_i M A_i^T, M an `Inverse`."""
         d = self.d
-        out = np.empty((self.n_rows // d, d, d))
+        out, pairs = np.empty((self.n_rows // d, d, d)), list(combinations(range(d), 2))
+        wanted = [*((c,) for c in range(d)), *pairs]
+        found = leverages_of([self._only(own) for own in wanted], inverse)
         for c in range(d):
-            out[:, c, c] = self._height(inverse, (c,))
-        for a, b in combinations(range(d), 2):
-            both = self._height(inverse, (a, b))
-            out[:, a, b] = out[:, b, a] = (both - out[:, a, a] - out[:, b, b]) / 2
+            out[:, c, c] = found[c]
+        for (a, b), both in zip(pairs, found[d:], strict=True):
+            out[:, a, b] = out[:, b, a] = (both - found[a] - found[b]) / 2
         return out
-
-    def _height(self, inverse, wanted):
-        """Leverages [n] of rows that are the sums of some predictors'."""
-        return leverages(self._only(wanted), inverse)
 
 
 @dataclass(frozen=True, eq=False)
