@@ -9,6 +9,7 @@ from numbers import Real
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 
 from sklmm._fitted.prediction import linear_predictor
@@ -187,17 +188,34 @@ def vanished(fitted, design, result):
 
 def certain_zeros(fitted, design, result):
     """Text on rows that the zero part makes 0, or never 0, for certain, if there are any."""
-    names = fitted.part_names("zero_inflation")
-    if not names or not fitted.models:
+    names, zero = fitted.part_names("zero_inflation"), _probability_of_zero(fitted, design, result)
+    if not names or zero is None:
         return ""
-    zero = fitted.parameters(result, design).get("zero")
-    sure = 0 if zero is None else int(np.sum(np.minimum(zero, 1 - zero) < CERTAIN))
+    inflated = fitted.family.family if hasattr(fitted.family, "names") else fitted.family
+    never, always = zero < CERTAIN, zero > 1 - CERTAIN
+    sure, like = int(np.sum(never | always)), "as all rows like them are alike in y"
+    if not inflated.hurdle and never.all():
+        return (
+            f"zero_inflation: y has no more zeros than family={inflated.bound!r} has by "
+            "itself: the probability of others is 0, and the coefficients of its logit have no "
+            "finite estimate. Leave zero_inflation out."
+        )
+    if not inflated.hurdle and not always.any():
+        like = f"as rows like them have no more zeros than family={inflated.bound!r} has"
     return sure and (
-        f"zero_inflation: in {sure} rows the probability of a zero is 0 or 1, as all rows like "
-        f"them are alike in y: some of {_listed([repr(name) for name in names])} have no finite "
-        "estimate. Leave out what tells these rows apart, or give a prior, coef_prior={"
-        f"{names[-1]!r}: 2.5}}."
+        f"zero_inflation: in {sure} rows the probability of a zero is 0 or 1, {like}: some of "
+        f"{_listed([repr(name) for name in names])} have no finite estimate. Leave out what tells "
+        f"these rows apart, or give a prior, coef_prior={{{names[-1]!r}: 2.5}}."
     )
+
+
+def _probability_of_zero(fitted, design, result):
+    """The parameter `zero` of the rows by the fixed part of its predictor; None without such."""
+    if "zero" in getattr(fitted.family, "names", ()):
+        none = [False] * len(fitted.spec.every_term)
+        eta = linear_predictor(design, result, none, fitted.n_predictors)
+        return expit(eta[:, 1 + fitted.family.names.index("zero")])
+    return fitted.parameters(result, design).get("zero") if fitted.models else None
 
 
 def unsolved(e_step, result):

@@ -100,8 +100,14 @@ def distribution_variance(family, result, spread):
     if latent is not None:
         return latent * spread.noise
     if spread is not None and link == "log" and spread.mean > 0:
-        variance = family.variance(np.log(np.full(1, spread.mean)), result.family)[0]
-        return float(np.log1p(variance / spread.mean**2))
+        eta = np.log(np.full(1, spread.mean))
+        # Of truncated counts eta is the log mean of counts that were not.
+        if not np.allclose(family.mean(eta, result.family), spread.mean):
+            raise ValueError(
+                f"family={family.name!r} has no variance on the scale of the link, as its mean is "
+                "not exp(eta): use score(X, y), the R^2 of predictions."
+            )
+        return float(np.log1p(family.variance(eta, result.family)[0] / spread.mean**2))
     raise ValueError(
         f"family={family.name!r} with link={link!r} has no variance on the scale of the link: use "
         "score(X, y), the R^2 of predictions."
@@ -110,6 +116,11 @@ def distribution_variance(family, result, spread):
 
 def r_squared(family, result, spread):
     """Series of the marginal and the conditional R^2."""
+    if hasattr(family, "shifts"):
+        raise ValueError(
+            "nominal: columns that move each cutpoint by itself have no one variance on the scale "
+            "of the link: use nominal=None for r2, or score(X, y)."
+        )
     D, R = distribution_variance(family, result, spread), sum(spread.random)
     total = spread.fixed + R + D
     return pd.Series({"marginal": spread.fixed / total, "conditional": (spread.fixed + R) / total})

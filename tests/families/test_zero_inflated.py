@@ -4,6 +4,7 @@ import json
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.special import expit
 from scipy.stats import chi2, poisson
@@ -330,3 +331,28 @@ def test_certain_zeros_are_told():
         warnings.simplefilter("error")
         model.set_params(coef_prior={"zero: z": 2.5, "zero: Intercept": 10.0}).fit(data, y)
     assert np.isfinite(model.zero_inflation_effects_["std_error"]).all()
+
+
+def test_certain_zeros_of_a_part_with_effects_are_told():
+    data = table("counts")
+    y = np.where(data["z"] == 1, 0, data["y_zip"])
+    model = MixedEffectsRegressor(
+        ["g"],
+        fixed_effects=["x"],
+        family="poisson",
+        zero_inflation="~ z + (1 | g)",
+        e_step="laplace",
+    )
+    with pytest.warns(ConvergenceWarning, match=r"zero_inflation: in \d+ rows .* alike in y"):
+        model.fit(data, y)
+
+
+@pytest.mark.parametrize("part", ["~ 1", "~ z"])
+def test_mixtures_without_more_zeros_say_so(part):
+    rng = np.random.default_rng(0)
+    data = pd.DataFrame({"x": rng.normal(size=200), "z": np.arange(200) % 2})
+    # Fewer zeros than a Poisson response has.
+    y = np.maximum(rng.poisson(2.0, 200), rng.integers(0, 2, 200))
+    model = MixedEffectsRegressor(None, family="poisson", zero_inflation=part, e_step="laplace")
+    with pytest.warns(ConvergenceWarning, match="family='poisson' has by itself.* Leave zero_infl"):
+        model.set_params(fixed_effects=["x"]).fit(data, y)

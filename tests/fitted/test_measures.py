@@ -76,3 +76,25 @@ def test_families_without_such_a_variance_say_so():
     model = MixedEffectsClassifier(None).fit(X[["x"]], np.arange(120) % 3)
     with pytest.raises(ValueError, match="family='categorical'"):
         model.icc()
+
+
+def test_means_that_are_not_the_links_have_no_such_variance():
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"g": np.arange(120) % 6, "x": rng.normal(size=120)})
+    counts = 1 + rng.poisson(1.5, 120)
+    model = MixedEffectsRegressor(["g"], family="truncated_poisson", e_step="laplace")
+    for name in ("r2", "icc"):
+        with pytest.raises(ValueError, match="its mean is not exp"):
+            getattr(model.fit(X, counts), name)()
+
+
+def test_nominal_columns_have_no_variance():
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"g": np.arange(120) % 6, "x": rng.normal(size=120)})
+    y = np.digitize(rng.logistic(X["x"]), [-1, 1])
+    model = MixedEffectsClassifier(["g"], family="ordinal", nominal=["x"], e_step="laplace")
+    with pytest.raises(ValueError, match="nominal=None for r2"):
+        model.fit(X, y).r2()
+    (share,) = model.icc()
+    variance = model.variance_components_["sd"].iloc[0] ** 2
+    assert share == pytest.approx(variance / (variance + np.pi**2 / 3))
