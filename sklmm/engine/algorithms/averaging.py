@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sklmm.engine.linalg.chains import CovarianceNoise, batch_error, chain_error, deviations
-from sklmm.engine.linalg.newton import ascent, inverse
+from sklmm.engine.linalg.newton import FLAT, ascent, inverse
 
 #: Share of the complete-data information that the missing data leave at least.
 LEAST_OBSERVED = 0.1
@@ -29,8 +29,33 @@ INFORMATIONS = (5, 10, 20, 40, 80, 160)
 
 
 def newton(information, score):
-    """Step in theta [m] by absolute eigenvalues, and its length in standard errors."""
-    return ascent(information, score, least=LEAST_INFORMATION)
+    """Step in theta [m] by absolute eigenvalues, and its length in standard errors.
+
+    Entries of which the data tell nothing stay, as the logit of more zeros where there are none:
+    what is left of their scores and information is rounding.
+    """
+    told, step = _told(information), np.zeros(len(score))
+    step[told], length = ascent(
+        information[np.ix_(told, told)], score[told], least=LEAST_INFORMATION
+    )
+    return step, length
+
+
+def _told(information):
+    """Which entries [m] of theta have information: a step of 1 changes the likelihood."""
+    return np.abs(information.diagonal()) > FLAT
+
+
+def _covariance(information):
+    """Its inverse, 0 where there is no information."""
+    told = _told(information)
+    return inverse(np.where(told & told[:, None], information, 0.0))
+
+
+def _unknown(information):
+    """Variances [m] of what it says nothing of, which are large, and 0 of all else."""
+    own = np.maximum(np.abs(information.diagonal()), FLAT**2)
+    return np.where(_told(information), 0.0, 1 / own)
 
 
 def cap(space, flat, step):
@@ -74,7 +99,7 @@ def observed_information(complete, covariance):
 
 def average(used, information):
     """Estimate, its Monte Carlo errors and the remaining step, each [m], from used `Draws`."""
-    covariance = inverse(information)
+    covariance = _covariance(information)
     theta = np.array([draws.flat for draws in used])
     scores = np.array([draws.score for draws in used])
     pseudo = theta + scores @ covariance
@@ -144,7 +169,7 @@ class Window:
         missing = np.mean([draws.covariance for draws in used], axis=0)
         observed = observed_information(self.complete, missing)
         estimate, error, drift = average(used, observed)
-        covariance = inverse(observed)
+        covariance = _covariance(observed)
         std = np.sqrt(np.diag(covariance))
         away = deviations(np.array([draws.scores for draws in used]))
         noise = CovarianceNoise(covariance, away, list(self.informations.values()))
@@ -153,6 +178,7 @@ class Window:
         self.noisy = longest(complete, std**2) > NOISY * self.tol
         information = self.complete + missing
         std_error = noise.errors(units)
+        covariance = covariance + np.diag(_unknown(observed))
         return Average(used, estimate, covariance, std, error, std_error, drift, information, noise)
 
 

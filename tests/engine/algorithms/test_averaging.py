@@ -50,3 +50,19 @@ def test_louis_formula_stays_positive():
     np.testing.assert_allclose(missing_share(COMPLETE, 0.3 * COMPLETE), 0.3, rtol=1e-10)
     observed = observed_information(COMPLETE, 2 * COMPLETE)
     np.testing.assert_allclose(observed, LEAST_OBSERVED * COMPLETE, rtol=1e-10)
+
+
+def test_an_entry_of_which_nothing_is_known_stays_where_it_is():
+    """Its score and information, of a logit far from 0, are rounding; and change no other's."""
+    information = np.diag([4.0, 1e-12])
+    information[0, 1] = information[1, 0] = 1e-9
+    step, length = newton(information, np.array([2.0, 1e-8]))
+    np.testing.assert_allclose(step, [0.5, 0.0])
+    np.testing.assert_allclose(length, 1.0)
+    window = [
+        SimpleNamespace(flat=np.array([0.0, -20.0]), scores=s, score=s.mean(axis=1))
+        for s in np.random.default_rng(1).normal(2.0, [[[0.1], [1e-8]]], (20, 2, 4))
+    ]
+    estimate, error, _ = average(window, information)
+    assert abs(estimate[0] - 0.5) < 0.05
+    assert (estimate[1], error[1]) == (-20.0, 0.0)
