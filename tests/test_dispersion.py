@@ -470,3 +470,47 @@ def test_terms_of_all_kinds_have_laplace_s_maximum(kind, e_step):
     one, two = (model._fitted.estimates(model.result_)[0] for model in models)
     # A variance of 0 has no standard error.
     np.testing.assert_allclose((one - two) / std.fillna(1.0), 0, atol=3e-3)
+
+
+@pytest.mark.parametrize("e_step", ["exact", "cg"])
+def test_an_sd_that_correlated_effects_of_a_row_each_leave_no_part_ends_at_the_maximum(e_step):
+    """Levels that share one block; the likelihood rises ever more slowly as a group's SD falls."""
+    rng = np.random.default_rng(4)
+    rows = pd.DataFrame({"g": np.repeat(np.arange(12), 8), "t": np.tile(np.arange(8), 12)})
+    rows = rows.assign(x=rng.standard_normal(96), sex=rows["g"] % 2)
+    rows["y"] = 0.5 * rows["x"] + 0.5 * rng.standard_normal(12)[rows["g"]]
+    rows["y"] += np.where(rows["sex"] == 1, 0.7, 1.0) * rng.standard_normal(96)
+    model, other = (
+        fitted("y ~ x + ar1(0 + t | g)", rows, dispersion="~ sex", e_step=own, random_state=0)
+        for own in (e_step, "laplace")
+    )
+    assert model.converged_
+    assert model.loglik_ == pytest.approx(other.loglik_, abs=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_known_residual_sds_are_an_offset_alone(method):
+    """The model of meta-analyses has no parameter of the residual, by every E-step."""
+    rows = crossed(200).assign(known=np.random.default_rng(1).standard_normal(200) / 3)
+    plain = MixedEffectsRegressor(
+        ["g"],
+        fixed_effects=["x"],
+        family=Gaussian(sigma=1, weights="precision"),
+        method=method,
+    ).fit(rows, rows["y"], sample_weight=np.exp(-2 * rows["known"]))
+    e_steps = ["exact", "cg", "laplace"] + ["quadrature"] * (method == "ml")
+    for e_step in e_steps:
+        model = fitted(
+            "y ~ x + (1 | g)", rows, dispersion="~ 0 + offset(known)", method=method, e_step=e_step
+        )
+        assert model.loglik_ == pytest.approx(plain.loglik_, abs=1e-6)
+        assert model.aic_ == pytest.approx(plain.aic_, abs=1e-6)
+        np.testing.assert_allclose(model.result_.coef, plain.result_.coef, atol=1e-5)
+        np.testing.assert_allclose(model.result_.covariances, plain.result_.covariances, rtol=1e-3)
+        assert model.dispersion_effects_ is None
+        root = np.sqrt(np.mean(np.exp(2 * rows["known"])))
+        assert model.sigma_ == pytest.approx(root, rel=1e-12)
+    std = model.predict(rows[:5], return_std=True)[1]
+    far = rows[:5].assign(known=rows["known"][:5] + 1)
+    more = model.predict(far, return_std=True)[1] ** 2 - std**2
+    np.testing.assert_allclose(more, np.exp(2 * rows["known"][:5]) * np.expm1(2), rtol=1e-9)

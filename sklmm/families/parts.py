@@ -88,7 +88,7 @@ def parameters_by_row(models, values, designs):
     for model in models:
         own = next(design for design in designs if design.component == model.component)
         coefs = np.array([out.pop(name) for name in model.names])
-        predictor = own.X @ coefs.reshape(len(coefs), -1)
+        predictor = own.X @ (coefs.reshape(len(coefs), -1) if len(coefs) else coefs[:, None])
         if own.offset is not None:
             predictor = predictor + own.offset[:, None]
         out[model.parameter] = CONSTRAINTS[model.kind][0](predictor)

@@ -356,3 +356,32 @@ def test_mixtures_without_more_zeros_say_so(part):
     model = MixedEffectsRegressor(None, family="poisson", zero_inflation=part, e_step="laplace")
     with pytest.warns(ConvergenceWarning, match="family='poisson' has by itself.* Leave zero_infl"):
         model.set_params(fixed_effects=["x"]).fit(data, y)
+
+
+@pytest.mark.parametrize("e_step", ["auto", "laplace", HMC(backend="numpy")], ids=str)
+@pytest.mark.parametrize("part", ["zero_inflation", "dispersion"])
+def test_a_part_of_an_offset_alone_is_known_by_row(part, e_step):
+    """Held where a part with coefficients has its maximum, the rest of the model stays there."""
+    name = {"zero_inflation": "zip", "dispersion": "nbinom2_disp"}[part]
+    whole, data = fit(name, "laplace" if e_step == "laplace" else "auto"), table("counts")
+    gamma = getattr(whole, f"{part}_effects_")["estimate"]
+    data["known"] = gamma["Intercept"] + gamma["z"] * data["z"]
+    family, y, fixed, _ = MODELS[name]
+    model = MixedEffectsRegressor(
+        ["g"],
+        fixed_effects=fixed,
+        family=family,
+        e_step=e_step,
+        random_state=0,
+        **{part: "~ 0 + offset(known)"},
+    ).fit(data, data[y])
+    std = np.sqrt(np.diag(whole.result_.coef_cov))
+    far = np.abs(model.result_.coef - whole.result_.coef) / std
+    exact = isinstance(e_step, str)
+    assert far.max() < (2e-3 if exact else 0.1)
+    assert model.loglik_ == pytest.approx(whole.loglik_, abs=1e-4 if exact else 0.1)
+    assert model.result_.n_parameters == whole.result_.n_parameters - 2
+    assert getattr(model, f"{part}_effects_") is None
+    np.testing.assert_allclose(
+        model.predict(data[:9]), whole.predict(data[:9]), rtol=2e-3 if exact else 0.05
+    )

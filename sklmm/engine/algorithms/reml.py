@@ -122,8 +122,10 @@ class Reml:
     """
 
     stochastic = False
-    #: Whether the information at the maximum is measured in any case.
+    #: Whether the information at the maximum is measured in any case, and the theta at which it
+    #: last was.
     measures = False
+    measured = None
 
     def __init__(self, problem, step, tol, seed, n_draws, start=None, dof=None):
         self.problem, self.space = problem, Space.gaussian(problem)
@@ -163,8 +165,10 @@ class Reml:
                 best, damping = seen, damping / DAMPING_FACTOR if damping > NO_DAMPING else 0.0
             last, (step, length) = length, newton_step(seen, damping)
             slow += self.bent and length > SLOW * last
-            if slow > PATIENCE:
+            # The steps' information may be far too large where an SD by row vanishes slowly.
+            if slow > PATIENCE or (self.measures and length < self.tol):
                 measured, slow = self._measured(seen.theta, seen)[0], 0
+                self.measured = seen.theta
                 lacking = lacking + measured - seen.observed
                 best = seen = seen._replace(observed=measured)
                 step, length = newton_step(seen, damping)
@@ -221,7 +225,7 @@ class Reml:
 
         Where Sigma bends the information is measured: that of the steps depends on their path.
         """
-        measured = self.bent or self.measures
+        measured = (self.bent or self.measures) and self.measured is not seen.theta
         information = self._measured(seen.theta, seen)[0] if measured else seen.observed
         covariance = inverse(information)
         return self.space.with_beta(covariance), _probes_spread(seen, covariance)

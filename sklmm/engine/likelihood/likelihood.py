@@ -189,7 +189,9 @@ def _linear(models, names, first):
 
     out, known = [], {}
     for model in models:
-        size, begin = len(model.names), names.index(model.names[0])
+        # Of an offset alone there are none.
+        size = len(model.names)
+        begin = names.index(model.names[0]) if size else 0
         if model.component not in known:
             known[model.component] = first + 1, first + 1 + size
             first += 1 + size
@@ -436,7 +438,7 @@ def evaluation(like):
         W = blocks(y, *_about(eta, raw))
         return in_eta, _rates(np.einsum("nab,nabk->k", heights, W)[None], STEP)[0]
 
-    told = (not like.names and not like.linear) or like.density.second is not None
+    told = not like.names or like.density.second is not None
     one = like.n_predictors == 1
     known = by_row, curvature, observed, slopes, both, score, in_raw, bent, parts
     known += bends if one else None, second if one and told else None, told

@@ -58,7 +58,8 @@ def flat(like, y, by_name, along=lambda column, part: column * part):
 
     `by_name` has the latter; `along` makes of a column [n, 1] and one of them the former.
     """
-    linear = {own.raw[0]: own for own in like.linear}
+    # One of an offset alone has no coefficients.
+    linear = {own.raw[0]: own for own in like.linear if own.raw[0] < own.raw[1]}
     out = []
     while len(out) < len(like.names):
         own = linear.get(len(out))

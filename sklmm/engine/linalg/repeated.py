@@ -78,6 +78,9 @@ class Repeated(NDArrayOperatorsMixin):
 
     def __getitem__(self, key):
         levels, *rest = key if isinstance(key, tuple) else (key,)
+        if np.ndim(levels) and any(np.ndim(own) for own in rest):
+            # An entry of each level, its own.
+            return self.blocks[(self.which[levels], *rest)]
         # What is done to the blocks' own axes, and then to the levels.
         own = self.blocks[(slice(None), *rest)] if rest else self.blocks
         return own[self.which[levels]]

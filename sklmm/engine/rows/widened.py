@@ -88,6 +88,8 @@ def _means(X, offset, weights):
 
 def whitened(own, weights, n):
     """Whitened columns [n, q] of a part, their basis [q, q], and log|det| of the map."""
+    if not own.names:
+        return own.X, np.zeros((0, 0)), 0.0
     X, basis, log_det = whiten(own.X, weights, n, own.names[:1] == (INTERCEPT,))
     if (~basis.any(axis=1)).any() or basis.shape[0] != basis.shape[1]:
         name = own.names[int(np.argmin(basis.any(axis=1)))]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from sklmm.design.indicators import Indicators, quadratic
 from sklmm.engine.linalg.blocks import block_diagonal, congruent, invert, roots, turn
 from sklmm.engine.linalg.repeated import Repeated
 
@@ -22,11 +23,16 @@ def test_equal_blocks_are_found_and_work_as_all_of_them(n_blocks):
     assert ours.blocks.shape == (n_blocks, 4, 4)
     assert ours.shape == array.shape
     assert len(ours) == 40
+    levels, places = rng.integers(40, size=60), rng.integers(4, size=60)
+    z = Indicators(places, 4)
     L, flat = np.tril(rng.normal(size=(4, 4))), rng.normal(size=(160, 3))
     for found, expected in [
         (ours, array),
         (ours[5:9], array[5:9]),
         (ours[:, 1], array[:, 1]),
+        (ours[levels, places, places], array[levels, places, places]),
+        (ours[levels, :, 1], array[levels, :, 1]),
+        (quadratic(z, ours, levels), quadratic(np.asarray(z), array, levels)),
         (congruent(L, ours), congruent(L, array)),
         (invert(ours), np.linalg.inv(array)),
         (roots(ours), np.linalg.cholesky(array)),
