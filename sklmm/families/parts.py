@@ -42,7 +42,7 @@ def with_parts(family, parts):
 
         family = PartialOrdinal(family.link)
     if "zero_inflation" in parts:
-        family = ZeroInflated(family.beside_zeros())
+        family = ZeroInflated(family)
         family.check()
     return family
 

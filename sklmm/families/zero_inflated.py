@@ -23,22 +23,18 @@ from sklmm.families.base import Family
 from sklmm.families.density import Density
 from sklmm.families.special import NUMPY
 
-#: What stands for the logarithm of a zero: a number that float32 has too.
-_NO_LOGARITHM = -1e30
-
 
 @dataclass(frozen=True)
 class Inflated:
     """Makes the densities of a family with a point at 0 from those of another, `base`.
 
     Of a `hurdle` the other has no zeros: `stand_in` is a number of its own that takes their place
-    where only others count, and `code` what y is there.
+    where only others count.
     """
 
     base: type
     hurdle: bool
     stand_in: float = 1.0
-    code: float = 0.0
 
     @property
     def scattered(self):
@@ -73,7 +69,7 @@ class ZeroInflatedDensity(Density):
         others = {name: value for name, value in parameters.items() if name not in own}
         super().__init__(xp, y, eta, {"zero": parameters["zero"]}, link)
         self.unconstrained = parameters.get("unconstrained", {})
-        self._hurdle, self._none = made.hurdle, y == made.code
+        self._hurdle, self._none = made.hurdle, y == 0
         self._of = lambda y: made.base(xp, y, eta, others, link)
         self._own = self._of(xp.where(self._none, made.stand_in, y) if made.hurdle else y)
 
@@ -235,12 +231,8 @@ class ZeroInflated(Family):
     @property
     def density(self):
         """That of the mixture or hurdle."""
-        base = self.family
-        return Inflated(base.density, self.hurdle, float(base.encoded(base.inner)), self._code)
-
-    @property
-    def _code(self):
-        return _NO_LOGARITHM if np.isneginf(self.family.encoded(0.0)) else 0.0
+        base = self.family.beside_zeros()
+        return Inflated(base.density, self.hurdle, float(base.inner))
 
     def check(self):
         """Raise ValueError for a family that has no zeros to be more of."""
@@ -257,31 +249,20 @@ class ZeroInflated(Family):
 
     def bind(self, y, weights=None):
         """The `Response` in y, zeros among it."""
+        base = self.family.beside_zeros()
         if not self.hurdle:
-            return replace(self.family.bind(y, weights), family=self)
+            return replace(base.bind(y, weights), family=self)
         y = np.asarray(y)
         none = y == 0
         # Zeros are none of the family's numbers: others stand for them while it looks.
-        inner = self.family.bind(np.where(none, self.family.inner, y), weights)
+        inner = base.bind(np.where(none, base.inner, y), weights)
         none = none.reshape(len(inner.y))
-        y = np.where(none, self._code, inner.y)
         masses = inner.masses + float(inner.weights @ none)
-        return replace(inner, family=self, y=y, masses=masses)
+        return replace(inner, family=self, y=np.where(none, 0.0, inner.y), masses=masses)
 
-    def encoded(self, y):
-        """The engine's numbers, of a zero one that no other has."""
-        some = self.family.encoded(np.where(y == 0, self.family.inner, y))
-        return np.where(y == 0, self._code, some)
-
-    def decoded(self, y):
-        """The response of these."""
-        none = y == self._code
-        stand_in = self.family.encoded(self.family.inner)
-        return np.where(none, 0.0, self.family.decoded(np.where(none, stand_in, y)))
-
-    def log_jacobian(self, y):
-        """As the family's, 0 at a zero."""
-        return np.where(y == self._code, 0.0, self.family.log_jacobian(y))
+    def constants(self, y, data=None):
+        """Those of the other family, which has none at 0."""
+        return self.family.beside_zeros().constants(y, data)
 
     def mean(self, eta, params):
         """(1 - zero) mu."""

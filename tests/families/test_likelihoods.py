@@ -11,6 +11,9 @@ from scipy import stats
 from scipy.special import expit, gammaln, log_expit, logsumexp, ndtr
 
 from sklmm import InverseGaussian, MixedEffectsClassifier, MixedEffectsRegressor
+from sklmm._fitted.prediction import linear_predictor
+from sklmm.engine.likelihood.pointwise import log_densities
+from sklmm.families.binomial import log_binomial
 from sklmm.families.registry import FAMILIES
 
 N = 80
@@ -203,6 +206,15 @@ def test_is_the_sum_of_log_densities(name, link, parts):
     model = fitted(name, link, parts, y)
     own = log_density(model, name, link, parts, y)
     assert model.loglik_ == pytest.approx(WEIGHTS @ own, rel=1e-9)
+    design, bound = model._training(X, y, WEIGHTS)
+    eta = linear_predictor(design, model.result_)[:, None, None]
+    of_rows = log_densities(bound, eta, model.result_.family, design.models)[:, 0]
+    if name == "binomial":
+        # Repetitions of a row are more trials there, of which order says nothing.
+        trials = y.sum(axis=1)
+        more = [log_binomial(w * y[:, 0], w * trials) / w for w in (WEIGHTS, 1)]
+        own = own + more[0] - more[1]
+    np.testing.assert_allclose(of_rows, WEIGHTS * own, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize("unit", [1e-4, 1e4])

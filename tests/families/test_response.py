@@ -144,3 +144,11 @@ def test_a_y_outside_the_support_is_named(case):
     family, y, message = BAD_Y[case]
     with pytest.raises(ValueError, match=message):
         family.bind(y)
+
+
+def test_a_hurdle_has_the_numbers_of_y():
+    """Logarithms would have no number left for zeros."""
+    response = fam.ZeroInflated(fam.LogNormal()).bind([0, 1, 2.5], [1, 1, 3])
+    assert response.y.tolist() == [0, 1, 2.5]
+    assert response.masses == 1
+    assert response.log_constant == 0
