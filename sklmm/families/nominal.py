@@ -74,13 +74,19 @@ class ShiftedDensity(Density):
         found = self._own.slopes
         return [found[name] / width for name, width in self._widths.items()]
 
+    @cached_property
+    def _free(self):
+        """1 for each of a row's spacings that moves with the parameters, and 0 for a least one."""
+        return [self.xp.where(w > LEAST, 0 * w + 1, 0.0) for w in self._widths.values()]
+
     def _moves(self):
         """Of each parameter: its name, how the predictor moves with it, and each spacing."""
-        n = len(self._widths)
+        free = self._free
         for k, (name, spacing) in enumerate(self._spacings.items()):
-            yield name, 0.0, [spacing if j == k else 0.0 for j in range(n)]
+            yield name, 0.0, [spacing * own if j == k else 0.0 for j, own in enumerate(free)]
         for k in range(len(self._shifts)):
-            rises = [float(j == k - 1) - float(j == k) for j in range(n)]
+            signs = {k - 1: 1.0, k: -1.0}
+            rises = [signs[j] * own if j in signs else 0.0 for j, own in enumerate(free)]
             yield f"shift_{k + 1}", -1.0 if k == 0 else 0.0, rises
 
     @property
@@ -105,18 +111,23 @@ class ShiftedDensity(Density):
         observed, moves = self._own.observed, list(self._moves())
         out, pairs = {}, {}
         for at, (name, along, rises) in enumerate(moves):
-            out[name] = along * observed + sum(r * c for r, c in zip(rises, cross, strict=True))
+            parts = [r * c for r, c in zip(rises, cross, strict=True) if _counts(r)]
+            out[name] = sum(parts, along * observed)
             for other, turned, falls in moves[at:]:
                 total = along * turned * observed
+                for factor, own in ((turned, rises), (along, falls)):
+                    if _counts(factor):
+                        total = total + factor * sum(
+                            r * c for r, c in zip(own, cross, strict=True) if _counts(r)
+                        )
                 for i, r in enumerate(rises):
-                    total = total + turned * r * cross[i] + along * falls[i] * cross[i]
                     for j, f in enumerate(falls):
                         if _counts(r) and _counts(f):
                             total = total + r * f * both[min(i, j), max(i, j)]
                 pairs[name, other] = total
         for k, (name, spacing) in enumerate(self._spacings.items()):
             # A spacing is the exponential of what is estimated.
-            pairs[name, name] = pairs[name, name] - spacing * self._pulls[k]
+            pairs[name, name] = pairs[name, name] - spacing * self._free[k] * self._pulls[k]
         return out, pairs
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from sklmm import MixedEffectsClassifier
 from sklmm.families.nominal import PartialOrdinal
+from sklmm.families.special import NUMPY
 
 #: Of `table`, by clm(y ~ x, nominal = ~ z) of R's ordinal: the log-likelihood, the coefficients,
 #: and cutpoints by what is added to z. It warns of those of -30, which are not in their order.
@@ -118,8 +119,46 @@ def test_cutpoints_that_cross_leave_the_class_between_no_probability(link):
 
 
 def density(family, c, eta, params):
-    from sklmm.families.special import NUMPY
-
     y = np.full((3, 1), float(c))
     arrays = {name: np.broadcast_to(v, (3, 1)) for name, v in params.items()}
     return family.density(NUMPY, y, eta, arrays, family.link).value[:, 0]
+
+
+@pytest.mark.parametrize("link", PartialOrdinal.links)
+def test_derivatives_know_where_cutpoints_would_cross(link):
+    family, step = PartialOrdinal(link), 1e-5
+    # Of the second row the class 1 has no probability, and of the third the class 2.
+    own = {"spacing_1": 1.0, "spacing_2": 0.7}
+    own |= {"shift_1": [0.1, 1.5, 0.0], "shift_2": [0.0, 0.2, 0.5], "shift_3": [0.3, 0.5, -0.6]}
+    params = {name: np.broadcast_to(np.reshape(v, (-1, 1)), (3, 1)) for name, v in own.items()}
+    eta = np.array([[0.2], [0.4], [0.7]])
+
+    def at(y, **moved):
+        return family.density(NUMPY, y, eta, params | moved, family.link)
+
+    for codes in ([1, 0, 0], [2, 2, 1], [0, 3, 3]):
+        y = np.array(codes, float)[:, None]
+        here = at(y)
+        along, pairs = here.second
+        for name, value in params.items():
+            positive = name.startswith("spacing")
+            sides = [value * np.exp(d) if positive else value + d for d in (step, -step)]
+            up, down = (at(y, **{name: side}) for side in sides)
+            slope = (up.value - down.value) / (2 * step)
+            np.testing.assert_allclose(here.slopes[name] + 0 * eta, slope, atol=1e-6)
+            np.testing.assert_allclose(
+                along[name] + 0 * eta, (down.score - up.score) / (2 * step), atol=1e-6
+            )
+            for other in params:
+                bend = (down.slopes[other] - up.slopes[other]) / (2 * step)
+                pair = pairs.get((name, other), pairs.get((other, name)))
+                np.testing.assert_allclose(pair + 0 * eta, bend + 0 * eta, atol=1e-5)
+
+
+def test_a_start_whose_cutpoints_cross_in_some_rows_leads_to_the_maximum():
+    X, y = judged(200, 10)
+    cold = fitted(X, y, ["g"])
+    warm = fitted(X[:150], y[:150], ["g"]).set_params(warm_start=True)
+    probability = warm.predict_proba(X)[np.arange(200), y]
+    assert probability.min() < 1e-6
+    assert warm.fit(X, y).loglik_ == pytest.approx(cold.loglik_, abs=1e-6)
