@@ -141,7 +141,7 @@ def test_monte_carlo_agrees_with_quadrature(counts):
     np.testing.assert_allclose(drawn.predict(counts), exact.predict(counts), rtol=0.1, atol=0.1)
 
 
-def test_laplace_and_quadrature_with_one_point_are_one(counts):
+def test_laplace_is_near_quadrature_with_too_small_an_sd(counts):
     near = model(formula="y ~ x + (1 | g)").fit(counts)
     exact = model(e_step="quadrature").fit(counts)
     # Binary data of few rows a level: Laplace's SD is too small.
