@@ -514,3 +514,32 @@ def test_known_residual_sds_are_an_offset_alone(method):
     far = rows[:5].assign(known=rows["known"][:5] + 1)
     more = model.predict(far, return_std=True)[1] ** 2 - std**2
     np.testing.assert_allclose(more, np.exp(2 * rows["known"][:5]) * np.expm1(2), rtol=1e-9)
+
+
+@pytest.mark.parametrize("part", ["~ z", "~ f"])
+def test_a_residual_that_vanishes_in_all_rows_is_singular_as_without_a_part(part):
+    """All rows have the least SD, whatever the columns, whose coefficients have no error."""
+    rows = crossed(200)
+    rows["y"] = 1.0 * rows["g"]
+    plain, model = (fitted("y ~ x + (1 | g)", rows, dispersion=own) for own in (None, part))
+    assert plain.result_.status is model.result_.status
+    assert model.result_.status.name == "SINGULAR"
+    assert model.sigma_ < 1e-4
+    assert model.dispersion_effects_["std_error"].isna().all()
+    assert model.loglik_ == pytest.approx(plain.loglik_, abs=1e-2)
+
+
+@pytest.mark.parametrize("e_step", ["exact", "cg"])
+def test_rows_without_a_residual_leave_their_sd_undetermined(e_step):
+    """Of a restricted likelihood: the model is that of the other rows."""
+    rows = crossed(200)
+    rows["k"] = np.where(np.arange(200) == 5, "solo", "rest")
+    with pytest.warns(UserWarning, match=r"do not identify 'sigma: k\[T.solo\]'.* alone in a col"):
+        model = fitted("y ~ x + k + (1 | g)", rows, dispersion="~ k", e_step=e_step)
+    others = fitted("y ~ x + (1 | g)", rows[rows["k"] == "rest"], dispersion="~ 1", e_step=e_step)
+    assert model.loglik_ == pytest.approx(others.loglik_, abs=1e-6)
+    errors = model.dispersion_effects_["std_error"]
+    assert np.isnan(errors.iloc[1])
+    assert errors.iloc[0] == pytest.approx(
+        others.dispersion_effects_["std_error"].iloc[0], rel=1e-3
+    )

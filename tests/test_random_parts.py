@@ -237,3 +237,26 @@ def test_errors_name_what_is_available(counts, numbers):
         model(zero_inflation=None, dispersion="~ (1 | g)").fit(counts)
     with pytest.raises(ValueError, match="linear combination"):
         model(zero_inflation=["z", "z2", "(1 | g)"]).fit(counts.assign(z2=counts["z"]))
+
+
+def test_sigma_of_an_sd_with_effects_is_the_root_mean_square_of_the_rows():
+    """At the effects' means; R^2 and the intraclass correlation of the mean's terms have it."""
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame({"g": np.repeat(np.arange(30), 8)}).assign(
+        x=rng.standard_normal(240), z=rng.standard_normal(240)
+    )
+    y = rows["x"] / 2 + rng.standard_normal(30)[rows["g"]] / 2
+    y += np.exp(0.4 * rows["z"] - 0.2) * rng.standard_normal(240)
+    model = MixedEffectsRegressor(
+        ["g"], fixed_effects=["x"], dispersion="~ z + (1 | g)", e_step="laplace"
+    ).fit(rows, y)
+    first, slope = model.dispersion_effects_["estimate"]
+    of_g = list(model.random_effects_.values())[1].iloc[:, 0]
+    log_sd = first + slope * rows["z"] + of_g.loc[rows["g"]].to_numpy()
+    square = np.mean(np.exp(2 * log_sd))
+    assert model.sigma_ == pytest.approx(np.sqrt(square), rel=1e-9)
+    between = model.result_.covariances[0][0, 0]
+    fixed = np.var(model.coef_[0] * rows["x"], ddof=1)
+    total = fixed + between + square
+    np.testing.assert_allclose(model.r2(), [fixed / total, (fixed + between) / total], rtol=1e-9)
+    assert model.icc().to_dict() == {"g": pytest.approx(between / (between + square), rel=1e-9)}

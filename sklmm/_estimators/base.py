@@ -462,7 +462,7 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
             reported = labels.estimates(result.coef, result.natural)
             self.family_params_ = {"cutpoints": reported[: len(labels.cutpoints)]}
         self.sigma_ = result.sigma
-        if model.family.quadratic:
+        if model.family.dispersion_parameter == "sigma" and "sigma" not in result.family:
             self.sigma_ = float(np.sqrt(model.spread.noise))
         self.n_iter_ = max(len(result.history), 1)
         self.converged_ = result.status.converged

@@ -362,7 +362,9 @@ class Reports:
         """
         check_is_fitted(self)
         model = self._fitted
-        names = [term.name for term in model.spec.every_term]
+        # Of the mean's terms.
+        terms = model.spec.terms if model.family.scale_equivariant else model.spec.every_term
+        names = [term.name for term in terms]
         return measures.intraclass_correlations(model.family, self.result_, model.spread, names)
 
     def model_graph(self):

@@ -160,12 +160,15 @@ def undetermined(labels, result):
     names = natural_names(labels.blocks, labels.family)
     names = [repr(n) for n, out in zip(names, result.undetermined, strict=False) if out]
     reason = "a slope's column is constant within the levels of its factor, or two factors are one"
+    remedy = "Remove that slope or term from random_effects, or pin its SD."
     if repr("sigma") in names:
         reason = "a factor has a level for each row"
+    if set(names) & {repr(name) for name in labels.family if ": " in name}:
+        reason = "a row that is alone in a column of the fixed part has no residual"
+        remedy = "Leave that column out of fixed_effects, or of dispersion."
     return names and (
         f"The data do not identify {_listed(names)}: other values have the same likelihood, "
-        f"so these estimates are arbitrary and have no standard errors ({reason}). Remove that "
-        "slope or term from random_effects, or pin its SD."
+        f"so these estimates are arbitrary and have no standard errors ({reason}). {remedy}"
     )
 
 

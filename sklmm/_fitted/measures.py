@@ -38,8 +38,9 @@ class Spread(NamedTuple):
 
     @classmethod
     def of(cls, design, response, result):
-        """The `Spread` of a fit; None for several predictors a row."""
-        if response.n_predictors > 1:
+        """The `Spread` of a fit; None for several predictors a row, but for that of a sigma."""
+        d, predicted = response.n_predictors, getattr(response.family, "names", ())
+        if d > 1 and "sigma" not in predicted:
             return None
         weights, noise = response.weights, 1.0
         if response.family.weights == "precision":
@@ -50,13 +51,20 @@ class Spread(NamedTuple):
             params = parameters_by_row(response.models, result.family, design.models)
             if np.ndim(params["sigma"]):
                 noise = float(weights @ params["sigma"][:, 0] ** 2 / total)
-        fixed = linear_predictor(design, result, [False] * len(design.blocks))
+        if d > 1:
+            # At the effects' means.
+            log_sd = linear_predictor(design, result, d=d)[:, 1 + predicted.index("sigma")]
+            noise = float(weights @ np.exp(2 * log_sd) / total)
+        fixed = linear_predictor(design, result, [False] * len(design.every_block), d)
+        if d > 1:
+            fixed = fixed[:, 0].copy()
         log = getattr(response.family, "link", None) == "log"
         eta = fixed.copy() if log else None
         if design.offset is not None:
             fixed -= design.offset
         random = []
-        for block, cov in zip(design.blocks, result.covariances, strict=True):
+        # Terms of other parts come after the mean's.
+        for block, cov in zip(design.blocks, result.covariances, strict=False):
             if block.z is None and block.relation is None:
                 part = cov[0, 0]
                 random.append(part)
@@ -96,6 +104,8 @@ def distribution_variance(family, result, spread):
             f"family={family.name!r} has no variance on the scale of the link, as its "
             f"{lacking[0]!r} has a model of its own: use score(X, y), the R^2 of predictions."
         )
+    if "sigma" in getattr(family, "names", ()):
+        family = family.family
     latent = family.latent_variance(known)
     if latent is not None:
         return latent * spread.noise

@@ -204,6 +204,10 @@ class Reml:
         """Which of the family's parameters a residual SD of 0 in some rows leaves untold."""
         return np.zeros(len(self.space.parameters), bool)
 
+    def arbitrary(self):
+        """Which of the family's parameters have the same likelihood whatever their value."""
+        return np.zeros(len(self.space.parameters), bool)
+
     def _elsewhere(self, seen):
         """Theta of a higher likelihood by another start than that which led to `seen`, or None."""
         least = SINGULAR_SD * residual_sd(self.problem, seen.theta)
@@ -343,7 +347,9 @@ def move(space, theta, step):
     """Theta after a step; the diagonals of factors stay nonnegative."""
     moved = space.moved(theta, step)
     factors = [c.oriented(L) for c, L in zip(space.covariances, moved.factors, strict=True)]
-    return moved._replace(factors=tuple(factors), raw=np.maximum(moved.raw, MIN_RAW))
+    # Of SDs by row each row's own is bounded.
+    raw = moved.raw if space.problem.models else np.maximum(moved.raw, MIN_RAW)
+    return moved._replace(factors=tuple(factors), raw=raw)
 
 
 def em_step(problem, seen):

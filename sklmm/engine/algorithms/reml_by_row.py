@@ -50,6 +50,8 @@ class RemlByRow(Reml):
         self.theta, self.seen = start, None
         self.bent = not all(c.linear for c in self.space.covariances)
         self.measures = self.rows.rows.n_rows <= MEASURED_ROWS
+        #: Directions of gamma that say nothing, or None.
+        self.flat = self.rows.without_residual() if problem.reml and problem.p else None
         self.again = True
 
     def _solver(self, theta):
@@ -98,6 +100,8 @@ class RemlByRow(Reml):
             observed=observed,
             noise=noise,
             joint=seen.joint - scale,
+            # That of one residual SD, which there is not.
+            score_sigma=0.0,
         )
         return self.with_prior(theta, seen, inform)
 
@@ -117,6 +121,14 @@ class RemlByRow(Reml):
         """The equations at theta, solved as accurately as the solver is asked to."""
         return self._solver(theta).equations(theta, self.seen)
 
+    def _measured(self, theta, seen=None):
+        """The information by differences; gamma is held along what says nothing."""
+        information, unsolved = super()._measured(theta, seen)
+        if self.flat is not None:
+            first, size = len(information) - len(self.flat), np.abs(information).max(initial=1.0)
+            information[first:, first:] += size * self.flat @ self.flat.T
+        return information, unsolved
+
     def residual_slopes(self, equations):
         """The derivatives of X^T V^-1 X in gamma, less, [q, p, p]: for Satterthwaite's rule."""
         cross = equations.cross
@@ -124,7 +136,14 @@ class RemlByRow(Reml):
 
     def vanished(self, theta):
         """Which of the family's parameters a residual SD of 0 in some rows leaves untold."""
-        untold = self.rows.untold(theta.raw)
+        return self._along(self.rows.untold(theta.raw))
+
+    def arbitrary(self):
+        """Which of the family's parameters have the same likelihood whatever their value."""
+        return self._along(self.flat)
+
+    def _along(self, untold):
+        """Which of the family's parameters have a part in directions of gamma [q, .] or None."""
         if untold is None:
             return np.zeros(len(self.space.parameters), bool)
         names, basis = self.problem.models[0].names, self.problem.models[0].basis

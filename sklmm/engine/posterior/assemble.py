@@ -198,7 +198,10 @@ def assemble(
     natural, singular = space.natural(theta), _singular(space, theta)
     if hasattr(algorithm, "vanished"):
         # Of a residual SD by row.
-        singular[len(natural) - len(space.parameters) :] |= algorithm.vanished(theta)
+        lost = np.zeros((2, len(natural)), bool)
+        first = len(natural) - len(space.parameters)
+        lost[:, first:] = algorithm.vanished(theta), algorithm.arbitrary()
+        singular, unidentified = singular | lost[0], unidentified | lost[1]
     prior = space.log_prior(theta)
     jacobian = np.zeros((q + len(natural), p + space.size - space.p))
     jacobian[:q, :p] = problem.basis * problem.y_scale
@@ -208,6 +211,8 @@ def assemble(
         cov[:p, :p] = posterior.beta_cov
     natural_cov = jacobian @ cov @ jacobian.T
     unknown = unidentified | _without_error(space, singular, last.covariance)
+    if hasattr(algorithm, "vanished"):
+        unknown |= lost[0]
     # What the information says of sigma there is rounding.
     unknown[-1:] |= residual_vanishes(space, theta)
     unknown = np.concatenate([problem.dropped, unknown])

@@ -35,6 +35,14 @@ LEAST_SHARE = 0.1
 MOST_FALL = 1.0
 #: Share of the largest eigenvalue of columns' products below which one is 0.
 ROUNDING = 1e-10
+#: What is left of a leverage of 1.
+ALONE = 1e-9
+
+
+def _null(columns):
+    """Directions [q, .] in which columns [n, q] are 0."""
+    values, vectors = np.linalg.eigh(columns.T @ columns)
+    return vectors[:, values <= ROUNDING * values.max(initial=0.0)]
 
 
 class Told(NamedTuple):
@@ -189,9 +197,17 @@ class Heteroscedastic:
         s = self.log_sd(raw)
         if s.min(initial=0.0) > self.least:
             return None
-        some = self.D[s > self.least]
-        values, vectors = np.linalg.eigh(some.T @ some)
-        return vectors[:, values <= ROUNDING * values.max(initial=0.0)]
+        return _null(self.D[s > self.least])
+
+    def without_residual(self):
+        """Directions of gamma [q, .] that only rows without a residual would tell, None without.
+
+        Of a restricted likelihood: where a column of the fixed part is a row's alone, the leverage
+        of that row among independent ones is 1, and its SD may be any number.
+        """
+        X = self.rows.X
+        rest = np.einsum("np,np->n", X, X) <= (1 - ALONE) * self.rows.weights.sum()
+        return None if rest.all() else _null(self.D[rest])
 
     def leverages(self, inverse):
         """h [n_rows] by an `engine.rows.protocol.Inverse`: given beta where it has no `fixed`."""
@@ -232,6 +248,8 @@ class Heteroscedastic:
         scoring and halving.
         """
 
+        # A step may be far too long.
+        @np.errstate(over="ignore", invalid="ignore")
         def sums(own, at):
             D, s, w, _ = self._free(at, own)
             variance = np.exp(2 * s)
