@@ -8,7 +8,7 @@ import numpy as np
 
 from sklmm.families.base import Family
 from sklmm.families.density import Density
-from sklmm.families.special import LOG_2PI, psi_less_log, stirling
+from sklmm.families.special import LOG_2PI, psi_less_log, stirling, trigamma_square_less
 
 
 class StudentTDensity(Density):
@@ -36,6 +36,27 @@ class StudentTDensity(Density):
         return {
             "sigma": (self.df + 1) * w / (1 + w) - 1,
             "df": h * (norm - xp.log1p(w) + w * (1 + 0.5 / h) / (1 + w)),
+        }
+
+    @property
+    def second(self):
+        xp, h, w, square = self.xp, self._h, self._w, self._z**2
+        share = 1 / (1 + w)
+        part = w * share * share
+        # h^2 times the derivative of psi(h + 1/2) - psi(h) - 1 / (2 h), by what trigamma
+        # functions leave of their leading terms.
+        ratio = h / (h + 0.5)
+        rests = ratio**2 * trigamma_square_less(xp, h + 0.5) - trigamma_square_less(xp, h)
+        norm = rests + 0.25 / (h + 0.5)
+        of_df = -self.slopes["df"] - norm - part * (0.5 * square - 1 - 0.5 * w)
+        in_eta = {
+            "sigma": 2 * share * self.score,
+            "df": (1 / self.df - w) * share * share * self._z / self.sigma,
+        }
+        return in_eta, {
+            ("sigma", "sigma"): 2 * (self.df + 1) * part,
+            ("sigma", "df"): (1 - square) * part,
+            ("df", "df"): of_df,
         }
 
 
