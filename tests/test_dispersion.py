@@ -243,6 +243,7 @@ def test_predictions_have_the_row_s_own_sd():
     shares = model.icc()
     variances = [c[0, 0] for c in model.result_.covariances]
     np.testing.assert_allclose(shares, variances / (sum(variances) + model.sigma_**2))
+    pytest.importorskip("arviz_base")
     tree = model.to_arviz(0, X=rows)
     value = tree["log_likelihood"]["y"].mean(["chain", "draw"]).to_numpy()
     assert value.shape == (600,)

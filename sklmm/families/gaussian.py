@@ -18,9 +18,7 @@ class GaussianDensity(Density):
     score = property(lambda d: d._z / d.sigma)
     expected = property(lambda d: d.sigma**-2)
     slopes = property(lambda d: {"sigma": d._z**2 - 1})
-    second = property(
-        lambda d: ({"sigma": 2 * d._z / d.sigma}, {("sigma", "sigma"): 2 * d._z**2})
-    )
+    second = property(lambda d: ({"sigma": 2 * d._z / d.sigma}, {("sigma", "sigma"): 2 * d._z**2}))
     information = property(lambda d: {"sigma": 2.0 + 0 * d.eta})
 
     def second_in(self, names):

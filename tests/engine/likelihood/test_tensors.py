@@ -49,7 +49,7 @@ def ordinal(link, spacings):
     def density(y, eta):
         a, b, F = cut[y + 1] - eta, cut[y] - eta, ORDINAL[link]
         # In the right tail the difference of the cdfs would cancel.
-        return np.log(F.sf(b) - F.sf(a) if a + b > 0 else F.cdf(a) - F.cdf(b))
+        return np.log(np.where(a + b > 0, F.sf(b) - F.sf(a), F.cdf(a) - F.cdf(b)))
 
     return density
 
