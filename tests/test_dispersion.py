@@ -544,3 +544,30 @@ def test_rows_without_a_residual_leave_their_sd_undetermined(e_step):
     assert errors.iloc[0] == pytest.approx(
         others.dispersion_effects_["std_error"].iloc[0], rel=1e-3
     )
+
+
+@pytest.mark.parametrize("term", ["mm(g, k)", "ar1(0 + t | g)"])
+def test_predictions_beside_memberships_and_times_are_those_of_dense_matrices(term):
+    """Means are the best linear unbiased ones; their variances have the rows' own residual."""
+    rows = crossed(120).assign(k=np.random.default_rng(1).integers(40, size=120))
+    rows["t"] = rows.groupby("g").cumcount()
+    formula = f"y ~ x + (1 | {term})" if term.startswith("mm") else f"y ~ x + {term}"
+    model = fitted(formula, rows, dispersion="~ z", e_step="exact")
+    if term.startswith("mm"):
+        Z = (np.eye(40)[rows["g"]] + np.eye(40)[rows["k"]]) / 2
+        K = Z @ Z.T * model.result_.covariances[0][0, 0]
+    else:
+        sd, phi = model.result_.natural[:2]
+        same = np.equal.outer(rows["g"].to_numpy(), rows["g"].to_numpy())
+        K = same * sd**2 * phi ** np.abs(np.subtract.outer(*[rows["t"].to_numpy()] * 2))
+    first, slope = model.dispersion_effects_["estimate"]
+    noise = np.exp(2 * (first + slope * rows["z"]))
+    X, V = np.column_stack([np.ones(120), rows["x"]]), K + np.diag(noise)
+    W = X - K @ np.linalg.solve(V, X)
+    C = np.linalg.inv(X.T @ np.linalg.solve(V, X))
+    mean = X @ model.result_.coef
+    mean = mean + K @ np.linalg.solve(V, rows["y"] - mean)
+    variance = np.diag(K - K @ np.linalg.solve(V, K) + W @ C @ W.T) + noise
+    found = model.predict(rows, return_std=True)
+    np.testing.assert_allclose(found[0], mean, atol=1e-9)
+    np.testing.assert_allclose(found[1] ** 2, variance, rtol=1e-6)
