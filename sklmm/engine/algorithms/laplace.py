@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sklmm.engine.algorithms.loop import Iteration, joint_loss
-from sklmm.engine.algorithms.start import start_theta
+from sklmm.engine.algorithms.start import LARGE, start_theta
 from sklmm.engine.latent.approximation import Approximation, WithoutEffects
 from sklmm.engine.linalg.newton import (
     FLAT,
@@ -113,7 +113,9 @@ class Laplace:
             ratio = rise(here, new, chart, ahead) / ahead.rise
             radius = updated_radius(radius, ahead, ratio)
             accepted = ratio > LEAST_RATIO
-            lacking = learnt(lacking, here, new, chart, ahead.step, accepted)
+            # Where all is known, a step that failed was too far to tell more.
+            if accepted or not self.plain:
+                lacking = learnt(lacking, here, new, chart, ahead.step, accepted)
             poor += not TRUSTED < ratio < 2 - TRUSTED or SLOW * last < decrement < np.inf
             away += ahead.length
             here = new if accepted else here
@@ -122,6 +124,9 @@ class Laplace:
         """The `Point` of theta, whose weights give the charts their scales."""
         seen = self.approximation(theta)
         self.sizes = scales(seen.equations.G if self.latent.full.blocks else ())
+        # Coefficients of a mean of thousands are as large.
+        size = float(np.linalg.norm(theta.beta))
+        self.unit = size if self.plain and size > LARGE else 1.0
         return self._seen(self.space.join(theta), seen)
 
     def _look(self, here, lacking, radius):
@@ -135,7 +140,7 @@ class Laplace:
         return chart, look(information, score, chart.limits, radius, flat)
 
     def _chart(self, here):
-        return Chart(self.space, self.sizes, here.flat, here.score)
+        return Chart(self.space, self.sizes, here.flat, here.score, self.unit)
 
     def _point(self, flat, mode=None):
         return self._seen(flat, self.approximation(self.space.split(flat), mode))

@@ -26,6 +26,8 @@ NEAR = 0.2
 MOST_CHANGE = 3.0
 #: Log-likelihood that such a change is to gain.
 LEAST_GAIN = 0.01
+#: A predictor beyond it is no logarithm or logit, but grows with y, and is its own unit.
+LARGE = 50.0
 #: Tables with the same likelihood have the same start to the last digits.
 EXACTLY = {"method": "L-BFGS-B", "options": {"ftol": 0, "gtol": 1e-12}}
 
@@ -156,11 +158,18 @@ def _constant(like, rows, n_raw):
 
     mean = float(w @ (y if y.ndim == 1 else y[:, 0]) / total)
     guesses = {0.0, mean, np.log(mean) if mean > 0 else 0.0}
+    guesses |= {np.sqrt(mean)} if mean > LARGE else set()
     guesses |= {logit(mean)} if 0 < mean < 1 else set()
     starts = [np.concatenate([np.full(d, g), np.zeros(n_raw)]) for g in sorted(guesses)]
     best = min(starts, key=lambda s: loss(s)[0])
-    found = minimize(loss, best, jac=True, **EXACTLY)
-    values = found.x if np.isfinite(found.fun) else best
+    unit = np.where(np.abs(best) > LARGE, np.abs(best), 1.0)
+
+    def loss_in_units(values):
+        value, slope = loss(unit * values)
+        return value, unit * slope
+
+    found = minimize(loss_in_units, best / unit, jac=True, **EXACTLY)
+    values = unit * found.x if np.isfinite(found.fun) else best
     # A t's degrees of freedom, say: of the mean alone any large number is as good as another.
     nearer = np.concatenate([values[:d], np.clip(values[d:], -MOST_CHANGE, MOST_CHANGE)])
     values = values if (loss(nearer)[0] - loss(values)[0]) * total > LEAST_GAIN else nearer

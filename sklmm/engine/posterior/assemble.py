@@ -342,10 +342,9 @@ def _verdict(algorithm, last, history, natural_cov, mc_error, singular):
     if algorithm.stochastic and np.isfinite(mc_error).all():
         change = mc_error
     std = np.sqrt(np.maximum(natural_cov.diagonal(), 0.0))
-    with np.errstate(invalid="ignore"):
-        relative = np.where(std > 0, change / np.where(std > 0, std, 1.0), 0.0)
-    if not (std > 0).any():
-        relative = change
+    # One that runs to infinity has no standard error, but digits.
+    size = np.where(std > 0, std, np.abs(now))
+    relative = np.where(size > 0, change / np.where(size > 0, size, 1.0), 0.0)
     return Status.MAX_ITER, int(np.argmax(relative))
 
 

@@ -25,12 +25,15 @@ def scales(G):
 
 
 class Chart:
-    """The map between t and flat theta of a `Space`, about a point and its score, both flat [m]."""
+    """The map between t and flat theta of a `Space`, about a point and its score, both flat [m].
 
-    def __init__(self, space, sizes, flat, score):
+    `unit` is the predictor's, where that is not 1.
+    """
+
+    def __init__(self, space, sizes, flat, score, unit=1.0):
         self.flat = flat
         self.limits = np.ones(space.size)
-        self.limits[: space.p] = COEFFICIENT
+        self.limits[: space.p] = COEFFICIENT * unit
         self.c, self.sd = np.ones(space.size), np.zeros(space.size, bool)
         blocks = zip(space.covariances, space.parts, sizes, space.split(flat).factors, strict=True)
         for covariance, part, size, L in blocks:
