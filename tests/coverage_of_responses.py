@@ -19,6 +19,8 @@ INTERCEPT, COEF, SD = 0.5, 0.3, 0.6
 CUTS = np.array([-1.0, 0.3, 1.5])
 #: The parts' intercepts and coefficients of z: of the logit of more zeros, of a log dispersion.
 ZERO, LOG_DISPERSION = (-1.0, 0.5), (-0.7, 0.3)
+#: The SD of a group's effects in one of them.
+PART_SD = {"zero": 0.8, "sigma": 0.4}
 #: By which z moves the cutpoints of a model with nominal effects.
 SHIFTS = np.array([-0.3, -0.5, -0.7])
 #: The ordinal family's names of the cutpoints.
@@ -28,6 +30,7 @@ CUT_NAMES = ("0|1", "1|2", "2|3")
 class Model(NamedTuple):
     """A response, what is estimated of it, and the truth.
 
+    Its part, of zeros or of the dispersion, has effects of the groups too if it is `of_groups`.
     draw(eta, parts, rng) -> y, `parts` being {"z": the column, "dispersion": a modelled one}.
     """
 
@@ -38,6 +41,7 @@ class Model(NamedTuple):
     dispersion: str | None = None
     crossed: bool = False
     classes: bool = False
+    of_groups: bool = False
 
     @property
     def truth(self):
@@ -49,7 +53,14 @@ class Model(NamedTuple):
         if self.dispersion:
             names = f"{self.dispersion}: Intercept", f"{self.dispersion}: z"
             out |= dict(zip(names, LOG_DISPERSION, strict=True))
+        if self.of_groups:
+            out[f"sd({self.part}: g, Intercept)"] = PART_SD[self.part]
         return out | self.own
+
+    @property
+    def part(self):
+        """What the tables call it."""
+        return "zero" if self.zero else self.dispersion
 
     @property
     def apart(self):
@@ -72,20 +83,24 @@ class Model(NamedTuple):
         eta = COEF * X["x"].to_numpy() + (0 if self.classes else INTERCEPT)
         for g in self.groups:
             eta = eta + rng.normal(0, SD, X[g].max() + 1)[X[g]]
-        parts = {"z": X["z"].to_numpy()}
+        parts, effects = {"z": X["z"].to_numpy()}, 0.0
+        if self.of_groups:
+            effects = rng.normal(0, PART_SD[self.part], N_GROUPS)[X["g"]]
         if self.dispersion:
-            parts["dispersion"] = np.exp(LOG_DISPERSION[0] + LOG_DISPERSION[1] * parts["z"])
+            log_value = LOG_DISPERSION[0] + LOG_DISPERSION[1] * parts["z"] + effects
+            parts["dispersion"] = np.exp(log_value)
         y = self.draw(eta, parts, rng)
         if self.zero:
-            y = np.where(rng.random(n) < expit(ZERO[0] + ZERO[1] * X["z"]), 0.0, y)
+            y = np.where(rng.random(n) < expit(ZERO[0] + ZERO[1] * parts["z"] + effects), 0.0, y)
         return X, y
 
     def fit(self, seed):
         """Intervals and estimates of a set, a table."""
         X, y = self.simulate(np.random.default_rng(seed))
         kind = MixedEffectsClassifier if self.classes else MixedEffectsRegressor
-        parts = {"zero_inflation": "~ z"} if self.zero else {}
-        parts |= {"dispersion": "~ z"} if self.dispersion else {}
+        formula = "~ z + (1 | g)" if self.of_groups else "~ z"
+        parts = {"zero_inflation": formula} if self.zero else {}
+        parts |= {"dispersion": formula} if self.dispersion else {}
         model = kind(self.groups, fixed_effects=["x"], random_state=0, **parts, **self.options)
         with np.errstate(all="ignore"):
             model.fit(X, y)
@@ -248,5 +263,8 @@ MODELS = {
     "gaussian, dispersion": _regressor(gaussian, dispersion="sigma"),
     "negative_binomial, dispersion": _regressor(negative_binomial, dispersion="dispersion"),
     "gamma, dispersion": _regressor(gamma, dispersion="shape"),
+    "zero-inflated poisson, (1 | g)": _regressor(poisson, zero=True, of_groups=True),
+    "hurdle gamma, (1 | g)": _regressor(gamma, own={"shape": 2.0}, zero=True, of_groups=True),
+    "gaussian, dispersion (1 | g)": _regressor(gaussian, dispersion="sigma", of_groups=True),
     "zero-inflated poisson, crossed": _regressor(poisson, zero=True, crossed=True),
 }
