@@ -5,6 +5,7 @@ Draws are those of NumPy and SciPy, not of the families themselves.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -220,11 +221,11 @@ def nominal(eta, parts, rng):
     return (latent[:, None] > cuts).sum(axis=1)
 
 
-def _regressor(draw, family=None, own=(), **kind):
+def _regressor(draw, family=None, own=(), zero=False, **kind):
     options = {"family": family or draw.__name__}
     if kind.get("crossed"):
         options["e_step"] = HMC()
-    return Model(draw, dict(own), options, **kind)
+    return Model(draw, dict(own), options, zero, **kind)
 
 
 def _ordinal(link):
@@ -252,8 +253,9 @@ MODELS = {
         classes=True,
     ),
     "zero-inflated poisson": _regressor(poisson, zero=True),
+    # Of larger dispersions 1,000 counts hardly tell their own zeros from others.
     "zero-inflated negative_binomial": _regressor(
-        negative_binomial, own={"dispersion": 0.5}, zero=True
+        partial(negative_binomial, dispersion=0.2), "negative_binomial", {"dispersion": 0.2}, True
     ),
     "hurdle poisson": _regressor(truncated_poisson, zero=True),
     "hurdle negative_binomial": _regressor(
