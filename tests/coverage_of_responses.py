@@ -265,8 +265,12 @@ MODELS = {
     "gaussian, dispersion": _regressor(gaussian, dispersion="sigma"),
     "negative_binomial, dispersion": _regressor(negative_binomial, dispersion="dispersion"),
     "gamma, dispersion": _regressor(gamma, dispersion="shape"),
-    "zero-inflated poisson, (1 | g)": _regressor(poisson, zero=True, of_groups=True),
-    "hurdle gamma, (1 | g)": _regressor(gamma, own={"shape": 2.0}, zero=True, of_groups=True),
-    "gaussian, dispersion (1 | g)": _regressor(gaussian, dispersion="sigma", of_groups=True),
+    "zero-inflated poisson, groups in both": _regressor(poisson, zero=True, of_groups=True),
+    "hurdle gamma, groups in both": _regressor(
+        gamma, own={"shape": 2.0}, zero=True, of_groups=True
+    ),
+    "gaussian, dispersion, groups in both": _regressor(
+        gaussian, dispersion="sigma", of_groups=True
+    ),
     "zero-inflated poisson, crossed": _regressor(poisson, zero=True, crossed=True),
 }
