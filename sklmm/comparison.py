@@ -98,7 +98,7 @@ def anova(*models):
 def _check_comparable(models):
     results = [model.result_ for model in models]
     _check_families(models)
-    _check_same([getattr(m._fitted.family, "link", None) for m in models], "links")
+    _check_same([getattr(m._fitted.family, "link", "identity") for m in models], "links")
     _check_same([m._fitted.family.weights for m in models], "meanings of the weights")
     if not models[0]._fitted.family.closed_form:
         # A model without effects has one likelihood, and quadrature's is what others estimate.

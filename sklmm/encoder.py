@@ -20,6 +20,7 @@ from sklmm._estimators.base import BaseMixedEffects
 from sklmm._estimators.input import as_pandas, restoring
 from sklmm.design.levels import find, group_column, learn_kind
 from sklmm.design.terms import RandomEffect
+from sklmm.families.parts import PARTS
 from sklmm.regressor import MixedEffectsRegressor
 
 #: Code of a missing label; an unknown one's is -1.
@@ -259,6 +260,12 @@ class MixedEffectsEncoder(TransformerMixin, BaseEstimator):
         """The unfitted model of all columns."""
         model = MixedEffectsRegressor() if self.estimator is None else clone(self.estimator)
         names = _check_feature_names_in(self)
+        for part in PARTS:
+            if getattr(model, part, None) is not None:
+                raise ValueError(
+                    f"estimator: its {part}={getattr(model, part)!r} is not for an encoder, which "
+                    f"knows labels alone: use {part}=None."
+                )
         return model.set_params(random_effects=[RandomEffect(n) for n in names], fixed_effects=[])
 
     def _codes(self, X):

@@ -51,8 +51,8 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
         `CustomFamily` for parameters.
     method : {"auto", "reml", "ml"}, default="auto"
         Restricted or full maximum likelihood; "auto" is REML for "gaussian" and "lognormal", but ML
-        for bounds and all others. REML of other families integrates the coefficients out with a
-        flat prior.
+        for bounds, hurdles, random effects in a part of the model, and all others. REML of other
+        families integrates the coefficients out with a flat prior.
     e_step : {"auto", "exact", "cg", "laplace", "quadrature", "hmc", "nuts"} or EStep
         Default "auto".
         "exact" and "cg" are for "gaussian" and "lognormal": "auto" takes "exact" for up to 2,000
@@ -108,7 +108,7 @@ class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
     coef_prior : float or dict, optional
         Normal priors of mean 0: a number is the SD of that of every coefficient and the intercept,
         in the table's units; a dict has SDs by name, ``{"x": 2.5, "Intercept": 10}``, and names not
-        in it have no prior. Coefficients of `zero_inflation` and `dispersion` are named as in
+        in it have no prior. Those of `zero_inflation`, `dispersion`, `nominal` are named as in
         `conf_int`, ``"zero: x"``, and a number is not theirs; cutpoints of ordinal models have
         none. The estimates are then the posterior's mode, which separated data have too. By ML
         the coefficients are maximised over, by REML integrated out with their prior ("exact", "cg"

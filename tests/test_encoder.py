@@ -211,3 +211,11 @@ def test_boosting_on_insteval_is_at_least_as_good_as_on_target_encoder(insteval)
     ours, theirs = scores
     assert ours.mean() >= theirs.mean(), scores
     assert (ours > theirs - 0.002).all()
+
+
+def test_parts_of_a_model_are_refused():
+    X, y = pd.DataFrame({"g": np.arange(40) % 8}), np.arange(40.0)
+    encoder = MixedEffectsEncoder(MixedEffectsRegressor(dispersion="~ g"))
+    with pytest.raises(ValueError, match=r"dispersion='~ g' is not for an encoder"):
+        encoder.fit(X, y)
+    assert not hasattr(encoder, "estimators_")

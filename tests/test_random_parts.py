@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from scipy.special import logsumexp
 
-from sklmm import HMC, MixedEffectsRegressor, RandomEffect
+from sklmm import HMC, GammaPrior, MixedEffectsRegressor, RandomEffect, anova
 
 DATA = Path(__file__).parent / "data"
 #: glmmTMB 1.1.5's coefficients of the mean and of the zeros, SDs of them, and log-likelihood.
@@ -260,3 +260,29 @@ def test_sigma_of_an_sd_with_effects_is_the_root_mean_square_of_the_rows():
     total = fixed + between + square
     np.testing.assert_allclose(model.r2(), [fixed / total, (fixed + between) / total], rtol=1e-9)
     assert model.icc().to_dict() == {"g": pytest.approx(between / (between + square), rel=1e-9)}
+
+
+@pytest.mark.parametrize("prior", [1.0, {"x": 0.1}, {"zero: Intercept": 0.5}])
+def test_coefficients_have_priors_beside_effects_of_the_same_levels(counts, prior):
+    """As beside an SD's prior, where the two terms are not one block, and that is nearly flat."""
+    X, y = counts.drop(columns="y"), counts["y"]
+    given = {"fixed_effects": ["x"], "family": "poisson", "zero_inflation": "~ 1 + (1 | g)"}
+    given |= {"e_step": "laplace", "coef_prior": prior}
+    one = MixedEffectsRegressor(["g"], **given).fit(X, y)
+    apart = GammaPrior(shape=1.0 + 1e-7, rate=1e-9, relative=False)
+    two = MixedEffectsRegressor(["g"], sd_prior=apart, **given).fit(X, y)
+    np.testing.assert_allclose(one.coef_, two.coef_, rtol=1e-4)
+    np.testing.assert_allclose(
+        one.zero_inflation_effects_["estimate"], two.zero_inflation_effects_["estimate"], rtol=1e-3
+    )
+
+
+def test_effects_of_a_dispersion_are_compared_with_none(numbers):
+    X, y = numbers.drop(columns="y"), numbers["y"]
+    small, large = (
+        MixedEffectsRegressor(["g"], fixed_effects=["x"], dispersion=part, method="ml").fit(X, y)
+        for part in ("~ 1", "~ 1 + (1 | g)")
+    )
+    table = anova(small, large)
+    assert table["df"].iloc[1] == 1
+    assert table["chi2"].iloc[1] >= 0

@@ -162,3 +162,12 @@ def test_a_start_whose_cutpoints_cross_in_some_rows_leads_to_the_maximum():
     probability = warm.predict_proba(X)[np.arange(200), y]
     assert probability.min() < 1e-6
     assert warm.fit(X, y).loglik_ == pytest.approx(cold.loglik_, abs=1e-6)
+
+
+@pytest.mark.parametrize("nominal", ["~ 1", []])
+def test_no_nominal_columns_are_the_plain_model(nominal):
+    X, y = judged(200, 10)
+    known = {"fixed_effects": ["x"], "family": "ordinal"}
+    plain = MixedEffectsClassifier(["g"], **known).fit(X, y)
+    model = MixedEffectsClassifier(["g"], nominal=nominal, **known).fit(X, y)
+    assert model.loglik_ == pytest.approx(plain.loglik_, abs=1e-6)

@@ -385,3 +385,22 @@ def test_a_part_of_an_offset_alone_is_known_by_row(part, e_step):
     np.testing.assert_allclose(
         model.predict(data[:9]), whole.predict(data[:9]), rtol=2e-3 if exact else 0.05
     )
+
+
+@pytest.mark.parametrize(
+    ("family", "parts"),
+    [
+        ("student_t", {"dispersion": "~ 0 + offset(w)"}),
+        ("negative_binomial", {"zero_inflation": "~ 0 + offset(w)"}),
+        ("negative_binomial", {"zero_inflation": "~ z", "dispersion": "~ 0 + offset(w)"}),
+    ],
+)
+def test_a_part_without_columns_before_other_parameters_is_known(family, parts):
+    data = table("counts").assign(w=-0.3)
+    model = MixedEffectsRegressor(
+        ["g"], fixed_effects=["x"], family=family, e_step="laplace", **parts
+    ).fit(data, data["y_zinb"])
+    assert model.converged_
+    name = "dispersion" if "dispersion" in parts else "zero"
+    known = expit(-0.3) if name == "zero" else np.exp(-0.3)
+    np.testing.assert_allclose(model.predict(data[:3], component=name), known)

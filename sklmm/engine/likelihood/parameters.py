@@ -72,7 +72,7 @@ def flat(like, y, by_name, along=lambda column, part: column * part):
 
 def summed(like, y, w, by_name):
     """Sums [C] over rows of the same, by weights w [n], likewise."""
-    linear = {own.raw[0]: own for own in like.linear}
+    linear = {own.raw[0]: own for own in like.linear if own.raw[0] < own.raw[1]}
     out = []
     while len(out) < len(like.names):
         own = linear.get(len(out))

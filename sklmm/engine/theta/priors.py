@@ -101,6 +101,9 @@ def _of_coefficients(space, theta):
 def _of_deviations(space, theta):
     """Yield the `LogPrior` of each SD that has one."""
     size, problem = space.size, space.problem
+    if all(prior is None for prior in problem.priors.sds):
+        # Terms over the same levels are then one block.
+        return
     log_sigma, place = _log_sigma(space, theta)
     of_terms = zip(problem.priors.sds, space.covariances, space.parts, strict=True)
     changes, bent = slopes(problem, theta.factors), bends(problem, theta.factors)
