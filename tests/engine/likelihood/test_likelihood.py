@@ -215,7 +215,11 @@ def test_an_ordinal_density_knows_its_second_derivatives(link):
             np.testing.assert_allclose(pairs[i, j].sum(axis=0), rates(i, 2)[j], rtol=1e-6)
 
 
-SECOND = [name for name in BUILT_IN if getattr(CASES[name][0].density, "second", None)]
+SECOND = [
+    name
+    for name in BUILT_IN
+    if getattr(CASES[name][0].density, "second", None) and len(CASES[name][3])
+]
 
 
 @pytest.mark.parametrize("name", SECOND)
@@ -223,8 +227,6 @@ def test_a_density_knows_its_second_derivatives(name):
     like, y, eta, raw, _ = case(name)
     found, h = evaluation(like), 1e-5
     ones, q = np.ones(len(y)), len(raw)
-    if not q:
-        pytest.skip("no parameter")
     curvature, mixed, pairs = found.second(y, eta, raw)
     np.testing.assert_allclose(curvature, found.observed(y, eta, raw)[0], rtol=1e-9, atol=1e-12)
     assert set(pairs) == {(i, j) for i in range(q) for j in range(i, q)}
