@@ -70,6 +70,8 @@ def learn_parts(learn, table, given, names):
         terms = _terms(component, own, table)
         try:
             spec, design = learn(table, terms, own["fixed_effects"], True, names, own["offset"])
+        except ImportError as error:
+            raise ImportError(str(error).replace("fixed_effects", component, 1)) from None
         except ValueError as error:
             # What is said of the fixed effects is said of those of the part.
             text = str(error).replace("fixed_effects='~ ...'", f"{component}='~ ...'")
