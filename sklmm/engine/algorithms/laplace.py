@@ -48,9 +48,11 @@ STUCK = 1e-3
 BEYOND = 1e100
 #: Share of the log-likelihood that its rounding, and the mode's, may be.
 RESOLVED = 1e-11
-#: Of steps shorter than SMALL standard errors, the share of the last one that is no progress.
+#: Of steps shorter than SMALL standard errors, the share of the last one that is no progress; and
+#: how many such in a row show a maximum at infinity where the family has parameters.
 SMALL = 0.1
 CREEP = 0.5
+LONGEST_RIDGE = 4
 
 
 class Point(NamedTuple):
@@ -93,12 +95,15 @@ class Laplace:
         # What the equations do not know of the information, and how far from here it was measured.
         m = self.space.size
         lacking, away, radius, decrement = np.zeros((m, m)), np.inf, 1.0, np.inf
-        poor = 0
+        poor = crept = 0
+        # Along a bent ridge of a family's parameters steps may shrink as slowly for a while.
+        most = LONGEST_RIDGE if self.latent.like.names else 1
         while True:
             last, (chart, ahead) = decrement, self._look(here, lacking, radius)
             decrement = ahead.decrement
             # Newton's method only creeps where the maximum is at infinity: separated data.
-            creeping = self.plain and CREEP * last < decrement < SMALL
+            crept = crept + 1 if self.plain and CREEP * last < decrement < SMALL else 0
+            creeping = crept >= most
             if ((decrement < self.tol or creeping) and away > NEARBY) or poor > PATIENCE:
                 # What was learnt on the way is no proof of a maximum.
                 lacking, away, poor = self._measured(here), 0.0, 0
