@@ -11,13 +11,14 @@ from sklmm._estimators.base import BaseMixedEffects
 from sklmm._estimators.batches import Batches
 from sklmm._estimators.input import as_ordered
 from sklmm._estimators.new_rows import nan_where_missing, score_where_known
+from sklmm._estimators.predictive import Predictive
 from sklmm._fitted import prediction
 from sklmm.design.columns import check_magnitude
 from sklmm.families import resolve_family
 from sklmm.families.base import listed
 
 
-class MixedEffectsRegressor(RegressorMixin, Batches, BaseMixedEffects):
+class MixedEffectsRegressor(RegressorMixin, Predictive, Batches, BaseMixedEffects):
     r"""Mixed-effects regression with crossed or nested random effects, for any response family.
 
     .. math::
