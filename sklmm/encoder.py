@@ -7,6 +7,12 @@ import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context, clone
 from sklearn.model_selection import check_cv
 from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.metadata_routing import (
+    MetadataRouter,
+    MethodMapping,
+    _raise_for_params,
+    process_routing,
+)
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import (
     _check_feature_names_in,
@@ -48,7 +54,8 @@ class MixedEffectsEncoder(TransformerMixin, BaseEstimator):
         need "continuous".
     cv : int, cross-validation generator or iterable, default=5
         Folds of `fit_transform`, which take the variances from all rows and the effects from the
-        others; an int shuffles the rows.
+        others; an int shuffles the rows. A splitter that needs groups, such as `GroupKFold`, is
+        routed those of `fit_transform`.
     random_state : int, RandomState or None, default=None
         Of that shuffle.
 
@@ -137,13 +144,17 @@ class MixedEffectsEncoder(TransformerMixin, BaseEstimator):
         return self
 
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit_transform(self, X, y):
+    def fit_transform(self, X, y, **params):
         """Fit, and encode each row by a model of the other folds.
 
         Parameters
         ----------
         X : DataFrame or array-like of shape (n_rows, n_columns)
         y : array-like of shape (n_rows,)
+        **params
+            What the splitter `cv` is to be given, as `TargetEncoder` has it: ``groups`` of shape
+            (n_rows,) for `GroupKFold`, say. It needs
+            ``sklearn.set_config(enable_metadata_routing=True)``.
 
         Returns
         -------
@@ -153,7 +164,8 @@ class MixedEffectsEncoder(TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError, TypeError
-            As in `fit`, and for folds that do not hold each row once.
+            As in `fit`, for folds that do not hold each row once, and for parameters that `cv` does
+            not take or that scikit-learn is not set to route.
 
         Examples
         --------
@@ -163,16 +175,38 @@ class MixedEffectsEncoder(TransformerMixin, BaseEstimator):
         >>> encoder = MixedEffectsEncoder(random_state=0)
         >>> encoder.fit_transform(X[["Subject"]], y).shape
         (180, 1)
-        """
-        with restoring(self):
-            return self._fit_transform(X, y)
 
-    def _fit_transform(self, X, y):
+        Rows of one day stay in one fold:
+
+        >>> import sklearn
+        >>> from sklearn.model_selection import GroupKFold
+        >>> encoder = MixedEffectsEncoder(cv=GroupKFold(5))
+        >>> with sklearn.config_context(enable_metadata_routing=True):
+        ...     encoder.fit_transform(X[["Subject"]], y, groups=X["Days"]).shape
+        (180, 1)
+        """
+        _raise_for_params(params, self, "fit_transform")
+        with restoring(self):
+            return self._fit_transform(X, y, params)
+
+    def get_metadata_routing(self):
+        """Where scikit-learn routes what `fit_transform` is given besides X and y: to `cv`.
+
+        Returns
+        -------
+        sklearn.utils.metadata_routing.MetadataRouter
+        """
+        mapping = MethodMapping().add(caller="fit_transform", callee="split")
+        return MetadataRouter(owner=self).add(splitter=self.cv, method_mapping=mapping)
+
+    def _fit_transform(self, X, y, params):
+        check_consistent_length(X, params.get("groups"))
+        options = process_routing(self, "fit_transform", **params).splitter.split
         codes, targets = self._fit(X, y)
         shuffle = {"shuffle": True, "random_state": self.random_state}
-        options = shuffle if self.cv is None or isinstance(self.cv, Integral) else {}
-        cv = check_cv(self.cv, y, classifier=self.classes_ is not None, **options)
-        folds = list(cv.split(codes, y))
+        shuffle = shuffle if self.cv is None or isinstance(self.cv, Integral) else {}
+        cv = check_cv(self.cv, y, classifier=self.classes_ is not None, **shuffle)
+        folds = list(cv.split(codes, y, **options))
         tested = np.concatenate([test for _, test in folds])
         if not np.array_equal(np.sort(tested), np.arange(len(codes))):
             raise ValueError(

@@ -3,9 +3,18 @@
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
+from sklearn.base import clone
 from sklearn.compose import make_column_transformer
 from sklearn.ensemble import HistGradientBoostingRegressor
-from sklearn.model_selection import GroupKFold, KFold, ShuffleSplit, cross_val_score
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import (
+    GroupKFold,
+    KFold,
+    ShuffleSplit,
+    cross_val_score,
+    cross_validate,
+)
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import TargetEncoder
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -194,6 +203,51 @@ def test_what_is_refused(parameters, y, error, message):
     X = pd.DataFrame({"g": np.arange(30) % 5})
     with pytest.raises(error, match=message):
         MixedEffectsEncoder(**parameters).fit_transform(X, y)
+
+
+def test_groups_are_routed_to_the_splitter(crossed):
+    X, y = crossed
+    groups = np.random.default_rng(0).integers(11, size=len(y))
+    splitter = GroupKFold(4)
+    folds = list(splitter.split(X, y, groups))
+    expected = MixedEffectsEncoder(cv=folds).fit_transform(X, y)
+    with sklearn.config_context(enable_metadata_routing=True):
+        encoder = MixedEffectsEncoder(cv=splitter)
+        np.testing.assert_array_equal(encoder.fit_transform(X, y, groups=groups), expected)
+        # Folds that know their rows want no groups, nor does an int.
+        plain = MixedEffectsEncoder(cv=folds).fit_transform(X, y)
+        MixedEffectsEncoder(cv=2).fit_transform(X, y)
+    np.testing.assert_array_equal(plain, expected)
+
+
+def test_groups_reach_the_encoder_of_a_pipeline(crossed):
+    X, y = crossed
+    groups = pd.Series(np.random.default_rng(0).integers(11, size=len(y)))
+    encoder = MixedEffectsEncoder(cv=GroupKFold(3))
+    with sklearn.config_context(enable_metadata_routing=True):
+        model = make_pipeline(encoder, Ridge(alpha=0.1)).fit(X, y, groups=groups)
+        encoded = clone(encoder).fit_transform(X, y, groups=groups)
+        # As TargetEncoder does, whose folds of the outer search get the groups too.
+        scores = cross_validate(
+            make_pipeline(encoder, Ridge()), X, y, cv=GroupKFold(2), params={"groups": groups}
+        )
+    np.testing.assert_allclose(model[-1].coef_, Ridge(alpha=0.1).fit(encoded, y).coef_)
+    assert np.isfinite(scores["test_score"]).all()
+
+
+def test_groups_that_nobody_takes_are_refused(crossed):
+    X, y = crossed
+    groups = np.arange(len(y)) % 7
+    for make in (MixedEffectsEncoder, TargetEncoder):
+        with pytest.raises(ValueError, match="enable_metadata_routing=True"):
+            make(cv=GroupKFold(3)).fit_transform(X, y, groups=groups)
+        with sklearn.config_context(enable_metadata_routing=True):
+            with pytest.raises(TypeError, match=r"unexpected argument\(s\) {'groups'}"):
+                make(cv=3).fit_transform(X, y, groups=groups)
+            with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+                make(cv=GroupKFold(3)).fit_transform(X, y, groups=groups[1:])
+            with pytest.raises(ValueError, match="should not be None"):
+                make(cv=GroupKFold(3)).fit_transform(X, y, groups=None)
 
 
 @pytest.mark.slow
