@@ -12,7 +12,7 @@ from sklmm._estimators.batches import Batches
 from sklmm._estimators.input import as_ordered
 from sklmm._estimators.new_rows import nan_where_missing, score_where_known
 from sklmm._estimators.predictive import Predictive
-from sklmm._fitted import prediction
+from sklmm._fitted import latent, prediction
 from sklmm.design.columns import check_magnitude
 from sklmm.families import resolve_family
 from sklmm.families.base import listed
@@ -423,7 +423,7 @@ class MixedEffectsRegressor(RegressorMixin, Predictive, Batches, BaseMixedEffect
     def _conditional_variance(self, X, response=None):
         """Variance of y given eta at its posterior mean [n_rows]; a response has the row data."""
         _, design, _ = self._new_design(X)
-        eta = prediction.linear_predictor(design, self.result_, d=self._fitted.n_predictors)
+        eta = latent.linear_predictor(design, self.result_, d=self._fitted.n_predictors)
         params = self._fitted.parameters(self.result_, design)
         params = params if response is None else response.with_data(params)
         return self._response_family().variance(eta[..., None], params)[:, 0]

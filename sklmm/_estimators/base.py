@@ -20,7 +20,7 @@ from sklmm._estimators.priors import resolve_priors
 from sklmm._estimators.progress import Watch
 from sklmm._estimators.reports import Reports
 from sklmm._estimators.warnings import warn_of_fit, warn_of_update
-from sklmm._fitted import prediction
+from sklmm._fitted import draws
 from sklmm._fitted.model import FittedModel
 from sklmm._fitted.separation import is_determined, largest_variance, separation, unbounded
 from sklmm._state import PlainEstimator
@@ -385,7 +385,7 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
         params = model.parameters(self.result_, design)
         pairs = zip(model.spec.every_term, design.every_block, strict=True)
         unseen = [unseen_levels(table, term, block.refs) for term, block in pairs]
-        drawn = prediction.sample(
+        drawn = draws.sample(
             design, unseen, self.result_, model.family, params, n_samples, rng, model.n_predictors
         )
         return drawn if model.classes is None else model.classes[drawn.astype(int)]

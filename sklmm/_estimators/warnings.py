@@ -12,7 +12,7 @@ import pandas as pd
 from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 
-from sklmm._fitted.prediction import linear_predictor
+from sklmm._fitted.latent import linear_predictor
 from sklmm.design.design import INTERCEPT
 from sklmm.result import Status, natural_names
 from sklmm.steps import ConjugateGradient

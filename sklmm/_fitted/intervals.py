@@ -12,7 +12,8 @@ import numpy as np
 from joblib import Parallel, delayed
 from scipy.stats import norm
 
-from sklmm._fitted.prediction import linear_predictor, response_draws
+from sklmm._fitted.draws import response_draws
+from sklmm._fitted.latent import linear_predictor
 from sklmm.families.parts import parameters_by_row
 from sklmm.result import covariance_root
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from sklmm._fitted.prediction import linear_predictor
+from sklmm._fitted.latent import linear_predictor
 from sklmm.design.indicators import quadratic
 from sklmm.families.parts import parameters_by_row
 

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, logit
 
-from sklmm._fitted.prediction import predictor_draws, response_draws
+from sklmm._fitted.draws import response_draws
+from sklmm._fitted.latent import predictor_draws
 from sklmm.families.parts import parameters_by_row
 from sklmm.result import covariance_root, natural_entries
 

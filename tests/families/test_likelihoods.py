@@ -11,7 +11,7 @@ from scipy import stats
 from scipy.special import expit, gammaln, log_expit, logsumexp, ndtr
 
 from sklmm import InverseGaussian, MixedEffectsClassifier, MixedEffectsRegressor
-from sklmm._fitted.prediction import linear_predictor
+from sklmm._fitted.latent import linear_predictor
 from sklmm.engine.likelihood.pointwise import log_densities
 from sklmm.families.binomial import log_binomial
 from sklmm.families.registry import FAMILIES

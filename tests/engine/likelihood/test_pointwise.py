@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from sklmm import Gaussian, MixedEffectsClassifier, MixedEffectsRegressor
-from sklmm._fitted.prediction import linear_predictor
+from sklmm._fitted.latent import linear_predictor
 from sklmm.engine.likelihood.pointwise import log_densities
 
 RNG = np.random.default_rng(0)
