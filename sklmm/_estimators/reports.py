@@ -48,8 +48,9 @@ class Reports(Hypotheses, Intervals, MarginalMeans, Influence, Checks, Tidying):
 
         Returns
         -------
-        str
-            Text, which a notebook shows as HTML tables.
+        Summary
+            A str, which a notebook shows as HTML tables; its methods ``to_latex()`` and
+            ``to_markdown()`` write it so (``pip install "sklmm[reports]"``).
 
         Examples
         --------

@@ -1,23 +1,20 @@
-"""The report of a fit: text, and HTML in a notebook."""
+"""The report of a fit: text, and HTML in a notebook, LaTeX or Markdown when asked for."""
 
 import re
-from html import escape
+from contextlib import contextmanager
 
 import numpy as np
-import pandas as pd
 
 from sklmm._fitted.tables import without_likelihood
 from sklmm.design.formula import split_response
+from sklmm.inspection import markup
 from sklmm.result import count
-
-#: Below it a p value is not worth its digits, as in R.
-LEAST_P = np.finfo(float).eps
 
 
 class Summary(str):
-    """The report as text; a notebook shows the same as HTML, by `_repr_html_`."""
+    """The report as text, in other markups by its methods; a notebook shows it as HTML."""
 
-    __slots__ = ("html",)
+    __slots__ = ("report",)
 
     @classmethod
     def of(cls, model):
@@ -25,64 +22,87 @@ class Summary(str):
         spec = model._fitted.spec
         head, sizes, foot = _head(model, spec), _sizes(model, spec), _foot(model)
         variances = model.variance_components_.drop(columns="variance")
-        fixed = _fixed_effects(model, spec)
-        random = ["Random effects:", _cells(variances).to_string(index=False)]
-        text = [*head, "", *(random if len(variances) else []), sizes, ""]
-        text += ["Fixed effects:", _cells(fixed).to_string()]
-        others = _parts(model)
-        for title, table in others:
-            text += ["", f"{title}:", _cells(table).to_string()]
-        out = cls("\n".join([*text, *(["", *foot] if foot else [])]))
-        random = ["<h4>Random effects</h4>", _html(variances, index=False)]
-        parts = [_paragraph(head), *(random if len(variances) else []), _paragraph([sizes])]
-        parts += ["<h4>Fixed effects</h4>", _html(fixed)]
-        parts += [part for title, table in others for part in (f"<h4>{title}</h4>", _html(table))]
-        parts.append(_paragraph(foot))
-        out.html = f"<div>{''.join(parts)}</div>"
+        tables = [("Fixed effects", _fixed_effects(model, spec)), *_parts(model)]
+        random = [("Random effects", variances)] if len(variances) else []
+        text = ["\n".join(head)]
+        text.append("\n".join([*(_titled(*own) for own in random), sizes]))
+        text += [_titled(*own) for own in tables]
+        out = cls("\n\n".join([*text, *(["\n".join(foot)] if foot else [])]))
+        out.report = [("", head), *random, ("", [sizes]), *tables, *([("", foot)] if foot else [])]
         return out
 
     def _repr_html_(self):
-        return self.html
+        return markup.html_of(self.report)
+
+    def to_latex(self):
+        r"""The report as LaTeX, for documents with ``\usepackage{booktabs, siunitx}``.
+
+        Returns
+        -------
+        str
+            Tables whose numbers siunitx aligns by their decimal points, and names as they are.
+
+        Raises
+        ------
+        ImportError
+            Without jinja2, by which pandas writes LaTeX.
+
+        Examples
+        --------
+        >>> from sklmm import MixedEffectsRegressor
+        >>> from sklmm.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+        >>> model = MixedEffectsRegressor(["(1 + Days | Subject)"]).fit(X, y)
+        >>> print(model.summary().to_latex())  # doctest: +ELLIPSIS
+        % \usepackage{booktabs, siunitx}
+        ...
+        Days & 10.467 & 1.5458 & 6.7715 & 1.27e-11 & 7.4376 & 13.497 \\
+        ...
+        """
+        with _needed("jinja2", "to_latex"):
+            return markup.latex_of(self.report)
+
+    def to_markdown(self):
+        r"""The report as Markdown.
+
+        Returns
+        -------
+        str
+            Lines and tables, as GitHub and Quarto show them.
+
+        Raises
+        ------
+        ImportError
+            Without tabulate, by which pandas writes Markdown.
+
+        Examples
+        --------
+        >>> from sklmm import MixedEffectsRegressor
+        >>> from sklmm.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+        >>> model = MixedEffectsRegressor(["(1 + Days | Subject)"]).fit(X, y)
+        >>> for line in model.summary().to_markdown().splitlines()[-6:-2]:
+        ...     print(line[:40])
+        |           |   estimate |   std\_error |
+        |:----------|-----------:|-------------:|
+        | Intercept |    251.41  |       6.8246 |
+        | Days      |     10.467 |       1.5458 |
+        """
+        with _needed("tabulate", "to_markdown"):
+            return markup.markdown_of(self.report)
 
 
-def _cells(table, blank=" "):
-    """The table as text: numbers of five digits, each column's aligned by their decimal points."""
-    numbers = table.select_dtypes("number")
-    cells = {
-        name: _aligned(numbers[name], _p_value if name == "p" else _number, blank)
-        for name in numbers
-    }
-    return table.assign(**cells).fillna("").astype(str)
+@contextmanager
+def _needed(module, method):
+    """Say how to install what a method needs."""
+    try:
+        yield
+    except ImportError as error:
+        raise ImportError(f"{method} needs {module}: pip install 'sklmm[reports]'.") from error
 
 
-def _aligned(values, shown, blank):
-    texts = ["" if np.isnan(value) else shown(value) for value in values]
-    before = [re.search(r"[.e]|$", text).start() for text in texts]
-    most = max(before, default=0)
-    texts = [
-        blank * (most - k) + text if text else "" for k, text in zip(before, texts, strict=True)
-    ]
-    width = max(map(len, texts), default=0)
-    return [text.ljust(width, blank) if text else "" for text in texts]
-
-
-def _html(table, **options):
-    # A browser joins spaces, but not those of a digit's width, which pandas strips off cells; and
-    # pandas cuts long cells.
-    with pd.option_context("display.max_colwidth", None):
-        return _cells(table, "\ue000").to_html(**options).replace("\ue000", "\u2007")
-
-
-def _number(value):
-    return f"{value:#.5g}"
-
-
-def _p_value(p):
-    return f"<{LEAST_P:.2g}" if p < LEAST_P else f"{p:.3g}"
-
-
-def _paragraph(lines):
-    return f"<p>{'<br>'.join(map(escape, lines))}</p>"
+def _titled(title, table):
+    return f"{title}:\n{markup.text_of(table)}"
 
 
 def _head(model, spec):

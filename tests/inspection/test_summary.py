@@ -1,11 +1,14 @@
 """What `summary` says, as text and in a notebook."""
 
 import pickle
+import re
+import sys
 
 import numpy as np
 import pandas as pd
+import pytest
 
-from sklmm import MixedEffectsRegressor, anova
+from sklmm import MixedEffectsRegressor, RandomEffect, anova
 
 
 def test_summary_reports_what_lme4s_does(sleep_model):
@@ -107,3 +110,64 @@ def test_tables_show_all_of_their_columns(sleepstudy, sleep_model):
             assert all(name in text[0] and name in html for name in table.columns)
             assert "..." not in "".join(text)
             assert len({len(line) for line in text}) == 1
+
+
+@pytest.fixture(scope="module")
+def awkward():
+    """A model whose names are markup, with a text of every kind in its summary."""
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"a_b|50%": rng.normal(size=80), "<g>": np.arange(80) % 8, "h": 0.0})
+    y = pd.Series(3 * X["a_b|50%"] + rng.normal(size=8)[X["<g>"]] + rng.normal(size=80), name="$y")
+    return MixedEffectsRegressor(
+        [RandomEffect("<g>", slopes=["a_b|50%"])],
+        fixed_effects=["a_b|50%"],
+        dispersion=["a_b|50%"],
+    ).fit(X, y)
+
+
+def test_latex_has_tables_of_whole_rows(sleep_model, awkward):
+    pytest.importorskip("jinja2")
+    for model in (sleep_model, awkward):
+        latex = model.summary().to_latex()
+        tables = re.findall(r"\\begin{tabular}{(.*?)}\n(.*?)\\end{tabular}", latex, re.DOTALL)
+        assert len(tables) == latex.count("{tabular}") / 2
+        for columns, body in tables:
+            n = len(columns.removeprefix("@{}"))
+            rows = [row for row in body.splitlines() if row.endswith(r"\\")]
+            assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {n - 1}
+        # Nothing of the table is markup of LaTeX's.
+        assert not re.search(r"(?<!\\)[_%$#]|[|<>~^]", latex.partition("\n")[2])
+        assert latex.count("{") == latex.count("}")
+        for estimate in model.fixed_effects_["estimate"]:
+            assert f"& {estimate:#.5g} &" in latex
+    assert r"\textless{}g\textgreater{}" in latex
+    assert r"a\_b\textbar{}50\%" in latex
+    # What is no number is text for siunitx.
+    assert r"{\textless{}2.2e-16}" in sleep_model.summary().to_latex()
+
+
+def test_markdown_has_tables_of_whole_rows(sleep_model, awkward):
+    pytest.importorskip("tabulate")
+    for model in (sleep_model, awkward):
+        markdown = model.summary().to_markdown()
+        tables = [part for part in markdown.split("\n\n") if part.startswith("|")]
+        assert len(tables) == 2 + (model is awkward)
+        for table in tables:
+            assert len({len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}) == 1
+            # The digits of a column stand below each other.
+            assert len(set(map(len, table.splitlines()))) == 1
+        for estimate in model.fixed_effects_["estimate"]:
+            assert f"{estimate:#.5g}" in markdown
+    assert r"\<g\>" in markdown
+    assert r"a\_b\|50%" in markdown
+
+
+@pytest.mark.parametrize(
+    ("method", "module"), [("to_latex", "jinja2"), ("to_markdown", "tabulate")]
+)
+def test_markup_says_what_it_needs(sleep_model, monkeypatch, method, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    for name in ("pandas.io.formats.style", "pandas.io.formats.style_render"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    with pytest.raises(ImportError, match=rf"{module}: pip install 'sklmm\[reports\]'"):
+        getattr(sleep_model.summary(), method)()
