@@ -177,6 +177,10 @@ CONSTRAINTS = {
 }
 #: Those of a family of your own.
 OFFERED = ("positive", "real", "unit")
+#: Counts beyond which a float has no neighbours.
+_MOST_COUNTED = 1e15
+#: Arguments of a family's own methods besides those of a moment.
+_ARGUMENTS = {"sample": "eta, params, rng", "cdf": "y, eta, params, below=False"}
 #: Variance of the latent variable that a link of binary and ordered responses stands for.
 LATENT_VARIANCES = {
     "logit": np.pi**2 / 3,
@@ -249,6 +253,8 @@ class Family(BaseEstimator):
     columns = (1,)
     #: Whether y may be infinite, and miss some of its columns.
     open_ended = False
+    #: The least and the greatest y that there may be.
+    support = (-np.inf, np.inf)
     #: What more zeros make of it: a "mixture" with its own, a "hurdle" of one that has none, or
     #: None where they mean nothing.
     zeros = None
@@ -338,6 +344,71 @@ class Family(BaseEstimator):
         seed = rng.integers(2**31 - 1, size=2, dtype=np.int32)
         return np.asarray(self._at(eta, params, "sample").sample(seed=seed))
 
+    def steps(self, params):
+        """How many of y's values a unit has: 1 of whole numbers, None where y is continuous."""
+        if self.classes is not None:
+            return 1.0
+        if not self.is_custom:
+            return None
+        one = {name: np.ravel(value)[0] for name, value in params.items()}
+        try:
+            # Of whole numbers there is none.
+            found = self._at(np.zeros(1), one, "cdf").experimental_default_event_space_bijector()
+        except NotImplementedError:
+            return None
+        return 1.0 if found is None else None
+
+    def cdf(self, y, eta, params, below=False):
+        """P(Y <= y | eta), or P(Y < y) with `below`, which is less where y has a probability.
+
+        Parameters
+        ----------
+        y : array-like
+            In its own units; codes for a family of classes, which are ordered.
+        eta : array-like
+            Linear predictors. y, eta and the parameters broadcast.
+        params : dict
+            The family's parameters and its `row_data`: the trials of shares are 1 if none is told.
+        below : bool, default=False
+
+        Returns
+        -------
+        ndarray
+
+        Raises
+        ------
+        ValueError
+            For a family that has no distribution function.
+
+        Examples
+        --------
+        >>> from sklmm.families import Poisson
+        >>> Poisson().cdf([0, 1, 2], 0.0, {}).round(3)
+        array([0.368, 0.736, 0.92 ])
+        >>> Poisson().cdf([0, 1, 2], 0.0, {}, below=True).round(3)
+        array([0.   , 0.368, 0.736])
+        """
+        y, eta = np.asarray(y, float), np.asarray(eta, float)
+        (low, high), steps = self.support, self.steps(params)
+        if steps is not None:
+            y = _on_grid(y * steps, below) / steps
+        # At the ends of y's range, which are told below.
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+            inside = self._cdf(np.clip(y, low, high), eta, params)
+        if steps is None and below:
+            return np.where(y <= low, 0.0, np.where(y > high, 1.0, inside))
+        return np.where(y < low, 0.0, np.where(y >= high, 1.0, inside))
+
+    def _cdf(self, y, eta, params):
+        """P(Y <= y | eta) of y in the support, where it is continuous at the upper end."""
+        try:
+            return np.asarray(self._at(eta, params, "cdf").cdf(y))
+        except NotImplementedError:
+            raise self._error(
+                "its distribution has no cdf: override `cdf(self, y, eta, params, below=False)` in "
+                "a subclass of Family, or use a distribution that has one."
+            ) from None
+
     def bind(self, y, weights=None):
         """The `Response` of this family in y; ValueError where y is outside its support."""
         return Response(self, *numeric(self, y, weights))
@@ -345,7 +416,7 @@ class Family(BaseEstimator):
     def _at(self, eta, params, which):
         """The TFP distribution, of which `which` is wanted."""
         if not self.is_custom:
-            arguments = "eta, params, rng" if which == "sample" else "eta, params"
+            arguments = _ARGUMENTS.get(which, "eta, params")
             raise self._error(
                 f"a family with a `density` has no {which} but its own: add "
                 f"`{which}(self, {arguments})` to the class."
@@ -407,6 +478,14 @@ class Family(BaseEstimator):
                     f"the function's parameter {name!r} has no constraint: add {name}='positive' "
                     f"(or 'real', 'unit', or a number to pin it)."
                 )
+
+
+def _on_grid(y, below):
+    """The largest whole number that is at most y, or below it; products may round."""
+    y = np.clip(y, -_MOST_COUNTED, _MOST_COUNTED)
+    near = np.round(y)
+    y = np.where(np.abs(y - near) <= 1e-9 * np.maximum(np.abs(near), 1.0), near, y)
+    return np.ceil(y) - 1 if below else np.floor(y)
 
 
 def needs_tensorflow(what, error, instead=""):

@@ -5,6 +5,7 @@
 from functools import cached_property
 
 import numpy as np
+from scipy.special import betainc
 
 from sklmm.families.base import Family, Response, numeric
 from sklmm.families.density import Density
@@ -117,6 +118,7 @@ class Beta(Family):
     dispersion_parameter = "precision"
     zeros = "hurdle"
     inner = 0.5
+    support = (0.0, 1.0)
     scalars = ("precision",)
     links = ("logit", "probit", "cloglog")
 
@@ -141,6 +143,14 @@ class Beta(Family):
 
     def sample(self, eta, params, rng):
         """Draws of y given eta."""
-        tiny = 1e-12
-        mu = np.clip(self._mu(eta), tiny, 1 - tiny)
-        return rng.beta(mu * params["precision"], (1 - mu) * params["precision"])
+        return rng.beta(*shapes(self._mu(eta), params["precision"]))
+
+    def _cdf(self, y, eta, params):
+        return betainc(*shapes(self._mu(eta), params["precision"]), y)
+
+
+def shapes(mu, precision):
+    """The two shapes of a beta distribution, above 0."""
+    tiny = 1e-12
+    mu = np.clip(mu, tiny, 1 - tiny)
+    return mu * precision, (1 - mu) * precision

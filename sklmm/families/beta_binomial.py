@@ -7,9 +7,11 @@ from functools import cached_property
 import numpy as np
 
 from sklmm.families.base import Family, Response, floats, numeric, row_weights
+from sklmm.families.beta import shapes
 from sklmm.families.binomial import log_binomial
 from sklmm.families.density import Density
-from sklmm.families.rising import Rest, log1p_less
+from sklmm.families.rising import Rest, by_rests, log1p_less
+from sklmm.families.special import NUMPY
 
 #: Successes over trials are whole numbers up to this share of the trials.
 _WHOLE = 1e-6
@@ -165,6 +167,7 @@ class BetaBinomial(Family):
     columns = (1, 2)
     separable = True
     greatest = 1
+    support = (0.0, 1.0)
 
     def __init__(self, link="logit", precision=None):
         self.link = link
@@ -204,7 +207,27 @@ class BetaBinomial(Family):
 
     def sample(self, eta, params, rng):
         """Shares of successes in the trials, or in 1 if none is told."""
-        tiny, trials = 1e-12, np.asarray(params.get("trials", 1.0))
-        mu, precision = np.clip(self._mu(eta), tiny, 1 - tiny), params["precision"]
-        p = rng.beta(mu * precision, (1 - mu) * precision)
+        trials, p = self.steps(params), rng.beta(*shapes(self._mu(eta), params["precision"]))
         return rng.binomial(trials.astype(np.int64), p) / trials
+
+    def steps(self, params):
+        """The trials, or 1 if none is told."""
+        return np.asarray(params.get("trials", 1.0))
+
+    def _cdf(self, y, eta, params):
+        """The sum of the probabilities, each from the one before it."""
+        a, b = shapes(self._mu(eta), params["precision"])
+        trials = self.steps(params)
+        successes = np.round(y * trials)
+        log_p, total = _log_rise(b, trials) - _log_rise(a + b, trials), 0.0
+        for k in range(int(np.max(successes, initial=-1.0)) + 1):
+            total = total + np.where(k <= successes, np.exp(log_p), 0.0)
+            # Beyond the trials there are none.
+            left = np.maximum(trials - k, np.finfo(float).tiny)
+            log_p = log_p + np.log(left * (a + k) / ((k + 1) * (b + np.maximum(left - 1, 0.0))))
+        return np.minimum(total, 1.0)
+
+
+def _log_rise(x, trials):
+    """The logarithm of a rising factorial."""
+    return by_rests(NUMPY, x, np.log(x), trials)[0]

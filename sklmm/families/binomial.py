@@ -6,7 +6,7 @@ Two labels are codes 0 and 1 of the sorted classes, or in the order of an ordere
 from functools import cached_property
 
 import numpy as np
-from scipy.special import gammaln
+from scipy.special import betaincc, gammaln
 
 from sklmm.families.base import (
     LATENT_VARIANCES,
@@ -92,6 +92,7 @@ class BernoulliDensity(BinomialDensity):
 class _Binary(Family):
     links = ("logit", "probit", "cloglog")
     separable = True
+    support = (0.0, 1.0)
 
     def __init__(self, link="logit"):
         self.link = link
@@ -113,6 +114,17 @@ class _Binary(Family):
     def sample(self, eta, params, rng):
         """0 or 1, of one trial."""
         return (rng.random(np.shape(eta)) < self._mu(eta)).astype(float)
+
+    def steps(self, params):
+        """The trials, or 1 if none is told."""
+        return np.asarray(params.get("trials", 1.0))
+
+    def _cdf(self, y, eta, params):
+        trials = self.steps(params)
+        successes = np.round(y * trials)
+        # All of them are `cdf`'s to know.
+        failures = np.maximum(trials - successes, np.finfo(float).tiny)
+        return betaincc(successes + 1, failures, self._mu(eta))
 
 
 class Bernoulli(_Binary):

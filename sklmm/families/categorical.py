@@ -93,3 +93,10 @@ class Categorical(Family):
         p = self.probabilities(eta, params)
         u = rng.random((*p.shape[:-1], 1))
         return np.sum(u > np.cumsum(p[..., :-1], axis=-1), axis=-1).astype(float)
+
+    def cdf(self, y, eta, params, below=False):
+        """ValueError: labels have no order."""
+        raise self._error(
+            "its classes have no order, and no distribution function: use family='ordinal' for "
+            "ordered ones, or compare y with predict_proba, class by class."
+        )

@@ -5,6 +5,7 @@
 from functools import cached_property
 
 import numpy as np
+from scipy.special import ndtr
 
 from sklmm.families.base import Family, Response, floats, row_weights
 from sklmm.families.density import Density
@@ -248,3 +249,7 @@ class CensoredGaussian(Family):
     def sample(self, eta, params, rng):
         """Draws of y without bounds, given eta."""
         return rng.normal(eta, params["sigma"])
+
+    def _cdf(self, y, eta, params):
+        """Of y without bounds."""
+        return ndtr((y - eta) / params["sigma"])

@@ -4,6 +4,9 @@
 
 from functools import cached_property
 
+import numpy as np
+from scipy.special import gammainc
+
 from sklmm.families.base import Family, Response, numeric
 from sklmm.families.density import PositiveMean
 from sklmm.families.special import LOG_2PI, beyond, exp, less_exp, psi_less_log, stirling
@@ -67,6 +70,7 @@ class Gamma(Family):
     scalars = ("shape",)
     links = ("log", "inverse", "identity")
     positive = True
+    support = (0.0, np.inf)
 
     def __init__(self, link="log", shape=None):
         self.link = link
@@ -90,3 +94,7 @@ class Gamma(Family):
     def sample(self, eta, params, rng):
         """Draws of y given eta."""
         return rng.gamma(params["shape"], self._mu(eta) / params["shape"])
+
+    def _cdf(self, y, eta, params):
+        shape, mu = params["shape"], np.maximum(self._mu(eta), np.finfo(float).tiny)
+        return gammainc(shape, np.minimum(y / mu, np.finfo(float).max) * shape)

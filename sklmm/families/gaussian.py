@@ -3,6 +3,7 @@
 from functools import cached_property
 
 import numpy as np
+from scipy.special import ndtr
 
 from sklmm.families.base import Family, Response, numeric
 from sklmm.families.censored import CensoredGaussian
@@ -102,6 +103,9 @@ class Gaussian(Family):
     def sample(self, eta, params, rng):
         """Draws of y given eta."""
         return rng.normal(eta, params["sigma"])
+
+    def _cdf(self, y, eta, params):
+        return ndtr((y - eta) / params["sigma"])
 
     def by_row(self):
         """The family whose residual SD is a function of the row."""

@@ -6,7 +6,9 @@ from functools import cached_property
 from numbers import Real
 
 import numpy as np
+from scipy.special import gammaln
 
+from sklmm.families.cumulated import cumulated
 from sklmm.families.density import HeldMean
 from sklmm.families.poisson import Count, PoissonDensity, poisson
 
@@ -140,3 +142,14 @@ class GeneralizedPoisson(Count):
             living, born = living[born > 0], born[born > 0]
             total[living] += born
         return total.reshape(np.shape(eta))
+
+    def _cdf(self, y, eta, params):
+        s = (1 + np.asarray(params["dispersion"], float)) ** -0.5
+        mu = np.maximum(self._mu(eta), np.finfo(float).tiny)
+        theta, pull = s * mu, 1 - s
+
+        def log_probability(count):
+            rate = theta + pull * count
+            return np.log(theta) + (count - 1) * np.log(rate) - rate - gammaln(count + 1)
+
+        return cumulated(log_probability, y, mu, np.sqrt(mu) / s)

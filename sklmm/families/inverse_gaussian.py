@@ -5,6 +5,7 @@
 from functools import cached_property
 
 import numpy as np
+from scipy.special import log_ndtr, ndtr
 
 from sklmm.families.base import Family, Response, numeric
 from sklmm.families.density import PositiveMean
@@ -87,6 +88,7 @@ class InverseGaussian(Family):
     parameter_powers = (("dispersion", -1),)
     links = ("log", "inverse_squared", "inverse", "identity")
     positive = True
+    support = (0.0, np.inf)
 
     def __init__(self, link="log", dispersion=None):
         self.link = link
@@ -115,3 +117,10 @@ class InverseGaussian(Family):
         share = 1 / (1 + half + np.sqrt(half * (2 + half)))
         low = rng.random(np.shape(mu)) < 1 / (1 + share)
         return mu * np.where(low, share, 1 / share)
+
+    def _cdf(self, y, eta, params):
+        mu = np.clip(self._mu(eta), 1 / _MOST, _MOST)
+        y = np.maximum(y, np.finfo(float).tiny)
+        root, ratio = (y * params["dispersion"]) ** -0.5, y / mu
+        rest = 2 / (mu * params["dispersion"]) + log_ndtr(-root * (ratio + 1))
+        return ndtr(root * (ratio - 1)) + np.exp(rest)

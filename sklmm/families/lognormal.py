@@ -3,6 +3,7 @@
 from functools import cached_property
 
 import numpy as np
+from scipy.special import ndtr
 
 from sklmm.families.base import Family, Response, numeric
 from sklmm.families.gaussian import GaussianDensity
@@ -43,6 +44,7 @@ class LogNormal(Family):
     scale_equivariant = True
     mean_is_eta = False
     zeros = "hurdle"
+    support = (0.0, np.inf)
 
     def __init__(self, sigma=None):
         self.sigma = sigma
@@ -87,6 +89,9 @@ class LogNormal(Family):
     def sample(self, eta, params, rng):
         """Draws of y given eta."""
         return np.exp(np.minimum(rng.normal(eta, params["sigma"]), _MOST))
+
+    def _cdf(self, y, eta, params):
+        return ndtr((np.log(y) - eta) / params["sigma"])
 
     def beside_zeros(self):
         """The family of y itself."""

@@ -5,6 +5,7 @@
 from functools import cached_property
 
 import numpy as np
+from scipy.special import ndtr
 
 from sklmm.families.base import Family, Response, numeric
 from sklmm.families.density import Density
@@ -99,6 +100,7 @@ class LogNormalMean(Family):
     scalars = ("sd",)
     links = ("log",)
     positive = True
+    support = (0.0, np.inf)
 
     def __init__(self, link="log", sd=None):
         self.link = link
@@ -116,6 +118,16 @@ class LogNormalMean(Family):
 
     def sample(self, eta, params, rng):
         """Draws of y given eta."""
+        mean, sd = self._logs(eta, params)
+        return np.exp(rng.normal(mean, sd))
+
+    def _cdf(self, y, eta, params):
+        mean, sd = self._logs(eta, params)
+        return ndtr((np.log(y) - mean) / sd)
+
+    @staticmethod
+    def _logs(eta, params):
+        """Mean and SD of log y."""
         eta = np.clip(eta, -_MOST, _MOST)
         v = np.logaddexp(0.0, 2 * (np.log(params["sd"]) - eta))
-        return np.exp(rng.normal(eta - v / 2, np.sqrt(v)))
+        return eta - v / 2, np.sqrt(v)

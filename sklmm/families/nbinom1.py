@@ -4,6 +4,9 @@
 
 from functools import cached_property
 
+import numpy as np
+from scipy.special import betaincc
+
 from sklmm.families.density import HeldMean
 from sklmm.families.negative_binomial import NegativeBinomialDensity
 from sklmm.families.poisson import Count, poisson
@@ -103,3 +106,8 @@ class NegativeBinomial1(Count):
         """Counts."""
         scale = params["dispersion"]
         return poisson(rng.gamma(self._mu(eta) / scale) * scale, rng)
+
+    def _cdf(self, y, eta, params):
+        scale = params["dispersion"]
+        shape = np.maximum(self._mu(eta) / scale, np.finfo(float).tiny)
+        return betaincc(y + 1, shape, scale / (1 + scale))

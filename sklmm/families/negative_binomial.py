@@ -4,6 +4,8 @@
 
 from functools import cached_property
 
+from scipy.special import betaincc
+
 from sklmm.families.density import PositiveMean
 from sklmm.families.poisson import Count, poisson
 from sklmm.families.rising import Rest, log1p_less
@@ -155,3 +157,7 @@ class NegativeBinomial(Count):
         """Counts."""
         shape = 1 / params["dispersion"]
         return poisson(rng.gamma(shape, self._mu(eta) / shape), rng)
+
+    def _cdf(self, y, eta, params):
+        excess = params["dispersion"] * self._mu(eta)
+        return betaincc(y + 1, 1 / params["dispersion"], excess / (1 + excess))

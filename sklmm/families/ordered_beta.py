@@ -5,10 +5,10 @@
 from functools import cached_property
 
 import numpy as np
-from scipy.special import expit
+from scipy.special import betainc, expit
 
 from sklmm.families.base import Family, Response, numeric
-from sklmm.families.beta import BetaDensity
+from sklmm.families.beta import BetaDensity, shapes
 from sklmm.families.density import Density
 from sklmm.families.links import Logit
 from sklmm.families.special import log_one_less_exp
@@ -128,6 +128,7 @@ class OrderedBeta(Family):
     dispersion_parameter = "precision"
     scalars = ("precision",)
     links = ("logit",)
+    support = (0.0, 1.0)
 
     def __init__(self, link="logit", precision=None):
         self.link = link
@@ -158,10 +159,12 @@ class OrderedBeta(Family):
     def sample(self, eta, params, rng):
         """Draws of y given eta."""
         zero, between, _, mu = self._shares(eta, params)
-        tiny, u = 1e-12, rng.random(np.shape(eta))
-        mu = np.clip(mu, tiny, 1 - tiny)
-        draws = rng.beta(mu * params["precision"], (1 - mu) * params["precision"])
+        u, draws = rng.random(np.shape(eta)), rng.beta(*shapes(mu, params["precision"]))
         return np.where(u < zero, 0.0, np.where(u < zero + between, draws, 1.0))
+
+    def _cdf(self, y, eta, params):
+        zero, between, _, mu = self._shares(eta, params)
+        return zero + between * betainc(*shapes(mu, params["precision"]), y)
 
     def _shares(self, eta, params):
         """Probabilities of 0, of what is between and of 1, and the beta's mean."""

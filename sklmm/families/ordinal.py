@@ -285,6 +285,7 @@ class Ordinal(Family):
     classes = "ordered"
     links = tuple(_DENSITIES)
     separable = True
+    support = (0.0, np.inf)
 
     def __init__(self, link="logit"):
         self.link = link
@@ -360,6 +361,12 @@ class Ordinal(Family):
         p = self.probabilities(eta, params)
         scores = _scores(scores, p)
         return np.sum(p * (scores - (p @ scores)[..., None]) ** 2, axis=-1)
+
+    def _cdf(self, y, eta, params):
+        out = np.zeros(np.broadcast_shapes(np.shape(y), np.shape(eta)))
+        for code, cutpoint in enumerate([*self.cutpoints(params), np.inf]):
+            out = np.where(y == code, inverse_link(self.link, cutpoint - eta), out)
+        return np.where(y < 0, 0.0, np.where(y >= code, 1.0, out))
 
     def sample(self, eta, params, rng):
         """Codes 0..K-1; the parameters are numbers, or have a value for each of eta's columns."""

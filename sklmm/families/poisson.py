@@ -3,6 +3,7 @@
 # ruff: noqa: D102 - what each property of a density is, `Density` says once.
 
 import numpy as np
+from scipy.special import pdtr
 
 from sklmm.families.base import Family, Response, numeric
 from sklmm.families.density import PositiveMean
@@ -43,12 +44,17 @@ class Count(Family):
 
     links = ("log", "sqrt", "identity")
     positive = True
+    support = (0.0, np.inf)
     zeros = "mixture"
 
     @property
     def separable(self):
         """By the link, as the others' means reach 0 at a finite eta."""
         return self.link == "log"
+
+    def steps(self, params):
+        """1: they are whole numbers."""
+        return 1.0
 
     def bind(self, y, weights=None):
         """The `Response` in y, nonnegative whole numbers."""
@@ -91,6 +97,9 @@ class Poisson(Count):
     def sample(self, eta, params, rng):
         """Counts."""
         return poisson(self._mu(eta), rng)
+
+    def _cdf(self, y, eta, params):
+        return pdtr(y, self._mu(eta))
 
 
 def poisson(mu, rng):

@@ -153,6 +153,7 @@ class PredictedFamily(Family):
     link = property(lambda self: getattr(self.family, "link", "identity"))
     hurdle = property(lambda self: getattr(self.family, "hurdle", False))
     weights = property(lambda self: self.family.weights)
+    support = property(lambda self: self.family.support)
     columns = property(lambda self: self.family.columns)
     open_ended = property(lambda self: self.family.open_ended)
     row_data = property(lambda self: self.family.row_data)
@@ -220,3 +221,11 @@ class PredictedFamily(Family):
     def sample(self, eta, params, rng):
         """Draws of y [n, ...] for predictors [n, d, ...]."""
         return self.family.sample(*self.apart(eta, params), rng)
+
+    def steps(self, params):
+        """The other family's."""
+        return self.family.steps(params)
+
+    def cdf(self, y, eta, params, below=False):
+        """P(Y <= y | eta) [n, ...] of y [n, ...], for predictors [n, d, ...]."""
+        return self.family.cdf(y, *self.apart(eta, params), below)

@@ -5,6 +5,7 @@
 from functools import cached_property
 
 import numpy as np
+from scipy.special import stdtr
 
 from sklmm.families.base import Family
 from sklmm.families.density import Density
@@ -104,3 +105,6 @@ class StudentT(Family):
     def sample(self, eta, params, rng):
         """Draws of y given eta."""
         return eta + params["sigma"] * rng.standard_t(params["df"], np.shape(eta))
+
+    def _cdf(self, y, eta, params):
+        return stdtr(params["df"], (y - eta) / params["sigma"])

@@ -5,6 +5,7 @@
 from functools import cached_property
 
 import numpy as np
+from scipy.special import betainc
 
 from sklmm.families.links import Cloglog
 from sklmm.families.negative_binomial import NegativeBinomialDensity
@@ -146,3 +147,9 @@ class TruncatedNegativeBinomial(PositiveCount):
         shape = 1 / dispersion
         rate = mu * rng.gamma(shape + 1, size=np.shape(mu)) / (shape + mu * first)
         return 1 + poisson(rate * (1 - first), rng)
+
+    def _cdf(self, y, eta, params):
+        mu, s = self._some(eta, params)
+        excess = params["dispersion"] * mu
+        more = betainc(y + 1, 1 / params["dispersion"], excess / (1 + excess))
+        return 1 - more / -np.expm1(-s)

@@ -5,6 +5,7 @@
 from functools import cached_property
 
 import numpy as np
+from scipy.special import pdtrc
 
 from sklmm.families.base import Response
 from sklmm.families.links import Cloglog
@@ -33,6 +34,7 @@ class PositiveCount(Count):
     """A family of counts without zeros, mu the mean of those with them."""
 
     least = 1
+    support = (1.0, np.inf)
     zeros = "hurdle"
 
     def bind(self, y, weights=None):
@@ -89,3 +91,7 @@ class TruncatedPoisson(PositiveCount):
         mu = self._mu(eta)
         first = -np.log1p(np.expm1(-mu) * rng.random(np.shape(mu)))
         return 1 + poisson(np.maximum(mu - first, 0.0), rng)
+
+    def _cdf(self, y, eta, params):
+        mu = np.maximum(self._mu(eta), np.finfo(float).tiny)
+        return 1 - pdtrc(y, mu) / -np.expm1(-mu)

@@ -5,6 +5,9 @@
 from functools import cached_property
 from numbers import Real
 
+import numpy as np
+from scipy.special import gammainc, gammaln
+
 from sklmm.families.base import Family, Response, numeric
 from sklmm.families.density import PositiveMean
 from sklmm.families.links import Log
@@ -18,6 +21,9 @@ _TERMS = 64
 _REACH = 9.0
 _STEP = 0.4
 _PLACE = 24
+#: Numbers of jumps in a distribution function, and the SDs about their mean that these are within.
+_MOST_JUMPS = 160
+_SPREAD = 8.0
 #: The logarithm of what terms weigh that are none.
 _NOTHING = -1e30
 #: What the power is away from 1 and 2 at least.
@@ -256,6 +262,7 @@ class Tweedie(Family):
     dispersion_parameter = "dispersion"
     links = ("log", "sqrt", "identity")
     positive = True
+    support = (0.0, np.inf)
     zeros = "mixture"
 
     def __init__(self, link="log", dispersion=None, power=None):
@@ -294,7 +301,28 @@ class Tweedie(Family):
 
     def sample(self, eta, params, rng):
         """Sums of gamma variables."""
+        rate, shape, scale = self._jumps(eta, params)
+        return rng.gamma(poisson(rate, rng) * shape) * scale
+
+    def _cdf(self, y, eta, params):
+        """The sum over numbers of jumps: where they are many, over some of them."""
+        rate, shape, scale = self._jumps(eta, params)
+        ratio = y / np.maximum(scale, np.finfo(float).tiny)
+        step = np.maximum(np.ceil(2 * _SPREAD * np.sqrt(rate) / _MOST_JUMPS), 1.0)
+        first = np.maximum(np.floor(rate) - np.floor(_MOST_JUMPS / 2) * step, 0.0) + 1
+        wanted = np.max(rate + _SPREAD * np.sqrt(rate) + _SPREAD - first, initial=0.0)
+        log_rate = np.log(np.maximum(rate, np.finfo(float).tiny))
+        total, none = 0.0, np.exp(-rate)
+        weight = np.array(none)
+        for k in range(int(min(wanted, _MOST_JUMPS)) + 1):
+            jumps = first + k * step
+            share = step * np.exp(jumps * log_rate - rate - gammaln(jumps + 1))
+            total, weight = total + share * gammainc(jumps * shape, ratio), weight + share
+        # The mixture of these numbers of jumps alone.
+        return (none + total) / weight
+
+    def _jumps(self, eta, params):
+        """Number of jumps on average, and the shape and scale of each."""
         mu, phi, power = self._mu(eta), params["dispersion"], params["power"]
-        jumps = poisson(mu ** (2 - power) / (phi * (2 - power)), rng)
-        scale = phi * (power - 1) * mu ** (power - 1)
-        return rng.gamma(jumps * ((2 - power) / (power - 1))) * scale
+        rate = mu ** (2 - power) / (phi * (2 - power))
+        return rate, (2 - power) / (power - 1), phi * (power - 1) * mu ** (power - 1)

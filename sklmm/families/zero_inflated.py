@@ -227,6 +227,7 @@ class ZeroInflated(Family):
     eta_power = property(lambda self: self.family.eta_power)
     parameter_powers = property(lambda self: self.family.parameter_powers)
     hurdle = property(lambda self: self.family.zeros == "hurdle")
+    support = property(lambda self: (0.0, self.family.support[1]))
 
     @property
     def density(self):
@@ -281,3 +282,13 @@ class ZeroInflated(Family):
         """Draws of y given eta."""
         some = np.asarray(self.family.sample(eta, params, rng), float)
         return np.where(rng.random(np.shape(eta)) < params["zero"], 0.0, some)
+
+    def steps(self, params):
+        """The other family's."""
+        return self.family.steps(params)
+
+    def cdf(self, y, eta, params, below=False):
+        """P(Y <= y | eta), or P(Y < y) with `below`: the zeros, and the other family's."""
+        zero, own = params["zero"], self.family.cdf(y, eta, params, below)
+        none = np.less_equal(y, 0.0) if below else np.less(y, 0.0)
+        return np.where(none, 0.0, zero + (1 - zero) * own)
