@@ -1,0 +1,317 @@
+r"""Cluster-robust covariances of a Gaussian model's coefficients, and their degrees of freedom.
+
+With V the model's covariance of y, block diagonal by cluster j, W = V^-1 and M = (X^T W X)^-1,
+
+    Var(beta) = M [sum_j E_j e_j e_j^T E_j^T] M,      e = y - X beta,      E_j = X_j^T W_j A_j.
+
+The A_j of "CR0" are 1, those of "CR2" make the sum unbiased where V is right: A_j = L G^(-1/2) L^T,
+V_j = L L^T, G = L^T (V_j - X_j M X_j^T) L; those of "CR3" are (1 - X_j M X_j^T W_j)^-1, the
+jackknife's. "CR1", "CR1p" and "CR1S" multiply CR0's sum by J / (J - 1), J / (J - p) and
+J (N - 1) / ((J - 1) (N - p)), for J clusters. Var(beta_i) is a quadratic form in normal numbers
+under the model, and that of a chi-squared one with the same mean and variance has
+
+    df = (tr P)^2 / tr P^2,   P_jk = [M E_j (V_j 1(j = k) - X_j M X_k^T) E_k^T M]_ii.
+
+With one residual variance nothing of a cluster's rows counts but the triangle R of [Z_j, X_j, e_j]:
+what is orthogonal to these columns has the variance sigma^2, and neither X nor e. Precisions have
+no such triangle for CR2, whose root is another by rows that are scaled.
+
+References
+----------
+Bell & McCaffrey (2002), Survey Methodology 28, 169-181.
+Pustejovsky & Tipton (2018), J. Bus. Econ. Stat. 36, 672-683; the R package clubSandwich 0.5.8.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from sklmm._threads import in_threads
+from sklmm.result import covariance_root
+
+KINDS = ("CR0", "CR1", "CR1p", "CR1S", "CR2", "CR3")
+#: Numbers of a batch of clusters at a time, and of the triangles that are kept between two passes.
+BATCH = 1 << 21
+KEPT = 1 << 25
+#: Rows or columns of a cluster beyond which its matrices are too large.
+LARGEST = 4000
+#: Ratio of the sizes that are made one by rows and columns of zeros.
+STEP = 1.2
+#: Eigenvalues of a cluster's hat matrix from here on are 1: it alone tells a coefficient.
+ALONE = 1 - 1e-9
+
+
+def outer_clusters(design):
+    """Codes [n_rows] of the levels within which those of all terms are nested, or None."""
+    for block in sorted(design.blocks, key=lambda block: block.n_levels):
+        if not block.tied and all(nested(other, block.refs) for other in design.blocks):
+            return block.refs
+    return None
+
+
+def nested(block, clusters):
+    """Whether no level of a block has rows in two clusters."""
+    return bool((levels_clusters(block, clusters)[block.refs] == _by_member(block, clusters)).all())
+
+
+def levels_clusters(block, clusters):
+    """The cluster [n_levels] of each level of a block; 0 of those without rows."""
+    out = np.zeros(block.n_levels, np.intp)
+    out[block.refs] = _by_member(block, clusters)
+    return out
+
+
+def _by_member(block, clusters):
+    return np.broadcast_to(clusters[:, None], block.refs.shape) if block.tied else clusters
+
+
+class Cells(NamedTuple):
+    """Clusters of one shape: their numbers, rows each, and levels of each block, at most."""
+
+    clusters: np.ndarray
+    n_rows: int
+    n_levels: tuple
+
+
+class Rows:
+    """The rows of a design in the order of their clusters, and the triangles of these.
+
+    Parameters
+    ----------
+    design : Design
+        Whose levels are nested in the clusters.
+    y, weights : ndarray [n_rows]
+    clusters : ndarray of int [n_rows]
+        0..J-1.
+    result : EMResult
+    own : bool
+        Whether rows have residual variances of their own that a triangle does not keep.
+    """
+
+    def __init__(self, design, y, weights, clusters, result, own):
+        self.design, self.weights, self.own = design, weights, own
+        self.kept = ~result.dropped[: design.X.shape[1]]
+        self.y = y if design.offset is None else y - design.offset
+        self.coef = np.nan_to_num(result.coef)
+        self.order = np.argsort(clusters, kind="stable")
+        self.sizes = np.bincount(clusters)
+        self.first = np.cumsum(self.sizes) - self.sizes
+        self.roots = [covariance_root(cov) / result.sigma for cov in result.covariances]
+        # Each level's place among those of its cluster.
+        self.places, counts = [], []
+        for block in design.blocks:
+            of = levels_clusters(block, clusters)
+            n = np.bincount(of, minlength=len(self.sizes))
+            place, order = np.empty(len(of), np.intp), np.argsort(of, kind="stable")
+            place[order] = np.arange(len(of)) - (np.cumsum(n) - n)[of[order]]
+            self.places.append(place)
+            counts.append(n)
+        self.counts = np.reshape(counts, (-1, len(self.sizes)))
+
+    @property
+    def p(self):
+        """Number of coefficients."""
+        return int(self.kept.sum())
+
+    def cells(self):
+        """All clusters, in `Cells`."""
+        shapes = _rounded(np.vstack([self.sizes, self.counts]))
+        _, groups = np.unique(shapes, axis=1, return_inverse=True)
+        order = np.argsort(groups.ravel(), kind="stable")
+        ends = np.cumsum(np.bincount(groups.ravel()))
+        out = []
+        for members in np.split(order, ends[:-1]):
+            shape = np.vstack([self.sizes, self.counts])[:, members].max(axis=1).tolist()
+            width = self.width(shape[1:])
+            k = shape[0] if self.own else min(shape[0], width)
+            at_a_time = max(BATCH // (max(shape[0], k) * width), 1)
+            out += [
+                Cells(members[i : i + at_a_time], shape[0], tuple(shape[1:]))
+                for i in range(0, len(members), at_a_time)
+            ]
+        return out
+
+    def width(self, n_levels):
+        """Number of columns of [Z, X, e] of clusters with so many levels of each block."""
+        pairs = zip(n_levels, self.design.blocks, strict=True)
+        return sum(n * block.r for n, block in pairs) + self.p + 1
+
+    def triangle(self, cells):
+        """[Z G^(1/2) / sigma, X, e] [B, k, width] of clusters, turned to few rows, and its noise.
+
+        The noise is 1, or the reciprocals of the precisions [B, k].
+        """
+        if self.own:
+            return self._filled(cells, 0, cells.n_rows)
+        out, width = None, self.width(cells.n_levels)
+        step = max(BATCH // (len(cells.clusters) * width), width)
+        for start in range(0, cells.n_rows, step):
+            part, _ = self._filled(cells, start, min(start + step, cells.n_rows))
+            part = part if out is None else np.concatenate([out, part], axis=1)
+            out = np.linalg.qr(part, mode="r")
+        return out, 1.0
+
+    def _filled(self, cells, start, stop):
+        """The columns of the rows start..stop of each cluster, zeros where it has fewer."""
+        sizes, B = self.sizes[cells.clusters], len(cells.clusters)
+        place = np.arange(start, stop)
+        which, at = np.nonzero(place < sizes[:, None])
+        rows = self.order[self.first[cells.clusters[which]] + start + at]
+        scale = np.ones(len(rows)) if self.own else np.sqrt(self.weights[rows])
+        out = np.zeros((B, stop - start, self.width(cells.n_levels)))
+        first = 0
+        parts = zip(self.design.blocks, self.places, self.roots, cells.n_levels, strict=True)
+        for block, places, root, n in parts:
+            z = np.asarray(block.loadings(rows)) @ root * scale.reshape(-1, *[1] * block.refs.ndim)
+            refs = block.refs[rows]
+            if not block.tied:
+                z, refs = z[:, None], refs[:, None]
+            for m in range(refs.shape[1]):
+                columns = first + places[refs[:, m], None] * block.r + np.arange(block.r)
+                out[which[:, None], at[:, None], columns] += z[:, m]
+            first += n * block.r
+        X = self.design.X[rows]
+        out[which, at, first:-1] = X[:, self.kept] * scale[:, None]
+        out[which, at, -1] = (self.y[rows] - X @ self.coef) * scale
+        noise = np.ones((B, stop - start))
+        if self.own:
+            noise[which, at] = 1 / self.weights[rows]
+        return out, noise
+
+
+def _rounded(sizes):
+    """Sizes, those that are nearly the same made one."""
+    return np.ceil(np.log(np.maximum(sizes, 1)) / np.log(STEP)) + (sizes > 0)
+
+
+def robust_covariance(design, response, result, clusters, kind):
+    """(covariance [p, p], degrees of freedom [p]) of the coefficients; nan for dropped columns.
+
+    `clusters` are codes 0..J-1 [n_rows], of which the levels of all terms are parts.
+    """
+    constant = (response.weights == response.weights[0]).all()
+    own = response.family.weights == "precision" and kind == "CR2" and not constant
+    # Precisions were divided by their mean.
+    weights = response.weights * response.sigma_unit**2
+    rows = Rows(design, response.y, weights, clusters, result, own)
+    cells = rows.cells()
+    _check_sizes(rows, cells, kind)
+    J, p, N = len(rows.sizes), rows.p, response.weights.sum()
+    kept = {}
+    keep = sum(len(c.clusters) * rows.width(c.n_levels) ** 2 for c in cells) < KEPT
+
+    def triangle(i):
+        if i in kept:
+            return kept[i]
+        found = rows.triangle(cells[i])
+        if keep:
+            kept[i] = found
+        return found
+
+    numbers = range(len(cells))
+    parts = in_threads(lambda i: _Whitened(*triangle(i), p).gram.sum(axis=0), numbers)
+    bread = np.linalg.inv(sum(parts))
+
+    def one(i):
+        return _sums(_Whitened(*triangle(i), p), bread, kind)
+
+    meat, mean, square, fourth, products = map(sum, zip(*in_threads(one, numbers), strict=True))
+    scale = {"CR1": J / (J - 1), "CR1S": J * (N - 1) / ((J - 1) * (N - p))}.get(kind, 1.0)
+    scale = J / (J - p) if kind == "CR1p" else scale
+    trace = square - fourth + np.einsum("iab,iab->i", products, products)
+    cov = np.full((len(rows.kept), len(rows.kept)), np.nan)
+    cov[np.ix_(rows.kept, rows.kept)] = scale * meat
+    dof = np.full(len(rows.kept), np.nan)
+    dof[rows.kept] = mean**2 / trace
+    return cov, dof
+
+
+def _check_sizes(rows, cells, kind):
+    J, p = len(rows.sizes), rows.p
+    if J < 2 or (kind == "CR1p" and J <= p):
+        raise ValueError(
+            f"cluster: there {'is' if J == 1 else 'are'} {J}, and cov={kind!r} needs more than "
+            f"{p if kind == 'CR1p' else 1}: name a column with more clusters."
+        )
+    for c in cells:
+        k = c.n_rows if rows.own else min(c.n_rows, rows.width(c.n_levels))
+        if k > LARGEST:
+            what = "rows with precisions" if rows.own else "effects and coefficients"
+            other = "use cov='CR3', or " if rows.own else ""
+            raise ValueError(
+                f"cluster: one has {k} {what}, whose matrices would be too large beyond {LARGEST}: "
+                f"{other}name a column with smaller clusters."
+            )
+
+
+class _Whitened:
+    """Clusters [B] with V = L L^T: X and e, and L^-1 X and L^-1 e; gram [B, p, p] is X^T W X."""
+
+    def __init__(self, triangle, noise, p):
+        F, self.X, self.e = triangle[..., : -p - 1], triangle[..., -p - 1 : -1], triangle[..., -1:]
+        V = F @ F.transpose(0, 2, 1)
+        diagonal = np.arange(V.shape[1])
+        V[:, diagonal, diagonal] += noise
+        self.L = np.linalg.cholesky(V)
+        both = np.linalg.solve(self.L, triangle[..., -p - 1 :])
+        self.white_X, self.white_e = both[..., :-1], both[..., -1:]
+        self.gram = self.white_X.transpose(0, 2, 1) @ self.white_X
+
+
+def _sums(own, M, kind):
+    """What clusters add up to: M E e e^T E^T M, and four sums that the df are made of."""
+    EX, EVE, Ee = _adjusted(own, M, kind)
+    components = (M @ Ee)[..., 0]
+    # The last axis of h is that of a root of M.
+    h = M @ EX @ np.linalg.cholesky(M)
+    h2 = np.einsum("jia,jia->ji", h, h)
+    rest = np.einsum("ia,jab,ib->ji", M, EVE, M) - h2
+    products = np.einsum("jia,jib->iab", h, h, optimize=True)
+    return (
+        components.T @ components,
+        rest.sum(axis=0),
+        (rest**2).sum(axis=0),
+        (h2**2).sum(axis=0),
+        products,
+    )
+
+
+def _adjusted(own, M, kind):
+    """E X [B, p, p], E V E^T [B, p, p] and E e [B, p, 1] of clusters."""
+    transposed = own.white_X.transpose(0, 2, 1)
+    if kind == "CR2":
+        adjusted = _bell_mccaffrey(own, M)
+        turned = own.L.transpose(0, 2, 1) @ adjusted
+        E = adjusted.transpose(0, 2, 1)
+        return E @ own.X, turned.transpose(0, 2, 1) @ turned, E @ own.e
+    EX = EVE = own.gram
+    Ee = transposed @ own.white_e
+    if kind == "CR3":
+        rest = np.eye(len(M)) - own.gram @ M
+        if _alone(own.gram, M).any():
+            raise ValueError(
+                "cov='CR3' leaves out a cluster at a time, and without one of them a coefficient "
+                "is not determined: use cov='CR2'."
+            )
+        EX, Ee = np.linalg.solve(rest, EX), np.linalg.solve(rest, Ee)
+        EVE = np.linalg.solve(rest, EX.transpose(0, 2, 1))
+    return EX, EVE, Ee
+
+
+def _alone(gram, M):
+    """How many directions [B] of the coefficients only one cluster tells."""
+    root = np.linalg.cholesky(M)
+    return (np.linalg.eigvalsh(root.T @ gram @ root) > ALONE).sum(axis=1)
+
+
+def _bell_mccaffrey(own, M):
+    """E^T = A W X [B, k, p]: L G^(-1/2) L^-1 X, whose G is L^T (V - X M X^T) L."""
+    turned = own.L.transpose(0, 2, 1) @ own.L
+    X = own.L.transpose(0, 2, 1) @ own.X
+    G = turned @ turned - X @ M @ X.transpose(0, 2, 1)
+    values, vectors = np.linalg.eigh(G)
+    # Rounding hides zeros beside large values; how many there are the coefficients tell.
+    lost = np.arange(G.shape[1]) < _alone(own.gram, M)[:, None]
+    power = np.where(lost, 0.0, np.maximum(values, np.finfo(float).tiny) ** -0.5)
+    inner = vectors.transpose(0, 2, 1) @ own.white_X
+    return own.L @ (vectors @ (power[..., None] * inner))
