@@ -1,5 +1,133 @@
 """Tests of linear combinations of the coefficients."""
 
+from dataclasses import replace
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from sklmm._fitted import robust, tables
+from sklmm.result import Status
+
 
 class Hypotheses:
     """Methods of a fitted `BaseMixedEffects` that test linear combinations of the coefficients."""
+
+    def fixed_effects_table(
+        self, X=None, y=None, sample_weight=None, *, level=0.95, cov=None, cluster=None
+    ):
+        """`fixed_effects_` with intervals of another level, or by cluster-robust standard errors.
+
+        Those hold also where the model's covariance of the rows of a cluster is wrong: residuals
+        that are correlated in time or of different variances, slopes that vary and are not in the
+        model. The estimates are the model's. As the R package clubSandwich has it, the working
+        covariance is that of the fit, the tests are t tests with Satterthwaite's degrees of freedom
+        (Bell & McCaffrey's), and clusters must hold all rows of each level of every term.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            The rows of the fit, for `cov`; y is None where a formula names it.
+        level : float, default=0.95
+            Of the confidence intervals.
+        cov : {None, "CR0", "CR1", "CR1p", "CR1S", "CR2", "CR3"}, default=None
+            None is the model's own covariance. "CR2", of least bias, is the one to take. "CR0" is
+            the plain sandwich, too small for few clusters; "CR1", "CR1p" and "CR1S" multiply it by
+            J / (J - 1), J / (J - p) and J (N - 1) / ((J - 1) (N - p)), for J clusters, p
+            coefficients and N rows; "CR3" is near the jackknife's, and too large rather.
+        cluster : str, int or array-like of shape (n_rows,), optional
+            A term's name, a column of X, or one label a row. None is the grouping factor within
+            whose levels those of all terms are nested.
+
+        Returns
+        -------
+        DataFrame
+            As `fixed_effects_`; with `cov` df and t are in the place of z.
+
+        Raises
+        ------
+        ValueError
+            For a `cov` of a model that is not Gaussian, or has `coef_prior`, sparse columns, a
+            residual SD by row, related levels or a perfect fit; for clusters that a level of a term
+            crosses, and for rows that are not those of the fit.
+
+        References
+        ----------
+        Bell & McCaffrey (2002), Survey Methodology 28, 169-181.
+        Pustejovsky & Tipton (2018), J. Bus. Econ. Stat. 36, 672-683.
+
+        Examples
+        --------
+        >>> from sklmm import MixedEffectsRegressor
+        >>> from sklmm.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+        >>> model = MixedEffectsRegressor(["Subject"]).fit(X, y)
+        >>> model.fixed_effects_["std_error"].round(2).to_dict()
+        {'Intercept': 9.75, 'Days': 0.8}
+        >>> table = model.fixed_effects_table(X, y, cov="CR2", cluster="Subject")
+        >>> table["std_error"].round(2).to_dict()
+        {'Intercept': 6.82, 'Days': 1.55}
+        """
+        check_is_fitted(self)
+        if not 0 < level < 1:
+            raise ValueError(f"level={level!r} must be between 0 and 1.")
+        result = self.result_
+        if cov is not None:
+            covariance, dof = self._robust(X, y, sample_weight, cov, cluster)
+            whole = result.natural_cov.copy()
+            whole[: len(dof), : len(dof)] = covariance
+            result = replace(result, natural_cov=whole, dof=dof)
+        elif cluster is not None:
+            raise ValueError(f"cluster={cluster!r} is for a robust covariance: give cov='CR2' too.")
+        return tables.fixed_effects_table(self._fitted.labels, result, level)
+
+    def _robust(self, X, y, sample_weight, kind, cluster):
+        """(covariance [p, p], degrees of freedom [p]) of the coefficients by clusters."""
+        if kind not in robust.KINDS:
+            known = ", ".join(map(repr, robust.KINDS))
+            raise ValueError(f"cov={kind!r} is not available: use {known}, or None.")
+        self._check_robust(kind)
+        if X is None:
+            raise ValueError(
+                f"cov={kind!r} needs the rows of the fit, which a model does not keep: "
+                f"fixed_effects_table(X, y, cov={kind!r}, cluster=...)."
+            )
+        design, response = self._training(X, y, sample_weight)
+        if cluster is None:
+            codes = robust.outer_clusters(design)
+            if codes is None:
+                raise ValueError(
+                    "cluster=None is the factor in which all others are nested, and this model has "
+                    "none: name a column of clusters."
+                )
+        else:
+            codes, _ = self._groups(cluster, "cluster", X, y, sample_weight, design)
+        # Without gaps.
+        codes = np.unique(codes, return_inverse=True)[1].ravel()
+        for term, block in zip(self._fitted.spec.terms, design.blocks, strict=True):
+            if not robust.nested(block, codes):
+                raise ValueError(
+                    f"cluster: levels of the term {term.name!r} have rows in several clusters, so "
+                    "that clusters are not independent: take clusters in which they are nested, "
+                    "or method='bootstrap' of conf_int."
+                )
+        return robust.robust_covariance(design, response, self.result_, codes, kind)
+
+    def _check_robust(self, kind):
+        """Raise ValueError for a model whose coefficients are not generalised least squares."""
+        family, spec = self._fitted.family, self._fitted.spec
+        if not family.closed_form:
+            raise ValueError(
+                f"cov={kind!r} is for family='gaussian' or 'lognormal' with one residual SD, whose "
+                f"coefficients are linear in y given the variances, and not for {family.name!r}: "
+                "use conf_int(method='bootstrap')."
+            )
+        what = {
+            "coef_prior: the estimates are shrunken by a prior": self.coef_prior is not None,
+            "X: the model keeps sparse columns apart": bool(spec.sparse),
+            "y: the fit is a perfect one, without residuals": self.result_.status is Status.PERFECT,
+        }
+        related = [t.name for t in spec.terms if t.effect.relation is not None]
+        what[f"random_effects: the levels of {related} are related across clusters"] = bool(related)
+        for why, holds in what.items():
+            if holds:
+                raise ValueError(f"{why}, and cov={kind!r} is not for that: use cov=None.")

@@ -4,14 +4,22 @@ from dataclasses import replace
 from functools import wraps
 from inspect import signature
 from itertools import compress
+from numbers import Integral
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import issparse
 from sklearn.utils.validation import check_is_fitted
 
-from sklmm._estimators.input import TableInput, incomplete, informative, take_rows, unknown_answers
-from sklmm.design.columns import take_columns
+from sklmm._estimators.input import (
+    TableInput,
+    as_pandas,
+    incomplete,
+    informative,
+    take_rows,
+    unknown_answers,
+)
+from sklmm.design.columns import take, take_columns
 from sklmm.design.design import UNSEEN
 from sklmm.families import Response
 from sklmm.result import count
@@ -99,6 +107,49 @@ class NewRows(TableInput):
             )
         self._fitted.fingerprint.check(design, response)
         return design, response
+
+    def _groups(self, given, name, X, y, sample_weight, design):
+        """(codes [n], labels) of the groups that a parameter `name` gives to the rows of the fit.
+
+        `given` is a term's name, a column of X, or an array of X's rows; `design` is that of
+        `_training`.
+        """
+        pairs = zip(self._fitted.spec.terms, design.blocks, strict=True)
+        terms = {term.name: (term, block) for term, block in pairs}
+        if isinstance(given, str) and given in terms and not terms[given][1].tied:
+            term, block = terms[given]
+            return block.refs, term.levels
+        X, values = as_pandas(X), given
+        if isinstance(given, str | Integral):
+            known = X.columns if isinstance(X, pd.DataFrame) else range(np.shape(X)[1])
+            if given not in known:
+                raise ValueError(
+                    f"{name}: {given!r} is neither a term of the model nor a column of X: give a "
+                    "name, or an array with one label a row."
+                )
+            values = take(X, given)
+        values = pd.Series(np.asarray(values))
+        if values.shape[0] != np.shape(X)[0]:
+            raise ValueError(
+                f"{name}: it has {values.shape[0]} labels and X {np.shape(X)[0]} rows: give one "
+                "label a row."
+            )
+        values = values.iloc[self._kept(X, y, sample_weight)]
+        if values.isna().any():
+            row = values.index[values.isna()][0]
+            raise ValueError(f"{name}: row {row} misses its label: give it one, or drop the row.")
+        return pd.factorize(values)
+
+    def _kept(self, X, y, sample_weight):
+        """Numbers of the rows that `_training` keeps."""
+        X, y = self._take_response(X, y)
+        numbered = pd.DataFrame(np.asarray(y))
+        table, needed = self._validate_new(X), self._fitted.spec.needed
+        _, y, weights, _ = self._known_rows(table, numbered, sample_weight, needed)
+        if y.shape[1] == 2 and self._fitted.family.weights == "trials":
+            # Rows without trials say nothing.
+            y = y[self._fitted.family.bind(y.to_numpy(), weights).keep]
+        return y.index.to_numpy()
 
 
 def _used_columns(X, used):

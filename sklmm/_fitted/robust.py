@@ -228,7 +228,7 @@ def robust_covariance(design, response, result, clusters, kind):
 
 def _check_sizes(rows, cells, kind):
     J, p = len(rows.sizes), rows.p
-    if J < 2 or (kind == "CR1p" and J <= p):
+    if J < 2 or (kind == "CR1p" and p >= J):
         raise ValueError(
             f"cluster: there {'is' if J == 1 else 'are'} {J}, and cov={kind!r} needs more than "
             f"{p if kind == 'CR1p' else 1}: name a column with more clusters."
