@@ -85,9 +85,12 @@ class MixedEffectsRegressor(RegressorMixin, Predictive, Batches, BaseMixedEffect
     offset : str or int, optional
         Column that is added to the linear predictor, with coefficient 1: the log of the exposure
         of a count.
-    dof : "satterthwaite" or None, default=None
-        With "satterthwaite", for Gaussian models by "exact" and "cg", `fixed_effects_` has t tests
-        with Satterthwaite's degrees of freedom, as lmerTest's, in the place of normal ones.
+    dof : {"satterthwaite", "kenward-roger"} or None, default=None
+        Degrees of freedom of t and F tests of the coefficients, in the place of normal ones, of
+        Gaussian models by "exact" and "cg": Satterthwaite's, as lmerTest's, or Kenward and Roger's
+        with their adjusted standard errors, as pbkrtest's. The latter are for REML by "exact" with
+        covariances "us" and "diag", of one term or up to 5,000 effects; they are to be preferred
+        where groups are few, and where a variance is 0.
     missing : {"error", "drop"}, default="error"
         Whether rows that miss y, or a value of a column that the model reads, are an error or left
         out of the fit; `summary` counts them. With "drop", rows that miss a value of a fixed,
@@ -199,7 +202,7 @@ class MixedEffectsRegressor(RegressorMixin, Predictive, Batches, BaseMixedEffect
 
     _parameter_constraints = {
         **BaseMixedEffects._parameter_constraints,
-        "dof": [StrOptions({"satterthwaite"}), None],
+        "dof": [StrOptions({"satterthwaite", "kenward-roger"}), None],
         "zero_inflation": [str, list, tuple, None],
         "dispersion": [str, list, tuple, None],
     }

@@ -111,7 +111,8 @@ class EMResult(PlainState):
         Joint root of the posterior covariance of coefficients and effects: Cov = root root^T.
     natural_cov : ndarray [n_columns + m, n_columns + m]
         Covariance of the coefficients and of the m SDs, correlations and family parameters, in the
-        order of `natural_names`; nan where there is none.
+        order of `natural_names`; nan where there is none. That of the coefficients is Kenward and
+        Roger's adjusted one if `dof` is by their rule, and else `coef_cov`.
     mc_error : ndarray
         Monte Carlo standard errors of the same.
     std_mc_error : ndarray
@@ -133,7 +134,10 @@ class EMResult(PlainState):
         criterion under REML), and its Monte Carlo standard error. By "hmc" and "nuts" it is
         computed when it is first asked for.
     dof : ndarray [n_columns] or None
-        Satterthwaite's degrees of freedom of the coefficients.
+        Degrees of freedom of the coefficients, by `dof_rule`, "satterthwaite" or "kenward-roger".
+    dof_root : ndarray [m, n_columns, n_columns] or None
+        R_i, a root of what is known of `coef_cov` itself: the covariance of its entries is the sum
+        of vec(R_i) vec(R_i)^T. Any combination of the coefficients has degrees of freedom by it.
     undetermined : ndarray of bool [m]
         Which SDs, correlations and family parameters the design does not determine: their
         estimates are one choice of many; empty where that was not looked at.
@@ -190,6 +194,8 @@ class EMResult(PlainState):
     effects_std_mc_error: tuple | None = None
     indefinite: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     log_prior: float | None = None
+    dof_rule: str | None = None
+    dof_root: np.ndarray | None = None
 
     def __getstate__(self):
         return super().__getstate__() | {"status": self.status.name}
@@ -252,6 +258,19 @@ def covariance_root(covariances):
     """L with L L^T = covariance, for each of [..., r, r], singular ones included."""
     values, vectors = np.linalg.eigh(covariances)
     return vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :]
+
+
+def degrees_of_freedom(L, covariance, root):
+    """Degrees of freedom [q] of each of the combinations L [q, p] of coefficients.
+
+    2 v^2 / Var(v) of its variance v = l^T C l, by the covariance C [p, p] and a root [m, p, p] of
+    the covariance of its entries, `EMResult.dof_root`; inf where v is known, and nan where it is 0.
+    """
+    variance = np.einsum("qa,ab,qb->q", L, covariance, L)
+    spread = (np.einsum("iqb,qb->iq", L @ root, L) ** 2).sum(axis=0)
+    known = spread > 0
+    out = np.where(known, 2 * variance**2 / np.where(known, spread, 1.0), np.inf)
+    return np.where(variance > 0, out, np.nan)
 
 
 def natural_entries(blocks):

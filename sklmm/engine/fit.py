@@ -363,6 +363,10 @@ def _rows(step, response):
 
 def _reml(problem, response, settings):
     step, seed = settings.e_step, settings.seed
+    if settings.dof == "kenward-roger":
+        from sklmm.engine.posterior.kenward_roger import check
+
+        check(problem, response, step)
     tol = DETERMINISTIC_TOL if settings.tol is None else settings.tol
     n_draws, n_columns = EXACT_ROOT, 0 if problem.columns is None else problem.columns.k
     if not isinstance(step, Exact) or problem.p + problem.n_effects > EXACT_ROOT:

@@ -34,7 +34,8 @@ from sklmm.engine.equations.crossproducts import CrossProducts
 from sklmm.engine.equations.henderson import Solution, evaluate, loglik
 from sklmm.engine.equations.schur_cholesky import SchurCholesky
 from sklmm.engine.linalg.newton import ascent, by_differences, inverse
-from sklmm.engine.posterior.gaussian import posterior_from_equations, satterthwaite
+from sklmm.engine.posterior.degrees import satterthwaite
+from sklmm.engine.posterior.gaussian import posterior_from_equations
 from sklmm.engine.theta.space import MIN_RAW, RAISED_SD, SINGULAR_SD, Space, Theta, residual_sd
 from sklmm.steps import Exact
 
@@ -118,7 +119,7 @@ class Factorised(NamedTuple):
 class Reml:
     """The fit of a Gaussian problem by `step`, an `Exact` or a `ConjugateGradient`.
 
-    `dof` is "satterthwaite" where the posterior is to have degrees of freedom.
+    `dof` is the rule of degrees of freedom, "satterthwaite" or "kenward-roger", or None.
     """
 
     stochastic = False
@@ -296,10 +297,14 @@ class Reml:
             posterior = posterior._replace(loglik=loglik(equations, log_det), loglik_error=0.0)
         if self.dof is None:
             return posterior
+        if self.dof == "kenward-roger":
+            from sklmm.engine.posterior.kenward_roger import kenward_roger
+
+            return posterior._replace(degrees=kenward_roger(equations))
         covariance, unsolved = self.covariance(last.estimate)
         unsolved = max(unsolved, posterior.unsolved)
-        dof = satterthwaite(equations, covariance, *self.residual_slopes(equations))
-        return posterior._replace(dof=dof, unsolved=unsolved)
+        degrees = satterthwaite(equations, covariance, *self.residual_slopes(equations))
+        return posterior._replace(degrees=degrees, unsolved=unsolved)
 
     def residual_slopes(self, equations):
         """What `satterthwaite` is to know of a residual variance that is no one number."""

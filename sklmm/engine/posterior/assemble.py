@@ -23,8 +23,9 @@ import numpy as np
 from sklmm.engine.linalg.blocks import eigen
 from sklmm.engine.linalg.chains import CovarianceNoise, batch_error
 from sklmm.engine.linalg.repeated import Repeated
+from sklmm.engine.posterior.degrees import Degrees
 from sklmm.engine.theta.space import MIN_SIGMA, SINGULAR_SD, reported, residual_vanishes
-from sklmm.result import EMResult, LogLikelihood, Status, own_sds
+from sklmm.result import EMResult, LogLikelihood, Status, degrees_of_freedom, own_sds
 
 MAX_TRACE = 512
 MAX_TRACE_NUMBERS = 4_000_000
@@ -114,8 +115,8 @@ class Posterior(NamedTuple):
     is called with what the former lacks; unsolved, the largest relative residual of a
     solve that ended before its tolerance, or 0; rough, the same of draws; columns, mean [k],
     std [k] and root [k, n_columns] of the sparse columns' coefficients, or None; chains
-    [C, n, p + m], each chain's estimates of (beta, theta) by iteration, or None; dof [n_columns],
-    the coefficients' degrees of freedom, or None; noise, a `Noise` of draws, or None; log_prior,
+    [C, n, p + m], each chain's estimates of (beta, theta) by iteration, or None; `degrees`, what is
+    known of the coefficients' covariance, or None; noise, a `Noise` of draws, or None; log_prior,
     what the prior of coefficients that are no part of theta adds to the log-likelihood.
     """
 
@@ -131,7 +132,7 @@ class Posterior(NamedTuple):
     unsolved: float = 0.0
     rough: float = 0.0
     chains: np.ndarray | None = None
-    dof: np.ndarray | None = None
+    degrees: Degrees | None = None
     noise: Noise | None = None
     log_prior: float = 0.0
 
@@ -210,6 +211,9 @@ def assemble(
     if posterior.beta_cov is not None:
         cov[:p, :p] = posterior.beta_cov
     natural_cov = jacobian @ cov @ jacobian.T
+    coef_cov, degrees = natural_cov[:q, :q].copy(), posterior.degrees
+    if degrees is not None and degrees.added is not None:
+        natural_cov[:q, :q] += jacobian[:q, :p] @ degrees.added @ jacobian[:q, :p].T
     unknown = unidentified | _without_error(space, singular, last.covariance)
     if hasattr(algorithm, "vanished"):
         unknown |= lost[0]
@@ -219,6 +223,7 @@ def assemble(
     untold = indefinite(last.covariance, jacobian) & ~unknown
     unknown = np.flatnonzero(unknown | untold)
     natural_cov[unknown] = natural_cov[:, unknown] = np.nan
+    coef_cov[np.isnan(natural_cov[:q, :q])] = np.nan
     # A noisy algorithm stopped before it could estimate its error does not know it.
     mc_error = np.full(len(jacobian), np.nan if algorithm.stochastic else 0.0)
     if last.spread is not None and np.isfinite(last.spread).all():
@@ -241,8 +246,9 @@ def assemble(
         **shown,
         natural=natural,
         family=space.family(theta.raw),
-        coef_cov=natural_cov[:q, :q],
+        coef_cov=coef_cov,
         natural_cov=natural_cov,
+        **_degrees(degrees, coef_cov, jacobian[:q, :p]),
         mc_error=mc_error,
         std_mc_error=std_error,
         n_variance_parameters=space.size - space.p,
@@ -289,8 +295,7 @@ def _in_table_units(problem, factors, posterior, log_constant=0.0):
         "reml": problem.reml,
         "likelihood": _likelihood(posterior, log_constant),
     }
-    same = ("dof", "unsolved", "rough")
-    out |= {name: getattr(posterior, name) for name in same}
+    out |= {"unsolved": posterior.unsolved, "rough": posterior.rough}
     if (joint := problem.joint) is not None:
         for name in ("covariances", "effects_cov"):
             out[name] = tuple(joint.covariances(out[name]))
@@ -302,6 +307,15 @@ def _in_table_units(problem, factors, posterior, log_constant=0.0):
             std[~columns.varies] = np.nan
         out |= {"sparse_coef": coef, "sparse_std": std, "sparse_root": root.astype(np.float32)}
     return out
+
+
+def _degrees(degrees, covariance, jacobian):
+    """The fields of an EMResult that are `Degrees`, in the table's units."""
+    if degrees is None:
+        return {}
+    root = jacobian @ degrees.root @ jacobian.T
+    dof = degrees_of_freedom(np.eye(len(jacobian)), np.nan_to_num(covariance), root)
+    return {"dof": dof, "dof_rule": degrees.rule, "dof_root": root}
 
 
 def _chains(space, theta, posterior, jacobian):

@@ -3,16 +3,6 @@ r"""The Gaussian posterior of coefficients and effects, of solved equations or d
 Its root is [p + Q, m], Cov = root root^T: deviations of (beta, effects) from their mean, over the
 root of their number. Of those that are draws what is known is made exact, the covariance of beta
 and each effect's variance given beta: what stays random is the correlation of effects.
-
-Satterthwaite's degrees of freedom are those of t tests of coefficients. With C(theta) = (X^T V^-1
-X)^-1 and A the covariance of theta, a coefficient l^T beta has
-
-    df = 2 (l^T C l)^2 / (g^T A g),    g_i = d l^T C l / d theta_i = l^T C M_i C l,
-
-M_i = X^T V^-1 (dV / d theta_i) V^-1 X (Satterthwaite 1946, Biometrics Bull. 2, 110-114; Kuznetsova,
-Brockhoff & Christensen 2017, J. Stat. Softw. 82(13), on lmerTest's). A is the inverse of the
-observed information: differences of the gradient, as the average information of Newton's method is
-that of a maximum only in balanced data.
 """
 
 import numpy as np
@@ -20,7 +10,6 @@ import numpy as np
 from sklmm.engine.equations.henderson import log_prior, loglik
 from sklmm.engine.linalg.blocks import by_triangle, congruent, invert, rescaled
 from sklmm.engine.posterior.assemble import Posterior
-from sklmm.engine.theta.space import slopes
 from sklmm.result import own_sds
 
 
@@ -176,46 +165,3 @@ def with_coefficients(posterior, last, layout, shift, rng):
     parts = zip(np.split(given, ends), follow, strict=True) if follow else ()
     root = joint_root(moved, [part.reshape(b.shape) for part, b in parts], follow)
     return posterior._replace(beta=beta, beta_cov=None, root=root)
-
-
-def satterthwaite(equations, covariance, residual=None):
-    """Degrees of freedom [n_columns] at a maximum, from the covariance [m, m] of theta.
-
-    nan of a coefficient without a variance. `residual` are the M_i [., p, p] of the parameters of
-    the residual variance, where that is not sigma^2.
-    """
-    problem = equations.cross.problem
-    basis = problem.basis
-    if not problem.p:
-        return np.full(len(basis), np.nan)
-    C, changes = coefficient_slopes(equations, residual)
-    variance = np.einsum("cp,pq,cq->c", basis, C, basis)
-    g = np.einsum("cp,ipq,cq->ci", basis, changes, basis)
-    spread = np.einsum("ci,ij,cj->c", g, covariance, g)
-    known = spread > 0
-    # Where theta is known, and the coefficient's variance with it, t is normal.
-    out = np.where(known, 2 * variance**2 / np.where(known, spread, 1.0), np.inf)
-    return np.where(variance > 0, out, np.nan)
-
-
-def coefficient_slopes(equations, residual=None):
-    """C [p, p] and its derivatives [m, p, p] in theta = (theta_1, ..., theta_K, log sigma).
-
-    Without the last where sigma is pinned, or with the parameters of `residual` in its place.
-    """
-    cross, factors = equations.cross, equations.factors
-    S = equations.S
-    C, ZVX = equations.solve_s(np.eye(len(S))), cross.blocks(equations.ZVX)
-    out, random = [], np.zeros_like(S)
-    of_terms = zip(factors, slopes(cross.problem, factors), ZVX, strict=True)
-    for k, (L, D, z) in enumerate(of_terms):
-        both = np.einsum("jap,jbq->abpq", z, cross.prior.relate(k, z))
-        half = np.einsum("mab,abpq->mpq", D @ L.T, both)
-        out.extend(half + half.transpose(0, 2, 1))
-        random += np.einsum("ab,abpq->pq", L @ L.T, both)
-    if residual is not None:
-        out.extend(residual)
-    elif cross.problem.sigma is None:
-        out.append(2 * (equations.XVX - random))
-    out = np.reshape(out, (len(out), *S.shape))
-    return C, np.einsum("ap,ipq,qb->iab", C, out, C)

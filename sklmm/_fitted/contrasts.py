@@ -1,0 +1,182 @@
+r"""Linear combinations of the coefficients: estimates, covariance, degrees of freedom, joint tests.
+
+The statistic of L beta = r is Wald's, w = (L b - r)^T (L C L^T)^-1 (L b - r), of q rows that are
+independent: chi-square with q degrees of freedom, or F = w / q by one of two rules:
+
+- Satterthwaite's, as lmerTest has it: along the eigenvectors of L C L^T, q independent t tests of
+  nu_i degrees of freedom each, whose F has those that match its mean, 2 E / (E - q) with
+  E = sum_i nu_i / (nu_i - 2) (Fai & Cornelius 1996, J. Stat. Comput. Simul. 54, 363-378).
+- Kenward and Roger's (1997, Biometrics 53, 983-997, sec. 4), as pbkrtest has it: the adjusted
+  covariance in the place of C, and a factor lambda and degrees of freedom that match two moments.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg import null_space
+from scipy.stats import chi2, f
+
+from sklmm.result import degrees_of_freedom
+
+#: Share of the largest eigenvalue of L C L^T up to which one is 0: its row follows from others.
+DEPENDENT = 1e-10
+#: Share of the weights of a combination up to which their sum along a direction is rounding.
+ROUNDING = 1e-6
+#: Difference of degrees of freedom that are the same.
+SAME = 1e-8
+
+
+class Contrasts(NamedTuple):
+    """Combinations of the coefficients: estimate [q], cov [q, q] and dof [q].
+
+    dof is inf where tests are normal. All is nan of a combination that the fit does not determine.
+    """
+
+    estimate: np.ndarray
+    cov: np.ndarray
+    dof: np.ndarray
+
+    @property
+    def std_error(self):
+        """Standard errors [q]."""
+        return np.sqrt(np.maximum(self.cov.diagonal(), 0.0))
+
+
+class JointTest(NamedTuple):
+    """The test of several combinations at once.
+
+    `statistic` is F, or chi-square where `ddf`, its denominator's degrees of freedom, is inf; `df`
+    is the number of independent combinations.
+    """
+
+    statistic: float
+    df: int
+    ddf: float
+    p: float
+
+
+def contrasts(model, result, L):
+    """`Contrasts` of L [q, n_columns] b, of the columns of `result.coef`.
+
+    L [q, n_columns + m] are combinations of (coef, natural), for cutpoints.
+    """
+    if model.spec.sparse:
+        raise ValueError(
+            "fixed_effects: columns that are kept sparse have standard errors, and no covariance "
+            "with the others: make them dense, or fewer, for contrasts and tests."
+        )
+    L = np.asarray(L, dtype=float)
+    n = len(result.coef)
+    value = np.concatenate([result.coef, result.natural])[: L.shape[1]]
+    cov = np.nan_to_num(result.natural_cov[: L.shape[1], : L.shape[1]])
+    estimate, cov, dof = L @ value, L @ cov @ L.T, np.full(len(L), np.inf)
+    if result.dof_root is not None:
+        dof = degrees_of_freedom(L[:, :n], np.nan_to_num(result.coef_cov), result.dof_root)
+    unknown = ~determined(L, untold(model, result)[: L.shape[1]])
+    estimate[unknown] = dof[unknown] = np.nan
+    cov[unknown] = cov[:, unknown] = np.nan
+    return Contrasts(estimate, cov, dof)
+
+
+def untold(model, result):
+    """Directions [n_columns + m, k] of (coef, natural) of which the fit says nothing.
+
+    Columns that were left out with those that they depend on, coefficients without a standard
+    error, and directions of a separated fit.
+    """
+    n, left = len(result.natural_cov), model.spec.estimable
+    unknown, found = np.isnan(np.diag(result.natural_cov)), []
+    if left is not None:
+        p = len(left.dropped)
+        for first in range(0, model.n_predictors * p, p):
+            own = np.zeros((n, left.dropped.sum()))
+            places = np.arange(first, first + p)
+            own[places[left.dropped]] = np.eye(own.shape[1])
+            own[places[~left.dropped]] = -left.combination
+            unknown[places[left.dropped]] = False
+            found.append(own)
+    if result.unbounded is not None:
+        found.append(result.unbounded)
+    unknown[len(result.coef) :] = False
+    return np.column_stack([np.eye(n)[:, unknown], *found])
+
+
+def determined(L, directions):
+    """Which rows of L [q, n] are 0 along all directions [n, k], bool [q]."""
+    return (np.abs(L @ directions) <= ROUNDING * (np.abs(L) @ np.abs(directions))).all(axis=1)
+
+
+def determined_part(L, directions):
+    """Combinations of the rows of L [q, n], as many as are independent, that are determined."""
+    along = L @ directions
+    along[np.abs(along) <= ROUNDING * (np.abs(L) @ np.abs(directions))] = 0.0
+    if not along.any():
+        return L
+    size = np.abs(along).max(axis=0)
+    return null_space((along / np.where(size > 0, size, 1.0)).T, ROUNDING).T @ L
+
+
+def joint_test(model, result, L, rhs=0.0):
+    """`JointTest` of L b = rhs, L as in `contrasts`; df is 0 where no row says anything."""
+    L = np.asarray(L, dtype=float)
+    found = contrasts(model, result, L)
+    if np.isnan(found.estimate).any():
+        return JointTest(np.nan, 0, np.nan, np.nan)
+    values, vectors = np.linalg.eigh(found.cov)
+    kept = values > DEPENDENT * values.max(initial=0.0)
+    q = int(kept.sum())
+    if not q:
+        return JointTest(np.nan, 0, np.nan, np.nan)
+    rows = vectors[:, kept].T
+    along = rows @ (found.estimate - rhs)
+    wald = float(np.sum(along**2 / values[kept]))
+    if result.dof_root is None:
+        return JointTest(wald, q, np.inf, float(chi2.sf(wald, q)))
+    scale = 1.0
+    rows = rows @ L[:, : len(result.coef)]
+    C = np.nan_to_num(result.coef_cov)
+    if result.dof_rule == "kenward-roger":
+        scale, ddf = kenward_roger(rows, C, result.dof_root)
+    else:
+        ddf = satterthwaite(degrees_of_freedom(rows, C, result.dof_root))
+    F = scale * wald / q
+    p = f.sf(F, q, ddf) if np.isfinite(ddf) else chi2.sf(wald, q)
+    return JointTest(F, q, ddf, float(p))
+
+
+def satterthwaite(dof):
+    """The denominator's degrees of freedom of F from those of its independent t tests [q]."""
+    if np.ptp(dof) < SAME or len(dof) == 1 or np.isinf(dof).all():
+        return float(dof.mean())
+    if (dof <= 2).any():
+        return 2.0
+    finite = np.isfinite(dof)
+    excess = float(np.sum(2 / (dof[finite] - 2)))
+    # E - q is the sum of 2 / (nu - 2).
+    return 2 * (excess + len(dof)) / excess
+
+
+def kenward_roger(L, C, root):
+    """(lambda, the denominator's degrees of freedom) of L [q, p] of rank q.
+
+    A1 = sum_i tr(T R_i)^2 and A2 = sum_i tr(T R_i T R_i), with T = L^T (L C L^T)^-1 L and the root
+    R_i of what is known of C.
+    """
+    q = len(L)
+    inner = np.linalg.solve(L @ C @ L.T, L @ root @ L.T)
+    A1 = float(np.sum(np.trace(inner, axis1=1, axis2=2) ** 2))
+    A2 = float(np.einsum("iab,iba->", inner, inner))
+    if A2 <= 0:
+        return 1.0, np.inf
+    B = (A1 + 6 * A2) / (2 * q)
+    g = ((q + 1) * A1 - (q + 4) * A2) / ((q + 2) * A2)
+    below = 3 * q + 2 * (1 - g)
+    c1, c2, c3 = g / below, (q - g) / below, (q + 2 - g) / below
+    V0, V1, V2 = 1 + c1 * B, 1 - c2 * B, 1 - c3 * B
+    V0 = 0.0 if abs(V0) < 1e-10 else V0
+    left = 1 - A2 / q
+    both_vanish = abs(left) < 1e-14 and abs(V1) < 1e-14
+    rho = (1.0 if both_vanish else left / V1) ** 2 * V0 / V2 / q
+    ddf = 4 + (q + 2) / (q * rho - 1)
+    scale = 1.0 if abs(ddf - 2) < 1e-2 else ddf * left / (ddf - 2)
+    return float(scale), float(ddf)
