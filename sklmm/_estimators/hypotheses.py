@@ -5,12 +5,123 @@ from dataclasses import replace
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from sklmm._fitted import robust, tables
+from sklmm._fitted import hypotheses, robust, tables
+from sklmm._fitted.contrasts import joint_test
 from sklmm.result import Status
 
 
 class Hypotheses:
     """Methods of a fitted `BaseMixedEffects` that test linear combinations of the coefficients."""
+
+    def linear_hypothesis(self, L, rhs=None):
+        """Wald's test of linear combinations of the coefficients, all at once: L beta = rhs.
+
+        By ``dof="satterthwaite"`` or ``"kenward-roger"`` it is an F test with that rule's degrees
+        of freedom, else chi-square.
+
+        Parameters
+        ----------
+        L : str, list of str, dict, Series, DataFrame or array-like of shape (q, n_coefficients)
+            Equations such as ``"Days = 10"`` or ``"x - z = 0"``, which formulaic reads; weights by
+            the coefficients' names, of one combination or, as a DataFrame, one a row; or a matrix.
+            Names, and a matrix's columns, are those of the rows of `fixed_effects_`; coefficients
+            of the model's other parts follow them, named as in `conf_int`.
+        rhs : float or array-like of shape (q,), optional
+            What the combinations are if the hypothesis is true, 0 by default; of equations it is
+            what they say.
+
+        Returns
+        -------
+        DataFrame
+            One row: F, df and ddf, the numerator's and the denominator's degrees of freedom, and p;
+            or chi2, df and p. df counts combinations that do not follow from others. All is nan for
+            combinations that the rows of the fit do not determine.
+
+        Raises
+        ------
+        ValueError
+            For names that are no coefficients, equations that are not linear, and sparse columns.
+
+        References
+        ----------
+        Fai & Cornelius (1996), J. Stat. Comput. Simul. 54, 363-378.
+        Kenward & Roger (1997), Biometrics 53, 983-997.
+
+        Examples
+        --------
+        >>> from sklmm import MixedEffectsRegressor
+        >>> from sklmm.datasets import load_sleepstudy
+        >>> X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+        >>> model = MixedEffectsRegressor(["(1 + Days | Subject)"], dof="kenward-roger").fit(X, y)
+        >>> model.linear_hypothesis("Days = 10").round(3)
+               F  df   ddf      p
+        L  0.091   1  17.0  0.766
+        """
+        check_is_fitted(self)
+        labels, result = self._fitted.labels, self.result_
+        L, values = hypotheses.combinations(labels.names[: labels.n_fixed], L)
+        if values is None:
+            values = 0.0 if rhs is None else np.asarray(rhs, dtype=float)
+            if np.ndim(values) and np.shape(values) != (len(L),):
+                raise ValueError(
+                    f"rhs has the shape {np.shape(values)}: give one number, or one for each of "
+                    f"the {len(L)} combinations."
+                )
+        elif rhs is not None:
+            raise ValueError(f"rhs={rhs!r}: equations have their own right-hand sides: leave it.")
+        found = joint_test(self._fitted, result, L @ labels.matrix[: len(L.T)], values)
+        return hypotheses.test_table({"L": found}, result.dof_root is None)
+
+    def joint_tests(self, type=3):
+        """Wald's test of each term of the fixed part, as an analysis of variance has them.
+
+        Type III tests a term beside all others, each level of the other factors counting as much as
+        any other: SAS's and lmerTest's, and car's with sum-to-zero codes, whatever the codes of the
+        formula are. Numeric columns are taken as they are, so that a main effect beside its product
+        with x is tested at x = 0: center x for its mean. Type II tests a term beside those
+        terms that it is not in, and supposes that those that it is in are 0, as car does.
+
+        Parameters
+        ----------
+        type : {3, 2, "III", "II"}, default=3
+
+        Returns
+        -------
+        DataFrame
+            F, df, ddf and p, or chi2, df and p, as in `linear_hypothesis`; one row a term of the
+            formula, or a column where there is none. Of unordered classes a row tests the
+            coefficients of all classes. Where cells without rows leave a part of a hypothesis
+            undetermined df is that of the rest, and 0 without any.
+
+        Raises
+        ------
+        ValueError
+            For another `type`, and for sparse columns.
+
+        References
+        ----------
+        Fox & Weisberg (2019), An R Companion to Applied Regression, sec. 5.3.4.
+
+        Examples
+        --------
+        >>> from sklmm import MixedEffectsRegressor
+        >>> from sklmm.datasets import load_wine
+        >>> table = load_wine(as_frame=True).frame
+        >>> formula = "rating ~ temp * contact + (1 | judge)"
+        >>> model = MixedEffectsRegressor.from_formula(formula, dof="kenward-roger").fit(table)
+        >>> model.joint_tests().round(4)
+                            F  df   ddf       p
+        temp          46.2587   1  60.0  0.0000
+        contact       15.1049   1  60.0  0.0003
+        temp:contact   0.4196   1  60.0  0.5196
+        """
+        check_is_fitted(self)
+        kinds = {3: 3, 2: 2, "3": 3, "2": 2, "III": 3, "II": 2}
+        if type not in kinds:
+            raise ValueError(f"type={type!r} is not available: use 3 or 2.")
+        model, result = self._fitted, self.result_
+        tests = hypotheses.term_tests(model, result, kinds[type])
+        return hypotheses.test_table(tests, result.dof_root is None)
 
     def fixed_effects_table(
         self, X=None, y=None, sample_weight=None, *, level=0.95, cov=None, cluster=None

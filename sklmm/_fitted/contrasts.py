@@ -18,7 +18,7 @@ from scipy.stats import chi2, f
 
 from sklmm.result import degrees_of_freedom
 
-#: Share of the largest eigenvalue of L C L^T up to which one is 0: its row follows from others.
+#: Share of the largest eigenvalue of the correlations of L b up to which one is 0.
 DEPENDENT = 1e-10
 #: Share of the weights of a combination up to which their sum along a direction is rounding.
 ROUNDING = 1e-6
@@ -56,26 +56,29 @@ class JointTest(NamedTuple):
 
 
 def contrasts(model, result, L):
-    """`Contrasts` of L [q, n_columns] b, of the columns of `result.coef`.
-
-    L [q, n_columns + m] are combinations of (coef, natural), for cutpoints.
-    """
+    """`Contrasts` of L b, L [q, k] of the first k of (coef, natural): of all columns as a rule."""
     if model.spec.sparse:
         raise ValueError(
             "fixed_effects: columns that are kept sparse have standard errors, and no covariance "
             "with the others: make them dense, or fewer, for contrasts and tests."
         )
-    L = np.asarray(L, dtype=float)
-    n = len(result.coef)
-    value = np.concatenate([result.coef, result.natural])[: L.shape[1]]
-    cov = np.nan_to_num(result.natural_cov[: L.shape[1], : L.shape[1]])
+    L = _padded(L, result)
+    value = np.concatenate([result.coef, result.natural])
+    cov = np.nan_to_num(result.natural_cov)
     estimate, cov, dof = L @ value, L @ cov @ L.T, np.full(len(L), np.inf)
     if result.dof_root is not None:
-        dof = degrees_of_freedom(L[:, :n], np.nan_to_num(result.coef_cov), result.dof_root)
-    unknown = ~determined(L, untold(model, result)[: L.shape[1]])
+        own = L[:, : len(result.coef)]
+        dof = degrees_of_freedom(own, np.nan_to_num(result.coef_cov), result.dof_root)
+    unknown = ~determined(L, untold(model, result))
     estimate[unknown] = dof[unknown] = np.nan
     cov[unknown] = cov[:, unknown] = np.nan
     return Contrasts(estimate, cov, dof)
+
+
+def _padded(L, result):
+    """L with a column for each of (coef, natural)."""
+    L = np.asarray(L, dtype=float)
+    return np.pad(L, [(0, 0), (0, len(result.natural_cov) - L.shape[1])])
 
 
 def untold(model, result):
@@ -117,31 +120,29 @@ def determined_part(L, directions):
 
 
 def joint_test(model, result, L, rhs=0.0):
-    """`JointTest` of L b = rhs, L as in `contrasts`; df is 0 where no row says anything."""
-    L = np.asarray(L, dtype=float)
-    found = contrasts(model, result, L)
-    if np.isnan(found.estimate).any():
+    """`JointTest` of L b = rhs, L as in `contrasts`; nan where a combination is not determined."""
+    found, L = contrasts(model, result, L), _padded(L, result)
+    std = found.std_error
+    if not (std > 0).any() or np.isnan(std).any():
         return JointTest(np.nan, 0, np.nan, np.nan)
-    values, vectors = np.linalg.eigh(found.cov)
-    kept = values > DEPENDENT * values.max(initial=0.0)
-    q = int(kept.sum())
-    if not q:
-        return JointTest(np.nan, 0, np.nan, np.nan)
-    rows = vectors[:, kept].T
-    along = rows @ (found.estimate - rhs)
-    wald = float(np.sum(along**2 / values[kept]))
+    # In units of their own, so that rows of any size count as independent.
+    size = np.where(std > 0, std, 1.0)
+    values, vectors = np.linalg.eigh(found.cov / (size[:, None] * size))
+    kept = values > DEPENDENT * values.max()
+    turn = vectors[:, kept].T / size
+    q = len(turn)
+    wald = float(np.sum((turn @ (found.estimate - rhs)) ** 2 / values[kept]))
     if result.dof_root is None:
         return JointTest(wald, q, np.inf, float(chi2.sf(wald, q)))
-    scale = 1.0
-    rows = rows @ L[:, : len(result.coef)]
-    C = np.nan_to_num(result.coef_cov)
+    L, C, scale = L[:, : len(result.coef)], np.nan_to_num(result.coef_cov), 1.0
     if result.dof_rule == "kenward-roger":
-        scale, ddf = kenward_roger(rows, C, result.dof_root)
+        scale, ddf = kenward_roger(turn @ L, C, result.dof_root)
     else:
-        ddf = satterthwaite(degrees_of_freedom(rows, C, result.dof_root))
+        # In the units of L, as lmerTest has it: the rule depends on them.
+        own = np.linalg.eigh(found.cov)[1][:, -q:].T @ L
+        ddf = satterthwaite(degrees_of_freedom(own, C, result.dof_root))
     F = scale * wald / q
-    p = f.sf(F, q, ddf) if np.isfinite(ddf) else chi2.sf(wald, q)
-    return JointTest(F, q, ddf, float(p))
+    return JointTest(F, q, ddf, float(f.sf(F, q, ddf) if np.isfinite(ddf) else chi2.sf(wald, q)))
 
 
 def satterthwaite(dof):

@@ -15,6 +15,7 @@ import pandas as pd
 from sklmm._threads import Shared
 from sklmm.design.columns import UNNAMED, raise_not_finite
 from sklmm.design.grammar import quoted, unquoted
+from sklmm.design.hypotheses import learn_terms
 from sklmm.design.variables import C, NotSeen, Variable, factor_column, shown, uses_of
 
 #: Errors about missing cells name the column here, so formulaic ignores them; it sees no variables
@@ -42,7 +43,8 @@ class Formula:
     """A right-hand side as it was in the fit: formulaic's ModelSpec, and the columns it names.
 
     `column_names` are X's, and `members` for each of them the names of the table's columns that it
-    is made of, and whether one of these is a factor.
+    is made of, and whether one of these is a factor. `terms` and `codes` are of
+    `hypotheses.learn_terms`.
     """
 
     text: str
@@ -50,6 +52,8 @@ class Formula:
     variables: tuple
     column_names: tuple
     members: tuple
+    terms: tuple = ()
+    codes: dict | None = None
 
     @property
     def columns(self):
@@ -183,7 +187,9 @@ def learn_formula(formula, table, fit_intercept):
         factors = any(kinds.get(f.expr) == "categorical" for f in term.factors)
         members += [(tuple(n for n in uses if n in used), factors)] * len(columns)
     text, names = split_response(formula)[1], tuple(spec.column_names)
-    return _finite(made, names, name), Formula(text, spec, variables, names, tuple(members))
+    terms, codes = learn_terms(spec)
+    learnt = Formula(text, spec, variables, names, tuple(members), terms, codes)
+    return _finite(made, names, name), learnt
 
 
 def parsed(formula, table, fit_intercept=True):
