@@ -53,6 +53,7 @@ def _equations(names, texts):
         raise ImportError(
             "L: equations need formulaic: pip install 'sklmm[formula]', or give weights by name."
         ) from error
+    reasons = (FormulaicError, LookupError, RuntimeError, SyntaxError, TypeError, ValueError)
     # Names of interactions and classes are no words of the grammar unless they are in backquotes.
     longest = sorted(names, key=len, reverse=True)
     known = re.compile(rf"(?<!{_WORD})({'|'.join(map(re.escape, longest))})(?!{_WORD})")
@@ -64,7 +65,7 @@ def _equations(names, texts):
         )
         try:
             found = LinearConstraints.from_spec(quoted, list(names))
-        except (FormulaicError, LookupError, RuntimeError, SyntaxError, TypeError, ValueError) as error:
+        except reasons as error:
             raise ValueError(
                 f"L: {text!r} is no linear equation of {', '.join(names)}, such as "
                 f"'{names[-1]} = 0'."
