@@ -11,6 +11,7 @@ from sklearn.utils.validation import assert_all_finite, check_is_fitted, column_
 from sklmm._estimators.base import BaseMixedEffects
 from sklmm._estimators.input import as_ordered
 from sklmm._estimators.new_rows import nan_where_missing, score_where_known
+from sklmm._estimators.predictive import Residuals
 from sklmm._fitted import prediction
 from sklmm.families import Ordinal, resolve_family
 
@@ -24,7 +25,7 @@ def _is_binary(estimator):
     return True
 
 
-class MixedEffectsClassifier(ClassifierMixin, BaseMixedEffects):
+class MixedEffectsClassifier(ClassifierMixin, Residuals, BaseMixedEffects):
     r"""Classification with crossed or nested random effects, at the true maximum likelihood.
 
     .. math::

@@ -63,11 +63,19 @@ class TableInput(BaseEstimator):
         Rows of weight 0 say nothing, not even that something is missing. `needed` gives what
         no row may miss, as `DesignSpec.needed` does. There must be `some` rows.
         """
+        keep, weights, n_missing = self._counted(table, y, sample_weight, needed, some)
+        if not keep.all():
+            table, y = take_rows(table, keep), take_rows(y, keep)
+            weights = row_weights(None if sample_weight is None else weights[keep], int(keep.sum()))
+        return table, y, weights, n_missing
+
+    def _counted(self, table, y, sample_weight, needed, some=True):
+        """(which rows `_known_rows` keeps, weights of all, how many miss a value)."""
         if y is None:
             raise ValueError("This estimator requires y to be passed, but the target y is None.")
         with naming("y"):
             check_consistent_length(table, y)
-        weights = _check_weights(sample_weight, table.shape[0], some)
+        weights = check_weights(sample_weight, table.shape[0], some)
         keep = weights > 0
         missing = keep & self._unknown(y)
         if missing.any() and self.missing == "error":
@@ -77,10 +85,7 @@ class TableInput(BaseEstimator):
             keep &= ~missing
             if some and not keep.any():
                 raise ValueError("missing='drop': every row misses a value, so none is left.")
-        if not keep.all():
-            table, y = take_rows(table, keep), take_rows(y, keep)
-            weights = row_weights(None if sample_weight is None else weights[keep], int(keep.sum()))
-        return table, y, weights, int(missing.sum())
+        return keep, weights, int(missing.sum())
 
     def _unknown(self, y):
         """Which rows of y are missing, bool [n_rows]."""
@@ -244,7 +249,7 @@ def raise_unknown(y, missing, table):
     )
 
 
-def _check_weights(sample_weight, n_rows, some=True):
+def check_weights(sample_weight, n_rows, some=True):
     """Weights as float64 [n_rows], not to be written to; 1 where none are given, in no memory.
 
     `some` of them must be positive.

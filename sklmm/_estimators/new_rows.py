@@ -80,6 +80,18 @@ class NewRows(TableInput):
         table, response = informative(table, self._bind_new(y, weights))
         return table, replace(response, models=self._fitted.models)
 
+    def _in_every_row(self, found, X, y, sample_weight):
+        """Numbers of the rows that count, nan beside them in those that do not."""
+        X, y = self._take_response(X, y)
+        table, needed = self._validate_new(X), self._fitted.spec.needed
+        if len(found) == table.shape[0]:
+            return found
+        keep, _, _ = self._counted(table, y, sample_weight, needed)
+        table, y, weights, _ = self._known_rows(table, y, sample_weight, needed)
+        if (informed := self._bind_new(self._validate_target(table, y), weights).keep) is not None:
+            keep[keep] = informed
+        return _spread(found, keep)
+
     def _bind_new(self, y, weights):
         """The `Response` of y, whose classes have the codes of the fit."""
         family, classes = self._fitted.family, self._fitted.classes
@@ -217,6 +229,8 @@ def nan_where_missing(method):
         if keep.all():
             return method(self, X, *args, **kwargs)
         frame = pd.DataFrame.sparse.from_spmatrix(table) if issparse(table) else pd.DataFrame(table)
+        if kwargs.get("sample_weight") is not None:
+            kwargs["sample_weight"] = take_rows(kwargs["sample_weight"], keep)
         found = method(self, frame[keep], *args, **kwargs)
         if isinstance(found, tuple):
             return tuple(_spread(f, keep) for f in found)

@@ -228,6 +228,8 @@ class Family(BaseEstimator):
     classes = None
     #: y is normal with mean eta: fits are by equations in closed form.
     closed_form = False
+    #: y, or the number in which the engine has it, is normal with mean eta and SD sigma.
+    normal = False
     #: Its log density is quadratic in eta, so that Laplace's approximation is exact.
     quadratic = False
     #: Means come near the ends of y's range only as eta goes to infinity, which data may ask for.
@@ -348,15 +350,20 @@ class Family(BaseEstimator):
         """How many of y's values a unit has: 1 of whole numbers, None where y is continuous."""
         if self.classes is not None:
             return 1.0
-        if not self.is_custom:
-            return None
+        return 1.0 if self.is_custom and self._reals(params) is None else None
+
+    def limits(self, params):
+        """The least and the greatest y that there may be."""
+        to_y = self._reals(params) if self.is_custom else None
+        if to_y is None:
+            return self.support
+        low, high = np.ravel(to_y.forward(np.array([-np.inf, np.inf])))
+        return (float(low), float(high)) if low < high else self.support
+
+    def _reals(self, params):
+        """TFP's map from the real line to y, None where y is whole numbers."""
         one = {name: np.ravel(value)[0] for name, value in params.items()}
-        try:
-            # Of whole numbers there is none.
-            found = self._at(np.zeros(1), one, "cdf").experimental_default_event_space_bijector()
-        except NotImplementedError:
-            return None
-        return 1.0 if found is None else None
+        return self._at(np.zeros(1), one, "cdf").experimental_default_event_space_bijector()
 
     def cdf(self, y, eta, params, below=False):
         """P(Y <= y | eta), or P(Y < y) with `below`, which is less where y has a probability.
@@ -389,7 +396,7 @@ class Family(BaseEstimator):
         array([0.   , 0.368, 0.736])
         """
         y, eta = np.asarray(y, float), np.asarray(eta, float)
-        (low, high), steps = self.support, self.steps(params)
+        (low, high), steps = self.limits(params), self.steps(params)
         if steps is not None:
             y = _on_grid(y * steps, below) / steps
         # At the ends of y's range, which are told below.

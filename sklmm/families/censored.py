@@ -208,6 +208,7 @@ class CensoredGaussian(Family):
     density = CensoredDensity
     dispersion_parameter = "sigma"
     scalars = ("sigma",)
+    normal = True
     scale_equivariant = True
     row_data = ("lower", "upper")
     columns = (2,)

@@ -56,6 +56,7 @@ class Gaussian(Family):
     density = GaussianDensity
     dispersion_parameter = "sigma"
     scalars = ("sigma",)
+    normal = True
     closed_form = True
     scale_equivariant = True
     columns = (1, 2)

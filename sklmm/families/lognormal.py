@@ -40,6 +40,7 @@ class LogNormal(Family):
     density = GaussianDensity
     dispersion_parameter = "sigma"
     scalars = ("sigma",)
+    normal = True
     closed_form = True
     scale_equivariant = True
     mean_is_eta = False
@@ -120,7 +121,7 @@ class PlainLogNormal(LogNormal):
     """`LogNormal` as a family of y itself, what zeros are before: an estimator's hurdle."""
 
     density = LogNormalDensity
-    closed_form = scale_equivariant = False
+    normal = closed_form = scale_equivariant = False
     zeros = "hurdle"
 
     def encoded(self, y):

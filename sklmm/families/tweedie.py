@@ -21,9 +21,11 @@ _TERMS = 64
 _REACH = 9.0
 _STEP = 0.4
 _PLACE = 24
-#: Numbers of jumps in a distribution function, and the SDs about their mean that these are within.
-_MOST_JUMPS = 160
-_SPREAD = 8.0
+#: In a distribution function: the SDs about their mean that numbers of jumps are within, the steps
+#: between them in SDs, and the share of those that do not count.
+_SPREAD = 6.0
+_WIDE = 0.6
+_NONE = 1e-10
 #: The logarithm of what terms weigh that are none.
 _NOTHING = -1e30
 #: What the power is away from 1 and 2 at least.
@@ -308,18 +310,24 @@ class Tweedie(Family):
         """The sum over numbers of jumps: where they are many, over some of them."""
         rate, shape, scale = self._jumps(eta, params)
         ratio = y / np.maximum(scale, np.finfo(float).tiny)
-        step = np.maximum(np.ceil(2 * _SPREAD * np.sqrt(rate) / _MOST_JUMPS), 1.0)
-        first = np.maximum(np.floor(rate) - np.floor(_MOST_JUMPS / 2) * step, 0.0) + 1
-        wanted = np.max(rate + _SPREAD * np.sqrt(rate) + _SPREAD - first, initial=0.0)
+        rate, ratio, shape = np.broadcast_arrays(rate, ratio, shape)
+        sd = np.sqrt(rate)
+        # Of jumps that are much alike a sum is nearly a step in their number.
+        step = np.maximum(np.floor(_WIDE * sd / np.sqrt(np.maximum(shape, 1.0))), 1.0)
+        first = np.maximum(np.ceil(rate - _SPREAD * sd), 1.0)
+        last = np.ceil(rate + _SPREAD * (sd + 1))
         log_rate = np.log(np.maximum(rate, np.finfo(float).tiny))
-        total, none = 0.0, np.exp(-rate)
-        weight = np.array(none)
-        for k in range(int(min(wanted, _MOST_JUMPS)) + 1):
+        found = weight = np.exp(-rate)
+        for k in range(int(np.max((last - first) / step, initial=-1.0)) + 1):
             jumps = first + k * step
             share = step * np.exp(jumps * log_rate - rate - gammaln(jumps + 1))
-            total, weight = total + share * gammainc(jumps * shape, ratio), weight + share
-        # The mixture of these numbers of jumps alone.
-        return (none + total) / weight
+            weight = weight + share
+            some = share > _NONE
+            more = np.zeros(rate.shape)
+            more[some] = gammainc((jumps * shape)[some], ratio[some])
+            found = found + share * more
+        # That of the mixture of these numbers of jumps alone.
+        return found / weight
 
     def _jumps(self, eta, params):
         """Number of jumps on average, and the shape and scale of each."""
