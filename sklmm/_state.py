@@ -12,7 +12,7 @@ import pandas as pd
 from sklmm._tables import Table
 
 #: Raised when a fitted model's attributes change.
-STATE_FORMAT = 4
+STATE_FORMAT = 5
 #: scikit-learn's attributes of an estimator while it is fitted.
 UNDER_WAY = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
 #: Key of a dict that stands for another object: which one. A dict that has this key itself, as the

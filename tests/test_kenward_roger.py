@@ -20,6 +20,7 @@ from sklmm import (
     MixedEffectsClassifier,
     MixedEffectsRegressor,
     RandomEffect,
+    Relationship,
 )
 from sklmm._fitted.contrasts import contrasts
 from sklmm.datasets import load_insteval, load_wine
@@ -302,6 +303,62 @@ def test_empty_cells_leave_what_is_determined():
     assert np.isnan(tests.loc["B", "p"])
     gone = model.linear_hypothesis("A[T.c]:B[T.v] = 0")
     assert np.isnan(gone["p"]).all()
+
+
+def dense(X, changes, variances, known):
+    """Kenward and Roger's covariance and df by matrices of all rows: V = known + sum_r s_r G_r."""
+    inverse = np.linalg.inv(known + sum(s * G for s, G in zip(variances, changes, strict=True)))
+    C, moved = np.linalg.inv(X.T @ inverse @ X), [inverse @ G @ inverse for G in changes]
+    P = np.array([-X.T @ own @ X for own in moved])
+    Q = np.array([[X.T @ own @ G @ inverse @ X for G in changes] for own in moved])
+    information = np.array([[np.sum(own * G) for G in changes] for own in moved])
+    information -= 2 * np.einsum("ab,rsba->rs", C, Q)
+    information += np.einsum("rab,sba->rs", C @ P, C @ P)
+    W = 2 * np.linalg.inv(information)
+    own = np.einsum("rs,rsab->ab", W, Q) - np.einsum("rs,rab,bc,scd->ad", W, P, C, P)
+    slopes = np.einsum("raa->ra", C @ P @ C)
+    dof = 2 * np.diag(C) ** 2 / np.einsum("ra,rs,sa->a", slopes, W, slopes)
+    return C + C @ (own + own.T) @ C, dof
+
+
+def check_dense(model, X, changes, variances, known=0.0):
+    covariance, dof = dense(X, changes, variances, known)
+    result = model.result_
+    np.testing.assert_allclose(result.natural_cov[: len(dof), : len(dof)], covariance, rtol=1e-8)
+    np.testing.assert_allclose(result.dof, dof, rtol=1e-8)
+
+
+def test_related_levels_memberships_and_a_known_sd_beside_dense_matrices():
+    rng = np.random.default_rng(0)
+    n, x = 120, rng.normal(size=120)
+    first, second, g = (rng.integers(8, size=n) for _ in range(3))
+    X = pd.DataFrame({"x": x, "one": first, "two": second, "g": g})
+    members = (np.eye(8)[first] + np.eye(8)[second]) / 2
+    root = rng.normal(size=(8, 8))
+    relation = root @ root.T + np.eye(8)
+    related = RandomEffect("g", slopes=["x"], covariance=Relationship(relation, range(8)))
+    y = 1 + x + rng.normal(size=8)[g] + members @ rng.normal(size=8) + rng.normal(size=n)
+    terms = [related, RandomEffect(["one", "two"], weights="equal")]
+    model = MixedEffectsRegressor(terms, fixed_effects=["x"], dof="kenward-roger").fit(X, y)
+    design, by_g = np.column_stack([np.ones(n), x]), relation[np.ix_(g, g)]
+    changes = [by_g, by_g * np.add.outer(x, x), by_g * np.outer(x, x), members @ members.T]
+    S, M = model.result_.covariances
+    variances = [S[0, 0], S[0, 1], S[1, 1], M[0, 0], model.sigma_**2]
+    check_dense(model, design, [*changes, np.eye(n)], variances)
+    # Of what is known nothing is estimated.
+    terms = ["one", RandomEffect("g", sd=0.8)]
+    model = MixedEffectsRegressor(terms, fixed_effects=["x"], dof="kenward-roger").fit(X, y)
+    known, one = 0.64 * np.equal.outer(g, g), 1.0 * np.equal.outer(first, first)
+    variances = [model.result_.covariances[0][0, 0], model.sigma_**2]
+    check_dense(model, design, [one, np.eye(n)], variances, known)
+
+
+def test_batches_have_the_same_tests(sleepstudy):
+    X, y = sleepstudy
+    model = MixedEffectsRegressor(["(1 + Days | Subject)"], dof="kenward-roger", tol=1e-6)
+    whole = model.fit(X, y).fixed_effects_
+    parts = [(X[:100], y[:100]), (X[100:], y[100:])]
+    np.testing.assert_allclose(model.fit_batches(parts).fixed_effects_, whole, rtol=1e-6)
 
 
 def test_a_saved_model_tests_the_same():
