@@ -115,8 +115,16 @@ def _head(model, spec):
         *_family_lines(model, family),
         _formula(model, spec),
         f"{result.status.value} ({model.n_iter_} iteration{'s' if model.n_iter_ > 1 else ''})",
+        *_rule_lines(result),
         *_chain_lines(model),
     ]
+
+
+def _rule_lines(result):
+    """By which rule t tests have their degrees of freedom."""
+    rules = {"satterthwaite": "Satterthwaite's", "kenward-roger": "Kenward and Roger's"}
+    rule = rules.get(result.dof_rule)
+    return [f"t tests with {rule} degrees of freedom"] if rule else []
 
 
 def _formula(model, spec):
