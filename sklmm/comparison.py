@@ -1,13 +1,17 @@
 """Comparisons of fitted models by their likelihoods."""
 
 import warnings
+from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import pandas as pd
-from scipy.stats import chi2
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from sklmm._fitted import bootstrap
+from sklmm._fitted.nulls import Null
 from sklmm._fitted.tables import without_likelihood
 from sklmm._tables import Table
 from sklmm.steps import Laplace
@@ -26,7 +30,16 @@ DATA = {
 }
 
 
-def anova(*models):
+def anova(
+    *models,
+    n_boot=None,
+    X=None,
+    y=None,
+    sample_weight=None,
+    n_jobs=None,
+    random_state=None,
+    verbose=0,
+):
     """Likelihood-ratio tests of nested models, in the order of their numbers of parameters.
 
     Parameters
@@ -34,27 +47,55 @@ def anova(*models):
     *models : fitted MixedEffectsRegressor or MixedEffectsClassifier
         At least two, of the same family (or Poisson before negative binomial) and fitted on the
         same rows, y, weights and offset; by ML, or by REML with the same fixed part.
+    n_boot : int, optional
+        Data sets that are drawn from the smaller model of each test, and that both models are
+        fitted to: p is then the parametric bootstrap's. None takes p of `null`.
+    X, y, sample_weight
+        The rows of the fits, for `n_boot`; y None where a formula names it.
+    n_jobs : int, optional
+        Processes of joblib's, for `n_boot`.
+    random_state : int, RandomState or None
+        Of the draws, whose numbers do not depend on `n_jobs`.
+    verbose : int, default=0
+        Progress of the refits, as joblib's `Parallel` prints it.
 
     Returns
     -------
     DataFrame
-        n_parameters, aic, bic, loglik, deviance, and against the model of the row before chi2, df
-        and p; one row a model, indexed by its place among the arguments.
+        n_parameters, aic, bic, loglik, deviance, and against the model of the row before chi2, df,
+        p and null; one row a model, indexed by its place among the arguments. `null` tells how
+        chi2 is distributed where the smaller model is true: "chi2"; "mixture", of chi-squares;
+        "unclear", where a parameter is at its bound and p is chi2's all the same, in general too
+        large; or "bootstrap", where n_boot is the number of data sets that both could be fitted to.
 
     Raises
     ------
     ValueError
         For models whose likelihoods cannot be compared, that have none or priors, and why; also
-        where a model of more parameters has a lower likelihood, so that the other is not within it.
+        where a model of more parameters has a lower likelihood, so that the other is not within it;
+        and with `n_boot` for rows that are not those of the fits, or that cannot be drawn.
 
     Notes
     -----
-    chi2 is twice the difference of the log-likelihoods (Wilks 1938). A variance that is 0 under the
-    smaller model is at its bound, where p is too large, by up to a factor of 2 (Self & Liang 1987,
-    JASA 82, 605-610). The Poisson model is the negative binomial one at the bound of its
-    dispersion, 0: p is of half chi2_df and half chi2_(df - 1) there. Where `loglik_error_` is not
-    0, chi2 has an error of twice the root of their squares' sum, and a warning tells of one that is
-    not beyond it. Likelihoods of Monte Carlo fits are computed here, if they were not before.
+    chi2 is twice the difference of the log-likelihoods, and chi-square where the smaller model is
+    true (Wilks 1938), but for a variance that is 0 under it, at its bound. Of a term with one
+    coefficient more p is of half chi2_(df - 1) and half chi2_df (Self & Liang 1987, Stram & Lee
+    1994), and so is that of a dispersion which is 0 under the Poisson model and of a probability
+    of more zeros. Of two coefficients more, with their correlation, and of several independent
+    variances the weights are those of estimates that do not depend on each other. They are
+    approximations, as is any mixture of few levels: the bootstrap has none. Its p is (1 + k) /
+    (1 + n), with k of n data sets of a chi2 no less (Davison & Hinkley 1997, sec. 4.2).
+
+    Where `loglik_error_` is not 0, chi2 has an error of twice the root of their squares' sum, and a
+    warning tells of one that is not beyond it. Likelihoods of Monte Carlo fits are computed here,
+    if they were not before.
+
+    References
+    ----------
+    Self & Liang (1987), Asymptotic properties of maximum likelihood estimators and likelihood ratio
+    tests under nonstandard conditions, JASA 82, 605-610.
+    Stram & Lee (1994), Variance components testing in the longitudinal mixed effects model,
+    Biometrics 50, 1171-1177.
 
     Examples
     --------
@@ -63,8 +104,11 @@ def anova(*models):
     >>> X, y = load_sleepstudy(return_X_y=True, as_frame=True)
     >>> small = MixedEffectsRegressor(["Subject"], method="ml").fit(X, y)
     >>> large = MixedEffectsRegressor(["(1 + Days | Subject)"], method="ml").fit(X, y)
-    >>> anova(small, large)[["chi2", "df"]].iloc[1].round(2).tolist()
-    [42.14, 2.0]
+    >>> table = anova(small, large)
+    >>> table[["chi2", "df"]].iloc[1].round(2).tolist(), table["null"].iloc[1]
+    ([42.14, 2.0], 'mixture')
+    >>> anova(small, large, n_boot=19, X=X, y=y, random_state=0)["p"].tolist()
+    [nan, 0.05]
     """
     if len(models) < 2:
         raise ValueError(f"models: anova compares at least two, not {len(models)}.")
@@ -86,13 +130,61 @@ def anova(*models):
     table["df"] = table["n_parameters"].diff()
     _check_nested(models, table)
     _warn_of_noise(models, table)
-    names = [models[k]._fitted.family.name for k in table.index]
-    bounded = [before != name for before, name in pairwise([names[0], *names])]
-    p = chi2.sf(table["chi2"], table["df"])
-    one_less = np.where(table["df"] > 1, chi2.sf(table["chi2"], table["df"] - 1), 0.0)
-    p = np.where(bounded, (p + one_less) / 2, p)
-    table["p"] = np.where(table["df"] > 0, p, np.nan)
-    return table
+    ordered = [models[k] for k in table.index]
+    tests = list(zip(pairwise(ordered), table["chi2"].iloc[1:], table["df"].iloc[1:], strict=True))
+    # Fits of one likelihood have a chi2 of what their tolerances leave.
+    tests = [(pair, chi2 if chi2 > LEAST_CHI2 else 0.0, int(df)) for pair, chi2, df in tests]
+    if n_boot is None:
+        found = [_by_null(*test) for test in tests]
+    else:
+        rows, rng = (X, y, sample_weight), check_random_state(random_state)
+        work = {"rng": rng, "n_jobs": n_jobs, "verbose": verbose}
+        found = [_by_bootstrap(*test, n_boot, rows, work) for test in tests]
+    p, null, n = zip((np.nan, "", 0), *found, strict=True)
+    table["p"], table["null"] = p, null
+    return table if n_boot is None else table.assign(n_boot=n)
+
+
+def _by_null(pair, chi2, df):
+    """(p, the null distribution's name, 0) of a test."""
+    if df <= 0:
+        return np.nan, "", 0
+    null = Null.of(*(model._fitted for model in pair), df)
+    return null.sf(chi2), null.name, 0
+
+
+def _by_bootstrap(pair, chi2, df, n_boot, rows, work):
+    """(p, "bootstrap", number of data sets that both were fitted to) of a test."""
+    if df <= 0:
+        return np.nan, "", 0
+    if rows[0] is None:
+        raise ValueError("n_boot needs the rows of the fits: anova(..., n_boot=999, X=X, y=y).")
+    for model in pair:
+        if model.result_.chains is not None:
+            raise ValueError(
+                f"n_boot={n_boot}: fits by e_step={model._fitted.e_step!r} have a Monte Carlo "
+                "error that hides differences of their likelihoods: fit by 'laplace' or "
+                "'quadrature'."
+            )
+    trained = [model._training(*rows) for model in pair]
+    design, response = trained[0]
+    bootstrap.check_draws(response, n_boot, "n_boot", 1)
+    statistic = partial(_statistic, pair, trained)
+    drawn = bootstrap.refitted(statistic, design, response, pair[0].result_, n_boot, **work)
+    extreme = np.sum(np.array(drawn) >= chi2 - LEAST_CHI2)
+    return (1 + extreme) / (1 + len(drawn)), "bootstrap", len(drawn)
+
+
+def _statistic(pair, trained, y, seed):
+    """chi2 of two models fitted to another y; less than 0 it is fitted again, without a start."""
+    for warm in (True, False):
+        small, large = (
+            model._refitted(design, replace(response, y=y), seed, warm).loglik
+            for model, (design, response) in zip(pair, trained, strict=True)
+        )
+        if large > small - LEAST_CHI2:
+            break
+    return 2 * (large - small)
 
 
 def _check_comparable(models):

@@ -8,11 +8,13 @@ import pytest
 from scipy.stats import chi2
 
 from sklmm import (
+    MixedEffectsClassifier,
     MixedEffectsRegressor,
     Poisson,
+    RandomEffect,
     anova,
 )
-from sklmm.datasets import load_epil2
+from sklmm.datasets import load_epil2, load_pastes
 from sklmm.result import LogLikelihood
 
 
@@ -21,14 +23,19 @@ def fitted(sleepstudy, terms, method="ml", **parameters):
 
 
 def test_anova_is_lme4s(sleepstudy):
-    """lme4's anova of (Days | Subject) against (1 | Subject): chi2 42.139 on 2, p 7.072e-10."""
+    """lme4's anova of (Days | Subject) against (1 | Subject): chi2 42.139 on 2, p 7.072e-10.
+
+    That is of chi2_2; a variance which is 0 takes half of the weight to chi2_1.
+    """
     large, small = fitted(sleepstudy, ["(1 + Days | Subject)"]), fitted(sleepstudy, ["Subject"])
     table = anova(large, small)
     assert table.index.tolist() == [1, 0]
     assert table["n_parameters"].tolist() == [4, 6]
     np.testing.assert_allclose(table["loglik"], [-897.0393, -875.9697], atol=1e-3)
     assert table["chi2"].iloc[1] == pytest.approx(42.139, abs=2e-3)
-    assert table["p"].iloc[1] == pytest.approx(7.072e-10, rel=2e-3)
+    assert table["null"].tolist() == ["", "mixture"]
+    mixture = (7.072e-10 + chi2.sf(42.139, 1)) / 2
+    assert table["p"].iloc[1] == pytest.approx(mixture, rel=2e-3)
     assert table[["chi2", "df", "p"]].iloc[0].isna().all()
 
 
@@ -141,6 +148,215 @@ def test_poisson_is_negative_binomials_bound():
     assert anova(linear, small).index.tolist() == [1, 0]
     with pytest.raises(ValueError, match="families: "):
         anova(linear, wider)
+
+
+def small_table():
+    """30 groups crossed with 12 places; a category of times, and counts."""
+    rng = np.random.default_rng(5)
+    X = pd.DataFrame({"g": np.arange(240) // 8, "h": np.arange(240) % 12})
+    X["x"], X["z"], X["t"] = np.arange(240) % 8 / 4 - 1, rng.normal(size=240), np.arange(240) % 8
+    X["f"] = pd.Categorical(np.arange(240) % 3)
+    y = 1 + rng.normal(size=30)[X["g"]] + 0.4 * rng.normal(size=12)[X["h"]] + rng.normal(size=240)
+    return X, y
+
+
+HALF, CONE = [0.5, 0.5], [0.1464466, 0.3535534, 0.3535534, 0.1464466]
+#: Terms of a smaller and of a larger model; degrees of freedom and weights of the mixture.
+NULLS = {
+    "an intercept": ([], ["g"], 0, HALF),
+    "a slope, correlated": (["g"], ["(1 + x | g)"], 1, HALF),
+    "a slope, apart": (["g"], ["(1 + x || g)"], 0, HALF),
+    "the same as terms": (["g"], ["g", "(0 + x | g)"], 0, HALF),
+    "a correlation": (["(1 + x || g)"], ["(1 + x | g)"], 1, [1.0]),
+    "a second slope": (["(1 + x | g)"], ["(1 + x + z | g)"], 2, HALF),
+    "two slopes": (["g"], ["(1 + x + z | g)"], 2, CONE),
+    "intercept and slope": ([], ["(1 + x | g)"], 0, CONE),
+    "a crossed term": (["g"], ["g", "h"], 0, HALF),
+    "a nested one": (["g"], ["(1 | g/f)"], 0, HALF),
+    "two crossed terms": ([], ["g", "h"], 0, [0.25, 0.5, 0.25]),
+    "of two factors each": (["g", "h"], ["(1 + x | g)", "(1 + x || h)"], 1, [0.25, 0.5, 0.25]),
+    "one SD of many": ([], ["diag(0 + f | g, hom=TRUE)"], 0, HALF),
+    "categories' covariance": (["cs(0 + f | g)"], ["(0 + f | g)"], 2, [1.0]),
+    "an autoregression": (["diag(0 + f | g, hom=TRUE)"], ["ar1(0 + f | g)"], 1, [1.0]),
+    "a pinned SD": ([RandomEffect("g", sd=1.0)], ["g"], 1, [1.0]),
+}
+
+
+@pytest.mark.parametrize("name", NULLS)
+def test_variances_that_are_0_have_mixtures(name):
+    X, y = small_table()
+    small, large, df, weights = NULLS[name]
+    small, large = (
+        MixedEffectsRegressor(terms, fixed_effects=["x"], method="ml").fit(X, y)
+        for terms in (small, large)
+    )
+    row = anova(small, large).iloc[1]
+    assert row["null"] == ("mixture" if len(weights) > 1 else "chi2")
+    assert row["df"] == df + len(weights) - 1
+    statistic = 2 * (large.loglik_ - small.loglik_)
+    chances = [chi2.sf(statistic, df + k) if df + k else 0.0 for k in range(len(weights))]
+    expected = np.dot(weights, chances) if statistic > 1e-3 else 1.0
+    assert row["p"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("small", "large"),
+    [
+        (["h"], ["(1 + x | g)"]),
+        ([], ["ar1(0 + t | g)"]),
+        ([], ["(1 + x + z | g)"]),
+        (["g"], ["(0 + f | g)"]),
+    ],
+)
+def test_what_is_not_known_has_chi2s_p(small, large):
+    """No term of the smaller model, a correlation of no effects, or a cone without volumes."""
+    X, y = small_table()
+    y = y + 3 * X["x"] * np.random.default_rng(0).normal(size=30)[X["g"]]
+    models = [
+        MixedEffectsRegressor(terms, fixed_effects=["x"], method="ml").fit(X, y)
+        for terms in (small, large)
+    ]
+    row = anova(*models).iloc[1]
+    assert row["null"] == "unclear"
+    assert row["p"] == pytest.approx(chi2.sf(row["chi2"], row["df"]))
+
+
+def test_fixed_effects_beside_a_variance_add_their_degrees():
+    X, y = small_table()
+    small = MixedEffectsRegressor(["g"], fixed_effects=[], method="ml").fit(X, y)
+    large = MixedEffectsRegressor(["(1 + x | g)"], fixed_effects=["x", "z"], method="ml").fit(X, y)
+    row = anova(small, large).iloc[1]
+    mixture = (chi2.sf(row["chi2"], 3) + chi2.sf(row["chi2"], 4)) / 2
+    assert (row["df"], row["null"]) == (4, "mixture")
+    assert row["p"] == pytest.approx(mixture)
+    # No variance: chi2.
+    large = MixedEffectsRegressor(["g"], fixed_effects=["z"], method="ml").fit(X, y)
+    row = anova(small, large).iloc[1]
+    assert (row["null"], row["p"]) == ("chi2", pytest.approx(chi2.sf(row["chi2"], 1)))
+
+
+def test_parts_have_bounds_of_their_own():
+    """A zero probability of 0 is one, and columns of it say nothing there; classes have terms."""
+    rng = np.random.default_rng(3)
+    X, _ = small_table()
+    y = rng.poisson(np.exp(0.5 + 0.4 * rng.normal(size=30)[X["g"]])) * (rng.random(240) < 0.7)
+    own = {"fixed_effects": [], "family": "poisson", "e_step": "laplace"}
+    zeros = (None, "~ 1", "~ z", "~ 1 + (1 | g)")
+    fits = [MixedEffectsRegressor(["g"], zero_inflation=z, **own).fit(X, y) for z in zeros]
+    assert anova(*fits[:2])["null"].iloc[1] == "mixture"
+    assert anova(fits[0], fits[2])["null"].iloc[1] == "unclear"
+    assert anova(*fits[1:3])["null"].iloc[1] == "chi2"
+    row = anova(fits[1], fits[3]).iloc[1]
+    assert (row["df"], row["null"]) == (1, "mixture")
+    classes = np.array(["a", "b", "c"])[np.minimum(y, 2)]
+    small, large = (
+        MixedEffectsClassifier(terms, fixed_effects=["z"], e_step="quadrature").fit(X, classes)
+        for terms in (None, ["g"])
+    )
+    row = anova(small, large).iloc[1]
+    # Two predictors have a variance each.
+    expected = 0.5 * chi2.sf(row["chi2"], 1) + 0.25 * chi2.sf(row["chi2"], 2)
+    assert (row["df"], row["p"]) == (2, pytest.approx(expected))
+
+
+#: R 4.2.2, lme4 1.1-31, pbkrtest 0.5.2, models by ML of some days of sleepstudy, and of Pastes:
+#:
+#:     set.seed(1); ref <- PBrefdist(large, small, nsim = 2000)
+#:     (1 + sum(ref >= 2 * (logLik(large) - logLik(small)))) / 2001
+BOOTSTRAP = {"square": (1.6577, 0.2069)}
+
+
+@pytest.mark.parametrize("name", BOOTSTRAP)
+def test_the_bootstrap_is_pbkrtests(name, sleepstudy):
+    """Within 4 errors of both; a quarter of the mixture's."""
+    (X, y), days = sleepstudy, slice(4, 7) if name == "slope" else slice(0, 9)
+    some = X["Days"].between(days.start, days.stop)
+    X, y = X[some].assign(square=X["Days"] ** 2), y[some]
+    terms = ["(1 + Days | Subject)"]
+    if name == "pastes":
+        X, y = load_pastes(return_X_y=True, as_frame=True)
+        formulas = [(["(1 | batch:cask)"], []), (["(1 | batch/cask)"], [])]
+    elif name == "slope":
+        formulas = [(["Subject"], ["Days"]), (terms, ["Days"])]
+    else:
+        formulas = [(terms, ["Days"]), (terms, ["Days", "square"])]
+    models = [
+        MixedEffectsRegressor(own, fixed_effects=fixed, method="ml").fit(X, y)
+        for own, fixed in formulas
+    ]
+    statistic, expected = BOOTSTRAP[name]
+    assert anova(*models)["chi2"].iloc[1] == pytest.approx(statistic, abs=2e-3)
+    row = anova(*models, n_boot=400, X=X, y=y, random_state=0).iloc[1]
+    assert (row["null"], row["n_boot"]) == ("bootstrap", 400)
+    error = np.sqrt(expected * (1 - expected) * (1 / 400 + 1 / 2000))
+    assert row["p"] == pytest.approx(expected, abs=4 * error)
+
+
+def test_the_bootstrap_is_reproducible_for_any_family():
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"g": np.arange(150) % 10, "x": rng.normal(size=150)})
+    y = rng.poisson(np.exp(0.3 + 0.2 * rng.normal(size=10)[X["g"]]))
+    fits = [
+        MixedEffectsRegressor(terms, fixed_effects=["x"], family=family).fit(X, y)
+        for terms, family in ((None, "poisson"), (["g"], "poisson"), (["g"], "negative_binomial"))
+    ]
+    options = {"X": X, "y": y, "n_boot": 30, "random_state": 0}
+    one = anova(*fits, **options)
+    other = anova(*fits[::-1], **options, n_jobs=2)
+    pd.testing.assert_frame_equal(one, other.set_axis(one.index))
+    assert one["n_boot"].iloc[1:].between(25, 30).all()
+    assert one["p"].iloc[1:].between(1 / 31, 1).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_boot": 9}, r"n_boot needs the rows of the fits"),
+        ({"n_boot": 0, "rows": 180}, r"n_boot=0 must be at least 1"),
+        ({"n_boot": 9, "rows": 100}, r"X: it must hold the rows of the fit, 180"),
+    ],
+)
+def test_what_the_bootstrap_refuses(sleepstudy, options, message):
+    X, y = sleepstudy
+    options = dict(options)
+    if rows := options.pop("rows", None):
+        options |= {"X": X[:rows], "y": y[:rows]}
+    small, large = fitted(sleepstudy, ["Subject"]), fitted(sleepstudy, ["(1 + Days | Subject)"])
+    with pytest.raises(ValueError, match=message):
+        anova(small, large, **options)
+
+
+def test_the_bootstrap_refuses_monte_carlo_likelihoods():
+    X, _ = small_table()
+    y = np.random.default_rng(0).poisson(2.0, len(X)) * (1 + X["h"])
+    own = {"family": "poisson", "fixed_effects": [], "random_state": 0, "tol": 0.3}
+    fits = [MixedEffectsRegressor(terms, **own).fit(X, y) for terms in (["h"], ["g", "h"])]
+    with pytest.raises(ValueError, match="Monte Carlo error that hides differences"):
+        anova(*fits, n_boot=9, X=X, y=y)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("before", "terms"), [([], ["g"]), (["g"], ["(1 + x | g)"]), ([], ["(1 + x | g)"])]
+)
+def test_the_mixture_is_that_of_simulated_sets(before, terms):
+    """200 sets of 60 groups: chi2's p is below .2 in half as many as it should, or fewer."""
+    p, plain = [], []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        X = pd.DataFrame({"g": np.arange(360) // 6, "x": np.arange(360) % 6 / 3 - 1})
+        y = 1 + 0.5 * X["x"] + rng.normal(size=360)
+        y += rng.normal(size=60)[X["g"]] if before else 0.0
+        models = [
+            MixedEffectsRegressor(own, fixed_effects=["x"], method="ml").fit(X, y)
+            for own in (before, terms)
+        ]
+        row = anova(*models).iloc[1]
+        p.append(row["p"])
+        plain.append(chi2.sf(max(row["chi2"], 0), row["df"]))
+    assert 0.1 <= np.mean(np.array(p) <= 0.2) <= 0.28
+    assert np.mean(np.array(plain) <= 0.2) < 0.14
+    assert np.mean(np.array(p) <= 0.2) > np.mean(np.array(plain) <= 0.2) + 0.03
 
 
 def test_a_model_without_a_likelihood_is_told(sleepstudy):

@@ -1,14 +1,19 @@
 """Confidence intervals of a fitted estimator's parameters."""
 
 from copy import copy
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from sklmm._fitted import intervals, tables
+from sklmm._fitted import bootstrap, intervals, tables
 from sklmm.engine import fit as engine
 from sklmm.result import Status
+
+#: Kinds of the bootstrap's intervals.
+KINDS = ("normal", "percentile", "bca")
 
 
 class Intervals:
@@ -23,9 +28,11 @@ class Intervals:
         sample_weight=None,
         *,
         parm=None,
+        kind="normal",
         n_resamples=500,
         n_jobs=None,
         random_state=None,
+        verbose=0,
     ):
         """Confidence intervals of the coefficients and the variance parameters.
 
@@ -35,20 +42,29 @@ class Intervals:
         method : {"wald", "profile", "bootstrap"}, default="wald"
             "wald" is the estimate and its standard error. "profile" is the profile likelihood, by
             ML, as lme4's: for SDs of few levels it is the one to trust. It is for Gaussian models,
-            and for others where quadrature has their likelihood (see `Quadrature`), without priors.
-            "bootstrap" fits the model to data drawn from itself: any family, and as many fits.
-            Its interval is normal, of the resamples' SD and less their bias.
+            and for others that quadrature or Laplace's approximation fits without Monte Carlo
+            error, by the likelihood of the fit; without priors. "bootstrap" fits the model to data
+            drawn from itself: any family, and as many fits.
         X, y, sample_weight
             The rows of the fit, for "profile" and "bootstrap".
         parm : str, int or list of them, optional
             Names of the parameters wanted, or their places from 0 on, as R's confint has it; None
             takes all. A profile of one parameter costs its share of all.
+        kind : {"normal", "percentile", "bca"}, default="normal"
+            The bootstrap's interval. "normal" is of the resamples' SD, and less their bias: it
+            wants the fewest of them. "percentile" are quantiles of the resamples, as lme4's
+            default. "bca" are quantiles at levels that correct for the bias and the skewness of the
+            estimates, from 1,000 resamples on: the skewness is a jackknife's, which fits once more
+            without each level of the grouping factor that holds all others, or else of the largest
+            one (without each row where there is none), in 200 groups of more.
         n_resamples : int, default=500
             Bootstrap fits.
         n_jobs : int, optional
             Processes of joblib's.
         random_state : int, RandomState or None
-            Of the bootstrap.
+            Of the bootstrap, whose numbers do not depend on `n_jobs`.
+        verbose : int, default=0
+            Progress of the bootstrap, as joblib's `Parallel` prints it.
 
         Returns
         -------
@@ -63,6 +79,7 @@ class Intervals:
         References
         ----------
         Bates, Maechler, Bolker & Walker (2015), J. Stat. Softw. 67(1), sec. 5.1.
+        Efron (1987), Better bootstrap confidence intervals, JASA 82, 171-185.
 
         Examples
         --------
@@ -86,6 +103,11 @@ class Intervals:
             raise ValueError(
                 f"method={method!r} is not available: use 'wald', 'profile' or 'bootstrap'."
             )
+        if kind not in KINDS:
+            raise ValueError(
+                f"kind={kind!r} is not available: use {', '.join(map(repr, KINDS[:-1]))} or "
+                f"{KINDS[-1]!r}."
+            )
         if X is None:
             raise ValueError(
                 f"method={method!r} needs the rows of the fit: conf_int(method={method!r}, X=X, "
@@ -101,9 +123,10 @@ class Intervals:
         if method == "profile":
             found = self._profiled(design, response, places, level, n_jobs)
         else:
-            intervals.check_draws(response, n_resamples)
-            rng = check_random_state(random_state)
-            found = self._bootstrapped(design, response, level, n_resamples, n_jobs, rng)[:, places]
+            bootstrap.check_draws(response, n_resamples)
+            rng, parallel = check_random_state(random_state), {"n_jobs": n_jobs, "verbose": verbose}
+            found = self._bootstrapped(design, response, level, kind, n_resamples, rng, parallel)
+            found = found[:, places]
         return tables.interval_table([labels.names[i] for i in places], *found)
 
     def _profiled(self, design, response, places, level, n_jobs):
@@ -114,17 +137,18 @@ class Intervals:
                 "method='profile' is for a likelihood, and this fit has priors (coef_prior, "
                 "sd_prior): use 'wald', of the posterior's curvature, or 'bootstrap'."
             )
-        exact = family.closed_form or family.quadratic
-        if not (exact or engine.has_quadrature(design, family, n_predictors)):
+        e_step = self._fitted.e_step
+        if not engine.has_profile(design, family, n_predictors, e_step):
             raise ValueError(
-                f"method='profile' needs a likelihood without error, which family={family.name!r} "
-                "has for one grouping factor or nested ones, with few effects a level: use "
-                "'bootstrap'."
+                f"method='profile' needs a likelihood without Monte Carlo error, and e_step="
+                f"{e_step!r} has none for these terms: fit by e_step='laplace', of up to some "
+                "thousand effects beside the largest term, or use 'bootstrap'."
             )
         labels = self._fitted.labels
         found = engine.profile(
             design,
             response,
+            e_step=e_step,
             fit_intercept=self._fitted.spec.fit_intercept,
             start=self.result_,
             matrix=labels.matrix,
@@ -132,23 +156,41 @@ class Intervals:
         )
         return intervals.profile_intervals(found, places, level, n_jobs)
 
-    def _bootstrapped(self, design, response, level, n_resamples, n_jobs, rng):
+    def _bootstrapped(self, design, response, level, kind, n_resamples, rng, parallel):
         """(lower, upper) of all parameters, nan for those that have no standard error."""
-        drawn = intervals.bootstrap_estimates(
-            self._refitted, design, response, self.result_, n_resamples, n_jobs, rng
-        )
+        refit, result = partial(self._estimates_of, design, response), self.result_
+        drawn = bootstrap.refitted(refit, design, response, result, n_resamples, rng, **parallel)
+        if len(drawn) < 2:
+            raise ValueError(
+                f"n_resamples={n_resamples}: the model could not be fitted to data drawn from "
+                "itself: use method='wald'."
+            )
+        left_out = None
+        if kind == "bca":
+            left_out = bootstrap.jackknifed(self._estimates_without, design, response, **parallel)
+            left_out = np.array(left_out or [drawn[0]])
         labels, (estimate, std) = self._fitted.labels, self._fitted.estimates(self.result_)
-        found = intervals.bootstrap_intervals(drawn, estimate, level, labels.bounds)
+        found = intervals.bootstrap_intervals(
+            np.array(drawn), estimate.to_numpy(), level, labels.bounds, kind, left_out
+        )
         unknown = np.isnan(std.to_numpy()) & (np.arange(len(std)) < labels.n_fixed)
         found[:, unknown | labels.undetermined(self.result_)] = np.nan
         return found
 
-    def _refitted(self, design, response, seed):
-        """Estimates of the parameters from another response to the same rows."""
+    def _estimates_of(self, design, response, y, seed):
+        """Estimates of the parameters from another y of the same rows."""
+        return self._estimates_without(design, replace(response, y=y), seed)
+
+    def _estimates_without(self, design, response, seed=0):
+        """The same from some of the rows."""
+        result = self._refitted(design, response, seed)
+        return self._fitted.labels.estimates(result.coef, result.natural)
+
+    def _refitted(self, design, response, seed, warm=True):
+        """The EMResult of another response, or of some of the rows."""
         other = copy(self)
-        other.warm_start, other.verbose, other.random_state = True, 0, int(seed)
+        other.warm_start, other.verbose, other.random_state = warm, 0, int(seed)
         other.dof = None
         e_step, spec = self._resolved_e_step(design, response), self._fitted.spec
         priors = self._priors(spec, design, response, e_step)
-        result = other._run(design, response, spec.fit_intercept, e_step, priors=priors)
-        return self._fitted.labels.estimates(result.coef, result.natural)
+        return other._run(design, response, spec.fit_intercept, e_step, priors=priors)

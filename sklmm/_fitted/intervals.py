@@ -1,21 +1,17 @@
 """Confidence intervals that need the rows of the fit: profile likelihood and parametric bootstrap.
 
-The bootstrap draws new effects and responses from the fitted model and fits it to each of them
-(Bates, Maechler, Bolker & Walker 2015, J. Stat. Softw. 67(1), sec. 5.1); its intervals are normal
-ones with the bias taken out (Davison & Hinkley 1997, Bootstrap Methods, eq. 5.5).
+Of the bootstrap's refits they are normal ones with the bias taken out (Davison & Hinkley 1997,
+Bootstrap Methods, eq. 5.5), percentiles, or percentiles corrected for bias and acceleration.
 """
 
-from dataclasses import replace
 from numbers import Integral
 
 import numpy as np
 from joblib import Parallel, delayed
 from scipy.stats import norm
 
-from sklmm._fitted.draws import response_draws
-from sklmm._fitted.latent import linear_predictor
-from sklmm.families.parts import parameters_by_row
-from sklmm.result import covariance_root
+#: Difference of two estimates that is none, in SDs of the resamples.
+SAME = 1e-6
 
 
 def chosen(names, parm):
@@ -44,77 +40,41 @@ def profile_intervals(profile, places, level, n_jobs):
     return np.reshape(found, (-1, 2)).T
 
 
-def check_draws(response, n_resamples):
-    """Raise ValueError for rows that the bootstrap cannot draw, and for too few resamples."""
-    counted = response.family.weights == "repeats"
-    if counted and not (response.weights == 1).all():
-        raise ValueError(
-            "sample_weight: the bootstrap draws each row once, and these weights are "
-            "repetitions: repeat the rows."
-        )
-    if response.family.open_ended:
-        raise ValueError(
-            "method='bootstrap' draws y, and what bounds it would then have is not known: use "
-            "'profile' or 'wald'."
-        )
-    if n_resamples < 2:
-        raise ValueError(f"n_resamples={n_resamples!r} must be at least 2.")
-    if response.family.weights == "trials" and (response.weights % 1 != 0).any():
-        raise ValueError(
-            "sample_weight: the bootstrap draws successes of whole numbers of trials, and "
-            "these weights are not whole."
-        )
+def bootstrap_intervals(estimates, estimate, level, bounds, kind="normal", left_out=None):
+    """(lower, upper) [2, n_parameters] from resamples, within `bounds`.
 
-
-def bootstrap_estimates(refit, design, response, result, n_resamples, n_jobs, rng):
-    """Estimates from data drawn from the model, [n_resamples, n_parameters].
-
-    `refit` makes them of a Response; what it cannot fit is left out.
+    `estimates` are [n_resamples, n_parameters]. "normal" is estimate - bias +- quantile * SD,
+    "percentile" quantiles of the resamples, and "bca" the same at levels that correct for bias and
+    skewness, the latter by the estimates `left_out` [n_units, n_parameters] of a jackknife.
     """
-    seeds = rng.randint(2**31 - 1, size=n_resamples)
-    found = Parallel(n_jobs=n_jobs)(
-        delayed(_resample)(refit, design, response, result, seed) for seed in seeds
-    )
-    found = [values for values in found if values is not None]
-    if len(found) < 2:
-        raise ValueError(
-            f"n_resamples={n_resamples}: the model could not be fitted to data drawn from itself: "
-            "use method='wald'."
-        )
-    return np.array(found)
+    if kind == "normal":
+        bias = estimates.mean(axis=0) - estimate
+        half = norm.ppf(0.5 + level / 2) * estimates.std(axis=0, ddof=1)
+        lower, upper = estimate - bias - half, estimate - bias + half
+        return np.stack([np.maximum(lower, bounds[0]), np.minimum(upper, bounds[1])])
+    tails = np.repeat([[0.5 - level / 2], [0.5 + level / 2]], len(estimate), axis=1)
+    if kind == "bca":
+        tails = corrected(tails, estimates, estimate, left_out)
+    columns = zip(estimates.T, tails.T, strict=True)
+    return np.transpose([_quantiles(column, own) for column, own in columns])
 
 
-def _resample(refit, design, response, result, seed):
-    y = simulate(design, response, result, np.random.default_rng(seed))
-    try:
-        return refit(design, replace(response, y=y), seed)
-    except ValueError:
-        # Data that the model cannot be fitted to: counts that are all 0, say.
-        return None
+def corrected(tails, estimates, estimate, left_out):
+    """The levels [2, m] of the resamples' quantiles that BCa has in the place of `tails` [2, m].
 
-
-def bootstrap_intervals(estimates, estimate, level, bounds):
-    """(lower, upper) [2, n_parameters] from resamples, cut at `bounds`.
-
-    `estimates` are [n_resamples, n_parameters]. The interval is estimate - bias +- quantile * SD:
-    percentiles of as few resamples are noisy, and do not correct for the bias of SDs.
+    Efron (1987), JASA 82, 171-185, eq. 2.3. Resamples that equal the estimate count as half below:
+    of a variance of 0 there are many.
     """
-    bias = estimates.mean(axis=0) - estimate
-    half = norm.ppf(0.5 + level / 2) * estimates.std(axis=0, ddof=1)
-    lower, upper = estimate - bias - half, estimate - bias + half
-    return np.stack([np.maximum(lower, bounds[0]), np.minimum(upper, bounds[1])])
+    close = np.abs(estimates - estimate) <= SAME * estimates.std(axis=0)
+    below = np.mean(np.where(close, 0.5, estimates < estimate), axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        away = left_out.mean(axis=0) - left_out
+        skewness = np.sum(away**3, axis=0) / (6 * np.sum(away**2, axis=0) ** 1.5)
+        bias, skewness = norm.ppf(below), np.nan_to_num(skewness)
+        moved = bias + norm.ppf(tails)
+        return norm.cdf(bias + moved / (1 - skewness * moved))
 
 
-def simulate(design, response, result, rng):
-    """y [n_rows] from the fitted model, the effects drawn anew."""
-    d, effects = response.n_predictors, []
-    blocks = {k: b for own in design.predictors(d) for _, k, b in own.blocks}
-    for k, (old, cov) in enumerate(zip(result.effects, result.covariances, strict=True)):
-        noise, relation = rng.standard_normal(old.shape), blocks[k].relation
-        noise = noise if relation is None else relation.back(noise)
-        effects.append(noise @ covariance_root(cov).T)
-    eta = linear_predictor(design, replace(result, effects=tuple(effects)), d=d)
-    if not response.models:
-        return response_draws(response, eta, result.family, rng)
-    params = parameters_by_row(response.models, result.family, design.models)
-    return response_draws(response, eta[..., None], params, rng)[:, 0]
+def _quantiles(values, tails):
+    """Quantiles of resamples at two levels; nan where the estimate is beyond all of them."""
+    return np.quantile(values, tails) if np.isfinite(tails).all() else np.full(2, np.nan)

@@ -54,6 +54,7 @@ __all__ = [
     "Settings",
     "combination",
     "graph",
+    "has_profile",
     "has_quadrature",
     "log_densities",
     "on_cpu",
@@ -454,11 +455,21 @@ _ALGORITHMS = {
 }
 
 
-def profile(design, response, *, fit_intercept, start, matrix, bounds):
+def has_profile(design, family, n_predictors, e_step):
+    """Whether the likelihood that a step maximises, or quadrature's, is known without noise."""
+    if family.closed_form or family.quadratic or isinstance(e_step, Quadrature):
+        return True
+    if isinstance(e_step, Laplace):
+        return factorisable(design.sizes, "gradient", design.coupled)
+    return has_quadrature(design, family, n_predictors)
+
+
+def profile(design, response, *, e_step, fit_intercept, start, matrix, bounds):
     """`Profile` of a model fitted by ML, from the EMResult of any fit of it.
 
-    One that is not Gaussian is fitted by quadrature. The parameters are rows of `matrix` times
-    (coefficients, natural), between `bounds`, two arrays.
+    One that is not Gaussian is fitted by the `e_step` if that is quadrature or Laplace's, and else
+    by quadrature. The parameters are rows of `matrix` times (coefficients, natural), between
+    `bounds`, two arrays.
     """
     from sklmm.engine.algorithms.profile import Profile
 
@@ -479,7 +490,8 @@ def profile(design, response, *, fit_intercept, start, matrix, bounds):
         begin = warm_gaussian(problem, start)
         algorithm = Reml(problem, Exact(), PROFILE_TOL, 0, DRAWS[0], begin)
     else:
-        settings = Settings(fit_intercept, False, Quadrature(), tol=PROFILE_TOL, start=start)
+        step = e_step if isinstance(e_step, Laplace | Quadrature) else Quadrature()
+        settings = Settings(fit_intercept, False, step, tol=PROFILE_TOL, start=start)
         algorithm = _latent(_problem(design, response, settings), response, settings)
     with blas(design.sizes, design.X.shape[1], design.coupled):
         result = fit(algorithm, max_iter=MOST_ITERATIONS)

@@ -1,8 +1,11 @@
 """Profile and bootstrap intervals: lme4's, their coverage, and what they refuse."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import norm
 
 from sklmm import (
     Gaussian,
@@ -11,10 +14,12 @@ from sklmm import (
     NegativeBinomial,
     RandomEffect,
 )
+from sklmm._fitted.bootstrap import independent_units, taken
+from sklmm._fitted.intervals import bootstrap_intervals
 from sklmm._fitted.tables import Labels
-from sklmm.datasets import load_dyestuff
+from sklmm.datasets import load_dyestuff, load_epil2
 from sklmm.engine.algorithms.profile import Profile
-from tests.published import DATA
+from tests.published import DATA, HERE
 
 #: lme4 1.1-31: confint(lmer(Reaction ~ Days + (1 + Days | Subject)), oldNames = FALSE).
 SLEEPSTUDY = {
@@ -202,6 +207,10 @@ def test_the_bootstrap_of_classes_and_of_precisions(sleepstudy):
     [
         ({"method": "profile"}, r"needs the rows of the fit"),
         ({"method": "exact"}, r"method='exact' is not available"),
+        (
+            {"method": "bootstrap", "kind": "basic", "rows": 180},
+            r"kind='basic' is not available: u",
+        ),
         ({"method": "bootstrap", "n_resamples": 1, "rows": 180}, r"n_resamples=1 must be"),
         ({"parm": "day"}, r"parm: 'day' is no parameter of this model, which has 'Intercept', 'Da"),
         ({"parm": [0, 4]}, r"parm: 4 is no parameter"),
@@ -228,9 +237,11 @@ def test_repetitions_and_other_families_are_refused(sleepstudy):
     model = MixedEffectsRegressor(["Subject"]).fit(X, y, weight)
     with pytest.raises(ValueError, match="repeat the rows"):
         model.conf_int(method="bootstrap", X=X, y=y, sample_weight=weight)
-    terms = ["Subject", "(1 | Days)"]
-    model = MixedEffectsRegressor(terms, fixed_effects=[], family="gamma", e_step="laplace")
-    with pytest.raises(ValueError, match="method='profile' needs a likelihood without error"):
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"g": np.arange(200) % 12, "h": np.arange(200) // 15})
+    model = MixedEffectsRegressor(["g", "h"], family="poisson", tol=0.3, random_state=0)
+    y = rng.poisson(np.exp(rng.normal(size=12)[X["g"]]))
+    with pytest.raises(ValueError, match="needs a likelihood without Monte Carlo error, and e_"):
         model.fit(X, y).conf_int(method="profile", X=X, y=y)
 
 
@@ -251,6 +262,53 @@ def test_profiles_of_other_families_are_lme4s():
     found = model.conf_int(method="profile", X=X, y=y, sample_weight=weights)
     expected = pd.DataFrame(CBPP, index=["lower", "upper"]).T.loc[found.index]
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+#: R 4.2.2, MASS 7.3-58.2: confint(glm(y ~ Base, poisson, epil2)).
+GLM = [[-0.519180825, -0.211646191], [1.115493226, 1.236205257]]
+#: R 4.2.2, lme4 1.1-31: quantiles of bootMer(lmer(Yield ~ 1 + (1 | Batch), Dyestuff, REML = FALSE),
+#: nsim = 5000).
+DYESTUFF = {
+    "Intercept": (1492.723646, 1561.809149),
+    "sd(Batch, Intercept)": (0.0, 59.430728),
+    "sigma": (35.436974, 63.175968),
+}
+
+
+def laplace_case(name, rows):
+    """A model by Laplace's approximation, and X, y and weights of its rows."""
+    if name == "cbpp":
+        model, *rows = DATA["cbpp"]()
+        return model.set_params(e_step="laplace"), *rows
+    table = pd.DataFrame(rows) if name == "crossed" else load_epil2(as_frame=True).frame
+    terms, column, family = {
+        "crossed": (["a", "b"], "x", "poisson"),
+        "epil2": (["subject"], "Base", "negative_binomial"),
+    }[name]
+    model = MixedEffectsRegressor(terms, fixed_effects=[column], family=family, e_step="laplace")
+    return model, table, table["y"], None
+
+
+@pytest.mark.parametrize("name", ["cbpp", "crossed", "epil2"])
+def test_profiles_of_laplaces_approximation_are_lme4s_and_glmmtmbs(name):
+    """lme4's to 1e-4 of themselves; glmmTMB has logarithms of the last two."""
+    known = json.loads((HERE / "data" / "profiles.json").read_text())
+    model, X, y, weights = laplace_case(name, known["rows"])
+    model.fit(X, y, sample_weight=weights)
+    found = model.conf_int(method="profile", X=X, y=y, sample_weight=weights)
+    if name == "epil2":
+        sd, size = np.log(found.loc["sd(subject, Intercept)"]), -np.log(found.loc["dispersion"])
+        found.loc["log(sd)"], found.loc["log(1 / dispersion)"] = sd, size[::-1].to_numpy()
+    for parameter, limits in known[name].items():
+        np.testing.assert_allclose(found.loc[parameter], limits, atol=5e-4)
+
+
+def test_profiles_without_effects_are_rs():
+    """Those of a plain GLM, which Laplace's approximation is exact for."""
+    table = load_epil2(as_frame=True).frame
+    model = MixedEffectsRegressor(None, fixed_effects=["Base"], family="poisson")
+    found = model.fit(table, table["y"]).conf_int(method="profile", X=table, y=table["y"])
+    np.testing.assert_allclose(found, GLM, atol=1e-4)
 
 
 def test_profiles_of_cutpoints_and_other_parameters_hold_the_deviance():
@@ -280,3 +338,86 @@ def test_rows_of_another_y_are_refused(method, sleepstudy):
     model = MixedEffectsRegressor(["Subject"]).fit(X, y)
     with pytest.raises(ValueError, match="y: it must be that of the fit"):
         model.conf_int(method=method, X=X, y=-y)
+
+
+def test_percentiles_and_bca_of_a_known_distribution():
+    """Of resamples that are quantiles of a normal: BCa's levels by hand, from z0 and a."""
+    grid = (np.arange(1999) + 0.5) / 1999
+    drawn, estimate = norm.ppf(grid)[:, None] + 0.2, np.zeros(1)
+    bounds = np.array([-np.inf]), np.array([np.inf])
+    found = bootstrap_intervals(drawn, estimate, 0.9, bounds, "percentile")[:, 0]
+    np.testing.assert_allclose(found, 0.2 + norm.ppf([0.05, 0.95]), atol=5e-3)
+    left_out = np.random.default_rng(0).exponential(size=(60, 1))
+    away = left_out.mean() - left_out
+    a = np.sum(away**3) / (6 * np.sum(away**2) ** 1.5)
+    # Resamples are too high by .2 SDs.
+    z = -0.2 + norm.ppf([0.05, 0.95])
+    expected = 0.2 + (-0.2 + z / (1 - a * z))
+    assert abs(a) > 0.02
+    found = bootstrap_intervals(drawn, estimate, 0.9, bounds, "bca", left_out)[:, 0]
+    np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+def test_the_units_of_a_jackknife_are_those_that_hold_all_others():
+    rng = np.random.default_rng(0)
+    child = np.arange(120) // 3
+    X = pd.DataFrame({"child": child, "school": child // 8, "judge": np.arange(120) % 11})
+    y = rng.normal(size=5)[X["school"]] + rng.normal(size=120)
+
+    def units(*terms):
+        model = MixedEffectsRegressor(list(terms), fixed_effects=[]).fit(X, y)
+        return model, *model._training(X, y, None)
+
+    model, design, response = units("child", "school")
+    np.testing.assert_array_equal(independent_units(design), X["school"])
+    np.testing.assert_array_equal(independent_units(units("judge", "school")[1]), X["judge"])
+    np.testing.assert_array_equal(independent_units(units()[1]), np.arange(120))
+    # Without a school the estimates are those of a fit to the other rows.
+    keep = (X["school"] != 2).to_numpy()
+    found = model._estimates_without(*taken(design, response, keep))
+    other = MixedEffectsRegressor(["child", "school"], fixed_effects=[]).fit(X[keep], y[keep])
+    np.testing.assert_allclose(found, other._fitted.estimates(other.result_)[0], atol=2e-3)
+
+
+@pytest.mark.parametrize("kind", ["percentile", "bca"])
+def test_percentiles_are_reproducible_and_within_the_bounds(kind):
+    X, y = load_dyestuff(version=2, return_X_y=True, as_frame=True)
+    model = MixedEffectsRegressor(["Batch"]).fit(X, y)
+    options = {"method": "bootstrap", "kind": kind, "X": X, "y": y, "n_resamples": 60}
+    one = model.conf_int(**options, random_state=0)
+    pd.testing.assert_frame_equal(one, model.conf_int(**options, random_state=0, n_jobs=2))
+    # The estimate is 0, and so are many resamples.
+    assert 0 <= one.loc["sd(Batch, Intercept)", "lower"] < 1e-9
+    assert 0.5 < one.loc["sd(Batch, Intercept)", "upper"] < 3
+    assert one.loc["sigma", "lower"] < model.sigma_ < one.loc["sigma", "upper"]
+
+
+def test_percentiles_are_lme4s():
+    """Within 3.5 errors of quantiles of 400 resamples, which are 3.4 % of the width."""
+    X, y = load_dyestuff(return_X_y=True, as_frame=True)
+    model = MixedEffectsRegressor(["Batch"], method="ml").fit(X, y)
+    found = model.conf_int(
+        method="bootstrap", kind="percentile", X=X, y=y, n_resamples=400, random_state=0
+    )
+    for parameter, limits in DYESTUFF.items():
+        width = limits[1] - limits[0]
+        np.testing.assert_allclose(found.loc[parameter], limits, atol=0.12 * width)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["percentile", "bca"])
+def test_coverage_of_percentiles(kind):
+    """Of an SD of 40 levels and a coefficient, 100 sets: 95 % but for 2.5 binomial errors."""
+    covered, truth = [], np.array([1.0, 0.5, 0.7, 1.0])
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        g, x = np.arange(200) % 40, rng.normal(size=200)
+        y = 1 + 0.5 * x + 0.7 * rng.normal(size=40)[g] + rng.normal(size=200)
+        X, options = pd.DataFrame({"g": g, "x": x}), {"random_state": seed, "n_resamples": 100}
+        interval = (
+            MixedEffectsRegressor(["g"])
+            .fit(X, y)
+            .conf_int(method="bootstrap", kind=kind, X=X, y=y, **options)
+        )
+        covered.append((interval["lower"] <= truth) & (truth <= interval["upper"]))
+    assert (np.mean(covered, axis=0) >= 0.895).all(), np.mean(covered, axis=0)

@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from sklmm import MixedEffectsRegressor, RandomEffect, Relationship, families
-from sklmm._fitted.intervals import simulate
+from sklmm._fitted.bootstrap import simulate
 
 
 @pytest.fixture(scope="module")

@@ -72,6 +72,14 @@ class Point(NamedTuple):
     information: tuple
 
 
+class Seen(NamedTuple):
+    """What `algorithms.profile` asks of a theta: its log-likelihood and the gradient [m] of it."""
+
+    loglik: float
+    gradient: np.ndarray
+    beta: np.ndarray
+
+
 class Laplace:
     """Ascent of the Laplace approximation by a trust region."""
 
@@ -87,6 +95,8 @@ class Laplace:
         self.plain = not latent.layout.size
         #: (seed, number) of the draws that stand for C^-1, or None where it is exact.
         self.probes = None if self.plain or latent.approximated else (seed, n_probes)
+        #: Where a fit that stops here ends.
+        self.theta = None
 
     def steps(self):
         """Yield `Iteration`s, one an evaluation; a step that lowers the likelihood is undone."""
@@ -176,6 +186,24 @@ class Laplace:
         score, prior = self.approximation(theta, mode).score, self.space.log_prior(theta)
         return score if prior is None else score + prior.gradient
 
+    def look(self, theta):
+        """`Seen` at theta."""
+        return self.evaluation(theta)
+
+    def equations(self, theta):
+        """None: there are none that a profile would ask for."""
+
+    def evaluation(self, theta, equations=None, inform=False):
+        """The same, as `algorithms.profile` asks of any algorithm."""
+        seen = self.approximation(theta)
+        self.mode = seen.mode
+        return Seen(seen.loglik, seen.score, theta.beta)
+
+    def covariance(self, theta):
+        """The covariance [m, m] of theta by the observed information, and 0."""
+        here = self._begin(theta)
+        return inverse(told(here, self._chart(here), self._measured(here))), 0.0
+
     def _trial(self, flat, here):
         """A `_point` that need not exist: where C is singular its log-likelihood is -inf."""
         mode = self.mode
@@ -188,7 +216,7 @@ class Laplace:
 
     def _step(self, here, following, decrement, done, information):
         """The `Iteration` of a point, and of the step from it to `following`."""
-        theta = self.space.split(here.flat)
+        theta, self.theta = self.space.split(here.flat), self.space.split(following)
         covariance = inverse(information)
         spread = None
         if done and self.probes is not None:
@@ -202,7 +230,7 @@ class Laplace:
             decrement=decrement,
             done=done,
             # Newton's last step is worth taking: its information is exact.
-            estimate=self._shown(self.space.split(following)),
+            estimate=self._shown(self.theta),
             covariance=self.space.with_beta(covariance),
             spread=None if spread is None else self.space.with_beta(spread),
         )

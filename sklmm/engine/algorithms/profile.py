@@ -1,4 +1,4 @@
-r"""Profile likelihood intervals of a model's parameters, from its exact likelihood.
+r"""Profile likelihood intervals of a model's parameters, from a likelihood without noise.
 
 Of a parameter psi(theta, beta) the profile l(v) is the maximum at psi = v, and an interval holds
 the v at which
@@ -11,7 +11,7 @@ b^T beta of a Gaussian model the other ones are least squares', which leaves a p
 
     l(v) = max_theta  l(theta) - (v - b^T beta-hat)^2 / (2 b^T C b),    C = (X^T V^-1 X)^-1.
 
-The coefficients of other models are in theta, and their likelihood is quadrature's.
+The coefficients of other models are in theta, and their likelihood is quadrature's or Laplace's.
 
 With each l(v) comes its slope, the constraint's multiplier, and with them that of zeta, which is
 nearly linear: the cubic through two of its points tells the limit that a quantile has.
@@ -50,7 +50,7 @@ WORST = 1e10
 
 
 class Profile:
-    """Profiles about the maximum `theta` that a `Reml` by factorisation or `Quadrature` reached.
+    """Profiles about the maximum `theta` of a `Reml` by factorisation, `Quadrature` or `Laplace`.
 
     Parameters are rows of `matrix` times (coefficients, natural), between `bounds`, two arrays;
     `std` are the standard errors of (coefficients, natural), nan where there is none.

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sklmm.engine.algorithms.laplace import LEAST_RATIO, SLOW, TRUSTED, rise
+from sklmm.engine.algorithms.laplace import LEAST_RATIO, SLOW, TRUSTED, Seen, rise
 from sklmm.engine.algorithms.loop import Iteration, joint_loss
 from sklmm.engine.algorithms.start import start_theta
 from sklmm.engine.latent.points import Points
@@ -55,14 +55,6 @@ class Point(NamedTuple):
     score: np.ndarray
     nodes: object
     n_points: int
-
-
-class Seen(NamedTuple):
-    """What `algorithms.profile` asks of a theta: its log-likelihood and the gradient [m] of it."""
-
-    loglik: float
-    gradient: np.ndarray
-    beta: np.ndarray
 
 
 def partitions(problem, step):
