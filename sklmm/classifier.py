@@ -194,8 +194,9 @@ class MixedEffectsClassifier(ClassifierMixin, Residuals, BaseMixedEffects):
         _, design, include = self._new_design(X, include_random)
         model, result = self._fitted, self.result_
         params = model.parameters(result, design)
+        prior = self.handle_unknown != "typical"
         found = prediction.predict_probabilities(
-            design, result, model.family, include, model.n_predictors, params
+            design, result, model.family, include, model.n_predictors, params, prior
         )
         return found[:, self._sorted]
 

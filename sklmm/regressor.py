@@ -312,12 +312,11 @@ class MixedEffectsRegressor(RegressorMixin, Predictive, Batches, BaseMixedEffect
             family = component_of(family, component)
         params = self._fitted.parameters(result, design)
         d = self._fitted.n_predictors
-        mean = prediction.predict_mean(design, result, family, include, params, d)
+        prior = self.handle_unknown != "typical"
+        mean = prediction.predict_mean(design, result, family, include, params, d, prior)
         if not return_std:
             return mean
-        # The draws of unseen levels' effects are the same at every call.
-        rng = np.random.default_rng(0)
-        variance = prediction.predict_variance(design, result, family, include, params, rng, d)
+        variance = prediction.predict_variance(design, result, family, include, params, d)
         return mean, np.sqrt(variance)
 
     def _check_target(self, y):
@@ -446,14 +445,14 @@ class _Ratings:
     """An ordinal family in the units of its ratings."""
 
     mean_is_eta = scale_equivariant = False
+    classes, unaveraged = "ordered", ()
 
     def __init__(self, family, ratings):
         self.family = family
         self.ratings = ratings
 
-    @property
-    def density(self):
-        return self.family.density
+    density = property(lambda self: self.family.density)
+    link = property(lambda self: self.family.link)
 
     def mean(self, eta, params):
         return self.family.mean(eta, params, self.ratings)

@@ -49,7 +49,7 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
         "m_step": [str, MStep],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither")],
-        "handle_unknown": [StrOptions({"population", "error"})],
+        "handle_unknown": [StrOptions({"population", "typical", "error"})],
         "warm_start": ["boolean"],
         "random_state": ["random_state"],
         "verbose": ["verbose"],

@@ -5,19 +5,24 @@ Gaussian and Student t models are linear in the effects: the mean is that of eta
     Var(y_new) = Var(y | eta) + Var(eta).
 
 The logarithm of a lognormal response is so, and mean and variance are of the lognormal distribution
-with that one's. For the other families the columns of R sqrt(m) are posterior draws of eta
-(`_fitted.latent`), and the response's mean, its probabilities and its variance are averages over
-them (a model without random effects has none, and its mean is that at the estimate).
+with that one's. For the other families the response's mean and its probabilities are averages over
+eta, and its variance is that of the mean plus the mean of Var(y | eta). Of a row whose effects are
+known they are averages over posterior draws (`_fitted.latent`); a row with effects that are not has
+a normal eta, of the posterior's variance and the prior's, and averages are integrals
+(`_fitted.expectation`). A model without random effects has none, and its mean is that at the
+estimate.
 """
 
 import numpy as np
 
+from sklmm._fitted.expectation import expected, links_of, weighted
 from sklmm._fitted.latent import (
     BLOCK,
     deviations,
     linear_predictor,
     new_effects,
     predictor_moments,
+    root_covariance,
     row_blocks,
 )
 from sklmm._threads import in_threads
@@ -26,38 +31,10 @@ from sklmm._threads import in_threads
 TENSOR_BLOCK = 1 << 22
 
 
-def _blocks(design, result, d, family):
-    numbers = TENSOR_BLOCK if family.density is None else BLOCK
-    return row_blocks(design, result, d, numbers)
-
-
-def _averaged(function, design, result, family, include, d=1):
-    """`function` of each block's draws of eta [n, d, m], or [n, m] for d = 1, and its rows, joined.
-
-    They are at the estimate alone, m = 1, where there are no effects to average over.
-    """
-    eta, scale = linear_predictor(design, result, include, d), np.sqrt(result.coef_root.shape[1])
-
-    def one(rows):
-        draws = eta[rows].reshape(-1, d, 1)
-        if design.every_block:
-            draws = deviations(design, result, include, rows, d)
-            draws *= scale
-            draws += eta[rows].reshape(-1, d, 1)
-        return function(draws[:, 0] if d == 1 else draws, rows)
-
-    parts = in_threads(one, _blocks(design, result, d, family))
-    return np.concatenate(parts) if parts else None
-
-
-def of_rows(params, rows):
-    """Parameters of a family in a slice of rows: those by row are arrays [n_rows, 1]."""
-    return {name: value[rows] if np.ndim(value) else value for name, value in params.items()}
-
-
-def predict_mean(design, result, family, include, params, d=1):
+def predict_mean(design, result, family, include, params, d=1, prior=True):
     """Mean response [n_rows]; `include` says for each term whether its effects count.
 
+    Effects that are not known, or do not count, are averaged over their `prior`, or else are 0.
     Here and below `params` are the family's parameters, arrays [n_rows, 1] of those by row.
     """
     if family.scale_equivariant and (d == 1 or family.mean_is_eta):
@@ -66,37 +43,45 @@ def predict_mean(design, result, family, include, params, d=1):
             return eta if d == 1 else eta[:, 0]
         variance = np.zeros(design.n_rows)
         if design.blocks:
-            variance = predictor_moments(design, result, include, prior=False).variance
+            variance = predictor_moments(design, result, include, prior=prior).variance
         return _spread(family, params, variance, "mean", eta)
 
-    def mean(eta, rows):
-        return family.mean(eta, of_rows(params, rows)).mean(axis=1)
+    def mean(eta, weights, rows):
+        return weighted(family.mean(eta, of_rows(params, rows)), weights)
 
-    found = _averaged(mean, design, result, family, include, d)
+    found = _averaged(mean, design, result, family, include, d, prior)
     return np.empty(0) if found is None else found
 
 
-def predict_probabilities(design, result, family, include, d, params):
+def predict_probabilities(design, result, family, include, d, params, prior=True):
     """Probabilities of the classes [n_rows, K]."""
     if family.classes == "two":
-        second = predict_mean(design, result, family, include, params)
+        second = predict_mean(design, result, family, include, params, prior=prior)
         return np.stack([1 - second, second], axis=1)
 
-    def probabilities(eta, rows):
-        return family.probabilities(eta, of_rows(params, rows)).mean(axis=1)
+    def probabilities(eta, weights, rows):
+        return weighted(family.probabilities(eta, of_rows(params, rows)), weights)
 
-    found = _averaged(probabilities, design, result, family, include, d)
+    found = _averaged(probabilities, design, result, family, include, d, prior)
     return np.zeros((0, d + 1)) if found is None else found
 
 
-def predict_variance(design, result, family, include, params, rng=None, d=1):
+def predict_variance(design, result, family, include, params, d=1):
     """Variance of a new observation [n_rows]."""
-    if not family.scale_equivariant or d > 1:
-        return _variance_by_draws(design, result, family, include, params, rng, d)
-    eta, variance, _ = predictor_moments(design, result, include)
-    if family.mean_is_eta:
-        return variance + family.variance(np.zeros((design.n_rows, 1)), params)[:, 0]
-    return _spread(family, params, variance, "variance", eta)
+    if family.scale_equivariant and d == 1:
+        eta, variance, _ = predictor_moments(design, result, include)
+        if family.mean_is_eta:
+            return variance + family.variance(np.zeros((design.n_rows, 1)), params)[:, 0]
+        return _spread(family, params, variance, "variance", eta)
+
+    def variance(eta, weights, rows):
+        own = of_rows(params, rows)
+        mean = family.mean(eta, own)
+        about = mean - weighted(mean, weights)[:, None]
+        return weighted(family.variance(eta, own) + about**2, weights)
+
+    found = _averaged(variance, design, result, family, include, d)
+    return np.empty(0) if found is None else found
 
 
 def _spread(family, params, variance, moment, eta):
@@ -105,22 +90,51 @@ def _spread(family, params, variance, moment, eta):
     return getattr(family, moment)(eta[:, None], params)[:, 0]
 
 
-def _variance_by_draws(design, result, family, include, params, rng, d):
-    eta = linear_predictor(design, result, include, d).reshape(-1, d, 1)
-    scale = np.sqrt(result.coef_root.shape[1])
+def of_rows(params, rows):
+    """Parameters of a family in some rows: those by row are arrays [n_rows, 1]."""
+    return {name: value[rows] if np.ndim(value) else value for name, value in params.items()}
 
-    def one(rows, rng):
-        every = deviations(design, result, include, rows, d)
-        every *= scale
-        every += eta[rows]
-        added, _ = new_effects(design, result, include, rows, d)
-        at, of = np.nonzero(added)
-        sd = np.sqrt(added[at, of])
-        every[at, of] += sd[:, None] * rng.standard_normal((len(sd), every.shape[2]))
-        draws, own = every[:, 0] if d == 1 else every, of_rows(params, rows)
-        mean, within = family.mean(draws, own), family.variance(draws, own).mean(axis=1)
-        return within + mean.var(axis=1)
 
-    blocks = _blocks(design, result, d, family)
-    # A stream of its own a block, so that the order in which threads take them is none.
-    return np.concatenate([np.empty(0), *in_threads(one, blocks, rng.spawn(len(blocks)))])
+def _averaged(function, design, result, family, include, d, prior=True):
+    """`function` as `expected` has it, of all rows of a design."""
+    center, links = linear_predictor(design, result, include, d).reshape(-1, d), links_of(family, d)
+    numbers = TENSOR_BLOCK if family.density is None else BLOCK
+    held = [
+        c for c, name in enumerate(getattr(family, "names", ()), 1) if name in family.unaveraged
+    ]
+
+    def one(rows):
+        mean = center[rows]
+        places = np.arange(rows.start, rows.start + len(mean))
+        root = deviations(design, result, include, rows, d)
+        added, new = new_effects(design, result, include, rows, d)
+        if not prior or not new.any():
+            return drawn(mean, root, places)
+        if new.all():
+            return integrated(mean, root, added, places)
+        known = ~new
+        found = drawn(mean[known], root[known], places[known])
+        out = np.empty((len(mean), *found.shape[1:]))
+        out[known] = found
+        out[new] = integrated(mean[new], root[new], added[new], places[new])
+        return out
+
+    def drawn(mean, root, places):
+        # A model without effects has its mean at the estimate.
+        m = root.shape[2] if design.every_block else 1
+        eta = mean[:, :, None]
+        if design.every_block:
+            root *= np.sqrt(m)
+            eta = np.add(root, eta, out=root)
+        return function(eta[:, 0] if d == 1 else eta, np.full((1, m), 1 / m), places)
+
+    def integrated(mean, root, added, places):
+        def at(eta, weights, rows):
+            return function(eta, weights, places[rows])
+
+        covariance = root_covariance(root, added)
+        covariance[:, held] = covariance[:, :, held] = 0.0
+        return expected(at, mean, covariance, links, numbers)
+
+    parts = in_threads(one, row_blocks(design, result, d, numbers))
+    return np.concatenate(parts) if parts else None

@@ -264,6 +264,8 @@ class Family(BaseEstimator):
     inner = 1.0
     #: The parameter that the estimator's `dispersion` models, or None.
     dispersion_parameter = None
+    #: Parameters in which the mean grows so fast that normal effects in them leave it infinite.
+    unaveraged = ()
     #: What `sample_weight` means: "repeats" of a row, "trials" of one, or a "precision".
     weights = "repeats"
 

@@ -5,7 +5,6 @@
 from functools import cached_property
 
 import numpy as np
-from scipy.special import softmax
 
 from sklmm.families.base import Family, Response, labels, row_weights
 from sklmm.families.binomial import Bernoulli
@@ -77,8 +76,11 @@ class Categorical(Family):
 
     def probabilities(self, eta, params):
         """Probabilities [n, ..., K] of the classes for predictors eta [n, K-1, ...]."""
-        eta = np.moveaxis(np.asarray(eta, float), 1, -1)
-        return softmax(np.concatenate([np.zeros((*eta.shape[:-1], 1)), eta], axis=-1), axis=-1)
+        eta = np.asarray(eta, float)
+        # Along its own axis: one of few numbers last is slow to work along.
+        top = np.maximum(eta.max(axis=1, keepdims=True), 0.0)
+        odds = np.exp(np.concatenate([-top, eta - top], axis=1))
+        return np.moveaxis(odds / odds.sum(axis=1, keepdims=True), 1, -1)
 
     def mean(self, eta, params):
         """ValueError: labels have no mean."""

@@ -39,14 +39,16 @@ class _Component:
     """One of `COMPONENTS`, whose `mean` it has."""
 
     scale_equivariant = mean_is_eta = False
+    unaveraged = ()
 
     def __init__(self, family, which):
         self._family, self._which, self._one = family, which, _one(family)
 
-    @property
-    def density(self):
-        """The family's: whether TensorFlow works on its draws."""
-        return self._family.density
+    # The family's own, which say how its mean is averaged.
+    density = property(lambda self: self._family.density)
+    classes = property(lambda self: self._family.classes)
+    link = property(lambda self: self._family.link)
+    kinds = property(lambda self: self._family.kinds)
 
     def mean(self, eta, params):
         """The part at predictors eta, of the mean's shape."""

@@ -19,7 +19,14 @@ _RARE = -8.0
 
 
 class Link:
-    """g at eta; `mean` is mu = g^-1(eta)."""
+    """g at eta; `mean` is mu = g^-1(eta).
+
+    What an average of mu over a normal eta is made by: mu, and moments that are made of it, are
+    analytic within `strip` of the real line, or on either side of an `edge`; they grow no faster
+    than exp(growth * eta).
+    """
+
+    strip, growth, edge = math.pi / 2, 0.0, None
 
     def __init__(self, xp, eta):
         self.xp, self.eta = xp, eta
@@ -42,6 +49,7 @@ class ShareLink(Link):
 class Identity(PositiveLink):
     """mu = eta, whose log goes on as its parabola: a step may leave the positive numbers."""
 
+    edge = 0.0
     mean = property(lambda g: g.eta)
     _above = cached_property(lambda g: g.xp.maximum(g.eta, _SMALLEST))
     _below = cached_property(lambda g: g.xp.minimum(g.eta / _SMALLEST - 1, 0.0))
@@ -53,6 +61,7 @@ class Identity(PositiveLink):
 class Inverse(Identity):
     """mu = 1 / eta."""
 
+    edge = _SMALLEST
     mean = property(lambda g: 1 / g._above)
     log_mean = property(lambda g: 0.5 * g._below**2 - g._below - g.xp.log(g._above))
     slope = cached_property(lambda g: (g._below - 1) / g._above)
@@ -71,6 +80,7 @@ class InverseSquared(Inverse):
 class Log(PositiveLink):
     """mu = exp eta."""
 
+    growth = 3.0
     mean = property(lambda g: exp(g.xp, g.eta))
     log_mean = property(lambda g: g.eta)
     slope, bend = 1.0, 0.0
@@ -79,6 +89,7 @@ class Log(PositiveLink):
 class Sqrt(PositiveLink):
     """mu = eta^2."""
 
+    edge = 0.0
     mean = property(lambda g: g.eta**2)
     _size = cached_property(lambda g: g.xp.maximum(g.xp.abs(g.eta), _SMALLEST_ROOT))
     log_mean = property(lambda g: 2 * g.xp.log(g._size))
@@ -89,6 +100,7 @@ class Sqrt(PositiveLink):
 class Logit(ShareLink):
     """mu = 1 / (1 + exp(-eta)); everything from one exponential."""
 
+    strip = math.pi
     mean = property(lambda g: g.xp.expit(g.eta))
     _z = cached_property(lambda g: g.xp.exp(-g.xp.abs(g.eta)))
     _log1p = cached_property(lambda g: g.xp.log1p(g._z))
@@ -104,8 +116,9 @@ class Logit(ShareLink):
 
 
 class Probit(ShareLink):
-    """mu = Phi(eta)."""
+    """mu = Phi(eta), which is entire, but grows away from the real line."""
 
+    strip = 2.0
     mean = property(lambda g: g.xp.ndtr(g.eta))
     log_one = property(lambda g: g.xp.log_ndtr(g.eta))
     log_zero = property(lambda g: g.xp.log_ndtr(-g.eta))
@@ -158,6 +171,7 @@ class Loglog(Link):
 class Cauchit(Link):
     """mu = 1 / 2 + arctan(eta) / pi, of ordered classes."""
 
+    strip = 1.0
     mean = property(lambda g: g.xp.atan2(1.0, -g.eta) / math.pi)
 
 

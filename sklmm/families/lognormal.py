@@ -44,6 +44,7 @@ class LogNormal(Family):
     closed_form = True
     scale_equivariant = True
     mean_is_eta = False
+    unaveraged = ("sigma",)
     zeros = "hurdle"
     support = (0.0, np.inf)
 

@@ -160,11 +160,14 @@ class PredictedFamily(Family):
     dispersion_parameter = property(lambda self: self.family.dispersion_parameter)
     mean_is_eta = property(lambda self: self.family.mean_is_eta)
     scale_equivariant = property(lambda self: self.family.scale_equivariant)
+    unaveraged = property(lambda self: self.family.unaveraged)
     eta_power = property(lambda self: self.family.eta_power)
     parameter_powers = property(lambda self: self.family.parameter_powers)
-    density = property(lambda self: Predicted(self.family.density, tuple(self._kinds().items())))
+    density = property(lambda self: Predicted(self.family.density, tuple(self.kinds.items())))
 
-    def _kinds(self):
+    @property
+    def kinds(self):
+        """Constraints of those parameters by name."""
         kinds = self.family.parameters()
         return {name: kinds[name] for name in self.names}
 
@@ -202,7 +205,7 @@ class PredictedFamily(Family):
         eta = np.asarray(eta, float)
         values = {
             name: CONSTRAINTS[kind][0](eta[:, c])
-            for c, (name, kind) in enumerate(self._kinds().items(), 1)
+            for c, (name, kind) in enumerate(self.kinds.items(), 1)
         }
         return eta[:, 0], {**params, **values}
 

@@ -224,6 +224,7 @@ class ZeroInflated(Family):
     link = property(lambda self: self.family.link)
     row_data = property(lambda self: self.family.row_data)
     dispersion_parameter = property(lambda self: self.family.dispersion_parameter)
+    unaveraged = property(lambda self: self.family.unaveraged)
     eta_power = property(lambda self: self.family.eta_power)
     parameter_powers = property(lambda self: self.family.parameter_powers)
     hurdle = property(lambda self: self.family.zeros == "hurdle")
