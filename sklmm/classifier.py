@@ -62,8 +62,10 @@ class MixedEffectsClassifier(ClassifierMixin, Residuals, BaseMixedEffects):
         standard errors of every parameter; quadrature also after a longer step that is expected to
         end within `tol` / 30 of them from the maximum, but not before an SD near 0 is at rest.
         "auto" is 0.03 (0.001 for quadrature and laplace).
-    handle_unknown : {"population", "error"}, default="population"
-        At predict, an unseen or missing level has effect 0, or is an error.
+    handle_unknown : {"population", "typical", "error"}, default="population"
+        At predict, the probabilities of an unseen or missing level: "population" averages them over
+        the distribution of the levels' effects; "typical" is at effect 0, as lme4's; or it is an
+        error.
     warm_start : bool, default=False
         Start from the previous fit's estimate.
     random_state : int, RandomState or None, default=None
@@ -164,7 +166,12 @@ class MixedEffectsClassifier(ClassifierMixin, Residuals, BaseMixedEffects):
 
     @nan_where_missing
     def predict_proba(self, X, include_random=True):
-        """Probabilities of the classes, averaged over posterior draws.
+        """Probabilities of the classes, averaged over the effects.
+
+        Of known levels over posterior draws; of levels that are unseen or missing, and of terms
+        that are left out, over the distribution of the levels' effects, by integration (of more
+        than three classes without an order by 8,192 fixed points, to 1e-4 for SDs up to 2), or by
+        ``handle_unknown="typical"`` at effect 0.
 
         Parameters
         ----------

@@ -70,9 +70,11 @@ class MixedEffectsRegressor(RegressorMixin, Predictive, Batches, BaseMixedEffect
         standard errors of every parameter; quadrature also after a longer step that is expected to
         end within `tol` / 30 of them from the maximum, but not before an SD near 0 is at rest.
         "auto" is 0.001 for exact, cg, laplace and quadrature, 0.03 for hmc and nuts.
-    handle_unknown : {"population", "error"}, default="population"
-        At predict, an unseen or missing level has effect 0 and its prior variance in `return_std`,
-        or is an error.
+    handle_unknown : {"population", "typical", "error"}, default="population"
+        At predict, the mean of an unseen or missing level: "population" averages it over the
+        distribution of the levels' effects; "typical" is that at effect 0, as lme4's, which for
+        other links than the identity is another number; or it is an error. `return_std` and
+        `sample_y` are of a new observation, and the same by both.
     warm_start : bool, default=False
         Start from the previous fit's estimate.
     random_state : int, RandomState or None, default=None
@@ -263,17 +265,19 @@ class MixedEffectsRegressor(RegressorMixin, Predictive, Batches, BaseMixedEffect
         Parameters
         ----------
         X : DataFrame, array-like or sparse matrix of shape (n_rows, n_columns)
-            Unseen or missing levels get the population mean of their factor.
+            Unseen or missing levels get the mean over their factor's distribution of effects, or
+            the typical level's, by `handle_unknown`.
         return_std : bool, default=False
             Also return the SD of a new observation: residual, effects and coefficients together. A
             term that is left out, or a level that is unseen, adds its prior variance.
         include_random : bool or list of str, default=True
-            False predicts at population level; a list names the terms whose effects count.
+            False predicts at population level; a list names the terms whose effects count. Those of
+            the others are like an unseen level's, also with ``handle_unknown="error"``.
         component : {"conditional", "zero", "dispersion"}, optional
             A part of it in the mean's place: the family's own mean, without the zeros of
             `zero_inflation` (of a hurdle that of the other rows); the probability that a row is one
             of these zeros; or the family's parameter that `dispersion` models. As the mean, it is
-            averaged over the posterior of the effects.
+            averaged over the effects.
 
         Returns
         -------
