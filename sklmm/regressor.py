@@ -91,8 +91,8 @@ class MixedEffectsRegressor(RegressorMixin, Predictive, Batches, BaseMixedEffect
         Degrees of freedom of t and F tests of the coefficients, in the place of normal ones, of
         Gaussian models by "exact" and "cg": Satterthwaite's, as lmerTest's, or Kenward and Roger's
         with their adjusted standard errors, as pbkrtest's. The latter are for REML by "exact" with
-        covariances "us" and "diag", of one term or up to 5,000 effects; they are to be preferred
-        where groups are few, and where a variance is 0.
+        covariances "us" and "diag"; they are to be preferred where groups are few, and where a
+        variance is 0.
     missing : {"error", "drop"}, default="error"
         Whether rows that miss y, or a value of a column that the model reads, are an error or left
         out of the fit; `summary` counts them. With "drop", rows that miss a value of a fixed,

@@ -190,14 +190,6 @@ def test_what_has_no_kenward_roger_is_told(sleepstudy, parameters, why):
     assert not hasattr(model, "result_")
 
 
-def test_too_many_effects_are_told(monkeypatch, sleepstudy):
-    monkeypatch.setattr("sklmm.engine.posterior.kenward_roger.MOST_EFFECTS", 20)
-    X, y = sleepstudy
-    model = MixedEffectsRegressor(["Subject", "Days"], dof="kenward-roger")
-    with pytest.raises(ValueError, match=r"up to 20 effects .* have 28: use dof='satterthwaite'"):
-        model.fit(X, y)
-
-
 def test_linear_hypotheses_are_written_in_any_way():
     model = fitted("with_number", "kenward-roger")
     table = model.fixed_effects_
@@ -351,6 +343,21 @@ def test_related_levels_memberships_and_a_known_sd_beside_dense_matrices():
     known, one = 0.64 * np.equal.outer(g, g), 1.0 * np.equal.outer(first, first)
     variances = [model.result_.covariances[0][0, 0], model.sigma_**2]
     check_dense(model, design, [one, np.eye(n)], variances, known)
+
+
+def test_slopes_of_the_largest_term_beside_dense_matrices():
+    rng = np.random.default_rng(1)
+    n, x, z = 150, *rng.normal(size=(2, 150))
+    g, h = rng.integers(12, size=n), rng.integers(6, size=n)
+    y = x + rng.normal(size=12)[g] * (1 + 0.5 * z) + 0.7 * rng.normal(size=6)[h] * x
+    X, terms = pd.DataFrame({"x": x, "z": z, "g": g, "h": h}), ["(1 + z | g)", "(1 + x || h)"]
+    model = MixedEffectsRegressor(terms, fixed_effects=["x", "z"], dof="kenward-roger")
+    model.fit(X, y + rng.normal(size=n))
+    G, H = 1.0 * np.equal.outer(g, g), 1.0 * np.equal.outer(h, h)
+    changes = [G, G * np.add.outer(z, z), G * np.outer(z, z), H, H * np.outer(x, x), np.eye(n)]
+    S, D = model.result_.covariances
+    variances = [S[0, 0], S[0, 1], S[1, 1], D[0, 0], D[1, 1], model.sigma_**2]
+    check_dense(model, np.column_stack([np.ones(n), x, z]), changes, variances)
 
 
 def test_batches_have_the_same_tests(sleepstudy):

@@ -23,11 +23,8 @@ import numpy as np
 
 from sklmm.engine.linalg.newton import inverse
 from sklmm.engine.posterior.degrees import Degrees, turned
+from sklmm.engine.posterior.trace_products import trace_products
 from sklmm.steps import Exact
-
-#: Effects up to which Z^T V^-1 Z is affordable as a dense matrix, of which there are some copies:
-#: 200 megabytes each. Of one term alone it is block diagonal, whatever its size.
-MOST_EFFECTS = 5000
 
 
 def check(problem, response, step):
@@ -47,11 +44,6 @@ def check(problem, response, step):
         )
     elif not isinstance(step, Exact):
         reason = f"by e_step='exact', and this fit is by {step!r}: use dof='satterthwaite'"
-    elif len(blocks) > 1 and problem.n_effects > MOST_EFFECTS:
-        reason = (
-            f"computed densely for up to {MOST_EFFECTS} effects of several terms, and these have "
-            f"{problem.n_effects}: use dof='satterthwaite'"
-        )
     if reason:
         raise ValueError(f"dof='kenward-roger' is {reason}.")
 
@@ -103,7 +95,7 @@ def _forms(equations, parts):
     T[0, 0] = cross.problem.n
     traces = equations.H.traces()
     T[0, 1:] = T[1:, 0] = [np.sum(e * K) for E, K in zip(parts, traces, strict=True) for e in E]
-    T[1:, 1:] = _traces(equations, parts)
+    T[1:, 1:] = trace_products(equations, parts)
     return P, Q, T
 
 
@@ -113,34 +105,3 @@ def _inner(equations, flat):
     image = cross.product(flat)
     solved = equations.H.solve(cross.lift(equations.factors, image, transpose=True))
     return (image - cross.product(cross.lift(equations.factors, solved)) / s2) / s2
-
-
-def _traces(equations, parts):
-    """tr V^-1 G_r V^-1 G_s [m, m] of all terms' directions.
-
-    Of an entry (b, a) of one's and an entry (c, d) of the other's it is the sum over levels i and j
-    of K_ij[a, c] K_ji[d, b], related levels' by their relationship.
-    """
-    cross = equations.cross
-    if not cross.rest:
-        if not parts:
-            return np.zeros((0, 0))
-        # Levels of a term alone do not meet in V.
-        own = np.asarray(cross.G_EE)
-        K = (own - own @ np.asarray(equations.H.inner) @ own) / equations.s2
-        F = np.tensordot(K, K, ((0,), (0,)))
-        return np.einsum("mba,acdb,ncd->mn", parts[0], F, parts[0])
-    K = _inner(equations, np.eye(cross.Q))
-    sizes = [(-1, b.r) for b in cross.problem.blocks]
-    terms = list(zip(range(len(parts)), parts, cross.slices, sizes, strict=True))
-    # By term, as its levels are related.
-    rows = [cross.prior.relate(k, K[s].reshape(*size, cross.Q)) for k, _, s, size in terms]
-    out = []
-    for k, E, s, size in terms:
-        for other, D, t, width in terms:
-            one = rows[k][:, :, t].reshape(len(rows[k]), size[1], *width)
-            two = rows[other][:, :, s].reshape(len(rows[other]), width[1], *size)
-            F = np.tensordot(one, two, ((0, 2), (2, 0)))
-            out.append(np.einsum("mba,acdb,ncd->mn", E, F, D))
-    grid = [out[i : i + len(parts)] for i in range(0, len(out), len(parts))]
-    return np.block(grid)
