@@ -2,12 +2,14 @@
 
 from sklmm.inspection.convergence import ConvergenceDisplay
 from sklmm.inspection.graph import ModelGraphDisplay
+from sklmm.inspection.influence import InfluenceDisplay
 from sklmm.inspection.random_effects import RandomEffectsDisplay
 from sklmm.inspection.residuals import ResidualsDisplay
 from sklmm.inspection.trace import TraceDisplay
 
 __all__ = [
     "ConvergenceDisplay",
+    "InfluenceDisplay",
     "ModelGraphDisplay",
     "RandomEffectsDisplay",
     "ResidualsDisplay",

@@ -6,6 +6,9 @@ import numpy as np
 from scipy.stats import norm
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 
+#: Letters of a level's name that are shown.
+LONGEST_NAME = 30
+
 
 class Display:
     """Base class of the displays: their fields are what is drawn, and `plot` draws it.
@@ -82,3 +85,10 @@ def named(choice, values, what):
             f"{', '.join(map(repr, values)) or 'none'}."
         )
     return choice
+
+
+def short(label):
+    """A level's name, cut to where it has room."""
+    label = ":".join(map(str, label)) if isinstance(label, tuple) else str(label)
+    half = LONGEST_NAME // 2
+    return label if len(label) <= LONGEST_NAME else f"{label[:half]}…{label[1 - half :]}"

@@ -5,14 +5,13 @@ import pandas as pd
 from scipy.stats import norm
 from sklearn.utils.validation import check_is_fitted
 
-from sklmm.inspection._display import Display, histogram, named, normal_quantiles
+from sklmm.inspection._display import Display, histogram, named, normal_quantiles, short
 
 KINDS = ("caterpillar", "histogram", "qq")
 #: Levels up to which a new figure is made high enough for the names of all, and the height in
 #: points that a name takes.
 MOST_NAMED = 40
 LINE = 9.0
-LONGEST_NAME = 30
 
 
 class RandomEffectsDisplay(Display):
@@ -129,12 +128,6 @@ class RandomEffectsDisplay(Display):
         self.ax_.set_ylim(-1, len(order))
         room = 72 * self.figure_.get_figheight() * self.ax_.get_position().height
         if (len(order) + 1) * LINE <= room:
-            self.ax_.set_yticks(places, [_short(label) for label in effects.index], fontsize=7)
+            self.ax_.set_yticks(places, [short(label) for label in effects.index], fontsize=7)
         else:
             self.ax_.set(ylabel="levels in order")
-
-
-def _short(label):
-    label = ":".join(map(str, label)) if isinstance(label, tuple) else str(label)
-    half = LONGEST_NAME // 2
-    return label if len(label) <= LONGEST_NAME else f"{label[:half]}…{label[1 - half :]}"

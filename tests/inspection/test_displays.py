@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 from sklmm import HMC, MixedEffectsClassifier, MixedEffectsRegressor
-from sklmm.datasets import load_cbpp
+from sklmm.datasets import load_cbpp, load_sleepstudy
 from sklmm.inspection import (
     ConvergenceDisplay,
+    InfluenceDisplay,
     ModelGraphDisplay,
     RandomEffectsDisplay,
     ResidualsDisplay,
@@ -194,3 +195,19 @@ def test_the_graph_has_a_box_a_variable_and_an_arrow_a_dependence(gaussian):
 def test_a_wrong_number_of_axes_is_told(gaussian):
     with pytest.raises(ValueError, match="ConvergenceDisplay draws on 2 axes, and 1 came"):
         ConvergenceDisplay.from_estimator(gaussian, ax=plt.subplots()[1])
+
+
+@pytest.mark.parametrize("by", [None, "Subject"])
+def test_influence(by):
+    X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+    model = MixedEffectsRegressor(["(1 + Days | Subject)"]).fit(X, y)
+    display = InfluenceDisplay.from_estimator(model, X, y, by=by, n_labels=3)
+    largest = display.influence["cooks_distance"].nlargest(3)
+    assert {text.get_text() for text in display.ax_.texts} == {str(i) for i in largest.index}
+    display.plot(kind="dfbetas")
+    assert [t.get_text() for t in display.ax_.get_yticklabels()] == ["Intercept", "Days"]
+    # Of many groups each bin has its largest.
+    many = pd.DataFrame({"cooks_distance": np.arange(10_000.0)})
+    ax = InfluenceDisplay(influence=many).plot(n_labels=1).ax_
+    assert len(ax.lines[0].get_ydata()) == 400
+    assert ax.lines[0].get_ydata().max() == 9999

@@ -1,0 +1,248 @@
+"""Influence of rows and groups: against lme4, dense matrices, and fits without them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import spearmanr
+from sklearn.base import clone
+
+from sklmm import MixedEffectsClassifier, MixedEffectsRegressor, RandomEffect, Relationship
+from sklmm._fitted import influence
+from sklmm.datasets import load_sleepstudy
+
+#: By influence.R beside it.
+REFERENCE = {
+    key: np.array(value)
+    for key, value in json.loads(
+        (Path(__file__).parents[1] / "data" / "influence.json").read_text()
+    ).items()
+}
+SLOPES = "Reaction ~ Days + (Days | Subject)"
+
+
+@pytest.fixture(scope="module")
+def sleepstudy():
+    return load_sleepstudy(as_frame=True).frame
+
+
+@pytest.fixture(scope="module")
+def unbalanced(sleepstudy):
+    table = sleepstudy[~np.isin(np.arange(180) % 7, [0, 5])]
+    return table, MixedEffectsRegressor.from_formula(SLOPES, tol=1e-9).fit(table)
+
+
+def test_leverage_and_cooks_distance_are_lme4_s(sleepstudy):
+    model = MixedEffectsRegressor.from_formula(SLOPES, tol=1e-9).fit(sleepstudy)
+    leverage = model.influence(sleepstudy)["leverage"].to_numpy()
+    np.testing.assert_allclose(leverage, REFERENCE["hatvalues"], rtol=1e-6)
+    # lme4's formula has the effects in the fitted value, and no deletion of the coefficients.
+    e = sleepstudy["Reaction"].to_numpy() - model.predict(sleepstudy.drop(columns="Reaction"))
+    cook = (e / (1 - leverage)) ** 2 * leverage / (2 * model.sigma_**2)
+    np.testing.assert_allclose(cook, REFERENCE["cooks_distance"], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("by", [None, "Subject"])
+def test_deletion_given_the_variances_is_that_of_least_squares(unbalanced, by):
+    table, model = unbalanced
+    shift = REFERENCE["given_rows" if by is None else "given"]
+    found = model.influence(table, by=by)
+    want = np.einsum("mp,pq,mq->m", shift, np.linalg.inv(REFERENCE["vcov"]), shift) / 2
+    np.testing.assert_allclose(found["cooks_distance"], want, rtol=1e-6, atol=1e-8)
+
+
+def test_deletion_is_near_lme4_s_fits_without_each_group(unbalanced):
+    table, model = unbalanced
+    found = model.influence(table, by="Subject")
+    shift = REFERENCE["dfbeta"]
+    want = np.einsum("mp,pq,mq->m", shift, np.linalg.inv(REFERENCE["vcov"]), shift) / 2
+    assert spearmanr(found["cooks_distance"], want)[0] > 0.99
+    for k, name in enumerate(("dfbetas: Intercept", "dfbetas: Days")):
+        # lme4's are the estimates without less the ones with.
+        assert spearmanr(found[name], -REFERENCE["dfbetas"][:, k])[0] > 0.99
+
+
+def _dense(design, result):
+    """Z and the effects' prior covariance."""
+    Z, G = [], []
+    for block, cov in zip(design.blocks, result.covariances, strict=True):
+        refs = block.refs if block.tied else block.refs[:, None]
+        z = np.asarray(block.loadings(slice(None))).reshape(*refs.shape, block.r)
+        own = np.zeros((design.n_rows, block.n_levels, block.r))
+        for m in range(refs.shape[1]):
+            own[np.arange(design.n_rows), refs[:, m]] += z[:, m]
+        A = np.eye(block.n_levels)
+        if block.relation is not None:
+            A = np.linalg.inv(block.relation.matrix.toarray())
+        Z.append(own.reshape(design.n_rows, -1))
+        G.append(Z[-1] @ np.kron(A, cov) @ Z[-1].T)
+    return sum(G)
+
+
+def _tables():
+    rng = np.random.default_rng(0)
+    n = 150
+    X = pd.DataFrame(
+        {
+            "x": rng.normal(size=n),
+            "g": rng.integers(0, 12, n),
+            "h": rng.integers(0, 7, n),
+            "a": rng.integers(0, 8, n),
+            "b": rng.integers(0, 8, n),
+        }
+    )
+    X["wa"], X["wb"] = 0.6, 0.4
+    y = X["x"] + rng.normal(size=12)[X["g"]] + rng.normal(size=7)[X["h"]] + rng.normal(size=n)
+    distance = np.abs(np.subtract.outer(np.arange(7), np.arange(7)))
+    related = Relationship(0.6**distance, labels=np.arange(7))
+    members = RandomEffect(("a", "b"), weights=("wa", "wb"))
+    cases = {
+        "none": [],
+        "slopes": ["(1 + x | g)"],
+        "crossed": ["(1 + x | g)", "h"],
+        "nested": ["g", "(1 | g:h)"],
+        "memberships": ["g", members],
+        "members alone": [members],
+        "related": [RandomEffect("h", covariance=related), "g"],
+    }
+    return X, y, cases
+
+
+@pytest.mark.parametrize("case", list(_tables()[2]))
+@pytest.mark.parametrize("by", [None, "g"])
+def test_deletion_by_dense_matrices(case, by):
+    X, y, cases = _tables()
+    model = MixedEffectsRegressor(cases[case], fixed_effects=["x"]).fit(X, y)
+    found = model.influence(X, y, by=by)
+    design, _ = model._training(X, y, None)
+    D, y, sigma2 = design.X, y.to_numpy(), model.sigma_**2
+    V = sigma2 * np.eye(len(y)) + (_dense(design, model.result_) if design.blocks else 0.0)
+    groups = np.arange(len(y)) if by is None else X["g"].to_numpy()
+
+    def gls(own):
+        W = np.linalg.inv(V[np.ix_(own, own)])
+        M = np.linalg.inv(D[own].T @ W @ D[own])
+        return M @ D[own].T @ W @ y[own], M
+
+    every = np.ones(len(y), bool)
+    beta, M = gls(every)
+    W = np.linalg.inv(V)
+    hat = np.eye(len(y)) - sigma2 * (W - W @ D @ M @ D.T @ W)
+    for label in found.index[:12]:
+        own, without = groups == label, gls(groups != label)
+        np.testing.assert_allclose(found.loc[label, "leverage"], np.diag(hat)[own].sum(), rtol=1e-7)
+        d = beta - without[0]
+        got = found.loc[label, ["dfbetas: Intercept", "dfbetas: x"]].to_numpy(float)
+        np.testing.assert_allclose(got, d / np.sqrt(np.diag(without[1])), rtol=1e-4, atol=1e-8)
+        cook = d @ np.linalg.inv(M) @ d / 2
+        np.testing.assert_allclose(found.loc[label, "cooks_distance"], cook, rtol=1e-4)
+
+
+def test_repetitions_are_rows_of_a_group(unbalanced):
+    table, _ = unbalanced
+    weight = 1 + np.arange(len(table)) % 3
+    model = MixedEffectsRegressor.from_formula(SLOPES, tol=1e-9)
+    weighted = clone(model).fit(table, sample_weight=weight)
+    repeated = table.loc[table.index.repeat(weight)]
+    want = model.fit(repeated).influence(repeated, by="Subject")
+    got = weighted.influence(table, sample_weight=weight, by="Subject")
+    np.testing.assert_allclose(got.iloc[:, 1:], want.iloc[:, 1:], rtol=1e-5)
+
+
+def _refits(model, X, y, groups, weight=None):
+    out = []
+    for label in np.unique(groups):
+        own = groups != label
+        other = clone(model).fit(X[own], y[own])
+        out.append(np.concatenate([[other.intercept_], other.coef_]))
+    d = np.concatenate([[model.intercept_], model.coef_]) - np.array(out)
+    return np.einsum("mp,pq,mq->m", d, np.linalg.inv(model.result_.coef_cov), d) / d.shape[1]
+
+
+def _simulated(seed, n_groups, n, crossed=0):
+    rng = np.random.default_rng(seed)
+    g = np.repeat(np.arange(n_groups), rng.integers(n // 3, 2 * n, n_groups))
+    X = pd.DataFrame({"x": rng.normal(size=len(g)) + rng.normal(size=n_groups)[g], "g": g})
+    eta = 0.5 * X["x"] + rng.normal(size=n_groups)[g]
+    if crossed:
+        X["h"] = rng.integers(0, crossed, len(g))
+        eta = eta + 0.7 * rng.normal(size=crossed)[X["h"]]
+    return rng, X, eta
+
+
+@pytest.mark.slow
+def test_ranks_of_gaussian_groups_are_those_of_refits():
+    rng, X, eta = _simulated(0, 100, 12, 20)
+    y = eta + rng.normal(size=len(eta))
+    model = MixedEffectsRegressor(["(1 + x | g)", "h"]).fit(X, y)
+    found = model.influence(X, y, by="g")["cooks_distance"]
+    assert spearmanr(found, _refits(model, X, y, X["g"]))[0] > 0.99
+
+
+@pytest.mark.slow
+def test_ranks_of_logistic_groups_are_those_of_refits():
+    rng, X, eta = _simulated(1, 60, 20)
+    y = rng.random(len(eta)) < 1 / (1 + np.exp(-eta))
+    model = MixedEffectsClassifier(["g"]).fit(X, y)
+    found = model.influence(X, y, by="g")["cooks_distance"]
+    assert spearmanr(found, _refits(model, X, y, X["g"]))[0] > 0.99
+
+
+@pytest.mark.slow
+def test_ranks_of_counts_by_laplace_are_those_of_refits():
+    rng, X, eta = _simulated(2, 60, 30, 20)
+    y = rng.poisson(np.exp(eta / 2))
+    model = MixedEffectsRegressor(["g", "h"], family="poisson", e_step="laplace").fit(X, y)
+    found = model.influence(X, pd.Series(y), by="g")["cooks_distance"]
+    assert spearmanr(found, _refits(model, X, y, X["g"]))[0] > 0.99
+
+
+def test_a_group_that_alone_determines_a_coefficient():
+    X, y, _ = _tables()
+    X["own"] = (X["g"] == 3) * 1.0
+    model = MixedEffectsRegressor(["h"], fixed_effects=["x", "own"]).fit(X, y)
+    found = model.influence(X, y, by="g")
+    assert found.loc[3].drop(["n_rows", "leverage"]).isna().all()
+    assert found.drop(index=3).notna().all(axis=None)
+
+
+def test_other_families_and_a_prior_of_the_coefficients():
+    X, y, _ = _tables()
+    counts = np.random.default_rng(0).poisson(np.exp(y / 3))
+    for family in ("poisson", "negative_binomial", "student_t", "lognormal"):
+        answer = counts + 0.5 * (family == "lognormal")
+        e_step = "exact" if family == "lognormal" else "laplace"
+        model = MixedEffectsRegressor(["g"], fixed_effects=["x"], family=family, e_step=e_step)
+        model.fit(X, answer)
+        found = model.influence(X, answer, by="g")
+        assert found.notna().all(axis=None)
+        assert (found["leverage"] > 0).all()
+    # Shrunken to 0, the slope is nobody's.
+    free = MixedEffectsRegressor(["g"], fixed_effects=["x"]).fit(X, y).influence(X, y)
+    held = MixedEffectsRegressor(["g"], fixed_effects=["x"], coef_prior={"x": 1e-4})
+    held = held.fit(X, y).influence(X, y)
+    assert held["dfbetas: x"].abs().max() < 1e-2 * free["dfbetas: x"].abs().max()
+
+
+def test_rows_that_do_not_count_are_left_out(sleepstudy):
+    holes = sleepstudy.copy()
+    holes.loc[holes.index[::9], "Days"] = np.nan
+    model = MixedEffectsRegressor.from_formula("Reaction ~ Days + (1 | Subject)", missing="drop")
+    found = model.fit(holes).influence(holes)
+    assert found.index.equals(holes.dropna().index)
+
+
+def test_what_is_refused(sleepstudy, monkeypatch):
+    X, y, _ = _tables()
+    classes = pd.cut(y, 3, labels=["low", "mid", "high"])
+    model = MixedEffectsClassifier(["g"], fixed_effects=["x"], family="ordinal", e_step="laplace")
+    with pytest.raises(ValueError, match="several predictors or cutpoints"):
+        model.fit(X, classes).influence(X, classes)
+    crossed = MixedEffectsRegressor(["g", "h"], fixed_effects=["x"]).fit(X, y)
+    with pytest.raises(ValueError, match="by: 'school'"):
+        crossed.influence(X, y, by="school")
+    monkeypatch.setattr(influence, "LARGEST", 5)
+    with pytest.raises(ValueError, match="9 here, and no more than 5"):
+        crossed.influence(X, y)
