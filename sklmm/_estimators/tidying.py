@@ -5,7 +5,7 @@ import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
 from sklmm._estimators.input import response_name, take_rows
-from sklmm._fitted import prediction, tidying
+from sklmm._fitted import latent, tidying
 from sklmm._tables import Table
 
 KINDS = ("fixed", "ran_pars", "ran_vals")
@@ -149,7 +149,7 @@ class Tidying:
         for name, include in ((".fitted", True), (".fixed", False)):
             _, design, wanted = self._new_design(rows, include)
             d = self._fitted.n_predictors
-            eta = prediction.linear_predictor(design, self.result_, wanted, d)
+            eta = latent.linear_predictor(design, self.result_, wanted, d)
             columns[name] = np.full(len(mu), np.nan)
             columns[name][some] = eta if d == 1 else eta[:, 0]
         columns[".mu"] = mu
