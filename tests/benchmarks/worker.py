@@ -69,6 +69,7 @@ def sklmm(data, workload):
 
     tasks = {
         "predict": lambda m: m.predict_proba(X) if classes else m.predict(X),
+        "check": lambda m: m.check(X, y, random_state=0)["value"].to_numpy(),
         "cross_validate": cross_validate,
         "profile": lambda m: m.conf_int(method="profile", X=X, y=y)["lower"].to_numpy(),
         "loglik": lambda m: np.array([m.loglik_, m.loglik_error_]),
@@ -231,7 +232,7 @@ def work(system, workload, path):
     data = path if Path(path).is_dir() else dict(np.load(path))
     fit, estimates, tasks = SYSTEMS[system](data, workload)
     task, model = tasks.get(workload.task), None
-    if workload.task in ("predict", "profile"):
+    if workload.task in ("predict", "profile", "check"):
         model = fit()
     run = (lambda: task(model)) if task and workload.task != "loglik" else fit
     first, found = timed(run)

@@ -14,7 +14,7 @@ class Workload:
     category. The tasks:
 
     - fit: the first and the second fit of a process
-    - predict, profile: of a fitted model, twice
+    - predict, profile, check: of a fitted model, twice
     - cross_validate: five folds, twice
     - loglik: a first fit, and second the log-likelihood that it leaves to be asked for
     - fit_parquet: a fit from files, reading included
@@ -134,6 +134,15 @@ WORKLOADS = {
         Workload("predict-1e6", "crossed-1e6", ("sklmm",), task="predict"),
         Workload(
             "proba-1e6", "crossed-1e6-binary", ("sklmm",), "bernoulli", task="predict", repeats=3
+        ),
+        Workload("check-1e6", "crossed-1e6", ("sklmm",), task="check", repeats=3),
+        Workload(
+            "check-binary-1e6",
+            "crossed-1e6-binary",
+            ("sklmm",),
+            "bernoulli",
+            task="check",
+            repeats=3,
         ),
     ]
 }
