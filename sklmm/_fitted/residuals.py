@@ -26,9 +26,15 @@ _LEAST = 1e-12
 
 
 class QuantileResiduals(NamedTuple):
-    """Residuals u [n] in (0, 1), and of each row P(Y = 0), None where y is never 0 by itself."""
+    """Residuals u [n] in (0, 1) given a draw of the effects, and what they are compared with.
+
+    mean [n] is E[y] given that draw, of which u does not depend under the right model (on the
+    posterior mean, which is of y itself, it does). zeros [n] are P(Y = 0), None where y is never 0
+    by itself.
+    """
 
     u: np.ndarray
+    mean: np.ndarray
     zeros: np.ndarray | None
 
 
@@ -72,16 +78,18 @@ def _residuals(mixture, response, rng, with_zeros):
         part = mixture.rows(rows)
         below, up_to = part.settled_cdf(lower[rows], True), part.settled_cdf(upper[rows])
         u = below + random * (up_to - below)
+        mean = part.family.mean(part.moments.mean[..., None], part.params)[:, 0]
         none = part.settled_cdf(np.zeros(len(u))) if with_zeros else None
-        return np.clip(u, _LEAST, 1 - _LEAST), none
+        return np.clip(u, _LEAST, 1 - _LEAST), mean, none
 
     n_rows, d = len(y), response.n_predictors
     blocks = mixture_blocks(n_rows, d, family)
     # One stream, whatever the blocks.
     random = rng.random(n_rows)
     parts = in_threads(one, blocks, [random[rows] for rows in blocks])
-    u = np.concatenate([np.empty(0), *(part[0] for part in parts)])
-    return QuantileResiduals(u, np.concatenate([part[1] for part in parts]) if with_zeros else None)
+    u, mean, none = zip(*parts, strict=True)
+    joined = np.concatenate(none) if with_zeros else None
+    return QuantileResiduals(np.concatenate(u), np.concatenate(mean), joined)
 
 
 def _has_zeros(family, params):
