@@ -183,7 +183,7 @@ def test_ranks_of_gaussian_groups_are_those_of_refits():
 
 @pytest.mark.slow
 def test_ranks_of_logistic_groups_are_those_of_refits():
-    rng, X, eta = _simulated(1, 60, 20)
+    rng, X, eta = _simulated(1, 60, 8)
     y = rng.random(len(eta)) < 1 / (1 + np.exp(-eta))
     model = MixedEffectsClassifier(["g"]).fit(X, y)
     found = model.influence(X, y, by="g")["cooks_distance"]
@@ -192,11 +192,29 @@ def test_ranks_of_logistic_groups_are_those_of_refits():
 
 @pytest.mark.slow
 def test_ranks_of_counts_by_laplace_are_those_of_refits():
-    rng, X, eta = _simulated(2, 60, 30, 20)
+    rng, X, eta = _simulated(2, 40, 15, 12)
     y = rng.poisson(np.exp(eta / 2))
     model = MixedEffectsRegressor(["g", "h"], family="poisson", e_step="laplace").fit(X, y)
     found = model.influence(X, pd.Series(y), by="g")["cooks_distance"]
     assert spearmanr(found, _refits(model, X, y, X["g"]))[0] > 0.99
+
+
+@pytest.mark.slow
+def test_large_shifts_are_near_those_of_fits_without_a_group():
+    """Slopes, and a family with a parameter of its own: the shifts themselves, not their order."""
+    rng, X, eta = _simulated(3, 40, 15)
+    eta = eta + rng.normal(size=40)[X["g"]] * X["x"]
+    y = pd.Series(rng.negative_binomial(2, 1 / (1 + np.exp(eta / 2) / 2)))
+    model = MixedEffectsRegressor(["(1 + x | g)"], family="negative_binomial", e_step="laplace")
+    model.fit(X, y)
+    found = model.influence(X, y, by="g")
+    for label in found["cooks_distance"].nlargest(4).index:
+        own = X["g"] != label
+        other = clone(model).fit(X[own], y[own])
+        d = np.concatenate([[model.intercept_], model.coef_]) - [other.intercept_, *other.coef_]
+        got = found.loc[label, ["dfbetas: Intercept", "dfbetas: x"]].to_numpy(float)
+        want = d / other.fixed_effects_["std_error"].to_numpy()
+        np.testing.assert_allclose(got, want, atol=0.03, rtol=0.2)
 
 
 def test_a_group_that_alone_determines_a_coefficient():
