@@ -174,6 +174,11 @@ class Tidying:
         """y in the numbers of the mean [n_rows], nan where it is missing."""
         known = ~self._unknown(y)
         y = y if known.all() else take_rows(y, known)
+        if self._fitted.family.open_ended and np.ndim(y) > 1:
+            raise ValueError(
+                "y: it has bounds, and residuals want values: leave y out, or see "
+                "quantile_residuals."
+            )
         if hasattr(self, "predict_proba"):
             values = np.ravel(np.asarray(y)) == self._fitted.classes[1]
         else:

@@ -207,7 +207,9 @@ def overdispersion(response, eta, params, result):
 def residuals(found, response):
     """What `QuantileResiduals` tell: are they uniform, how they spread, outliers and zeros."""
     out = [_uniformity(found.u), _dispersion(found.u), _outliers(found.u)]
-    if (test := quantile.zeros(found, response.y)) is not None and test.statistic > 0:
+    test = quantile.zeros(found, response.y)
+    # Shares of 0 are as likely as the trials make them.
+    if test is not None and test.statistic > 0 and np.isinf(response.family.support[1]):
         out.append(_zeros(test))
     return out
 

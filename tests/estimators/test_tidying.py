@@ -222,6 +222,15 @@ def test_counts_in_two_columns_are_shares():
     np.testing.assert_allclose(bare, found[list(bare)], atol=1e-4)
 
 
+def test_bounds_have_no_residuals():
+    X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+    bounds = np.column_stack([np.minimum(y, 350.0), np.where(y > 350, np.inf, y)])
+    model = MixedEffectsRegressor(["Subject"], e_step="laplace").fit(X, bounds)
+    with pytest.raises(ValueError, match=r"y: it has bounds, .* see quantile_residuals"):
+        model.augment(X, bounds)
+    assert list(model.augment(X))[-3:] == [".fitted", ".fixed", ".mu"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
