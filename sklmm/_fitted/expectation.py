@@ -29,6 +29,9 @@ _DIGITS = np.log(1e8)
 _REACH, _WIDEST = 6.0, 0.8
 #: SDs beyond which the normal density is none in floating point.
 _FARTHEST = 37.0
+#: SDs in strips, as halves of a power of 2, within which points differ. Beyond 256 strips a bounded
+#: mean is a step between two points, and the error that of counting it: some 1e-4.
+_FEWEST, _MOST = -6, 16
 #: SDs within which, and the step by which, tanh-sinh rules are.
 _PANEL, _PANEL_STEP = 7.0, 0.07
 #: Quasi-random points, a power of 2 of them.
@@ -84,7 +87,8 @@ def expected(function, mean, covariance, links, numbers):
     # SDs in strips along each axis, by halves of a power of 2: rows of one number share points.
     sizes = np.abs(root / strips[:, None]).max(axis=1)
     with np.errstate(divide="ignore"):
-        keys = np.maximum(np.ceil(2 * np.log2(sizes)), -6).astype(int)
+        keys = np.nan_to_num(np.ceil(2 * np.log2(sizes)))
+    keys = np.clip(keys, _FEWEST, _MOST).astype(int)
     keys = np.zeros_like(keys) if lattice else keys
     out = None
     for key, every in _of_one_key(keys):

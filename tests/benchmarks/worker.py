@@ -37,6 +37,7 @@ def sklmm(data, workload):
     if "pedigree" in data:
         return animal_model(data, workload)
     X = pd.DataFrame({f"g{k}": column for k, column in enumerate(data["groups"].T)}, copy=False)
+    groups = list(X)
     fixed = [f"x{k}" for k in range(data["columns"].shape[1])]
     own = [workload.term] * len(X.columns) if isinstance(workload.term, str) else workload.term
     terms = [term % g for term, g in zip(own, X, strict=True)]
@@ -67,8 +68,12 @@ def sklmm(data, workload):
 
         return cross_val_score(model, X, y, cv=KFold(5, shuffle=True, random_state=0))
 
+    def predict(model, rows):
+        return model.predict_proba(rows) if classes else model.predict(rows)
+
     tasks = {
-        "predict": lambda m: m.predict_proba(X) if classes else m.predict(X),
+        "predict": lambda m: predict(m, X),
+        "predict_new": lambda m: predict(m, X.assign(**{g: -1 - X[g] for g in groups})),
         "check": lambda m: m.check(X, y, random_state=0)["value"].to_numpy(),
         "cross_validate": cross_validate,
         "profile": lambda m: m.conf_int(method="profile", X=X, y=y)["lower"].to_numpy(),
@@ -232,7 +237,7 @@ def work(system, workload, path):
     data = path if Path(path).is_dir() else dict(np.load(path))
     fit, estimates, tasks = SYSTEMS[system](data, workload)
     task, model = tasks.get(workload.task), None
-    if workload.task in ("predict", "profile", "check"):
+    if workload.task in ("predict", "predict_new", "profile", "check"):
         model = fit()
     run = (lambda: task(model)) if task and workload.task != "loglik" else fit
     first, found = timed(run)

@@ -15,6 +15,7 @@ class Workload:
 
     - fit: the first and the second fit of a process
     - predict, profile, check: of a fitted model, twice
+    - predict_new: predictions of rows whose levels are all new
     - cross_validate: five folds, twice
     - loglik: a first fit, and second the log-likelihood that it leaves to be asked for
     - fit_parquet: a fit from files, reading included
@@ -142,6 +143,24 @@ WORKLOADS = {
             ("sklmm",),
             "bernoulli",
             task="check",
+            repeats=3,
+        ),
+        Workload(
+            "predict-known-1e6",
+            "crossed-1e6-binary",
+            ("sklmm",),
+            "bernoulli",
+            task="predict",
+            e_step="laplace",
+            repeats=3,
+        ),
+        Workload(
+            "predict-new-1e6",
+            "crossed-1e6-binary",
+            ("sklmm",),
+            "bernoulli",
+            task="predict_new",
+            e_step="laplace",
             repeats=3,
         ),
     ]

@@ -36,6 +36,18 @@ PARAMETERS = {
 SHIFTS = {"shift_1": -0.3, "shift_2": 0.1, "shift_3": 0.5}
 
 
+class Softplus(families.Family):
+    """A family of which no link is known: mean and variance log(1 + exp(eta))."""
+
+    def distribution(self, eta):
+        raise NotImplementedError
+
+    def mean(self, eta, params):
+        return np.logaddexp(0.0, eta)
+
+    variance = mean
+
+
 def parameters(family, n_classes=None):
     return {name: (PARAMETERS | SHIFTS)[name] for name in family.parameters(n_classes)}
 
@@ -51,6 +63,7 @@ def every_family():
     yield "plain lognormal", PlainLogNormal()
     for base in (families.Poisson("log"), families.NegativeBinomial("sqrt"), families.Gamma()):
         yield f"more zeros {base.name}", ZeroInflated(base)
+    yield "of one's own", Softplus()
     yield "hurdle of counts", ZeroInflated(families.TruncatedNegativeBinomial())
 
 
@@ -162,6 +175,19 @@ def test_means_and_variances_are_integrals(case, normal):
             spread = integral(of_variance, *how)
             spread += integral(at(squared(family.mean, exact), params), *how)
             assert variance[row] == pytest.approx(spread, rel=1e-5), row
+
+
+def test_effects_of_any_size_have_an_average():
+    """Of an SD of 1e5, P = Phi(mean / SD): a logit is a step there."""
+    family = families.Bernoulli()
+
+    def share(eta, weights, rows):
+        return weighted(family.mean(eta, {}), weights)
+
+    mean, sd = np.array([[1e5], [0.3], [-2e3], [0.3]]), np.array([1e5, 1e5, 1e3, 0.0])
+    found = expected(share, mean, (sd**2)[:, None, None], links_of(family), 1 << 14)
+    exact = [*norm.cdf(mean[:3, 0] / sd[:3]), family.mean(0.3, {})]
+    np.testing.assert_allclose(found, exact, atol=3e-4)
 
 
 @pytest.mark.parametrize("link", families.Ordinal.links)

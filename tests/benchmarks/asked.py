@@ -1,0 +1,108 @@
+"""What a fitted model is asked about 10^6 rows: seconds, beside those of `predict`, and memory.
+
+    python -m tests.benchmarks.asked [--rows 1e6] [--families gaussian bernoulli] [--tasks ...]
+
+A table of crossed factors of rows / 50 and rows / 125 levels is fitted once a family, and the tasks
+take turns in this process, three times: the table has medians, processor's seconds, their ratio to
+the task they are measured by, and what the peak of the process's memory rose by. Where the machine
+is not alone, the ratios of the processor's seconds are what to read.
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+from sklmm import MixedEffectsRegressor
+
+
+class Task(NamedTuple):
+    """A function of (model, X, y) and the name of the one that it is measured by."""
+
+    run: object
+    by: str | None = None
+    families: tuple = ("gaussian", "bernoulli")
+
+
+def new(X, *groups):
+    """The rows with levels that the fit had not."""
+    return X.assign(**{g: -1 - X[g] for g in groups})
+
+
+TASKS = {
+    "predict-known": Task(lambda m, X, y: m.predict(X)),
+    "predict-one-new": Task(lambda m, X, y: m.predict(new(X, "g")), "predict-known"),
+    "predict-new": Task(lambda m, X, y: m.predict(new(X, "g", "h")), "predict-known"),
+    "left-out": Task(lambda m, X, y: m.predict(X, include_random=False), "predict-known"),
+    "std-known": Task(lambda m, X, y: m.predict(X, return_std=True), "predict-known"),
+    "std-new": Task(lambda m, X, y: m.predict(new(X, "g", "h"), return_std=True), "std-known"),
+}
+
+
+def table(n_rows, family):
+    """(X, y) of two crossed factors."""
+    rng = np.random.default_rng(0)
+    levels = n_rows // 50, n_rows // 125
+    X = pd.DataFrame({g: rng.integers(n, size=n_rows) for g, n in zip("gh", levels, strict=True)})
+    X["x"] = rng.standard_normal(n_rows)
+    eta = 0.3 + 0.5 * X["x"].to_numpy()
+    for g, n, sd in zip("gh", levels, (1.0, 0.5), strict=True):
+        eta += sd * rng.standard_normal(n)[X[g]]
+    if family == "bernoulli":
+        return X, (rng.random(n_rows) < expit(eta)).astype(float)
+    return X, eta + rng.standard_normal(n_rows)
+
+
+def peak(since_now=False):
+    """Peak of this process's memory [GB], nan where the system does not tell."""
+    if since_now and (kept := Path("/proc/self/clear_refs")).exists():
+        kept.write_text("5")
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((int(s.split()[1]) / 1e6 for s in lines if s.startswith("VmHWM")), float("nan"))
+
+
+def measured(family, n_rows, names):
+    """{name: (seconds, processor's seconds, GB)} of the tasks."""
+    X, y = table(n_rows, family)
+    e_step = "laplace" if family == "bernoulli" else "auto"
+    model = MixedEffectsRegressor(["g", "h"], family=family, e_step=e_step, random_state=0)
+    model.fit(X, y)
+    found = {name: [] for name in names}
+    for _ in range(3):
+        for name, runs in found.items():
+            before = peak(since_now=True)
+            wall, cpu = time.perf_counter(), time.process_time()
+            TASKS[name].run(model, X, y)
+            spent = time.perf_counter() - wall, time.process_time() - cpu
+            runs.append((*spent, peak() - before))
+    return {name: np.median(runs, axis=0) for name, runs in found.items()}
+
+
+def main():
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=float, default=1e6)
+    parser.add_argument("--families", nargs="+", default=["gaussian", "bernoulli"])
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
+    options = parser.parse_args()
+    # What others are measured by.
+    names = dict.fromkeys([*(TASKS[n].by for n in options.tasks if TASKS[n].by), *options.tasks])
+    print("| family | task | s | cpu s | ratio | cpu ratio | GB more |")
+    print("|---|---|---|---|---|---|---|")
+    for family in options.families:
+        some = [name for name in names if family in TASKS[name].families]
+        found = measured(family, int(options.rows), some)
+        for name, (wall, cpu, memory) in found.items():
+            by = TASKS[name].by
+            ratios = [a / b for a, b in zip((wall, cpu), found[by], strict=False)] if by else [1, 1]
+            cells = f"{wall:.2f} | {cpu:.2f} | {ratios[0]:.2f} | {ratios[1]:.2f} | {memory:.2f}"
+            print(f"| {family} | {name} | {cells} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
