@@ -46,6 +46,7 @@ class OnDask:
     partial_fit = LocalOnly()
     update = LocalOnly()
     sample_y = LocalOnly()
+    augment = LocalOnly()
     #: The client that was set.
     _client = None
 
@@ -175,6 +176,8 @@ class DaskMixedEffectsRegressor(OnDask, MixedEffectsRegressor):
     """
 
     _local_class = MixedEffectsRegressor
+    predict_interval = LocalOnly()
+    predict_quantiles = LocalOnly()
 
     def predict(self, X, return_std=False, include_random=True):
         """The mean response of each row, lazily: nothing is computed before it is asked for.

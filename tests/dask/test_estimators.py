@@ -200,14 +200,19 @@ class TestState:
         np.testing.assert_array_equal(again.predict(frame), model.to_local().predict(frame))
 
     def test_what_reads_rows_of_one_machine_is_not_there(self, model, frame):
-        for name in ("partial_fit", "fit_batches", "fit_parquet", "update", "sample_y"):
+        for name in ("partial_fit", "fit_batches", "fit_parquet", "update", "sample_y", "augment"):
             assert not hasattr(model, name)
             assert not hasattr(DaskMixedEffectsClassifier(), name)
+        for name in ("predict_interval", "predict_quantiles"):
+            assert not hasattr(model, name)
         with pytest.raises(AttributeError, match=r"to_local\(\).*MixedEffectsRegressor"):
             model.update(frame, frame["stars"])
         columns = dd.from_pandas(frame, npartitions=2)
         with pytest.raises(TypeError, match=r"to_local\(\)"):
             model.conf_int(method="profile", X=columns, y=columns["stars"])
+        with pytest.raises(TypeError, match=r"to_local\(\)"):
+            model.check(columns, columns["stars"])
+        pd.testing.assert_frame_equal(model.tidy(), model.to_local().tidy())
         pd.testing.assert_frame_equal(model.conf_int(), model.to_local().conf_int())
 
     def test_a_generator_goes_on_as_after_a_local_fit(self, client, frame):
