@@ -19,7 +19,7 @@ from scipy.sparse import hstack as joined
 
 from sklmm._fitted.latent import linear_predictor
 from sklmm._fitted.prediction import of_rows
-from sklmm._threads import each, in_threads
+from sklmm._threads import each, in_threads, single_blas
 from sklmm.families.special import NUMPY
 from sklmm.result import covariance_root
 
@@ -136,7 +136,8 @@ class Rows:
         S[:p, p:] = S[p:, :p].T
         _add_product(S[p:, p:], self.rest, self.rest, new=True)
         if q:
-            S[p:, p:] += block_diag(precisions).toarray()
+            prior = block_diag(precisions).tocoo()
+            S[p + prior.row, p + prior.col] += prior.data
         if self.first is not None:
             self._eliminate(X, S)
         self.inverse = _inverted(S)
@@ -284,10 +285,12 @@ def _add_product(out, one, other, sign=1.0, new=False):
 
 def _inverted(S):
     """The inverse of a positive definite matrix, in its place."""
-    factor, info = lapack.dpotrf(S.T, lower=False, overwrite_a=True)
-    if info:
-        raise ValueError("X: its columns do not determine the coefficients.")
-    inverse, _ = lapack.dpotri(factor, lower=False, overwrite_c=True)
-    lower = np.tril_indices(len(inverse), -1)
-    inverse[lower] = inverse.T[lower]
+    # Threads of BLAS wait for one another longer here than they work, where cores are shared.
+    with single_blas():
+        factor, info = lapack.dpotrf(S.T, lower=False, overwrite_a=True)
+        if info:
+            raise ValueError("X: its columns do not determine the coefficients.")
+        inverse, _ = lapack.dpotri(factor, lower=False, overwrite_c=True)
+    for j in range(len(inverse)):
+        inverse[j + 1 :, j] = inverse[j, j + 1 :]
     return inverse
