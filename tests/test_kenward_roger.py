@@ -7,6 +7,7 @@
 import json
 import pickle
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -284,17 +285,60 @@ def test_terms_of_classes_and_of_ratings():
 
 def test_empty_cells_leave_what_is_determined():
     table = table_of("crossed")
-    table = table[(table["A"] != "c") | (table["B"] != "v")]
-    with pytest.warns(UserWarning, match="linear combinations"):
-        model = MixedEffectsRegressor.from_formula("y ~ A * B + (1 | g)", dof="kenward-roger").fit(
-            table
-        )
-    tests = model.joint_tests()
-    # Of A the difference of a and b has both means; of B no level has all cells.
+    formula = "y ~ A * B + (1 | g)"
+    found = []
+    # Whatever the columns are that are left out: those of the last cell, or sums over others.
+    for names in ({"a": "a", "b": "b", "c": "c"}, {"a": "z", "b": "y", "c": "x"}):
+        some = table[(table["A"] != "c") | (table["B"] != "v")].replace({"A": names})
+        model = MixedEffectsRegressor.from_formula(formula, dof="kenward-roger", tol=1e-6)
+        with pytest.warns(UserWarning, match="linear combinations"):
+            found.append(model.fit(some))
+    tests = found[0].joint_tests()
+    # Of A the difference of a and b has both means; of B no mean over A has all cells.
     assert tests["df"].to_dict() == {"A": 1, "B": 0, "A:B": 1}
     assert np.isnan(tests.loc["B", "p"])
-    gone = model.linear_hypothesis("A[T.c]:B[T.v] = 0")
-    assert np.isnan(gone["p"]).all()
+    assert found[0].joint_tests(2)["df"].to_dict() == {"A": 2, "B": 1, "A:B": 1}
+    for kind in (2, 3):
+        one, other = (model.joint_tests(kind) for model in found)
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+    # As the table has them, coefficients are those of the columns that are left.
+    assert np.isnan(found[0].linear_hypothesis("A[T.c]:B[T.v] = 0")["p"]).all()
+    t = found[0].fixed_effects_.loc["B[T.v]", "t"]
+    assert found[0].linear_hypothesis("B[T.v] = 0").loc["L", "F"] == pytest.approx(t**2)
+
+
+def test_copies_of_a_column_have_no_test_of_their_own():
+    table = table_of("crossed").eval("x2 = 2 * x")
+    with pytest.warns(UserWarning, match="linear combinations"):
+        model = MixedEffectsRegressor.from_formula("y ~ x + x2 + A + (1 | g)").fit(table)
+    for kind in (2, 3):
+        assert model.joint_tests(kind)["df"].to_dict() == {"x": 0, "x2": 0, "A": 2}
+    z = model.fixed_effects_.loc["x", "z"]
+    assert model.linear_hypothesis("x = 0").loc["L", "chi2"] == pytest.approx(z**2)
+
+
+def test_another_part_has_hypotheses_by_name():
+    rng = np.random.default_rng(0)
+    n, x, g = 400, rng.normal(size=400), np.arange(400) % 20
+    y = rng.poisson(np.exp(0.5 + 0.3 * x)) * (rng.random(n) > 0.3)
+    model = MixedEffectsRegressor(
+        ["g"], fixed_effects=["x"], family="poisson", zero_inflation="~ x", e_step="laplace"
+    ).fit(pd.DataFrame({"x": x, "g": g}), y)
+    z = model.zero_inflation_effects_.loc["x", "z"]
+    assert model.linear_hypothesis("zero: x = 0").loc["L", "chi2"] == pytest.approx(z**2)
+    assert list(model.joint_tests().index) == ["x"]
+    wine = load_wine(as_frame=True).frame
+    model = MixedEffectsClassifier.from_formula(
+        "rating ~ temp + (1 | judge)", family="ordinal", nominal="~ contact", e_step="laplace"
+    ).fit(wine)
+    shifts = model.nominal_effects_
+    own, cov = list(shifts.index), model.result_.natural_cov
+    # That the shifts of all cutpoints are the same: proportional odds.
+    same = model.linear_hypothesis([f"{one} - {two} = 0" for one, two in pairwise(own)]).loc["L"]
+    D, V = np.diff(np.eye(4), axis=0), cov[-4:, -4:]
+    d = D @ shifts["estimate"]
+    assert same["chi2"] == pytest.approx(d @ np.linalg.solve(D @ V @ D.T, d))
+    assert same["df"] == 3
 
 
 def dense(X, changes, variances, known):

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from sklmm._fitted import hypotheses, robust, tables
-from sklmm._fitted.contrasts import joint_test
+from sklmm._fitted.contrasts import completed, joint_test
 from sklmm.result import Status
 
 
@@ -34,8 +34,8 @@ class Hypotheses:
         -------
         DataFrame
             One row: F, df and ddf, the numerator's and the denominator's degrees of freedom, and p;
-            or chi2, df and p. df counts combinations that do not follow from others. All is nan for
-            combinations that the rows of the fit do not determine.
+            or chi2, df and p. df counts combinations that do not follow from others. Of columns
+            that the fit left out, those without a standard error, all is nan.
 
         Raises
         ------
@@ -58,8 +58,8 @@ class Hypotheses:
         L  0.091   1  17.0  0.766
         """
         check_is_fitted(self)
-        labels, result = self._fitted.labels, self.result_
-        L, values = hypotheses.combinations(labels.names[: labels.n_fixed], L)
+        model, result = self._fitted, self.result_
+        L, values = hypotheses.combinations(model, L)
         if values is None:
             values = 0.0 if rhs is None else np.asarray(rhs, dtype=float)
             if np.ndim(values) and np.shape(values) != (len(L),):
@@ -69,7 +69,7 @@ class Hypotheses:
                 )
         elif rhs is not None:
             raise ValueError(f"rhs={rhs!r}: equations have their own right-hand sides: leave it.")
-        found = joint_test(self._fitted, result, L @ labels.matrix[: len(L.T)], values)
+        found = joint_test(model, result, completed(model, result, L), values)
         return hypotheses.test_table({"L": found}, result.dof_root is None)
 
     def joint_tests(self, type=3):

@@ -68,7 +68,8 @@ def contrasts(model, result, L):
     estimate, cov, dof = L @ value, L @ cov @ L.T, np.full(len(L), np.inf)
     if result.dof_root is not None:
         own = L[:, : len(result.coef)]
-        dof = degrees_of_freedom(own, np.nan_to_num(result.coef_cov), result.dof_root)
+        found = degrees_of_freedom(own, np.nan_to_num(result.coef_cov), result.dof_root)
+        dof = np.where(_beyond(L, result), np.inf, found)
     unknown = ~determined(L, untold(model, result))
     estimate[unknown] = dof[unknown] = np.nan
     cov[unknown] = cov[:, unknown] = np.nan
@@ -81,6 +82,11 @@ def _padded(L, result):
     return np.pad(L, [(0, 0), (0, len(result.natural_cov) - L.shape[1])])
 
 
+def _beyond(L, result):
+    """Which combinations are not of the coefficients alone."""
+    return L[:, len(result.coef) :].any(axis=1)
+
+
 def untold(model, result):
     """Directions [n_columns + m, k] of (coef, natural) of which the fit says nothing.
 
@@ -90,18 +96,36 @@ def untold(model, result):
     n, left = len(result.natural_cov), model.spec.estimable
     unknown, found = np.isnan(np.diag(result.natural_cov)), []
     if left is not None:
-        p = len(left.dropped)
-        for first in range(0, model.n_predictors * p, p):
-            own = np.zeros((n, left.dropped.sum()))
-            places = np.arange(first, first + p)
-            own[places[left.dropped]] = np.eye(own.shape[1])
-            own[places[~left.dropped]] = -left.combination
-            unknown[places[left.dropped]] = False
+        for out, kept, A in _left_out(model):
+            own = np.zeros((n, len(out)))
+            own[out], own[kept] = np.eye(len(out)), -A
+            unknown[out] = False
             found.append(own)
     if result.unbounded is not None:
         found.append(result.unbounded)
-    unknown[len(result.coef) :] = False
     return np.column_stack([np.eye(n)[:, unknown], *found])
+
+
+def _left_out(model):
+    """Of each predictor the places of the columns left out and of the others, and X_out = X A."""
+    left = model.spec.estimable
+    A = np.where(np.abs(left.combination) > ROUNDING * left.sizes, left.combination, 0.0)
+    d, p = model.n_predictors if model.family.classes == "unordered" else 1, len(left.dropped)
+    for first in range(0, d * p, p):
+        yield first + np.flatnonzero(left.dropped), first + np.flatnonzero(~left.dropped), A
+
+
+def completed(model, result, L):
+    """L with the weights by which columns that were left out do not matter, where they have none.
+
+    Such a combination is then one of the model without them, as the table of coefficients has it.
+    """
+    L = _padded(L, result).copy()
+    if model.spec.estimable is not None:
+        for out, kept, A in _left_out(model):
+            mine = ~L[:, out].any(axis=1)
+            L[np.ix_(mine, out)] = L[np.ix_(mine, kept)] @ A
+    return L
 
 
 def determined(L, directions):
@@ -134,6 +158,8 @@ def joint_test(model, result, L, rhs=0.0):
     wald = float(np.sum((turn @ (found.estimate - rhs)) ** 2 / values[kept]))
     if result.dof_root is None:
         return JointTest(wald, q, np.inf, float(chi2.sf(wald, q)))
+    if _beyond(L, result).any():
+        return JointTest(wald / q, q, np.inf, float(chi2.sf(wald, q)))
     L, C, scale = L[:, : len(result.coef)], np.nan_to_num(result.coef_cov), 1.0
     if result.dof_rule == "kenward-roger":
         scale, ddf = kenward_roger(turn @ L, C, result.dof_root)
@@ -147,7 +173,7 @@ def joint_test(model, result, L, rhs=0.0):
 
 def satterthwaite(dof):
     """The denominator's degrees of freedom of F from those of its independent t tests [q]."""
-    if np.ptp(dof) < SAME or len(dof) == 1 or np.isinf(dof).all():
+    if len(dof) == 1 or np.isinf(dof).all() or np.ptp(dof) < SAME:
         return float(dof.mean())
     if (dof <= 2).any():
         return 2.0

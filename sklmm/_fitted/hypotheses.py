@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from sklmm._fitted.contrasts import determined_part, joint_test, untold
+from sklmm._fitted.contrasts import completed, determined_part, joint_test, untold
 from sklmm._tables import Table
 from sklmm.design.hypotheses import FormulaTerm, type_three, type_two
 
@@ -13,11 +13,19 @@ from sklmm.design.hypotheses import FormulaTerm, type_three, type_two
 _WORD = r"[\w.\[\]`]"
 
 
-def combinations(names, L):
-    """(L [q, n], rhs [q] or None) of weights or equations of coefficients by name.
+def combinations(model, L):
+    """(L [q, .] of (coef, natural), rhs [q] or None) of weights or equations of coefficients.
 
     Equations, strings, have a right-hand side, and no others.
     """
+    labels, names = model.labels, model.labels.names
+    parts = [name for own in model.models for name in own.names]
+    places = [*range(labels.n_fixed), *map(names.index, parts)]
+    L, values = _by_names([names[i] for i in places], L)
+    return L @ labels.matrix[places], values
+
+
+def _by_names(names, L):
     if isinstance(L, str) or (isinstance(L, list | tuple) and all(isinstance(e, str) for e in L)):
         return _equations(names, [L] if isinstance(L, str) else list(L))
     if isinstance(L, dict):
@@ -77,33 +85,30 @@ def _equations(names, texts):
 
 def term_tests(model, result, kind):
     """`JointTest` of each term of the mean by name, of type `kind`, 2 or 3."""
-    none = untold(model, result)[: len(result.coef)]
-    return {
-        name: joint_test(model, result, determined_part(L, none))
-        for name, L in of_terms(model, result, kind)
-    }
+    return {name: joint_test(model, result, L) for name, L in term_hypotheses(model, result, kind)}
 
 
-def of_terms(model, result, kind):
-    """(name, L [., n_columns]) of each term of the mean, of type `kind`, 2 or 3.
+def term_hypotheses(model, result, kind):
+    """(name, L [., n_columns]) of each term: what of its hypothesis the rows of the fit determine.
 
     Of several predictors a row, classes', L asks the same of all.
     """
     spec, n = model.spec, len(result.coef)
-    p = len(spec.coef_names)
-    d = n // p if model.family.classes == "unordered" else 1
+    p, none = len(spec.coef_names), untold(model, result)[:n]
+    d = model.n_predictors if model.family.classes == "unordered" else 1
+    if spec.formula is not None and kind == 2:
+        terms = [FormulaTerm(*own) for own in spec.formula.terms]
+        found = type_two(terms, result.coef_cov[: d * p, : d * p], none[: d * p], d)
+        return [(name, completed(model, result, L)) for name, L in found]
     if spec.formula is None:
-        first = int(spec.fit_intercept)
-        rows = np.eye(d * p).reshape(d, p, d * p)
-        found = [(name, rows[:, first + i]) for i, name in enumerate(spec.fixed_names)]
+        rows = np.eye(p)[int(spec.fit_intercept) :]
+        found = [(name, row[None]) for name, row in zip(spec.fixed_names, rows, strict=True)]
     else:
         terms = [FormulaTerm(*own) for own in spec.formula.terms]
-        if kind == 3:
-            found = type_three(terms, spec.formula.codes)
-            found = [(name, np.kron(np.eye(d), L)) for name, L in found]
-        else:
-            found = type_two(terms, result.coef_cov[: d * p, : d * p], d)
-    return [(name, np.pad(L, [(0, 0), (0, n - d * p)])) for name, L in found]
+        found = type_three(terms, spec.formula.codes)
+    wide = [(name, np.kron(np.eye(d), L)) for name, L in found]
+    wide = [(name, np.pad(L, [(0, 0), (0, n - d * p)])) for name, L in wide]
+    return [(name, determined_part(L, none)) for name, L in wide]
 
 
 def test_table(tests, normal):

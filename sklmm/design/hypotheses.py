@@ -23,6 +23,10 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg import null_space
+
+#: Share of the largest singular value up to which one is rounding.
+ROUNDING = 1e-8
 
 
 class FormulaTerm(NamedTuple):
@@ -144,31 +148,41 @@ def _part(scale, own, axes, codes):
     return L.reshape(*sizes, -1).transpose(*order, len(sizes)).reshape(L.shape)
 
 
-def type_two(terms, covariance, d=1):
+def type_two(terms, covariance, directions, d=1):
     """(name, L [., d n_columns]) of each term but the intercept, of type II.
 
-    Of `d` predictors with the same columns each, and the covariance of all of their coefficients,
-    which is nan where a column was left out.
+    Of `d` predictors with the same columns each, the covariance of all of their coefficients, which
+    is nan where a column was left out, and directions [d n_columns, k] along which they may move
+    without a change of the mean.
     """
     ends = np.cumsum([0, *(term.size for term in terms)])
     kept = ~np.isnan(np.diag(covariance))
 
     def places(some):
-        """Of the columns of some terms, those that are kept."""
+        """Of the columns of some terms."""
         columns = [np.arange(*ends[i : i + 2]) + c * ends[-1] for c in range(d) for i in some]
-        columns = np.concatenate([np.zeros(0, int), *columns])
-        return columns[kept[columns]]
+        return np.concatenate([np.zeros(0, int), *columns])
 
     out, variables = [], [term.factors | term.numbers for term in terms]
     for i, (term, own) in enumerate(zip(terms, variables, strict=True)):
         if not own:
             continue
-        mine = places([i])
         relatives = places([j for j, other in enumerate(variables) if j != i and own <= other])
-        L = np.zeros((len(mine), len(covariance)))
-        L[np.arange(len(mine)), mine] = 1.0
+        # What columns beside the relatives say, too, is not the term's.
+        beside, mine = directions @ _null(directions[relatives]), places([i])
+        own = _null(beside[mine].T).T[:, kept[mine]]
+        mine, relatives = mine[kept[mine]], relatives[kept[relatives]]
+        L = np.zeros((len(own), len(covariance)))
+        L[:, mine] = own
         if len(relatives):
             C = covariance[np.ix_(relatives, relatives)]
-            L[:, relatives] = -np.linalg.solve(C, covariance[np.ix_(relatives, mine)]).T
+            L[:, relatives] = -own @ np.linalg.solve(C, covariance[np.ix_(relatives, mine)]).T
         out.append((term.name, L))
     return out
+
+
+def _null(square):
+    """Combinations [k, .] of the columns of [n, k] that are 0; each row in units of its own."""
+    size = np.abs(square).max(axis=1, initial=0.0)
+    square = square[size > 0] / size[size > 0, None]
+    return null_space(square, ROUNDING) if len(square) else np.eye(square.shape[1])
