@@ -74,6 +74,9 @@ def sklmm(data, workload):
     tasks = {
         "predict": lambda m: predict(m, X),
         "predict_new": lambda m: predict(m, X.assign(**{g: -1 - X[g] for g in groups})),
+        "marginal_means": lambda m: (
+            m.marginal_means("x0", X, at={"x0": [-1.0, 0.0, 1.0]}).table["estimate"].to_numpy()
+        ),
         "check": lambda m: m.check(X, y, random_state=0)["value"].to_numpy(),
         "cross_validate": cross_validate,
         "profile": lambda m: m.conf_int(method="profile", X=X, y=y)["lower"].to_numpy(),
@@ -237,7 +240,7 @@ def work(system, workload, path):
     data = path if Path(path).is_dir() else dict(np.load(path))
     fit, estimates, tasks = SYSTEMS[system](data, workload)
     task, model = tasks.get(workload.task), None
-    if workload.task in ("predict", "predict_new", "profile", "check"):
+    if workload.task in ("predict", "predict_new", "profile", "check", "marginal_means"):
         model = fit()
     run = (lambda: task(model)) if task and workload.task != "loglik" else fit
     first, found = timed(run)

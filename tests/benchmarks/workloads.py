@@ -14,7 +14,7 @@ class Workload:
     category. The tasks:
 
     - fit: the first and the second fit of a process
-    - predict, profile, check: of a fitted model, twice
+    - predict, profile, check, marginal_means: of a fitted model, twice
     - predict_new: predictions of rows whose levels are all new
     - cross_validate: five folds, twice
     - loglik: a first fit, and second the log-likelihood that it leaves to be asked for
@@ -135,6 +135,15 @@ WORKLOADS = {
         Workload("predict-1e6", "crossed-1e6", ("sklmm",), task="predict"),
         Workload(
             "proba-1e6", "crossed-1e6-binary", ("sklmm",), "bernoulli", task="predict", repeats=3
+        ),
+        Workload("means-1e6", "crossed-1e6", ("sklmm",), task="marginal_means", repeats=3),
+        Workload(
+            "means-binary-1e6",
+            "crossed-1e6-binary",
+            ("sklmm",),
+            "bernoulli",
+            task="marginal_means",
+            repeats=3,
         ),
         Workload("check-1e6", "crossed-1e6", ("sklmm",), task="check", repeats=3),
         Workload(
