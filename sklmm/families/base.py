@@ -404,6 +404,8 @@ class Family(BaseEstimator):
         # At the ends of y's range, which are told below.
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             inside = self._cdf(np.clip(y, low, high), eta, params)
+        if y.size and low < y.min() and y.max() < high:
+            return inside
         if steps is None and below:
             return np.where(y <= low, 0.0, np.where(y > high, 1.0, inside))
         return np.where(y < low, 0.0, np.where(y >= high, 1.0, inside))

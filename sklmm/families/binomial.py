@@ -120,11 +120,13 @@ class _Binary(Family):
         return np.asarray(params.get("trials", 1.0))
 
     def _cdf(self, y, eta, params):
-        trials = self.steps(params)
+        trials, mu = self.steps(params), self._mu(eta)
+        if np.all(trials == 1):
+            return np.where(y < 1, 1 - mu, 1.0)
         successes = np.round(y * trials)
         # All of them are `cdf`'s to know.
         failures = np.maximum(trials - successes, np.finfo(float).tiny)
-        return betaincc(successes + 1, failures, self._mu(eta))
+        return betaincc(successes + 1, failures, mu)
 
 
 class Bernoulli(_Binary):

@@ -12,6 +12,7 @@ from sklmm._fitted.mixtures import Mixture
 from sklmm._fitted.quantiles import _quantile
 from sklmm.datasets import load_sleepstudy
 from sklmm.families.registry import FAMILIES
+from tests.coverage_of_intervals import study
 from tests.families.test_distribution_functions import PARAMETERS
 from tests.families.test_distribution_functions import counts as counts_by_tfp
 from tests.families.test_moments import laplace
@@ -39,7 +40,7 @@ def test_gaussian_intervals_are_the_mean_and_its_standard_deviation(sleep):
     assert (own[:, 0] > own[:, 1]).all()
 
 
-@pytest.mark.parametrize("sd", [0.0, 0.3, 3.0])
+@pytest.mark.parametrize("sd", [0.0, 2.0])
 @pytest.mark.parametrize("name", [n for n in FAMILIES if n not in ("categorical", "tweedie")])
 def test_they_are_those_of_the_integral(name, sd):
     family, params = FAMILIES[name](), dict(PARAMETERS.get(name, {}))
@@ -85,7 +86,16 @@ def counts():
     return X, np.exp(eta), eta, rng
 
 
-@pytest.mark.parametrize("family", ["poisson", "gamma", "tweedie", "ordinal", "ordered_beta"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        "poisson",
+        "gamma",
+        pytest.param("tweedie", marks=pytest.mark.slow),
+        "ordinal",
+        "ordered_beta",
+    ],
+)
 def test_unseen_levels_are_those_of_draws(counts, family):
     X, mu, eta, _ = counts
     rng = np.random.default_rng(1)
@@ -100,10 +110,10 @@ def test_unseen_levels_are_those_of_draws(counts, family):
     model = MixedEffectsRegressor(["g"], family=family, e_step="laplace").fit(X, y)
     new = pd.DataFrame({"g": -1 - np.arange(2), "x": [0.0, 1.0]})
     found = model.predict_quantiles(new, Q)
-    draws = model.sample_y(new, n_samples=40_000, random_state=0)
+    draws = model.sample_y(new, n_samples=20_000, random_state=0)
     for j, q in enumerate(Q):
-        assert (np.mean(draws <= found[:, [j]] + 1e-9, axis=1) >= q - 0.008).all()
-        assert (np.mean(draws < found[:, [j]] - 1e-9, axis=1) <= q + 0.008).all()
+        assert (np.mean(draws <= found[:, [j]] + 1e-9, axis=1) >= q - 0.011).all()
+        assert (np.mean(draws < found[:, [j]] - 1e-9, axis=1) <= q + 0.011).all()
     # Known levels have less to vary by.
     known = np.diff(model.predict_interval(X))[:, 0].mean()
     assert known < np.diff(model.predict_interval(X, include_random=False))[:, 0].mean()
@@ -120,10 +130,10 @@ def test_zeros_with_effects_of_their_own_are_those_of_draws(counts):
     new = pd.DataFrame({"g": [-1, 3], "x": [0.0, 1.0]})
     q = (0.3, 0.5, 0.9)
     found = model.predict_quantiles(new, q)[0]
-    draws = model.sample_y(new, n_samples=40_000, random_state=0)[0]
+    draws = model.sample_y(new, n_samples=20_000, random_state=0)[0]
     for y, p in zip(found, q, strict=True):
-        assert np.mean(draws <= y) >= p - 0.01
-        assert np.mean(draws < y) <= p + 0.01
+        assert np.mean(draws <= y) >= p - 0.013
+        assert np.mean(draws < y) <= p + 0.013
 
 
 def test_trials_and_precisions_are_told_by_weights(counts):
@@ -189,3 +199,13 @@ def test_an_unseen_level_may_be_an_error(sleep):
     model = MixedEffectsRegressor(["Subject"], handle_unknown="error").fit(X, y)
     with pytest.raises(ValueError, match="unknown or missing level"):
         model.predict_interval(X.assign(Subject=999))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gaussian", "poisson", "hurdle gamma, groups in both"])
+def test_intervals_cover_new_observations(name):
+    """`python -m tests.coverage_of_intervals` has all families, and more sets."""
+    found = study(name, n_sets=8)
+    assert 0.93 <= found["known, ends at random"] <= 0.97
+    assert 0.90 <= found["unseen, ends at random"] <= 0.98
+    assert found["known"] >= found["known, ends at random"] - 0.002
