@@ -361,7 +361,8 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
         -------
         ndarray of shape (n_rows, n_samples)
             Numbers, or labels of a classifier. Coefficients and effects are drawn once a sample, so
-            rows of one level share its effect.
+            rows of one level share its effect. That of an unseen level is drawn from the prior,
+            also with ``handle_unknown="typical"``.
 
         Raises
         ------
