@@ -19,8 +19,8 @@ class Influence:
 
         In closed form, without a fit again. Of Gaussian models it is exact given the estimated
         variances; of others it is one Newton step of the likelihood, whose effects are integrated
-        out, and for groups one of the variances too. Groups come out in the order of fits without
-        each of them, at a hundredth of the time.
+        out. For groups the variances, too, are moved by a Newton step, but those of related levels
+        or on their boundary; so the groups come out in the order of fits without each of them.
 
         Parameters
         ----------
@@ -86,8 +86,7 @@ class Influence:
             codes, index = self._groups(by, "by", X, y, sample_weight, design)
             index = pd.Index(index, name=by if isinstance(by, str) else getattr(by, "name", None))
             found = influence.of_groups(rows, codes, len(index))
-            if not fitted.family.closed_form:
-                found = influence.with_variances(found, result, kept)
+            found = influence.with_variances(found, rows, result)
             table["n_rows"] = np.bincount(codes, minlength=len(index))
         p = len(kept)
         cov = result.coef_cov[:p, :p][np.ix_(kept, kept)]

@@ -9,9 +9,13 @@ where these rows are left out. That is exact for a Gaussian model given the vari
 Newton step for other families. U and r of a group count by the triangle of their QR decomposition
 alone.
 
-The coefficients of other families move with the variances, too: one step of these adds C_bt s, with
-s their score without the group, whose levels have other moments E[u u^T], and C_bt the covariance
-of coefficients and variances.
+The variances move, too. With s their score without the group, whose levels have other moments
+E[u u^T], and C_tt their covariance, one step changes the coefficients by (d beta / dt) C_tt s. Of a
+Gaussian model with b = L u
+
+    d beta / dt = [A^-1 v]_beta,    v = L^-1 (dSigma / dt) L^-T u at the effects, else 0;
+
+of other families (d beta / dt) C_tt is the covariance of coefficients and variances.
 
 References
 ----------
@@ -101,59 +105,59 @@ def of_groups(rows, codes, n_groups):
             return np.trace(H), unknown, unknown, np.full(scores.size, np.nan)
         white = np.linalg.solve(L, np.column_stack([C, r]))
         C, r = white[:, :-1], white[:, -1]
-        moved = scores.of(C[:, p:], -r @ C[:, p:], places, own)
+        moved = scores.of(C[:, p:], -r @ C[:, p:], places, own, r @ r)
         return np.trace(H), r @ C[:, :p], (C[:, :p] ** 2).sum(axis=0), moved
 
     return Deletions(*map(np.array, zip(*in_threads(one, members), strict=True)))
 
 
 class _Scores:
-    """Scores of (SDs and correlations, family's parameters) of models that are not Gaussian."""
+    """Scores of (SDs and correlations, family's parameters) without a group."""
 
     def __init__(self, rows):
-        self.slopes, self.effects = rows.working.slopes, rows.effects
-        self.first, self.turns = rows.first, []
-        if self.effects is not None:
-            pairs = zip(rows.blocks, rows.covariances, rows.roots, strict=True)
-            self.turns = [_turns(*own) for own in pairs]
+        self.rows, self.slopes, self.turns = rows, rows.working.slopes, turns_of(rows)
         self.rest = [k for k in range(len(self.turns)) if k != rows.first]
         sizes = [rows.blocks[k].n_levels * rows.blocks[k].r for k in self.rest]
         self.ends = np.cumsum([0, *sizes])
-        self.size = sum(map(len, self.turns)) + self.slopes.shape[1]
+        self.size = sum(map(len, self.turns)) + max(self.slopes.shape[1], rows.sigma is not None)
 
-    def of(self, C, d, places, own):
-        """Those without a group, of whose standardised effects at `places` the means move by d [m].
+    def of(self, C, d, places, own, lost):
+        """Those of a group, whose standardised effects at `places` move by d [m] in their means.
 
-        Their covariance grows by C^T C, and `own` are its rows.
+        Their covariance grows by C^T C. `own` are the group's rows, and their residuals take `lost`
+        out of the sum of squares.
         """
-        out = [np.zeros(len(turns)) for turns in self.turns]
-        if self.effects is not None:
-            others, of_first = places
-            if self.first is not None:
-                last = slice(len(others), None)
-                u = self.effects[0][of_first]
-                out[self.first] = _score(self.turns[self.first], C[:, last], d[last], u)
-            for k, start, stop in zip(self.rest, self.ends, self.ends[1:], strict=False):
-                mine = slice(*np.searchsorted(others, [start, stop]))
-                u = self.effects[1][others[mine]]
-                out[k] = _score(self.turns[k], C[:, mine], d[mine], u)
-        return np.concatenate([*out, -self.slopes[own].sum(axis=0)])
+        first, (others, of_first), changes = self.rows.first, places, [None] * len(self.turns)
+        if first is not None:
+            last, u = slice(len(others), None), self.rows.effects[0][of_first]
+            changes[first] = _change(self.turns[first].shape[1], C[:, last], d[last], u)
+        for k, start, stop in zip(self.rest, self.ends, self.ends[1:], strict=False):
+            mine = slice(*np.searchsorted(others, [start, stop]))
+            u = self.rows.effects[1][others[mine]]
+            changes[k] = _change(self.turns[k].shape[1], C[:, mine], d[mine], u)
+        pairs = zip(self.turns, changes, strict=True)
+        out = [0.5 * np.einsum("tab,ab->t", turns, change) for turns, change in pairs]
+        if self.rows.sigma is None:
+            return np.concatenate([*out, -self.slopes[own].sum(axis=0)])
+        # One scale of all variances has the score n - r^T (1 - H)^-1 r; the terms have their share.
+        scale = self.rows.counts[own].sum() - lost - sum(map(np.trace, changes))
+        return np.concatenate([*out, [scale / self.rows.sigma]])
 
 
-def _score(turns, C, d, u):
-    """Half tr K_t dE of each K_t [r, r], dE the change of the sum of E[u u^T] over levels."""
-    r = turns.shape[1]
+def _change(r, C, d, u):
+    """The change [r, r] of the sum of E[u u^T] over levels."""
     C, d, u = C.reshape(len(C), -1, r), d.reshape(-1, r), u.reshape(-1, r)
     cross = d.T @ u
-    change = np.einsum("kla,klb->ab", C, C) + cross + cross.T + d.T @ d
-    return 0.5 * np.einsum("tab,ab->t", turns, change)
+    return np.einsum("kla,klb->ab", C, C) + cross + cross.T + d.T @ d
+
+
+def turns_of(rows):
+    """K_t = L^-1 (dSigma / dt) L^-T [m, r, r] of each block's SDs and correlations t."""
+    return [_turns(*own) for own in zip(rows.blocks, rows.covariances, rows.roots, strict=True)]
 
 
 def _turns(block, covariance, root):
-    """K_t = L^-1 (dSigma / dt) L^-T [m, r, r] of the m SDs and correlations t that are reported.
-
-    0 of a Sigma on its boundary, where they have no score.
-    """
+    """Those of one; 0 of a Sigma on its boundary, and of related levels, which have no step."""
     kind, r = block.covariance, block.r
     out = np.zeros((len(kind.reported), r, r))
     try:
@@ -161,9 +165,10 @@ def _turns(block, covariance, root):
         inverse = np.linalg.inv(root)
     except np.linalg.LinAlgError:
         return out
+    if block.relation is not None or not len(theta):
+        return out
     at = np.concatenate([theta + STEP * np.eye(len(theta)), theta - STEP * np.eye(len(theta))])
-    factors = [kind.factor(own) for own in at]
-    sigmas = np.array([F @ F.T for F in factors]).reshape(2, len(theta), r, r)
+    sigmas = np.array([F @ F.T for F in map(kind.factor, at)]).reshape(2, len(theta), r, r)
     slopes = (sigmas[0] - sigmas[1]) / (2 * STEP)
     natural = np.array([[_natural(own, kind.reported) for own in side] for side in sigmas])
     rates = (natural[0] - natural[1]) / (2 * STEP)
@@ -178,12 +183,37 @@ def _natural(covariance, reported):
     return [sd[i] if i == j else covariance[i, j] / (sd[i] * sd[j]) for i, j in reported]
 
 
-def with_variances(deletions, result, kept):
-    """The `Deletions` with one step of the variances; `kept` are the columns of the design."""
-    cov, p = np.nan_to_num(result.natural_cov), len(kept)
+def with_variances(deletions, rows, result):
+    """The `Deletions` with one step of the variances."""
+    cov, m = np.nan_to_num(result.natural_cov), deletions.scores.shape[1]
     # Theirs are the last: between stand coefficients of the model's other parts.
-    cross = cov[len(cov) - deletions.scores.shape[1] :, :p][:, kept]
+    last = slice(len(cov) - m, None)
+    if rows.sigma is None:
+        cross = cov[last, : len(rows.kept)][:, rows.kept]
+    else:
+        cross = cov[last, last] @ _coefficient_slopes(rows)
     return deletions._replace(shift=deletions.shift - deletions.scores @ cross)
+
+
+def _coefficient_slopes(rows):
+    """Derivatives [m, p] of a Gaussian model's coefficients in (SDs and correlations, sigma)."""
+    p, (first, others) = rows.p, rows.effects
+    none = np.zeros(p + len(others)), None if first is None else np.zeros(len(first))
+    out, scale, start = [], np.zeros(p), p
+    for k, turns in enumerate(turns_of(rows)):
+        r = turns.shape[1]
+        stop = start + rows.blocks[k].n_levels * r
+        u = (first if k == rows.first else others[start - p : stop - p]).reshape(-1, r)
+        for K in [*turns, np.eye(r)]:
+            of_others, of_first = (None if own is None else own.copy() for own in none)
+            if k == rows.first:
+                of_first[:] = (u @ K).ravel()
+            else:
+                of_others[start:stop] = (u @ K).ravel()
+            out.append(rows.solve(of_others, of_first)[0][:p])
+        scale -= 2 / rows.sigma * out.pop()
+        start = start if k == rows.first else stop
+    return np.array([*out, scale])
 
 
 def cooks_distances(deletions, covariance):

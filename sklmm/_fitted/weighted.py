@@ -44,19 +44,12 @@ RATES = {
 class Working(NamedTuple):
     """Rows in the weighted problem: roots sqrt(w) and r = sqrt(w) e, both [n].
 
-    slopes [n, k] are the scores of the family's parameters, 0 of a Gaussian one's.
+    slopes [n, k] are the scores of the family's parameters, none of a Gaussian one's.
     """
 
     root: np.ndarray
     residual: np.ndarray
     slopes: np.ndarray
-
-    @classmethod
-    def gaussian(cls, design, response, result):
-        """That of a Gaussian model."""
-        root = np.sqrt(response.weights) * response.sigma_unit / result.sigma
-        residual = root * (response.y - linear_predictor(design, result))
-        return cls(root, residual, np.zeros((len(root), len(result.family))))
 
     @classmethod
     def of(cls, response, parameters, eta, variance):
@@ -97,13 +90,20 @@ class Rows:
     @classmethod
     def of(cls, design, response, result, parameters, prior):
         """The rows of a fit; `parameters` are the family's, and for `prior` see above."""
+        offset = 0.0 if design.offset is None else design.offset
         if response.family.closed_form:
-            return cls(design, Working.gaussian(design, response, result), result, prior)
+            root = np.sqrt(response.weights) * response.sigma_unit / result.sigma
+            y = root * (response.y - offset)
+            rows = cls(design, Working(root, y, np.zeros((len(y), 0))), result, prior)
+            rows.working = rows.working._replace(residual=y - rows.fitted(y))
+            rows.sigma, rows.counts = result.sigma, response.weights
+            if response.family.weights == "precision":
+                rows.counts = np.ones(len(y))
+            return rows
         eta, variance = linear_predictor(design, result), np.zeros(design.n_rows)
         rows = cls(design, Working.of(response, parameters, eta, variance), result, prior)
         if not design.blocks:
             return rows
-        offset = 0.0 if design.offset is None else design.offset
         # An E-step's effects are modes or means. The averages are stationary at neither.
         for _ in range(STEPS):
             variance = rows.leverage() / rows.working.root**2
@@ -115,10 +115,11 @@ class Rows:
         return rows
 
     def __init__(self, design, working, result, prior):
-        kept = ~result.dropped[: design.X.shape[1]]
+        self.kept = kept = ~result.dropped[: design.X.shape[1]]
         self.working, self.X, self.p = working, design.X[:, kept], int(kept.sum())
-        #: Of `fitted`.
-        self.effects = None
+        #: Of `fitted`; and the residual SD of a Gaussian model and its rows' repetitions.
+        self.effects = None, np.zeros(0)
+        self.sigma = self.counts = None
         sizes = [0 if b.coupled else b.n_levels * b.r for b in design.blocks]
         self.first = int(np.argmax(sizes)) if any(sizes) else None
         self.blocks = design.blocks
@@ -169,17 +170,22 @@ class Rows:
         Those are of `first`, or None, and of the others.
         """
         X, p = self.working.root[:, None] * self.X, self.p
-        wanted = np.concatenate([X.T @ response, self.rest.T @ response])
-        if self.first is None:
-            own = self.inverse @ wanted
-            self.effects = None, own[p:]
-            return X @ own[:p] + self.rest @ own[p:]
-        of_first = self.Z.T @ response
-        wanted -= np.concatenate([self.T_X.T @ of_first, self.T_rest.T @ of_first])
-        own = self.inverse @ wanted
-        effects = _diagonal_blocks(self.D) @ of_first - self.T_X @ own[:p] - self.T_rest @ own[p:]
-        self.effects = effects, own[p:]
-        return X @ own[:p] + self.rest @ own[p:] + self.Z @ effects
+        others = np.concatenate([X.T @ response, self.rest.T @ response])
+        of_first = None if self.first is None else self.Z.T @ response
+        own, first = self.solve(others, of_first)
+        self.effects = first, own[p:]
+        out = X @ own[:p] + self.rest @ own[p:]
+        return out if first is None else out + self.Z @ first
+
+    def solve(self, others, of_first):
+        """A^-1 of (coefficients and others, effects of `first` or None), in these two parts."""
+        if of_first is None:
+            return self.inverse @ others, None
+        p = self.p
+        left = others - np.concatenate([self.T_X.T @ of_first, self.T_rest.T @ of_first])
+        own = self.inverse @ left
+        first = _diagonal_blocks(self.D) @ of_first - self.T_X @ own[:p] - self.T_rest @ own[p:]
+        return own, first
 
     def leverage(self):
         """h [n]: the posterior variance of eta times w."""

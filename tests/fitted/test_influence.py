@@ -44,8 +44,14 @@ def test_leverage_and_cooks_distance_are_lme4_s(sleepstudy):
     np.testing.assert_allclose(cook, REFERENCE["cooks_distance"], rtol=1e-6, atol=1e-7)
 
 
+@pytest.fixture
+def held(monkeypatch):
+    """Deletion without a step of the variances."""
+    monkeypatch.setattr(influence, "with_variances", lambda deletions, *known: deletions)
+
+
 @pytest.mark.parametrize("by", [None, "Subject"])
-def test_deletion_given_the_variances_is_that_of_least_squares(unbalanced, by):
+def test_deletion_given_the_variances_is_that_of_least_squares(unbalanced, held, by):
     table, model = unbalanced
     shift = REFERENCE["given_rows" if by is None else "given"]
     found = model.influence(table, by=by)
@@ -58,7 +64,8 @@ def test_deletion_is_near_lme4_s_fits_without_each_group(unbalanced):
     found = model.influence(table, by="Subject")
     shift = REFERENCE["dfbeta"]
     want = np.einsum("mp,pq,mq->m", shift, np.linalg.inv(REFERENCE["vcov"]), shift) / 2
-    assert spearmanr(found["cooks_distance"], want)[0] > 0.99
+    # Given the variances they are up to 11 % off.
+    np.testing.assert_allclose(found["cooks_distance"], want, rtol=0.08)
     for k, name in enumerate(("dfbetas: Intercept", "dfbetas: Days")):
         # lme4's are the estimates without less the ones with.
         assert spearmanr(found[name], -REFERENCE["dfbetas"][:, k])[0] > 0.99
@@ -112,7 +119,7 @@ def _tables():
 
 @pytest.mark.parametrize("case", list(_tables()[2]))
 @pytest.mark.parametrize("by", [None, "g"])
-def test_deletion_by_dense_matrices(case, by):
+def test_deletion_by_dense_matrices(case, by, held):
     X, y, cases = _tables()
     model = MixedEffectsRegressor(cases[case], fixed_effects=["x"]).fit(X, y)
     found = model.influence(X, y, by=by)
