@@ -171,6 +171,11 @@ def _by_bootstrap(pair, chi2, df, n_boot, rows, work):
     bootstrap.check_draws(response, n_boot, "n_boot", 1)
     statistic = partial(_statistic, pair, trained)
     drawn = bootstrap.refitted(statistic, design, response, pair[0].result_, n_boot, **work)
+    if not drawn:
+        raise ValueError(
+            f"n_boot={n_boot}: the models could not be fitted to data drawn from the smaller one, "
+            f"of {pair[0].result_.n_parameters} parameters: use n_boot=None."
+        )
     extreme = np.sum(np.array(drawn) >= chi2 - LEAST_CHI2)
     return (1 + extreme) / (1 + len(drawn)), "bootstrap", len(drawn)
 

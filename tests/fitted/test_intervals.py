@@ -1,20 +1,22 @@
 """Profile and bootstrap intervals: lme4's, their coverage, and what they refuse."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import norm
+from scipy.stats import bootstrap
 
 from sklmm import (
+    Gamma,
     Gaussian,
     MixedEffectsClassifier,
     MixedEffectsRegressor,
     NegativeBinomial,
     RandomEffect,
 )
-from sklmm._fitted.bootstrap import independent_units, taken
+from sklmm._fitted.bootstrap import independent_units, jackknifed, refitted, taken
 from sklmm._fitted.intervals import bootstrap_intervals
 from sklmm._fitted.tables import Labels
 from sklmm.datasets import load_dyestuff, load_epil2
@@ -340,22 +342,22 @@ def test_rows_of_another_y_are_refused(method, sleepstudy):
         model.conf_int(method=method, X=X, y=-y)
 
 
-def test_percentiles_and_bca_of_a_known_distribution():
-    """Of resamples that are quantiles of a normal: BCa's levels by hand, from z0 and a."""
-    grid = (np.arange(1999) + 0.5) / 1999
-    drawn, estimate = norm.ppf(grid)[:, None] + 0.2, np.zeros(1)
-    bounds = np.array([-np.inf]), np.array([np.inf])
-    found = bootstrap_intervals(drawn, estimate, 0.9, bounds, "percentile")[:, 0]
-    np.testing.assert_allclose(found, 0.2 + norm.ppf([0.05, 0.95]), atol=5e-3)
-    left_out = np.random.default_rng(0).exponential(size=(60, 1))
-    away = left_out.mean() - left_out
-    a = np.sum(away**3) / (6 * np.sum(away**2) ** 1.5)
-    # Resamples are too high by .2 SDs.
-    z = -0.2 + norm.ppf([0.05, 0.95])
-    expected = 0.2 + (-0.2 + z / (1 - a * z))
-    assert abs(a) > 0.02
-    found = bootstrap_intervals(drawn, estimate, 0.9, bounds, "bca", left_out)[:, 0]
-    np.testing.assert_allclose(found, expected, atol=0.02)
+@pytest.mark.parametrize(("kind", "method"), [("percentile", "percentile"), ("bca", "BCa")])
+def test_percentiles_and_bca_are_scipys(kind, method):
+    """Of the mean of skewed numbers, by SciPy's own resamples."""
+    rng = np.random.default_rng(0)
+    values, bounds = rng.exponential(size=40), (np.array([-np.inf]), np.array([np.inf]))
+    found = bootstrap((values,), np.mean, n_resamples=999, method=method, random_state=rng)
+    left_out = (values.sum() - values)[:, None] / 39
+    ours = bootstrap_intervals(
+        found.bootstrap_distribution[:, None],
+        values.mean(keepdims=True),
+        0.95,
+        bounds,
+        kind,
+        left_out,
+    )
+    np.testing.assert_allclose(ours[:, 0], found.confidence_interval, rtol=1e-10)
 
 
 def test_the_units_of_a_jackknife_are_those_that_hold_all_others():
@@ -405,19 +407,50 @@ def test_percentiles_are_lme4s():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["percentile", "bca"])
-def test_coverage_of_percentiles(kind):
-    """Of an SD of 40 levels and a coefficient, 100 sets: 95 % but for 2.5 binomial errors."""
-    covered, truth = [], np.array([1.0, 0.5, 0.7, 1.0])
-    for seed in range(100):
+def test_coverage_of_percentiles():
+    """Of a coefficient and an SD of 40 groups, 40 sets of 99 resamples.
+
+    Percentiles of an SD are too low, and BCa's less so (the guide has figures of 200 sets): what
+    they may miss here is what three binomial errors leave of 95, 80 and 85 %.
+    """
+    covered = {"percentile": [], "bca": []}
+    for seed in range(40):
         rng = np.random.default_rng(seed)
         g, x = np.arange(200) % 40, rng.normal(size=200)
         y = 1 + 0.5 * x + 0.7 * rng.normal(size=40)[g] + rng.normal(size=200)
-        X, options = pd.DataFrame({"g": g, "x": x}), {"random_state": seed, "n_resamples": 100}
-        interval = (
-            MixedEffectsRegressor(["g"])
-            .fit(X, y)
-            .conf_int(method="bootstrap", kind=kind, X=X, y=y, **options)
-        )
-        covered.append((interval["lower"] <= truth) & (truth <= interval["upper"]))
-    assert (np.mean(covered, axis=0) >= 0.895).all(), np.mean(covered, axis=0)
+        X = pd.DataFrame({"g": g, "x": x})
+        model = MixedEffectsRegressor(["g"]).fit(X, y)
+        design, response = model._training(X, y, None)
+        refit = partial(model._estimates_of, design, response)
+        seeds = np.random.RandomState(seed)
+        drawn = np.array(refitted(refit, design, response, model.result_, 99, seeds))
+        left_out = np.array(jackknifed(model._estimates_without, design, response))
+        assert left_out.shape == (40, 4)
+        estimate, bounds = model._fitted.estimates(model.result_)[0], model._fitted.labels.bounds
+        for kind, found in covered.items():
+            lower, upper = bootstrap_intervals(
+                drawn, estimate.to_numpy(), 0.95, bounds, kind, left_out
+            )
+            found.append((lower[1:3] <= [0.5, 0.7]) & (upper[1:3] >= [0.5, 0.7]))
+    coef, sd = np.transpose([np.mean(found, axis=0) for found in covered.values()])
+    assert (coef >= 0.84).all(), coef
+    assert (sd >= [0.61, 0.68]).all(), sd
+    assert sd[1] >= sd[0], sd
+
+
+def test_profiles_of_laplaces_approximation_hold_its_deviance():
+    """Of crossed factors: at a limit twice the log-likelihood has fallen by chi2's quantile."""
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"g": np.arange(180) // 12, "h": np.arange(180) % 11})
+    y = rng.gamma(3, np.exp(0.5 + 0.5 * rng.normal(size=15)[X["g"]]) / 3)
+
+    def fit(term, family):
+        return MixedEffectsRegressor(
+            [term, "h"], fixed_effects=[], family=family, e_step="laplace"
+        ).fit(X, y)
+
+    model = fit("g", "gamma")
+    found = model.conf_int(method="profile", X=X, y=y, parm=["shape", "sd(g, Intercept)"])
+    for shape, sd in found.to_numpy().T:
+        for held in (fit("g", Gamma(shape=shape)), fit(RandomEffect("g", sd=sd), "gamma")):
+            assert 2 * (model.loglik_ - held.loglik_) == pytest.approx(3.8415, abs=1e-3)
