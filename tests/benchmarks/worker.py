@@ -52,7 +52,11 @@ def sklmm(data, workload):
     family = {"probit": Bernoulli(link="probit"), "bernoulli": "auto"}
     classes = workload.family in ("bernoulli", "probit", "ordinal")
     # A checkout of before it had them is not asked for them.
-    parts = {"dispersion": workload.dispersion, "zero_inflation": workload.zero_inflation}
+    parts = {
+        "dispersion": workload.dispersion,
+        "zero_inflation": workload.zero_inflation,
+        "dof": workload.dof,
+    }
     parts = {name: part for name, part in parts.items() if part is not None}
     model = (MixedEffectsClassifier if classes else MixedEffectsRegressor)(
         terms,

@@ -20,8 +20,8 @@ class Workload:
     - loglik: a first fit, and second the log-likelihood that it leaves to be asked for
     - fit_parquet: a fit from files, reading included
 
-    Without `again` nothing is done a second time. `e_step` is sklmm's alone, and so is the
-    `dispersion`, a formula of the residual SD. One of `zero_inflation` has all columns or none, as
+    Without `again` nothing is done a second time. `e_step`, `dof` and the `dispersion`, a formula
+    of the residual SD, are sklmm's alone. One of `zero_inflation` has all columns or none, as
     GPBoost's.
     """
 
@@ -35,6 +35,7 @@ class Workload:
     e_step: str = "auto"
     dispersion: str | None = None
     zero_inflation: str | None = None
+    dof: str | None = None
     again: bool = True
     repeats: int = 5
 
@@ -53,6 +54,8 @@ WORKLOADS = {
         ),
         Workload("insteval", "insteval", (*MIXED, "tutorial")),
         Workload("insteval-dispersion", "insteval", ("sklmm",), dispersion="~ x0"),
+        Workload("insteval-satterthwaite", "insteval", ("sklmm",), dof="satterthwaite"),
+        Workload("insteval-kenward-roger", "insteval", ("sklmm",), dof="kenward-roger"),
         Workload("insteval-cv", "insteval", task="cross_validate"),
         Workload("insteval-logistic", "insteval-binary", family="bernoulli"),
         Workload(
@@ -110,6 +113,7 @@ WORKLOADS = {
         large("parquet-1e8", "crossed-1e8.parquet", ("sklmm",), task="fit_parquet"),
         Workload("nested-1e6", "nested"),
         Workload("slopes-2e5", "slopes", ("sklmm", "lme4"), term=SLOPES),
+        Workload("slopes-kenward-roger", "slopes", ("sklmm",), term=SLOPES, dof="kenward-roger"),
         Workload("slopes-apart-2e5", "slopes", ("sklmm", "lme4"), term="(1 + x0 || %s)"),
         Workload("panel-slopes", "panel-slopes", ("sklmm",), term="(1 + x0 + x1 | %s)"),
         Workload("panel-ar1", "panel-ar1", ("sklmm",), term="ar1(0 + x1 | %s)"),
