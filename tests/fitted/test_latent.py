@@ -66,3 +66,31 @@ def test_predictors_of_a_row_have_a_covariance(table):
     np.testing.assert_allclose(known, root @ root.transpose(0, 2, 1), rtol=1e-10)
     prior = [cov.to_numpy()[0, 0] for cov in model.cov_re_.values()]
     np.testing.assert_allclose(cov[1] - known[1], np.diag(prior), rtol=1e-10, atol=1e-14)
+
+
+def test_a_time_that_the_fit_had_not_adds_what_known_ones_leave():
+    rng = np.random.default_rng(4)
+    X = pd.DataFrame({"g": np.repeat(np.arange(30), 5), "time": np.tile([0, 1, 2, 3, 5], 30)})
+    apart = np.abs(np.subtract.outer([0, 1, 2, 3, 5], [0, 1, 2, 3, 5]))
+    b = rng.multivariate_normal(np.zeros(5), 0.6**apart, 30)
+    y = rng.poisson(np.exp(1.0 + b.ravel()))
+    model = MixedEffectsRegressor(
+        ["ar1(0 + time | g)"],
+        fixed_effects="~ 1",
+        family="poisson",
+        e_step="laplace",
+        random_state=0,
+    ).fit(X, y)
+    rows = pd.DataFrame({"g": [0, 0, 99], "time": [3, 4, 4]})
+    _, design, include = model._new_design(rows)
+    moments = predictor_moments(design, model.result_, include)
+    known = predictor_moments(design, model.result_, include, prior=False)
+    assert moments.new.tolist() == [False, True, True]
+    between = design.blocks[0].between.variance(slice(None))
+    prior = np.diag(model.result_.covariances[0])[0]
+    added = moments.variance - known.variance
+    assert added[:2] == pytest.approx([0.0, between[1]], abs=1e-12)
+    # Of a level that is new all of it is the prior's, whatever the times.
+    assert added[2] == pytest.approx(prior, rel=1e-8)
+    mean = model.predict(rows)
+    assert mean[1] == pytest.approx(np.exp(moments.mean + moments.variance / 2)[1], rel=1e-7)
