@@ -7,6 +7,7 @@
 import json
 import pickle
 import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -218,6 +219,7 @@ def test_linear_hypotheses_that_cannot_be_read_are_told(sleepstudy):
         ({"Weeks": 1}, "'Weeks' is no coefficient"),
         (np.ones((1, 3)), "shape"),
         ([[np.nan, 1.0]], "not finite"),
+        ([], "empty"),
     ]:
         with pytest.raises(ValueError, match=why):
             model.linear_hypothesis(L)
@@ -227,6 +229,12 @@ def test_linear_hypotheses_that_cannot_be_read_are_told(sleepstudy):
         model.linear_hypothesis({"Days": 1}, rhs=[1, 2])
     with pytest.raises(ValueError, match="type=1"):
         model.joint_tests(1)
+    # As of a fit whose many sparse columns have no covariance.
+    spec = replace(model._fitted.spec, sparse=("z",))
+    model._fitted = replace(model._fitted, spec=spec)
+    for asked in (model.joint_tests, lambda: model.linear_hypothesis("Days = 0")):
+        with pytest.raises(ValueError, match="kept sparse"):
+            asked()
 
 
 def test_chi_square_of_a_binomial_model():
@@ -410,6 +418,14 @@ def test_batches_have_the_same_tests(sleepstudy):
     whole = model.fit(X, y).fixed_effects_
     parts = [(X[:100], y[:100]), (X[100:], y[100:])]
     np.testing.assert_allclose(model.fit_batches(parts).fixed_effects_, whole, rtol=1e-6)
+
+
+def test_an_updated_model_tests_the_same(sleepstudy):
+    X, y = sleepstudy
+    model = MixedEffectsRegressor(["Subject"], dof="kenward-roger").fit(X, y)
+    before = model.joint_tests()
+    after = model.update(X[:20].assign(Subject=999), y[:20]).joint_tests()
+    pd.testing.assert_frame_equal(after, before)
 
 
 def test_a_saved_model_tests_the_same():

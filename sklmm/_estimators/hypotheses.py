@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from sklmm._fitted import hypotheses, robust, tables
-from sklmm._fitted.contrasts import completed, joint_test
+from sklmm._fitted.contrasts import check_dense, completed, joint_test
 from sklmm.result import Status
 
 
@@ -59,6 +59,7 @@ class Hypotheses:
         """
         check_is_fitted(self)
         model, result = self._fitted, self.result_
+        check_dense(model)
         L, values = hypotheses.combinations(model, L)
         if values is None:
             values = 0.0 if rhs is None else np.asarray(rhs, dtype=float)
@@ -120,6 +121,7 @@ class Hypotheses:
         if type not in kinds:
             raise ValueError(f"type={type!r} is not available: use 3 or 2.")
         model, result = self._fitted, self.result_
+        check_dense(model)
         tests = hypotheses.term_tests(model, result, kinds[type])
         return hypotheses.test_table(tests, result.dof_root is None)
 

@@ -57,11 +57,7 @@ class JointTest(NamedTuple):
 
 def contrasts(model, result, L):
     """`Contrasts` of L b, L [q, k] of the first k of (coef, natural): of all columns as a rule."""
-    if model.spec.sparse:
-        raise ValueError(
-            "fixed_effects: columns that are kept sparse have standard errors, and no covariance "
-            "with the others: make them dense, or fewer, for contrasts and tests."
-        )
+    check_dense(model)
     L = _padded(L, result)
     value = np.concatenate([result.coef, result.natural])
     cov = np.nan_to_num(result.natural_cov)
@@ -74,6 +70,15 @@ def contrasts(model, result, L):
     estimate[unknown] = dof[unknown] = np.nan
     cov[unknown] = cov[:, unknown] = np.nan
     return Contrasts(estimate, cov, dof)
+
+
+def check_dense(model):
+    """ValueError for a model that keeps columns sparse."""
+    if model.spec.sparse:
+        raise ValueError(
+            "fixed_effects: columns that are kept sparse have standard errors, and no covariance "
+            "with the others: make them dense, or fewer, for contrasts and tests."
+        )
 
 
 def _padded(L, result):

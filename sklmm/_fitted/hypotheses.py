@@ -26,6 +26,8 @@ def combinations(model, L):
 
 
 def _by_names(names, L):
+    if not isinstance(L, str) and not len(L):
+        raise ValueError("L is empty: give an equation, or weights of coefficients.")
     if isinstance(L, str) or (isinstance(L, list | tuple) and all(isinstance(e, str) for e in L)):
         return _equations(names, [L] if isinstance(L, str) else list(L))
     if isinstance(L, dict):

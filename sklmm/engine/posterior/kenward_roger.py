@@ -80,8 +80,8 @@ def _forms(equations, parts):
     moved = []
     for k, (E, z) in enumerate(zip(parts, cross.blocks(N), strict=True)):
         some = np.zeros((len(E), *N.shape))
-        turned = np.einsum("mab,jbp->mjap", E, cross.prior.relate(k, z))
-        some[:, cross.slices[k]] = turned.reshape(len(E), -1, N.shape[1])
+        image = np.einsum("mab,jbp->mjap", E, cross.prior.relate(k, z))
+        some[:, cross.slices[k]] = image.reshape(len(E), -1, N.shape[1])
         moved.append(some)
     # S_r Z^T V^-1 X of each direction.
     SN = np.concatenate([np.zeros((0, *N.shape)), *moved])
