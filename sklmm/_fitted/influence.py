@@ -26,6 +26,7 @@ Technometrics 34, 38-45; Pregibon (1981), Ann. Statist. 9, 705-724, for other fa
 from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg import solve_triangular
 
 from sklmm._threads import in_threads
 
@@ -91,9 +92,10 @@ def of_groups(rows, codes, n_groups):
 
     def one(own):
         U, inverse, places = rows.touched(own)
-        r = rows.working.residual[own, None]
-        R = np.linalg.qr(np.concatenate([U, r], axis=1), mode="r")
-        R, r = R[:, :-1], R[:, -1]
+        R, r = U, rows.working.residual[own]
+        if len(U) > U.shape[1]:
+            R = np.linalg.qr(np.column_stack([U, r]), mode="r")
+            R, r = R[:, :-1], R[:, -1]
         C = R @ inverse
         H = C @ R.T
         try:
@@ -103,7 +105,7 @@ def of_groups(rows, codes, n_groups):
         if L.diagonal().min() ** 2 < DETERMINED:
             unknown = np.full(p, np.nan)
             return np.trace(H), unknown, unknown, np.full(scores.size, np.nan)
-        white = np.linalg.solve(L, np.column_stack([C, r]))
+        white = solve_triangular(L, np.column_stack([C, r]), lower=True, check_finite=False)
         C, r = white[:, :-1], white[:, -1]
         moved = scores.of(C[:, p:], -r @ C[:, p:], places, own, r @ r)
         return np.trace(H), r @ C[:, :p], (C[:, :p] ** 2).sum(axis=0), moved

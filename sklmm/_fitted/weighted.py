@@ -230,11 +230,10 @@ class Rows:
         inverse[:m, :m] = S[np.ix_(wanted, wanted)]
         inverse[m:, :m] = -TS[:, wanted]
         inverse[:m, m:] = inverse[m:, :m].T
-        corner = TS @ T.T
+        inverse[m:, m:] = TS @ T.T
         r = self.D.shape[1]
-        for i, level in enumerate(at[::r] // r):
-            corner[i * r : (i + 1) * r, i * r : (i + 1) * r] += self.D[level]
-        inverse[m:, m:] = corner
+        own = m + np.arange(len(at)).reshape(-1, r)
+        inverse[own[:, :, None], own[:, None]] += self.D[at[::r] // r]
         return np.concatenate([*parts, Z], axis=1), inverse, (places, at)
 
 
