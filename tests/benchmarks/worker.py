@@ -82,6 +82,10 @@ def sklmm(data, workload):
             m.marginal_means("x0", X, at={"x0": [-1.0, 0.0, 1.0]}).table["estimate"].to_numpy()
         ),
         "check": lambda m: m.check(X, y, random_state=0)["value"].to_numpy(),
+        "influence": lambda m: m.influence(X, y, by=groups[0])["cooks_distance"].to_numpy(),
+        "robust": lambda m: m.fixed_effects_table(X, y, cov="CR2", cluster=groups[0])[
+            "std_error"
+        ].to_numpy(),
         "cross_validate": cross_validate,
         "profile": lambda m: m.conf_int(method="profile", X=X, y=y)["lower"].to_numpy(),
         "loglik": lambda m: np.array([m.loglik_, m.loglik_error_]),
@@ -244,7 +248,7 @@ def work(system, workload, path):
     data = path if Path(path).is_dir() else dict(np.load(path))
     fit, estimates, tasks = SYSTEMS[system](data, workload)
     task, model = tasks.get(workload.task), None
-    if workload.task in ("predict", "predict_new", "profile", "check", "marginal_means"):
+    if workload.task not in ("fit", "cross_validate", "loglik", "fit_parquet"):
         model = fit()
     run = (lambda: task(model)) if task and workload.task != "loglik" else fit
     first, found = timed(run)

@@ -15,6 +15,7 @@ class Workload:
 
     - fit: the first and the second fit of a process
     - predict, profile, check, marginal_means: of a fitted model, twice
+    - influence, robust: of its first term's groups, and by clusters of them, likewise
     - predict_new: predictions of rows whose levels are all new
     - cross_validate: five folds, twice
     - loglik: a first fit, and second the log-likelihood that it leaves to be asked for
@@ -56,6 +57,7 @@ WORKLOADS = {
         Workload("insteval-dispersion", "insteval", ("sklmm",), dispersion="~ x0"),
         Workload("insteval-satterthwaite", "insteval", ("sklmm",), dof="satterthwaite"),
         Workload("insteval-kenward-roger", "insteval", ("sklmm",), dof="kenward-roger"),
+        Workload("insteval-influence", "insteval", ("sklmm",), task="influence"),
         Workload("insteval-cv", "insteval", task="cross_validate"),
         Workload("insteval-logistic", "insteval-binary", family="bernoulli"),
         Workload(
@@ -114,6 +116,7 @@ WORKLOADS = {
         Workload("nested-1e6", "nested"),
         Workload("slopes-2e5", "slopes", ("sklmm", "lme4"), term=SLOPES),
         Workload("slopes-kenward-roger", "slopes", ("sklmm",), term=SLOPES, dof="kenward-roger"),
+        Workload("slopes-robust", "slopes", ("sklmm",), term=SLOPES, task="robust"),
         Workload("slopes-apart-2e5", "slopes", ("sklmm", "lme4"), term="(1 + x0 || %s)"),
         Workload("panel-slopes", "panel-slopes", ("sklmm",), term="(1 + x0 + x1 | %s)"),
         Workload("panel-ar1", "panel-ar1", ("sklmm",), term="ar1(0 + x1 | %s)"),
