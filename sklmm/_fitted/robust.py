@@ -106,7 +106,7 @@ class Rows:
             place[order] = np.arange(len(of)) - (np.cumsum(n) - n)[of[order]]
             self.places.append(place)
             counts.append(n)
-        self.counts = np.reshape(counts, (-1, len(self.sizes)))
+        self.counts = np.array(counts, np.intp).reshape(-1, len(self.sizes))
 
     @property
     def p(self):

@@ -129,10 +129,11 @@ class InfluenceDisplay(Display):
             out = out[np.argsort(-np.abs(out))][:MOST_LINES]
             self.ax_.plot(out, np.full(len(out), place), ".", color="C0", markersize=4)
             column = np.abs(np.nan_to_num(self.influence[name].to_numpy()))
-            # They stand side by side, and have less room.
-            for number in np.argsort(column)[::-1][: (n_labels + 1) // 2]:
-                at = self.influence[name].iloc[number], place
-                self._label(number, at, (-3, 4), rotation=45, va="bottom")
+            # They stand side by side, and have less room: above and below by turns.
+            for i, number in enumerate(np.argsort(column)[::-1][: (n_labels + 1) // 2]):
+                at, up = (self.influence[name].iloc[number], place), i % 2 == 0
+                text = {"va": "bottom", "rotation": 45} if up else {"va": "top", "rotation": -45}
+                self._label(number, at, (-3, 4 if up else -4), **text)
         cut = 2 / np.sqrt(len(self.influence))
         for x in (-cut, cut):
             self.ax_.axvline(x, color="0.5", linewidth=1, linestyle=":", zorder=0)

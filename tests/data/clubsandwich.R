@@ -39,4 +39,6 @@ out$precisions <- every(fit, as.character(some$Subject))
 some$Own <- as.numeric(some$Clinic == 2)
 fit <- lmer(Reaction ~ Days + Own + (1 | Subject), some, control = tight)
 out$own <- list(CR2 = one(fit, some$Clinic, "CR2"))
+# Without random effects.
+out$none <- every(lm(Reaction ~ Days, some), some$Subject)
 write_json(out, "clubsandwich.json", digits = 15, auto_unbox = FALSE, pretty = FALSE)

@@ -80,6 +80,13 @@ def test_precisions(some):
     check("precisions", model, some, "Subject", some["w"])
 
 
+def test_without_random_effects(some):
+    model = fitted("Reaction ~ Days", some)
+    check("none", model, some, "Subject")
+    with pytest.raises(ValueError, match="cluster=None"):
+        model.fixed_effects_table(some, cov="CR2")
+
+
 def test_a_column_of_one_cluster(some):
     model = fitted("Reaction ~ Days + Own + (1 | Subject)", some)
     check("own", model, some, "Clinic")
