@@ -130,7 +130,9 @@ class NewRows(TableInput):
         terms = {term.name: (term, block) for term, block in pairs}
         if isinstance(given, str) and given in terms and not terms[given][1].tied:
             term, block = terms[given]
-            return block.refs, term.levels
+            # An update may have added levels that the fit had not.
+            present, codes = np.unique(block.refs, return_inverse=True)
+            return codes, term.levels[present]
         X, values = as_pandas(X), given
         if isinstance(given, str | Integral):
             known = X.columns if isinstance(X, pd.DataFrame) else range(np.shape(X)[1])

@@ -259,6 +259,19 @@ def test_rows_that_do_not_count_are_left_out(sleepstudy):
     assert found.index.equals(holes.dropna().index)
 
 
+def test_an_update_leaves_it(sleepstudy):
+    X, y = sleepstudy.drop(columns="Reaction"), sleepstudy["Reaction"]
+    model = MixedEffectsRegressor(["(1 + Days | Subject)"]).fit(X, y)
+    by_group, robust = (
+        model.influence(X, y, by="Subject"),
+        model.fixed_effects_table(X, y, cov="CR2"),
+    )
+    new = X[X["Subject"] == 308].assign(Subject=999)
+    model.update(new, y[new.index])
+    pd.testing.assert_frame_equal(model.influence(X, y, by="Subject"), by_group)
+    pd.testing.assert_frame_equal(model.fixed_effects_table(X, y, cov="CR2"), robust)
+
+
 def test_what_is_refused(sleepstudy, monkeypatch):
     X, y, _ = _tables()
     classes = pd.cut(y, 3, labels=["low", "mid", "high"])
