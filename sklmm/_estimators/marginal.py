@@ -10,11 +10,12 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from sklmm._fitted import prediction
 from sklmm._fitted.latent import linear_predictor
 from sklmm._fitted.marginal_means import (
+    Moved,
+    covariance_slopes,
     linear_means,
     parameters_of,
     predictors_of,
     response_means,
-    with_parameters,
 )
 from sklmm._fitted.reference_grid import ReferenceGrid, factors_of
 from sklmm.families.components import COMPONENTS, component_of
@@ -77,8 +78,8 @@ class MarginalMeans:
             Its ``table`` has estimate, std_error, df, ci_lower and ci_upper. Its ``pairwise()`` are
             the differences of all pairs, by Tukey's method, ``contrasts(weights)`` others. The
             degrees of freedom are those of the parameter `dof`; without it, and of families other
-            than the Gaussian, tests are normal, by the delta method in the coefficients and the
-            family's parameters. A mean that the fit does not determine is nan.
+            than the Gaussian, tests are normal, by the delta method in all parameters.
+            A mean that the fit does not determine is nan.
 
         Raises
         ------
@@ -129,7 +130,7 @@ class MarginalMeans:
             means = linear_means(grid, predictors_of(model, design, component), result)
         else:
             expected = partial(self._expected, design, none, component)
-            means = response_means(grid, expected, model.labels, result)
+            means = response_means(grid, expected, model.labels, design, result, model.n_predictors)
         index = grid.index()
         if len(means.values) > grid.n_means:
             classes = self.classes_ if scale == "response" else model.classes[1:]
@@ -143,7 +144,8 @@ class MarginalMeans:
 
         The object is given to its functions in the place of a model, ``avg_predictions(model)``.
         Estimates are those of `predict` (`predict_proba`) averaged over rows, standard errors by
-        the delta method in the coefficients, with effects and their variances as they are.
+        the delta method in the coefficients, SDs, correlations and the family's parameters, with
+        the effects of known levels as they are.
 
         Parameters
         ----------
@@ -210,10 +212,11 @@ class MarginalMeans:
             groups = list(map(str, model.classes[1:] if scale == "link" else self.classes_))
         # Linear predictors have no parameters but the coefficients.
         linear = scale == "link" or self._is_linear(component)
-        parameters = {} if linear else model.labels.family
+        apply = partial(model.spec.apply, include=include, covariances=covariances)
+        move = Moved(model.labels.family, result, covariance_slopes(apply(table[:1]), result, d))
 
         def predicted(design, values):
-            moved = with_parameters(result, parameters, values)
+            moved = move(values)
             if linear:
                 eta = linear_predictor(design, moved, include, d)
                 return eta[:, 0] if d > 1 and not unordered else eta
@@ -224,8 +227,8 @@ class MarginalMeans:
             table,
             model.spec.used([False] * len(include)),
             factors_of(model.spec),
-            *parameters_of(result, parameters),
-            partial(model.spec.apply, include=include, covariances=covariances),
+            *parameters_of(result, len(result.coef) if linear else None),
+            apply,
             predicted,
             groups,
         )

@@ -2,7 +2,7 @@
 
 A mean m and its derivatives J in the model's parameters, (coef, natural), are all that contrasts
 need: D m has the covariance D J C J^T D^T, exactly of a linear predictor, and else by the delta
-method. Variances of random effects count as known.
+method.
 """
 
 from dataclasses import dataclass, replace
@@ -11,6 +11,7 @@ import numpy as np
 
 from sklmm._fitted.contrasts import Contrasts, contrasts
 from sklmm._fitted.tables import BOUNDS
+from sklmm.result import EMResult, covariance_root
 
 #: Steps of the derivatives, in standard errors.
 STEP = 1e-4
@@ -92,24 +93,25 @@ def _of_family(model, design, component):
     )
 
 
-def response_means(grid, expected, labels, result):
+def response_means(grid, expected, labels, design, result, d):
     """The `Means` of ``expected(result)``, [n_rows] or [n_rows, n_classes], on a `ReferenceGrid`.
 
     Coefficients are at their estimates, not averaged over their posterior.
     """
-    result, n = at_estimates(result), len(result.coef)
+    at = at_estimates(result)
+    moved = Moved(labels.family, at, covariance_slopes(design, result, d))
 
     def means(values):
-        return grid.averaged(expected(with_parameters(result, labels.family, values))).ravel()
+        return grid.averaged(expected(moved(values))).ravel()
 
-    centre = np.concatenate([result.coef, result.natural])
-    first = len(centre) - len(labels.family)
+    centre, _ = parameters_of(result)
     free = [(-np.inf, np.inf)]
-    bounds = free * first + [BOUNDS.get(kind, *free) for kind in labels.family.values()]
+    bounds = free * (len(centre) - len(labels.family))
+    bounds += [BOUNDS.get(kind, *free) for kind in labels.family.values()]
     size = np.sqrt(np.abs(np.nan_to_num(np.diag(result.natural_cov), posinf=0.0)))
     value = means(centre)
     slopes = np.zeros((len(value), len(centre)))
-    for i in (*range(n), *range(first, len(centre))):
+    for i in range(len(centre)):
         above, below = centre.copy(), centre.copy()
         step = STEP * (size[i] or 1.0)
         below[i], above[i] = np.clip([centre[i] - step, centre[i] + step], *bounds[i])
@@ -117,15 +119,10 @@ def response_means(grid, expected, labels, result):
     return Means(value, slopes, False)
 
 
-def parameters_of(result, family):
-    """The coefficients and those parameters of the family [k], and their covariance.
-
-    It is 0 where it is not known.
-    """
-    n, k = len(result.coef), len(family)
-    values = np.concatenate([result.coef, result.natural])
-    places = np.r_[:n, len(values) - k : len(values)]
-    return values[places], np.nan_to_num(result.natural_cov)[np.ix_(places, places)]
+def parameters_of(result, n=None):
+    """The first n of (coef, natural), all by default, and their covariance, 0 if not known."""
+    values = np.concatenate([result.coef, result.natural])[:n]
+    return values, np.nan_to_num(result.natural_cov[:n, :n])
 
 
 def at_estimates(result):
@@ -137,11 +134,52 @@ def at_estimates(result):
     )
 
 
-def with_parameters(result, family, values):
-    """The result at other coefficients and parameters of the family, the first and last `values`.
+@dataclass(frozen=True)
+class Moved:
+    """A result at other (coef, natural), or other coefficients alone, near the estimates.
 
-    Variances of random effects stay.
+    `slopes` are the `covariance_slopes` by which covariances move with SDs and correlations.
     """
-    n, last = len(result.coef), len(values) - len(family)
-    own = dict(zip(family, values[last:].tolist(), strict=True))
-    return replace(result, coef=values[:n], family=result.family | own)
+
+    family: dict
+    result: EMResult
+    slopes: list
+
+    def __call__(self, values):
+        """The result at values [m]."""
+        result, n = self.result, len(self.result.coef)
+        moved = replace(result, coef=values[:n])
+        if len(values) == n:
+            return moved
+        natural, covariances, first = values[n:], [], 0
+        for matrix, slopes in zip(result.covariances, self.slopes, strict=True):
+            own = slice(first, first := first + len(slopes))
+            change = np.tensordot(natural[own] - result.natural[own], slopes, 1)
+            covariances.append(matrix + change)
+        own = dict(zip(self.family, natural[first:].tolist(), strict=True))
+        return replace(moved, covariances=tuple(covariances), family=result.family | own)
+
+
+def covariance_slopes(design, result, d):
+    """Derivatives [k, r, r] of each block's matrix in the k SDs and correlations reported of it."""
+    blocks = {k: block for own in design.predictors(d) for _, k, block in own.blocks}
+    return [_slopes(blocks[k].covariance, matrix) for k, matrix in enumerate(result.covariances)]
+
+
+def _slopes(covariance, matrix):
+    """Those of one matrix: by its parameters, and the inverse of what is reported by these."""
+    reported, sd = covariance.reported, np.sqrt(np.diag(matrix))
+    if not len(reported):
+        return np.zeros((0, *matrix.shape))
+    L = covariance.nearest(covariance_root(matrix))
+    half = covariance.slopes(L) @ L.T
+    by_params = half + half.transpose(0, 2, 1)
+    safe = np.where(sd > 0, sd, 1.0)
+    of_sd = np.diagonal(by_params, axis1=1, axis2=2) / (2 * safe)
+    shown = []
+    for i, j in reported:
+        r = matrix[i, j] / (safe[i] * safe[j])
+        own = by_params[:, i, j] / (safe[i] * safe[j])
+        own = own - r * (of_sd[:, i] / safe[i] + of_sd[:, j] / safe[j])
+        shown.append(of_sd[:, i] if i == j else own)
+    return np.tensordot(np.linalg.pinv(np.array(shown)).T, by_params, 1)

@@ -62,8 +62,8 @@ class MarginalMeans(NotedTable):
     >>> means = model.fit(X, y / X["size"], X["size"]).marginal_means("period")
     >>> means.table["estimate"].round(2).tolist()
     [0.22, 0.1, 0.09, 0.06]
-    >>> means.pairwise().table["p"].round(2).tolist()
-    [0.01, 0.0, 0.0, 0.98, 0.56, 0.77]
+    >>> (means.pairwise().table["p"] < 0.05).tolist()
+    [True, True, True, False, False, False]
     """
 
     level: float

@@ -13,6 +13,7 @@ from scipy.special import expit
 from scipy.stats import norm, studentized_range
 
 from sklmm import MixedEffectsClassifier, MixedEffectsRegressor, Quadrature
+from sklmm._fitted.marginal_means import covariance_slopes
 from sklmm._fitted.multiplicity import adjusted, critical
 from sklmm.datasets import load_cbpp, load_sleepstudy, load_wine
 
@@ -186,7 +187,7 @@ def test_population_means_are_integrals_over_the_effects():
     model, X = cbpp()
     found = model.marginal_means("period", X)
     assert "averaged over herd" in found.notes[0]
-    sd, cov = model.cov_re_["herd"].iloc[0, 0] ** 0.5, model.result_.coef_cov
+    sd, cov = model.cov_re_["herd"].iloc[0, 0] ** 0.5, model.result_.natural_cov
     for period, own in found.table.iterrows():
         # Of the two levels of half.
         dummies = [float(period == other) for other in (2, 3, 4)]
@@ -194,7 +195,9 @@ def test_population_means_are_integrals_over_the_effects():
         eta = x @ model.result_.coef
         value = np.mean([averaged(lambda b, e=e: expit(e + b), sd) for e in eta])
         steep = [averaged(lambda b, e=e: expit(e + b) * expit(-e - b), sd) for e in eta]
-        slope = steep @ x / 2
+        # And in the SD.
+        by_sd = [averaged(lambda b, e=e: expit(e + b) * expit(-e - b) * b / sd, sd) for e in eta]
+        slope = np.append(steep @ x / 2, np.mean(by_sd))
         assert own["estimate"] == pytest.approx(value, abs=1e-6)
         assert own["std_error"] == pytest.approx(np.sqrt(slope @ cov @ slope), rel=1e-4)
 
@@ -276,6 +279,53 @@ def test_weights_of_rows_repeat_them():
     found = model.marginal_means("Machine", table, sample_weight=weights).table
     repeated = model.marginal_means("Machine", table.loc[table.index.repeat(weights)]).table
     np.testing.assert_allclose(found, repeated)
+
+
+@pytest.mark.parametrize(
+    "term", ["(1 + x | g)", "(1 + x || g)", "cs(0 + f | g)", "ar1(0 + f | g)", "diag(0 + f | g)"]
+)
+def test_covariances_move_with_their_sds_and_correlations(term):
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"g": np.arange(300) % 30, "x": rng.normal(size=300)})
+    X["f"] = pd.Categorical(np.array(["a", "b", "c"])[rng.integers(3, size=300)], ordered=True)
+    effects = rng.normal(size=(30, 3)) @ np.array([[0.5, 0.3, 0.1], [0, 0.4, 0.2], [0, 0, 0.4]])
+    own = effects[X["g"], X["f"].cat.codes] + effects[X["g"], 0] * X["x"]
+    model = MixedEffectsRegressor([term], fixed_effects="~ x", family="poisson", e_step="laplace")
+    model.fit(X, rng.poisson(np.exp(0.5 + 0.2 * X["x"] + own)))
+    result, spec = model.result_, model._fitted.spec
+    design = spec.apply(X[:3])
+    covariance, sigma = design.blocks[0].covariance, result.covariances[0]
+
+    def told(matrix):
+        sd = np.sqrt(np.diag(matrix))
+        values = [sd[i] if i == j else matrix[i, j] / sd[i] / sd[j] for i, j in covariance.reported]
+        return np.array(values)
+
+    slopes, step = covariance_slopes(design, result, 1)[0], 1e-6
+    np.testing.assert_allclose(told(sigma), result.natural[: len(slopes)], atol=1e-8)
+    found = [(told(sigma + step * s) - told(sigma - step * s)) / (2 * step) for s in slopes]
+    np.testing.assert_allclose(found, np.eye(len(slopes)), atol=1e-5)
+    # It stays one of the covariance's own.
+    moved = sigma + 1e-4 * slopes[0]
+    L = covariance.nearest(np.linalg.cholesky(moved))
+    np.testing.assert_allclose(L @ L.T, moved, atol=1e-6)
+
+
+def test_averages_that_differ_by_variances_alone_are_as_uncertain_as_these():
+    X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+    X = X.assign(late=np.where(X["Days"] > 4, "late", "early"))
+    model = MixedEffectsRegressor(
+        ["(0 + late | Subject)"], fixed_effects="~ 1", family="gamma", e_step="laplace"
+    ).fit(X, y)
+    pairs = model.marginal_means("late").pairwise().table
+    sd = model.variance_components_["sd"].to_numpy()[:2]
+    cov = model.result_.natural_cov[1:3, 1:3]
+    means = np.exp(model.intercept_ + sd**2 / 2)
+    slope = means * sd * [1, -1]
+    assert pairs["estimate"].iloc[0] == pytest.approx(means[0] - means[1])
+    b, cross = means[0] - means[1], model.result_.natural_cov[0]
+    error = slope @ cov @ slope + b * b * cross[0] + 2 * b * cross[1:3] @ slope
+    assert pairs["std_error"].iloc[0] == pytest.approx(np.sqrt(error), rel=1e-4)
 
 
 def test_an_offset_takes_its_mean():
