@@ -6,10 +6,10 @@ Of one predictor eta = m + s x, x ~ N(0, 1), with a mean that is smooth in eta,
 
 the trapezoidal rule, which converges as exp(-2 pi a / (s h)) where f is analytic within a of the
 real line (Trefethen & Weideman 2014): so h is tied to s, and f costs as many points as it has
-features within reach, 17 up to s = 1 of a logit and some 50 for s = 4. (Gauss-Hermite's points lie
-as far apart as its weight is wide, and miss the steps of f for large s.) Means that grow as
-exp(k eta) have their mass at x = k s, which the points reach. A mean with an edge, as max(eta, 0),
-is integrated on either side of it by the tanh-sinh rule.
+features within reach, 17 for s = 1 of a logit and some 50 for s = 4. Gauss-Hermite's points lie as
+far apart as its weight is wide, and miss the steps of f for large s; for small s few of them do.
+Means that grow as exp(k eta) have their mass at x = k s, which the points reach. A mean with an
+edge, as max(eta, 0), is integrated on either side of it by the tanh-sinh rule.
 
 Several predictors are integrated one within another, eta = m + L x with L lower triangular. Of more
 than three classes without an order that is too much, and fixed quasi-random points take its place.
@@ -18,7 +18,7 @@ than three classes without an order that is too much, and fixed quasi-random poi
 from functools import lru_cache, partial
 
 import numpy as np
-from scipy.special import ndtri
+from scipy.special import ndtri, roots_hermitenorm
 from scipy.stats import qmc
 
 from sklmm.families.links import LINKS, Link, Log, Logit
@@ -29,9 +29,13 @@ _DIGITS = np.log(1e8)
 _REACH, _WIDEST = 6.0, 0.8
 #: SDs beyond which the normal density is none in floating point.
 _FARTHEST = 37.0
-#: SDs in strips, as halves of a power of 2, within which points differ. Beyond 256 strips a bounded
-#: mean is a step between two points, and the error that of counting it: some 1e-4.
-_FEWEST, _MOST = -6, 16
+#: Points of Gauss-Hermite's rule that suffice for SDs of 2^(number / 2) strips, by that number.
+_GAUSS = {-12: 3, -8: 5, -6: 7, -5: 9, -4: 11}
+#: Where a mean may grow either way, and points far out be many, to 1e-6.
+_GROWING = _GAUSS | {-3: 15, -2: 21}
+#: Beyond 256 strips a bounded mean is a step between two points, and the error that of counting it:
+#: some 1e-4.
+_NUMBERS = np.array([*_GAUSS, *range(-3, 17)])
 #: SDs within which, and the step by which, tanh-sinh rules are.
 _PANEL, _PANEL_STEP = 7.0, 0.07
 #: Quasi-random points, a power of 2 of them.
@@ -84,11 +88,11 @@ def expected(function, mean, covariance, links, numbers):
     d, root = len(links), _lower_root(covariance)
     lattice = d > 2 and links[0] is _Softmax
     strips = np.array([link.strip for link in links])
-    # SDs in strips along each axis, by halves of a power of 2: rows of one number share points.
+    # SDs in strips along each axis, by `_NUMBERS`: rows of the same ones share points.
     sizes = np.abs(root / strips[:, None]).max(axis=1)
     with np.errstate(divide="ignore"):
-        keys = np.nan_to_num(np.ceil(2 * np.log2(sizes)))
-    keys = np.clip(keys, _FEWEST, _MOST).astype(int)
+        places = np.searchsorted(_NUMBERS, np.nan_to_num(2 * np.log2(sizes)))
+    keys = _NUMBERS[np.minimum(places, len(_NUMBERS) - 1)]
     keys = np.zeros_like(keys) if lattice else keys
     out = None
     for key, every in _of_one_key(keys):
@@ -148,7 +152,7 @@ def _nested(key, links, mean, root):
         if c == 0 and links[0].edge is not None:
             x, own = _beside_edge(links[0].edge, mean[:, 0], root[:, 0, 0])
         else:
-            x, own = _trapezoidal(int(number), growth, both)
+            x, own = _along(number, growth, both)
         shape = len(x), *[1] * c, -1, *[1] * (d - 1 - c)
         eta = eta + root[:, :, c].reshape(-1, d, *[1] * d) * x.reshape(shape)[:, None]
         weights = weights * own.reshape(shape)
@@ -157,8 +161,12 @@ def _nested(key, links, mean, root):
 
 
 @lru_cache(maxsize=256)
-def _trapezoidal(number, growth, both):
+def _along(number, growth, both):
     """x [1, q] and weights for SDs of up to 2^(number / 2) strips."""
+    gauss = _GROWING if growth and both else _GAUSS
+    if number in gauss:
+        x, weights = roots_hermitenorm(gauss[number])
+        return x[None], (weights / weights.sum())[None]
     size = 2.0 ** (number / 2)
     # Further from the real line than this the normal density itself grows too much.
     strip = min(1 / size, np.sqrt(2 * _DIGITS))
