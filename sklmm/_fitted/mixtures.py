@@ -31,6 +31,11 @@ class Mixture(NamedTuple):
     moments: Moments
     params: dict
 
+    @property
+    def _d(self):
+        """Predictors a row."""
+        return 1 if self.moments.mean.ndim == 1 else self.moments.mean.shape[1]
+
     def rows(self, rows):
         """Those of some of the rows, a slice or places."""
         params = {k: v[rows] if np.ndim(v) else v for k, v in self.params.items()}
@@ -38,6 +43,10 @@ class Mixture(NamedTuple):
 
     def cdf(self, y, below=False, n_points=FEWEST):
         """P(Y <= y) [n] of y [n], or P(Y < y), by so many points of eta."""
+        blocks = mixture_blocks(len(y), self._d, self.family, n_points)
+        if len(blocks) > 1:
+            parts = [self.rows(rows).cdf(y[rows], below, n_points) for rows in blocks]
+            return np.concatenate(parts)
         eta, weights = self._points(n_points)
         return self.family.cdf(y[:, None], eta, self.params, below) @ weights
 
@@ -65,10 +74,9 @@ class Mixture(NamedTuple):
             return mean[..., None], np.ones(1)
         if mean.ndim == 1:
             return mean[:, None] + np.sqrt(variance)[:, None] * x, weights
-        root = _lower_root(variance)
-        d = mean.shape[1]
-        grid = np.meshgrid(x, *[_NODES] * (d - 1), indexing="ij")
-        shares = np.meshgrid(weights, *[_SHARES] * (d - 1), indexing="ij")
+        root, others = _lower_root(variance), self._d - 1
+        grid = np.meshgrid(x, *[_NODES] * others, indexing="ij")
+        shares = np.meshgrid(weights, *[_SHARES] * others, indexing="ij")
         places = np.stack([axis.ravel() for axis in grid])
         return mean[:, :, None] + root @ places, np.prod(shares, axis=0).ravel()
 
@@ -84,9 +92,9 @@ def _lower_root(covariance):
     return np.linalg.cholesky(correlation) * sd[:, :, None]
 
 
-def mixture_blocks(n_rows, d, family):
+def mixture_blocks(n_rows, d, family, n_points=FEWEST):
     """Slices of rows whose points are as many numbers as stay in cache."""
     # TensorFlow takes long to begin.
     numbers = 1 << (22 if family.density is None else 18)
-    size = max(numbers // (FEWEST * d * len(_NODES) ** (d - 1)), 1)
+    size = max(numbers // (n_points * d * len(_NODES) ** (d - 1)), 1)
     return [slice(first, first + size) for first in range(0, n_rows, size)]

@@ -200,8 +200,9 @@ class Family(BaseEstimator):
     distribution; override them as well for predictions that need no TensorFlow.
 
     Or it has, in the place of `distribution`, a `density`: a subclass of
-    `sklmm.families.density.Density`, and its own `variance` and `sample`; its mean is the inverse
-    of its link. Nothing of it needs TensorFlow where the built-in families do not.
+    `sklmm.families.density.Density`, and its own `variance`, `sample` and, for prediction intervals
+    and quantile residuals, `cdf`; its mean is the inverse of its link. Nothing of it needs
+    TensorFlow where the built-in families do not.
 
     Examples
     --------

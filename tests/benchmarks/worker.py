@@ -81,6 +81,8 @@ def sklmm(data, workload):
         "marginal_means": lambda m: (
             m.marginal_means("x0", X, at={"x0": [-1.0, 0.0, 1.0]}).table["estimate"].to_numpy()
         ),
+        "interval": lambda m: m.predict_interval(X),
+        "residuals": lambda m: m.quantile_residuals(X, y, random_state=0),
         "check": lambda m: m.check(X, y, random_state=0)["value"].to_numpy(),
         "influence": lambda m: m.influence(X, y, by=groups[0])["cooks_distance"].to_numpy(),
         "robust": lambda m: m.fixed_effects_table(X, y, cov="CR2", cluster=groups[0])[

@@ -14,7 +14,7 @@ class Workload:
     category. The tasks:
 
     - fit: the first and the second fit of a process
-    - predict, profile, check, marginal_means: of a fitted model, twice
+    - predict, interval, residuals, profile, check, marginal_means: of a fitted model, twice
     - influence, robust: of its first term's groups, and by clusters of them, likewise
     - predict_new: predictions of rows whose levels are all new
     - cross_validate: five folds, twice
@@ -150,6 +150,17 @@ WORKLOADS = {
             ("sklmm",),
             "bernoulli",
             task="marginal_means",
+            repeats=3,
+        ),
+        Workload("interval-1e6", "crossed-1e6", ("sklmm",), task="interval", repeats=3),
+        Workload("residuals-1e6", "crossed-1e6", ("sklmm",), task="residuals", repeats=3),
+        Workload(
+            "residuals-binary-1e6",
+            "crossed-1e6-binary",
+            ("sklmm",),
+            "bernoulli",
+            task="residuals",
+            e_step="laplace",
             repeats=3,
         ),
         Workload("check-1e6", "crossed-1e6", ("sklmm",), task="check", repeats=3),

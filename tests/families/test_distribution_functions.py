@@ -5,6 +5,7 @@ import pytest
 from scipy import integrate, stats
 
 from sklmm.families import CustomFamily
+from sklmm.families.base import Family
 from sklmm.families.nominal import PartialOrdinal
 from sklmm.families.predicted import PredictedFamily
 from sklmm.families.registry import FAMILIES
@@ -193,3 +194,11 @@ def test_custom_families_have_tfps():
     np.testing.assert_allclose(below, stats.poisson.cdf(y - 1, np.exp(eta)))
     with pytest.raises(ValueError, match="its distribution has no cdf"):
         CustomFamily(without).cdf(y, eta, {})
+
+
+def test_a_density_of_your_own_is_asked_for_its_cdf():
+    class Own(Family):
+        density = FAMILIES["gaussian"].density
+
+    with pytest.raises(ValueError, match=r"add `cdf\(self, y, eta, params, below=False\)`"):
+        Own().cdf(0.0, np.zeros(1), {"sigma": 1.0})
