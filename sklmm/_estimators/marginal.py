@@ -282,7 +282,11 @@ class MarginalMeans:
         if terms and not linear and scale == "response":
             typical = self.handle_unknown == "typical"
             first += f" at effects of 0 of {terms}" if typical else f", averaged over {terms}"
-        return (f"{first}.", *grid.notes())
+        notes = [f"{first}.", *grid.notes()]
+        unknown = np.isnan(np.diag(self.result_.natural_cov)[len(self.result_.coef) :])
+        if unknown.any() and not linear and scale == "response":
+            notes.append("Variances without a standard error, on their bounds, count as known.")
+        return notes
 
 
 def _columns(given):

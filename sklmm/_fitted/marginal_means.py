@@ -111,7 +111,8 @@ def response_means(grid, expected, labels, design, result, d):
     size = np.sqrt(np.abs(np.nan_to_num(np.diag(result.natural_cov), posinf=0.0)))
     value = means(centre)
     slopes = np.zeros((len(value), len(centre)))
-    for i in range(len(centre)):
+    # What has no standard error beside the coefficients counts as known: an SD on its bound.
+    for i in np.flatnonzero((size > 0) | (np.arange(len(size)) < len(result.coef))):
         above, below = centre.copy(), centre.copy()
         step = STEP * (size[i] or 1.0)
         below[i], above[i] = np.clip([centre[i] - step, centre[i] + step], *bounds[i])
@@ -120,8 +121,11 @@ def response_means(grid, expected, labels, design, result, d):
 
 
 def parameters_of(result, n=None):
-    """The first n of (coef, natural), all by default, and their covariance, 0 if not known."""
-    values = np.concatenate([result.coef, result.natural])[:n]
+    """The first n of (coef, natural), all by default, and their covariance, 0 if not known.
+
+    Correlations with an SD of 0 are 0.
+    """
+    values = np.nan_to_num(np.concatenate([result.coef, result.natural])[:n])
     return values, np.nan_to_num(result.natural_cov[:n, :n])
 
 
@@ -151,10 +155,10 @@ class Moved:
         moved = replace(result, coef=values[:n])
         if len(values) == n:
             return moved
-        natural, covariances, first = values[n:], [], 0
+        natural, at, covariances, first = values[n:], np.nan_to_num(result.natural), [], 0
         for matrix, slopes in zip(result.covariances, self.slopes, strict=True):
             own = slice(first, first := first + len(slopes))
-            change = np.tensordot(natural[own] - result.natural[own], slopes, 1)
+            change = np.tensordot(natural[own] - at[own], slopes, 1)
             covariances.append(matrix + change)
         own = dict(zip(self.family, natural[first:].tolist(), strict=True))
         return replace(moved, covariances=tuple(covariances), family=result.family | own)

@@ -328,6 +328,19 @@ def test_averages_that_differ_by_variances_alone_are_as_uncertain_as_these():
     assert pairs["std_error"].iloc[0] == pytest.approx(np.sqrt(error), rel=1e-4)
 
 
+def test_variances_of_0_leave_the_coefficients_errors():
+    X = pd.DataFrame({"g": np.arange(200) % 20, "f": np.array(["a", "b"])[np.arange(200) // 100]})
+    y = np.arange(200) // 20 % 2
+    with_effects = MixedEffectsClassifier(
+        ["(1 + f | g)"], fixed_effects="~ f", e_step="laplace"
+    ).fit(X.assign(f=pd.Categorical(X["f"])), y)
+    plain = MixedEffectsClassifier(None, fixed_effects="~ f").fit(X, y)
+    assert with_effects.variance_components_["sd"].min() < 1e-3
+    assert "count as known" in with_effects.marginal_means("f").notes[-2]
+    found, wanted = (m.marginal_means("f").table for m in (with_effects, plain))
+    np.testing.assert_allclose(found, wanted, rtol=1e-3)
+
+
 def test_an_offset_takes_its_mean():
     X = load_cbpp(as_frame=True).frame.assign(log_size=lambda t: np.log(t["size"]))
     model = MixedEffectsRegressor(
