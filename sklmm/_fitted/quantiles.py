@@ -63,17 +63,12 @@ def _quantile(mixture, q):
 
 def _is_quantile(mixture, y, q, n_points):
     """Whether F(y) >= q, and no smaller y has that, nearly."""
-    (low, high), steps = mixture.family.limits(mixture.params), mixture.family.steps(mixture.params)
-    inner = (y > low) & (y < high)
-    # What is known at the ends is not asked for: most rows of a few whole numbers are there.
-    up_to, below = np.ones(len(y)), np.zeros(len(y))
-    rows = np.flatnonzero(y < high)
-    up_to[rows] = mixture.rows(rows).cdf(y[rows], False, n_points)
-    if steps is None:
-        below[inner] = up_to[inner]
+    up_to = mixture.cdf(y, False, n_points)
+    if mixture.family.steps(mixture.params) is not None:
+        below = mixture.cdf(y, True, n_points)
     else:
-        rows = np.flatnonzero(y > low)
-        below[rows] = mixture.rows(rows).cdf(y[rows], True, n_points)
+        low, high = mixture.family.limits(mixture.params)
+        below = np.where((y > low) & (y < high), up_to, 0.0)
     return (up_to >= q - TOLERANCE) & (below <= q + TOLERANCE)
 
 
