@@ -66,7 +66,7 @@ def test_draws_are_of_it(name, link, zeros):
             pytest.skip("has no zeros of its own kind")
         family, params = ZeroInflated(family), {**params, "zero": np.array([[0.1], [0.3], [0.5]])}
     rng = np.random.default_rng(0)
-    draws = family.sample(np.repeat(eta, 20_000, axis=1), params, rng)
+    draws = family.sample(np.repeat(eta, 6_000, axis=1), params, rng)
     check_draws(family, eta, params, draws)
 
 
