@@ -40,6 +40,13 @@ TASKS = {
     "left-out": Task(lambda m, X, y: m.predict(X, include_random=False), "predict-known"),
     "std-known": Task(lambda m, X, y: m.predict(X, return_std=True), "predict-known"),
     "std-new": Task(lambda m, X, y: m.predict(new(X, "g", "h"), return_std=True), "std-known"),
+    "interval": Task(lambda m, X, y: m.predict_interval(X), "std-known"),
+    "interval-new": Task(lambda m, X, y: m.predict_interval(new(X, "g", "h")), "std-known"),
+    "residuals": Task(lambda m, X, y: m.quantile_residuals(X, y, random_state=0), "std-known"),
+    "residuals-averaged": Task(
+        lambda m, X, y: m.quantile_residuals(X, y, conditional=False, random_state=0), "std-known"
+    ),
+    "means": Task(lambda m, X, y: m.marginal_means("x", X, at={"x": [-1, 1]}), "std-known"),
     "check": Task(lambda m, X, y: m.check(X, y, random_state=0), "std-known"),
 }
 
