@@ -260,6 +260,12 @@ def covariance_root(covariances):
     return vectors * np.sqrt(np.maximum(values, 0.0))[..., None, :]
 
 
+def least_eigenvalue(covariance):
+    """That of the correlations [r, r], 0 where a variance is 0."""
+    sds = np.sqrt(covariance.diagonal())
+    return float(np.linalg.eigvalsh(covariance / np.outer(sds, sds))[0]) if sds.all() else 0.0
+
+
 def degrees_of_freedom(L, covariance, root):
     """Degrees of freedom [q] of each of the combinations L [q, p] of coefficients.
 

@@ -229,14 +229,16 @@ class Hypotheses:
         """Raise ValueError for a model whose coefficients are not generalised least squares."""
         family, spec = self._fitted.family, self._fitted.spec
         if not family.closed_form:
+            what = "a model of the dispersion" if spec.models else repr(family.name)
             raise ValueError(
                 f"cov={kind!r} is for family='gaussian' or 'lognormal' with one residual SD, whose "
-                f"coefficients are linear in y given the variances, and not for {family.name!r}: "
+                f"coefficients are linear in y given the variances, and not for {what}: "
                 "use conf_int(method='bootstrap')."
             )
         what = {
             "coef_prior: the estimates are shrunken by a prior": self.coef_prior is not None,
             "X: the model keeps sparse columns apart": bool(spec.sparse),
+            "fixed_effects: the model has no coefficients": not self.result_.rank,
             "y: the fit is a perfect one, without residuals": self.result_.status is Status.PERFECT,
         }
         related = [t.name for t in spec.terms if t.effect.relation is not None]

@@ -113,6 +113,8 @@ class Influence:
             why = f"family={family.name!r} has no derivatives in NumPy"
         elif fitted.spec.sparse:
             why = "X: the model keeps sparse columns apart"
+        elif not self.result_.rank:
+            why = "fixed_effects: the model has no coefficients"
         elif self.result_.status is Status.PERFECT:
             why = "y: the fit is a perfect one, and no row moves it"
         if why is not None:

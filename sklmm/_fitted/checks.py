@@ -15,7 +15,7 @@ from scipy.stats import chi2
 
 from sklmm._fitted import residuals as quantile
 from sklmm.design.terms import INTERCEPT
-from sklmm.result import Status, count, natural_entries, natural_names
+from sklmm.result import Status, count, least_eigenvalue, natural_entries, natural_names
 
 OK, DOUBTFUL, PROBLEM = "ok", "doubtful", "problem"
 #: p values below which a deviation may be one, and is one.
@@ -28,6 +28,15 @@ DISTANCE = 0.02, 0.06
 MANY = 1e-3
 #: Variance inflation factors from which on they are moderate, and high.
 MODERATE, HIGH = 5.0, 10.0
+#: What to do about zeros, without and with a zero_inflation.
+_MORE_ZEROS = (
+    "Model them by zero_inflation, or use a family with a dispersion",
+    "Give zero_inflation columns, or use a family with a dispersion",
+)
+_FEWER_ZEROS = (
+    "Use a family with less dispersion, or a truncated one where there can be none",
+    "Leave out zero_inflation, or use a family with less dispersion",
+)
 #: Names of terms that a sentence lists.
 MOST_NAMES = 5
 
@@ -68,7 +77,7 @@ def convergence(result):
 def singularity(labels, result):
     """Whether a variance is 0 or a correlation 1: value is the least eigenvalue of correlations."""
     if result.status is not Status.SINGULAR:
-        least = min(map(_least_eigenvalue, result.covariances))
+        least = min(map(least_eigenvalue, result.covariances))
         meaning = "every term has variances above 0 and correlations within (-1, 1)."
         return Finding("singular fit", least, np.nan, np.nan, OK, meaning)
     pairs = zip(natural_entries(labels.blocks), result.variance_se, strict=False)
@@ -80,11 +89,6 @@ def singularity(labels, result):
         "use sd_prior."
     )
     return Finding("singular fit", 0.0, np.nan, np.nan, DOUBTFUL, meaning)
-
-
-def _least_eigenvalue(cov):
-    sds = np.sqrt(cov.diagonal())
-    return float(np.linalg.eigvalsh(cov / np.outer(sds, sds))[0]) if sds.all() else 0.0
 
 
 def collinearity(model, result):
@@ -127,7 +131,9 @@ def inflation(spec, cov):
         return {}
     sd = np.sqrt(variance[places])
     R = cov[np.ix_(places, places)] / np.outer(sd, sd)
-    inverse, out = np.linalg.pinv(R, hermitian=True), {}
+    # What is singular but for rounding has a factor without end, and not the pseudo-inverse's.
+    values, vectors = np.linalg.eigh(R)
+    inverse, out = vectors / np.maximum(values, np.finfo(float).eps) @ vectors.T, {}
     for term in dict.fromkeys(terms):
         own = np.flatnonzero([t == term for t in terms])
         # det R_oo / det R is the determinant of the inverse's block, by Jacobi.
@@ -204,13 +210,17 @@ def overdispersion(response, eta, params, result):
     return [Finding("overdispersion", ratio, statistic, p, verdict, meaning)]
 
 
-def residuals(found, response):
-    """What `QuantileResiduals` tell: are they uniform, how they spread, outliers and zeros."""
+def residuals(found, response, inflated):
+    """What `QuantileResiduals` tell: are they uniform, how they spread, outliers and zeros.
+
+    `inflated` is whether the model has a zero_inflation.
+    """
     out = [_uniformity(found.u), _dispersion(found.u), _outliers(found.u)]
     test = quantile.zeros(found, response.y)
-    # Shares of 0 are as likely as the trials make them.
-    if test is not None and test.statistic > 0 and np.isinf(response.family.support[1]):
-        out.append(_zeros(test))
+    # Shares of 0 are as likely as the trials make them, and where none is seen none may be likely.
+    told = test is not None and (test.statistic > 0 or test.p < ALPHA)
+    if told and np.isinf(response.family.support[1]):
+        out.append(_zeros(test, inflated))
     return out
 
 
@@ -258,18 +268,14 @@ def _outliers(u):
     return Finding("outliers", n, np.nan, p, verdict, meaning)
 
 
-def _zeros(test):
+def _zeros(test, inflated):
     """Zeros beside those that the model expects: value is expected over observed, as in R."""
     seen, expected, p = test
-    ratio = expected / seen
+    ratio = expected / seen if seen else np.inf
     verdict = _verdict(p, abs(np.log(ratio)), RATIO)
     meaning = f"{count(seen)} zeros, where the model expects {expected:.0f}."
     if verdict != OK:
-        meaning += (
-            " Model them by zero_inflation, or use a family with a dispersion."
-            if ratio < 1
-            else " Leave out zero_inflation, or use a family with less dispersion."
-        )
+        meaning += f" {_MORE_ZEROS[inflated] if ratio < 1 else _FEWER_ZEROS[inflated]}."
     return Finding("zeros", ratio, seen, p, verdict, meaning)
 
 

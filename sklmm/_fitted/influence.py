@@ -29,11 +29,16 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from sklmm._threads import in_threads
+from sklmm.result import least_eigenvalue
 
 #: Coefficients and effects beside the largest term's beyond which A^-1 would be too large.
 LARGEST = 10_000
 #: 1 - H's least eigenvalue down to which a coefficient is determined without the group.
 DETERMINED = 1e-9
+#: Least eigenvalue of correlations from which on a covariance is not on its boundary.
+INTERIOR = 1e-9
+#: Multiplications that a row costs in a problem without a large group.
+PER_ROW = 20_000
 #: Length of the differences that stand for derivatives of a covariance.
 STEP = 1e-5
 
@@ -85,32 +90,78 @@ def of_single_rows(rows):
 
 def of_groups(rows, codes, n_groups):
     """The `Deletions` of groups of rows, `codes` [n] 0..n_groups-1; leverage is their rows' sum."""
-    p = rows.p
     order = np.argsort(codes, kind="stable")
     members = np.split(order, np.cumsum(np.bincount(codes, minlength=n_groups))[:-1])
     scores = _Scores(rows)
+    large = [_is_large(rows, own) for own in members]
+    found = in_threads(
+        lambda own, wait: None if wait else _of_touched(rows, scores, own), members, large
+    )
+    if any(large):
+        known = rows.leverage(), rows.spread()
+        for k in np.flatnonzero(large):
+            found[k] = _of_left(rows, scores, members[k], *known)
+    return Deletions(*map(np.array, zip(*found, strict=True)))
 
-    def one(own):
-        U, inverse, places = rows.touched(own)
-        R, r = U, rows.working.residual[own]
-        if len(U) > U.shape[1]:
-            R = np.linalg.qr(np.column_stack([U, r]), mode="r")
-            R, r = R[:, :-1], R[:, -1]
-        C = R @ inverse
-        H = C @ R.T
-        try:
-            L = np.linalg.cholesky(np.eye(len(H)) - H)
-        except np.linalg.LinAlgError:
-            L = np.zeros((1, 1))
-        if L.diagonal().min() ** 2 < DETERMINED:
-            unknown = np.full(p, np.nan)
-            return np.trace(H), unknown, unknown, np.full(scores.size, np.nan)
-        white = solve_triangular(L, np.column_stack([C, r]), lower=True, check_finite=False)
-        C, r = white[:, :-1], white[:, -1]
-        moved = scores.of(C[:, p:], -r @ C[:, p:], places, own, r @ r)
-        return np.trace(H), r @ C[:, :p], (C[:, :p] ** 2).sum(axis=0), moved
 
-    return Deletions(*map(np.array, zip(*in_threads(one, members), strict=True)))
+def _is_large(rows, own):
+    """Whether what a group touches takes longer than the problem of the rows that are left."""
+    n, limit = len(own), len(rows.inverse) ** 3 + PER_ROW * len(rows.X)
+
+    def work(counts):
+        pairs = zip(counts, rows.blocks, strict=True)
+        return n * (rows.p + sum(count * block.r for count, block in pairs)) ** 2
+
+    if work(min(block.refs[own].size, block.n_levels) for block in rows.blocks) <= limit:
+        return False
+    return work(len(np.unique(block.refs[own])) for block in rows.blocks) > limit
+
+
+def _of_touched(rows, scores, own):
+    """A group's entries of `Deletions` by H."""
+    p = rows.p
+    U, inverse, places = rows.touched(own)
+    R, r = U, rows.working.residual[own]
+    if len(U) > U.shape[1]:
+        R = np.linalg.qr(np.column_stack([U, r]), mode="r")
+        R, r = R[:, :-1], R[:, -1]
+    C = R @ inverse
+    H = C @ R.T
+    try:
+        L = np.linalg.cholesky(np.eye(len(H)) - H)
+    except np.linalg.LinAlgError:
+        L = np.zeros((1, 1))
+    if L.diagonal().min() ** 2 < DETERMINED:
+        return np.trace(H), *scores.unknown
+    white = solve_triangular(L, np.column_stack([C, r]), lower=True, check_finite=False)
+    C, r = white[:, :-1], white[:, -1]
+    added = (C[:, :p] ** 2).sum(axis=0)
+    moved = scores.of(-r @ C, added, scores.growth(C, places), places, own, r @ r)
+    return np.trace(H), r @ C[:, :p], added, moved
+
+
+def _of_left(rows, scores, own, leverage, spread):
+    """A group's entries of `Deletions` by the problem of the other rows.
+
+    Its scores have the moves of all effects, and not of those alone that the group's rows have.
+    """
+    p, leverage = rows.p, leverage[own].sum()
+    before = rows.inverse.diagonal()[:p]
+    try:
+        left = rows.without(own)
+    except np.linalg.LinAlgError:
+        return leverage, *scores.unknown
+    added = left.inverse.diagonal()[:p] - before
+    if (before < DETERMINED * (before + added)).any():
+        return leverage, *scores.unknown
+    moments, r = rows.moments(own), rows.working.residual[own]
+    moved = left.solve(*moments)
+    parts = [k for k in range(2) if moments[k] is not None]
+    lost = r @ r + sum(moments[k] @ moved[k] for k in parts)
+    growth = [one - other for one, other in zip(left.spread(), spread, strict=True)]
+    places = np.arange(len(moved[0]) - p), np.arange(0 if moved[1] is None else len(moved[1]))
+    d = -np.concatenate([moved[k] for k in parts])
+    return leverage, -d[:p], added, scores.of(d, added, growth, places, own, lost)
 
 
 class _Scores:
@@ -121,36 +172,50 @@ class _Scores:
         self.rest = [k for k in range(len(self.turns)) if k != rows.first]
         sizes = [rows.blocks[k].n_levels * rows.blocks[k].r for k in self.rest]
         self.ends = np.cumsum([0, *sizes])
-        self.size = sum(map(len, self.turns)) + max(self.slopes.shape[1], rows.sigma is not None)
+        size = sum(map(len, self.turns)) + max(self.slopes.shape[1], rows.sigma is not None)
+        #: Shift, what is added, and scores, where they are not determined.
+        self.unknown = np.full(rows.p, np.nan), np.full(rows.p, np.nan), np.full(size, np.nan)
 
-    def of(self, C, d, places, own, lost):
-        """Those of a group, whose standardised effects at `places` move by d [m] in their means.
+    def _parts(self, places):
+        """Slices of `places`, one after the other, of each block."""
+        others, of_first = places
+        out = [slice(len(others), len(others) + len(of_first))] * len(self.turns)
+        bounds = np.searchsorted(others, self.ends)
+        for k, start, stop in zip(self.rest, bounds, bounds[1:], strict=False):
+            out[k] = slice(start, stop)
+        return out
 
-        Their covariance grows by C^T C. `own` are the group's rows, and their residuals take `lost`
-        out of the sum of squares.
+    def growth(self, C, places):
+        """Of each block the sum over its levels of C^T C, [r, r]; C [m, p + ...]."""
+        out = []
+        for block, own in zip(self.rows.blocks, self._parts(places), strict=True):
+            part = C[:, self.rows.p :][:, own].reshape(len(C), -1, block.r)
+            out.append(np.einsum("kla,klb->ab", part, part))
+        return out
+
+    def of(self, d, added, growth, places, own, lost):
+        """Those of a group, whose coefficients, and standardised effects at `places`, move by d.
+
+        Their variances grow by `added` [p], and the sums of the effects' covariances by `growth`.
+        `own` are the group's rows, and their residuals take `lost` out of the sum of squares.
         """
-        first, (others, of_first), changes = self.rows.first, places, [None] * len(self.turns)
-        if first is not None:
-            last, u = slice(len(others), None), self.rows.effects[0][of_first]
-            changes[first] = _change(self.turns[first].shape[1], C[:, last], d[last], u)
-        for k, start, stop in zip(self.rest, self.ends, self.ends[1:], strict=False):
-            mine = slice(*np.searchsorted(others, [start, stop]))
-            u = self.rows.effects[1][others[mine]]
-            changes[k] = _change(self.turns[k].shape[1], C[:, mine], d[mine], u)
+        rows, (others, of_first), out = self.rows, places, []
+        of_coef, d = added + d[: rows.p] * (d[: rows.p] + 2 * rows.coef), d[rows.p :]
+        first, rest = rows.effects
+        u = rest[others] if first is None else np.concatenate([rest[others], first[of_first]])
+        changes = []
+        for block, part, more in zip(rows.blocks, self._parts(places), growth, strict=True):
+            of_d, of_u = d[part].reshape(-1, block.r), u[part].reshape(-1, block.r)
+            cross = of_d.T @ of_u
+            changes.append(more + cross + cross.T + of_d.T @ of_d)
         pairs = zip(self.turns, changes, strict=True)
         out = [0.5 * np.einsum("tab,ab->t", turns, change) for turns, change in pairs]
-        if self.rows.sigma is None:
+        if rows.sigma is None:
             return np.concatenate([*out, -self.slopes[own].sum(axis=0)])
-        # One scale of all variances has the score n - r^T (1 - H)^-1 r; the terms have their share.
-        scale = self.rows.counts[own].sum() - lost - sum(map(np.trace, changes))
-        return np.concatenate([*out, [scale / self.rows.sigma]])
-
-
-def _change(r, C, d, u):
-    """The change [r, r] of the sum of E[u u^T] over levels."""
-    C, d, u = C.reshape(len(C), -1, r), d.reshape(-1, r), u.reshape(-1, r)
-    cross = d.T @ u
-    return np.einsum("kla,klb->ab", C, C) + cross + cross.T + d.T @ d
+        # One scale of all variances has the score n - r^T (1 - H)^-1 r; the terms and the prior of
+        # coefficients have their share.
+        scale = rows.counts[own].sum() - lost - sum(map(np.trace, changes)) - rows.prior @ of_coef
+        return np.concatenate([*out, [scale / rows.sigma]])
 
 
 def turns_of(rows):
@@ -162,12 +227,10 @@ def _turns(block, covariance, root):
     """Those of one; 0 of a Sigma on its boundary, and of related levels, which have no step."""
     kind, r = block.covariance, block.r
     out = np.zeros((len(kind.reported), r, r))
-    try:
-        theta = kind.params(np.linalg.cholesky(covariance))
-        inverse = np.linalg.inv(root)
-    except np.linalg.LinAlgError:
+    if block.relation is not None or least_eigenvalue(covariance) < INTERIOR:
         return out
-    if block.relation is not None or not len(theta):
+    theta, inverse = kind.params(np.linalg.cholesky(covariance)), np.linalg.inv(root)
+    if not len(theta):
         return out
     at = np.concatenate([theta + STEP * np.eye(len(theta)), theta - STEP * np.eye(len(theta))])
     sigmas = np.array([F @ F.T for F in map(kind.factor, at)]).reshape(2, len(theta), r, r)
@@ -187,14 +250,27 @@ def _natural(covariance, reported):
 
 def with_variances(deletions, rows, result):
     """The `Deletions` with one step of the variances."""
-    cov, m = np.nan_to_num(result.natural_cov), deletions.scores.shape[1]
-    # Theirs are the last: between stand coefficients of the model's other parts.
+    cov = np.nan_to_num(result.natural_cov, posinf=0.0, neginf=0.0)
+    scores = deletions.scores.copy()
+    p, m = len(rows.kept), scores.shape[1]
     last = slice(len(cov) - m, None)
     if rows.sigma is None:
-        cross = cov[last, : len(rows.kept)][:, rows.kept]
+        cross = cov[last, :p][:, rows.kept]
+        # The shift has moved the scores of the family's parameters in all other rows.
+        own = rows.working.slopes.shape[1]
+        information = _inverted(cov)[:p, len(cov) - own :][rows.kept]
+        scores[:, m - own :] += deletions.shift @ information
     else:
         cross = cov[last, last] @ _coefficient_slopes(rows)
-    return deletions._replace(shift=deletions.shift - deletions.scores @ cross)
+    return deletions._replace(shift=deletions.shift - scores @ cross)
+
+
+def _inverted(covariance):
+    """The inverse of a covariance, whatever the units; 0 for what is known."""
+    sd = np.sqrt(np.diag(covariance))
+    scale = np.divide(1.0, sd, out=np.zeros_like(sd), where=sd > 0)
+    scale = np.outer(scale, scale)
+    return np.linalg.pinv(covariance * scale, hermitian=True) * scale
 
 
 def _coefficient_slopes(rows):
@@ -215,7 +291,9 @@ def _coefficient_slopes(rows):
             out.append(rows.solve(of_others, of_first)[0][:p])
         scale -= 2 / rows.sigma * out.pop()
         start = start if k == rows.first else stop
-    return np.array([*out, scale])
+    # A prior of the coefficients is as a term's.
+    none[0][:p] = rows.prior * rows.coef
+    return np.array([*out, scale - 2 / rows.sigma * rows.solve(*none)[0][:p]])
 
 
 def cooks_distances(deletions, covariance):

@@ -25,6 +25,8 @@ from sklmm.result import covariance_root
 
 #: Numbers of rows that are made dense at a time.
 NUMBERS = 1 << 23
+#: Rows up to which levels are taken together.
+TOGETHER = 128
 #: Columns of a sparse product that are made dense at a time.
 COLUMNS = 512
 #: Of Gauss-Hermite quadrature of a standard normal distribution.
@@ -44,7 +46,8 @@ RATES = {
 class Working(NamedTuple):
     """Rows in the weighted problem: roots sqrt(w) and r = sqrt(w) e, both [n].
 
-    slopes [n, k] are the scores of the family's parameters, none of a Gaussian one's.
+    slopes [n, k] are the scores of the family's parameters, or of their coefficients in a model's
+    other parts; none of a Gaussian one's.
     """
 
     root: np.ndarray
@@ -52,14 +55,15 @@ class Working(NamedTuple):
     slopes: np.ndarray
 
     @classmethod
-    def of(cls, response, parameters, eta, variance):
+    def of(cls, response, parameters, models, eta, variance):
         """That of another family, its parameters by name, in the mean over normal eta.
 
-        Their means and variances are [n].
+        `models` are the designs of the other parts; eta's means and variances are [n].
         """
         family, own, n = response.family, response.with_data(parameters), len(eta)
-        kinds = response.parameters
-        score, information, slopes = np.empty(n), np.empty(n), np.zeros((n, len(kinds)))
+        rates = _rates(response, parameters, models)
+        score, information = np.empty(n), np.empty(n)
+        slopes = np.zeros((n, len(response.parameters)))
 
         def some(rows):
             at = eta[rows, None] + np.sqrt(variance[rows, None]) * NODES
@@ -67,16 +71,34 @@ class Working(NamedTuple):
             density = family.density(NUMPY, response.y[rows, None], at, of_rows(own, rows), link)
             score[rows] = np.broadcast_to(density.score, at.shape) @ SHARES
             information[rows] = np.broadcast_to(density.expected, at.shape) @ SHARES
-            found = density.slopes
-            for k, (name, kind) in enumerate(kinds.items()):
-                if kind in RATES and name in found:
-                    slope = np.broadcast_to(found[name], at.shape) @ SHARES
-                    slopes[rows, k] = slope / RATES[kind](parameters[name])
+            for name, slope in density.slopes.items():
+                if name in rates:
+                    places, rate = rates[name]
+                    slope = np.broadcast_to(slope, at.shape) @ SHARES
+                    rate = rate if np.ndim(rate) == 0 else rate[rows]
+                    slopes[rows, places] = slope[:, None] * rate
 
         each(some, n)
         w = response.weights
         root = np.sqrt(w * np.maximum(information, np.finfo(float).tiny))
         return cls(root, w * score / root, w[:, None] * slopes)
+
+
+def _rates(response, parameters, models):
+    """(Columns of `slopes`, derivatives there of its unconstrained value) of parameters by name.
+
+    Of a parameter with a model these are its coefficients and their columns [n, k].
+    """
+    names = list(response.parameters)
+    out = {
+        name: ([names.index(name)], 1 / RATES[kind](parameters[name]))
+        for name, kind in response.parameters.items()
+        if kind in RATES and name in parameters
+    }
+    for model in response.models:
+        X = next(own.X for own in models if own.component == model.component)
+        out[model.parameter] = [names.index(name) for name in model.names], X
+    return out
 
 
 class Rows:
@@ -101,24 +123,27 @@ class Rows:
                 rows.counts = np.ones(len(y))
             return rows
         eta, variance = linear_predictor(design, result), np.zeros(design.n_rows)
-        rows = cls(design, Working.of(response, parameters, eta, variance), result, prior)
+        known = response, parameters, design.models
+        rows = cls(design, Working.of(*known, eta, variance), result, prior)
         if not design.blocks:
             return rows
         # An E-step's effects are modes or means. The averages are stationary at neither.
         for _ in range(STEPS):
             variance = rows.leverage() / rows.working.root**2
-            working = Working.of(response, parameters, eta, variance)
+            working = Working.of(*known, eta, variance)
             rows, root = cls(design, working, result, prior), working.root
             eta = offset + rows.fitted(root * (eta - offset) + working.residual) / root
-        last = Working.of(response, parameters, eta, variance)
+        last = Working.of(*known, eta, variance)
         rows.working = last._replace(root=root, residual=last.residual * last.root / root)
         return rows
 
     def __init__(self, design, working, result, prior):
+        self._given = design, result, prior
         self.kept = kept = ~result.dropped[: design.X.shape[1]]
         self.working, self.X, self.p = working, design.X[:, kept], int(kept.sum())
         #: Of `fitted`; and the residual SD of a Gaussian model and its rows' repetitions.
-        self.effects = None, np.zeros(0)
+        self.coef, self.effects = np.zeros(self.p), (None, np.zeros(0))
+        self.prior = prior[kept]
         self.sigma = self.counts = None
         sizes = [0 if b.coupled else b.n_levels * b.r for b in design.blocks]
         self.first = int(np.argmax(sizes)) if any(sizes) else None
@@ -132,13 +157,13 @@ class Rows:
         X = working.root[:, None] * self.X
         p, q = self.p, self.rest.shape[1]
         S = np.empty((p + q, p + q))
-        S[:p, :p] = X.T @ X + np.diag(prior[kept])
+        S[:p, :p] = X.T @ X + np.diag(self.prior)
         S[p:, :p] = self.rest.T @ X
         S[:p, p:] = S[p:, :p].T
         _add_product(S[p:, p:], self.rest, self.rest, new=True)
         if q:
-            prior = block_diag(precisions).tocoo()
-            S[p + prior.row, p + prior.col] += prior.data
+            every = block_diag(precisions).tocoo()
+            S[p + every.row, p + every.col] += every.data
         if self.first is not None:
             self._eliminate(X, S)
         self.inverse = _inverted(S)
@@ -164,16 +189,57 @@ class Rows:
         _add_product(S[p:, p:], of_rest, of_rest, sign=-1.0)
         self.T_X, self.T_rest = K @ of_X, (K @ of_rest).tocsr()
 
-    def fitted(self, response):
-        """Fitted values [n] of a response, both times sqrt(w); and keep its standardised effects.
+    def without(self, rows):
+        """The problem without some rows, whose weights are 0 in it."""
+        root = self.working.root.copy()
+        root[rows] = 0.0
+        design, result, prior = self._given
+        return Rows(design, self.working._replace(root=root), result, prior)
 
-        Those are of `first`, or None, and of the others.
+    def spread(self):
+        """Of each term the sum over its levels of its effects' covariances, [r, r]."""
+        out, start = [], self.p
+        for k, block in enumerate(self.blocks):
+            r = block.r
+            if k == self.first:
+                out.append(self._spread_of_first())
+                continue
+            stop, levels = start + block.n_levels * r, np.arange(block.n_levels)
+            own = self.inverse[start:stop, start:stop].reshape(block.n_levels, r, -1, r)
+            out.append(own[levels, :, levels].sum(axis=0))
+            start = stop
+        return out
+
+    def _spread_of_first(self):
+        """That of D^-1 + T S^-1 T^T, the sum of products of S^-1 and T^T T."""
+        p, out = self.p, self.D.sum(axis=0)
+        r = len(out)
+        for a in range(r):
+            for b in range(r):
+                X, rest = self.T_X[b::r], self.T_rest[b::r]
+                both = (self.T_rest[a::r].T @ rest).tocoo()
+                out[a, b] += np.sum(self.inverse[:p, :p] * (self.T_X[a::r].T @ X))
+                out[a, b] += np.sum(self.inverse[p:, :p] * (self.T_rest[a::r].T @ X))
+                out[a, b] += np.sum(self.inverse[p:, :p] * (rest.T @ self.T_X[a::r]))
+                out[a, b] += both.data @ self.inverse[p + both.row, p + both.col]
+        return out
+
+    def moments(self, rows):
+        """U^T r of some rows, in (coefficients and others, effects of `first` or None)."""
+        root, r = self.working.root[rows], self.working.residual[rows]
+        others = np.concatenate([self.X[rows].T @ (root * r), self.rest[rows].T @ r])
+        return others, None if self.first is None else self.Z[rows].T @ r
+
+    def fitted(self, response):
+        """Fitted values [n] of a response, both times sqrt(w); its coefficients and effects stay.
+
+        Standardised effects are those of `first`, or None, and of the others.
         """
         X, p = self.working.root[:, None] * self.X, self.p
         others = np.concatenate([X.T @ response, self.rest.T @ response])
         of_first = None if self.first is None else self.Z.T @ response
         own, first = self.solve(others, of_first)
-        self.effects = first, own[p:]
+        self.coef, self.effects = own[:p], (first, own[p:])
         out = X @ own[:p] + self.rest @ own[p:]
         return out if first is None else out + self.Z @ first
 
@@ -184,8 +250,9 @@ class Rows:
         p = self.p
         left = others - np.concatenate([self.T_X.T @ of_first, self.T_rest.T @ of_first])
         own = self.inverse @ left
-        first = _diagonal_blocks(self.D) @ of_first - self.T_X @ own[:p] - self.T_rest @ own[p:]
-        return own, first
+        J, r, _ = self.D.shape
+        first = np.einsum("jab,jb->ja", self.D, of_first.reshape(J, r)).ravel()
+        return own, first - self.T_X @ own[:p] - self.T_rest @ own[p:]
 
     def leverage(self):
         """h [n]: the posterior variance of eta times w."""
@@ -202,7 +269,10 @@ class Rows:
         """Numbers of rows in parts, those of a level of the largest term together."""
         n, step = len(self.working.root), max(NUMBERS // len(self.inverse), 1)
         refs = np.zeros(n, int) if self.first is None else self.blocks[self.first].refs
-        parts = np.split(np.argsort(refs, kind="stable"), np.cumsum(np.bincount(refs))[:-1])
+        ends = np.cumsum(np.bincount(refs))
+        # Small levels share a part.
+        ends = ends[np.diff(ends // TOGETHER, prepend=0) > 0]
+        parts = np.split(np.argsort(refs, kind="stable"), ends)
         return [part[i : i + step] for part in parts for i in range(0, len(part), step)]
 
     def touched(self, rows):
@@ -294,7 +364,7 @@ def _inverted(S):
     with single_blas():
         factor, info = lapack.dpotrf(S.T, lower=False, overwrite_a=True)
         if info:
-            raise ValueError("X: its columns do not determine the coefficients.")
+            raise np.linalg.LinAlgError("X: its columns do not determine the coefficients.")
         inverse, _ = lapack.dpotri(factor, lower=False, overwrite_c=True)
     for j in range(len(inverse)):
         inverse[j + 1 :, j] = inverse[j, j + 1 :]

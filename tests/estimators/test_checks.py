@@ -115,6 +115,33 @@ def test_inflation_is_that_of_a_regression_on_the_other_columns():
     assert "b (" not in row["meaning"]
 
 
+def test_columns_that_are_one_but_for_rounding_have_no_finite_inflation():
+    X = pd.DataFrame(np.random.default_rng(0).normal(size=(50, 3)), columns=["a", "b", "c"])
+    model = MixedEffectsRegressor().fit(X, X["c"] + np.cos(np.arange(50)))
+    cov = np.diag([1.0, 1.0, 4.0, 1.0])
+    cov[1, 2] = cov[2, 1] = -2.0
+    found = inflation(model._fitted.spec, cov)
+    assert found["a"] > 1e12
+    assert found["b"] > 1e12
+    np.testing.assert_allclose(found["c"], 1.0)
+
+
+def test_what_to_do_about_zeros(counts, zinb):
+    rng = np.random.default_rng(0)
+    table = zinb.assign(y=1 + rng.poisson(1, len(zinb)))
+    row = (
+        fitted("y ~ x + (1 | g)", table, family="poisson").check(table, random_state=0).loc["zeros"]
+    )
+    assert (row["value"], row["verdict"]) == (np.inf, "problem")
+    assert "truncated" in row["meaning"]
+    assert "zero_inflation" not in row["meaning"]
+    table["y"] += 100
+    rows = fitted("y ~ x + (1 | g)", table, family="poisson").check(table, random_state=0)
+    assert "zeros" not in rows.index
+    model, table = counts["poisson"]
+    assert "Model them by" in model.check(table, random_state=0).loc["zeros", "meaning"]
+
+
 def test_how_a_fit_ended():
     X, y = load_sleepstudy(return_X_y=True, as_frame=True)
     rng = np.random.default_rng(1)

@@ -1,11 +1,13 @@
 """Influence of rows and groups: against lme4, dense matrices, and fits without them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.optimize import approx_fprime
 from scipy.stats import spearmanr
 from sklearn.base import clone
 
@@ -147,6 +149,59 @@ def test_deletion_by_dense_matrices(case, by, held):
         np.testing.assert_allclose(found.loc[label, "cooks_distance"], cook, rtol=1e-4)
 
 
+@pytest.fixture
+def large(monkeypatch):
+    """All groups by the problem of the rows that are left."""
+    monkeypatch.setattr(influence, "_is_large", lambda rows, own: True)
+
+
+@pytest.mark.parametrize("case", list(_tables()[2]))
+@pytest.mark.parametrize("by", ["g", "h"])
+def test_large_groups_by_the_rows_that_are_left(case, by, held, monkeypatch):
+    X, y, cases = _tables()
+    model = MixedEffectsRegressor(cases[case], fixed_effects=["x"]).fit(X, y)
+    want = model.influence(X, y, by=by)
+    monkeypatch.setattr(influence, "_is_large", lambda rows, own: True)
+    np.testing.assert_allclose(model.influence(X, y, by=by), want, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("case", ["none", "slopes", "crossed", "nested"])
+def test_scores_without_a_group_are_slopes_of_the_criterion(case, large, monkeypatch):
+    X, y, cases = _tables()
+    y = y + np.cos(X["g"]) * X["x"]
+    model = MixedEffectsRegressor(cases[case], fixed_effects=["x"], tol=1e-10).fit(X, y)
+    seen, step = [], influence.with_variances
+
+    def noted(deletions, *known):
+        seen.append(deletions.scores)
+        return step(deletions, *known)
+
+    monkeypatch.setattr(influence, "with_variances", noted)
+    groups = model.influence(X, y, by="h").index
+    design, result = model._training(X, y, None)[0], model.result_
+    kept = (X["h"] != groups[2]).to_numpy()
+
+    def criterion(natural):
+        """Log-likelihood by REML of the rows that are left."""
+        covariances, i = [], 0
+        for block in design.blocks:
+            sd = natural[i : i + block.r]
+            R = np.eye(block.r)
+            if block.r == 2:
+                R[0, 1] = R[1, 0] = natural[i + 2]
+            covariances.append(R * np.outer(sd, sd))
+            i += block.r * (block.r + 1) // 2
+        V = _dense(design, replace(result, covariances=covariances)) if covariances else 0.0
+        V = (V + natural[-1] ** 2 * np.eye(len(y)))[np.ix_(kept, kept)]
+        D, own, W = design.X[kept], y.to_numpy()[kept], np.linalg.inv(V)
+        e = own - D @ np.linalg.solve(D.T @ W @ D, D.T @ W @ own)
+        parts = np.linalg.slogdet(V)[1] + np.linalg.slogdet(D.T @ W @ D)[1] + e @ W @ e
+        return -0.5 * parts
+
+    want = approx_fprime(result.natural, criterion, 1e-6)
+    np.testing.assert_allclose(seen[0][2], want, rtol=1e-3, atol=2e-3)
+
+
 def test_repetitions_are_rows_of_a_group(unbalanced):
     table, _ = unbalanced
     weight = 1 + np.arange(len(table)) % 3
@@ -224,7 +279,9 @@ def test_large_shifts_are_near_those_of_fits_without_a_group():
         np.testing.assert_allclose(got, want, atol=0.03, rtol=0.2)
 
 
-def test_a_group_that_alone_determines_a_coefficient():
+@pytest.mark.parametrize("left", [False, True])
+def test_a_group_that_alone_determines_a_coefficient(left, monkeypatch):
+    monkeypatch.setattr(influence, "_is_large", lambda rows, own: left)
     X, y, _ = _tables()
     X["own"] = (X["g"] == 3) * 1.0
     model = MixedEffectsRegressor(["h"], fixed_effects=["x", "own"]).fit(X, y)
@@ -249,6 +306,27 @@ def test_other_families_and_a_prior_of_the_coefficients():
     held = MixedEffectsRegressor(["g"], fixed_effects=["x"], coef_prior={"x": 1e-4})
     held = held.fit(X, y).influence(X, y)
     assert held["dfbetas: x"].abs().max() < 1e-2 * free["dfbetas: x"].abs().max()
+
+
+def test_a_prior_moves_with_the_residual_sd():
+    X, y, _ = _tables()
+    model = MixedEffectsRegressor(["g"], fixed_effects=["x"], coef_prior={"x": 0.1}, tol=1e-9)
+    model.fit(X, y)
+    found = model.influence(X, y, by="g")["cooks_distance"]
+    assert spearmanr(found, _refits(model, X, y, X["g"]))[0] > 0.99
+
+
+def test_other_parts_of_a_model_move_too():
+    """Zeros are of a mixture, whose coefficients and the mean's depend on one another."""
+    rng = np.random.default_rng(0)
+    g = np.repeat(np.arange(20), 50)
+    X = pd.DataFrame({"x": rng.normal(size=1000) + 0.5 * rng.normal(size=20)[g], "g": g})
+    y = pd.Series(rng.poisson(np.exp(0.3 + 0.5 * X["x"])) * (rng.random(1000) > 0.3))
+    model = MixedEffectsRegressor(fixed_effects=["x"], family="poisson", zero_inflation="~ x")
+    found = model.fit(X, y).influence(X, y, by="g")["cooks_distance"]
+    want = _refits(model, X, y, X["g"])
+    assert spearmanr(found, want)[0] > 0.99
+    np.testing.assert_allclose(found, want, rtol=0.3, atol=0.05 * want.max())
 
 
 def test_rows_that_do_not_count_are_left_out(sleepstudy):
@@ -281,6 +359,9 @@ def test_what_is_refused(sleepstudy, monkeypatch):
     crossed = MixedEffectsRegressor(["g", "h"], fixed_effects=["x"]).fit(X, y)
     with pytest.raises(ValueError, match="by: 'school'"):
         crossed.influence(X, y, by="school")
+    bare = MixedEffectsRegressor(["g"], fixed_effects=[], fit_intercept=False).fit(X, y)
+    with pytest.raises(ValueError, match="no coefficients"):
+        bare.influence(X, y, by="g")
     monkeypatch.setattr(influence, "LARGEST", 5)
     with pytest.raises(ValueError, match="9 here, and no more than 5"):
         crossed.influence(X, y)

@@ -215,6 +215,12 @@ def test_what_is_refused(sleepstudy):
     classifier = MixedEffectsClassifier(["g"]).fit(X[["x", "g"]], y > 0)
     with pytest.raises(ValueError, match="not for 'bernoulli'"):
         classifier.fixed_effects_table(X, y > 0, cov="CR2", cluster="g")
+    bare = MixedEffectsRegressor(["g"], fixed_effects=[], fit_intercept=False).fit(X, y)
+    with pytest.raises(ValueError, match="no coefficients"):
+        bare.fixed_effects_table(X, y, cov="CR2")
+    spread = MixedEffectsRegressor(["g"], dispersion="~ x").fit(X, y)
+    with pytest.raises(ValueError, match="a model of the dispersion"):
+        spread.fixed_effects_table(X, y, cov="CR2")
     penalised = MixedEffectsRegressor(["g"], coef_prior=1.0).fit(X, y)
     with pytest.raises(ValueError, match="coef_prior"):
         penalised.fixed_effects_table(X, y, cov="CR2", cluster="g")
