@@ -2,7 +2,8 @@
 
 import numpy as np
 import pandas as pd
-from sklearn.utils.validation import check_is_fitted
+from scipy.sparse import issparse
+from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from sklmm._estimators.input import response_name, take_rows
 from sklmm._fitted import latent, tidying
@@ -68,11 +69,12 @@ class Tidying:
         """
         check_is_fitted(self)
         effects = [effects] if isinstance(effects, str) else list(effects)
-        for kind in effects or [None]:
-            if kind not in KINDS:
-                raise ValueError(
-                    f"effects={kind!r} is not available: use {', '.join(map(repr, KINDS))}."
-                )
+        unknown = [kind for kind in effects if kind not in KINDS]
+        if unknown or not effects:
+            raise ValueError(
+                f"effects={(unknown or [effects])[0]!r} is not available: use "
+                f"{', '.join(map(repr, KINDS))}."
+            )
         if not 0 < conf_level < 1:
             raise ValueError(f"conf_level={conf_level!r} must be between 0 and 1.")
         level = conf_level if conf_int else None
@@ -119,7 +121,9 @@ class Tidying:
             The columns of X and y, with ".fitted" and ".fixed", the linear predictor with and
             without the random effects, ".mu", the predicted mean, and ".resid", y - .mu. Of
             proportions y is the share of successes, of two classes the indicator of the second one,
-            of ratings .mu is the mean rating. `predict` averages .mu over the posterior.
+            of ratings .mu is the mean rating. `predict` averages .mu over the posterior. An array's
+            columns are x0, x1 and so on, a sparse matrix's are left out, and y is ".y" where a
+            column of X has its name.
 
         Raises
         ------
@@ -153,11 +157,20 @@ class Tidying:
             columns[name] = np.full(len(mu), np.nan)
             columns[name][some] = eta if d == 1 else eta[:, 0]
         columns[".mu"] = mu
+        table = self._table(bare)
         if y is not None:
-            values = self._values(y)
-            columns = {response_name(y): values, **columns, ".resid": values - mu}
-        table = bare if isinstance(bare, pd.DataFrame) else pd.DataFrame(index=range(len(mu)))
+            name, values = response_name(y), self._values(y)
+            # A column of X, which may have this name, stays as it is.
+            columns = {".y" if name in table else name: values, **columns, ".resid": values - mu}
         return Table(table.assign(**columns))
+
+    def _table(self, X):
+        """X as a DataFrame; of a sparse matrix its rows alone."""
+        if isinstance(X, pd.DataFrame):
+            return X
+        if issparse(X):
+            return pd.DataFrame(index=range(X.shape[0]))
+        return pd.DataFrame(X, columns=_check_feature_names_in(self))
 
     def _means(self, X):
         """The predicted mean [n_rows]; of two classes that of the second one's indicator."""

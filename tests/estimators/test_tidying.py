@@ -1,6 +1,7 @@
 """Tidy tables against broom.mixed's of lme4's, lmerTest's and glmmTMB's fits."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,13 @@ DATA = Path(__file__).parents[1] / "data"
 BROOM = json.loads((DATA / "broom.json").read_text())
 
 
+@cache
 def sleepstudy():
     X, y = load_sleepstudy(return_X_y=True, as_frame=True)
     return MixedEffectsRegressor(["(1 + Days | Subject)"], dof="satterthwaite").fit(X, y), X, y
 
 
+@cache
 def machines():
     table = pd.read_csv(DATA / "Machines.csv")
     X, y = table.drop(columns="score"), table["score"]
@@ -29,6 +32,7 @@ def machines():
     return model.fit(X, y), X, y
 
 
+@cache
 def cbpp():
     X, y = load_cbpp(return_X_y=True, as_frame=True)
     model = MixedEffectsRegressor(
@@ -38,6 +42,7 @@ def cbpp():
     return model.fit(X, share, sample_weight=X["size"]), X, share
 
 
+@cache
 def zinb():
     table = pd.read_csv(DATA / "zinb.csv")
     X, y = table.drop(columns="y"), table["y"]
@@ -218,8 +223,19 @@ def test_counts_in_two_columns_are_shares():
     np.testing.assert_allclose(found["cbind(cases, others)"], y / X["size"])
     bare = clone(model).set_params(random_effects=[0]).fit(X.to_numpy(), counts)
     bare = bare.augment(X.to_numpy(), counts)
-    assert list(bare) == ["cbind(cases, others)", ".fitted", ".fixed", ".mu", ".resid"]
-    np.testing.assert_allclose(bare, found[list(bare)], atol=1e-4)
+    assert list(bare)[: X.shape[1]] == [f"x{i}" for i in range(X.shape[1])]
+    names = ["cbind(cases, others)", ".fitted", ".fixed", ".mu", ".resid"]
+    assert list(bare)[X.shape[1] :] == names
+    np.testing.assert_allclose(bare[names], found[names], atol=1e-4)
+
+
+def test_a_column_that_has_the_response_s_name_stays():
+    X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+    model = MixedEffectsRegressor(["Subject"]).fit(X, y.rename("Days"))
+    found = model.augment(X, y.rename("Days"))
+    assert list(found)[:4] == ["Days", "Subject", ".y", ".fitted"]
+    np.testing.assert_array_equal(found["Days"], X["Days"])
+    np.testing.assert_array_equal(found[".y"], y)
 
 
 def test_bounds_have_no_residuals():
@@ -235,7 +251,7 @@ def test_bounds_have_no_residuals():
     ("arguments", "message"),
     [
         ({"effects": "random"}, r"effects='random' is not available: use 'fixed'"),
-        ({"effects": []}, "effects=None"),
+        ({"effects": []}, r"effects=\[\] is not"),
         ({"conf_level": 95}, "conf_level=95 must be between 0 and 1"),
     ],
 )
