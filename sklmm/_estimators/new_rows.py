@@ -142,7 +142,13 @@ class NewRows(TableInput):
                     "name, or an array with one label a row."
                 )
             values = take(X, given)
-        values = pd.Series(np.asarray(values))
+        values = np.asarray(values)
+        if values.ndim != 1:
+            raise ValueError(
+                f"{name}: it has the shape {values.shape}: give a name, or an array with one label "
+                "a row."
+            )
+        values = pd.Series(values)
         if values.shape[0] != np.shape(X)[0]:
             raise ValueError(
                 f"{name}: it has {values.shape[0]} labels and X {np.shape(X)[0]} rows: give one "

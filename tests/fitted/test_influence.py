@@ -359,6 +359,8 @@ def test_what_is_refused(sleepstudy, monkeypatch):
     crossed = MixedEffectsRegressor(["g", "h"], fixed_effects=["x"]).fit(X, y)
     with pytest.raises(ValueError, match="by: 'school'"):
         crossed.influence(X, y, by="school")
+    with pytest.raises(ValueError, match=r"by: it has the shape \(150, 1\)"):
+        crossed.influence(X, y, by=X[["g"]])
     bare = MixedEffectsRegressor(["g"], fixed_effects=[], fit_intercept=False).fit(X, y)
     with pytest.raises(ValueError, match="no coefficients"):
         bare.influence(X, y, by="g")
