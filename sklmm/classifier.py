@@ -241,7 +241,9 @@ class MixedEffectsClassifier(ClassifierMixin, Residuals, BaseMixedEffects):
     @available_if(_is_binary)
     @nan_where_missing
     def decision_function(self, X, include_random=True):
-        """Link of the second class's averaged probability: positive where it is predicted.
+        """Log odds of the second class's averaged probability: positive where it is predicted.
+
+        Of the probit link its probit. That of "cloglog" would be positive from .63 on.
 
         Parameters
         ----------

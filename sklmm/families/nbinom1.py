@@ -5,10 +5,9 @@
 from functools import cached_property
 
 import numpy as np
-from scipy.special import betaincc
 
 from sklmm.families.density import HeldMean
-from sklmm.families.negative_binomial import NegativeBinomialDensity
+from sklmm.families.negative_binomial import NegativeBinomialDensity, counted
 from sklmm.families.poisson import Count, poisson
 
 #: The least sum of size and mean that a number is divided by.
@@ -110,4 +109,4 @@ class NegativeBinomial1(Count):
     def _cdf(self, y, eta, params):
         scale = params["dispersion"]
         shape = np.maximum(self._mu(eta) / scale, np.finfo(float).tiny)
-        return betaincc(y + 1, shape, scale / (1 + scale))
+        return counted(y, shape, scale)

@@ -4,12 +4,16 @@
 
 from functools import cached_property
 
-from scipy.special import betaincc
+import numpy as np
+from scipy.special import betainc, betaincc
 
 from sklmm.families.density import PositiveMean
 from sklmm.families.poisson import Count, poisson
 from sklmm.families.rising import Rest, log1p_less
 from sklmm.families.special import beyond, log_add_exp, stirling
+
+#: An excess that is without digits beside 1.
+_FEW = 1e-4
 
 
 class NegativeBinomialDensity(PositiveMean):
@@ -159,5 +163,15 @@ class NegativeBinomial(Count):
         return poisson(rng.gamma(shape, self._mu(eta) / shape), rng)
 
     def _cdf(self, y, eta, params):
-        excess = params["dispersion"] * self._mu(eta)
-        return betaincc(y + 1, 1 / params["dispersion"], excess / (1 + excess))
+        dispersion = params["dispersion"]
+        return counted(y, 1 / dispersion, dispersion * self._mu(eta))
+
+
+def counted(y, size, excess, above=False):
+    """P(Y <= y), or with `above` P(Y > y), of a size 1 / dispersion and excess dispersion mu."""
+    of_size, of_counts = (betaincc, betainc) if above else (betainc, betaincc)
+    out = of_size(size, y + 1, 1 / (1 + excess))
+    # Either share is without digits where it is nearly 1.
+    if np.any(few := np.less(excess, _FEW)):
+        out = np.where(few, of_counts(y + 1, size, excess / (1 + excess)), out)
+    return out

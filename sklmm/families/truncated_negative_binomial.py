@@ -5,10 +5,9 @@
 from functools import cached_property
 
 import numpy as np
-from scipy.special import betainc
 
 from sklmm.families.links import Cloglog
-from sklmm.families.negative_binomial import NegativeBinomialDensity
+from sklmm.families.negative_binomial import NegativeBinomialDensity, counted
 from sklmm.families.poisson import poisson
 from sklmm.families.rising import log1p_less
 from sklmm.families.special import exp
@@ -150,6 +149,6 @@ class TruncatedNegativeBinomial(PositiveCount):
 
     def _cdf(self, y, eta, params):
         mu, s = self._some(eta, params)
-        excess = params["dispersion"] * mu
-        more = betainc(y + 1, 1 / params["dispersion"], excess / (1 + excess))
+        dispersion = params["dispersion"]
+        more = counted(y, 1 / dispersion, dispersion * mu, above=True)
         return 1 - more / -np.expm1(-s)

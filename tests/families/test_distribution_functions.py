@@ -106,6 +106,20 @@ def test_counts_are_sums_of_their_probabilities(name, params, eta):
     np.testing.assert_allclose(cdf, np.cumsum(p), atol=1e-6 if eta > 6 else 1e-7)
 
 
+@pytest.mark.parametrize("mu", [1e-3, 1.0, 1e4, 1e8])
+def test_counts_of_a_dispersion_without_bounds_have_a_logarithmic_distribution(mu):
+    # Its limit, which a hurdle's counts of nearly all 1 are fitted by.
+    params, y = {"dispersion": 1e13}, np.arange(1.0, 9.0)
+    found = FAMILIES["truncated_negative_binomial"]().cdf(y, np.log(mu), params)
+    share = -1 / np.log1p(1e13 * mu)
+    expected = np.cumsum(-share * (1 + 1 / (1e13 * mu)) ** -y / y)
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    # Those with zeros are 0, but for as little.
+    none = (1 + 1e13 * mu) ** -1e-13
+    found = FAMILIES["negative_binomial"]().cdf(y, np.log(mu), params)
+    np.testing.assert_allclose(found, none + (1 - none) * expected, rtol=1e-12)
+
+
 @pytest.mark.parametrize("precision", [0.3, 4.0, 1e9])
 @pytest.mark.parametrize("trials", [1, 7, 300])
 def test_shares_of_trials_are_sums_of_their_probabilities(precision, trials):
