@@ -169,8 +169,7 @@ class MixedEffectsClassifier(ClassifierMixin, Residuals, BaseMixedEffects):
         """Probabilities of the classes, averaged over the effects.
 
         Of known levels over posterior draws; of levels that are unseen or missing, and of terms
-        that are left out, over the distribution of the levels' effects, by integration (of more
-        than three classes without an order by 8,192 fixed points, to 1e-4 for SDs up to 2), or by
+        that are left out, over the distribution of the levels' effects, by integration, or by
         ``handle_unknown="typical"`` at effect 0.
 
         Parameters

@@ -91,6 +91,11 @@ def row_blocks(design, result, d=1, numbers=BLOCK):
     return [slice(first, first + size) for first in range(0, design.n_rows, size)]
 
 
+def of_rows(params, rows):
+    """Parameters of a family in some rows: those by row are arrays [n_rows, 1]."""
+    return {name: value[rows] if np.ndim(value) else value for name, value in params.items()}
+
+
 def deviations(design, result, include, rows, d=1):
     """Root of the posterior covariance of eta, [n, d, m], in a slice of rows."""
     out = []

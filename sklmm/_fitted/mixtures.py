@@ -4,14 +4,19 @@
 
 is a trapezoidal sum over eta, which converges as fast as F(y | eta) is smooth between two points.
 It is so by a few where y varies more than its mean does; for counts of a large mean and effects of
-a large SD F is a step in eta, and the points are doubled until they tell the same.
+a large SD F is a step in eta, and the points are doubled until they tell the same. How many suffice
+is not known beforehand, as it is of means (`_fitted.expectation`): F is as steep as y is certain.
+
+Along a row's other predictors, of zeros or a dispersion, F is as smooth as these are.
 """
 
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
 
-from sklmm._fitted.latent import Moments
+from sklmm._fitted.expectation import bounded_rule, links_of, lower_root, sds
+from sklmm._fitted.latent import Moments, of_rows
 from sklmm.families import Family
 
 #: SDs within which the points are, and how many there are at first and at most.
@@ -19,9 +24,6 @@ _REACH = 5.0
 FEWEST, MOST = 11, 704
 #: What two rules may differ by.
 TOLERANCE = 1e-4
-#: Those of a row's other predictors, on which the distribution depends smoothly.
-_NODES, _SHARES = np.polynomial.hermite_e.hermegauss(9)
-_SHARES = _SHARES / _SHARES.sum()
 
 
 class Mixture(NamedTuple):
@@ -38,8 +40,16 @@ class Mixture(NamedTuple):
 
     def rows(self, rows):
         """Those of some of the rows, a slice or places."""
-        params = {k: v[rows] if np.ndim(v) else v for k, v in self.params.items()}
-        return Mixture(self.family, Moments(*(part[rows] for part in self.moments)), params)
+        moments = Moments(*(part[rows] for part in self.moments))
+        return Mixture(self.family, moments, of_rows(self.params, rows))
+
+    def blocks(self, n_points=FEWEST):
+        """Slices of rows whose points are as many numbers as stay in cache."""
+        # TensorFlow takes long to begin.
+        numbers = 1 << (22 if self.family.density is None else 18)
+        count = n_points * self._d * prod(len(x) for x, _ in self._others())
+        n_rows, size = len(self.moments.mean), max(numbers // count, 1)
+        return [slice(first, first + size) for first in range(0, n_rows, size)]
 
     def cdf(self, y, below=False, n_points=FEWEST):
         """P(Y <= y) [n] of y [n], or P(Y < y), by so many points of eta."""
@@ -50,8 +60,7 @@ class Mixture(NamedTuple):
             out, rows = np.full(len(y), 0.0 if below else 1.0), np.flatnonzero(inner)
             out[rows] = self.rows(rows).cdf(y[rows], below, n_points)
             return out
-        blocks = mixture_blocks(len(y), self._d, self.family, n_points)
-        if len(blocks) > 1:
+        if len(blocks := self.blocks(n_points)) > 1:
             parts = [self.rows(rows).cdf(y[rows], below, n_points) for rows in blocks]
             return np.concatenate(parts)
         eta, weights = self._points(n_points)
@@ -81,27 +90,17 @@ class Mixture(NamedTuple):
             return mean[..., None], np.ones(1)
         if mean.ndim == 1:
             return mean[:, None] + np.sqrt(variance)[:, None] * x, weights
-        root, others = _lower_root(variance), self._d - 1
-        grid = np.meshgrid(x, *[_NODES] * others, indexing="ij")
-        shares = np.meshgrid(weights, *[_SHARES] * others, indexing="ij")
+        axes = [(x, weights), *self._others()]
+        grid = np.meshgrid(*[x for x, _ in axes], indexing="ij")
+        shares = np.meshgrid(*[share for _, share in axes], indexing="ij")
         places = np.stack([axis.ravel() for axis in grid])
-        return mean[:, :, None] + root @ places, np.prod(shares, axis=0).ravel()
+        points = mean[:, :, None] + lower_root(variance) @ places
+        return points, np.prod(shares, axis=0).ravel()
 
-
-def _lower_root(covariance):
-    """L [n, d, d], lower triangular, with L L^T = covariance, of singular ones too."""
-    d = covariance.shape[1]
-    sd = np.sqrt(covariance[:, range(d), range(d)])
-    unit = np.where(sd > 0, sd, 1.0)
-    correlation = covariance / (unit[:, :, None] * unit[:, None, :])
-    # A hair more than it is, and 1 where there is none.
-    correlation[:, range(d), range(d)] = 1 + 1e-9
-    return np.linalg.cholesky(correlation) * sd[:, :, None]
-
-
-def mixture_blocks(n_rows, d, family, n_points=FEWEST):
-    """Slices of rows whose points are as many numbers as stay in cache."""
-    # TensorFlow takes long to begin.
-    numbers = 1 << (22 if family.density is None else 18)
-    size = max(numbers // (n_points * d * len(_NODES) ** (d - 1)), 1)
-    return [slice(first, first + size) for first in range(0, n_rows, size)]
+    def _others(self):
+        """Points and weights along each other predictor of a row, by the largest of its SDs."""
+        if self._d == 1:
+            return []
+        links = links_of(self.family, self._d)[1:]
+        largest = sds(self.moments.variance)[:, 1:].max(axis=0, initial=0.0)
+        return [bounded_rule(link, sd) for link, sd in zip(links, largest, strict=True)]

@@ -21,6 +21,7 @@ from sklmm._fitted.latent import (
     deviations,
     linear_predictor,
     new_effects,
+    of_rows,
     predictor_moments,
     root_covariance,
     row_blocks,
@@ -88,11 +89,6 @@ def _spread(family, params, variance, moment, eta):
     """A moment [n_rows] of a family of which eta is normal with a variance [n_rows]."""
     params = family.spread(params, variance[:, None])
     return getattr(family, moment)(eta[:, None], params)[:, 0]
-
-
-def of_rows(params, rows):
-    """Parameters of a family in some rows: those by row are arrays [n_rows, 1]."""
-    return {name: value[rows] if np.ndim(value) else value for name, value in params.items()}
 
 
 def _averaged(function, design, result, family, include, d, prior=True):

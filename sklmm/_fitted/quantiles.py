@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import expit, logit, ndtri
 
 from sklmm._fitted.latent import predictor_moments
-from sklmm._fitted.mixtures import FEWEST, MOST, TOLERANCE, Mixture, mixture_blocks
+from sklmm._fitted.mixtures import FEWEST, MOST, TOLERANCE, Mixture
 from sklmm._threads import in_threads
 
 #: Steps of a search, and of widening a bracket.
@@ -41,7 +41,7 @@ def predict_quantiles(design, result, family, include, params, q, d=1):
         out[:, order] = np.maximum.accumulate(found, axis=1)
         return out
 
-    parts = in_threads(one, mixture_blocks(design.n_rows, d, family))
+    parts = in_threads(one, mixture.blocks())
     return np.concatenate([np.empty((0, len(q))), *parts])
 
 

@@ -17,7 +17,7 @@ from scipy.special import ndtri
 from scipy.stats import chi2, kstest, norm
 
 from sklmm._fitted.latent import Moments, linear_predictor, predictor_moments
-from sklmm._fitted.mixtures import Mixture, mixture_blocks
+from sklmm._fitted.mixtures import Mixture
 from sklmm._threads import in_threads
 from sklmm.families.parts import parameters_by_row
 
@@ -82,10 +82,9 @@ def _residuals(mixture, response, rng, with_zeros):
         none = part.settled_cdf(np.zeros(len(u))) if with_zeros else None
         return np.clip(u, _LEAST, 1 - _LEAST), mean, none
 
-    n_rows, d = len(y), response.n_predictors
-    blocks = mixture_blocks(n_rows, d, family)
+    blocks = mixture.blocks()
     # One stream, whatever the blocks.
-    random = rng.random(n_rows)
+    random = rng.random(len(y))
     parts = in_threads(one, blocks, [random[rows] for rows in blocks])
     u, mean, none = zip(*parts, strict=True)
     joined = np.concatenate(none) if with_zeros else None

@@ -17,8 +17,7 @@ from scipy.linalg import lapack
 from scipy.sparse import block_diag, csr_array, identity, kron
 from scipy.sparse import hstack as joined
 
-from sklmm._fitted.latent import linear_predictor
-from sklmm._fitted.prediction import of_rows
+from sklmm._fitted.latent import linear_predictor, of_rows
 from sklmm._threads import each, in_threads, single_blas
 from sklmm.families.special import NUMPY
 from sklmm.result import covariance_root

@@ -11,7 +11,9 @@ from sklmm._fitted.latent import Moments
 from sklmm._fitted.mixtures import Mixture
 from sklmm._fitted.quantiles import _quantile
 from sklmm.datasets import load_sleepstudy
+from sklmm.families.predicted import PredictedFamily
 from sklmm.families.registry import FAMILIES
+from sklmm.families.zero_inflated import ZeroInflated
 from tests.coverage_of_intervals import study
 from tests.families.test_distribution_functions import PARAMETERS
 from tests.families.test_distribution_functions import counts as counts_by_tfp
@@ -38,6 +40,31 @@ def test_gaussian_intervals_are_the_mean_and_its_standard_deviation(sleep):
     found, own = (m.predict_quantiles(X, [0.9, 0.1]) for m in (logs, plain))
     np.testing.assert_allclose(np.log(found), own)
     assert (own[:, 0] > own[:, 1]).all()
+
+
+def mean_of(function, mean, sd):
+    """The average over a normal distribution."""
+    points = np.linspace(-9, 9, 4001)
+    weights = stats.norm.pdf(points)
+    return function(mean + sd * points) @ weights / weights.sum()
+
+
+@pytest.mark.parametrize("sd", [0.5, 1.5, 4.0])
+def test_effects_in_other_parts_are_integrated_whatever_their_sd(sd):
+    moments = Moments(np.array([[0.5, -0.8]]), np.array([np.diag([0.5, sd**2])]), np.ones(1, bool))
+    family = PredictedFamily(ZeroInflated(FAMILIES["poisson"]()), ("zero",))
+    zero = mean_of(expit, -0.8, sd)
+    for y in (0.0, 1.0, 5.0):
+        counts = mean_of(lambda eta, y=y: stats.poisson.cdf(y, np.exp(eta)), 0.5, np.sqrt(0.5))
+        found = Mixture(family, moments, {}).settled_cdf(np.array([y]))
+        assert found[0] == pytest.approx(zero + (1 - zero) * counts, abs=1e-5)
+    family = PredictedFamily(FAMILIES["gaussian"](), ("sigma",))
+    for y in (0.6, 2.0, -7.0):
+        expected = mean_of(
+            lambda eta, y=y: stats.norm.cdf((y - 0.5) / np.sqrt(0.5 + np.exp(2 * eta))), -0.8, sd
+        )
+        found = Mixture(family, moments, {}).settled_cdf(np.array([y]))
+        assert found[0] == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("sd", [0.0, 2.0])
