@@ -21,9 +21,10 @@ class Hypotheses:
 
         Parameters
         ----------
-        L : str, list of str, dict, Series, DataFrame or array-like of shape (q, n_coefficients)
-            Equations such as ``"Days = 10"`` or ``"x - z = 0"``, which formulaic reads; weights by
-            the coefficients' names, of one combination or, as a DataFrame, one a row; or a matrix.
+        L : str, dict, Series, list of these, DataFrame or array-like of shape (q, n_coefficients)
+            Equations such as ``"Days = 10"`` or ``"x - z = 0"``, which formulaic reads (names that
+            are numbers in backquotes); weights by the coefficients' names, of one combination, of
+            several in a list or, as a DataFrame, one a row; or a matrix.
             Names, and a matrix's columns, are those of the rows of `fixed_effects_`; coefficients
             of the model's other parts follow them, named as in `conf_int`.
         rhs : float or array-like of shape (q,), optional
@@ -40,7 +41,8 @@ class Hypotheses:
         Raises
         ------
         ValueError
-            For names that are no coefficients, equations that are not linear, and sparse columns.
+            For names that are no coefficients, equations that are not linear or contradict each
+            other, and sparse columns.
 
         References
         ----------
@@ -62,14 +64,10 @@ class Hypotheses:
         check_dense(model)
         L, values = hypotheses.combinations(model, L)
         if values is None:
-            values = 0.0 if rhs is None else np.asarray(rhs, dtype=float)
-            if np.ndim(values) and np.shape(values) != (len(L),):
-                raise ValueError(
-                    f"rhs has the shape {np.shape(values)}: give one number, or one for each of "
-                    f"the {len(L)} combinations."
-                )
+            values = hypotheses.right_sides(rhs, len(L))
         elif rhs is not None:
             raise ValueError(f"rhs={rhs!r}: equations have their own right-hand sides: leave it.")
+        hypotheses.check_consistent(L, values)
         found = joint_test(model, result, completed(model, result, L), values)
         return hypotheses.test_table({"L": found}, result.dof_root is None)
 

@@ -4,8 +4,9 @@ import re
 
 import numpy as np
 import pandas as pd
+from scipy.linalg import null_space
 
-from sklmm._fitted.contrasts import completed, determined_part, joint_test, untold
+from sklmm._fitted.contrasts import ROUNDING, completed, determined_part, joint_test, untold
 from sklmm._tables import Table
 from sklmm.design.hypotheses import FormulaTerm, type_three, type_two
 
@@ -26,16 +27,18 @@ def combinations(model, L):
 
 
 def _by_names(names, L):
-    if not isinstance(L, str) and not len(L):
+    if not names:
+        raise ValueError("L: this model has no coefficients to test.")
+    rows = list(L) if isinstance(L, list | tuple) else [L]
+    if rows and all(isinstance(row, str) for row in rows):
+        return _equations(names, rows)
+    if rows and all(isinstance(row, dict | pd.Series) for row in rows):
+        used = list(dict.fromkeys(name for row in rows for name in dict(row)))
+        L = pd.DataFrame([[row.get(name, 0.0) for name in used] for row in rows], columns=used)
+    if np.size(L) == 0:
         raise ValueError("L is empty: give an equation, or weights of coefficients.")
-    if isinstance(L, str) or (isinstance(L, list | tuple) and all(isinstance(e, str) for e in L)):
-        return _equations(names, [L] if isinstance(L, str) else list(L))
-    if isinstance(L, dict):
-        L = pd.Series(L, dtype=float)
-    if isinstance(L, pd.Series):
-        L = L.to_frame().T
     if not isinstance(L, pd.DataFrame):
-        L = np.atleast_2d(np.asarray(L, dtype=float))
+        L = np.atleast_2d(_numbers(L, "L"))
         if L.ndim > 2 or L.shape[1] != len(names):
             raise ValueError(
                 f"L has the shape {L.shape}, and a column for each of the {len(names)} "
@@ -46,7 +49,43 @@ def _by_names(names, L):
         raise ValueError(
             f"L: {unknown[0]!r} is no coefficient of this model, which has {', '.join(names)}."
         )
-    return _finite(L.reindex(columns=names, fill_value=0.0).to_numpy(float)), None
+    if not L.columns.is_unique:
+        raise ValueError(f"L: {L.columns[L.columns.duplicated()][0]!r} has weights twice.")
+    return _finite(_numbers(L.reindex(columns=names, fill_value=0.0), "L")), None
+
+
+def _numbers(values, name):
+    try:
+        return np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: {values!r} is not numeric: give numbers.") from error
+
+
+def right_sides(rhs, n):
+    """rhs, one number or [n], as numbers."""
+    values = _numbers(0.0 if rhs is None else rhs, "rhs")
+    if values.shape not in ((), (n,)):
+        raise ValueError(
+            f"rhs has the shape {values.shape}: give one number, or one for each of the {n} "
+            "combinations."
+        )
+    if not np.isfinite(values).all():
+        raise ValueError(f"rhs={rhs!r} is not finite: give numbers.")
+    return values
+
+
+def check_consistent(L, rhs):
+    """ValueError for combinations L [q, .] that follow from each other, of values that do not."""
+    rhs, size = np.broadcast_to(rhs, len(L)), np.abs(L).max(axis=1)
+    size = np.where(size > 0, size, 1.0)
+    dependent = null_space((L / size[:, None]).T).T / size
+    off = np.abs(dependent @ rhs) > ROUNDING * (np.abs(dependent) @ np.abs(rhs))
+    if off.any():
+        rows = np.flatnonzero(np.abs(dependent[np.argmax(off)] * size) > ROUNDING)
+        raise ValueError(
+            f"L: the equations {', '.join(map(str, rows))} contradict each other, so that no "
+            "coefficients fulfil them: leave one out."
+        )
 
 
 def _finite(L):
@@ -64,8 +103,9 @@ def _equations(names, texts):
             "L: equations need formulaic: pip install 'sklmm[formula]', or give weights by name."
         ) from error
     reasons = (FormulaicError, LookupError, RuntimeError, SyntaxError, TypeError, ValueError)
-    # Names of interactions and classes are no words of the grammar unless they are in backquotes.
-    longest = sorted(names, key=len, reverse=True)
+    # Names of interactions and classes are no words of the grammar unless they are in backquotes;
+    # what is a number stays one.
+    longest = sorted((name for name in names if not _is_number(name)), key=len, reverse=True)
     known = re.compile(rf"(?<!{_WORD})({'|'.join(map(re.escape, longest))})(?!{_WORD})")
     rows, values = [], []
     for text in texts:
@@ -75,14 +115,20 @@ def _equations(names, texts):
         )
         try:
             found = LinearConstraints.from_spec(quoted, list(names))
+            if not len(found.constraint_matrix) or not found.constraint_matrix.any(axis=1).all():
+                raise ValueError("no coefficient")
         except reasons as error:
+            example = f"`{names[-1]}`" if _is_number(names[-1]) else names[-1]
             raise ValueError(
-                f"L: {text!r} is no linear equation of {', '.join(names)}, such as "
-                f"'{names[-1]} = 0'."
+                f"L: {text!r} is no linear equation of {', '.join(names)}, such as '{example} = 0'."
             ) from error
         rows.append(found.constraint_matrix)
         values.append(found.constraint_values)
     return np.concatenate(rows), np.concatenate(values)
+
+
+def _is_number(name):
+    return re.fullmatch(r"[\d.]+", name) is not None
 
 
 def term_tests(model, result, kind):

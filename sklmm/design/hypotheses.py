@@ -8,7 +8,8 @@ not with fewer, where each level of every other factor has the same weight: rows
 of the columns' codes. It does not depend on these codes, nor on how many rows a level has (Yates
 1934, J. Am. Stat. Assoc. 29, 51-66). Functions of numeric columns are taken as they are: a term
 beside its product with x is tested at x = 0. What no other term stands for is a term's own, as the
-factor b of ``a + a:b``.
+factor b of ``a + a:b``: where that is both the mean over a factor's levels and what varies with them,
+L has a row for each level, as the columns have.
 
 Type II asks whether a term says anything beside all terms but those that it is in, its relatives.
 With the coefficients' covariance C it is L = (I, -C_TR C_RR^-1) of the term's and its relatives'
@@ -99,52 +100,55 @@ def type_three(terms, codes):
     taken, out = set(), {}
     # A component belongs to the least of the terms that have it.
     for term in sorted(terms, key=lambda term: len(term.factors)):
-        rows = []
-        for some in _subsets(sorted(term.factors)):
-            key = (frozenset(term.numbers), frozenset(some))
-            if key not in taken:
-                taken.add(key)
-                rows.append(_component(terms, codes, term.numbers, some))
-        out[term.name] = np.concatenate(rows)
+        factors, numbers = sorted(term.factors), frozenset(term.numbers)
+        own = [some for some in _subsets(factors) if (numbers, some) not in taken]
+        taken.update((numbers, some) for some in own)
+        whole = {f for f in factors if all(some ^ {f} in own for some in own)}
+        out[term.name] = np.concatenate(
+            [_component(terms, codes, numbers, some, whole) for some in own if not some & whole]
+        )
     return [(term.name, out[term.name]) for term in terms if term.factors or term.numbers]
 
 
 def _subsets(items):
-    return [some for size in range(len(items) + 1) for some in combinations(items, size)]
+    return [frozenset(some) for n in range(len(items) + 1) for some in combinations(items, n)]
 
 
-def _component(terms, codes, numbers, factors):
+def _component(terms, codes, numbers, factors, whole):
     """L [., n_columns] of the part that varies with these factors, for functions of these numbers.
 
-    Each function of the numbers has rows of its own.
+    Each function of the numbers, and each level of factors that are `whole`, has rows of its own.
     """
-    axes, blocks = [*sorted(numbers), *factors], []
+    axes, blocks = [*sorted(numbers), *sorted(factors | whole)], []
     for term in terms:
         for scale, own in term.scoped:
             exprs = {expr for expr, *_ in own}
             alike = {expr for expr, kind, _ in own if kind is None} == set(numbers)
             # What lacks a factor does not vary with it.
-            if alike and exprs.issuperset(factors):
-                blocks.append(_part(scale, own, axes, codes))
+            if alike and exprs >= factors:
+                blocks.append(_part(scale, own, axes, codes, whole))
             else:
                 blocks.append(np.zeros((0, width(own))))
     n_rows = max(map(len, blocks))
     return np.column_stack([b if len(b) else np.zeros((n_rows, b.shape[1])) for b in blocks])
 
 
-def _part(scale, own, axes, codes):
+def _part(scale, own, axes, codes, whole):
     """L of the columns of a part of a term; its rows are the products along `axes`."""
-    along = []
+    along = {}
     for expr, kind, size in own:
-        code = np.eye(size) if kind is None else codes[expr][kind]
-        if kind is not None:
-            code = code[1:] - code[0] if expr in axes else code.mean(axis=0, keepdims=True)
-        along.append(code)
+        along[expr] = np.eye(size) if kind is None else codes[expr][kind]
+        if kind is not None and expr not in axes:
+            along[expr] = along[expr].mean(axis=0, keepdims=True)
+        elif kind is not None and expr not in whole:
+            along[expr] = along[expr][1:] - along[expr][0]
+    for expr in whole - along.keys():
+        along[expr] = np.ones((len(next(iter(codes[expr].values()))), 1))
     # The first factor runs fastest.
-    L = reduce(np.kron, along[::-1], np.full((1, 1), scale))
-    exprs = [expr for expr, *_ in own][::-1]
+    exprs, along = [*along][::-1], [*along.values()][::-1]
+    L = reduce(np.kron, along, np.full((1, 1), scale))
     order = [*map(exprs.index, axes), *(i for i, expr in enumerate(exprs) if expr not in axes)]
-    sizes = [len(code) for code in along[::-1]]
+    sizes = [len(code) for code in along]
     return L.reshape(*sizes, -1).transpose(*order, len(sizes)).reshape(L.shape)
 
 

@@ -81,7 +81,7 @@ def _forms(equations, parts):
     for k, (E, z) in enumerate(zip(parts, cross.blocks(N), strict=True)):
         some = np.zeros((len(E), *N.shape))
         image = np.einsum("mab,jbp->mjap", E, cross.prior.relate(k, z))
-        some[:, cross.slices[k]] = image.reshape(len(E), -1, N.shape[1])
+        some[:, cross.slices[k]] = image.reshape(some[:, cross.slices[k]].shape)
         moved.append(some)
     # S_r Z^T V^-1 X of each direction.
     SN = np.concatenate([np.zeros((0, *N.shape)), *moved])
