@@ -14,6 +14,7 @@ from sklmm._fitted import bootstrap
 from sklmm._fitted.nulls import Null
 from sklmm._fitted.tables import without_likelihood
 from sklmm._tables import Table
+from sklmm.result import Status
 from sklmm.steps import Laplace
 
 #: Largest chi2, absolute and relative to the deviance, of models that have converged to one
@@ -131,9 +132,8 @@ def anova(
     _check_nested(models, table)
     _warn_of_noise(models, table)
     ordered = [models[k] for k in table.index]
-    tests = list(zip(pairwise(ordered), table["chi2"].iloc[1:], table["df"].iloc[1:], strict=True))
-    # Fits of one likelihood have a chi2 of what their tolerances leave.
-    tests = [(pair, chi2 if chi2 > LEAST_CHI2 else 0.0, int(df)) for pair, chi2, df in tests]
+    tests = zip(pairwise(ordered), table["chi2"].iloc[1:], table["df"].iloc[1:], strict=True)
+    tests = [(pair, max(chi2, 0.0), int(df)) for pair, chi2, df in tests]
     if n_boot is None:
         found = [_by_null(*test) for test in tests]
     else:
@@ -150,7 +150,7 @@ def _by_null(pair, chi2, df):
     if df <= 0:
         return np.nan, "", 0
     null = Null.of(*(model._fitted for model in pair), df)
-    return null.sf(chi2), null.name, 0
+    return null.sf(chi2, LEAST_CHI2), null.name, 0
 
 
 def _by_bootstrap(pair, chi2, df, n_boot, rows, work):
@@ -197,16 +197,9 @@ def _check_comparable(models):
     _check_families(models)
     _check_same([getattr(m._fitted.family, "link", "identity") for m in models], "links")
     _check_same([m._fitted.family.weights for m in models], "meanings of the weights")
-    if not models[0]._fitted.family.closed_form:
-        # A model without effects has one likelihood, and quadrature's is what others estimate.
-        _check_same(
-            [
-                "Laplace's" if m._fitted.approximation == Laplace.approximation else "the exact one"
-                for m, r in zip(models, results, strict=True)
-                if r.effects
-            ],
-            "likelihoods: fit all by the same e_step",
-        )
+    _check_same(
+        [own for m in models if (own := _likelihood(m))], "likelihoods: fit all by the same e_step"
+    )
     if any(r.log_prior is not None for r in results):
         raise ValueError(
             "models: likelihood-ratio tests are of likelihoods' maxima, and fits with priors "
@@ -223,6 +216,12 @@ def _check_comparable(models):
             "fixed parts, and REML's likelihoods are of different data then: fit them by "
             "method='ml'",
         )
+    for k, result in enumerate(results):
+        if result.status is Status.PERFECT:
+            raise ValueError(
+                f"models: model {k} is a perfect fit, whose likelihood has no bound: nothing that "
+                "has more parameters can be better."
+            )
     # Last: it may have to be computed.
     for k, model in enumerate(models):
         if np.isnan(model.loglik_):
@@ -231,6 +230,18 @@ def _check_comparable(models):
                 f"models: model {k} (random effects {terms}) has no log-likelihood: "
                 f"{without_likelihood(model.result_)}."
             )
+
+
+def _likelihood(model):
+    """What a model's likelihood is beside others; None where it is the same by any step."""
+    spec, family = model._fitted.spec, model._fitted.family
+    # Effects of a normal y's mean are normal, too; those of its variance are not.
+    linear = len(spec.every_term) == len(spec.terms) and (family.closed_form or family.quadratic)
+    if linear or not spec.every_term:
+        return None
+    # Quadrature's is what others estimate.
+    laplace = model._fitted.approximation == Laplace.approximation
+    return "Laplace's" if laplace else "the exact one"
 
 
 def _check_nested(models, table):

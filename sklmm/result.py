@@ -7,6 +7,9 @@ import numpy as np
 
 from sklmm._state import PlainState
 
+#: Change of eta beyond which a parameter is no rounding's share of a direction.
+MOVES = 1e-6
+
 
 class Status(Enum):
     """How a fit ended; the value is a sentence for the user."""
@@ -277,6 +280,13 @@ def degrees_of_freedom(L, covariance, root):
     known = spread > 0
     out = np.where(known, 2 * variance**2 / np.where(known, spread, 1.0), np.inf)
     return np.where(variance > 0, out, np.nan)
+
+
+def at_infinity(result, matrix):
+    """Which rows of `matrix` [q, n_columns + m] of (coef, natural) have no finite estimate."""
+    if result.unbounded is None:
+        return np.zeros(len(matrix), dtype=bool)
+    return np.abs(matrix @ result.unbounded).max(axis=1) > MOVES
 
 
 def natural_entries(blocks):

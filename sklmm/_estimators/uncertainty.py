@@ -157,7 +157,7 @@ class Intervals:
         return intervals.profile_intervals(found, places, level, n_jobs)
 
     def _bootstrapped(self, design, response, level, kind, n_resamples, rng, parallel):
-        """(lower, upper) of all parameters, nan for those that have no standard error."""
+        """(lower, upper) of all parameters, nan for coefficients that have no standard error."""
         refit, result = partial(self._estimates_of, design, response), self.result_
         drawn = bootstrap.refitted(refit, design, response, result, n_resamples, rng, **parallel)
         if len(drawn) < 2:
@@ -173,7 +173,9 @@ class Intervals:
         found = intervals.bootstrap_intervals(
             np.array(drawn), estimate.to_numpy(), level, labels.bounds, kind, left_out
         )
-        unknown = np.isnan(std.to_numpy()) & (np.arange(len(std)) < labels.n_fixed)
+        parts = {name for own in self._fitted.models for name in own.names}
+        fixed = (np.arange(len(std)) < labels.n_fixed) | std.index.isin(parts)
+        unknown = ~np.isfinite(std.to_numpy()) & fixed
         found[:, unknown | labels.undetermined(self.result_)] = np.nan
         return found
 

@@ -6,6 +6,7 @@ of its own, so that numbers are the same whatever the number of processes.
 """
 
 from dataclasses import replace
+from numbers import Integral
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -32,8 +33,8 @@ def check_draws(response, n, parameter="n_resamples", least=2):
             f"family={response.family.name!r}: the bootstrap draws y, and what bounds it would "
             "then have is not known: use no bootstrap."
         )
-    if n < least:
-        raise ValueError(f"{parameter}={n!r} must be at least {least}.")
+    if not isinstance(n, Integral) or n < least:
+        raise ValueError(f"{parameter}={n!r} must be a whole number of at least {least}.")
     if response.family.weights == "trials" and (response.weights % 1 != 0).any():
         raise ValueError(
             "sample_weight: the bootstrap draws successes of whole numbers of trials, and "

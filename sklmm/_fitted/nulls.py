@@ -56,10 +56,10 @@ class Null(NamedTuple):
             return cls("unclear", df)
         return cls("mixture" if len(weights) > 1 else "chi2", free, tuple(weights.tolist()))
 
-    def sf(self, statistic):
-        """The chance of a ratio that is no less than a statistic of 0 or more."""
+    def sf(self, statistic, least=0.0):
+        """The chance of a ratio that is no less than a statistic; one up to `least` is 0."""
         chances = [
-            chi2.sf(statistic, df) if df else float(statistic <= 0)
+            chi2.sf(statistic, df) if df else float(statistic <= least)
             for df in range(self.df, self.df + len(self.weights))
         ]
         return float(np.dot(self.weights, chances))

@@ -8,10 +8,8 @@ import pandas as pd
 from scipy.stats import norm, t
 
 from sklmm._tables import Table
-from sklmm.result import natural_entries, natural_names
+from sklmm.result import at_infinity, natural_entries, natural_names
 
-#: Change of eta beyond which a parameter is no rounding's share of a direction.
-MOVES = 1e-6
 #: Bounds of a parameter of the family by its constraint; one that is pinned has none.
 BOUNDS = {"positive": (0.0, np.inf), "unit": (0.0, 1.0), "one_to_two": (1.0, 2.0)}
 
@@ -166,8 +164,7 @@ def reported(labels, result):
     n = labels.n_fixed
     estimate = labels.estimates(result.coef, result.natural)
     std, names = labels.std_errors(result.natural_cov), labels.names
-    if result.unbounded is not None:
-        std[np.abs(labels.matrix @ result.unbounded).max(axis=1) > MOVES] = np.inf
+    std[at_infinity(result, labels.matrix)] = np.inf
     if labels.sparse:
         rest = np.arange(n, len(names)) + len(labels.sparse)
         order = np.concatenate([labels.order, rest])

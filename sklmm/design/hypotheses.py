@@ -8,8 +8,8 @@ not with fewer, where each level of every other factor has the same weight: rows
 of the columns' codes. It does not depend on these codes, nor on how many rows a level has (Yates
 1934, J. Am. Stat. Assoc. 29, 51-66). Functions of numeric columns are taken as they are: a term
 beside its product with x is tested at x = 0. What no other term stands for is a term's own, as the
-factor b of ``a + a:b``: where that is both the mean over a factor's levels and what varies with them,
-L has a row for each level, as the columns have.
+factor b of ``a + a:b``: where that is both the mean over a factor's levels and what varies with
+them, L has a row for each level, as the columns have.
 
 Type II asks whether a term says anything beside all terms but those that it is in, its relatives.
 With the coefficients' covariance C it is L = (I, -C_TR C_RR^-1) of the term's and its relatives'

@@ -37,7 +37,7 @@ from sklmm.engine.rows.standardize import stacked, standardize
 from sklmm.engine.runtime.compilation import on_cpu, placed, require_tensorflow, telling
 from sklmm.engine.theta.space import MIN_RAW
 from sklmm.priors import Priors
-from sklmm.result import EMResult
+from sklmm.result import EMResult, at_infinity
 from sklmm.steps import (
     HMC,
     NUTS,
@@ -498,6 +498,9 @@ def profile(design, response, *, e_step, fit_intercept, start, matrix, bounds):
         cov = np.nan_to_num(result.natural_cov)
         std = np.sqrt(np.maximum(np.einsum("ia,ab,ib->i", matrix, cov, matrix), 0.0))
         std[(matrix != 0) @ np.isnan(np.diag(result.natural_cov))] = np.nan
+        # Of an estimate at infinity no curvature tells how far to look.
+        far = at_infinity(start, matrix)
+        std[far] = np.abs(matrix[far] @ np.concatenate([result.coef, result.natural]))
         return Profile(algorithm, algorithm.theta, std, matrix, bounds)
 
 

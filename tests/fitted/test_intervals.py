@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
+from joblib import parallel_config
 from scipy.stats import bootstrap
 
 from sklmm import (
@@ -385,9 +386,11 @@ def test_the_units_of_a_jackknife_are_those_that_hold_all_others():
 def test_percentiles_are_reproducible_and_within_the_bounds(kind):
     X, y = load_dyestuff(version=2, return_X_y=True, as_frame=True)
     model = MixedEffectsRegressor(["Batch"]).fit(X, y)
-    options = {"method": "bootstrap", "kind": kind, "X": X, "y": y, "n_resamples": 60}
+    options = {"method": "bootstrap", "kind": kind, "X": X, "y": y, "n_resamples": 40}
     one = model.conf_int(**options, random_state=0)
-    pd.testing.assert_frame_equal(one, model.conf_int(**options, random_state=0, n_jobs=2))
+    # Threads, as processes take seconds to begin.
+    with parallel_config("threading"):
+        pd.testing.assert_frame_equal(one, model.conf_int(**options, random_state=0, n_jobs=2))
     # The estimate is 0, and so are many resamples.
     assert 0 <= one.loc["sd(Batch, Intercept)", "lower"] < 1e-9
     assert 0.5 < one.loc["sd(Batch, Intercept)", "upper"] < 3
@@ -395,15 +398,15 @@ def test_percentiles_are_reproducible_and_within_the_bounds(kind):
 
 
 def test_percentiles_are_lme4s():
-    """Within 3.5 errors of quantiles of 400 resamples, which are 3.4 % of the width."""
+    """Within 3.5 errors of quantiles of 200 resamples, which are 4.8 % of the width."""
     X, y = load_dyestuff(return_X_y=True, as_frame=True)
     model = MixedEffectsRegressor(["Batch"], method="ml").fit(X, y)
     found = model.conf_int(
-        method="bootstrap", kind="percentile", X=X, y=y, n_resamples=400, random_state=0
+        method="bootstrap", kind="percentile", X=X, y=y, n_resamples=200, random_state=0
     )
     for parameter, limits in DYESTUFF.items():
         width = limits[1] - limits[0]
-        np.testing.assert_allclose(found.loc[parameter], limits, atol=0.12 * width)
+        np.testing.assert_allclose(found.loc[parameter], limits, atol=0.17 * width)
 
 
 @pytest.mark.slow
@@ -454,3 +457,30 @@ def test_profiles_of_laplaces_approximation_hold_its_deviance():
     for shape, sd in found.to_numpy().T:
         for held in (fit("g", Gamma(shape=shape)), fit(RandomEffect("g", sd=sd), "gamma")):
             assert 2 * (model.loglik_ - held.loglik_) == pytest.approx(3.8415, abs=1e-3)
+
+
+def test_what_has_no_estimate_has_no_bootstrap():
+    """Counts without more zeros than their family's: the zeros' logit has no finite estimate."""
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"g": np.arange(80) % 8, "z": rng.normal(size=80)})
+    y = 1 + rng.poisson(3, size=80)
+    options = {"family": "poisson", "e_step": "laplace", "zero_inflation": "~ 1"}
+    with pytest.warns(UserWarning, match="no more zeros"):
+        model = MixedEffectsRegressor(["g"], fixed_effects=[], **options).fit(X, y)
+    found = model.conf_int(method="bootstrap", X=X, y=y, n_resamples=5, random_state=0)
+    assert found.loc["Intercept"].notna().all()
+
+
+@pytest.mark.parametrize("e_step", ["laplace", "quadrature"])
+def test_profiles_of_separated_fits_are_open_on_their_side(e_step):
+    """One limit is finite, and no curvature at infinity tells how far it is."""
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"g": np.arange(120) % 12, "x": np.arange(120) % 2, "z": rng.normal(size=120)})
+    y = (X["x"] == 1) & (X["z"] + rng.normal(size=120) > 0)
+    model = MixedEffectsClassifier(["g"], fixed_effects=["x", "z"], e_step=e_step)
+    with pytest.warns(UserWarning, match="no finite maximum"):
+        model.fit(X, y)
+    found = model.conf_int(method="profile", X=X, y=y, parm=["x", "z"])
+    assert 0 < found.loc["x", "lower"] < 10
+    assert found.loc["x", "upper"] == np.inf
+    assert np.isfinite(found.loc["z"]).all()

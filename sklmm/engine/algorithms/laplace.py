@@ -194,10 +194,23 @@ class Laplace:
         """None: there are none that a profile would ask for."""
 
     def evaluation(self, theta, equations=None, inform=False):
-        """The same, as `algorithms.profile` asks of any algorithm."""
-        seen = self.approximation(theta)
-        self.mode = seen.mode
-        return Seen(seen.loglik, seen.score, theta.beta)
+        """The same, as `algorithms.profile` asks of any algorithm; LinAlgError where there is none.
+
+        That is so far from the maximum, where numbers overflow.
+        """
+        mode = self.mode
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):
+                seen = self.approximation(theta)
+                self.mode = seen.mode
+                out = Seen(seen.loglik, seen.score, theta.beta)
+            if np.isfinite(out.loglik) and np.isfinite(out.gradient).all():
+                return out
+        except (np.linalg.LinAlgError, ValueError):
+            # SciPy's solvers refuse what has overflowed by the latter.
+            pass
+        self.mode = mode
+        raise np.linalg.LinAlgError("the likelihood is not finite here")
 
     def covariance(self, theta):
         """The covariance [m, m] of theta by the observed information, and 0."""
