@@ -426,13 +426,23 @@ class MixedEffectsRegressor(RegressorMixin, Predictive, Batches, BaseMixedEffect
         trials = response.with_data({"trials": 1.0}, 1)["trials"]
         return response.y, response.weights * trials
 
-    def _conditional_variance(self, X, response=None):
-        """Variance of y given eta at its posterior mean [n_rows]; a response has the row data."""
-        _, design, _ = self._new_design(X)
-        eta = latent.linear_predictor(design, self.result_, d=self._fitted.n_predictors)
-        params = self._fitted.parameters(self.result_, design)
+    def _residual_variance(self, X, response=None, trials=None):
+        """Variance of y [n_rows] about its prediction; a response has the row data.
+
+        Given eta at its posterior mean where effects are known, and else of a new observation.
+        """
+        _, design, include = self._new_design(X)
+        family, result, d = self._response_family(), self.result_, self._fitted.n_predictors
+        trials = np.ones(design.n_rows) if trials is None else trials
+        params = self._fitted.parameters(result, design)
         params = params if response is None else response.with_data(params)
-        return self._response_family().variance(eta[..., None], params)[:, 0]
+        eta = latent.linear_predictor(design, result, d=d)
+        found = family.variance(eta[..., None], params)[:, 0] / trials
+        _, new = latent.new_effects(design, result, None, slice(0, design.n_rows), d)
+        if new.any():
+            every = prediction.predict_variance(design, result, family, include, params, d, trials)
+            found = np.where(new, every, found)
+        return found
 
     def _response_family(self):
         family, classes = self._fitted.family, self._fitted.classes

@@ -67,19 +67,24 @@ def predict_probabilities(design, result, family, include, d, params, prior=True
     return np.zeros((0, d + 1)) if found is None else found
 
 
-def predict_variance(design, result, family, include, params, d=1):
-    """Variance of a new observation [n_rows]."""
+def predict_variance(design, result, family, include, params, d=1, trials=None):
+    """Variance of a new observation [n_rows], or of the mean of some independent ones.
+
+    `trials` [n_rows] are the numbers of these, whose effects are the same.
+    """
+    trials = np.ones(design.n_rows) if trials is None else trials
     if family.scale_equivariant and d == 1:
         eta, variance, _ = predictor_moments(design, result, include)
         if family.mean_is_eta:
-            return variance + family.variance(np.zeros((design.n_rows, 1)), params)[:, 0]
+            own = family.variance(np.zeros((design.n_rows, 1)), params)[:, 0]
+            return variance + own / trials
         return _spread(family, params, variance, "variance", eta)
 
     def variance(eta, weights, rows):
         own = of_rows(params, rows)
         mean = family.mean(eta, own)
         about = mean - weighted(mean, weights)[:, None]
-        return weighted(family.variance(eta, own) + about**2, weights)
+        return weighted(family.variance(eta, own) / trials[rows, None] + about**2, weights)
 
     found = _averaged(variance, design, result, family, include, d)
     return np.empty(0) if found is None else found

@@ -12,6 +12,8 @@ MOST_POINTS = 5000
 class ResidualsDisplay(Display):
     """Residuals y - prediction, in SDs of the response given the prediction.
 
+    Of a level that the fit has not seen the SD is that of a new observation, as `predict` has it.
+
     Parameters
     ----------
     fitted : ndarray of shape (n_rows,)
@@ -67,13 +69,13 @@ class ResidualsDisplay(Display):
         if family.open_ended:
             raise ValueError("y: it has bounds, and residuals want values.")
         response = family.bind(y, sample_weight) if family.row_data else None
-        y = y if response is None else response.y
-        variance = estimator._conditional_variance(X, response)
+        y, trials = (y if response is None else response.y), None
         if family.weights == "trials":
-            response = family.bind(y, sample_weight)
-            y, variance = response.y, variance / response.weights
+            bound = family.bind(y, sample_weight)
+            y, trials = bound.y, bound.weights
         elif family.weights == "precision" and sample_weight is not None:
-            variance = variance / np.asarray(sample_weight, float)
+            trials = np.asarray(sample_weight, float)
+        variance = estimator._residual_variance(X, response, trials)
         residuals, sd = np.asarray(y, float) - fitted, np.sqrt(variance)
         if not np.allclose(sd, sd[0]):
             residuals, sd = residuals / sd, np.ones(1)

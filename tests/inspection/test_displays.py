@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import expit
 
 from sklmm import HMC, MixedEffectsClassifier, MixedEffectsRegressor
 from sklmm.datasets import load_cbpp, load_sleepstudy
@@ -155,6 +156,26 @@ def test_residuals(gaussian, sleepstudy):
     assert "25.6" in histogram.ax_.get_legend().get_texts()[0].get_text()
     quantiles = ResidualsDisplay.from_estimator(gaussian, X, y, kind="qq", ax=axes[1])
     assert len(quantiles.ax_.lines[0].get_ydata()) == len(y)
+
+
+def test_residuals_of_unseen_levels_vary_as_new_observations_do():
+    rng, n = np.random.default_rng(0), 4000
+    X = pd.DataFrame({"x": rng.normal(size=n), "g": np.arange(n) // 10})
+    eta = 0.2 + 0.5 * X["x"] + 1.5 * rng.normal(size=400)[X["g"]]
+    y, trials = rng.binomial(8, expit(eta)) / 8, np.full(n, 8.0)
+    seen = (X["g"] < 100).to_numpy()
+    model = MixedEffectsRegressor(["g"], family="binomial", e_step="laplace")
+    model.fit(X[seen], y[seen], trials[seen])
+    display = ResidualsDisplay.from_estimator(model, X, y, trials)
+    assert display.residuals[seen].std() == pytest.approx(1, abs=0.1)
+    assert display.residuals[~seen].std() == pytest.approx(1, abs=0.15)
+    y = eta + rng.normal(size=n)
+    gaussian = MixedEffectsRegressor(["g"]).fit(X[seen], y[seen])
+    _, std = gaussian.predict(X[~seen], return_std=True)
+    display = ResidualsDisplay.from_estimator(gaussian, X[~seen], y[~seen])
+    np.testing.assert_allclose(
+        display.residuals * display.sd, (y - gaussian.predict(X))[~seen] / std
+    )
 
 
 def test_pearson_residuals_have_variance_1(sampled):
