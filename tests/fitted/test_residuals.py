@@ -57,14 +57,14 @@ def test_the_quick_study():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["gaussian", "poisson", "bernoulli"])
+@pytest.mark.parametrize("name", ["gaussian", "poisson"])
 def test_of_200_sets_one_in_twenty_is_rejected(name):
     assert 0.02 <= rejections(name)["uniformity"] <= 0.09
 
 
 @pytest.mark.slow
 def test_a_dispersion_that_was_left_out_is_found():
-    assert rejections("poisson of negative binomial")["uniformity"] > 0.9
+    assert rejections("poisson of negative binomial", n_sets=60)["uniformity"] > 0.9
 
 
 def test_censored_rows_have_one_between_their_bounds(table):
