@@ -10,6 +10,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from sklmm._fitted import prediction
 from sklmm._fitted.latent import linear_predictor
 from sklmm._fitted.marginal_means import (
+    PARTS,
     Moved,
     covariance_slopes,
     linear_means,
@@ -278,7 +279,10 @@ class MarginalMeans:
                 what = f"probability of {self.classes_[1]}"
         kind = "Linear predictor (link scale) of the" if scale == "link" else "Expected"
         first = f"{kind} {what}"
-        terms = ", ".join(term.name for term in self._fitted.spec.every_term)
+        spec, own = self._fitted.spec, PARTS.get(component, component)
+        parts = {"conditional": spec.terms} | {name: part.terms for name, part in spec.models}
+        of = parts.get(own, ()) if component else spec.every_term
+        terms = ", ".join(term.name for term in of)
         if terms and not linear and scale == "response":
             typical = self.handle_unknown == "typical"
             first += f" at effects of 0 of {terms}" if typical else f", averaged over {terms}"

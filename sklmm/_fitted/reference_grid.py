@@ -46,6 +46,8 @@ class ReferenceGrid:
         for column in dict.fromkeys((*means, *columns)):
             if column in at:
                 values = pd.Index(np.atleast_1d(np.asarray(at[column])).tolist())
+                if not len(values):
+                    raise ValueError(f"at: {column!r} has no values: give some, or leave it out.")
             elif (values := levels.get(column)) is None:
                 values, two = _values(table, column, two_values, weights)
                 equal += [column] * two

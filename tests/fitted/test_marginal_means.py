@@ -231,8 +231,11 @@ def test_parts_with_random_effects_have_a_predictor():
     assert found["std_error"].iloc[0] == pytest.approx(errors["Intercept"])
     sd = model.cov_re_["zero: g"].iloc[0, 0] ** 0.5
     mean = averaged(lambda b: expit(a + b), sd)
-    found = model.marginal_means("z", X, component="zero").table["estimate"]
-    assert found.iloc[0] == pytest.approx(mean, abs=1e-5)
+    found = model.marginal_means("z", X, component="zero")
+    assert found.table["estimate"].iloc[0] == pytest.approx(mean, abs=1e-5)
+    assert found.notes[0] == "Expected zero part of the response, averaged over zero: g."
+    other = model.marginal_means("z", X, component="conditional").notes[0]
+    assert other == "Expected conditional part of the response, averaged over g."
 
 
 def test_classes_have_a_probability_each():
@@ -357,6 +360,7 @@ def test_an_offset_takes_its_mean():
     [
         ("specs: 'Worker' is no column", {"specs": "Worker"}),
         ("at: 'y' is no column", {"specs": "Machine", "at": {"y": 1}}),
+        ("at: 'x' has no values", {"specs": "Machine", "at": {"x": [], "shift": 2}}),
         ("column 'x' is no factor", {"specs": "Machine", "at": {"shift": 2}}),
         ("scale='logit'", {"specs": "Machine", "scale": "logit"}),
         ("component='zero': the model has no", {"specs": "Machine", "component": "zero"}),
