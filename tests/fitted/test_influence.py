@@ -236,7 +236,7 @@ def _simulated(seed, n_groups, n, crossed=0):
 
 @pytest.mark.slow
 def test_ranks_of_gaussian_groups_are_those_of_refits():
-    rng, X, eta = _simulated(0, 100, 12, 20)
+    rng, X, eta = _simulated(0, 50, 12, 20)
     y = eta + rng.normal(size=len(eta))
     model = MixedEffectsRegressor(["(1 + x | g)", "h"]).fit(X, y)
     found = model.influence(X, y, by="g")["cooks_distance"]
@@ -245,7 +245,7 @@ def test_ranks_of_gaussian_groups_are_those_of_refits():
 
 @pytest.mark.slow
 def test_ranks_of_logistic_groups_are_those_of_refits():
-    rng, X, eta = _simulated(1, 60, 8)
+    rng, X, eta = _simulated(1, 40, 8)
     y = rng.random(len(eta)) < 1 / (1 + np.exp(-eta))
     model = MixedEffectsClassifier(["g"]).fit(X, y)
     found = model.influence(X, y, by="g")["cooks_distance"]
