@@ -29,8 +29,8 @@ class Checks:
         - uniformity of quantile residuals, by Kolmogorov and Smirnov's test, dispersion: their mean
           square on the normal scale, and outliers: rows beyond what is likely of the largest
           (Bonferroni). See `quantile_residuals`;
-        - zeros: their expected number over the observed one, inf where none is there though some are
-          likely.
+        - zeros: their expected number over the observed one, inf where there is none though some
+          are likely.
 
         Parameters
         ----------
