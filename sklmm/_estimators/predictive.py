@@ -181,8 +181,11 @@ class Predictive(Residuals):
         >>> (shares.T * trials[:2].to_numpy()).T.round().tolist()
         [[2.0, 7.0], [0.0, 4.0]]
         """
-        levels = np.atleast_1d(np.asarray(q, float))
-        if levels.ndim != 1 or not ((levels > 0) & (levels < 1)).all():
+        try:
+            levels = np.atleast_1d(np.asarray(q, float))
+        except (TypeError, ValueError):
+            levels = np.empty(0)
+        if levels.ndim != 1 or not len(levels) or not ((levels > 0) & (levels < 1)).all():
             raise ValueError(f"q={q!r} must be numbers between 0 and 1.")
         return self._quantiles(X, levels, include_random, sample_weight)
 

@@ -217,8 +217,9 @@ def test_what_is_no_probability_is_refused(sleep, coverage):
     X, _, model = sleep
     with pytest.raises(ValueError, match=r"coverage=.* must be a number between 0 and 1"):
         model.predict_interval(X, coverage)
-    with pytest.raises(ValueError, match="must be numbers between 0 and 1"):
-        model.predict_quantiles(X, [0.5, 1.5])
+    for q in ([0.5, 1.5], [], "median"):
+        with pytest.raises(ValueError, match="must be numbers between 0 and 1"):
+            model.predict_quantiles(X, q)
 
 
 def test_an_unseen_level_may_be_an_error(sleep):
