@@ -507,3 +507,18 @@ def test_a_number_is_no_name_but_in_backquotes(numbered):
 def test_hypotheses_that_are_none(numbered, L, rhs, message):
     with pytest.raises(ValueError, match=message):
         numbered.linear_hypothesis(L, rhs)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_variances_that_are_only_known_together(seed):
+    """A level for each row: least squares' covariance and degrees of freedom."""
+    rng = np.random.default_rng(seed)
+    X = pd.DataFrame({"g": np.arange(20), "x": rng.normal(size=20)})
+    y = X["x"] + rng.normal(size=20)
+    with pytest.warns(UserWarning, match="do not identify"):
+        model = MixedEffectsRegressor(["g"], dof="kenward-roger").fit(X, y)
+    plain = MixedEffectsRegressor(None, fixed_effects=["x"], dof="kenward-roger").fit(X, y)
+    table, expected = model.fixed_effects_, plain.fixed_effects_
+    np.testing.assert_allclose(table["std_error"], expected["std_error"], rtol=1e-4)
+    np.testing.assert_allclose(table["df"], 18, rtol=1e-4)
+    assert model.joint_tests().loc["x", "df"] == 1

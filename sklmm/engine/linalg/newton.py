@@ -53,15 +53,18 @@ def ascent(information, score, damping=0.0, flat=0.0, least=0.0):
     return vectors @ (inverse * along) / scale, length
 
 
-def inverse(information):
-    """The covariance [m, m] of parameters whose information [m, m] may be singular."""
+def inverse(information, noise=0.0):
+    """The covariance [m, m] of parameters whose information [m, m] may be singular.
+
+    `noise` is the share of its entries up to which they may be rounding.
+    """
     # Its entries may be of very different sizes: some are known far better than others.
     scale = np.sqrt(np.maximum(np.abs(information.diagonal()), 1e-300))
     scale = scale[:, None] * scale
     part = information / scale
     values, vectors = eigen((part + part.T) / 2)
     size = np.abs(values)
-    known = size > UNKNOWN * size.max(initial=0.0)
+    known = size > max(UNKNOWN, noise) * size.max(initial=0.0)
     own = np.where(known, 1.0 / np.where(known, values, 1.0), 0.0)
     return (vectors * own) @ vectors.T / scale
 

@@ -70,4 +70,4 @@ def coefficient_slopes(equations, residual=None):
     elif cross.problem.sigma is None:
         out.append(2 * (equations.XVX - random))
     out = np.reshape(out, (len(out), *S.shape))
-    return np.einsum("ap,ipq,qb->iab", C, out, C)
+    return C @ out @ C

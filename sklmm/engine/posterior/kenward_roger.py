@@ -26,6 +26,9 @@ from sklmm.engine.posterior.degrees import Degrees, turned
 from sklmm.engine.posterior.trace_products import trace_products
 from sklmm.steps import Exact
 
+#: Share of V's traces that is their rounding.
+ROUNDING = 1e-13
+
 
 def check(problem, response, step):
     """ValueError for a model that has no such covariance, or none that is affordable."""
@@ -65,7 +68,11 @@ def kenward_roger(equations):
     CP = C @ P
     information = B @ T @ B.T - 2 * np.einsum("pq,rsqp->rs", C, Q)
     information += np.einsum("rpq,sqp->rs", CP, CP)
-    W = inverse(information / 2)
+    noise = 0.0
+    if problem.sigma is None:
+        # What V^-1 G_r V^-1 of sigma^2 loses as a difference: much, where it is a part of no row's.
+        noise = ROUNDING * T[0, 0] / max(equations.s2**2 * (B @ T @ B.T)[0, 0], 1e-300)
+    W = inverse(information / 2, noise)
     between = np.einsum("rs,rspq->pq", W, Q) - np.einsum("rs,rpq,sqt->pt", W, P, CP, optimize=True)
     added = 2 * C @ between @ C
     return Degrees("kenward-roger", turned(-CP @ C, W), (added + added.T) / 2)
@@ -85,13 +92,12 @@ def _forms(equations, parts):
         moved.append(some)
     # S_r Z^T V^-1 X of each direction.
     SN = np.concatenate([np.zeros((0, *N.shape)), *moved])
-    m, size, p = SN.shape
+    m, _, p = SN.shape
     P, Q, T = np.empty((m + 1, p, p)), np.empty((m + 1, m + 1, p, p)), np.empty((m + 1, m + 1))
     P[0], P[1:] = -XVX, -np.einsum("qp,mqt->mpt", N, SN)
-    flat = SN.transpose(1, 0, 2).reshape(size, m * p)
     Q[0], Q[:, 0] = -P, -P
-    both = flat.T @ _inner(equations, flat)
-    Q[1:, 1:] = both.reshape(m, p, m, p).transpose(0, 2, 1, 3)
+    for r, one in enumerate(SN, 1):
+        Q[1:, r] = SN.transpose(0, 2, 1) @ _inner(equations, one)
     T[0, 0] = cross.problem.n
     traces = equations.H.traces()
     T[0, 1:] = T[1:, 0] = [np.sum(e * K) for E, K in zip(parts, traces, strict=True) for e in E]
@@ -99,9 +105,9 @@ def _forms(equations, parts):
     return P, Q, T
 
 
-def _inner(equations, flat):
+def _inner(equations, columns):
     """Z^T V^-1 Z applied to [Q, c]."""
     cross, s2 = equations.cross, equations.s2
-    image = cross.product(flat)
+    image = cross.product(columns)
     solved = equations.H.solve(cross.lift(equations.factors, image, transpose=True))
     return (image - cross.product(cross.lift(equations.factors, solved)) / s2) / s2
