@@ -38,6 +38,10 @@ _GROWING = _GAUSS | {-3: 15, -2: 21}
 #: Beyond 256 strips a bounded mean is a step between two points, and the error that of counting it:
 #: some 1e-4.
 _NUMBERS = np.array([*_GAUSS, *range(-3, 17)])
+#: Of probabilities that are told to 1e-4: points of Gauss-Hermite's rule by those numbers up to
+#: which they do, and the log of the error and the SDs of what is beyond.
+_ROUGH = {-8: 2, -6: 3, -5: 4, -4: 5, -3: 8}
+_ROUGH_DIGITS, _ROUGH_REACH = np.log(1e5), 4.5
 #: SDs within which, and the step by which, tanh-sinh rules are.
 _PANEL, _PANEL_STEP = 7.0, 0.07
 #: Quasi-random points of either average, each beside its opposite, a power of 2 of them.
@@ -114,10 +118,14 @@ def expected(function, mean, covariance, links, numbers):
     return out
 
 
-def bounded_rule(link, sd):
-    """x [q] and weights [q] by which a bounded function is averaged over N(0, sd^2), at sd x."""
-    x, weights = _along(int(_numbers(sd / link.strip)), 0.0, False)
-    return x[0], weights[0]
+def rough_rule(link, sd):
+    """x [q] and weights [q] by which probabilities are averaged over N(0, sd^2), to some 2e-5."""
+    number = _numbers(sd / link.strip)
+    count = next((count for most, count in _ROUGH.items() if number <= most), None)
+    if count is not None:
+        return _hermite(count)
+    size = 2.0 ** (number / 2)
+    return _trapezoid(min(1 / size, np.sqrt(2 * _ROUGH_DIGITS)), _ROUGH_DIGITS, *[_ROUGH_REACH] * 2)
 
 
 def weighted(values, weights):
@@ -183,17 +191,27 @@ def _along(number, growth, both):
     """x [1, q] and weights for SDs of up to 2^(number / 2) strips."""
     gauss = _GROWING if growth and both else _GAUSS
     if number in gauss:
-        x, weights = roots_hermitenorm(gauss[number])
-        return x[None], (weights / weights.sum())[None]
+        return tuple(own[None] for own in _hermite(gauss[number]))
     size = 2.0 ** (number / 2)
     # Further from the real line than this the normal density itself grows too much.
     strip = min(1 / size, np.sqrt(2 * _DIGITS))
-    step = min(_WIDEST, 2 * np.pi * strip / (_DIGITS + strip**2 / 2))
     last = min(_REACH + growth * size, _FARTHEST)
-    first = last if both else _REACH
+    rule = _trapezoid(strip, _DIGITS, last if both else _REACH, last)
+    return tuple(own[None] for own in rule)
+
+
+def _hermite(count):
+    """Points [q] and weights of Gauss-Hermite's rule."""
+    x, weights = roots_hermitenorm(count)
+    return x, weights / weights.sum()
+
+
+def _trapezoid(strip, digits, first, last):
+    """Points [q] from -first to last, and weights, of a mean that is analytic within a strip."""
+    step = min(_WIDEST, 2 * np.pi * strip / (digits + strip**2 / 2))
     x = step * np.arange(-np.ceil(first / step), np.ceil(last / step) + 1)
     weights = np.exp(-(x**2) / 2)
-    return x[None], (weights / weights.sum())[None]
+    return x, weights / weights.sum()
 
 
 def _beside_edge(edge, mean, sd):

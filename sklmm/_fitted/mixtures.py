@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sklmm._fitted.expectation import bounded_rule, links_of, lower_root, sds
+from sklmm._fitted.expectation import links_of, lower_root, rough_rule, sds
 from sklmm._fitted.latent import Moments, of_rows
 from sklmm.families import Family
 
@@ -103,4 +103,4 @@ class Mixture(NamedTuple):
             return []
         links = links_of(self.family, self._d)[1:]
         largest = sds(self.moments.variance)[:, 1:].max(axis=0, initial=0.0)
-        return [bounded_rule(link, sd) for link, sd in zip(links, largest, strict=True)]
+        return [rough_rule(link, sd) for link, sd in zip(links, largest, strict=True)]
