@@ -219,7 +219,7 @@ class Hypotheses:
                 raise ValueError(
                     f"cluster: levels of the term {term.name!r} have rows in several clusters, so "
                     "that clusters are not independent: take clusters in which they are nested, "
-                    "or method='bootstrap' of conf_int."
+                    "or cov=None, the model's own."
                 )
         return robust.robust_covariance(design, response, self.result_, codes, kind)
 
@@ -230,8 +230,8 @@ class Hypotheses:
             what = "a model of the dispersion" if spec.models else repr(family.name)
             raise ValueError(
                 f"cov={kind!r} is for family='gaussian' or 'lognormal' with one residual SD, whose "
-                f"coefficients are linear in y given the variances, and not for {what}: "
-                "use conf_int(method='bootstrap')."
+                f"coefficients are linear in y given the variances, and not for {what}: use "
+                "cov=None, and check(X, y) for whether the model's own covariance is to be trusted."
             )
         what = {
             "coef_prior: the estimates are shrunken by a prior": self.coef_prior is not None,
