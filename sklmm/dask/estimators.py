@@ -139,7 +139,14 @@ class OnDask:
         return Predictor(self, X)(method, meta, settings)
 
 
-class DaskMixedEffectsRegressor(OnDask, MixedEffectsRegressor):
+class WithoutIntervals:
+    """What a regressor of collections does not have besides."""
+
+    predict_interval = LocalOnly()
+    predict_quantiles = LocalOnly()
+
+
+class DaskMixedEffectsRegressor(OnDask, WithoutIntervals, MixedEffectsRegressor):
     """`MixedEffectsRegressor` of Dask DataFrames and arrays, fitted on the workers of a client.
 
     Parameters, attributes and estimates are those of `MixedEffectsRegressor`. Gaussian models by
@@ -176,8 +183,6 @@ class DaskMixedEffectsRegressor(OnDask, MixedEffectsRegressor):
     """
 
     _local_class = MixedEffectsRegressor
-    predict_interval = LocalOnly()
-    predict_quantiles = LocalOnly()
 
     def predict(self, X, return_std=False, include_random=True):
         """The mean response of each row, lazily: nothing is computed before it is asked for.
