@@ -43,11 +43,12 @@ KINDS = {
 
 
 def guide():
-    """Cells of the guide's table by their row and column."""
+    """Cells of the guide's table of labels by their row and column."""
+    table = GUIDE.read_text().partition("\n| at fit")[2].partition("\n\n")[0]
     rows = [
-        [cell.strip() for cell in line.strip().strip("|").split("|")]
-        for line in GUIDE.read_text().splitlines()
-        if line.startswith("| ")
+        [cell.strip() for cell in line.strip("| ").split("|")]
+        for line in table.splitlines()
+        if not line.startswith("|-")
     ]
     head, *body = rows
     return {
