@@ -2,8 +2,8 @@
 
 import re
 import warnings
-from datetime import timedelta
 from functools import partial
+from time import perf_counter
 
 import numpy as np
 import pytest
@@ -19,10 +19,10 @@ LEAST_FITTED = 0.3
 PARAMETERS = ["X", "y", "sample_weight", *MixedEffectsRegressor().get_params()]
 
 
-def fuzz(n_examples, seconds):
+def fuzz(n_examples):
     return settings(
         max_examples=n_examples,
-        deadline=timedelta(seconds=seconds),
+        deadline=None,
         derandomize=True,
         database=None,
         suppress_health_check=list(HealthCheck),
@@ -84,10 +84,19 @@ def assert_finite(model, X):
 def assert_fitted_or_refused(strategy, make, n_examples, seconds=10, least_fitted=LEAST_FITTED):
     seen = {"fitted": 0, "refused": 0}
 
-    @fuzz(n_examples, seconds)
+    def ended(case):
+        start = perf_counter()
+        return outcome(case, make(**case.parameters, random_state=0)), perf_counter() - start
+
+    @fuzz(n_examples)
     @given(strategy)
     def every(case):
-        seen[outcome(case, make(**case.parameters, random_state=0))] += 1
+        how, spent = ended(case)
+        if spent > seconds:
+            # A machine that stands still does not do so at the same table again.
+            how, spent = ended(case)
+        assert spent <= seconds, f"{spent:.1f} s"
+        seen[how] += 1
 
     every()
     assert seen["fitted"] > least_fitted * sum(seen.values()), seen
