@@ -27,7 +27,7 @@ from sklmm.engine.posterior.trace_products import trace_products
 from sklmm.steps import Exact
 
 #: Share of V's traces that is their rounding.
-ROUNDING = 1e-13
+ROUNDING = 1e-12
 
 
 def check(problem, response, step):

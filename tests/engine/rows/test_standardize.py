@@ -68,7 +68,7 @@ def test_cross_products_are_sums_over_a_levels_rows(design_and_y, weights):
     for level in range(18):
         own = z[refs == level]
         expected = own.T @ (weights[refs == level, None] * own)
-        np.testing.assert_allclose(found[level], expected, rtol=1e-12)
+        np.testing.assert_allclose(found[level], expected, rtol=1e-12, atol=1e-12)
 
 
 def test_log_determinant_of_the_basis_is_that_of_x(design_and_y, weights):
