@@ -74,6 +74,8 @@ SIMPSON = np.array([[1 / 6, 0.0], [4 / 6, 0.0], [1 / 6, 0.0]])
 #: How much less the error of two halves is than their distance from the whole: of a smooth f by
 #: Simpson's rule 15 times, of one with a bend at an end 3 times.
 HALVED = 3
+#: Noise of a smaller share of a distance than this is rounding's.
+ROUNDING = 1e-9
 
 
 class Integral:
@@ -127,16 +129,18 @@ class Integral:
         return {tau: node.told() for tau, node in self.nodes.items()}
 
     def _bend(self, told, ends):
-        """How far off an interval may be, by what noise hides least, less that noise's share."""
+        """How far off an interval may be, by what noise hides least, less that noise's share.
+
+        Without noise it is by the interval's own two rules: rounding must not choose.
+        """
         ways = [_sum([_over(ends, QUINTIC), _over(ends, SIMPSON, -1)])]
         if whole := self.intervals[ends]:
             # Half of it is either half's.
             parts = [_over(half, SIMPSON, -0.5 / HALVED) for half in _halves(*whole)]
             ways.append(_sum([_over(whole, SIMPSON, 0.5 / HALVED), *parts]))
-        noise, weights = min(
-            ((_size(_noises(told, own)), own) for own in ways), key=lambda way: way[0]
-        )
-        return np.sqrt(max(_value(told, weights) ** 2 - noise**2, 0.0))
+        found = [(_size(_noises(told, own)), abs(_value(told, own))) for own in ways]
+        noise, distance = min(found, key=lambda way: way[0] if way[0] > ROUNDING * way[1] else 0.0)
+        return np.sqrt(max(distance**2 - noise**2, 0.0))
 
 
 def _halves(a, b):
