@@ -28,6 +28,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import solve_triangular
 
+from sklmm._fitted.natural_slopes import natural_slopes
 from sklmm._threads import in_threads
 from sklmm.result import least_eigenvalue
 
@@ -39,8 +40,6 @@ DETERMINED = 1e-9
 INTERIOR = 1e-9
 #: Multiplications that a row costs in a problem without a large group.
 PER_ROW = 20_000
-#: Length of the differences that stand for derivatives of a covariance.
-STEP = 1e-5
 
 
 def check_size(design, n_coefficients):
@@ -225,27 +224,10 @@ def turns_of(rows):
 
 def _turns(block, covariance, root):
     """Those of one; 0 of a Sigma on its boundary, and of related levels, which have no step."""
-    kind, r = block.covariance, block.r
-    out = np.zeros((len(kind.reported), r, r))
     if block.relation is not None or least_eigenvalue(covariance) < INTERIOR:
-        return out
-    theta, inverse = kind.params(np.linalg.cholesky(covariance)), np.linalg.inv(root)
-    if not len(theta):
-        return out
-    at = np.concatenate([theta + STEP * np.eye(len(theta)), theta - STEP * np.eye(len(theta))])
-    sigmas = np.array([F @ F.T for F in map(kind.factor, at)]).reshape(2, len(theta), r, r)
-    slopes = (sigmas[0] - sigmas[1]) / (2 * STEP)
-    natural = np.array([[_natural(own, kind.reported) for own in side] for side in sigmas])
-    rates = (natural[0] - natural[1]) / (2 * STEP)
-    # Where theta has fewer entries, those of `natural` that move with it have its score together.
-    per = np.linalg.pinv(rates)
-    return np.einsum("tm,ar,mrs,bs->tab", per, inverse, slopes, inverse)
-
-
-def _natural(covariance, reported):
-    """SDs and correlations of a covariance at the entries that are reported."""
-    sd = np.sqrt(np.diag(covariance))
-    return [sd[i] if i == j else covariance[i, j] / (sd[i] * sd[j]) for i, j in reported]
+        return np.zeros((len(block.covariance.reported), block.r, block.r))
+    inverse = np.linalg.inv(root)
+    return inverse @ natural_slopes(block.covariance, covariance) @ inverse.T
 
 
 def with_variances(deletions, rows, result):

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sklmm._fitted.contrasts import Contrasts, contrasts
+from sklmm._fitted.natural_slopes import natural_slopes
 from sklmm._fitted.tables import BOUNDS
-from sklmm.result import EMResult, covariance_root
+from sklmm.result import EMResult
 
 #: Steps of the derivatives, in standard errors.
 STEP = 1e-4
@@ -167,23 +168,6 @@ class Moved:
 def covariance_slopes(design, result, d):
     """Derivatives [k, r, r] of each block's matrix in the k SDs and correlations reported of it."""
     blocks = {k: block for own in design.predictors(d) for _, k, block in own.blocks}
-    return [_slopes(blocks[k].covariance, matrix) for k, matrix in enumerate(result.covariances)]
-
-
-def _slopes(covariance, matrix):
-    """Those of one matrix: by its parameters, and the inverse of what is reported by these."""
-    reported, sd = covariance.reported, np.sqrt(np.diag(matrix))
-    if not len(reported):
-        return np.zeros((0, *matrix.shape))
-    L = covariance.nearest(covariance_root(matrix))
-    half = covariance.slopes(L) @ L.T
-    by_params = half + half.transpose(0, 2, 1)
-    safe = np.where(sd > 0, sd, 1.0)
-    of_sd = np.diagonal(by_params, axis1=1, axis2=2) / (2 * safe)
-    shown = []
-    for i, j in reported:
-        r = matrix[i, j] / (safe[i] * safe[j])
-        own = by_params[:, i, j] / (safe[i] * safe[j])
-        own = own - r * (of_sd[:, i] / safe[i] + of_sd[:, j] / safe[j])
-        shown.append(of_sd[:, i] if i == j else own)
-    return np.tensordot(np.linalg.pinv(np.array(shown)).T, by_params, 1)
+    return [
+        natural_slopes(blocks[k].covariance, matrix) for k, matrix in enumerate(result.covariances)
+    ]

@@ -231,3 +231,22 @@ class Covariance(ABC):
         # What a covariance of few parameters makes of it may lower l.
         rise = np.sum(G * (new @ new.T - L @ L.T - TINY**2 * np.eye(self.r)))
         return new if rise > 0 else None
+
+
+def reported_slopes(factor, changes, entries):
+    """Derivatives [n, m] of SDs and correlations along changes [m, r, r] of a factor F [r, r].
+
+    They are of the `entries` (i, j) of Sigma = F F^T, as a covariance's `reported` has them.
+
+    In closed form: at a slope's far origin a correlation differs from 1 in its last digits only.
+    """
+    sd = np.sqrt((factor**2).sum(axis=1))
+    safe = np.where(sd > 0, sd, 1.0)[:, None]
+    unit, changes = factor / safe, changes / safe
+    along = (unit * changes).sum(axis=2)
+    out = (changes - along[:, :, None] * unit) @ unit.T
+    out += out.transpose(0, 2, 1)
+    diagonal = np.arange(len(sd))
+    out[:, diagonal, diagonal] = along * sd
+    rows, columns = np.reshape(entries, (-1, 2)).astype(int).T
+    return out[:, rows, columns].T

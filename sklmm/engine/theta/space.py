@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sklmm.covariances.base import reported_slopes
 from sklmm.families.base import CONSTRAINTS
 
 #: A log or logit beyond this is at the edge of its range, a dispersion of 0 or a shape of infinity:
@@ -163,7 +164,7 @@ class Space:
         n_family, ends = len(self.parameters), len(theta.raw)
         for k, (covariance, L) in enumerate(zip(self.covariances, theta.factors, strict=True)):
             changes = problem.factor(k, covariance.slopes(L))
-            columns.append(_reported_slopes(problem.factor(k, L), changes, covariance.reported))
+            columns.append(reported_slopes(problem.factor(k, L), changes, covariance.reported))
         out = np.zeros((sum(map(len, columns)) + n_family, self.size))
         first = 0
         for part, own in zip(self.parts, columns, strict=True):
@@ -220,20 +221,3 @@ def reported(covariance, entries):
     safe, sd = np.where(sd > 0, sd, 1.0).tolist(), sd.tolist()
     own = covariance.tolist()
     return [sd[i] if i == j else own[i][j] / (safe[i] * safe[j]) for i, j in entries]
-
-
-def _reported_slopes(factor, changes, entries):
-    """Their derivatives [n, m] along the changes [m, r, r] of a factor F, Sigma = F F^T.
-
-    In closed form: at a slope's far origin a correlation differs from 1 in its last digits only.
-    """
-    sd = np.sqrt((factor**2).sum(axis=1))
-    safe = np.where(sd > 0, sd, 1.0)[:, None]
-    unit, changes = factor / safe, changes / safe
-    along = (unit * changes).sum(axis=2)
-    out = (changes - along[:, :, None] * unit) @ unit.T
-    out += out.transpose(0, 2, 1)
-    diagonal = np.arange(len(sd))
-    out[:, diagonal, diagonal] = along * sd
-    rows, columns = np.reshape(entries, (-1, 2)).astype(int).T
-    return out[:, rows, columns].T
