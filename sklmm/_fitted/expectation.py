@@ -123,9 +123,15 @@ def rough_rule(link, sd):
     number = _numbers(sd / link.strip)
     count = next((count for most, count in _ROUGH.items() if number <= most), None)
     if count is not None:
-        return _hermite(count)
+        return hermite(count)
     size = 2.0 ** (number / 2)
     return _trapezoid(min(1 / size, np.sqrt(2 * _ROUGH_DIGITS)), _ROUGH_DIGITS, *[_ROUGH_REACH] * 2)
+
+
+def hermite(count):
+    """Points [q] and weights of Gauss-Hermite's rule for a standard normal distribution."""
+    x, weights = roots_hermitenorm(count)
+    return x, weights / weights.sum()
 
 
 def weighted(values, weights):
@@ -191,19 +197,13 @@ def _along(number, growth, both):
     """x [1, q] and weights for SDs of up to 2^(number / 2) strips."""
     gauss = _GROWING if growth and both else _GAUSS
     if number in gauss:
-        return tuple(own[None] for own in _hermite(gauss[number]))
+        return tuple(own[None] for own in hermite(gauss[number]))
     size = 2.0 ** (number / 2)
     # Further from the real line than this the normal density itself grows too much.
     strip = min(1 / size, np.sqrt(2 * _DIGITS))
     last = min(_REACH + growth * size, _FARTHEST)
     rule = _trapezoid(strip, _DIGITS, last if both else _REACH, last)
     return tuple(own[None] for own in rule)
-
-
-def _hermite(count):
-    """Points [q] and weights of Gauss-Hermite's rule."""
-    x, weights = roots_hermitenorm(count)
-    return x, weights / weights.sum()
 
 
 def _trapezoid(strip, digits, first, last):

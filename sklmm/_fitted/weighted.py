@@ -12,11 +12,11 @@ the inverse of what remains is dense.
 from typing import NamedTuple
 
 import numpy as np
-from numpy.polynomial.hermite_e import hermegauss
 from scipy.linalg import lapack
 from scipy.sparse import block_diag, csr_array, identity, kron
 from scipy.sparse import hstack as joined
 
+from sklmm._fitted.expectation import hermite
 from sklmm._fitted.latent import linear_predictor, of_rows
 from sklmm._threads import each, in_threads, single_blas
 from sklmm.families.special import NUMPY
@@ -29,8 +29,7 @@ TOGETHER = 128
 #: Columns of a sparse product that are made dense at a time.
 COLUMNS = 512
 #: Of Gauss-Hermite quadrature of a standard normal distribution.
-NODES, SHARES = hermegauss(9)
-SHARES = SHARES / SHARES.sum()
+NODES, SHARES = hermite(9)
 #: Steps to where the averages over eta are stationary.
 STEPS = 2
 #: The derivative of a family's parameter in its unconstrained one, by constraint.
