@@ -79,9 +79,9 @@ class Influence:
         table = {}
         if by is None:
             found = influence.of_single_rows(rows)
-            given, numbers = as_pandas(X), self._kept(X, y, sample_weight)
+            given = as_pandas(X)
             index = given.index if isinstance(given, pd.DataFrame) else pd.RangeIndex(len(given))
-            index = index[numbers]
+            index = index[self._kept(X, y, sample_weight)]
         else:
             codes, index = self._groups(by, "by", X, y, sample_weight, design)
             index = pd.Index(index, name=by if isinstance(by, str) else getattr(by, "name", None))

@@ -9,7 +9,7 @@ from numbers import Integral
 import numpy as np
 import pandas as pd
 from scipy.sparse import issparse
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from sklmm._estimators.input import (
     TableInput,
@@ -80,17 +80,22 @@ class NewRows(TableInput):
         table, response = informative(table, self._bind_new(y, weights))
         return table, replace(response, models=self._fitted.models)
 
-    def _in_every_row(self, found, X, y, sample_weight):
-        """Numbers of the rows that count, nan beside them in those that do not."""
+    def _kept(self, X, y, sample_weight):
+        """Which of X's rows, those of the fit, `_training` keeps, bool [n_rows]."""
         X, y = self._take_response(X, y)
         table, needed = self._validate_new(X), self._fitted.spec.needed
-        if len(found) == table.shape[0]:
-            return found
         keep, _, _ = self._counted(table, y, sample_weight, needed)
         table, y, weights, _ = self._known_rows(table, y, sample_weight, needed)
-        if (informed := self._bind_new(self._validate_target(table, y), weights).keep) is not None:
+        informed = self._bind_new(self._validate_target(table, y), weights).keep
+        if informed is not None:
             keep[keep] = informed
-        return _spread(found, keep)
+        return keep
+
+    def _in_every_row(self, found, X, y, sample_weight):
+        """Numbers of the rows that count, nan beside them in those that do not."""
+        if len(found) == _num_samples(X):
+            return found
+        return _spread(found, self._kept(X, y, sample_weight))
 
     def _bind_new(self, y, weights):
         """The `Response` of y, whose classes have the codes of the fit."""
@@ -154,22 +159,11 @@ class NewRows(TableInput):
                 f"{name}: it has {values.shape[0]} labels and X {np.shape(X)[0]} rows: give one "
                 "label a row."
             )
-        values = values.iloc[self._kept(X, y, sample_weight)]
+        values = values[self._kept(X, y, sample_weight)]
         if values.isna().any():
             row = values.index[values.isna()][0]
             raise ValueError(f"{name}: row {row} misses its label: give it one, or drop the row.")
         return pd.factorize(values)
-
-    def _kept(self, X, y, sample_weight):
-        """Numbers of the rows that `_training` keeps."""
-        X, y = self._take_response(X, y)
-        numbered = pd.DataFrame(np.asarray(y))
-        table, needed = self._validate_new(X), self._fitted.spec.needed
-        _, y, weights, _ = self._known_rows(table, numbered, sample_weight, needed)
-        if y.shape[1] == 2 and self._fitted.family.weights == "trials":
-            # Rows without trials say nothing.
-            y = y[self._fitted.family.bind(y.to_numpy(), weights).keep]
-        return y.index.to_numpy()
 
 
 def _used_columns(X, used):

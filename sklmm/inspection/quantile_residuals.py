@@ -100,8 +100,7 @@ class QuantileResidualsDisplay(Display):
         )
         groups = None
         if kind == "group":
-            known = np.isfinite(estimator._in_every_row(found.u, X, y, sample_weight))
-            groups = _groups(estimator, X, group)[known]
+            groups = _groups(estimator, X, group)[estimator._kept(X, y, sample_weight)]
         display = cls(
             residuals=found.u, predicted=found.mean, groups=groups, zeros=_zeros(found, response)
         )

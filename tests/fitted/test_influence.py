@@ -367,3 +367,19 @@ def test_what_is_refused(sleepstudy, monkeypatch):
     monkeypatch.setattr(influence, "LARGEST", 5)
     with pytest.raises(ValueError, match="9 here, and no more than 5"):
         crossed.influence(X, y)
+
+
+def test_rows_between_bounds_at_infinity_say_nothing():
+    X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+    bounds = np.column_stack([y, np.where(y > 350, np.inf, y)])
+    bounds[5] = -np.inf, np.inf
+    model = MixedEffectsRegressor(["Subject"], fixed_effects="~ Days").fit(X, bounds)
+    some, thirds = np.arange(180) != 5, np.arange(180) % 3
+    found = model.influence(X, bounds), model.influence(X, bounds, by=thirds)
+    expected = (
+        model.influence(X[some], bounds[some]),
+        model.influence(X[some], bounds[some], by=thirds[some]),
+    )
+    for table, other in zip(found, expected, strict=True):
+        pd.testing.assert_frame_equal(table, other)
+    assert found[1]["n_rows"].tolist() == [60, 60, 59]
