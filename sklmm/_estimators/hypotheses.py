@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from sklmm._fitted import hypotheses, robust, tables
+from sklmm._fitted.clusters import nested, outermost
 from sklmm._fitted.contrasts import check_dense, completed, joint_test
 from sklmm.result import Status
 
@@ -204,7 +205,7 @@ class Hypotheses:
             )
         design, response = self._training(X, y, sample_weight)
         if cluster is None:
-            codes = robust.outer_clusters(design)
+            codes = outermost(design.blocks)
             if codes is None:
                 raise ValueError(
                     "cluster=None is the factor in which all others are nested, and this model has "
@@ -215,7 +216,7 @@ class Hypotheses:
         # Without gaps.
         codes = np.unique(codes, return_inverse=True)[1].ravel()
         for term, block in zip(self._fitted.spec.terms, design.blocks, strict=True):
-            if not robust.nested(block, codes):
+            if not nested(block, codes):
                 raise ValueError(
                     f"cluster: levels of the term {term.name!r} have rows in several clusters, so "
                     "that clusters are not independent: take clusters in which they are nested, "

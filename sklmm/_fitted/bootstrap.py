@@ -11,6 +11,7 @@ from numbers import Integral
 import numpy as np
 from joblib import Parallel, delayed
 
+from sklmm._fitted.clusters import outermost
 from sklmm._fitted.draws import response_draws
 from sklmm._fitted.latent import linear_predictor
 from sklmm.families.parts import parameters_by_row
@@ -87,19 +88,11 @@ def independent_units(design):
 
     Of crossed terms it is a level of the one that has most; without terms each row is a unit.
     """
-    terms = [(b.refs, b.n_levels) for b in design.every_block if not b.tied]
-    if not terms:
+    blocks = [block for block in design.every_block if not block.tied]
+    if not blocks:
         return np.arange(design.n_rows)
-    for refs, n_levels in sorted(terms, key=lambda term: term[1]):
-        if all(_nested(other, refs, n_levels) for other, _ in terms):
-            return refs
-    return max(terms, key=lambda term: term[1])[0]
-
-
-def _nested(refs, within, n_levels):
-    """Whether all rows of a level of `refs` are of one level of `within`."""
-    pairs = np.unique(refs.astype(np.int64) * n_levels + within)
-    return len(pairs) == len(np.unique(refs))
+    units = outermost(blocks)
+    return max(blocks, key=lambda block: block.n_levels).refs if units is None else units
 
 
 def taken(design, response, keep):

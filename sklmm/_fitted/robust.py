@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sklmm._fitted.clusters import levels_clusters
 from sklmm._threads import in_threads
 from sklmm.result import covariance_root
 
@@ -39,30 +40,6 @@ LARGEST = 4000
 STEP = 1.2
 #: Eigenvalues of a cluster's hat matrix from here on are 1: it alone tells a coefficient.
 ALONE = 1 - 1e-9
-
-
-def outer_clusters(design):
-    """Codes [n_rows] of the levels within which those of all terms are nested, or None."""
-    for block in sorted(design.blocks, key=lambda block: block.n_levels):
-        if not block.tied and all(nested(other, block.refs) for other in design.blocks):
-            return block.refs
-    return None
-
-
-def nested(block, clusters):
-    """Whether no level of a block has rows in two clusters."""
-    return bool((levels_clusters(block, clusters)[block.refs] == _by_member(block, clusters)).all())
-
-
-def levels_clusters(block, clusters):
-    """The cluster [n_levels] of each level of a block; 0 of those without rows."""
-    out = np.zeros(block.n_levels, np.intp)
-    out[block.refs] = _by_member(block, clusters)
-    return out
-
-
-def _by_member(block, clusters):
-    return np.broadcast_to(clusters[:, None], block.refs.shape) if block.tied else clusters
 
 
 class Cells(NamedTuple):
