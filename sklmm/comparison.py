@@ -46,8 +46,10 @@ def anova(
     Parameters
     ----------
     *models : fitted MixedEffectsRegressor or MixedEffectsClassifier
-        At least two, of the same family (or Poisson before negative binomial) and fitted on the
-        same rows, y, weights and offset; by ML, or by REML with the same fixed part.
+        At least two, of the same family, or each of one that is the next one's at the end of a
+        parameter's range: Poisson, or binomial, before families with a dispersion, and any before
+        itself with `zero_inflation`. They are fitted on the same rows, y, weights and offset; by
+        ML, or by REML with the same fixed part.
     n_boot : int, optional
         Data sets that are drawn from the smaller model of each test, and that both models are
         fitted to: p is then the parametric bootstrap's. None takes p of `null`.
@@ -81,11 +83,12 @@ def anova(
     chi2 is twice the difference of the log-likelihoods, and chi-square where the smaller model is
     true (Wilks 1938), but for a variance that is 0 under it, at its bound. Of a term with one
     coefficient more p is of half chi2_(df - 1) and half chi2_df (Self & Liang 1987, Stram & Lee
-    1994), and so is that of a dispersion which is 0 under the Poisson model and of a probability
-    of more zeros. Of two coefficients more, with their correlation, and of several independent
-    variances the weights are those of estimates that do not depend on each other. They are
-    approximations, as is any mixture of few levels: the bootstrap has none. Its p is (1 + k) /
-    (1 + n), with k of n data sets of a chi2 no less (Davison & Hinkley 1997, sec. 4.2).
+    1994), and so is that of a dispersion which is 0 under the Poisson model (as under that with
+    more zeros, or the binomial) and of a probability of more zeros; of both it is "unclear". Of two
+    coefficients more, with their correlation, and of several independent variances the weights are
+    those of estimates that do not depend on each other. They are approximations, as is any mixture
+    of few levels: the bootstrap has none. Its p is (1 + k) / (1 + n), with k of n data sets of a
+    chi2 no less (Davison & Hinkley 1997, sec. 4.2).
 
     Where `loglik_error_` is not 0, chi2 has an error of twice the root of their squares' sum, and a
     warning tells of one that is not beyond it. Likelihoods of Monte Carlo fits are computed here,
@@ -196,7 +199,7 @@ def _check_comparable(models):
     results = [model.result_ for model in models]
     _check_families(models)
     _check_same([getattr(m._fitted.family, "link", "identity") for m in models], "links")
-    _check_same([m._fitted.family.weights for m in models], "meanings of the weights")
+    _check_same([_weights_are(m._fitted.family) for m in models], "meanings of the weights")
     _check_same(
         [own for m in models if (own := _likelihood(m))], "likelihoods: fit all by the same e_step"
     )
@@ -230,6 +233,11 @@ def _check_comparable(models):
                 f"models: model {k} (random effects {terms}) has no log-likelihood: "
                 f"{without_likelihood(model.result_)}."
             )
+
+
+def _weights_are(family):
+    """What weights mean; trials may be in another place."""
+    return "trials" if "trials" in family.row_data else family.weights
 
 
 def _likelihood(model):
@@ -286,16 +294,12 @@ def _chi2_error(model):
 
 
 def _check_families(models):
-    """One family, or one and larger models of another that it bounds."""
-    families = [m._fitted.family for m in models]
-    names = [family.name for family in families]
-    if len(set(names)) == 2:
-        order = sorted(range(len(models)), key=lambda k: models[k].result_.n_parameters)
-        first, last = families[order[0]], families[order[-1]]
-        in_order = [names[k] for k in order]
-        if last.bound == first.name and in_order == sorted(names, key=last.name.__eq__):
-            return
-    _check_same(names, "families: likelihoods of different families are not nested")
+    """One family, or each within that of the next larger model."""
+    ordered = sorted(models, key=lambda model: model.result_.n_parameters)
+    families = [model._fitted.family for model in ordered]
+    if not all(small.name in large.nested for small, large in pairwise(families)):
+        names = [model._fitted.family.name for model in models]
+        _check_same(names, "families: likelihoods of different families are not nested")
 
 
 def _check_same(values, what, shown=True):

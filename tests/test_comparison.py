@@ -1,16 +1,20 @@
 """`anova`: likelihood-ratio tests, and what cannot be compared."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from joblib import parallel_config
-from scipy.stats import chi2
+from scipy.stats import chi2, kstest
+from sklearn.base import clone
 
 from sklmm import (
+    BetaBinomial,
     MixedEffectsClassifier,
     MixedEffectsRegressor,
+    NegativeBinomial,
     Poisson,
     RandomEffect,
     anova,
@@ -18,6 +22,7 @@ from sklmm import (
 from sklmm._fitted.nulls import Null
 from sklmm.datasets import load_epil2, load_pastes
 from sklmm.result import LogLikelihood
+from tests.published import HERE
 
 
 def fitted(sleepstudy, terms, method="ml", **parameters):
@@ -150,6 +155,121 @@ def test_poisson_is_negative_binomials_bound():
     assert anova(linear, small).index.tolist() == [1, 0]
     with pytest.raises(ValueError, match="families: "):
         anova(linear, wider)
+
+
+#: Families of `nested.json` by glmmTMB's names, and models of their zeros.
+NESTED = {
+    "zip": ("poisson", "~ 1"),
+    "zipx": ("poisson", "~ x"),
+    "nb": ("negative_binomial", None),
+    "zinb": ("negative_binomial", "~ 1"),
+    "zinb1": ("nbinom1", "~ 1"),
+    "zinbx": ("negative_binomial", "~ x"),
+    "hurdle_poisson": ("truncated_poisson", "~ 1"),
+    "hurdle_nb": ("truncated_negative_binomial", "~ 1"),
+    "binomial": ("binomial", None),
+    "betabinomial": ("beta_binomial", None),
+}
+
+
+def nested_case(name, terms=("g",)):
+    """A model of `nested.json`, X and y."""
+    table = pd.DataFrame(json.loads((HERE / "data" / "nested.json").read_text())["rows"])
+    family, zeros = NESTED.get(name, (name, None))
+    model = MixedEffectsRegressor(
+        list(terms), fixed_effects=["x"], family=family, zero_inflation=zeros, e_step="laplace"
+    )
+    y = table[["s", "f"]] if name in ("binomial", "betabinomial") else table["y"]
+    return model, table[["g", "x"]], y
+
+
+@pytest.mark.parametrize("pair", range(6))
+def test_families_within_one_another_are_glmmtmbs(pair):
+    """Its ratios by Laplace's approximation; its p, of chi2_1, is twice the mixture's."""
+    known = json.loads((HERE / "data" / "nested.json").read_text())
+    test, models = known["anova"][pair], []
+    for name in (test["large"], test["small"]):
+        model, X, y = nested_case(name)
+        models.append(model.fit(X, y))
+        assert models[-1].loglik_ == pytest.approx(known["loglik"][name], abs=1e-4)
+    row = anova(*models).iloc[1]
+    assert row["chi2"] == pytest.approx(test["chi2"], abs=2e-4)
+    assert (row["df"], row["null"]) == (test["df"], "mixture")
+    assert row["p"] == pytest.approx(test["p"] / 2, rel=1e-3)
+
+
+def test_families_are_compared_only_within_one_another():
+    """Zeros and a dispersion at once are unclear; a pinned dispersion has no end."""
+    models = {}
+    for name in ("poisson", "zip", "nb", "zinb", "hurdle_nb"):
+        model, X, y = nested_case(name, terms=())
+        models[name] = model.fit(X, y)
+    assert (
+        anova(*(models[k] for k in ("poisson", "nb", "zinb")))["null"].iloc[1:].eq("mixture").all()
+    )
+    assert anova(models["poisson"], models["zinb"])["null"].iloc[1] == "unclear"
+    model, X, y = nested_case("poisson", terms=())
+    pinned = model.set_params(family=NegativeBinomial(dispersion=0.5), zero_inflation="~ 1").fit(
+        X, y
+    )
+    for other in (("poisson", pinned), ("zip", models["nb"]), ("zip", models["hurdle_nb"])):
+        with pytest.raises(ValueError, match="families: likelihoods of different families are not"):
+            anova(models[other[0]], other[1])
+
+
+def test_trials_are_the_same_as_counts_and_as_weights():
+    """A binomial's shares have them as weights, a beta-binomial's beside y; others are others."""
+    model, X, y = nested_case("binomial", terms=())
+    trials = y.sum(axis=1).to_numpy()
+    shares = y["s"].to_numpy() / trials
+    large = BetaBinomial()
+    fits = [
+        clone(model).set_params(family=family).fit(X, *data)
+        for family in ("binomial", large)
+        for data in ((y,), (shares, trials))
+    ]
+    tables = [anova(small, large) for small in fits[:2] for large in fits[2:]]
+    for table in tables[1:]:
+        np.testing.assert_allclose(table["chi2"], tables[0]["chi2"], atol=1e-5)
+    more = y + [[0, 1]] * (np.arange(len(y)) == 3)[:, None]
+    with pytest.raises(ValueError, match="different y"):
+        anova(fits[0], clone(model).set_params(family=large).fit(X, more))
+
+
+@pytest.mark.parametrize(("small", "large"), [("zip", "zinb"), ("binomial", "betabinomial")])
+def test_families_are_compared_by_the_bootstrap(small, large):
+    """Of data with a dispersion no ratio drawn without is as large."""
+    fits = []
+    for name in (small, large):
+        model, X, y = nested_case(name)
+        fits.append(model.fit(X, y))
+    row = anova(*fits, n_boot=19, X=X, y=y, random_state=0).iloc[1]
+    assert (row["null"], row["n_boot"], row["p"]) == ("bootstrap", 19, 0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("small", "large"), [("zip", "zinb"), ("binomial", "betabinomial")])
+def test_the_mixture_is_that_of_simulated_families(small, large):
+    """100 sets of the smaller family: half of the ratios are 0, others chi2_1, within 3 errors.
+
+    A little more than half: the estimate of what is at its end has a bias.
+    """
+    ratios = []
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        X = pd.DataFrame({"x": rng.normal(size=250)})
+        y = rng.poisson(np.exp(1.2 + 0.3 * X["x"])) * (rng.random(250) < 0.7)
+        if small == "binomial":
+            successes = rng.binomial(12, 1 / (1 + np.exp(-0.3 * X["x"])))
+            y = np.column_stack([successes, 12 - successes])
+        fits = []
+        for family, zeros in (NESTED[small], NESTED[large]):
+            model = MixedEffectsRegressor(fixed_effects=["x"], family=family, zero_inflation=zeros)
+            fits.append(model.fit(X, y))
+        ratios.append(anova(*fits)["chi2"].iloc[1])
+    some = np.array([ratio for ratio in ratios if ratio > 1e-3])
+    assert abs(len(some) / 100 - 0.45) < 3 * np.sqrt(0.5 * 0.5 / 100), len(some)
+    assert kstest(some, chi2(1).cdf).pvalue > 1e-3
 
 
 def test_perfect_fits_have_no_likelihood_ratio(sleepstudy):

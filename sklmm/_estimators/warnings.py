@@ -199,12 +199,12 @@ def certain_zeros(fitted, design, result):
     sure, like = int(np.sum(never | always)), "as all rows like them are alike in y"
     if not inflated.hurdle and never.all():
         return (
-            f"zero_inflation: y has no more zeros than family={inflated.bound!r} has by "
+            f"zero_inflation: y has no more zeros than family={inflated.family.name!r} has by "
             "itself: the probability of others is 0, and the coefficients of its logit have no "
             "finite estimate. Leave zero_inflation out."
         )
     if not inflated.hurdle and not always.any():
-        like = f"as rows like them have no more zeros than family={inflated.bound!r} has"
+        like = f"as rows like them have no more zeros than family={inflated.family.name!r} has"
     return sure and (
         f"zero_inflation: in {sure} rows the probability of a zero is 0 or 1, {like}: some of "
         f"{_listed([repr(name) for name in names])} have no finite estimate. Leave out what tells "

@@ -11,6 +11,8 @@ from sklmm.design.indicators import Indicators
 
 #: Numbers that are hashed at once.
 CHUNK = 1 << 15
+#: What rows of shares have beside them, or as their weights.
+TRIALS = "trials"
 #: Rounding of sums over rows in another order, relative to the sums of absolute values.
 ROUNDING = 1e-10
 
@@ -49,12 +51,20 @@ class Fingerprint(NamedTuple):
 
 
 def of_answers(response):
-    """Hashes uint64 [n_rows] of y, with what rows have besides it."""
+    """Hashes uint64 [n_rows] of y, with what rows have besides it but for trials."""
     out = hashed(response.y)
     if response.data is not None:
         for k, column in enumerate(response.data.T, 1):
-            out = out + hashed(column) * np.uint64(2 * k + 1)
+            if response.family.row_data[k - 1] != TRIALS:
+                out = out + hashed(column) * np.uint64(2 * k + 1)
     return out
+
+
+def of_weights(response):
+    """The weights [n_rows]; trials are so, too, as they are of a family that has no others."""
+    if response.data is None or TRIALS not in response.family.row_data:
+        return response.weights
+    return response.weights * response.data[:, response.family.row_data.index(TRIALS)]
 
 
 def hashed_data(design, response, hashes):
@@ -62,7 +72,7 @@ def hashed_data(design, response, hashes):
 
     `hashes` are those of y.
     """
-    w, offset = response.weights, design.offset
+    w, offset = of_weights(response), design.offset
     # Rows that are repeated are those of a weight.
     whole = _are_whole(w)
     times = w.astype(np.uint64) if whole and (w != 1).any() else None
@@ -235,10 +245,10 @@ class FingerprintSums:
 
 
 def _signs(response, hashes):
-    out = np.empty(len(hashes))
+    out, given = np.empty(len(hashes)), of_weights(response)
 
     def some(rows):
-        weights = response.weights[rows] * 2.0**-63
+        weights = given[rows] * 2.0**-63
         np.multiply(hashes[rows].view(np.int64), weights, out=out[rows])
 
     each(some, len(out), CHUNK)

@@ -45,7 +45,7 @@ class Null(NamedTuple):
     @classmethod
     def of(cls, small, large, df):
         """That of two `FittedModel`s, of which the larger one has df more parameters."""
-        cones = _family_cones(small, large), *_term_cones(small, large)
+        cones = [*_family_cones(small, large), *_term_cones(small, large)]
         if any(cone is None for cone in cones):
             return cls("unclear", df)
         weights = np.ones(1)
@@ -66,19 +66,21 @@ class Null(NamedTuple):
 
 
 def _family_cones(small, large):
-    """The cone of the parameter by which the larger model's family is more than the other's."""
-    here, there = small.family, large.family
-    if there.name == here.name:
-        return CONES[0]
-    parts = dict(large.spec.models)
-    if len(large.spec.every_term) > len(large.spec.terms):
-        # It differs by random effects in a part, which are terms.
-        return CONES[0]
-    of_parameter = parts.get("zero_inflation", parts.get("dispersion"))
-    if of_parameter is None or of_parameter.coef_names == (INTERCEPT,):
-        return HALF
-    # At the bound its columns say nothing.
-    return None
+    """The cones of the parameters by which the larger model's family is more than the other's."""
+    ends = large.family.nested[small.family.name]
+    if len(ends) > 1:
+        # More zeros and a dispersion tell of the same rows: their estimates depend on each other.
+        return [None]
+    return [_parameter_cone(large, name) for name in ends]
+
+
+def _parameter_cone(model, name):
+    """That of a parameter of the family at the end of its range."""
+    if name in getattr(model.family, "names", ()):
+        return None
+    part = dict(model.spec.models).get("zero_inflation" if name == "zero" else "dispersion")
+    # Columns say nothing there.
+    return HALF if part is None or part.coef_names == (INTERCEPT,) else None
 
 
 def _term_cones(small, large):

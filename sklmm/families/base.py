@@ -239,7 +239,7 @@ class Family(BaseEstimator):
     least = 0
     #: The largest y, which means likewise come near, or None.
     greatest = None
-    #: The name of the family that it becomes as a parameter goes to the end of its range, or None.
+    #: A parameter, and the name of the family that it becomes as this goes to the end of its range.
     bound = None
     #: Whether a mean below 0 is none.
     positive = False
@@ -292,6 +292,14 @@ class Family(BaseEstimator):
         """Scalar parameters in order: name -> "positive", "real", "unit", or a pinned number."""
         values = {name: getattr(self, name) for name in self.scalars}
         return {k: "positive" if v is None else float(v) for k, v in values.items()}
+
+    @property
+    def nested(self):
+        """The families within it by name, itself among them, and which parameters end there."""
+        out = {self.name: ()}
+        if self.bound is not None and self.parameters()[self.bound[0]] == "positive":
+            out[self.bound[1]] = self.bound[:1]
+        return out
 
     def n_predictors(self, n_classes=None):
         """Linear predictors a row."""

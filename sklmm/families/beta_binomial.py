@@ -160,6 +160,7 @@ class BetaBinomial(Family):
     name = "beta_binomial"
     density = BetaBinomialDensity
     dispersion_parameter = "precision"
+    bound = ("precision", "binomial")
     zeros = "mixture"
     scalars = ("precision",)
     links = ("logit", "probit", "cloglog")

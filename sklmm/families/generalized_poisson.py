@@ -109,7 +109,7 @@ class GeneralizedPoisson(Count):
     name = "generalized_poisson"
     density = GeneralizedPoissonDensity
     scalars = ("dispersion",)
-    bound = "poisson"
+    bound = ("dispersion", "poisson")
     dispersion_parameter = "dispersion"
 
     def __init__(self, link="log", dispersion=None):

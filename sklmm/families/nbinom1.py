@@ -90,7 +90,7 @@ class NegativeBinomial1(Count):
     name = "nbinom1"
     density = NegativeBinomial1Density
     scalars = ("dispersion",)
-    bound = "poisson"
+    bound = ("dispersion", "poisson")
     dispersion_parameter = "dispersion"
 
     def __init__(self, link="log", dispersion=None):

@@ -146,7 +146,7 @@ class NegativeBinomial(Count):
     density = NegativeBinomialDensity
     dispersion_parameter = "dispersion"
     scalars = ("dispersion",)
-    bound = "poisson"
+    bound = ("dispersion", "poisson")
 
     def __init__(self, link="log", dispersion=None):
         self.link = link

@@ -146,10 +146,7 @@ class PredictedFamily(Family):
         self.family = family
         self.names = names
 
-    name = property(
-        lambda self: f"{self.family.name} with random effects in {', '.join(self.names)}"
-    )
-    bound = property(lambda self: self.family.name)
+    name = property(lambda self: self._named(self.family.name))
     link = property(lambda self: getattr(self.family, "link", "identity"))
     hurdle = property(lambda self: getattr(self.family, "hurdle", False))
     weights = property(lambda self: self.family.weights)
@@ -174,6 +171,16 @@ class PredictedFamily(Family):
     def check(self):
         """Raise ValueError for what makes no family."""
         self.family.check()
+
+    @property
+    def nested(self):
+        """Those within the other family, with the same effects and without any."""
+        own = self.family.nested
+        same = {self._named(n): e for n, e in own.items() if not set(e) & set(self.names)}
+        return own | same
+
+    def _named(self, name):
+        return f"{name} with random effects in {', '.join(self.names)}"
 
     def parameters(self, n_classes=None):
         """The family's without those that have predictors."""

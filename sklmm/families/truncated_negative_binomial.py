@@ -116,7 +116,7 @@ class TruncatedNegativeBinomial(PositiveCount):
     name = "truncated_negative_binomial"
     density = TruncatedNegativeBinomialDensity
     scalars = ("dispersion",)
-    bound = "truncated_poisson"
+    bound = ("dispersion", "truncated_poisson")
     dispersion_parameter = "dispersion"
 
     def __init__(self, link="log", dispersion=None):

@@ -219,7 +219,6 @@ class ZeroInflated(Family):
         self.family = family
 
     name = property(lambda self: f"{self._kind} {self.family.name}")
-    bound = property(lambda self: None if self.hurdle else self.family.name)
     _kind = property(lambda self: "hurdle of" if self.hurdle else "zero-inflated")
     link = property(lambda self: self.family.link)
     row_data = property(lambda self: self.family.row_data)
@@ -248,6 +247,13 @@ class ZeroInflated(Family):
     def parameters(self, n_classes=None):
         """The family's, and `zero`."""
         return self.family.parameters(n_classes) | {"zero": "unit"}
+
+    @property
+    def nested(self):
+        """Those within the other family with a point at 0; of a mixture without it, too."""
+        own = self.family.nested
+        out = {f"{self._kind} {name}": ends for name, ends in own.items()}
+        return out if self.hurdle else out | {name: (*e, "zero") for name, e in own.items()}
 
     def bind(self, y, weights=None):
         """The `Response` in y, zeros among it."""

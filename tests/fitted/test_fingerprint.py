@@ -18,7 +18,7 @@ def test_the_data_of_a_fit_are_known_in_any_order_and_number():
     y, offset, order = rng.normal(size=n), rng.normal(size=n), rng.permutation(n)
 
     def known(y, weights, offset):
-        rows = SimpleNamespace(offset=offset), SimpleNamespace(y=y, weights=weights)
+        rows = SimpleNamespace(offset=offset), SimpleNamespace(y=y, weights=weights, data=None)
         return hashed_data(*rows, hashed(y))
 
     one = known(y, np.full(n, 2.0), offset)
