@@ -157,6 +157,6 @@ def updated(information, step, fall):
     """
     missing = fall - information @ step
     along = missing @ step
-    if abs(along) < UNSAFE * np.linalg.norm(missing) * np.linalg.norm(step):
+    if abs(along) <= UNSAFE * np.linalg.norm(missing) * np.linalg.norm(step):
         return information
     return information + np.outer(missing, missing) / along

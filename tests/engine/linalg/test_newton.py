@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sklmm.engine.linalg.newton import ascent, by_differences, inverse
+from sklmm.engine.linalg.newton import ascent, by_differences, inverse, updated
 
 UNIT = np.array([1e-4, 1.0, 1e3])
 INFORMATION = np.array([[3.0, 0.2, 1.0], [0.2, 1.0, 0.1], [1.0, 0.1, 2.0]]) / np.outer(UNIT, UNIT)
@@ -39,3 +39,11 @@ def test_differences_of_a_score_are_the_information():
     A = np.array([[2.0, 0.5], [0.5, 1.0]])
     found = by_differences(lambda delta: -A @ delta + 0.1 * delta**2, 2)
     np.testing.assert_allclose(found, A, atol=1e-10)
+
+
+def test_what_a_step_tells_is_learnt_and_what_was_known_is_no_news():
+    """The second time nothing is missing, and 0 / 0 would be no information."""
+    step = np.array([0.1, -0.2, 0.4])
+    one = updated(np.eye(3), step, INFORMATION @ step)
+    np.testing.assert_allclose(one @ step, INFORMATION @ step, rtol=1e-12)
+    np.testing.assert_array_equal(updated(one, step, one @ step), one)
