@@ -6,7 +6,6 @@ It prints two tables of docs/accuracy.md, by covariance of the effects and by re
 minutes on two cores.
 """
 
-import argparse
 from typing import NamedTuple
 
 import joblib
@@ -16,6 +15,7 @@ from scipy import sparse
 
 from sklmm import MixedEffectsRegressor, RandomEffect, Relationship
 from tests.coverage_of_responses import MODELS
+from tests.studies import asked
 
 N_SETS = 200
 #: Where factors cross, which Monte Carlo EM fits.
@@ -244,17 +244,10 @@ def responses(models, n_sets):
 
 
 def main():
-    known = {**CASES, **MODELS}
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("cases", nargs="*", metavar="case", help=f"of {list(known)}")
-    parser.add_argument("--sets", type=int, default=N_SETS)
-    args = parser.parse_args()
-    chosen = args.cases or list(known)
+    chosen, n_sets = asked(__doc__, {**CASES, **MODELS}, N_SETS)
     for table, cases in ((covariances, CASES), (responses, MODELS)):
         own = {name: cases[name] for name in chosen if name in cases}
-        for i, row in enumerate(table(own, args.sets)):
+        for i, row in enumerate(table(own, n_sets)):
             if i == 0:
                 print(f"| {' | '.join(row)} |\n|{'---|' * len(row)}")
             print(f"| {' | '.join(map(str, row.values()))} |", flush=True)

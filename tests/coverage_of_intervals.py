@@ -11,7 +11,6 @@ probability. So a y at an end is also counted "at random": as within with the sh
 value's probability by which all in all 95 % are within. It is that share which is to be 95 %.
 """
 
-import argparse
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +22,7 @@ from sklmm import MixedEffectsRegressor
 from sklmm._fitted.latent import predictor_moments
 from sklmm._fitted.mixtures import Mixture
 from tests import coverage_of_responses as draws
+from tests.studies import asked
 
 N_SETS, N_GROUPS, N_ROWS = 20, 100, 10
 N_KNOWN, N_FITTED = 80, 8
@@ -156,14 +156,9 @@ def study(name, n_sets=N_SETS, n_jobs=1):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("names", nargs="*", metavar="name", help=f"of {list(MODELS)}")
-    parser.add_argument("--sets", type=int, default=N_SETS)
-    args = parser.parse_args()
-    for i, name in enumerate(args.names or MODELS):
-        found = study(name, args.sets, n_jobs=2)
+    names, n_sets = asked(__doc__, MODELS, N_SETS)
+    for i, name in enumerate(names):
+        found = study(name, n_sets, n_jobs=2)
         if i == 0:
             print(f"| model | {' | '.join(found.index)} |\n|{'---|' * (1 + len(found))}")
         print(f"| {name} | {' | '.join(f'{100 * v:.1f} %' for v in found)} |", flush=True)

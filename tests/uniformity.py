@@ -6,8 +6,6 @@ A test at 5 % of the right model is to reject about one set in twenty: of 200 se
 parameters that are estimated on the same rows, as a residual SD is, the test is a little too mild.
 """
 
-import argparse
-
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
@@ -15,6 +13,7 @@ from scipy.special import expit
 
 from sklmm import MixedEffectsRegressor
 from sklmm._fitted.residuals import dispersion, uniformity
+from tests.studies import asked
 
 N_SETS, N_GROUPS, N_ROWS = 200, 40, 15
 INTERCEPT, COEF, SD = 0.5, 0.4, 0.7
@@ -63,17 +62,12 @@ def rejections(name, n_sets=N_SETS, n_jobs=1):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("names", nargs="*", metavar="name", help=f"of {list(MODELS)}")
-    parser.add_argument("--sets", type=int, default=N_SETS)
-    args = parser.parse_args()
+    names, n_sets = asked(__doc__, MODELS, N_SETS)
     print("| model | sets | uniformity | dispersion |\n|---|---|---|---|")
-    for name in args.names or MODELS:
-        found = rejections(name, args.sets, n_jobs=2)
+    for name in names:
+        found = rejections(name, n_sets, n_jobs=2)
         shares = " | ".join(f"{100 * share:.1f} %" for share in found)
-        print(f"| {name} | {args.sets} | {shares} |", flush=True)
+        print(f"| {name} | {n_sets} | {shares} |", flush=True)
 
 
 if __name__ == "__main__":

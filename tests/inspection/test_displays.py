@@ -2,7 +2,6 @@
 
 from itertools import pairwise
 
-import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -20,14 +19,6 @@ from sklmm.inspection import (
     TraceDisplay,
 )
 from tests.simulate import simulate
-
-matplotlib.use("Agg")
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture(scope="module")

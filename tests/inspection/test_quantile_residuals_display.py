@@ -1,7 +1,5 @@
 """`QuantileResidualsDisplay`: what is on its axes, of few rows and of many."""
 
-import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,14 +7,6 @@ import pytest
 from sklmm import MixedEffectsClassifier, MixedEffectsRegressor
 from sklmm.inspection import QuantileResidualsDisplay
 from tests.simulate import simulate
-
-matplotlib.use("Agg")
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture(scope="module")
