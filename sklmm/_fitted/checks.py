@@ -7,13 +7,13 @@ and too small to matter: what is "ok" is either not significant at 5 % or below 
 here.
 """
 
-import re
 from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import chi2
 
 from sklmm._fitted import residuals as quantile
+from sklmm.design.hypotheses import FormulaTerm
 from sklmm.design.terms import INTERCEPT
 from sklmm.result import Status, count, least_eigenvalue, natural_entries, natural_names
 
@@ -126,7 +126,8 @@ def inflation(spec, cov):
     # Columns that depend on others have been left out.
     some &= np.isfinite(variance) & (variance > 0)
     places = np.flatnonzero(some)
-    terms = [_term(names[i], spec) for i in places]
+    every = _terms(spec)
+    terms = [every[i] for i in places]
     if len(set(terms)) < 2:
         return {}
     sd = np.sqrt(variance[places])
@@ -142,9 +143,12 @@ def inflation(spec, cov):
     return out
 
 
-def _term(name, spec):
-    """The term of a formula that a column is of: its name without levels and numbers."""
-    return name if spec.formula is None else re.sub(r"\[[^\[\]]*\]", "", name)
+def _terms(spec):
+    """Of each of a part's columns the name of its term, which of no formula is its own."""
+    if spec.formula is None:
+        return spec.coef_names
+    terms = [FormulaTerm(*own) for own in spec.formula.terms]
+    return [term.name for term in terms for _ in range(term.size)]
 
 
 def _collinear(check, found):

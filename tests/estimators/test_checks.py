@@ -115,6 +115,16 @@ def test_inflation_is_that_of_a_regression_on_the_other_columns():
     assert "b (" not in row["meaning"]
 
 
+def test_levels_with_brackets_are_of_one_term():
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"x": rng.normal(size=300), "level": rng.choice(["[0, 1]", "[1, 2]"], 300)})
+    model = MixedEffectsRegressor(fixed_effects="~ x + level:C(x > 0, levels=[False, True])")
+    found = inflation(model.fit(X, rng.normal(size=300))._fitted.spec, model.result_.coef_cov)
+    assert list(found) == ["x", "level:C(x > 0, levels=[False, True])"]
+    # Of two terms either is as inflated as the other.
+    assert found["x"] == pytest.approx(found["level:C(x > 0, levels=[False, True])"])
+
+
 def test_columns_that_are_one_but_for_rounding_have_no_finite_inflation():
     X = pd.DataFrame(np.random.default_rng(0).normal(size=(50, 3)), columns=["a", "b", "c"])
     model = MixedEffectsRegressor().fit(X, X["c"] + np.cos(np.arange(50)))
