@@ -23,18 +23,26 @@ def response_draws(response, eta, params, rng):
     return family.encoded(np.asarray(family.sample(eta, params, rng), float))
 
 
+def joint_draws(family, result, n, rng):
+    """z [m, n] by which R z are n joint draws of the coefficients' and effects' deviations.
+
+    R is the root of their posterior covariance, of which other families' columns are draws.
+    """
+    m = result.coef_root.shape[1]
+    if family.scale_equivariant:
+        return rng.standard_normal((m, n))
+    z = np.zeros((m, n))
+    z[rng.integers(m, size=n), np.arange(n)] = np.sqrt(m)
+    return z
+
+
 def sample(design, unseen, result, family, params, n_samples, rng, d=1):
     """Draws from the posterior predictive distribution, [n_rows, n_samples].
 
     `unseen` holds for each term an index of its unseen levels, of the shape of its refs, -1
     elsewhere: rows of one unseen level share its effect.
     """
-    m = result.coef_root.shape[1]
-    if family.scale_equivariant:
-        xi = rng.standard_normal((m, n_samples))
-    else:
-        xi = np.sqrt(m) * np.eye(m)[:, rng.integers(m, size=n_samples)]
-    out = predictor_draws(design, result, xi, d)
+    out = predictor_draws(design, result, joint_draws(family, result, n_samples, rng), d)
     predictors = enumerate(design.predictors(d))
     # A term after the other, as they are drawn.
     entries = sorted(

@@ -19,8 +19,8 @@ import numpy as np
 from sklmm._threads import in_threads
 from sklmm.design.indicators import applied, quadratic
 
-#: Numbers of a block's draws.
-BLOCK = 1 << 17
+#: Numbers of a block's draws; and where TensorFlow works on them, which takes long to begin.
+BLOCK, TENSOR_BLOCK = 1 << 17, 1 << 22
 
 
 class Moments(NamedTuple):

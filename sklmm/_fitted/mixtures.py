@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sklmm._fitted.expectation import links_of, lower_root, rough_rule, sds
-from sklmm._fitted.latent import Moments, of_rows
+from sklmm._fitted.latent import BLOCK, TENSOR_BLOCK, Moments, of_rows
 from sklmm.families import Family
 
 #: SDs within which the points are, and how many there are at first and at most.
@@ -45,8 +45,7 @@ class Mixture(NamedTuple):
 
     def blocks(self, n_points=FEWEST):
         """Slices of rows whose points are as many numbers as stay in cache."""
-        # TensorFlow takes long to begin.
-        numbers = 1 << (22 if self.family.density is None else 18)
+        numbers = TENSOR_BLOCK if self.family.density is None else 2 * BLOCK
         count = n_points * self._d * prod(len(x) for x, _ in self._others())
         n_rows, size = len(self.moments.mean), max(numbers // count, 1)
         return [slice(first, first + size) for first in range(0, n_rows, size)]

@@ -18,6 +18,7 @@ import numpy as np
 from sklmm._fitted.expectation import expected, links_of, weighted
 from sklmm._fitted.latent import (
     BLOCK,
+    TENSOR_BLOCK,
     deviations,
     linear_predictor,
     new_effects,
@@ -27,9 +28,6 @@ from sklmm._fitted.latent import (
     row_blocks,
 )
 from sklmm._threads import in_threads
-
-#: Numbers of a block's draws where TensorFlow works on them, which takes long to begin.
-TENSOR_BLOCK = 1 << 22
 
 
 def predict_mean(design, result, family, include, params, d=1, prior=True):

@@ -16,6 +16,7 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import chi2, kstest, norm
 
+from sklmm._fitted.draws import joint_draws
 from sklmm._fitted.latent import Moments, linear_predictor, predictor_moments
 from sklmm._fitted.mixtures import Mixture
 from sklmm._threads import in_threads
@@ -105,11 +106,7 @@ def _has_zeros(family, params):
 
 def _drawn(result, family, rng):
     """The result with one joint draw of coefficients and effects in their estimates' place."""
-    m = result.coef_root.shape[1]
-    # Of others the root's columns are draws.
-    z = rng.standard_normal(m) if family.scale_equivariant else np.zeros(m)
-    if not family.scale_equivariant:
-        z[rng.integers(m)] = np.sqrt(m)
+    z = joint_draws(family, result, 1, rng)[:, 0]
     pairs = zip(result.effects, result.effects_root, strict=True)
     sparse = result.sparse_coef
     return replace(
