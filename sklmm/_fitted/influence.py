@@ -6,8 +6,9 @@ their residuals times sqrt(w), coefficients and effects move by
     -A^-1 U^T (1 - H)^-1 r,      H = U A^-1 U^T,
 
 where these rows are left out. That is exact for a Gaussian model given the variances, and one
-Newton step for other families. U and r of a group count by the triangle of their QR decomposition
-alone.
+Newton step for other families. What A^-1 is more without the rows, A^-1 U^T (1 - H)^-1 U A^-1, is
+found in the columns that have entries in U, by the triangle of its QR decomposition where there are
+more rows. A group of many rows and columns is taken out of the sums that A is made of.
 
 The variances move, too. With s their score without the group, whose levels have other moments
 E[u u^T], and C_tt their covariance, one step changes the coefficients by (d beta / dt) C_tt s. Of a
@@ -29,7 +30,7 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from sklmm._fitted.natural_slopes import natural_slopes
-from sklmm._threads import in_threads
+from sklmm._threads import ahead, in_threads
 from sklmm.result import least_eigenvalue
 
 #: Coefficients and effects beside the largest term's beyond which A^-1 would be too large.
@@ -38,8 +39,10 @@ LARGEST = 10_000
 DETERMINED = 1e-9
 #: Least eigenvalue of correlations from which on a covariance is not on its boundary.
 INTERIOR = 1e-9
+#: Numbers in the inverses of problems without a group that are made at a time.
+TOGETHER = 1 << 26
 #: Multiplications that a row costs in a problem without a large group.
-PER_ROW = 20_000
+PER_ROW = 5_000
 
 
 def check_size(design, n_coefficients):
@@ -71,20 +74,9 @@ class Deletions(NamedTuple):
 
 def of_single_rows(rows):
     """The `Deletions` of single rows."""
-    n, p = rows.X.shape
-    out = Deletions(np.empty(n), np.empty((n, p)), np.empty((n, p)))
-
-    def some(members):
-        U, inverse, _ = rows.touched(members)
-        C = U @ inverse
-        leverage = np.einsum("nm,nm->n", C, U)
-        left = np.where(1 - leverage > DETERMINED, 1 - leverage, np.nan)
-        out.leverage[members] = leverage
-        out.shift[members] = C[:, :p] * (rows.working.residual[members] / left)[:, None]
-        out.added[members] = C[:, :p] ** 2 / left[:, None]
-
-    in_threads(some, rows.neighbours())
-    return out
+    leverage, C = rows.leverage()
+    left = np.where(1 - leverage > DETERMINED, 1 - leverage, np.nan)[:, None]
+    return Deletions(leverage, C * (rows.working.residual[:, None] / left), C**2 / left)
 
 
 def of_groups(rows, codes, n_groups):
@@ -97,19 +89,23 @@ def of_groups(rows, codes, n_groups):
         lambda own, wait: None if wait else _of_touched(rows, scores, own), members, large
     )
     if any(large):
-        known = rows.leverage(), rows.spread()
-        for k in np.flatnonzero(large):
-            found[k] = _of_left(rows, scores, members[k], *known)
+        known = rows.leverage()[0], rows.spread(rows.inverse)
+        own = np.flatnonzero(large)
+        at_a_time = 1 + TOGETHER // len(rows.inverse.S) ** 2
+        left = ahead(lambda k: _of_left(rows, scores, members[k], *known), own, at_a_time)
+        for k, answer in zip(own, left, strict=True):
+            found[k] = answer
     return Deletions(*map(np.array, zip(*found, strict=True)))
 
 
 def _is_large(rows, own):
     """Whether what a group touches takes longer than the problem of the rows that are left."""
-    n, limit = len(own), len(rows.inverse) ** 3 + PER_ROW * len(rows.X)
+    n, limit = len(own), len(rows.inverse.S) ** 3 / 2 + PER_ROW * len(rows.X)
 
     def work(counts):
         pairs = zip(counts, rows.blocks, strict=True)
-        return n * (rows.p + sum(count * block.r for count, block in pairs)) ** 2
+        m = rows.p + sum(count * block.r for count, block in pairs)
+        return n * m * min(n, m) + 4 * min(n, m) * m**2
 
     if work(min(block.refs[own].size, block.n_levels) for block in rows.blocks) <= limit:
         return False
@@ -117,26 +113,25 @@ def _is_large(rows, own):
 
 
 def _of_touched(rows, scores, own):
-    """A group's entries of `Deletions` by H."""
-    p = rows.p
-    U, inverse, places = rows.touched(own)
-    R, r = U, rows.working.residual[own]
-    if len(U) > U.shape[1]:
-        R = np.linalg.qr(np.column_stack([U, r]), mode="r")
-        R, r = R[:, :-1], R[:, -1]
-    C = R @ inverse
-    H = C @ R.T
+    """A group's entries of `Deletions` by the part P of A^-1 that its rows touch."""
+    p, r = rows.p, rows.working.residual[own]
+    U, P, places = rows.touched(own)
+    g = U.T @ r
+    if len(U) > len(P):
+        U = np.linalg.qr(U, mode="r")
+    C = U @ P
+    H = C @ U.T
     try:
         L = np.linalg.cholesky(np.eye(len(H)) - H)
     except np.linalg.LinAlgError:
         L = np.zeros((1, 1))
     if L.diagonal().min() ** 2 < DETERMINED:
         return np.trace(H), *scores.unknown
-    white = solve_triangular(L, np.column_stack([C, r]), lower=True, check_finite=False)
-    C, r = white[:, :-1], white[:, -1]
-    added = (C[:, :p] ** 2).sum(axis=0)
-    moved = scores.of(-r @ C, added, scores.growth(C, places), places, own, r @ r)
-    return np.trace(H), r @ C[:, :p], added, moved
+    white = solve_triangular(L, C, lower=True, check_finite=False)
+    more = white.T @ white
+    d, added = -(P @ g + more @ g), more.diagonal()[:p]
+    moved = scores.of(d, added, scores.growth(more, places), places, own, r @ r - g @ d)
+    return np.trace(H), -d[:p], added, moved
 
 
 def _of_left(rows, scores, own, leverage, spread):
@@ -145,19 +140,20 @@ def _of_left(rows, scores, own, leverage, spread):
     Its scores have the moves of all effects, and not of those alone that the group's rows have.
     """
     p, leverage = rows.p, leverage[own].sum()
-    before = rows.inverse.diagonal()[:p]
+    before = rows.inverse.S.diagonal()[:p]
     try:
         left = rows.without(own)
     except np.linalg.LinAlgError:
         return leverage, *scores.unknown
-    added = left.inverse.diagonal()[:p] - before
+    added = left.S.diagonal()[:p] - before
     if (before < DETERMINED * (before + added)).any():
         return leverage, *scores.unknown
-    moments, r = rows.moments(own), rows.working.residual[own]
+    r = rows.working.residual[own]
+    moments = rows.moments(r, own)
     moved = left.solve(*moments)
     parts = [k for k in range(2) if moments[k] is not None]
     lost = r @ r + sum(moments[k] @ moved[k] for k in parts)
-    growth = [one - other for one, other in zip(left.spread(), spread, strict=True)]
+    growth = [one - other for one, other in zip(rows.spread(left), spread, strict=True)]
     places = np.arange(len(moved[0]) - p), np.arange(0 if moved[1] is None else len(moved[1]))
     d = -np.concatenate([moved[k] for k in parts])
     return leverage, -d[:p], added, scores.of(d, added, growth, places, own, lost)
@@ -184,12 +180,13 @@ class _Scores:
             out[k] = slice(start, stop)
         return out
 
-    def growth(self, C, places):
-        """Of each block the sum over its levels of C^T C, [r, r]; C [m, p + ...]."""
-        out = []
+    def growth(self, more, places):
+        """Of each term the sum over levels of their own blocks, [r, r], of what P is more."""
+        out, effects = [], more[self.rows.p :, self.rows.p :]
         for block, own in zip(self.rows.blocks, self._parts(places), strict=True):
-            part = C[:, self.rows.p :][:, own].reshape(len(C), -1, block.r)
-            out.append(np.einsum("kla,klb->ab", part, part))
+            J = (own.stop - own.start) // block.r
+            part = effects[own, own].reshape(J, block.r, J, block.r)
+            out.append(np.einsum("jajb->ab", part))
         return out
 
     def of(self, d, added, growth, places, own, lost):
@@ -270,12 +267,12 @@ def _coefficient_slopes(rows):
                 of_first[:] = (u @ K).ravel()
             else:
                 of_others[start:stop] = (u @ K).ravel()
-            out.append(rows.solve(of_others, of_first)[0][:p])
+            out.append(rows.inverse.solve(of_others, of_first)[0][:p])
         scale -= 2 / rows.sigma * out.pop()
         start = start if k == rows.first else stop
     # A prior of the coefficients is as a term's.
     none[0][:p] = rows.prior * rows.coef
-    return np.array([*out, scale - 2 / rows.sigma * rows.solve(*none)[0][:p]])
+    return np.array([*out, scale - 2 / rows.sigma * rows.inverse.solve(*none)[0][:p]])
 
 
 def cooks_distances(deletions, covariance):

@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from sklearn.base import clone
 
 from sklmm import MixedEffectsClassifier, MixedEffectsRegressor, RandomEffect, Relationship
-from sklmm._fitted import influence
+from sklmm._fitted import eliminated, influence, leverage
 from sklmm.datasets import load_sleepstudy
 
 #: By influence.R beside it.
@@ -163,6 +163,17 @@ def test_large_groups_by_the_rows_that_are_left(case, by, held, monkeypatch):
     want = model.influence(X, y, by=by)
     monkeypatch.setattr(influence, "_is_large", lambda rows, own: True)
     np.testing.assert_allclose(model.influence(X, y, by=by), want, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("case", ["slopes", "crossed", "memberships"])
+@pytest.mark.parametrize("by", [None, "h"])
+def test_blocks_of_rows_levels_and_columns_make_no_difference(case, by, large, monkeypatch):
+    X, y, cases = _tables()
+    model = MixedEffectsRegressor(cases[case], fixed_effects=["x"]).fit(X, y)
+    want = model.influence(X, y, by=by)
+    monkeypatch.setattr(leverage, "NUMBERS", 40)
+    monkeypatch.setattr(eliminated, "COLUMNS", 3)
+    np.testing.assert_allclose(model.influence(X, y, by=by), want, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("case", ["none", "slopes", "crossed", "nested"])
