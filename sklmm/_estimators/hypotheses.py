@@ -14,11 +14,14 @@ from sklmm.result import Status
 class Hypotheses:
     """Methods of a fitted `BaseMixedEffects` that test linear combinations of the coefficients."""
 
-    def linear_hypothesis(self, L, rhs=None):
+    def linear_hypothesis(
+        self, L, rhs=None, X=None, y=None, sample_weight=None, *, cov=None, cluster=None
+    ):
         """Wald's test of linear combinations of the coefficients, all at once: L beta = rhs.
 
         By ``dof="satterthwaite"`` or ``"kenward-roger"`` it is an F test with that rule's degrees
-        of freedom, else chi-square.
+        of freedom, else chi-square. With `cov` it is one by a cluster-robust covariance, an
+        approximate Hotelling's T^2 test: that of one combination is `fixed_effects_table`'s.
 
         Parameters
         ----------
@@ -31,24 +34,31 @@ class Hypotheses:
         rhs : float or array-like of shape (q,), optional
             What the combinations are if the hypothesis is true, 0 by default; of equations it is
             what they say.
+        X, y, sample_weight
+            The rows of the fit, for `cov`; y is None where a formula names it.
+        cov, cluster
+            The robust covariance and its clusters, as in `fixed_effects_table`; None is the
+            model's own covariance.
 
         Returns
         -------
         DataFrame
             One row: F, df and ddf, the numerator's and the denominator's degrees of freedom, and p;
             or chi2, df and p. df counts combinations that do not follow from others. Of columns
-            that the fit left out, those without a standard error, all is nan.
+            that the fit left out, those without a standard error, all is nan. With `cov` it is F,
+            and nan where there are too few clusters for so many combinations.
 
         Raises
         ------
         ValueError
             For names that are no coefficients, equations that are not linear or contradict each
-            other, and sparse columns.
+            other, and sparse columns; with `cov` as `fixed_effects_table`.
 
         References
         ----------
         Fai & Cornelius (1996), J. Stat. Comput. Simul. 54, 363-378.
         Kenward & Roger (1997), Biometrics 53, 983-997.
+        Pustejovsky & Tipton (2018), J. Bus. Econ. Stat. 36, 672-683.
 
         Examples
         --------
@@ -57,6 +67,12 @@ class Hypotheses:
         >>> X, y = load_sleepstudy(return_X_y=True, as_frame=True)
         >>> model = MixedEffectsRegressor(["(1 + Days | Subject)"], dof="kenward-roger").fit(X, y)
         >>> model.linear_hypothesis("Days = 10").round(3)
+               F  df   ddf      p
+        L  0.091   1  17.0  0.766
+
+        By standard errors that hold where the covariance of a subject's rows is another:
+
+        >>> model.linear_hypothesis("Days = 10", X=X, y=y, cov="CR2").round(3)
                F  df   ddf      p
         L  0.091   1  17.0  0.766
         """
@@ -69,10 +85,11 @@ class Hypotheses:
         elif rhs is not None:
             raise ValueError(f"rhs={rhs!r}: equations have their own right-hand sides: leave it.")
         hypotheses.check_consistent(L, values)
-        found = joint_test(model, result, completed(model, result, L), values)
-        return hypotheses.test_table({"L": found}, result.dof_root is None)
+        by = self._robust(X, y, sample_weight, cov, cluster)
+        found = joint_test(model, result, completed(model, result, L), values, by)
+        return hypotheses.test_table({"L": found}, by is None and result.dof_root is None)
 
-    def joint_tests(self, type=3):
+    def joint_tests(self, type=3, X=None, y=None, sample_weight=None, *, cov=None, cluster=None):
         """Wald's test of each term of the fixed part, as an analysis of variance has them.
 
         Type III tests a term beside all others, each level of the other factors counting as much as
@@ -84,6 +101,9 @@ class Hypotheses:
         Parameters
         ----------
         type : {3, 2, "III", "II"}, default=3
+        X, y, sample_weight, cov, cluster
+            For tests by a cluster-robust covariance, as in `linear_hypothesis`. As car does,
+            type II takes it for what it supposes of the other terms, too.
 
         Returns
         -------
@@ -96,7 +116,7 @@ class Hypotheses:
         Raises
         ------
         ValueError
-            For another `type`, and for sparse columns.
+            For another `type`, and for sparse columns; with `cov` as `fixed_effects_table`.
 
         References
         ----------
@@ -121,8 +141,9 @@ class Hypotheses:
             raise ValueError(f"type={type!r} is not available: use 3 or 2.")
         model, result = self._fitted, self.result_
         check_dense(model)
-        tests = hypotheses.term_tests(model, result, kinds[type])
-        return hypotheses.test_table(tests, result.dof_root is None)
+        by = self._robust(X, y, sample_weight, cov, cluster)
+        tests = hypotheses.term_tests(model, result, kinds[type], by)
+        return hypotheses.test_table(tests, by is None and result.dof_root is None)
 
     def fixed_effects_table(
         self, X=None, y=None, sample_weight=None, *, level=0.95, cov=None, cluster=None
@@ -183,25 +204,30 @@ class Hypotheses:
         if not 0 < level < 1:
             raise ValueError(f"level={level!r} must be between 0 and 1.")
         result = self.result_
-        if cov is not None:
-            covariance, dof = self._robust(X, y, sample_weight, cov, cluster)
+        by = self._robust(X, y, sample_weight, cov, cluster)
+        if by is not None:
+            covariance, dof = by.coefficients()
             whole = result.natural_cov.copy()
             whole[: len(dof), : len(dof)] = covariance
             result = replace(result, natural_cov=whole, dof=dof)
-        elif cluster is not None:
-            raise ValueError(f"cluster={cluster!r} is for a robust covariance: give cov='CR2' too.")
         return tables.fixed_effects_table(self._fitted.labels, result, level)
 
     def _robust(self, X, y, sample_weight, kind, cluster):
-        """(covariance [p, p], degrees of freedom [p]) of the coefficients by clusters."""
+        """The `Robust` covariance of the coefficients by clusters; None is the model's own."""
+        if kind is None:
+            if cluster is not None:
+                raise ValueError(
+                    f"cluster={cluster!r} is for a robust covariance: give cov='CR2' too."
+                )
+            return None
         if kind not in robust.KINDS:
             known = ", ".join(map(repr, robust.KINDS))
             raise ValueError(f"cov={kind!r} is not available: use {known}, or None.")
         self._check_robust(kind)
         if X is None:
             raise ValueError(
-                f"cov={kind!r} needs the rows of the fit, which a model does not keep: "
-                f"fixed_effects_table(X, y, cov={kind!r}, cluster=...)."
+                f"cov={kind!r} needs the rows of the fit, which a model does not keep: give X=X, "
+                f"y=y, cov={kind!r}, cluster=...."
             )
         design, response = self._training(X, y, sample_weight)
         if cluster is None:
@@ -222,7 +248,7 @@ class Hypotheses:
                     "that clusters are not independent: take clusters in which they are nested, "
                     "or cov=None, the model's own."
                 )
-        return robust.robust_covariance(design, response, self.result_, codes, kind)
+        return robust.Robust(design, response, self.result_, codes, kind)
 
     def _check_robust(self, kind):
         """Raise ValueError for a model whose coefficients are not generalised least squares."""

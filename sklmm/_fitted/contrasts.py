@@ -148,8 +148,11 @@ def determined_part(L, directions):
     return null_space((along / np.where(size > 0, size, 1.0)).T, ROUNDING).T @ L
 
 
-def joint_test(model, result, L, rhs=0.0):
-    """`JointTest` of L b = rhs, L as in `contrasts`; nan where a combination is not determined."""
+def joint_test(model, result, L, rhs=0.0, robust=None):
+    """`JointTest` of L b = rhs, L as in `contrasts`; nan where a combination is not determined.
+
+    By the model's covariance, or by a `robust.Robust` one.
+    """
     found, L = contrasts(model, result, L), _padded(L, result)
     std = found.std_error
     if not (std > 0).any() or np.isnan(std).any():
@@ -159,6 +162,9 @@ def joint_test(model, result, L, rhs=0.0):
     values, vectors = np.linalg.eigh(found.cov / (size[:, None] * size))
     kept = values > DEPENDENT * values.max()
     turn = vectors[:, kept].T / size
+    if robust is not None:
+        difference = turn @ (found.estimate - rhs)
+        return JointTest(*robust.joint_test(turn @ L[:, : len(result.coef)], difference))
     q = len(turn)
     wald = float(np.sum((turn @ (found.estimate - rhs)) ** 2 / values[kept]))
     if result.dof_root is None:

@@ -131,22 +131,30 @@ def _is_number(name):
     return re.fullmatch(r"[\d.]+", name) is not None
 
 
-def term_tests(model, result, kind):
-    """`JointTest` of each term of the mean by name, of type `kind`, 2 or 3."""
-    return {name: joint_test(model, result, L) for name, L in term_hypotheses(model, result, kind)}
+def term_tests(model, result, kind, robust=None):
+    """`JointTest` of each term of the mean by name, of type `kind`, 2 or 3.
+
+    By the model's covariance, or by a `robust.Robust` one.
+    """
+    cov = result.coef_cov
+    if robust is not None and kind == 2:
+        cov, _ = robust.covariance()
+    found = term_hypotheses(model, result, kind, cov)
+    return {name: joint_test(model, result, L, robust=robust) for name, L in found}
 
 
-def term_hypotheses(model, result, kind):
+def term_hypotheses(model, result, kind, cov):
     """(name, L [., n_columns]) of each term: what of its hypothesis the rows of the fit determine.
 
-    Of several predictors a row, classes', L asks the same of all.
+    Of type 2 by the covariance of the coefficients. Of several predictors a row, classes', L asks
+    the same of all.
     """
     spec, n = model.spec, len(result.coef)
     p, none = len(spec.coef_names), untold(model, result)[:n]
     d = model.n_predictors if model.family.classes == "unordered" else 1
     if spec.formula is not None and kind == 2:
         terms = [FormulaTerm(*own) for own in spec.formula.terms]
-        found = type_two(terms, result.coef_cov[: d * p, : d * p], none[: d * p], d)
+        found = type_two(terms, cov[: d * p, : d * p], none[: d * p], d)
         return [(name, completed(model, result, L)) for name, L in found]
     if spec.formula is None:
         rows = np.eye(p)[int(spec.fit_intercept) :]

@@ -7,10 +7,10 @@ With V the model's covariance of y, block diagonal by cluster j, W = V^-1 and M 
 The A_j of "CR0" are 1, those of "CR2" make the sum unbiased where V is right: A_j = L G^(-1/2) L^T,
 V_j = L L^T, G = L^T (V_j - X_j M X_j^T) L; those of "CR3" are (1 - X_j M X_j^T W_j)^-1, the
 jackknife's. "CR1", "CR1p" and "CR1S" multiply CR0's sum by J / (J - 1), J / (J - p) and
-J (N - 1) / ((J - 1) (N - p)), for J clusters. Var(beta_i) is a quadratic form in normal numbers
-under the model, and that of a chi-squared one with the same mean and variance has
+J (N - 1) / ((J - 1) (N - p)), for J clusters. Its degrees of freedom are those of quadratic forms
+in normal numbers under the model (`hotelling`), of the covariance of two clusters' parts
 
-    df = (tr P)^2 / tr P^2,   P_jk = [M E_j (V_j 1(j = k) - X_j M X_k^T) E_k^T M]_ii.
+    P_jk = M E_j (V_j 1(j = k) - X_j M X_k^T) E_k^T M.
 
 With one residual variance nothing of a cluster's rows counts but the triangle R of [Z_j, X_j, e_j]:
 what is orthogonal to these columns has the variance sigma^2, and neither X nor e. Precisions have
@@ -27,6 +27,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sklmm._fitted.clusters import levels_clusters
+from sklmm._fitted.hotelling import PairSums, check_size, joint_test
 from sklmm._threads import in_threads
 from sklmm.result import covariance_root
 
@@ -161,46 +162,75 @@ def _rounded(sizes):
     return np.ceil(np.log(np.maximum(sizes, 1)) / np.log(STEP)) + (sizes > 0)
 
 
-def robust_covariance(design, response, result, clusters, kind):
-    """(covariance [p, p], degrees of freedom [p]) of the coefficients; nan for dropped columns.
+class Robust:
+    """A robust covariance of the coefficients, and degrees of freedom of tests by it.
 
     `clusters` are codes 0..J-1 [n_rows], of which the levels of all terms are parts.
     """
-    constant = (response.weights == response.weights[0]).all()
-    own = response.family.weights == "precision" and kind == "CR2" and not constant
-    # Precisions were divided by their mean.
-    weights = response.weights * response.sigma_unit**2
-    rows = Rows(design, response.y, weights, clusters, result, own)
-    cells = rows.cells()
-    _check_sizes(rows, cells, kind)
-    J, p, N = len(rows.sizes), rows.p, response.weights.sum()
-    kept = {}
-    keep = sum(len(c.clusters) * rows.width(c.n_levels) ** 2 for c in cells) < KEPT
 
-    def triangle(i):
-        if i in kept:
-            return kept[i]
-        found = rows.triangle(cells[i])
-        if keep:
-            kept[i] = found
-        return found
+    def __init__(self, design, response, result, clusters, kind):
+        constant = (response.weights == response.weights[0]).all()
+        own = response.family.weights == "precision" and kind == "CR2" and not constant
+        # Precisions were divided by their mean.
+        weights = response.weights * response.sigma_unit**2
+        self.rows = Rows(design, response.y, weights, clusters, result, own)
+        self.kind, self.N, self.cells = kind, response.weights.sum(), self.rows.cells()
+        _check_sizes(self.rows, self.cells, kind)
+        sizes = (len(c.clusters) * self.rows.width(c.n_levels) ** 2 for c in self.cells)
+        self.kept = {} if sum(sizes) < KEPT else None
+        parts = self._each(lambda own: own.gram.sum(axis=0))
+        self.bread = np.linalg.inv(sum(parts))
 
-    numbers = range(len(cells))
-    parts = in_threads(lambda i: _Whitened(*triangle(i), p).gram.sum(axis=0), numbers)
-    bread = np.linalg.inv(sum(parts))
+    def _each(self, function):
+        """What a function of `_Whitened` clusters answers, of all cells."""
 
-    def one(i):
-        return _sums(_Whitened(*triangle(i), p), bread, kind)
+        def one(i):
+            triangle = self.kept.get(i) if self.kept is not None else None
+            triangle = triangle or self.rows.triangle(self.cells[i])
+            if self.kept is not None:
+                self.kept[i] = triangle
+            return function(_Whitened(*triangle, self.rows.p))
 
-    meat, mean, square, fourth, products = map(sum, zip(*in_threads(one, numbers), strict=True))
-    scale = {"CR1": J / (J - 1), "CR1S": J * (N - 1) / ((J - 1) * (N - p))}.get(kind, 1.0)
-    scale = J / (J - p) if kind == "CR1p" else scale
-    trace = square - fourth + np.einsum("iab,iab->i", products, products)
-    cov = np.full((len(rows.kept), len(rows.kept)), np.nan)
-    cov[np.ix_(rows.kept, rows.kept)] = scale * meat
-    dof = np.full(len(rows.kept), np.nan)
-    dof[rows.kept] = mean**2 / trace
-    return cov, dof
+        return in_threads(one, range(len(self.cells)))
+
+    def covariance(self, *tests):
+        """(covariance [n, n] of the coefficients, nu [m] of each of `tests`), nan where dropped.
+
+        A test is L [m, q, n], of m hypotheses of q rows: see `hotelling`.
+        """
+        tests = [L[..., self.rows.kept] for L in tests]
+        for L in tests:
+            check_size(*L.shape[1:])
+
+        def sums(own):
+            components, h, R = _components(own, self.bread, self.kind)
+            return components.T @ components, [PairSums.of(L, h, R) for L in tests]
+
+        meats, pairs = zip(*self._each(sums), strict=True)
+        kept = self.rows.kept
+        cov = np.full((len(kept), len(kept)), np.nan)
+        cov[np.ix_(kept, kept)] = self._scale() * sum(meats)
+        return cov, [PairSums.sum(parts).dof() for parts in zip(*pairs, strict=True)]
+
+    def _scale(self):
+        """What CR0's sum is multiplied by."""
+        J, p, N = len(self.rows.sizes), self.rows.p, self.N
+        if self.kind == "CR1p":
+            return J / (J - p)
+        return {"CR1": J / (J - 1), "CR1S": J * (N - 1) / ((J - 1) * (N - p))}.get(self.kind, 1.0)
+
+    def coefficients(self):
+        """(covariance [n, n], degrees of freedom [n]) of the coefficients; nan where dropped."""
+        kept = self.rows.kept
+        cov, (found,) = self.covariance(np.eye(len(kept))[kept][:, None])
+        dof = np.full(len(kept), np.nan)
+        dof[kept] = found
+        return cov, dof
+
+    def joint_test(self, L, difference):
+        """(F, q, ddf, p) of L b - r [q], L [q, n] of rank q."""
+        cov, ((dof,),) = self.covariance(L[None])
+        return joint_test(difference, L @ np.nan_to_num(cov) @ L.T, dof)
 
 
 def _check_sizes(rows, cells, kind):
@@ -235,22 +265,13 @@ class _Whitened:
         self.gram = self.white_X.transpose(0, 2, 1) @ self.white_X
 
 
-def _sums(own, M, kind):
-    """What clusters add up to: M E e e^T E^T M, and four sums that the df are made of."""
+def _components(own, M, kind):
+    """M E e [B, p] of clusters, and of M E times the covariance of y between two of them h and R.
+
+    That is R [B, p, p] of one with itself, less h h^T, h [B, p, p] M E X times a root of M.
+    """
     EX, EVE, Ee = _adjusted(own, M, kind)
-    components = (M @ Ee)[..., 0]
-    # The last axis of h is that of a root of M.
-    h = M @ EX @ np.linalg.cholesky(M)
-    h2 = np.einsum("jia,jia->ji", h, h)
-    rest = np.einsum("ia,jab,ib->ji", M, EVE, M) - h2
-    products = np.einsum("jia,jib->iab", h, h, optimize=True)
-    return (
-        components.T @ components,
-        rest.sum(axis=0),
-        (rest**2).sum(axis=0),
-        (h2**2).sum(axis=0),
-        products,
-    )
+    return (M @ Ee)[..., 0], M @ EX @ np.linalg.cholesky(M), M @ EVE @ M
 
 
 def _adjusted(own, M, kind):

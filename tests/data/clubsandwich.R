@@ -41,4 +41,38 @@ fit <- lmer(Reaction ~ Days + Own + (1 | Subject), some, control = tight)
 out$own <- list(CR2 = one(fit, some$Clinic, "CR2"))
 # Without random effects.
 out$none <- every(lm(Reaction ~ Days, some), some$Subject)
+# Tests of several coefficients, by every type: "HTZ".
+wald <- function(model, cluster, C) {
+  found <- lapply(types, function(type) {
+    t <- Wald_test(model, constraints = C, vcov = vcovCR(model, cluster = cluster, type = type),
+                   test = "HTZ")
+    list(F = t$Fstat, df = t$df_num, ddf = t$df_denom, p = t$p_val)
+  })
+  names(found) <- types
+  found
+}
+fit <- lmer(score ~ Machine + (1 | Worker) + (1 | Worker:Machine), Machines, control = tight)
+out$wald_machines <- wald(fit, as.character(Machines$Worker), constrain_zero(2:3, reg_ex = FALSE))
+some$Square <- some$Days^2
+some$Half <- as.numeric(as.integer(some$Subject) %% 2 == 0)
+fit <- lmer(Moved ~ Days + Square + Half + (1 | Clinic) + (1 | Clinic:Subject), some, control = tight)
+out$wald_nested <- wald(fit, some$Clinic, constrain_zero(2:4, reg_ex = FALSE))
+out$wald_equal <- wald(fit, some$Clinic, matrix(c(0, 1, -1, 0, 0, 0, 1, 1), 2, byrow = TRUE))
+fit <- lme(Reaction ~ Days + Square, random = ~ 1 | Subject, data = some,
+           weights = varFixed(~ I(1 / w)),
+           control = lmeControl(tolerance = 1e-12, msTol = 1e-12, opt = "nlminb"))
+out$wald_precisions <- wald(fit, as.character(some$Subject), constrain_zero(2:3, reg_ex = FALSE))
+# car's type II: a term with its interaction, but what is uncorrelated with the interaction by vcov.
+some$Third <- factor(as.integer(some$Subject) %% 3)
+fit <- lmer(Reaction ~ Third * Days + (1 | Subject), some, control = tight)
+V <- vcovCR(fit, cluster = as.character(some$Subject), type = "CR2")
+one_term <- function(own) {
+  I <- diag(6)
+  L1 <- I[c(own, 5:6), ]
+  crossed <- qr(L1 %*% as.matrix(V) %*% t(I[5:6, ]))
+  L <- t(qr.Q(crossed, complete = TRUE)[, -(1:2), drop = FALSE]) %*% L1
+  t <- Wald_test(fit, constraints = L, vcov = V, test = "HTZ")
+  c(t$Fstat, t$df_num, t$df_denom, t$p_val)
+}
+out$type_two <- list(Third = one_term(2:3), Days = one_term(4))
 write_json(out, "clubsandwich.json", digits = 15, auto_unbox = FALSE, pretty = FALSE)

@@ -94,6 +94,108 @@ def test_a_column_of_one_cluster(some):
         model.fixed_effects_table(some, cov="CR3", cluster="Clinic")
 
 
+#: Formulas, clusters, and equations of `clubsandwich.json`'s tests of several coefficients.
+WALD = {
+    "wald_nested": (
+        "Moved ~ Days + Square + Half + (1 | Clinic) + (1 | Clinic:Subject)",
+        "Clinic",
+        ["Days = 0", "Square = 0", "Half = 0"],
+    ),
+    "wald_equal": (
+        "Moved ~ Days + Square + Half + (1 | Clinic) + (1 | Clinic:Subject)",
+        "Clinic",
+        # The third follows from the others.
+        ["Days = Square", "Square + Half = 0", "Days + Half = 0"],
+    ),
+    "wald_precisions": ("Reaction ~ Days + Square + (1 | Subject)", "Subject", ["Days", "Square"]),
+}
+
+
+@pytest.fixture(scope="module")
+def more(some):
+    number = pd.factorize(some["Subject"], sort=True)[0] + 1
+    return some.assign(Square=some["Days"] ** 2, Half=1.0 * (number % 2 == 0), Third=number % 3)
+
+
+@pytest.mark.parametrize("name", WALD)
+@pytest.mark.parametrize("kind", robust.KINDS)
+def test_several_coefficients_at_once(name, kind, more):
+    """clubSandwich's Wald_test by "HTZ"."""
+    formula, cluster, L = WALD[name]
+    weight = more["w"] if name == "wald_precisions" else None
+    family = Gaussian() if weight is None else Gaussian(weights="precision")
+    model = fitted(formula, more, weight, family=family)
+    options = {"X": more, "sample_weight": weight, "cov": kind, "cluster": cluster}
+    got = model.linear_hypothesis(L, **options)
+    want = pd.DataFrame(REFERENCE[name][kind])
+    np.testing.assert_allclose(got, want, rtol=2e-6)
+
+
+def test_one_coefficient_is_the_tables(more):
+    """With t^2 for F, and what it is equal to."""
+    model = fitted("Reaction ~ Days + Half + (Days | Subject)", more)
+    row = model.fixed_effects_table(more, cov="CR2", cluster="Clinic").loc["Days"]
+    got = model.linear_hypothesis("Days = 0", X=more, cov="CR2", cluster="Clinic").iloc[0]
+    np.testing.assert_allclose(got, [row["t"] ** 2, 1, row["df"], row["p"]], rtol=1e-10)
+    moved = model.linear_hypothesis("Days = 7", X=more, cov="CR2", cluster="Clinic").iloc[0]
+    assert moved["F"] == pytest.approx(((row["estimate"] - 7) / row["std_error"]) ** 2)
+
+
+def test_terms():
+    """Of type III clubSandwich's test of all coefficients of a term, whatever the codes are."""
+    table = pd.read_csv(DATA / "Machines.csv")
+    for codes in ("C(Machine)", "C(Machine, contr.sum)"):
+        model = fitted(f"score ~ {codes} + (1 | Worker) + (1 | Worker:Machine)", table)
+        for kind in robust.KINDS:
+            for type_ in (2, 3):
+                got = model.joint_tests(type_, table, cov=kind)
+                want = pd.DataFrame(REFERENCE["wald_machines"][kind])
+                np.testing.assert_allclose(got, want, rtol=2e-6)
+
+
+def test_terms_of_type_two_are_cars(more):
+    """What a term is tested beside is uncorrelated with it by the robust covariance."""
+    model = fitted("Reaction ~ C(Third) * Days + (1 | Subject)", more)
+    got = model.joint_tests(2, more, cov="CR2", cluster="Subject")
+    for name, term in (("C(Third)", "Third"), ("Days", "Days")):
+        np.testing.assert_allclose(got.loc[name], REFERENCE["type_two"][term], rtol=2e-6)
+    # Of the interaction type II is III.
+    last = model.joint_tests(3, more, cov="CR2", cluster="Subject").iloc[-1]
+    np.testing.assert_allclose(got.iloc[-1], last, rtol=1e-8)
+
+
+def test_more_combinations_than_clusters_tell_are_nan(more, monkeypatch):
+    """Three clusters have two directions at most."""
+    model = fitted("Reaction ~ Days + Square + Half + (1 | Subject)", more)
+    cluster = more["Clinic"] // 2
+    assert cluster.nunique() == 3
+    options = {"X": more, "cov": "CR2", "cluster": cluster}
+    got = model.linear_hypothesis(["Days", "Square", "Half"], **options).iloc[0]
+    assert (got["df"], got.isna().sum()) == (3, 3)
+    monkeypatch.setattr("sklmm._fitted.hotelling.LARGEST", 100)
+    with pytest.raises(ValueError, match="test of 3 combinations of 4 coefficients"):
+        model.linear_hypothesis(["Days", "Square", "Half"], **options)
+
+
+@pytest.mark.slow
+def test_tests_of_several_coefficients_have_their_level_where_the_model_is_wrong():
+    """Slopes that vary, of two columns, are not in the model: its own test rejects a third."""
+    rng = np.random.default_rng(1)
+    rejected = np.zeros(2)
+    for _ in range(200):
+        g = np.repeat(np.arange(20), rng.integers(4, 12, 20))
+        X = pd.DataFrame({"x": rng.normal(size=len(g)), "z": rng.normal(size=len(g)), "g": g})
+        slopes = rng.normal(size=(2, 20))[:, g]
+        y = slopes[0] * X["x"] + slopes[1] * X["z"] + rng.normal(size=len(g))
+        model = MixedEffectsRegressor(["g"]).fit(X, y)
+        for k, cov in enumerate((None, "CR2")):
+            rows = {} if cov is None else {"X": X, "y": y}
+            found = model.linear_hypothesis(["x = 0", "z = 0"], cov=cov, **rows)
+            rejected[k] += found["p"].iloc[0] < 0.05
+    assert rejected[0] / 200 > 0.2
+    assert 0.01 < rejected[1] / 200 < 0.1
+
+
 @pytest.mark.parametrize("kind", robust.KINDS)
 def test_repetitions_are_rows(some, kind):
     weight = some["w"].to_numpy()
@@ -208,8 +310,13 @@ def test_what_is_refused(sleepstudy):
         crossed.fixed_effects_table(X, y, cov="CR2", cluster="school")
     with pytest.raises(ValueError, match="3 labels"):
         crossed.fixed_effects_table(X, y, cov="CR2", cluster=[1, 2, 3])
-    with pytest.raises(ValueError, match="give cov='CR2' too"):
-        crossed.fixed_effects_table(cluster="g")
+    for test in (crossed.fixed_effects_table, crossed.joint_tests):
+        with pytest.raises(ValueError, match="give cov='CR2' too"):
+            test(cluster="g")
+    with pytest.raises(ValueError, match="'h' have rows in several clusters"):
+        crossed.linear_hypothesis("x", X=X, y=y, cov="CR2", cluster="g")
+    with pytest.raises(ValueError, match="needs the rows"):
+        crossed.joint_tests(cov="CR2")
     with pytest.raises(ValueError, match="level=2"):
         crossed.fixed_effects_table(level=2)
     classifier = MixedEffectsClassifier(["g"]).fit(X[["x", "g"]], y > 0)
