@@ -198,9 +198,15 @@ class MixedEffectsClassifier(ClassifierMixin, Residuals, BaseMixedEffects):
                [0.8, 0.2]])
         """
         _, design, include = self._new_design(X, include_random)
-        model, result = self._fitted, self.result_
-        params = model.parameters(result, design)
-        prior = self.handle_unknown != "typical"
+        return self._expected(design, include, self.result_)
+
+    def _expected(self, design, include, result, component=None):
+        """Probabilities [n_rows, K] of the `classes_` of rows at a result.
+
+        The only part that a mean of classes has is the whole.
+        """
+        model = self._fitted
+        params, prior = model.parameters(result, design), self.handle_unknown != "typical"
         found = prediction.predict_probabilities(
             design, result, model.family, include, model.n_predictors, params, prior
         )

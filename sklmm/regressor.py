@@ -16,6 +16,7 @@ from sklmm._fitted import latent, prediction
 from sklmm.design.columns import check_magnitude
 from sklmm.families import resolve_family
 from sklmm.families.base import listed
+from sklmm.families.components import component_of
 
 
 class MixedEffectsRegressor(RegressorMixin, Predictive, Batches, BaseMixedEffects):
@@ -304,24 +305,30 @@ class MixedEffectsRegressor(RegressorMixin, Predictive, Batches, BaseMixedEffect
         (array([251.4, 261.9]), array([36.2, 37. ]))
         """
         _, design, include = self._new_design(X, include_random)
-        family, result = self._response_family(), self.result_
-        if component is not None:
-            if return_std:
-                raise ValueError(
-                    f"return_std=True is of the response, not of component={component!r}: leave "
-                    "one of the two."
-                )
-            from sklmm.families.components import component_of
-
-            family = component_of(family, component)
-        params = self._fitted.parameters(result, design)
-        d = self._fitted.n_predictors
-        prior = self.handle_unknown != "typical"
-        mean = prediction.predict_mean(design, result, family, include, params, d, prior)
+        if component is not None and return_std:
+            raise ValueError(
+                f"return_std=True is of the response, not of component={component!r}: leave one of "
+                "the two."
+            )
+        mean = self._expected(design, include, self.result_, component)
         if not return_std:
             return mean
-        variance = prediction.predict_variance(design, result, family, include, params, d)
+        model, result = self._fitted, self.result_
+        family, params = self._response_family(), model.parameters(result, design)
+        variance = prediction.predict_variance(
+            design, result, family, include, params, model.n_predictors
+        )
         return mean, np.sqrt(variance)
+
+    def _expected(self, design, include, result, component=None):
+        """The mean response of rows at a result, or its part `component`, [n_rows]."""
+        family, model = self._response_family(), self._fitted
+        if component is not None:
+            family = component_of(family, component)
+        params, prior = model.parameters(result, design), self.handle_unknown != "typical"
+        return prediction.predict_mean(
+            design, result, family, include, params, model.n_predictors, prior
+        )
 
     def _check_target(self, y):
         ordered = as_ordered(y)

@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sklmm._estimators.attributes import Tables
-from sklmm._estimators.input import informative, response_name, restoring
+from sklmm._estimators.input import generator, informative, response_name, restoring
 from sklmm._estimators.new_rows import NewRows, nan_where_missing, unseen_levels
 from sklmm._estimators.priors import resolve_priors
 from sklmm._estimators.progress import Watch
@@ -380,9 +380,7 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
         (180, 1000)
         """
         table, design, _ = self._new_design(X)
-        seed = check_random_state(random_state).randint(2**31 - 1, size=4)
-        rng = np.random.default_rng(seed)
-        model = self._fitted
+        model, rng = self._fitted, generator(random_state)
         params = model.parameters(self.result_, design)
         pairs = zip(model.spec.every_term, design.every_block, strict=True)
         unseen = [unseen_levels(table, term, block.refs) for term, block in pairs]

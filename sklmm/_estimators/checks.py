@@ -1,10 +1,9 @@
 """One table of what may be wrong with a fitted model, in plain words."""
 
-import numpy as np
 import pandas as pd
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from sklmm._estimators.input import generator
 from sklmm._fitted import checks
 from sklmm._fitted.latent import linear_predictor
 from sklmm._fitted.residuals import quantile_residuals
@@ -83,7 +82,7 @@ class Checks:
             if checks.is_counted(response, params):
                 eta = linear_predictor(design, result, d=model.n_predictors)
                 found += checks.overdispersion(response, eta, params, result)
-            rng = np.random.default_rng(check_random_state(random_state).randint(2**31 - 1, size=4))
+            rng = generator(random_state)
             told = quantile_residuals(design, response, result, rng, True, True)
             inflated = bool(model.part_names("zero_inflation"))
             found += checks.residuals(told, response, inflated)

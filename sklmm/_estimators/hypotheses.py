@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from sklmm._estimators.input import check_level
 from sklmm._fitted import hypotheses, robust, tables
 from sklmm._fitted.clusters import nested, outermost
 from sklmm._fitted.contrasts import check_dense, completed, joint_test
@@ -201,8 +202,7 @@ class Hypotheses:
         {'Intercept': 6.82, 'Days': 1.55}
         """
         check_is_fitted(self)
-        if not 0 < level < 1:
-            raise ValueError(f"level={level!r} must be between 0 and 1.")
+        check_level("level", level)
         result = self.result_
         by = self._robust(X, y, sample_weight, cov, cluster)
         if by is not None:

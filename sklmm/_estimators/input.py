@@ -3,12 +3,13 @@
 import re
 from contextlib import contextmanager
 from dataclasses import replace
+from numbers import Real
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
-from sklearn.utils import _safe_indexing
+from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils._dataframe import is_polars_df, is_pyarrow_data
 from sklearn.utils.validation import assert_all_finite, check_consistent_length, validate_data
 
@@ -294,6 +295,17 @@ def check_total(family, total):
             f"sample_weight: the weights sum to {total:.3g}, and no more than "
             f"{MOST_REPETITIONS:.3g} repetitions can be counted one by one: divide them."
         )
+
+
+def check_level(name, value):
+    """Raise ValueError for a parameter `name` that is no probability between 0 and 1."""
+    if not (isinstance(value, Real) and 0 < value < 1):
+        raise ValueError(f"{name}={value!r} must be a number between 0 and 1.")
+
+
+def generator(random_state):
+    """NumPy's Generator for a `random_state` as scikit-learn has it."""
+    return np.random.default_rng(check_random_state(random_state).randint(2**31 - 1, size=4))
 
 
 def take_rows(values, keep):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from sklmm._fitted import prediction
+from sklmm._estimators.input import check_level
 from sklmm._fitted.latent import linear_predictor
 from sklmm._fitted.marginal_means import (
     PARTS,
@@ -111,8 +111,7 @@ class MarginalMeans:
 
         check_is_fitted(self)
         self._check_options(scale=scale, component=component, two_values=two_values)
-        if not 0 < level < 1:
-            raise ValueError(f"level={level!r} must be between 0 and 1.")
+        check_level("level", level)
         by = _columns(by)
         specs = [column for column in _columns(specs) if column not in by]
         model, result = self._fitted, self.result_
@@ -130,7 +129,7 @@ class MarginalMeans:
         if linear or scale == "link":
             means = linear_means(grid, predictors_of(model, design, component), result)
         else:
-            expected = partial(self._expected, design, none, component)
+            expected = partial(self._averaged, design, none, component)
             means = response_means(grid, expected, model.labels, design, result, model.n_predictors)
         index = grid.index()
         if len(means.values) > grid.n_means:
@@ -221,7 +220,7 @@ class MarginalMeans:
             if linear:
                 eta = linear_predictor(design, moved, include, d)
                 return eta[:, 0] if d > 1 and not unordered else eta
-            return self._expected(design, include, component, moved)
+            return self._averaged(design, include, component, moved)
 
         return MarginalEffectsModel(
             self,
@@ -253,22 +252,10 @@ class MarginalMeans:
         if (component := given.get("component")) is not None:
             component_of(self._fitted.family, component)
 
-    def _expected(self, design, include, component, result):
-        """The mean response of rows at a result, or its part `component`, [n_rows].
-
-        Of a classifier the second class's probability, or those of more classes [n_rows, K].
-        """
-        model, prior = self._fitted, self.handle_unknown != "typical"
-        params, d = model.parameters(result, design), model.n_predictors
-        if hasattr(self, "classes_"):
-            found = prediction.predict_probabilities(
-                design, result, model.family, include, d, params, prior
-            )
-            found = found[:, self._sorted]
-            return found if len(self.classes_) > 2 else found[:, 1]
-        family = self._response_family()
-        family = family if component is None else component_of(family, component)
-        return prediction.predict_mean(design, result, family, include, params, d, prior)
+    def _averaged(self, design, include, component, result):
+        """`_expected` of rows at a result; of two classes the probability of the second one."""
+        found = self._expected(design, include, result, component)
+        return found[:, 1] if len(getattr(self, "classes_", ())) == 2 else found
 
     def _notes(self, grid, scale, component, linear):
         """What the means are, over what they are averaged and where they are held."""

@@ -1,12 +1,9 @@
 """The distribution that a fitted model predicts for new rows: intervals, quantiles, residuals."""
 
-from numbers import Real
-
 import numpy as np
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from sklmm._estimators.input import check_weights
+from sklmm._estimators.input import check_level, check_weights, generator
 from sklmm._estimators.new_rows import nan_where_missing
 from sklmm._fitted.quantiles import predict_quantiles
 from sklmm._fitted.residuals import quantile_residuals
@@ -85,7 +82,7 @@ class Residuals:
         if self.result_.status is Status.PERFECT:
             raise ValueError("X: the fit is a perfect one, and leaves no residuals.")
         design, response = self._training(X, y, sample_weight)
-        rng = np.random.default_rng(check_random_state(random_state).randint(2**31 - 1, size=4))
+        rng = generator(random_state)
         return response, quantile_residuals(
             design, response, self.result_, rng, conditional, with_zeros
         )
@@ -139,8 +136,7 @@ class Predictive(Residuals):
         array([[180.4, 322.4],
                [189.4, 334.3]])
         """
-        if not (isinstance(coverage, Real) and 0 < coverage < 1):
-            raise ValueError(f"coverage={coverage!r} must be a number between 0 and 1.")
+        check_level("coverage", coverage)
         tail = (1 - coverage) / 2
         return self._quantiles(X, (tail, 1 - tail), include_random, sample_weight)
 

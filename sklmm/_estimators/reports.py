@@ -1,12 +1,12 @@
 """What a fitted estimator tells of itself: its summary, chains, R^2 and graph, and the rest."""
 
 import numpy as np
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sklmm._estimators.checks import Checks
 from sklmm._estimators.hypotheses import Hypotheses
 from sklmm._estimators.influence import Influence
+from sklmm._estimators.input import generator
 from sklmm._estimators.marginal import MarginalMeans
 from sklmm._estimators.tidying import Tidying
 from sklmm._estimators.uncertainty import Intervals
@@ -171,7 +171,7 @@ class Reports(Hypotheses, Intervals, MarginalMeans, Influence, Checks, Tidying):
             if self.result_.status is Status.PERFECT:
                 raise ValueError("X: the fit is a perfect one, and its density is infinite.")
             rows = (*self._training(X, y, sample_weight), engine.log_densities)
-        rng = np.random.default_rng(check_random_state(random_state).randint(2**31 - 1, size=4))
+        rng = generator(random_state)
         return data_tree(self, rng, (n_chains, n_draws), rows)
 
     def r2(self):

@@ -5,7 +5,7 @@ import pandas as pd
 from scipy.sparse import issparse
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
-from sklmm._estimators.input import response_name, take_rows
+from sklmm._estimators.input import check_level, response_name, take_rows
 from sklmm._fitted import latent, tidying
 from sklmm._tables import Table
 
@@ -75,8 +75,7 @@ class Tidying:
                 f"effects={(unknown or [effects])[0]!r} is not available: use "
                 f"{', '.join(map(repr, KINDS))}."
             )
-        if not 0 < conf_level < 1:
-            raise ValueError(f"conf_level={conf_level!r} must be between 0 and 1.")
+        check_level("conf_level", conf_level)
         level = conf_level if conf_int else None
         return tidying.tidy(self._fitted, self.result_, effects, level)
 

@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from sklmm._estimators.input import check_level
 from sklmm._fitted import bootstrap, intervals, tables
 from sklmm.engine import fit as engine
 from sklmm.result import Status
@@ -92,8 +93,7 @@ class Intervals:
         array([[3.8, 8.8]])
         """
         check_is_fitted(self)
-        if not 0 < level < 1:
-            raise ValueError(f"level={level!r} must be between 0 and 1.")
+        check_level("level", level)
         labels = self._fitted.labels
         wald = tables.wald_intervals(labels, self.result_, level)
         places = intervals.chosen(wald.index, parm)

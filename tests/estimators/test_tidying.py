@@ -252,7 +252,7 @@ def test_bounds_have_no_residuals():
     [
         ({"effects": "random"}, r"effects='random' is not available: use 'fixed'"),
         ({"effects": []}, r"effects=\[\] is not"),
-        ({"conf_level": 95}, "conf_level=95 must be between 0 and 1"),
+        ({"conf_level": 95}, "conf_level=95 must be a number between 0 and 1"),
     ],
 )
 def test_what_is_refused(arguments, message):
