@@ -260,38 +260,3 @@ def _precision(block):
     if block.relation is None:
         return identity(block.n_levels * block.r)
     return kron(block.relation.matrix, identity(block.r))
-
-
-def _dense(matrix, rows):
-    """(Columns in which some rows of a csr matrix have entries [m], these rows [n, m])."""
-    if not matrix.nnz:
-        return np.zeros(0, np.intp), np.zeros((len(rows), 0))
-    first = matrix.indptr[rows]
-    counts = matrix.indptr[rows + 1] - first
-    which = np.repeat(np.arange(len(rows)), counts)
-    entries = np.arange(len(which)) + np.repeat(first - np.cumsum(counts) + counts, counts)
-    columns, places = np.unique(matrix.indices[entries], return_inverse=True)
-    out = np.zeros((len(rows), len(columns)))
-    out[which, places] = matrix.data[entries]
-    return columns, out
-
-
-def _sparse(block, root, scale):
-    """Z L of a block, rows times `scale`, csr [n, n_levels * r]."""
-    z, refs = np.asarray(block.loadings(slice(None))) @ root, block.refs
-    if not block.tied:
-        z, refs = z[:, None], refs[:, None]
-    z = z * scale[:, None, None]
-    n, m, r = z.shape
-    columns = refs[:, :, None] * np.intp(r) + np.arange(r)
-    starts = np.arange(n + 1) * (m * r)
-    out = csr_array((z.ravel(), columns.ravel(), starts), (n, block.n_levels * r))
-    out.sum_duplicates()
-    return out
-
-
-def _precision(block):
-    """Prior precision of a block's standardised effects, sparse."""
-    if block.relation is None:
-        return identity(block.n_levels * block.r)
-    return kron(block.relation.matrix, identity(block.r))
