@@ -16,7 +16,12 @@ Gaussian model with b = L u
 
     d beta / dt = [A^-1 v]_beta,    v = L^-1 (dSigma / dt) L^-T u at the effects, else 0;
 
-of other families (d beta / dt) C_tt is the covariance of coefficients and variances.
+Of other families C_bt, the covariance of coefficients and variances, stands for (d beta / dt) C_tt,
+and A's information, which is that expected of all y, gives way to the observed one: with d the
+coefficients' move above, V and V_g their blocks of A^-1 with and without the group, and C_bb their
+covariance, the score that has moved them is s_b = V_g^-1 d, and they move by
+
+    (C_bb + V_g - V) s_b + C_bt s.
 
 References
 ----------
@@ -63,13 +68,15 @@ class Deletions(NamedTuple):
 
     `shift` [m, p] is the estimate less the one without it, `added` [m, p] what that adds to the
     variances of the coefficients; nan where they are not determined without it. `scores` [m, k] are
-    those of (SDs and correlations, family's parameters) without a group, None of rows.
+    those of (SDs and correlations, family's parameters) without a group, and `slopes` [m, p] those
+    of the coefficients, both None of rows.
     """
 
     leverage: np.ndarray
     shift: np.ndarray
     added: np.ndarray
     scores: np.ndarray | None = None
+    slopes: np.ndarray | None = None
 
 
 def of_single_rows(rows):
@@ -131,7 +138,8 @@ def _of_touched(rows, scores, own):
     more = white.T @ white
     d, added = -(P @ g + more @ g), more.diagonal()[:p]
     moved = scores.of(d, added, scores.growth(more, places), places, own, r @ r - g @ d)
-    return np.trace(H), -d[:p], added, moved
+    slopes = np.linalg.solve(P[:p, :p] + more[:p, :p], d[:p])
+    return np.trace(H), -d[:p], added, moved, slopes
 
 
 def _of_left(rows, scores, own, leverage, spread):
@@ -156,7 +164,8 @@ def _of_left(rows, scores, own, leverage, spread):
     growth = [one - other for one, other in zip(rows.spread(left), spread, strict=True)]
     places = np.arange(len(moved[0]) - p), np.arange(0 if moved[1] is None else len(moved[1]))
     d = -np.concatenate([moved[k] for k in parts])
-    return leverage, -d[:p], added, scores.of(d, added, growth, places, own, lost)
+    slopes = np.linalg.solve(left.S[:p, :p], d[:p])
+    return leverage, -d[:p], added, scores.of(d, added, growth, places, own, lost), slopes
 
 
 class _Scores:
@@ -168,8 +177,8 @@ class _Scores:
         sizes = [rows.blocks[k].n_levels * rows.blocks[k].r for k in self.rest]
         self.ends = np.cumsum([0, *sizes])
         size = sum(map(len, self.turns)) + max(self.slopes.shape[1], rows.sigma is not None)
-        #: Shift, what is added, and scores, where they are not determined.
-        self.unknown = np.full(rows.p, np.nan), np.full(rows.p, np.nan), np.full(size, np.nan)
+        #: Shift, what is added, scores and slopes, where they are not determined.
+        self.unknown = tuple(np.full(m, np.nan) for m in (rows.p, rows.p, size, rows.p))
 
     def _parts(self, places):
         """Slices of `places`, one after the other, of each block."""
@@ -228,28 +237,18 @@ def _turns(block, covariance, root):
 
 
 def with_variances(deletions, rows, result):
-    """The `Deletions` with one step of the variances."""
+    """The `Deletions` with one step of the variances, and of all that other families estimate."""
     cov = np.nan_to_num(result.natural_cov, posinf=0.0, neginf=0.0)
-    scores = deletions.scores.copy()
-    p, m = len(rows.kept), scores.shape[1]
-    last = slice(len(cov) - m, None)
+    shift, scores = deletions.shift, deletions.scores
+    p, last = len(rows.kept), slice(len(cov) - scores.shape[1], None)
     if rows.sigma is None:
         cross = cov[last, :p][:, rows.kept]
-        # The shift has moved the scores of the family's parameters in all other rows.
-        own = rows.working.slopes.shape[1]
-        information = _inverted(cov)[:p, len(cov) - own :][rows.kept]
-        scores[:, m - own :] += deletions.shift @ information
+        given_rest = rows.inverse.S[: rows.p, : rows.p]
+        C = result.coef_cov[:p, :p][np.ix_(rows.kept, rows.kept)]
+        shift = shift - deletions.slopes @ (C - given_rest)
     else:
         cross = cov[last, last] @ _coefficient_slopes(rows)
-    return deletions._replace(shift=deletions.shift - scores @ cross)
-
-
-def _inverted(covariance):
-    """The inverse of a covariance, whatever the units; 0 for what is known."""
-    sd = np.sqrt(np.diag(covariance))
-    scale = np.divide(1.0, sd, out=np.zeros_like(sd), where=sd > 0)
-    scale = np.outer(scale, scale)
-    return np.linalg.pinv(covariance * scale, hermitian=True) * scale
+    return deletions._replace(shift=shift - scores @ cross)
 
 
 def _coefficient_slopes(rows):

@@ -90,8 +90,8 @@ class ZeroInflatedDensity(Density):
     _rows = cached_property(lambda d: np.flatnonzero(d._none))
 
     def _zeros(self, part):
-        """The rows of zeros of a part [n, C] or [1, C]; all of them by TensorFlow."""
-        if self.xp is not NUMPY or len(part) == 1:
+        """The rows of zeros of a part [n, C], [1, C] or a number; all of them by TensorFlow."""
+        if self.xp is not NUMPY or np.ndim(part) == 0 or len(part) == 1:
             return part
         return np.take(part, self._rows, axis=0)
 

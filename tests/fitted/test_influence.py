@@ -287,7 +287,7 @@ def test_large_shifts_are_near_those_of_fits_without_a_group():
         d = np.concatenate([[model.intercept_], model.coef_]) - [other.intercept_, *other.coef_]
         got = found.loc[label, ["dfbetas: Intercept", "dfbetas: x"]].to_numpy(float)
         want = d / other.fixed_effects_["std_error"].to_numpy()
-        np.testing.assert_allclose(got, want, atol=0.03, rtol=0.2)
+        np.testing.assert_allclose(got, want, atol=0.02, rtol=0.1)
 
 
 @pytest.mark.parametrize("left", [False, True])
@@ -327,17 +327,43 @@ def test_a_prior_moves_with_the_residual_sd():
     assert spearmanr(found, _refits(model, X, y, X["g"]))[0] > 0.99
 
 
-def test_other_parts_of_a_model_move_too():
+@pytest.mark.parametrize("family", ["poisson", "negative_binomial"])
+def test_other_parts_of_a_model_move_too(family):
     """Zeros are of a mixture, whose coefficients and the mean's depend on one another."""
     rng = np.random.default_rng(0)
     g = np.repeat(np.arange(20), 50)
     X = pd.DataFrame({"x": rng.normal(size=1000) + 0.5 * rng.normal(size=20)[g], "g": g})
-    y = pd.Series(rng.poisson(np.exp(0.3 + 0.5 * X["x"])) * (rng.random(1000) > 0.3))
-    model = MixedEffectsRegressor(fixed_effects=["x"], family="poisson", zero_inflation="~ x")
+    mean = np.exp(0.3 + 0.5 * X["x"])
+    if family == "negative_binomial":
+        mean = mean * rng.gamma(2, 0.5, size=1000)
+    y = pd.Series(rng.poisson(mean) * (rng.random(1000) > 0.3))
+    model = MixedEffectsRegressor(fixed_effects=["x"], family=family, zero_inflation="~ x")
     found = model.fit(X, y).influence(X, y, by="g")["cooks_distance"]
     want = _refits(model, X, y, X["g"])
     assert spearmanr(found, want)[0] > 0.99
-    np.testing.assert_allclose(found, want, rtol=0.3, atol=0.05 * want.max())
+    np.testing.assert_allclose(found, want, rtol=0.15, atol=0.03 * want.max())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["poisson", "inverse_gaussian", "lognormal_mean"])
+def test_ranks_where_the_information_is_not_the_expected_one(family):
+    """Of counts with effects, whose zeros depend on x in few rows; of answers from elsewhere."""
+    rng, g = np.random.default_rng(0), np.repeat(np.arange(60), 5)
+    X = pd.DataFrame({"x": rng.normal(size=300) + 0.5 * rng.normal(size=60)[g], "g": g})
+    mean, parts = np.exp(0.3 + 0.5 * X["x"] + 0.5 * rng.normal(size=60)[g]), {}
+    if family == "poisson":
+        y, parts = rng.poisson(mean) * (rng.random(300) > 0.3), {"zero_inflation": "~ x"}
+    else:
+        y = mean * rng.gamma(2, 0.5, size=300)
+    model = MixedEffectsRegressor(
+        ["g"], fixed_effects=["x"], family=family, e_step="laplace", **parts
+    )
+    y = pd.Series(y)
+    found = model.fit(X, y).influence(X, y, by="g")["cooks_distance"]
+    want = _refits(model, X, y, X["g"])
+    assert spearmanr(found, want)[0] > 0.99
+    largest = want > np.quantile(want, 0.9)
+    np.testing.assert_allclose(found[largest], want[largest], rtol=0.25)
 
 
 def test_rows_that_do_not_count_are_left_out(sleepstudy):
