@@ -50,7 +50,7 @@ def p_values(name, seed, conditional=True):
     X = pd.DataFrame({"g": np.repeat(np.arange(N_GROUPS), N_ROWS), "x": rng.normal(size=n)})
     eta = INTERCEPT + COEF * X["x"] + SD * rng.normal(size=N_GROUPS)[X["g"]]
     y = draw(eta.to_numpy(), rng)
-    model = MixedEffectsRegressor(["g"], family=family).fit(X, y)
+    model = MixedEffectsRegressor(["g"], family=family, random_state=seed).fit(X, y)
     u = model.quantile_residuals(X, y, conditional=conditional, random_state=seed)
     return {"uniformity": uniformity(u).p, "dispersion": dispersion(u).p}
 
