@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from sklmm.families.base import Family, Response, floats, listed, row_weights, signature
+from sklmm.families.base import Family, signature
+from sklmm.families.response import Response, floats, listed, row_weights
 
 
 class CustomFamily(Family):

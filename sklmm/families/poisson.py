@@ -5,9 +5,10 @@
 import numpy as np
 from scipy.special import pdtr
 
-from sklmm.families.base import Family, Response, numeric
+from sklmm.families.base import Family
 from sklmm.families.density import PositiveMean
 from sklmm.families.links import Log
+from sklmm.families.response import Response, numeric
 from sklmm.families.special import LOG_2PI, beyond, less_exp, stirling
 
 
