@@ -19,20 +19,6 @@ from tests.published import DATA, QUADRATURE, fitted, fixed
 from tests.simulate import PARAMETERS, coverage_and_bias, simulate
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("name", QUADRATURE)
-def test_hmc(reference, name, seed):
-    """Coefficients within 0.1 standard error of the true maximum likelihood's, SDs 1.5 %."""
-    model = fitted(name, e_step="hmc", random_state=seed)
-    assert model.converged_
-    coef, std, sd = fixed(reference[QUADRATURE[name][0]])
-    ours = model.fixed_effects_.loc[coef.index]
-    assert np.all(np.abs(ours["estimate"] - coef) < 0.1 * std)
-    np.testing.assert_allclose(ours["std_error"], std, rtol=0.03)
-    tolerance = 0.06 if name == "toenail" else 0.015 * sd
-    assert model.variance_components_["sd"][0] == pytest.approx(sd, abs=tolerance)
-
-
 @pytest.mark.parametrize("name", QUADRATURE)
 def test_laplace(reference, name):
     """lme4's and clmm's own approximation, to what their optimisers leave; and its likelihood."""
@@ -51,21 +37,12 @@ def test_laplace(reference, name):
 
 
 def test_laplace_is_biased_where_hmc_is_not(reference):
-    """The bounds of `test_hmc` tell the two apart."""
+    """The bounds of `tests.test_samplers` tell the two apart."""
     model = fitted("toenail", e_step="laplace")
     coef, std, sd = fixed(reference["toenail_agq50"])
     gap = np.abs(model.fixed_effects_.loc[coef.index, "estimate"] - coef) / std
     assert gap["Intercept"] > 1
     assert model.variance_components_["sd"][0] > sd + 0.4
-
-
-@pytest.mark.parametrize("name", ["cbpp", "wine"])
-def test_nuts_agrees(reference, name):
-    key = {"cbpp": "cbpp_agq25", "wine": "wine_clmm_agq25"}[name]
-    model = fitted(name, e_step="nuts", random_state=0)
-    coef, std, sd = fixed(reference[key])
-    assert np.all(np.abs(model.fixed_effects_.loc[coef.index, "estimate"] - coef) < 0.1 * std)
-    assert model.variance_components_["sd"][0] == pytest.approx(sd, rel=0.015)
 
 
 def test_reml_integrates_the_coefficients_out():
