@@ -138,6 +138,14 @@ class NewRows(TableInput):
             # An update may have added levels that the fit had not.
             present, codes = np.unique(block.refs, return_inverse=True)
             return codes, term.levels[present]
+        values = self._labels(given, name, X)[self._kept(X, y, sample_weight)]
+        if values.isna().any():
+            row = values.index[values.isna()][0]
+            raise ValueError(f"{name}: row {row} misses its label: give it one, or drop the row.")
+        return pd.factorize(values)
+
+    def _labels(self, given, name, X):
+        """Labels of X's rows, a Series, that a parameter `name` gives: a column, or an array."""
         X, values = as_pandas(X), given
         if isinstance(given, str | Integral):
             known = X.columns if isinstance(X, pd.DataFrame) else range(np.shape(X)[1])
@@ -159,11 +167,7 @@ class NewRows(TableInput):
                 f"{name}: it has {values.shape[0]} labels and X {np.shape(X)[0]} rows: give one "
                 "label a row."
             )
-        values = values[self._kept(X, y, sample_weight)]
-        if values.isna().any():
-            row = values.index[values.isna()][0]
-            raise ValueError(f"{name}: row {row} misses its label: give it one, or drop the row.")
-        return pd.factorize(values)
+        return values
 
 
 def _used_columns(X, used):

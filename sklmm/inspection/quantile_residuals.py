@@ -78,8 +78,8 @@ class QuantileResidualsDisplay(Display):
             The rows of the fit; y is None where a formula names it.
         kind : {"uniformity", "dispersion", "zeros", "group"}, default="uniformity"
         group : str, int or array-like of shape (n_rows,), optional
-            Column of X, or levels, by which residuals are grouped; by default the first grouping
-            column of the model.
+            A term's name, a column of X, or levels, by which residuals are grouped; by default the
+            first term of the model.
         conditional : bool, default=True
         random_state : int, RandomState or None
             As in the estimator's `quantile_residuals`.
@@ -217,18 +217,15 @@ class QuantileResidualsDisplay(Display):
 
 def _groups(estimator, X, group):
     """Level of each row, a Series."""
+    terms = {term.name: term.effect.columns for term in estimator._fitted.spec.every_term}
     if group is None:
-        if not estimator._fitted.spec.every_term:
+        if not terms:
             raise ValueError("group: the model has no grouping column: give one, or levels.")
-        columns = list(estimator._fitted.spec.every_term[0].effect.columns)
-    elif np.ndim(group) == 0:
-        if not (hasattr(X, "columns") and group in X.columns):
-            raise ValueError(f"group: {group!r} is no column of X: give one, or levels.")
-        columns = [group]
-    else:
-        return pd.Series(np.asarray(group))
-    frame = take_columns(estimator._validate_new(X), columns) if group is None else X[columns]
-    levels = frame.astype(str).agg(":".join, axis=1) if len(columns) > 1 else frame.iloc[:, 0]
+        group = next(iter(terms))
+    if not (isinstance(group, str) and group in terms):
+        return estimator._labels(group, "group", X)
+    frame = take_columns(estimator._validate_new(X), terms[group])
+    levels = frame.astype(str).agg(":".join, axis=1) if frame.shape[1] > 1 else frame.iloc[:, 0]
     return levels.reset_index(drop=True)
 
 

@@ -64,8 +64,32 @@ def test_groups_are_a_column_or_levels(counts):
         model, X.assign(z=half), y, kind="group", group="z", random_state=1
     )
     assert one.groups.tolist() == half.tolist()
-    with pytest.raises(ValueError, match="'nothing' is no column of X"):
+    with pytest.raises(ValueError, match="'nothing' is neither a term of the model nor a column"):
         QuantileResidualsDisplay.from_estimator(model, X, y, kind="group", group="nothing")
+    with pytest.raises(ValueError, match=f"group: it has 3 labels and X {len(y)} rows"):
+        QuantileResidualsDisplay.from_estimator(model, X, y, kind="group", group=half[:3])
+
+
+@pytest.mark.parametrize("kind", ["array", "polars"])
+def test_groups_are_columns_of_any_table(counts, kind):
+    X, y, _ = counts
+    table = X[["g", "x"]].assign(half=np.arange(len(y)) % 2)
+    table, group, term = {
+        "array": (table.to_numpy(), 2, 0),
+        "polars": (pytest.importorskip("polars").from_pandas(table), "half", "g"),
+    }[kind]
+    model = MixedEffectsRegressor([term], family="poisson", e_step="laplace").fit(table, y)
+    display = QuantileResidualsDisplay.from_estimator(model, table, y, kind="group", group=group)
+    assert display.groups.tolist() == (np.arange(len(y)) % 2).tolist()
+
+
+def test_a_term_of_two_columns_is_one_of_their_pairs(counts):
+    X, y, _ = counts
+    X = X.assign(half=np.where(np.arange(len(y)) % 2, "odd", "even"))
+    model = MixedEffectsRegressor(["(1 | half:g)"], fixed_effects=["x"]).fit(X, y)
+    for group in (None, "half:g"):
+        display = QuantileResidualsDisplay.from_estimator(model, X, y, kind="group", group=group)
+        assert display.groups.tolist() == (X["half"] + ":" + X["g"].astype(str)).tolist()
 
 
 def test_classes_have_theirs():
