@@ -13,7 +13,6 @@ import numpy as np
 from scipy.stats import chi2
 
 from sklmm._fitted import residuals as quantile
-from sklmm.design.hypotheses import FormulaTerm
 from sklmm.design.terms import INTERCEPT
 from sklmm.result import Status, count, least_eigenvalue, natural_entries, natural_names
 
@@ -97,8 +96,9 @@ def collinearity(model, result):
     names = [*labels.coef, *natural_names(labels.blocks, labels.family)]
     p = len(model.spec.coef_names)
     # Of several classes each has all the columns.
-    d = model.n_predictors if model.family.classes == "unordered" else 1
-    parts = [("collinearity", model.spec, [range(c * p, (c + 1) * p) for c in range(d)])]
+    parts = [
+        ("collinearity", model.spec, [range(c * p, (c + 1) * p) for c in range(model.n_means)])
+    ]
     for part, own in model.spec.models:
         if part != "nominal":
             places = [names.index(name) for name in model.part_names(part)]
@@ -147,8 +147,7 @@ def _terms(spec):
     """Of each of a part's columns the name of its term, which of no formula is its own."""
     if spec.formula is None:
         return spec.coef_names
-    terms = [FormulaTerm(*own) for own in spec.formula.terms]
-    return [term.name for term in terms for _ in range(term.size)]
+    return [term.name for term in spec.formula.formula_terms for _ in range(term.size)]
 
 
 def _collinear(check, found):

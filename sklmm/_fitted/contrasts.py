@@ -115,8 +115,8 @@ def _left_out(model):
     """Of each predictor the places of the columns left out and of the others, and X_out = X A."""
     left = model.spec.estimable
     A = np.where(np.abs(left.combination) > ROUNDING * left.sizes, left.combination, 0.0)
-    d, p = model.n_predictors if model.family.classes == "unordered" else 1, len(left.dropped)
-    for first in range(0, d * p, p):
+    p = len(left.dropped)
+    for first in range(0, model.n_means * p, p):
         yield first + np.flatnonzero(left.dropped), first + np.flatnonzero(~left.dropped), A
 
 

@@ -8,7 +8,7 @@ from scipy.linalg import null_space
 
 from sklmm._fitted.contrasts import ROUNDING, completed, determined_part, joint_test, untold
 from sklmm._tables import Table
-from sklmm.design.hypotheses import FormulaTerm, type_three, type_two
+from sklmm.design.hypotheses import type_three, type_two
 
 #: Characters that a name goes on with.
 _WORD = r"[\w.\[\]`]"
@@ -151,17 +151,15 @@ def term_hypotheses(model, result, kind, cov):
     """
     spec, n = model.spec, len(result.coef)
     p, none = len(spec.coef_names), untold(model, result)[:n]
-    d = model.n_predictors if model.family.classes == "unordered" else 1
+    d = model.n_means
     if spec.formula is not None and kind == 2:
-        terms = [FormulaTerm(*own) for own in spec.formula.terms]
-        found = type_two(terms, cov[: d * p, : d * p], none[: d * p], d)
+        found = type_two(spec.formula.formula_terms, cov[: d * p, : d * p], none[: d * p], d)
         return [(name, completed(model, result, L)) for name, L in found]
     if spec.formula is None:
         rows = np.eye(p)[int(spec.fit_intercept) :]
         found = [(name, row[None]) for name, row in zip(spec.fixed_names, rows, strict=True)]
     else:
-        terms = [FormulaTerm(*own) for own in spec.formula.terms]
-        found = type_three(terms, spec.formula.codes)
+        found = type_three(spec.formula.formula_terms, spec.formula.codes)
     wide = [(name, np.kron(np.eye(d), L)) for name, L in found]
     wide = [(name, np.pad(L, [(0, 0), (0, n - d * p)])) for name, L in wide]
     return [(name, determined_part(L, none)) for name, L in wide]

@@ -72,7 +72,7 @@ def predictors_of(model, design, component=None):
     every = design.predictors(model.n_predictors)
     component = PARTS.get(component, component)
     if component in (None, "conditional"):
-        every = every if model.family.classes == "unordered" else every[:1]
+        every = every[: model.n_means]
     elif component in (parts := [part.component for part in design.predicted]):
         every = every[1 + parts.index(component) :][:1]
     else:

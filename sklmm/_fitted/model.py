@@ -60,6 +60,11 @@ class FittedModel(PlainState):
         """How the E-step approximates the likelihood, None where it does not."""
         return self.e_step.approximation if self.spec.every_term else None
 
+    @property
+    def n_means(self):
+        """Linear predictors of the mean: of unordered classes all, and of others the first."""
+        return self.n_predictors if self.family.classes == "unordered" else 1
+
     def term_blocks(self):
         """Each term with the numbers of its blocks, one a predictor, and coefficients' names."""
         # Terms of other parts are in one predictor.
@@ -106,9 +111,8 @@ class FittedModel(PlainState):
 
         Of classes there are d, else those of the mean.
         """
-        first, p = int(self.spec.fit_intercept), len(self.spec.coef_names)
-        d = self.n_predictors if self.family.classes == "unordered" else 1
-        coef = result.coef[: d * p].reshape(d, p)
+        first, shape = int(self.spec.fit_intercept), (self.n_means, len(self.spec.coef_names))
+        coef = result.coef[: np.prod(shape)].reshape(shape)
         intercept = coef[:, 0].copy() if first else np.zeros(len(coef))
         if self.spec.sparse:
             coef = np.concatenate([result.coef, result.sparse_coef])[None, self.spec.order]

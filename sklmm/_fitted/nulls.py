@@ -88,9 +88,8 @@ def _term_cones(small, large):
     before, after = _components(small), _components(large)
     if any(key not in after for key in before):
         return [None]
-    times = large.n_predictors if large.family.classes == "unordered" else 1
     cones = [cone for key in after for cone in _cones(before.get(key, []), after[key])]
-    return cones * times
+    return cones * large.n_means
 
 
 def _components(model):

@@ -15,7 +15,7 @@ import pandas as pd
 from sklmm._threads import Shared
 from sklmm.design.columns import UNNAMED, raise_not_finite
 from sklmm.design.grammar import quoted, unquoted
-from sklmm.design.hypotheses import learn_terms
+from sklmm.design.hypotheses import FormulaTerm, learn_terms
 from sklmm.design.variables import C, NotSeen, Variable, factor_column, shown, uses_of
 
 #: Errors about missing cells name the column here, so formulaic ignores them; it sees no variables
@@ -59,6 +59,11 @@ class Formula:
     def columns(self):
         """Names of the table's columns that the formula needs."""
         return tuple(v.name for v in self.variables)
+
+    @property
+    def formula_terms(self):
+        """The terms, each a `FormulaTerm`."""
+        return [FormulaTerm(*own) for own in self.terms]
 
     def __getstate__(self):
         return vars(self) | {"spec": _state(self.spec)}
