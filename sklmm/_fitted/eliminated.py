@@ -100,6 +100,20 @@ class Inverse:
         first = np.einsum("jab,jb->ja", self.D, of_first.reshape(J, r)).ravel()
         return own, first - self.T_X @ own[:p] - self.T_rest @ own[p:]
 
+    def of_first(self, at):
+        """Of effects of `first` at some places, with all of a level: -T S^-1, D^-1 + T S^-1 T^T."""
+        p, r, T_X = self.p, self.D.shape[1], self.T_X[at]
+        TS = T_X @ self.S[:p]
+        if others := self.T_rest.shape[1]:
+            T_rest = self.T_rest[at]
+            TS += T_rest @ self.S[p:]
+        own = T_X @ TS[:, :p].T
+        if others:
+            own += T_rest @ TS[:, p:].T
+        levels = np.arange(len(at)).reshape(-1, r)
+        own[levels[:, :, None], levels[:, None]] += self.D[at[::r] // r]
+        return -TS, own
+
     def spread_of_first(self):
         """The sum over the levels of `first` of D^-1 + T S^-1 T^T, that of S^-1 times T^T T."""
         p, S, out = self.p, self.S, self.D.sum(axis=0)
@@ -139,4 +153,5 @@ def _inverted(S):
         inverse, _ = lapack.dpotri(factor, lower=False, overwrite_c=True)
     for j in range(len(inverse)):
         inverse[j + 1 :, j] = inverse[j, j + 1 :]
-    return inverse
+    # Rows, not LAPACK's columns, one after another: sparse products would copy them so each time.
+    return inverse.T

@@ -208,22 +208,12 @@ class Rows:
             none = np.zeros(0, np.intp)
             return np.concatenate(parts, axis=1), self.inverse.S[np.ix_(kept, kept)], (places, none)
         at, Z = _dense(self.Z, rows)
-        # Their covariance is D^-1 + T S^-1 T^T, and -T S^-1 with the others. All columns of
-        # `places` are among those of T, whose levels have these rows.
-        used, T = _dense(self.inverse.T_rest, at)
-        every = np.concatenate([np.arange(self.p), self.p + used])
-        S = self.inverse.S[np.ix_(every, every)]
-        T = np.concatenate([self.inverse.T_X[at], T], axis=1)
-        TS = T @ S
-        m, wanted = len(kept), np.searchsorted(every, kept)
+        m, (crossed, own) = len(kept), self.inverse.of_first(at)
         inverse = np.empty((m + len(at), m + len(at)))
-        inverse[:m, :m] = S[np.ix_(wanted, wanted)]
-        inverse[m:, :m] = -TS[:, wanted]
+        inverse[:m, :m] = self.inverse.S[np.ix_(kept, kept)]
+        inverse[m:, :m] = crossed[:, kept]
         inverse[:m, m:] = inverse[m:, :m].T
-        inverse[m:, m:] = TS @ T.T
-        r = self.r
-        own = m + np.arange(len(at)).reshape(-1, r)
-        inverse[own[:, :, None], own[:, None]] += self.inverse.D[at[::r] // r]
+        inverse[m:, m:] = own
         return np.concatenate([*parts, Z], axis=1), inverse, (places, at)
 
 
