@@ -12,16 +12,13 @@ Means that grow as exp(k eta) have their mass at x = k s, which the points reach
 edge, as max(eta, 0), is integrated on either side of it by the tanh-sinh rule.
 
 Several predictors are integrated one within another, eta = m + L x with L lower triangular. Of more
-than three classes without an order that is too much. If their predictors are independent, but for
-what they have in common beside the first class, shares are one integral over the largest of them
-with Gumbel noise; other correlations add the difference of two averages over fixed points.
+than three classes without an order that is too much: `_fitted.shares` has them.
 """
 
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import numpy as np
-from scipy.special import ndtri, roots_hermitenorm
-from scipy.stats import qmc
+from scipy.special import roots_hermitenorm
 
 from sklmm.families.links import LINKS, Link, Log, Logit
 
@@ -44,10 +41,6 @@ _ROUGH = {-8: 2, -6: 3, -5: 4, -4: 5, -3: 8}
 _ROUGH_DIGITS, _ROUGH_REACH = np.log(1e5), 4.5
 #: SDs within which, and the step by which, tanh-sinh rules are.
 _PANEL, _PANEL_STEP = 7.0, 0.07
-#: Quasi-random points of either average, each beside its opposite, a power of 2 of them.
-_LOG_POINTS = 11
-#: The step along the largest predictor with noise, and how far noise is below and above 0.
-_NOISE_STEP, _NOISE_BELOW, _NOISE_ABOVE = 0.6, 3.5, 17.0
 
 
 class _Unknown(Link):
@@ -62,7 +55,7 @@ class _Straight(Link):
     strip = 10.0
 
 
-class _Softmax(Link):
+class Softmax(Link):
     """Shares of classes: no sum of exponentials is 0 where their angles are less than pi apart."""
 
     strip = np.pi / 2
@@ -71,7 +64,7 @@ class _Softmax(Link):
 def links_of(family, d=1):
     """What the mean of a row is like in each of its d predictors, subclasses of `Link`."""
     if family.classes == "unordered":
-        return (_Softmax,) * d
+        return (Softmax,) * d
     first = LINKS.get(getattr(family, "link", None), _Unknown)
     if family.mean_is_eta:
         first = _Straight
@@ -94,24 +87,17 @@ def expected(function, mean, covariance, links, numbers):
         Numbers of eta that it is given at a time.
     """
     d, root = len(links), lower_root(covariance)
-    several = d > 2 and links[0] is _Softmax
     strips = np.array([link.strip for link in links])
     # SDs in strips along each axis, by `_NUMBERS`: rows of the same ones share points.
     sizes = np.abs(root / strips[:, None]).max(axis=1)
-    if several:
-        sizes = np.repeat(sds(covariance).max(axis=1, keepdims=True) / strips[0], d, axis=1)
-    keys, out = _numbers(sizes), None
-    for key, every in _of_one_key(keys):
-        points = _correlation if several else partial(_nested, key, links)
-        of = covariance if several else root
-        count = points(mean[every[:1]], of[every[:1]])[1].shape[1]
+    out = None
+    for key, every in of_one_key(numbers_of(sizes)):
+        count = _nested(key, links, mean[every[:1]], root[every[:1]])[1].shape[1]
         step = max(numbers // (d * count), 1)
         for first in range(0, len(every), step):
             rows = every[first : first + step]
-            eta, weights = points(mean[rows], of[rows])
+            eta, weights = _nested(key, links, mean[rows], root[rows])
             value = function(eta[:, 0] if d == 1 else eta, weights, rows)
-            if several:
-                value += _independent(key[0], mean[rows], covariance[rows])
             if out is None:
                 out = np.empty((len(mean), *value.shape[1:]))
             out[rows] = value
@@ -120,7 +106,7 @@ def expected(function, mean, covariance, links, numbers):
 
 def rough_rule(link, sd):
     """x [q] and weights [q] by which probabilities are averaged over N(0, sd^2), to some 2e-5."""
-    number = _numbers(sd / link.strip)
+    number = numbers_of(sd / link.strip)
     count = next((count for most, count in _ROUGH.items() if number <= most), None)
     if count is not None:
         return hermite(count)
@@ -141,14 +127,14 @@ def weighted(values, weights):
     return np.einsum("nq...,nq->n...", values, np.broadcast_to(weights, values.shape[:2]))
 
 
-def _numbers(sizes):
+def numbers_of(sizes):
     """Those of `_NUMBERS` that SDs of so many strips belong to."""
     with np.errstate(divide="ignore"):
         places = np.searchsorted(_NUMBERS, np.nan_to_num(2 * np.log2(sizes)))
     return _NUMBERS[np.minimum(places, len(_NUMBERS) - 1)]
 
 
-def _of_one_key(keys):
+def of_one_key(keys):
     """Each key of keys [n, d], a tuple, with its rows."""
     left = np.arange(len(keys))
     while len(left):
@@ -232,55 +218,6 @@ def _tanh_sinh():
     t = _PANEL_STEP * np.arange(-46, 47)
     bent = np.pi / 2 * np.sinh(t)
     return 1 / (1 + np.exp(-2 * bent)), np.cosh(t) / np.cosh(bent) ** 2
-
-
-def _independent(key, mean, covariance):
-    """Shares [n, d + 1] of classes by the covariance nearest to theirs of `_nearest`.
-
-    With Gumbel noise the largest of independent predictors is that of class k with probability
-
-        int G_k'(u) prod_{j != k} G_j(u) du,    G_k(u) = E exp(-exp(eta_k - u)),
-
-    which is its share (McFadden 1974).
-    """
-    x, weights = _along(key, 0.0, False)
-    # What the others have in common is of the first class as well.
-    mean, sd = np.insert(mean, 0, 0.0, axis=1), np.sqrt(np.column_stack(_nearest(covariance)))
-    low = (mean - _REACH * sd).max(axis=1) - _NOISE_BELOW
-    high = (mean + _REACH * sd).max(axis=1) + _NOISE_ABOVE
-    count = int(np.ceil((high - low).max() / _NOISE_STEP)) + 1
-    u = np.linspace(low, high, count, axis=1)[:, None, :, None]
-    odds = np.exp(np.minimum((mean[:, :, None] + sd[:, :, None] * x)[:, :, None] - u, 700.0))
-    below = np.exp(-odds)
-    share, slope = below @ weights[0], (odds * below) @ weights[0]
-    slope /= np.maximum(share, np.finfo(float).tiny)
-    found = (slope * share.prod(axis=1, keepdims=True)).sum(axis=2)
-    return found / found.sum(axis=1, keepdims=True)
-
-
-def _nearest(covariance):
-    """(c [n], own [n, d]), c + diag(own) being near to covariances [n, d, d]."""
-    d, variance = covariance.shape[1], np.diagonal(covariance, axis1=1, axis2=2)
-    common = (covariance.sum(axis=(1, 2)) - variance.sum(axis=1)) / (d * (d - 1))
-    common = np.clip(common, 0.0, variance.min(axis=1))
-    return common, variance - common[:, None]
-
-
-def _correlation(mean, covariance):
-    """Points eta [n, d, Q] and weights [1, Q] of an average less that by `_nearest`."""
-    x, (common, own) = _quasi_random(mean.shape[1]), _nearest(covariance)
-    nearest = common[:, None, None] + own[:, None] * np.eye(mean.shape[1])
-    roots = lower_root(covariance), lower_root(nearest)
-    weights = np.repeat([1.0, -1.0], x.shape[1]) / x.shape[1]
-    return mean[:, :, None] + np.concatenate([root @ x for root in roots], axis=2), weights[None]
-
-
-@lru_cache(maxsize=16)
-def _quasi_random(d):
-    """Normal points [d, Q] of a Sobol sequence, each beside its opposite."""
-    places = qmc.Sobol(d, scramble=False).random_base2(_LOG_POINTS)
-    x = ndtri(places + 0.5 / len(places))
-    return np.concatenate([x, -x]).T
 
 
 def sds(covariance):

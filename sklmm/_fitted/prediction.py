@@ -27,6 +27,7 @@ from sklmm._fitted.latent import (
     root_covariance,
     row_blocks,
 )
+from sklmm._fitted.shares import averaged_shares
 from sklmm._threads import in_threads
 
 
@@ -133,6 +134,8 @@ def _averaged(function, design, result, family, include, d, prior=True):
 
         covariance = root_covariance(root, added)
         covariance[:, held] = covariance[:, :, held] = 0.0
+        if family.classes == "unordered" and d > 2:
+            return averaged_shares(mean, covariance)
         return expected(at, mean, covariance, links, numbers)
 
     parts = in_threads(one, row_blocks(design, result, d, numbers))

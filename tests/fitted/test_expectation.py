@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.integrate import quad
-from scipy.special import ndtri
-from scipy.stats import norm, qmc
+from scipy.stats import norm
 
 from sklmm import MixedEffectsRegressor, families
 from sklmm._fitted.expectation import expected, links_of, weighted
@@ -293,41 +292,17 @@ def test_three_predictors_have_the_moments_that_are_known():
     assert variance[0] == pytest.approx(square - found[0] ** 2, rel=1e-6)
 
 
-@pytest.mark.parametrize(("d", "sd", "error"), [(2, 3.0, 1e-8), (3, 1.0, 2e-5), (3, 2.0, 1e-4)])
-def test_classes_without_an_order(d, sd, error):
-    """P = E[1 / (1 + exp(a) + ...)]; the reference is a product rule, fine beside the SDs."""
-    family = families.Categorical()
-    mean, cov = np.array([[0.5, -0.7, 0.2]])[:, :d], sd**2 * (0.8 * np.eye(d) + 0.2)[None]
+def test_three_classes_without_an_order():
+    """P = E[1 / (1 + exp(a) + exp(b))]; the reference is a product rule, fine beside the SDs."""
+    family, sd = families.Categorical(), 3.0
+    mean, cov = np.array([[0.5, -0.7]]), sd**2 * (0.8 * np.eye(2) + 0.2)[None]
 
     def shares(eta, weights, rows):
         return weighted(family.probabilities(eta, {}), weights)
 
-    found = expected(shares, mean, cov, links_of(family, d), 1 << 17)
-    step = 0.25 / sd
-    x = np.arange(-6, 6 + step, step)
-    z = np.stack(np.meshgrid(*[x] * d, indexing="ij")).reshape(d, -1)
+    found = expected(shares, mean, cov, links_of(family, 2), 1 << 17)
+    x = np.arange(-6, 6.1, 0.25 / sd)
+    z = np.stack(np.meshgrid(x, x, indexing="ij")).reshape(2, -1)
     weights = np.exp(-np.square(z).sum(axis=0) / 2)
     p = family.probabilities((mean[0][:, None] + np.linalg.cholesky(cov[0]) @ z)[None], {})[0]
-    np.testing.assert_allclose(found[0], weights @ p / weights.sum(), atol=error)
-
-
-@pytest.mark.parametrize("correlation", [0.0, 0.02])
-@pytest.mark.parametrize(("d", "sd"), [(3, 40.0), (4, 4.0), (6, 2.0), (6, 4.0), (8, 4.0)])
-def test_many_classes_of_effects_that_are_nearly_independent(d, sd, correlation):
-    """Independent but for what coefficients share, as effects of unseen levels are."""
-    family, rng = families.Categorical(), np.random.default_rng(0)
-    mean, own = rng.normal(size=(1, d)), sd * rng.uniform(0.7, 1.0, d)
-    cov = np.outer(own, own) * ((1 - correlation) * np.eye(d) + correlation)
-
-    def shares(eta, weights, rows):
-        return weighted(family.probabilities(eta, {}), weights)
-
-    found = expected(shares, mean, cov[None], links_of(family, d), 1 << 17)
-    root, averages = np.linalg.cholesky(cov), []
-    for seed in range(4):
-        z = ndtri(qmc.Sobol(d, seed=seed).random_base2(15)).T
-        eta = mean[:, :, None] + root @ np.concatenate([z, -z], axis=1)
-        averages.append(family.probabilities(eta, {})[0].mean(axis=0))
-    error = np.std(averages, axis=0).max() / 2
-    assert error < 5e-5
-    assert np.abs(found[0] - np.mean(averages, axis=0)).max() < 5e-5 + 4 * error
+    np.testing.assert_allclose(found[0], weights @ p / weights.sum(), atol=1e-8)
