@@ -79,8 +79,10 @@ class MarginalMeans:
             Its ``table`` has estimate, std_error, df, ci_lower and ci_upper. Its ``pairwise()`` are
             the differences of all pairs, by Tukey's method, ``contrasts(weights)`` others. The
             degrees of freedom are those of the parameter `dof`; without it, and of families other
-            than the Gaussian, tests are normal, by the delta method in all parameters.
-            A mean that the fit does not determine is nan.
+            than the Gaussian, tests are normal, by the delta method in all parameters. Intervals of
+            probabilities and other shares are symmetric on the logit scale, those of positive means
+            on the log scale, so that they stay where means can be; those of differences are
+            symmetric. A mean that the fit does not determine is nan.
 
         Raises
         ------
@@ -130,7 +132,8 @@ class MarginalMeans:
             means = linear_means(grid, predictors_of(model, design, component), result)
         else:
             expected = partial(self._averaged, design, none, component)
-            means = response_means(grid, expected, model.labels, design, result, model.n_predictors)
+            d, limits = model.n_predictors, self._limits(component)
+            means = response_means(grid, expected, model.labels, design, result, d, limits)
         index = grid.index()
         if len(means.values) > grid.n_means:
             classes = self.classes_ if scale == "response" else model.classes[1:]
@@ -236,6 +239,15 @@ class MarginalMeans:
     def _is_linear(self, component):
         """Whether the mean, or its part, is the linear predictor itself."""
         return self._fitted.family.mean_is_eta and component in (None, "conditional")
+
+    def _limits(self, component):
+        """The least and the greatest mean, or part of it."""
+        family = self._fitted.family
+        if component == "dispersion":
+            return 0.0, np.inf
+        if component == "zero" or family.classes:
+            return 0.0, 1.0
+        return family.limits(self.result_.family)
 
     def _check_options(self, **given):
         known = {

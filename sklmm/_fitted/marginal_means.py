@@ -8,6 +8,7 @@ method.
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.special import expit, logit
 
 from sklmm._fitted.contrasts import Contrasts, contrasts
 from sklmm._fitted.natural_slopes import natural_slopes
@@ -30,10 +31,40 @@ class Means:
     slopes: np.ndarray
     #: Whether they are linear in the coefficients, and have degrees of freedom.
     linear: bool
+    #: The least and the greatest that there may be.
+    limits: tuple = (-np.inf, np.inf)
 
     def taken(self, order):
         """Some of the means."""
-        return Means(self.values[order], self.slopes[order], self.linear)
+        return replace(self, values=self.values[order], slopes=self.slopes[order])
+
+    @property
+    def interval_scale(self):
+        """What intervals are symmetric on: "logit", "log", or None for the means' own scale."""
+        low, high = self.limits
+        if not np.isfinite(low):
+            return None
+        return "logit" if np.isfinite(high) else "log"
+
+    def intervals(self, found, half):
+        """(lower, upper) of `Contrasts` of the means themselves, `half` standard errors wide.
+
+        Between limits they are those of the logit, above one those of the logarithm.
+        """
+        value, width, scale = found.estimate, half * found.std_error, self.interval_scale
+        if scale is None:
+            return value - width, value + width
+        low, high = self.limits
+        size = high - low if scale == "logit" else 1.0
+        share = (value - low) / size
+        there, back, slope = np.log, np.exp, share
+        if scale == "logit":
+            there, back, slope = logit, expit, share * (1 - share)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            steps = width / (size * slope)
+            ends = [low + size * back(there(share) + sign * steps) for sign in (-1, 1)]
+        # A mean that is at a limit in floating point stays there.
+        return tuple(np.where(slope > 0, end, value) for end in ends)
 
     def combined(self, model, result, D):
         """`Contrasts` of D [q, k] times the means."""
@@ -94,9 +125,10 @@ def _of_family(model, design, component):
     )
 
 
-def response_means(grid, expected, labels, design, result, d):
+def response_means(grid, expected, labels, design, result, d, limits):
     """The `Means` of ``expected(result)``, [n_rows] or [n_rows, n_classes], on a `ReferenceGrid`.
 
+    They are between `limits`, (low, high).
     Coefficients are at their estimates, not averaged over their posterior.
     """
     at = at_estimates(result)
@@ -118,7 +150,7 @@ def response_means(grid, expected, labels, design, result, d):
         step = STEP * (size[i] or 1.0)
         below[i], above[i] = np.clip([centre[i] - step, centre[i] + step], *bounds[i])
         slopes[:, i] = (means(above) - means(below)) / (above[i] - below[i])
-    return Means(value, slopes, False)
+    return Means(value, slopes, False, limits)
 
 
 def parameters_of(result, n=None):

@@ -83,8 +83,10 @@ class MarginalMeans(NotedTable):
         if exact:
             rule = {"satterthwaite": "Satterthwaite", "kenward-roger": "Kenward-Roger"}
             law = f"t with {rule[result.dof_rule]} degrees of freedom"
-        table = _table(found, exact, critical(level, found.dof, None, 1)).set_axis(index)
-        notes = (*notes, f"{100 * level:g} % confidence intervals ({law}).")
+        interval = means.intervals(found, critical(level, found.dof, None, 1))
+        table = _table(found, exact, interval).set_axis(index)
+        scale = f", on the {means.interval_scale} scale" if means.interval_scale else ""
+        notes = (*notes, f"{100 * level:g} % confidence intervals ({law}{scale}).")
         return cls(table, notes, level, by, law, means, model, result)
 
     def pairwise(self, adjust="tukey"):
@@ -203,16 +205,18 @@ class MarginalMeans(NotedTable):
         family = f"{n} means" if adjust == "tukey" else f"{q} contrasts"
         how = f"{TITLES[adjust]} for {family}{within}" if adjust else "not adjusted"
         told = f"p values and {100 * self.level:g} % confidence intervals ({self.law}): {how}."
-        table = _table(found, exact, half, tests).set_axis(index)
+        half = half * found.std_error
+        interval = found.estimate - half, found.estimate + half
+        table = _table(found, exact, interval, tests).set_axis(index)
         return NotedTable(table, (*self.notes[:-1], told))
 
 
-def _table(found, exact, half, tests=None):
-    """A table whose columns are df, where laws are `exact`, `tests`, and intervals by `half`."""
-    estimate, std = found.estimate, found.std_error
-    columns = {"estimate": estimate, "std_error": std, **({"df": found.dof} if exact else {})}
-    interval = {"ci_lower": estimate - half * std, "ci_upper": estimate + half * std}
-    return Table({**columns, **(tests or {}), **interval})
+def _table(found, exact, interval, tests=None):
+    """A table of estimates, df where laws are `exact`, `tests` and an interval (lower, upper)."""
+    columns = {"estimate": found.estimate, "std_error": found.std_error}
+    columns |= {"df": found.dof} if exact else {}
+    lower, upper = interval
+    return Table({**columns, **(tests or {}), "ci_lower": lower, "ci_upper": upper})
 
 
 def _tuples(index):

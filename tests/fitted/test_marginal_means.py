@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.integrate import quad
-from scipy.special import expit
+from scipy.special import expit, logit
 from scipy.stats import norm, studentized_range
 
 from sklmm import MixedEffectsClassifier, MixedEffectsRegressor, Quadrature
@@ -172,10 +172,11 @@ def test_logistic_means_on_the_link_and_response_scale():
     check(link.pairwise().table, reference["pairs"])
     assert "df" not in link.table
     response = model.marginal_means("period", X)
-    check(response.table, reference["regrid"])
+    check(response.table, reference["regrid"], ["estimate", "std_error"])
     check(response.pairwise().table, reference["regrid_pairs"])
     cells = model.marginal_means(["half", "period"], X)
-    check(cells.table, reference["response"], ["estimate", "std_error"])
+    # Where nothing is averaged over, the interval is that of the link, transformed back.
+    check(cells.table, reference["response"])
     assert "at effects of 0 of herd" in cells.notes[0]
 
 
@@ -211,8 +212,11 @@ def test_zeros_count_in():
     check(model.marginal_means("half", X, scale="link").table, reference["link"], both, 2e-4)
     conditional = model.marginal_means("half", X, component="conditional")
     check(conditional.table, reference["conditional"], both, 2e-4)
+    # glmmTMB's have 1993 degrees of freedom.
+    ends = ["ci_lower", "ci_upper"]
+    check(conditional.table, reference["conditional"], ends, 5e-4)
     zero = model.marginal_means("half", at=at, component="zero")
-    check(zero.table, reference["zero"], both, 2e-4)
+    check(zero.table, reference["zero"], both + ends, 2e-4)
     zero = model.marginal_means([], at=at, component="zero", scale="link")
     check(zero.table, reference["zero_link"], both, 2e-4)
     assert zero.table.index.tolist() == ["overall"]
@@ -245,6 +249,7 @@ def test_classes_have_a_probability_each():
     ).fit(X, y)
     means = model.marginal_means("temp", by="contact")
     assert means.table.index.names == ["contact", "class", "temp"]
+    assert means.table[["ci_lower", "ci_upper"]].stack().between(0, 1).all()
     found = means.table["estimate"].groupby(["contact", "temp"]).sum()
     np.testing.assert_allclose(found, 1.0)
     cuts, sd = model.family_params_["cutpoints"], model.cov_re_["judge"].iloc[0, 0] ** 0.5
@@ -262,6 +267,30 @@ def test_classes_have_a_probability_each():
     means = two.fit(X, np.where(y > 3, "high", "low")).marginal_means("temp")
     assert means.table.index.tolist() == ["cold", "warm"]
     assert means.notes[0] == "Expected probability of low, averaged over judge."
+
+
+def test_intervals_stay_where_means_can_be():
+    """Of few rows symmetric ones of probabilities and of counts would leave them."""
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"g": np.arange(40) % 8, "a": np.where(np.arange(40) < 20, "low", "some")})
+    y = np.where(X["a"] == "low", np.arange(40) == 3, rng.integers(2, size=40)).astype(float)
+    for family, highest in (("bernoulli", 1.0), ("poisson", np.inf)):
+        model = MixedEffectsRegressor(
+            ["g"], fixed_effects="~ a", family=family, e_step="laplace"
+        ).fit(X, y)
+        means = model.marginal_means("a")
+        value, std = (means.table[name].to_numpy() for name in ("estimate", "std_error"))
+        assert (value - norm.ppf(0.975) * std)[0] < 0
+        low, high = (means.table[name].to_numpy() for name in ("ci_lower", "ci_upper"))
+        assert (low > 0).all()
+        assert (high < highest).all()
+        scale, there = ("logit", logit) if family == "bernoulli" else ("log", np.log)
+        np.testing.assert_allclose(there(low) + there(high), 2 * there(value), atol=1e-9)
+        assert f"on the {scale} scale" in means.notes[-1]
+        pairs = means.pairwise()
+        assert "scale" not in pairs.notes[-1]
+        ends = pairs.table[["ci_lower", "ci_upper"]].mean(axis=1)
+        np.testing.assert_allclose(ends, pairs.table["estimate"])
 
 
 def test_columns_without_a_formula():
