@@ -1,21 +1,21 @@
 """Quantiles of a new observation: what prediction intervals are made of.
 
 Of a normal y (or logarithm of y) they are in closed form; of other families that of the `Mixture`
-is searched, all rows of a block at a time: from a bracket about the mean by secants of Phi^-1(F),
-which is nearly straight in a number that y is a function of, and every third time by halves.
+is searched, all rows of a block at a time, by secants of Phi^-1(F), which is nearly straight in a
+number that y is a function of, and where these do not end by halves.
 """
 
 import numpy as np
 from scipy.special import expit, logit, ndtri
 
 from sklmm._fitted.latent import predictor_moments
-from sklmm._fitted.mixtures import FEWEST, MOST, TOLERANCE, Mixture
+from sklmm._fitted.mixtures import MOST, TOLERANCE, Mixture
 from sklmm._threads import in_threads
 
-#: Steps of a search, and of widening a bracket.
-_STEPS, _WIDENINGS = 150, 60
-#: The share of a first step that is taken from a y that is near.
-_AGAIN = 0.1
+#: Steps of a search, and those that are secants' alone.
+_STEPS, _SECANTS = 150, 4
+#: The largest whole number that is looked for.
+_LARGEST = 1e15
 #: In SDs of a normal distribution: what is near enough, and what stands for infinity.
 _NEAR, _FAR = 1e-6, 40.0
 
@@ -47,14 +47,21 @@ def predict_quantiles(design, result, family, include, params, q, d=1):
 
 def _quantile(mixture, q):
     """The least y [n] with F(y) >= q, by as many points of eta as tell it."""
-    out, n_points = _search(mixture, q, FEWEST), FEWEST
+    counts = mixture.enough()
+    out = np.empty(len(counts))
+    for n_points in np.unique(counts):
+        rows = np.flatnonzero(counts == n_points)
+        out[rows] = _settled(mixture.rows(rows), q, n_points)
+    return out
+
+
+def _settled(mixture, q, n_points):
+    out = _search(mixture, q, n_points)
     left = np.arange(len(out))
     while len(left) and n_points < MOST:
         part, y = mixture.rows(left), out[left]
-        # Two finer rules, as with steps between the points one may agree by chance.
-        left = left[
-            ~(_is_quantile(part, y, q, 2 * n_points) & _is_quantile(part, y, q, 3 * n_points))
-        ]
+        agree = [_is_quantile(part, y, q, k * n_points) for k in part.finer()]
+        left = left[~np.all(agree, axis=0)]
         n_points *= 2
         if len(left):
             out[left] = _search(mixture.rows(left), q, n_points, out[left])
@@ -87,25 +94,27 @@ def _search(mixture, q, n_points, near=None):
         out[end], left = high, left & ~end
     if not (rows := np.flatnonzero(left)).size:
         return out
+    part = mixture.rows(rows)
     scale = _Scale(low, high) if steps is None else _Steps(low, high, np.ravel(steps), rows)
-    t, width = scale.start(*_center(mixture.rows(rows)))
+    start, width = _start(part, scale, ndtri(q))
     if near is not None:
-        t, width = scale.start(near[rows], width)[0], np.maximum(_AGAIN * width, scale.whole)
+        start = scale.u(near[rows])
 
     def gap(t, some):
         """How far Phi^-1(F) is above its target."""
-        cdf = mixture.rows(rows[some]).cdf(scale.y(t, some), False, n_points)
+        cdf = part.rows(some).cdf(scale.y(t, some), False, n_points)
         return np.clip(ndtri(cdf), -_FAR, _FAR) - ndtri(q)
 
-    found = _between(gap, *_bracket(gap, t, width, scale), scale)
+    found = _root(gap, start, width, scale)
     out[rows] = scale.y(found, np.arange(len(rows)))
     return out
 
 
 class _Scale:
-    """What a continuous y is searched by, in which its support is the real line."""
+    """What a continuous y is searched by: t, of which its support is the real line, as is u."""
 
     whole = False
+    ends = -np.inf, np.inf
 
     def __init__(self, low, high):
         self.low, self.span = low, high - low
@@ -117,113 +126,118 @@ class _Scale:
         with np.errstate(over="ignore"):
             return self.low + (self.span * expit(t) if np.isfinite(self.span) else np.exp(t))
 
-    def start(self, center, width):
-        """t at a center, and how much it is to vary."""
+    def u(self, y):
+        """u of a y in each row."""
         if not np.isfinite(self.low):
-            return center, width
-        t = np.maximum(center - self.low, 1e-300)
-        ones = np.ones(len(t))
+            return y
+        t = np.maximum(y - self.low, 1e-300)
         if np.isfinite(self.span):
-            return logit(np.clip(t / self.span, 1e-12, 1 - 1e-12)), ones
-        return np.log(t), ones
+            return logit(np.clip(t / self.span, 1e-12, 1 - 1e-12))
+        return np.log(t)
 
-    def ends(self, some):
-        """Bounds of t in some rows, beyond which there is no y."""
-        return -np.inf, np.inf
+    def bent(self, t, some):
+        """u of t."""
+        return t
+
+    def t(self, u, some, lower, upper):
+        """t of u, strictly between two others."""
+        return u
 
 
 class _Steps:
-    """Whole numbers t, of which y = t / size is made, sizes of all rows or of each."""
+    """Whole numbers t, of which y = t / size is made, sizes of all rows or of each.
+
+    u is t, or where there is no largest one its logarithm.
+    """
 
     whole = True
 
     def __init__(self, low, high, size, rows):
         self.size = size if len(size) == 1 else size[rows]
-        self.low, self.high = low * self.size, high * self.size
+        self.ends = low * self.size, high * self.size
+        self._low = self.ends[0] if np.isfinite(low) and not np.isfinite(high) else None
 
     def y(self, t, some):
         """The y of these t in some rows."""
         return t / _of(self.size, some)
 
-    def start(self, center, width):
-        """t at a center, and how much it is to vary."""
-        t = np.clip(np.floor(center * self.size), self.low, self.high)
-        return t, np.maximum(np.ceil(width * self.size), 1.0)
+    def u(self, y):
+        """u of a y in each row."""
+        return self.bent(np.minimum(y * self.size, _LARGEST), slice(None))
 
-    def ends(self, some):
-        """Bounds of t in some rows; F is below its target at the lower one."""
-        return _of(self.low, some), _of(self.high, some)
+    def bent(self, t, some):
+        """u of t in some rows."""
+        return t if self._low is None else np.log1p(np.maximum(t - _of(self._low, some), 0.0))
+
+    def t(self, u, some, lower, upper):
+        """The first t from u on, strictly between two others."""
+        if self._low is not None:
+            u = _of(self._low, some) + np.expm1(u)
+        return np.clip(np.ceil(u), lower + 1, upper - 1)
 
 
 def _of(values, some):
     return values if len(values) == 1 else values[some]
 
 
-def _center(mixture):
-    """A mean and an SD [n] of y at the means of eta, or other numbers where there are none."""
-    eta, n = mixture.moments.mean[..., None], len(mixture.moments.mean)
+def _start(mixture, scale, z):
+    """u [n] about z SDs from the middle, and that SD, or other numbers where there are none."""
+    mean, variance, _ = mixture.moments
+    n = len(mean)
+    with np.errstate(invalid="ignore"):
+        shift = np.sqrt(variance)
+    if mean.ndim == 2:
+        # That of the first predictor.
+        shift = np.diagonal(shift, axis1=1, axis2=2) * (np.arange(mean.shape[1]) == 0)
+    moved = [mean - shift, mean, mean + shift]
     with np.errstate(all="ignore"):
         try:
-            center = mixture.family.mean(eta, mixture.params)[:, 0]
-            width = np.sqrt(mixture.family.variance(eta, mixture.params)[:, 0])
+            family, params = mixture.family, mixture.params
+            low, center, high = (family.mean(eta[..., None], params)[:, 0] for eta in moved)
+            sd = np.sqrt(family.variance(mean[..., None], params)[:, 0])
         except ValueError:
-            center, width = np.zeros(n), np.ones(n)
-    good = np.isfinite(center) & (np.abs(center) < 1e15)
-    center = np.where(good, center, 0.0)
-    return center, np.where(np.isfinite(width) & (width > 0) & (width < 1e15), width, 1.0)
+            low, center, high, sd = np.zeros(n), np.zeros(n), np.zeros(n), np.ones(n)
+        # Of a bounded y towards its middle.
+        u, up, down = (scale.u(center + c * sd) for c in (0, 1, -1))
+        width = np.hypot(np.minimum(up - u, u - down), (scale.u(high) - scale.u(low)) / 2)
+    u = np.where(np.isfinite(u) & (np.abs(u) < 1e15), u, 0.0)
+    width = np.where(np.isfinite(width) & (width > 0) & (width < 1e15), width, 1.0)
+    return u + z * width, width
 
 
-def _bracket(gap, t, width, scale):
-    """(lower and upper t, the gaps there): below the target, and at or above it."""
-    every = np.arange(len(t))
-    at = gap(t, every)
-    below = at < 0
-    lower = np.where(below, t, -np.inf)
-    upper = np.where(below, np.inf, t)
-    g_lower, g_upper = np.where(below, at, -_FAR), np.where(below, _FAR, at)
-    left, reach = every, width.copy()
-    for _ in range(_WIDENINGS):
-        low, high = scale.ends(left)
-        up = below[left]
-        new = np.where(up, t[left] + reach[left], t[left] - reach[left])
-        new = np.clip(new, low, high)
-        at = gap(new, left)
-        # At an end of the range the answer is known: below it at the lower, above at the upper.
-        crossed = np.where(up, (at >= 0) | (new >= high), (at < 0) | (new <= low))
-        move_upper = np.where(crossed, up, ~up)
-        u, low_rows = left[move_upper], left[~move_upper]
-        upper[u], g_upper[u] = new[move_upper], at[move_upper]
-        lower[low_rows], g_lower[low_rows] = new[~move_upper], at[~move_upper]
-        left = left[~crossed]
-        if not len(left):
-            break
-        reach[left] *= 2
-    return lower, upper, g_lower, g_upper
-
-
-def _between(gap, lower, upper, g_lower, g_upper, scale):
-    """The least t at or above the target: by secants, and every third time by halves."""
-    out, left = upper.copy(), np.arange(len(upper))
+def _root(gap, u, width, scale):
+    """The least t [n] at or above the target: by secants in u within brackets, which are halved."""
+    left, out = np.arange(len(u)), np.empty(len(u))
+    lower, upper = (np.full(len(u), 1.0) * end for end in scale.ends)
+    slope, reach = 1 / width, 2 * width
+    last = at_last = np.full(len(u), np.nan)
     for step in range(_STEPS):
-        a, b, ga, gb = lower[left], upper[left], g_lower[left], g_upper[left]
-        done = (b - a <= 1) if scale.whole else (b - a <= 1e-12 * (1 + np.abs(b)))
-        out[left[done]] = b[done]
-        left = left[~done]
-        if not len(left):
-            break
-        a, b, ga, gb = a[~done], b[~done], ga[~done], gb[~done]
-        t = (a + b) / 2 if step % 3 == 2 else b - gb * (b - a) / np.maximum(gb - ga, 1e-300)
-        t = np.clip(np.floor(t), a + 1, b - 1) if scale.whole else np.clip(t, a, b)
-        at = gap(t, left)
+        some = upper - lower > (1 if scale.whole else 1e-12 * (1 + np.abs(u)))
+        out[left[~some]] = upper[~some]
+        if not some.any():
+            return out
+        parts = left, u, lower, upper, slope, reach, last, at_last
+        left, u, lower, upper, slope, reach, last, at_last = (part[some] for part in parts)
+        a, b = scale.bent(lower, left), scale.bent(upper, left)
+        with np.errstate(invalid="ignore"):
+            middle = (a + b) / 2
+        # What a secant does not tell, and now and then whatever it does.
+        halve = ~((a < u) & (u < b)) | (step > _SECANTS and step % 3 == 2)
+        t = scale.t(np.where(halve & np.isfinite(middle), middle, u), left, lower, upper)
+        u, at = scale.bent(t, left), gap(t, left)
         above = at >= 0
-        # The end that stays counts for half, lest it stay for ever.
-        upper[left[above]], g_upper[left[above]] = t[above], at[above]
-        g_lower[left[above]] /= 2
-        lower[left[~above]], g_lower[left[~above]] = t[~above], at[~above]
-        g_upper[left[~above]] /= 2
+        lower, upper = np.where(above, lower, t), np.where(above, t, upper)
         if not scale.whole:
-            near = np.abs(at) <= _NEAR
-            out[left[near]] = t[near]
-            left = left[~near]
-    out[left] = upper[left]
+            lower = np.where(np.abs(at) <= _NEAR, t, lower)
+            upper = np.where(np.abs(at) <= _NEAR, t, upper)
+        with np.errstate(all="ignore"):
+            secant = (at - at_last) / (u - last)
+            slope = np.where((secant > 0) & np.isfinite(secant), secant, slope)
+            move = np.clip(-at / slope, -reach, reach)
+        if step > _SECANTS:
+            # Beyond all that is known it goes ever further.
+            known = np.isfinite(np.where(above, lower, upper))
+            move = np.where(known, move, np.where(above, -reach, reach))
+        last, at_last, u, reach = u, at, u + move, 2 * reach
+    out[left] = upper
     return out

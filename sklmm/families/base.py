@@ -12,8 +12,9 @@ from scipy.special import expit, logit
 from sklearn.base import BaseEstimator
 
 from sklmm._fork import check_not_forked
-from sklmm.families.links import inverse_link
+from sklmm.families.links import LINKS, inverse_link
 from sklmm.families.response import Response, listed, numeric
+from sklmm.families.special import NUMPY
 
 #: Constraints of an estimated parameter: from the whole line, and back to it.
 CONSTRAINTS = {
@@ -26,6 +27,8 @@ CONSTRAINTS = {
 OFFERED = ("positive", "real", "unit")
 #: Counts beyond which a float has no neighbours.
 _MOST_COUNTED = 1e15
+#: A step of eta by which the slope of a mean is told.
+_NEAR = 1e-4
 #: Arguments of a family's own methods besides those of a moment.
 _ARGUMENTS = {"sample": "eta, params, rng", "cdf": "y, eta, params, below=False"}
 #: Variance of the latent variable that a link of binary and ordered responses stands for.
@@ -275,6 +278,23 @@ class Family(BaseEstimator):
                 "its distribution has no cdf: override `cdf(self, y, eta, params, below=False)` in "
                 "a subclass of Family, or use a distribution that has one."
             ) from None
+
+    def located(self, y, params):
+        """Eta at which y is about what is expected, and the SD of such y in units of eta.
+
+        None where that is not known. F(y | eta) falls from 1 to 0 there, or rises, within some SDs.
+        """
+        link = LINKS.get("identity" if self.mean_is_eta else getattr(self, "link", None))
+        if link is None or self.is_custom or self.classes is not None:
+            return None
+        (low, high), steps = self.limits(params), self.steps(params)
+        if steps is not None:
+            # Between y and the next one, where F(y | eta) is about a half.
+            y = np.clip(y + 0.5 / steps, low + 0.25 / steps, high - 0.25 / steps)
+        with np.errstate(all="ignore"):
+            eta = link.of(y)
+            slope = link(NUMPY, eta + _NEAR).mean - link(NUMPY, eta - _NEAR).mean
+            return eta, 2 * _NEAR * np.sqrt(self.variance(eta, params)) / np.abs(slope)
 
     def bind(self, y, weights=None):
         """The `Response` of this family in y; ValueError where y is outside its support."""

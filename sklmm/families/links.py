@@ -8,6 +8,9 @@ A link is made of a namespace and eta; it computes what it is asked for, once.
 import math
 from functools import cached_property
 
+import numpy as np
+from scipy.special import logit, ndtri
+
 from sklmm.families.special import NUMPY, beyond, exp, mills_bend, mills_fall
 
 #: |eta| of a square root, and eta of a mean or its inverse, below which its logarithm goes on as a
@@ -50,6 +53,7 @@ class Identity(PositiveLink):
     """mu = eta, whose log goes on as its parabola: a step may leave the positive numbers."""
 
     edge = 0.0
+    of = staticmethod(lambda mean: mean)
     mean = property(lambda g: g.eta)
     _above = cached_property(lambda g: g.xp.maximum(g.eta, _SMALLEST))
     _below = cached_property(lambda g: g.xp.minimum(g.eta / _SMALLEST - 1, 0.0))
@@ -62,6 +66,7 @@ class Inverse(Identity):
     """mu = 1 / eta."""
 
     edge = _SMALLEST
+    of = staticmethod(lambda mean: 1 / mean)
     mean = property(lambda g: 1 / g._above)
     log_mean = property(lambda g: 0.5 * g._below**2 - g._below - g.xp.log(g._above))
     slope = cached_property(lambda g: (g._below - 1) / g._above)
@@ -71,6 +76,7 @@ class Inverse(Identity):
 class InverseSquared(Inverse):
     """mu = 1 / sqrt(eta): log mu is half of that by the inverse link."""
 
+    of = staticmethod(lambda mean: mean**-2.0)
     mean = property(lambda g: g._above**-0.5)
     log_mean = property(lambda g: 0.5 * Inverse.log_mean.fget(g))
     slope = cached_property(lambda g: 0.5 * (g._below - 1) / g._above)
@@ -81,6 +87,7 @@ class Log(PositiveLink):
     """mu = exp eta."""
 
     growth = 3.0
+    of = staticmethod(np.log)
     mean = property(lambda g: exp(g.xp, g.eta))
     log_mean = property(lambda g: g.eta)
     slope, bend = 1.0, 0.0
@@ -90,6 +97,7 @@ class Sqrt(PositiveLink):
     """mu = eta^2."""
 
     edge = 0.0
+    of = staticmethod(np.sqrt)
     mean = property(lambda g: g.eta**2)
     _size = cached_property(lambda g: g.xp.maximum(g.xp.abs(g.eta), _SMALLEST_ROOT))
     log_mean = property(lambda g: 2 * g.xp.log(g._size))
@@ -101,6 +109,7 @@ class Logit(ShareLink):
     """mu = 1 / (1 + exp(-eta)); everything from one exponential."""
 
     strip = math.pi
+    of = staticmethod(logit)
     mean = property(lambda g: g.xp.expit(g.eta))
     _z = cached_property(lambda g: g.xp.exp(-g.xp.abs(g.eta)))
     _log1p = cached_property(lambda g: g.xp.log1p(g._z))
@@ -119,6 +128,7 @@ class Probit(ShareLink):
     """mu = Phi(eta), which is entire, but grows away from the real line."""
 
     strip = 2.0
+    of = staticmethod(ndtri)
     mean = property(lambda g: g.xp.ndtr(g.eta))
     log_one = property(lambda g: g.xp.log_ndtr(g.eta))
     log_zero = property(lambda g: g.xp.log_ndtr(-g.eta))
@@ -134,6 +144,7 @@ class Probit(ShareLink):
 class Cloglog(ShareLink):
     """mu = 1 - exp(-rate), rate = exp eta; rare events by their series."""
 
+    of = staticmethod(lambda mean: np.log(-np.log1p(-mean)))
     _rare = cached_property(lambda g: g.eta < _RARE)
     _rate = cached_property(lambda g: exp(g.xp, g.eta))
     _safe = cached_property(lambda g: g.xp.maximum(g._rate, math.exp(_RARE)))

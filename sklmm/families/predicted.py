@@ -209,12 +209,16 @@ class PredictedFamily(Family):
 
     def apart(self, eta, params):
         """Eta [n, ...] of the mean, and all parameters, from predictors [n, d, ...]."""
-        eta = np.asarray(eta, float)
+        return self.of_predictors(np.moveaxis(np.asarray(eta, float), 1, 0), params)
+
+    def of_predictors(self, predictors, params):
+        """The same of d arrays [n, ...] that broadcast, one of each predictor."""
+        eta, *others = predictors
         values = {
-            name: CONSTRAINTS[kind][0](eta[:, c])
-            for c, (name, kind) in enumerate(self.kinds.items(), 1)
+            name: CONSTRAINTS[kind][0](own)
+            for (name, kind), own in zip(self.kinds.items(), others, strict=True)
         }
-        return eta[:, 0], {**params, **values}
+        return eta, {**params, **values}
 
     def mean(self, eta, params):
         """E[y | eta] [n, ...] for predictors [n, d, ...]."""

@@ -23,10 +23,12 @@ _REACH = 9.0
 _STEP = 0.4
 _PLACE = 24
 #: In a distribution function: the SDs about their mean that numbers of jumps are within, the steps
-#: between them in SDs, and the share of those that do not count.
+#: between them in SDs, the share of those that do not count, and that of the rows that go on which
+#: is worth another look at which these are.
 _SPREAD = 6.0
 _WIDE = 0.6
-_NONE = 1e-10
+_NONE = 1e-9
+_MANY = 0.9
 #: The logarithm of what terms weigh that are none.
 _NOTHING = -1e30
 #: What the power is away from 1 and 2 at least.
@@ -316,19 +318,22 @@ class Tweedie(Family):
         # Of jumps that are much alike a sum is nearly a step in their number.
         step = np.maximum(np.floor(_WIDE * sd / np.sqrt(np.maximum(shape, 1.0))), 1.0)
         first = np.maximum(np.ceil(rate - _SPREAD * sd), 1.0)
-        last = np.ceil(rate + _SPREAD * (sd + 1))
         log_rate = np.log(np.maximum(rate, np.finfo(float).tiny))
-        found = weight = np.exp(-rate)
-        for k in range(int(np.max((last - first) / step, initial=-1.0)) + 1):
-            jumps = first + k * step
-            share = step * np.exp(jumps * log_rate - rate - gammaln(jumps + 1))
-            weight = weight + share
-            some = share > _NONE
-            more = np.zeros(rate.shape)
-            more[some] = gammainc((jumps * shape)[some], ratio[some])
-            found = found + share * more
+        found = np.exp(-rate).ravel()
+        weight, left = found.copy(), np.arange(rate.size)
+        parts = [part.ravel() for part in (first, step, rate, log_rate, shape, ratio)]
+        while len(left):
+            jumps, step, mean, log_mean, own, at = parts
+            share = step * np.exp(jumps * log_mean - mean - gammaln(jumps + 1))
+            weight[left] += share
+            found[left] += share * gammainc(jumps * own, at)
+            parts[0] = jumps + step
+            on = (share > _NONE) | (jumps < mean)
+            # Few that are at their end are left in the others' company.
+            if np.count_nonzero(on) < _MANY * len(on):
+                left, parts = left[on], [part[on] for part in parts]
         # That of the mixture of these numbers of jumps alone.
-        return found / weight
+        return (found / weight).reshape(rate.shape)
 
     def _jumps(self, eta, params):
         """Number of jumps on average, and the shape and scale of each."""

@@ -294,6 +294,10 @@ class ZeroInflated(Family):
         """The other family's."""
         return self.family.steps(params)
 
+    def located(self, y, params):
+        """The other family's, of which F(y | eta) is a multiple."""
+        return self.family.located(y, params)
+
     def cdf(self, y, eta, params, below=False):
         """P(Y <= y | eta), or P(Y < y) with `below`: the zeros, and the other family's."""
         zero, own = params["zero"], self.family.cdf(y, eta, params, below)

@@ -217,3 +217,23 @@ def test_a_density_of_your_own_is_asked_for_its_cdf():
 
     with pytest.raises(ValueError, match=r"add `cdf\(self, y, eta, params, below=False\)`"):
         Own().cdf(0.0, np.zeros(1), {"sigma": 1.0})
+
+
+@pytest.mark.parametrize(("name", "link"), CASES)
+def test_they_fall_about_the_eta_that_is_told(name, link):
+    family, params = family_of(name, link), PARAMETERS.get(name, {})
+    params = {key: value for key, value in params.items() if key != "trials"}
+    size = {"binomial": 40.0, "beta_binomial": 40.0}.get(name)
+    params |= {"trials": size} if size else {}
+    eta = np.array([0.8, 1.3])
+    mean = family.mean(eta, params)
+    y = mean if family.steps(params) is None else np.round(mean * (size or 1.0)) / (size or 1.0)
+    located = family.located(y, params)
+    if family.classes is not None or name == "lognormal":
+        assert located is None
+        return
+    at, sd = located
+    # It is of what is near, and rough of small counts: most of the fall is within some SDs.
+    assert (np.abs(at - eta) <= 2 * sd).all()
+    up, down = (family.cdf(y, at + k * sd, params) for k in (-4, 4))
+    assert (np.abs(up - down) > 0.4).all()

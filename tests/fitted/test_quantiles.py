@@ -105,6 +105,89 @@ def test_steps_in_eta_are_seen():
         assert _quantile(mixture, q)[0] == pytest.approx(np.exp(9 + stats.norm.ppf(q)), rel=2e-3)
 
 
+@pytest.mark.parametrize("n_points", [7, 12, 24, 36])
+def test_probabilities_are_no_more_than_one(n_points):
+    """Weights of points add up to 1 but for rounding, and beyond 1 there is no normal quantile."""
+    mixture = Mixture(
+        FAMILIES["ordinal"](), Moments(np.linspace(-1, 2, 50), np.full(50, 4.0), np.ones(50, bool)),
+        PARAMETERS["ordinal"],
+    )  # fmt: skip
+    assert mixture.cdf(np.full(50, 3.0), n_points=n_points).max() <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "sd", "n_points", "most"),
+    [
+        ("poisson", 0.5, 0.8, 12, 1e-4),
+        ("poisson", 8.0, 0.2, 24, 1e-5),
+        ("poisson", 8.0, 0.8, 36, 1e-5),
+        ("poisson", 14.0, 1.0, 48, 1e-4),
+        ("gamma", 8.0, 0.8, 12, 1e-4),
+        ("gamma", 8.0, 0.2, 9, 1e-5),
+        ("tweedie", 1.0, 0.8, 12, 1e-4),
+        ("negative_binomial", 8.0, 0.8, 12, 1e-4),
+        ("student_t", 8.0, 3.0, 18, 1e-4),
+    ],
+)
+def test_few_points_tell_a_distribution_however_steep(name, mean, sd, n_points, most):
+    """Equally far from one another they would be hundreds: points are where F falls in eta."""
+    family, params = FAMILIES[name](), PARAMETERS.get(name, {})
+    x = np.linspace(-8, 8, 100_001)
+    weights = stats.norm.pdf(x) / stats.norm.pdf(x).sum()
+    spread = np.exp(mean + sd * stats.norm.ppf(Q))
+    y = np.round(spread) if name != "student_t" else mean + sd * stats.norm.ppf(Q)
+    moments = Moments(np.full(3, mean), np.full(3, sd**2), np.ones(3, bool))
+    found = Mixture(family, moments, params).cdf(y, n_points=n_points)
+    expected = [family.cdf(own, mean + sd * x, params) @ weights for own in y]
+    np.testing.assert_allclose(found, expected, atol=most)
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "sd", "most"),
+    [
+        ("poisson", 1.0, 0.2, 150),
+        ("poisson", 8.0, 0.2, 500),
+        ("poisson", 8.0, 0.8, 700),
+        ("negative_binomial", 8.0, 0.8, 350),
+        ("gamma", 1.0, 0.8, 250),
+        ("tweedie", 1.0, 0.8, 200),
+        ("student_t", 1.0, 0.8, 200),
+    ],
+)
+def test_a_row_asks_few_numbers_of_its_family(name, mean, sd, most, monkeypatch):
+    """The cost of an interval is that of the family's distribution function at points of eta."""
+    rng, family, asked = np.random.default_rng(0), FAMILIES[name](), []
+    own = type(family)._cdf
+
+    def counted(*args):
+        asked.append(out := own(*args))
+        return out
+
+    monkeypatch.setattr(type(family), "_cdf", counted)
+    moments = Moments(mean + rng.normal(size=500), np.full(500, sd**2), np.ones(500, bool))
+    for q in (0.025, 0.975):
+        _quantile(Mixture(family, moments, PARAMETERS.get(name, {})), q)
+    assert sum(out.size for out in asked) / 500 <= most
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.7])
+def test_zeros_are_averaged_given_the_counts_predictor(correlation):
+    sds = np.array([0.6, 1.2])
+    covariance = np.outer(sds, sds) * np.array([[1, correlation], [correlation, 1]])
+    moments = Moments(np.array([[1.5, -0.8]]), covariance[None], np.ones(1, bool))
+    family = PredictedFamily(ZeroInflated(FAMILIES["negative_binomial"]()), ("zero",))
+    x = np.linspace(-7, 7, 401)
+    weights = stats.norm.pdf(x) / stats.norm.pdf(x).sum()
+    z = np.stack(np.meshgrid(x, x, indexing="ij")).reshape(2, -1)
+    count, zero = moments.mean[0][:, None] + np.linalg.cholesky(covariance) @ z
+    for y in (0.0, 3.0, 12.0):
+        size, mu = 2.0, np.exp(count)
+        own = stats.nbinom.cdf(y, size, size / (size + mu))
+        expected = (expit(zero) + expit(-zero) * own) @ np.outer(weights, weights).ravel()
+        found = Mixture(family, moments, {"dispersion": np.full((1, 1), 0.5)})
+        assert found.settled_cdf(np.array([y]))[0] == pytest.approx(expected, abs=3e-5)
+
+
 @pytest.fixture(scope="module")
 def counts():
     rng = np.random.default_rng(0)
