@@ -38,7 +38,7 @@ from sklmm._fitted.expectation import Softmax, numbers_of, of_one_key, sds
 
 #: The step along the largest predictor with noise, how far noise is below and above 0, and the SDs
 #: of effects that count. The error is 4e-6, and smooth: derivatives are differences of averages.
-_STEP, _BELOW, _ABOVE, _REACH = 0.8, 3.0, 14.0, 4.5
+_STEP, _BELOW, _ABOVE, _REACH = 0.8, 3.0, 9.0, 4.5
 #: Tables of G: parts of a step, G and its derivatives, the logarithm of the ratio of two variances
 #: with noise, how many are made at a time, how far beyond effects they reach, and SDs that count.
 _PHASES, _ORDERS, _RATIO, _TABLES, _FURTHEST, _FARTHEST = 8, 6, 0.04, 4, 40.0, 6.5
@@ -110,8 +110,8 @@ def _parts(covariance):
 def _rules(covariance, covariances):
     """By row whether shares are averaged over points alone, and log2 of their number or 0."""
     variance = np.diagonal(covariance, axis1=1, axis2=2)
-    scale = np.sqrt(covariances.own + _NOISE)
-    size = np.square(covariances.rest / (scale[:, :, None] * scale[:, None])).sum(axis=(1, 2))
+    scale = 1 / (covariances.own + _NOISE)
+    size = np.sum((np.square(covariances.rest) @ scale[:, :, None])[:, :, 0] * scale, axis=1)
     plain, log_points = np.zeros((2, len(variance)), int)
     far = np.flatnonzero(size > variance.shape[1] * _FIRST**2)
     if len(far):
@@ -156,13 +156,17 @@ def _integrals(chance, slope, bend, rest):
     slope, bend = (
         np.divide(part, chance, out=np.zeros_like(part), where=some) for part in (slope, bend)
     )
-    every, tied = chance.prod(axis=1, keepdims=True), rest @ slope
-    pairs = np.sum(slope * tied, axis=1, keepdims=True) / 2
-    share = np.sum(slope * every, axis=2)
-    # Pairs without a class, and pairs with it.
-    more = np.sum((slope * (pairs - slope * tied) + bend * tied) * every, axis=2)
-    total = share.sum(axis=1, keepdims=True)
-    return share / total, more / total
+    every, tied = chance.prod(axis=1)[:, :, None], rest @ slope
+    # The last stands for those further on, where the noise's density falls exponentially.
+    every[:, -1] /= -np.expm1(-_STEP)
+    share = slope @ every
+    # Pairs, of which those with a class have its second derivative.
+    more = slope @ (np.einsum("nku,nku->nu", slope, tied)[:, :, None] / 2 * every)
+    bend -= np.square(slope)
+    bend *= tied
+    more += bend @ every
+    total = share.sum(axis=1)
+    return share[:, :, 0] / total, more[:, :, 0] / total
 
 
 def _chances(variance, start, count):
@@ -182,18 +186,15 @@ def _chances(variance, start, count):
     place = np.rint(at).astype(int)
     along = (at - place) * (_STEP / _PHASES)
     change = (variance - _variance(nearest)) / 2
-    series = [
-        np.ones_like(along),
-        along,
-        along**2 / 2 + change,
-        along**3 / 6 + along * change,
-        (along**2 + change) * change / 2,
-        along * change**2 / 2,
-    ]
-    weights = np.zeros((*start.shape, 3, _ORDERS))
-    for order in range(3):
-        for k in range(_ORDERS - order):
-            weights[..., order, order + k] = series[k]
+    series = np.zeros((*start.shape, 2 + _ORDERS))
+    series[..., 2] = 1.0
+    series[..., 3] = along
+    series[..., 4] = along**2 / 2 + change
+    series[..., 5] = along**3 / 6 + along * change
+    series[..., 6] = (along**2 + change) * change / 2
+    series[..., 7] = along * change**2 / 2
+    # Of G', G'' the same, of derivatives of one and two orders more.
+    weights = np.ascontiguousarray(sliding_window_view(series, _ORDERS, axis=2)[:, :, ::-1])
     column, phase = np.divmod(place, _PHASES)
     # Beyond the end all is as there.
     column = np.minimum(column, length - count)
