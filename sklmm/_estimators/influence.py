@@ -8,6 +8,7 @@ from sklmm._estimators.input import as_pandas
 from sklmm._fitted import influence
 from sklmm._fitted.weighted import Rows
 from sklmm._tables import Table
+from sklmm._threads import single_blas
 from sklmm.result import Status
 
 
@@ -75,19 +76,23 @@ class Influence:
         kept = ~result.dropped[: design.X.shape[1]]
         influence.check_size(design, kept.sum())
         parameters, prior = fitted.parameters(result, design), self._precisions(design, response)
-        rows = Rows.of(design, response, result, parameters, prior)
         table = {}
         if by is None:
-            found = influence.of_single_rows(rows)
             given = as_pandas(X)
             index = given.index if isinstance(given, pd.DataFrame) else pd.RangeIndex(len(given))
             index = index[self._kept(X, y, sample_weight)]
         else:
             codes, index = self._groups(by, "by", X, y, sample_weight, design)
             index = pd.Index(index, name=by if isinstance(by, str) else getattr(by, "name", None))
-            found = influence.of_groups(rows, codes, len(index))
-            found = influence.with_variances(found, rows, result)
             table["n_rows"] = np.bincount(codes, minlength=len(index))
+        # Its products are small, or a block of rows each, which have the threads.
+        with single_blas():
+            rows = Rows.of(design, response, result, parameters, prior)
+            if by is None:
+                found = influence.of_single_rows(rows)
+            else:
+                found = influence.of_groups(rows, codes, len(index))
+                found = influence.with_variances(found, rows, result)
         p = len(kept)
         cov = result.coef_cov[:p, :p][np.ix_(kept, kept)]
         table["leverage"] = found.leverage

@@ -473,10 +473,24 @@ def profile(design, response, *, e_step, fit_intercept, start, matrix, bounds):
     """
     from sklmm.engine.algorithms.profile import Profile
 
+    with blas(design.sizes, design.X.shape[1], design.coupled):
+        algorithm = _by_ml(design, response, e_step, fit_intercept, start)
+        result = fit(algorithm, max_iter=MOST_ITERATIONS)
+        cov = np.nan_to_num(result.natural_cov)
+        std = np.sqrt(np.maximum(np.einsum("ia,ab,ib->i", matrix, cov, matrix), 0.0))
+        std[(matrix != 0) @ np.isnan(np.diag(result.natural_cov))] = np.nan
+        # Of an estimate at infinity no curvature tells how far to look.
+        far = at_infinity(start, matrix)
+        std[far] = np.abs(matrix[far] @ np.concatenate([result.coef, result.natural]))
+        return Profile(algorithm, algorithm.theta, std, matrix, bounds)
+
+
+def _by_ml(design, response, e_step, fit_intercept, start):
+    """The algorithm by which `profile` fits a model."""
     if response.family.quadratic:
         settings = Settings(fit_intercept, False, Exact(), tol=PROFILE_TOL, start=start)
-        algorithm = _reml(_problem(design, response, settings), response, settings)
-    elif response.family.closed_form:
+        return _reml(_problem(design, response, settings), response, settings)
+    if response.family.closed_form:
         problem = standardize(
             design,
             response.y,
@@ -487,21 +501,10 @@ def profile(design, response, *, e_step, fit_intercept, start, matrix, bounds):
             sigma_unit=response.sigma_unit,
             rows=LocalCrossProducts,
         )
-        begin = warm_gaussian(problem, start)
-        algorithm = Reml(problem, Exact(), PROFILE_TOL, 0, DRAWS[0], begin)
-    else:
-        step = e_step if isinstance(e_step, Laplace | Quadrature) else Quadrature()
-        settings = Settings(fit_intercept, False, step, tol=PROFILE_TOL, start=start)
-        algorithm = _latent(_problem(design, response, settings), response, settings)
-    with blas(design.sizes, design.X.shape[1], design.coupled):
-        result = fit(algorithm, max_iter=MOST_ITERATIONS)
-        cov = np.nan_to_num(result.natural_cov)
-        std = np.sqrt(np.maximum(np.einsum("ia,ab,ib->i", matrix, cov, matrix), 0.0))
-        std[(matrix != 0) @ np.isnan(np.diag(result.natural_cov))] = np.nan
-        # Of an estimate at infinity no curvature tells how far to look.
-        far = at_infinity(start, matrix)
-        std[far] = np.abs(matrix[far] @ np.concatenate([result.coef, result.natural]))
-        return Profile(algorithm, algorithm.theta, std, matrix, bounds)
+        return Reml(problem, Exact(), PROFILE_TOL, 0, DRAWS[0], warm_gaussian(problem, start))
+    step = e_step if isinstance(e_step, Laplace | Quadrature) else Quadrature()
+    settings = Settings(fit_intercept, False, step, tol=PROFILE_TOL, start=start)
+    return _latent(_problem(design, response, settings), response, settings)
 
 
 def update(result, design, response, places, curvature):

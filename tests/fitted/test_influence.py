@@ -10,6 +10,7 @@ import pytest
 from scipy.optimize import approx_fprime
 from scipy.stats import spearmanr
 from sklearn.base import clone
+from threadpoolctl import ThreadpoolController, threadpool_limits
 
 from sklmm import MixedEffectsClassifier, MixedEffectsRegressor, RandomEffect, Relationship
 from sklmm._fitted import eliminated, influence, leverage
@@ -420,3 +421,20 @@ def test_rows_between_bounds_at_infinity_say_nothing():
     for table, other in zip(found, expected, strict=True):
         pd.testing.assert_frame_equal(table, other)
     assert found[1]["n_rows"].tolist() == [60, 60, 59]
+
+
+def test_blas_has_one_thread(monkeypatch):
+    """Others wait for one another where cores are shared: a second, of a table of 6,000 rows."""
+    X, y = load_sleepstudy(return_X_y=True, as_frame=True)
+    model = MixedEffectsRegressor(["Subject"]).fit(X, y)
+    seen, own = [], influence.of_single_rows
+
+    def looked_at(rows):
+        libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+        seen.extend(library.num_threads for library in libraries)
+        return own(rows)
+
+    monkeypatch.setattr(influence, "of_single_rows", looked_at)
+    with threadpool_limits(2, user_api="blas"):
+        model.influence(X, y)
+    assert set(seen) == {1}
