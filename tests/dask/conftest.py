@@ -10,7 +10,8 @@ if parse_version(pd.__version__) < parse_version("3"):
     dask.config.set({"dataframe.convert-string": False})
 
 
-@pytest.fixture(scope="session")
+# For as long as its processes live they ask one another whether they do.
+@pytest.fixture(scope="package")
 def client():
     from distributed import Client, LocalCluster
 

@@ -1,0 +1,1 @@
+"""Models of Dask collections; a package, whose tests share what its conftest.py begins and ends."""
