@@ -44,8 +44,10 @@ class Intervals:
             "wald" is the estimate and its standard error. "profile" is the profile likelihood, by
             ML, as lme4's: for SDs of few levels it is the one to trust. It is for Gaussian models,
             and for others that quadrature or Laplace's approximation fits without Monte Carlo
-            error, by the likelihood of the fit; without priors. "bootstrap" fits the model to data
-            drawn from itself: any family, and as many fits.
+            error, by the likelihood of the fit; without priors. Of an estimate at an edge of its
+            range (a dispersion of 0, the logit of a probability of 0, a column that separates the
+            rows) one limit is that edge, 0 or infinite, and the other is finite. "bootstrap" fits
+            the model to data drawn from itself: any family, and as many fits.
         X, y, sample_weight
             The rows of the fit, for "profile" and "bootstrap".
         parm : str, int or list of them, optional

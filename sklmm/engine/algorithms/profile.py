@@ -17,13 +17,17 @@ With each l(v) comes its slope, the constraint's multiplier, and with them that 
 nearly linear: the cubic through two of its points tells the limit that a quantile has.
 """
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
+from sklearn.exceptions import ConvergenceWarning
 
+from sklmm.engine.algorithms import edges
 from sklmm.engine.limits import blas
 from sklmm.engine.theta.space import MIN_SIGMA, is_singular, residual_sd, residual_vanishes
+from sklmm.families.base import CONSTRAINTS
 
 #: Limits are looked for up to so many half widths of the Wald interval from the estimate, each
 #: time at a distance of so many times the one before, at least and at most; and so many times. One
@@ -43,6 +47,11 @@ UNKNOWN = 0.2
 FLAT = 1e-8
 #: Distance from a constraint, in standard errors, that is none.
 HELD = 1e-3
+#: What a log-likelihood is higher by than the estimates' if these are no maximum.
+HIGHER = 0.01
+#: Difference of zeta between neighbours that is none of a profile's, and how many are passed.
+JUMP = 0.1
+MOST_JUMPS = 3
 #: Distance to what a cubic tells beyond its points, in units of theirs.
 MOST_AHEAD = 1.5
 #: What a theta without a likelihood has for one.
@@ -70,10 +79,15 @@ class Profile:
         #: At an end of the range `root` misses ways that a covariance which bends has from there.
         bent = not all(c.linear for c in self.space.covariances)
         self.known = not (bent and (self._singular() or residual_vanishes(self.space, theta)))
-        values, vectors = np.linalg.eigh(algorithm.covariance(theta)[0])
-        known = values > 1e-12 * max(values.max(initial=0.0), 1e-300)
-        #: theta = theta-hat + root z: z is in standard errors.
-        self.root = vectors[:, known] * np.sqrt(values[known])
+        #: theta = theta-hat + root z: z is in standard errors, and in units of theta to edges.
+        self.root = np.eye(self.space.size)
+        covariance = algorithm.covariance(theta)[0]
+        root, ways, back = edges.split(
+            covariance, lambda d: _loss(self, d)[0] + self.best, self.space.join(theta)
+        )
+        self.root = np.column_stack([root, ways])
+        #: z where the likelihood has fallen a little on the way back from edges, and 0.
+        self.back = np.concatenate([np.zeros(root.shape[1]), back])
 
     def at(self, z):
         """Theta-hat + root z."""
@@ -97,14 +111,40 @@ class Profile:
     def starts(self, start):
         """Where to begin: at `start` and, with a variance of 0, where it is none as well.
 
-        At 0 the gradient vanishes, though the profile may rise with the variance.
+        At 0 the gradient vanishes, though the profile may rise with the variance. So it does at an
+        edge, and near the estimate of one.
         """
-        return [start, start + 1.0] if self._singular() else [start]
+        starts = [start, start + 1.0] if self._singular() else [start]
+        if self.back.any():
+            starts += [np.where(self.back == 0, z, self.back) for z in starts]
+        return starts
+
+    def edge(self, i):
+        """On which side of parameter i its estimate is at an edge: -1, 1 or, of most, 0."""
+        if not self.back.any():
+            return 0
+        moved = self.value(i, self.back) - self.value(i, 0 * self.back)
+        inner = np.linalg.norm(self.slope(i, self.back)[self.back == 0])
+        return 0 if abs(moved) <= inner else -int(np.sign(moved))
 
     def _singular(self):
         """Whether a covariance of the estimate is on its boundary."""
         pairs = zip(self.problem.blocks, self.theta.factors, strict=True)
         return any(is_singular(b, L, self.sigma) for b, L in pairs)
+
+    def raw_entry(self, i):
+        """(place in theta, function from values to it) of a parameter of the family, else None."""
+        names, uses = list(self.space.parameters), np.flatnonzero(self.matrix[i])
+        first = self.matrix.shape[1] - len(names)
+        if len(uses) != 1 or uses[0] < first or self.matrix[i, uses[0]] != 1:
+            return None
+        name = names[uses[0] - first]
+        kind, estimated = self.space.parameters[name], self.space.estimated
+        if name not in estimated or kind == "real":
+            return None
+        unit, raw = self.problem.unit_of(name), CONSTRAINTS[kind][1]
+        place = self.space.size - len(estimated) + estimated.index(name)
+        return place, lambda value: float(raw(value / unit))
 
     @staticmethod
     def best_of(loss, starts, options):
@@ -119,8 +159,13 @@ class Profile:
         """(lower, upper) of entry i of (coefficients, natural): where zeta is -+ quantile.
 
         They are nan where they are not known: of a covariance that is not linear in theta and ends
-        singular, or beside a sigma of 0.
+        singular, beside a sigma of 0, or where the maxima beside them are lost on the way.
         """
+        if side := self.edge(i):
+            # On that side nothing tells where the parameter ends.
+            limits = self.bounds[0][i], self.bounds[1][i]
+            found = self._limit(_Held(self, i), i, -side, quantile, self._underway)
+            return (limits[0], found) if side < 0 else (found, limits[1])
         uses, q = np.flatnonzero(self.matrix[i]), len(self.problem.basis)
         if np.isnan(self.std[i]) and (uses < q).any():
             return np.nan, np.nan
@@ -131,7 +176,9 @@ class Profile:
         profiled = self.space.profiled and (uses < q).all()
         own = _Profiled(self, i) if profiled else _Held(self, i)
         with blas([b.n_levels * b.r for b in self.problem.blocks], self.problem.p):
-            return tuple(self._limit(own, i, side, quantile) for side in (-1, 1))
+            found = tuple(self._limit(own, i, side, quantile, self._begin) for side in (-1, 1))
+        # Where one is lost the other is doubtful.
+        return (np.nan, np.nan) if np.isnan(found).any() else found
 
     def units(self):
         """Of coefficients (1), SDs (the residual one, of its column), correlations (1), family."""
@@ -143,15 +190,30 @@ class Profile:
         family = [abs(value) or 1.0 for value in self.space.family(self.theta.raw).values()]
         return np.abs(self.matrix) @ [*out, *family]
 
-    def _limit(self, own, i, side, quantile):
-        """The value on one side where |zeta| is the quantile, or the bound if it is so nowhere."""
-        estimate, width = self.estimate[i], quantile * self.std[i]
+    def _begin(self, own, i, side, quantile):
+        """(`_Point` at the estimate, half width of the Wald interval)."""
+        width = quantile * self.std[i]
         if not width > 0:
             width = UNKNOWN * own.unit
-        bound = self.bounds[(side + 1) // 2][i]
+        slope, z = side * quantile / width, np.zeros(self.root.shape[1])
+        return _Point(self.estimate[i], -quantile, slope, z), width
+
+    def _underway(self, own, i, side, quantile):
+        """The same of an estimate at an edge: a point on the way back, and a unit of theta."""
+        z = self.back
+        while True:
+            value, width = self.value(i, z), quantile * np.linalg.norm(self.slope(i, z))
+            point = self._point(own, value, _Point(value, 0.0, 0.0, z), None, side, quantile)
+            if not point.excess >= 0:
+                return point, width
+            z = z - np.sign(self.back)
+
+    def _limit(self, own, i, side, quantile, begin):
+        """The value on one side where |zeta| is the quantile, or the bound if it is so nowhere."""
+        inside, width = begin(own, i, side, quantile)
+        estimate, bound = inside.value, self.bounds[(side + 1) // 2][i]
         nearest = bound - side * NEAR * min(width, abs(bound - estimate) or width)
-        inside = _Point(estimate, -quantile, side * quantile / width, np.zeros(self.root.shape[1]))
-        outside, last, value = None, inside, estimate + side * width
+        outside, last, value, jumps = None, inside, estimate + side * width, 0
         for k in range(MOST_POINTS):
             at_bound = side * (value - nearest) >= 0
             value = nearest if at_bound else value
@@ -171,12 +233,18 @@ class Profile:
             known &= outside is None or side * (outside.value - ahead) > 0
             if known and abs(ahead - value) < SURE * width:
                 return float(np.clip(ahead, *(limit[i] for limit in self.bounds)))
+            found = outside is not None and abs(outside.value - inside.value) < PRECISE * width
+            if found and outside.excess - inside.excess < JUMP:
+                break
+            if found:
+                # A profile does not jump: the others ended at a lower maximum, as from far away.
+                outside, jumps = None, jumps + 1
+                if jumps > MOST_JUMPS:
+                    return np.nan
             if outside is None:
                 nearer, farther = (estimate + far * (value - estimate) for far in OUTWARDS)
                 ahead = ahead if known else farther
                 value = side * np.clip(side * ahead, side * nearer, side * farther)
-            elif abs(outside.value - inside.value) < PRECISE * width:
-                break
             else:
                 halve = not known or k % HALVING == HALVING - 1
                 value = (inside.value + outside.value) / 2 if halve else ahead
@@ -190,6 +258,15 @@ class Profile:
             way = (outside.z - z) / (outside.value - inside.value)
             z = z + way * (value - inside.value)
         loglik, z, slope = own.maximum(value, z)
+        if loglik > self.best + HIGHER:
+            warnings.warn(
+                f"method='profile': with a parameter held at {value:.4g} the log-likelihood is "
+                f"higher by {loglik - self.best:.2g} than at the estimates: these are a local "
+                "maximum, and intervals about it are too wide. Leave out what few rows tell, or "
+                "fit from another start.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
         zeta = np.sqrt(max(2 * (self.best - loglik), 0.0))
         return _Point(value, zeta - quantile, -slope / zeta if zeta > 0 else np.nan, z)
 
@@ -224,34 +301,46 @@ class _Held:
     def __init__(self, profile, i):
         self.profile, self.i = profile, i
         self.unit = std if (std := profile.std[i]) > 0 else profile.units()[i]
+        #: A parameter of the family is held by its logarithm or logit, linear in z.
+        self.raw = profile.raw_entry(i)
+
+    def value(self, z):
+        """What is held, at z."""
+        if self.raw is None:
+            return self.profile.value(self.i, z)
+        return self.profile.space.join(self.profile.at(z))[self.raw[0]]
+
+    def slope(self, z):
+        """D value / d z there."""
+        if self.raw is None:
+            return self.profile.slope(self.i, z)
+        return self.profile.root[self.raw[0]]
 
     def maximum(self, value, start):
         """(l(value), z there, l's slope in the value) from a z nearby."""
-        profile = self.profile
+        profile, slope = self.profile, self.slope
+        held_at = value if self.raw is None else self.raw[1](value)
 
         def loss(z):
             return _loss(profile, z)
 
-        def slope(z):
-            return profile.slope(self.i, z)
-
         starts, scale = [], 1.0
         for z in profile.starts(start):
             along = slope(z)
-            if (size := np.linalg.norm(along)) > FLAT * self.unit:
-                starts.append(z + along * (value - profile.value(self.i, z)) / size**2)
+            if (size := np.linalg.norm(along)) > FLAT * (self.unit if self.raw is None else 1.0):
+                starts.append(z + along * (held_at - self.value(z)) / size**2)
                 scale = size
         if not starts:
             # The design leaves it undetermined: any value is as good as the estimate.
             return profile.best, start, 0.0
         held = {
             "type": "eq",
-            "fun": lambda z: (profile.value(self.i, z) - value) / scale,
+            "fun": lambda z: (self.value(z) - held_at) / scale,
             "jac": lambda z: slope(z) / scale,
         }
         options = {"method": "SLSQP", "constraints": held, "options": {"ftol": 1e-9}}
         found = profile.best_of(loss, starts, options)
-        along = slope(found.x)
+        along = profile.slope(self.i, found.x)
         return -found.fun, found.x, -(found.jac @ along) / max(along @ along, 1e-300)
 
 
