@@ -12,7 +12,7 @@ from scipy.special import expit, logit
 
 from sklmm._fitted.contrasts import Contrasts, contrasts
 from sklmm._fitted.natural_slopes import natural_slopes
-from sklmm._fitted.tables import BOUNDS
+from sklmm.families.constraints import FREE, bounds_of
 from sklmm.result import EMResult
 
 #: Steps of the derivatives, in standard errors.
@@ -138,9 +138,8 @@ def response_means(grid, expected, labels, design, result, d, limits):
         return grid.averaged(expected(moved(values))).ravel()
 
     centre, _ = parameters_of(result)
-    free = [(-np.inf, np.inf)]
-    bounds = free * (len(centre) - len(labels.family))
-    bounds += [BOUNDS.get(kind, *free) for kind in labels.family.values()]
+    bounds = [FREE] * (len(centre) - len(labels.family))
+    bounds += [bounds_of(kind) for kind in labels.family.values()]
     size = np.sqrt(np.abs(np.nan_to_num(np.diag(result.natural_cov), posinf=0.0)))
     value = means(centre)
     slopes = np.zeros((len(value), len(centre)))

@@ -8,10 +8,8 @@ import pandas as pd
 from scipy.stats import norm, t
 
 from sklmm._tables import Table
+from sklmm.families.constraints import FREE, bounds_of
 from sklmm.result import at_infinity, natural_entries, natural_names
-
-#: Bounds of a parameter of the family by its constraint; one that is pinned has none.
-BOUNDS = {"positive": (0.0, np.inf), "unit": (0.0, 1.0), "one_to_two": (1.0, 2.0)}
 
 
 @dataclass(frozen=True)
@@ -72,10 +70,9 @@ class Labels:
     @property
     def bounds(self):
         """(lower, upper) bounds [m] of the parameters `names`."""
-        free = -np.inf, np.inf
-        pairs = [free] * self.n_fixed
+        pairs = [FREE] * self.n_fixed
         pairs += [bounds for _, _, values in self.blocks for _, _, *bounds in values]
-        pairs += [BOUNDS.get(self.family[name], free) for name in self.beside]
+        pairs += [bounds_of(self.family[name]) for name in self.beside]
         lower, upper = np.array(pairs).reshape(-1, 2).T
         return lower, upper
 

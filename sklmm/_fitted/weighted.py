@@ -20,6 +20,7 @@ from sklmm._fitted.expectation import hermite
 from sklmm._fitted.latent import linear_predictor, of_rows
 from sklmm._fitted.leverage import of_rows as of_single_rows
 from sklmm._threads import each
+from sklmm.families.constraints import CONSTRAINTS
 from sklmm.families.special import NUMPY
 from sklmm.result import covariance_root
 
@@ -27,13 +28,6 @@ from sklmm.result import covariance_root
 NODES, SHARES = hermite(9)
 #: Steps to where the averages over eta are stationary.
 STEPS = 2
-#: The derivative of a family's parameter in its unconstrained one, by constraint.
-RATES = {
-    "positive": lambda value: value,
-    "real": lambda value: 1.0,
-    "unit": lambda value: value * (1 - value),
-    "one_to_two": lambda value: (value - 1) * (2 - value),
-}
 
 
 class Working(NamedTuple):
@@ -84,9 +78,9 @@ def _rates(response, parameters, models):
     """
     names = list(response.parameters)
     out = {
-        name: ([names.index(name)], 1 / RATES[kind](parameters[name]))
+        name: ([names.index(name)], 1 / CONSTRAINTS[kind].slope(parameters[name]))
         for name, kind in response.parameters.items()
-        if kind in RATES and name in parameters
+        if kind in CONSTRAINTS and name in parameters
     }
     for model in response.models:
         X = next(own.X for own in models if own.component == model.component)

@@ -8,23 +8,14 @@ import inspect
 from numbers import Real
 
 import numpy as np
-from scipy.special import expit, logit
 from sklearn.base import BaseEstimator
 
 from sklmm._fork import check_not_forked
+from sklmm.families.constraints import OFFERED
 from sklmm.families.links import LINKS, inverse_link
 from sklmm.families.response import Response, listed, numeric
 from sklmm.families.special import NUMPY
 
-#: Constraints of an estimated parameter: from the whole line, and back to it.
-CONSTRAINTS = {
-    "positive": (np.exp, np.log),
-    "real": (lambda raw: raw, lambda value: value),
-    "unit": (expit, logit),
-    "one_to_two": (lambda raw: 1 + expit(raw), lambda value: logit(value - 1)),
-}
-#: Those of a family of your own.
-OFFERED = ("positive", "real", "unit")
 #: Counts beyond which a float has no neighbours.
 _MOST_COUNTED = 1e15
 #: A step of eta by which the slope of a mean is told.

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from sklmm.families.base import CONSTRAINTS
+from sklmm.families.constraints import CONSTRAINTS
 from sklmm.families.modelled import ParameterModel
 from sklmm.families.zero_inflated import ZeroInflated
 
@@ -91,5 +91,5 @@ def parameters_by_row(models, values, designs):
         predictor = own.X @ (coefs.reshape(len(coefs), -1) if len(coefs) else coefs[:, None])
         if own.offset is not None:
             predictor = predictor + own.offset[:, None]
-        out[model.parameter] = CONSTRAINTS[model.kind][0](predictor)
+        out[model.parameter] = CONSTRAINTS[model.kind].constrain(predictor)
     return out

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sklmm.families.base import CONSTRAINTS, Family
+from sklmm.families.base import Family
+from sklmm.families.constraints import CONSTRAINTS
 from sklmm.families.density import Density
 from sklmm.families.special import exp
 
@@ -215,7 +216,7 @@ class PredictedFamily(Family):
         """The same of d arrays [n, ...] that broadcast, one of each predictor."""
         eta, *others = predictors
         values = {
-            name: CONSTRAINTS[kind][0](own)
+            name: CONSTRAINTS[kind].constrain(own)
             for (name, kind), own in zip(self.kinds.items(), others, strict=True)
         }
         return eta, {**params, **values}

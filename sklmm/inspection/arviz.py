@@ -8,6 +8,7 @@ from scipy.special import expit, logit
 
 from sklmm._fitted.draws import response_draws
 from sklmm._fitted.latent import predictor_draws
+from sklmm.families.constraints import CONSTRAINTS
 from sklmm.families.parts import parameters_by_row
 from sklmm.result import covariance_root, natural_entries
 
@@ -135,12 +136,10 @@ def _parameter_draws(model, labels, deviations, rng):
     kinds = ["real"] * first + list(labels.family.values())
     scale = np.ones(p + len(values))
     for i, (kind, value) in enumerate(zip(kinds, values, strict=True), start=p):
+        if kind in CONSTRAINTS:
+            scale[i] = CONSTRAINTS[kind].slope(value)
         if kind == "positive":
-            scale[i] = max(value, np.sqrt(cov[i, i]))
-        elif kind == "unit":
-            scale[i] = value * (1 - value)
-        elif kind == "one_to_two":
-            scale[i] = (value - 1) * (2 - value)
+            scale[i] = max(scale[i], np.sqrt(cov[i, i]))
     cov = cov / np.outer(scale, scale)
     slopes = cov[p:, :p] @ np.linalg.pinv(cov[:p, :p], hermitian=True)
     root = covariance_root(cov[p:, p:] - slopes @ cov[:p, p:])

@@ -12,7 +12,7 @@ from sklmm.engine.latent.mode import CENTRE_TOL, Latent
 from sklmm.engine.likelihood.likelihood import evaluation
 from sklmm.engine.linalg.blocks import invert
 from sklmm.engine.theta.space import RAISED_SD, Theta, residual_sd
-from sklmm.families.base import CONSTRAINTS
+from sklmm.families.constraints import CONSTRAINTS
 
 #: SD of the effects over that of the working response: their spread is found by EM.
 RELATIVE_SD = 0.5
@@ -211,7 +211,7 @@ def warm_theta(latent, start):
     for model in problem.models:
         own = model.standard([family[name] for name in model.names])
         family.update(zip(model.names, own, strict=True))
-    raw = [CONSTRAINTS[space.parameters[n]][1](family[n]) for n in space.estimated]
+    raw = [CONSTRAINTS[space.parameters[n]].unconstrain(family[n]) for n in space.estimated]
     coef = start.coef.copy()
     if problem.y_centre:
         coef[0] -= problem.y_centre

@@ -32,7 +32,7 @@ from sklmm.engine.rows.local import LocalRows
 from sklmm.engine.rows.protocol import Coefs
 from sklmm.engine.rows.standardize import BlockData, Problem
 from sklmm.engine.theta.space import Theta
-from sklmm.families.base import CONSTRAINTS
+from sklmm.families.constraints import CONSTRAINTS
 from sklmm.result import covariance_root, own_sds
 
 #: Decrement, in units of the log density, at which Newton's method ends: nothing comes after it.
@@ -188,7 +188,10 @@ class _NewRows(Latent):
             sigma = (("sigma", result.sigma / response.sigma_unit),)
             like = replace(like, names=(), constraints=(), pinned=sigma)
         super().__init__(problem, like, dict(zip(like.names, like.constraints, strict=True)))
-        raw = [CONSTRAINTS[kind][1](result.family[k]) for k, kind in self.space.parameters.items()]
+        raw = [
+            CONSTRAINTS[kind].unconstrain(result.family[k])
+            for k, kind in self.space.parameters.items()
+        ]
         self.theta, self.last = Theta(np.zeros(0), problem.z_bases, np.array(raw, float)), None
 
     def equations(self, theta, at, rough=False):

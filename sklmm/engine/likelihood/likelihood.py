@@ -20,7 +20,7 @@ import joblib
 import numpy as np
 
 from sklmm.families import CustomFamily
-from sklmm.families.base import CONSTRAINTS
+from sklmm.families.constraints import CONSTRAINTS
 from sklmm.families.modelled import expanded
 from sklmm.families.special import NUMPY
 
@@ -314,10 +314,10 @@ def evaluation(like):
             raw = raw[:, :1]
         parameters = {name: np.full((1, 1), value, eta.dtype) for name, value in like.pinned}
         for i, name, kind in scalars:
-            parameters[name] = CONSTRAINTS[kind][0](raw[i])[None, :]
+            parameters[name] = CONSTRAINTS[kind].constrain(raw[i])[None, :]
         if not like.wide:
             return like.density(NUMPY, y[:, None], eta, parameters, like.link)
-        parameters |= of_rows(like, y, raw, lambda kind, value: CONSTRAINTS[kind][0](value))
+        parameters |= of_rows(like, y, raw, lambda kind, value: CONSTRAINTS[kind].constrain(value))
         return like.density(NUMPY, y[:, :1], eta, parameters, like.link)
 
     def in_parameters(density, y):

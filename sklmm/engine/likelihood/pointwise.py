@@ -3,8 +3,8 @@
 import numpy as np
 
 from sklmm.engine.likelihood.likelihood import Likelihood, evaluation
-from sklmm.families.base import CONSTRAINTS
 from sklmm.families.binomial import log_binomial
+from sklmm.families.constraints import CONSTRAINTS
 
 
 def log_densities(response, eta, parameters, parts=()):
@@ -23,7 +23,7 @@ def log_densities(response, eta, parameters, parts=()):
         y = wide(y, response, parts)
     n_draws = eta.shape[-1]
     raw = [
-        CONSTRAINTS[kind][1](np.broadcast_to(parameters[name], n_draws))
+        CONSTRAINTS[kind].unconstrain(np.broadcast_to(parameters[name], n_draws))
         for name, kind in zip(like.names, like.constraints, strict=True)
     ]
     raw = np.reshape(raw, (-1, n_draws))

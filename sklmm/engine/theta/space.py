@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sklmm.covariances.base import reported_slopes
-from sklmm.families.base import CONSTRAINTS
+from sklmm.families.constraints import CONSTRAINTS
 
 #: A log or logit beyond this is at the edge of its range, a dispersion of 0 or a shape of infinity:
 #: float64 has no digits of y that would tell.
@@ -135,7 +135,7 @@ class Space:
             own = model.natural([values[name] for name in model.names])
             values.update(zip(model.names, own, strict=True))
         for name, kind in self.parameters.items():
-            value = CONSTRAINTS[kind][0](values[name]) if name in values else kind
+            value = CONSTRAINTS[kind].constrain(values[name]) if name in values else kind
             out[name] = float(value) * self.problem.unit_of(name)
         return out
 
