@@ -27,7 +27,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklmm.engine.algorithms import edges
 from sklmm.engine.limits import blas
 from sklmm.engine.theta.space import MIN_SIGMA, is_singular, residual_sd, residual_vanishes
-from sklmm.families.base import CONSTRAINTS
+from sklmm.families.constraints import CONSTRAINTS
 
 #: Limits are looked for up to so many half widths of the Wald interval from the estimate, each
 #: time at a distance of so many times the one before, at least and at most; and so many times. One
@@ -142,7 +142,7 @@ class Profile:
         kind, estimated = self.space.parameters[name], self.space.estimated
         if name not in estimated or kind == "real":
             return None
-        unit, raw = self.problem.unit_of(name), CONSTRAINTS[kind][1]
+        unit, raw = self.problem.unit_of(name), CONSTRAINTS[kind].unconstrain
         place = self.space.size - len(estimated) + estimated.index(name)
         return place, lambda value: float(raw(value / unit))
 
