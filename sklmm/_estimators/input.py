@@ -15,7 +15,7 @@ from sklearn.utils.validation import assert_all_finite, check_consistent_length,
 
 from sklmm.design.columns import take
 from sklmm.design.formula import is_expression, response_columns, split_response
-from sklmm.families.response import row_weights
+from sklmm.families.base import row_weights
 
 #: Sum of weights beyond which adding 1 to a float64 changes nothing.
 MOST_REPETITIONS = 2.0**53

@@ -1,6 +1,6 @@
 """Response families: the distribution of y given the linear predictor."""
 
-from sklmm.families.base import Family
+from sklmm.families.base import Family, Response
 from sklmm.families.beta import Beta
 from sklmm.families.beta_binomial import BetaBinomial
 from sklmm.families.binomial import Bernoulli, Binomial
@@ -19,7 +19,6 @@ from sklmm.families.ordered_beta import OrderedBeta
 from sklmm.families.ordinal import Ordinal
 from sklmm.families.poisson import Poisson
 from sklmm.families.registry import resolve_family
-from sklmm.families.response import Response
 from sklmm.families.student_t import StudentT
 from sklmm.families.truncated_negative_binomial import TruncatedNegativeBinomial
 from sklmm.families.truncated_poisson import TruncatedPoisson

@@ -7,9 +7,8 @@ from functools import cached_property
 import numpy as np
 from scipy.special import betainc
 
-from sklmm.families.base import Family
+from sklmm.families.base import Family, Response, numeric
 from sklmm.families.density import Density
-from sklmm.families.response import Response, numeric
 from sklmm.families.special import (
     LOG_2PI,
     less_exp,

@@ -6,11 +6,10 @@ from functools import cached_property
 
 import numpy as np
 
-from sklmm.families.base import Family
+from sklmm.families.base import Family, Response, floats, numeric, row_weights
 from sklmm.families.beta import shapes
 from sklmm.families.binomial import log_binomial
 from sklmm.families.density import Density
-from sklmm.families.response import Response, floats, numeric, row_weights
 from sklmm.families.rising import Rest, by_rests, log1p_less
 from sklmm.families.special import NUMPY
 

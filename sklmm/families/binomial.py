@@ -8,10 +8,17 @@ from functools import cached_property
 import numpy as np
 from scipy.special import betaincc, gammaln
 
-from sklmm.families.base import LATENT_VARIANCES, Family
+from sklmm.families.base import (
+    LATENT_VARIANCES,
+    Family,
+    Response,
+    floats,
+    labels,
+    numeric,
+    row_weights,
+)
 from sklmm.families.density import Density
 from sklmm.families.links import Logit, Probit
-from sklmm.families.response import Response, floats, labels, numeric, row_weights
 
 
 class BinomialDensity(Density):

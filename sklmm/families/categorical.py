@@ -6,10 +6,9 @@ from functools import cached_property
 
 import numpy as np
 
-from sklmm.families.base import Family
+from sklmm.families.base import Family, Response, labels, row_weights
 from sklmm.families.binomial import Bernoulli
 from sklmm.families.density import Density
-from sklmm.families.response import Response, labels, row_weights
 
 
 class CategoricalDensity(Density):

@@ -7,9 +7,8 @@ from functools import cached_property
 import numpy as np
 from scipy.special import ndtr
 
-from sklmm.families.base import Family
+from sklmm.families.base import Family, Response, floats, row_weights
 from sklmm.families.density import Density
-from sklmm.families.response import Response, floats, row_weights
 from sklmm.families.special import LOG_2PI, mills_fall
 
 #: Bounds beyond it are none.

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from sklmm.families.base import Family, signature
-from sklmm.families.response import Response, floats, listed, row_weights
+from sklmm.families.base import Family, Response, floats, listed, row_weights, signature
 
 
 class CustomFamily(Family):

@@ -7,9 +7,8 @@ from functools import cached_property
 import numpy as np
 from scipy.special import gammainc
 
-from sklmm.families.base import Family
+from sklmm.families.base import Family, Response, numeric
 from sklmm.families.density import PositiveMean
-from sklmm.families.response import Response, numeric
 from sklmm.families.special import LOG_2PI, beyond, exp, less_exp, psi_less_log, stirling
 
 

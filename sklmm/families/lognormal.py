@@ -5,9 +5,8 @@ from functools import cached_property
 import numpy as np
 from scipy.special import ndtr
 
-from sklmm.families.base import Family
+from sklmm.families.base import Family, Response, numeric
 from sklmm.families.gaussian import GaussianDensity
-from sklmm.families.response import Response, numeric
 
 #: Logarithms beyond which the square of exp overflows.
 _MOST = 300.0

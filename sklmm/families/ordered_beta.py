@@ -7,11 +7,10 @@ from functools import cached_property
 import numpy as np
 from scipy.special import betainc, expit
 
-from sklmm.families.base import Family
+from sklmm.families.base import Family, Response, numeric
 from sklmm.families.beta import BetaDensity, shapes
 from sklmm.families.density import Density
 from sklmm.families.links import Logit
-from sklmm.families.response import Response, numeric
 from sklmm.families.special import log_one_less_exp
 
 

@@ -10,10 +10,17 @@ from numbers import Real
 import numpy as np
 import pandas as pd
 
-from sklmm.families.base import LATENT_VARIANCES, Family
+from sklmm.families.base import (
+    LATENT_VARIANCES,
+    Family,
+    Response,
+    has_order,
+    labels,
+    row_weights,
+    shown,
+)
 from sklmm.families.density import Density
 from sklmm.families.links import Cloglog, inverse_link
-from sklmm.families.response import Response, has_order, labels, row_weights, shown
 from sklmm.families.special import LOG_2PI, log_one_less_exp
 
 #: Stands for infinite cutpoints: no predictor comes near, and float32 can hold the square.

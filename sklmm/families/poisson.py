@@ -5,10 +5,9 @@
 import numpy as np
 from scipy.special import pdtr
 
-from sklmm.families.base import Family
+from sklmm.families.base import Family, Response, numeric
 from sklmm.families.density import PositiveMean
 from sklmm.families.links import Log
-from sklmm.families.response import Response, numeric
 from sklmm.families.special import LOG_2PI, beyond, less_exp, stirling
 
 

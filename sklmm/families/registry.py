@@ -1,6 +1,6 @@
 """The built-in families by name, and the one entry from an estimator's parameter to a `Family`."""
 
-from sklmm.families.base import Family, signature
+from sklmm.families.base import Family, listed, signature
 from sklmm.families.beta import Beta
 from sklmm.families.beta_binomial import BetaBinomial
 from sklmm.families.binomial import Bernoulli, Binomial
@@ -18,7 +18,6 @@ from sklmm.families.negative_binomial import NegativeBinomial
 from sklmm.families.ordered_beta import OrderedBeta
 from sklmm.families.ordinal import Ordinal
 from sklmm.families.poisson import Poisson
-from sklmm.families.response import listed
 from sklmm.families.student_t import StudentT
 from sklmm.families.truncated_negative_binomial import TruncatedNegativeBinomial
 from sklmm.families.truncated_poisson import TruncatedPoisson

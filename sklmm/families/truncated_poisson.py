@@ -7,9 +7,9 @@ from functools import cached_property
 import numpy as np
 from scipy.special import pdtrc
 
+from sklmm.families.base import Response
 from sklmm.families.links import Cloglog
 from sklmm.families.poisson import Count, PoissonDensity, poisson
-from sklmm.families.response import Response
 
 
 class TruncatedPoissonDensity(PoissonDensity):

@@ -8,11 +8,10 @@ from numbers import Real
 import numpy as np
 from scipy.special import gammainc, gammaln
 
-from sklmm.families.base import Family
+from sklmm.families.base import Family, Response, numeric
 from sklmm.families.density import PositiveMean
 from sklmm.families.links import Log
 from sklmm.families.poisson import poisson
-from sklmm.families.response import Response, numeric
 from sklmm.families.rising import Rest
 from sklmm.families.special import LOG_2PI, exp, less_exp
 
