@@ -25,6 +25,7 @@ Pustejovsky & Tipton (2018), J. Bus. Econ. Stat. 36, 672-683; the R package club
 from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg import solve_triangular
 
 from sklmm._fitted.clusters import levels_clusters
 from sklmm._fitted.hotelling import PairSums, check_size, joint_test
@@ -69,6 +70,10 @@ class Rows:
     def __init__(self, design, y, weights, clusters, result, own):
         self.design, self.weights, self.own = design, weights, own
         self.kept = ~result.dropped[: design.X.shape[1]]
+        # Orthogonal columns: sums of squares of a year or a time stamp hide what it varies by.
+        self.X, triangle = np.linalg.qr(design.X[:, self.kept])
+        #: The coefficients from those of X's columns.
+        self.turn = solve_triangular(triangle, np.eye(len(triangle)))
         self.y = y if design.offset is None else y - design.offset
         self.coef = np.nan_to_num(result.coef)
         self.order = np.argsort(clusters, kind="stable")
@@ -148,9 +153,8 @@ class Rows:
                 columns = first + places[refs[:, m], None] * block.r + np.arange(block.r)
                 out[which[:, None], at[:, None], columns] += z[:, m]
             first += n * block.r
-        X = self.design.X[rows]
-        out[which, at, first:-1] = X[:, self.kept] * scale[:, None]
-        out[which, at, -1] = (self.y[rows] - X @ self.coef) * scale
+        out[which, at, first:-1] = self.X[rows] * scale[:, None]
+        out[which, at, -1] = (self.y[rows] - self.design.X[rows] @ self.coef) * scale
         noise = np.ones((B, stop - start))
         if self.own:
             noise[which, at] = 1 / self.weights[rows]
@@ -198,7 +202,8 @@ class Robust:
 
         A test is L [m, q, n], of m hypotheses of q rows: see `hotelling`.
         """
-        tests = [L[..., self.rows.kept] for L in tests]
+        kept, turn = self.rows.kept, self.rows.turn
+        tests = [L[..., kept] @ turn for L in tests]
         for L in tests:
             check_size(*L.shape[1:])
 
@@ -207,9 +212,8 @@ class Robust:
             return components.T @ components, [PairSums.of(L, h, R) for L in tests]
 
         meats, pairs = zip(*self._each(sums), strict=True)
-        kept = self.rows.kept
         cov = np.full((len(kept), len(kept)), np.nan)
-        cov[np.ix_(kept, kept)] = self._scale() * sum(meats)
+        cov[np.ix_(kept, kept)] = self._scale() * turn @ sum(meats) @ turn.T
         return cov, [PairSums.sum(parts).dof() for parts in zip(*pairs, strict=True)]
 
     def _scale(self):

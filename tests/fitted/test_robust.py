@@ -331,3 +331,16 @@ def test_what_is_refused(sleepstudy):
     penalised = MixedEffectsRegressor(["g"], coef_prior=1.0).fit(X, y)
     with pytest.raises(ValueError, match="coef_prior"):
         penalised.fixed_effects_table(X, y, cov="CR2", cluster="g")
+
+
+@pytest.mark.parametrize("kind", ["CR1", "CR2", "CR3"])
+def test_a_far_origin_hides_nothing(some, kind):
+    model = fitted("Reaction ~ Days + (1 | Subject)", some)
+    want = model.fixed_effects_table(some, cov=kind).loc["Days"]
+    # Seconds since 1970, of a study of ten seconds.
+    far = some.assign(Days=some["Days"] + 1.7e9)
+    model = fitted("Reaction ~ Days + (1 | Subject)", far)
+    got = model.fixed_effects_table(far, cov=kind).loc["Days"]
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+    test = model.linear_hypothesis("Days = 0", X=far, cov=kind).loc["L"]
+    np.testing.assert_allclose(test[["F", "ddf"]], [want["t"] ** 2, want["df"]], rtol=1e-5)
