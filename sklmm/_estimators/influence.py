@@ -52,7 +52,8 @@ class Influence:
         ValueError
             For several predictors a row ("ordinal", "categorical", parts with effects), families of
             your own without a density, sparse columns or a perfect fit; beyond 10,000 coefficients
-            and effects beside those of the largest term; for rows that are not those of the fit.
+            and effects beside those of the largest term; for columns so far from 0 that their squares
+            hide what they vary by; and for rows that are not those of the fit.
 
         References
         ----------
@@ -75,6 +76,8 @@ class Influence:
         result, fitted = self.result_, self._fitted
         kept = ~result.dropped[: design.X.shape[1]]
         influence.check_size(design, kept.sum())
+        names = np.array(fitted.labels.coef[: len(kept)], object)[kept]
+        influence.check_columns(design.X[:, kept], names)
         parameters, prior = fitted.parameters(result, design), self._precisions(design, response)
         table = {}
         if by is None:
@@ -98,7 +101,6 @@ class Influence:
         table["leverage"] = found.leverage
         table["cooks_distance"] = influence.cooks_distances(found, cov)
         changes = influence.scaled_changes(found, cov)
-        names = np.array(fitted.labels.coef[:p], object)[kept]
         table |= {f"dfbetas: {name}": own for name, own in zip(names, changes.T, strict=True)}
         return Table(table, index=index)
 

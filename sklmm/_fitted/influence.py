@@ -40,6 +40,8 @@ from sklmm.result import least_eigenvalue
 
 #: Coefficients and effects beside the largest term's beyond which A^-1 would be too large.
 LARGEST = 10_000
+#: Share of a column's square that is beside the other columns, down to which it is told to 1e-4.
+OWN = 1e-11
 #: 1 - H's least eigenvalue down to which a coefficient is determined without the group.
 DETERMINED = 1e-9
 #: Least eigenvalue of correlations from which on a covariance is not on its boundary.
@@ -48,6 +50,20 @@ INTERIOR = 1e-9
 TOGETHER = 1 << 26
 #: Multiplications that a row costs in a problem without a large group.
 PER_ROW = 5_000
+
+
+def check_columns(X, names):
+    """Raise ValueError for columns [n, p] of which products of rows have lost what is their own."""
+    sizes = np.linalg.norm(X, axis=0)
+    triangle = np.linalg.qr(X / sizes, mode="r")
+    own = 1 / np.sum(solve_triangular(triangle, np.eye(len(triangle))) ** 2, axis=1)
+    own[np.ptp(X, axis=0) == 0] = 1.0
+    if own.min() < OWN:
+        raise ValueError(
+            f"X: the column {names[np.argmin(own)]!r} is one of the others, or a number that all "
+            f"rows share, but for a share of {np.sqrt(own.min()):.0e}, and sums of squares would "
+            "be rounded: subtract its mean, and fit again."
+        )
 
 
 def check_size(design, n_coefficients):

@@ -438,3 +438,17 @@ def test_blas_has_one_thread(monkeypatch):
     with threadpool_limits(2, user_api="blas"):
         model.influence(X, y)
     assert set(seen) == {1}
+
+
+@pytest.mark.parametrize("by", [None, "Subject"])
+def test_a_far_origin_is_told_before_rounding_is(sleepstudy, by):
+    formula = "Reaction ~ Days + (1 | Subject)"
+    model = MixedEffectsRegressor.from_formula(formula, tol=1e-9)
+    want = model.fit(sleepstudy).influence(sleepstudy, by=by)
+    far = sleepstudy.assign(Days=sleepstudy["Days"] + 3e5)
+    got = clone(model).fit(far).influence(far, by=by)
+    columns = ["leverage", "cooks_distance", "dfbetas: Days"]
+    np.testing.assert_allclose(got[columns], want[columns], rtol=1e-3, atol=1e-5)
+    farther = sleepstudy.assign(Days=sleepstudy["Days"] + 1e8)
+    with pytest.raises(ValueError, match="the column 'Days' .* subtract its mean"):
+        clone(model).fit(farther).influence(farther, by=by)
