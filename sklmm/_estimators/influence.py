@@ -9,7 +9,7 @@ from sklmm._fitted import influence
 from sklmm._fitted.weighted import Rows
 from sklmm._tables import Table
 from sklmm._threads import single_blas
-from sklmm.result import Status
+from sklmm.result import Status, at_infinity
 
 
 class Influence:
@@ -51,9 +51,10 @@ class Influence:
         ------
         ValueError
             For several predictors a row ("ordinal", "categorical", parts with effects), families of
-            your own without a density, sparse columns or a perfect fit; beyond 10,000 coefficients
-            and effects beside those of the largest term; for columns so far from 0 that their squares
-            hide what they vary by; and for rows that are not those of the fit.
+            your own without a density, sparse columns, infinite coefficients or a perfect fit;
+            beyond 10,000 coefficients and effects beside those of the largest term; for columns so
+            far from 0 that their squares hide what they vary by; and for rows that are not those of
+            the fit.
 
         References
         ----------
@@ -104,6 +105,12 @@ class Influence:
         table |= {f"dfbetas: {name}": own for name, own in zip(names, changes.T, strict=True)}
         return Table(table, index=index)
 
+    def _infinite(self):
+        """Names of the mean's coefficients without a finite estimate."""
+        labels = self._fitted.labels
+        far = at_infinity(self.result_, labels.matrix)[: labels.n_fixed]
+        return [name for name, own in zip(labels.names, far, strict=False) if own]
+
     def _precisions(self, design, response):
         """Prior precisions [p] of the coefficients, 0 of those without a prior."""
         p = design.X.shape[1]
@@ -124,6 +131,13 @@ class Influence:
             why = "fixed_effects: the model has no coefficients"
         elif self.result_.status is Status.PERFECT:
             why = "y: the fit is a perfect one, and no row moves it"
+        elif infinite := self._infinite():
+            raise ValueError(
+                f"X: the coefficients of {', '.join(map(repr, infinite))} are infinite, as they "
+                "tell some rows apart for certain, and no row moves them: fit without these "
+                "columns and the rows that they tell apart, which say nothing of the others, or "
+                "give a coef_prior."
+            )
         if why is not None:
             raise ValueError(
                 f"{why}, which influence is not for: fit without the rows or groups in question, "

@@ -450,5 +450,23 @@ def test_a_far_origin_is_told_before_rounding_is(sleepstudy, by):
     columns = ["leverage", "cooks_distance", "dfbetas: Days"]
     np.testing.assert_allclose(got[columns], want[columns], rtol=1e-3, atol=1e-5)
     farther = sleepstudy.assign(Days=sleepstudy["Days"] + 1e8)
-    with pytest.raises(ValueError, match="the column 'Days' .* subtract its mean"):
+    with pytest.raises(ValueError, match=r"the column 'Days' .* subtract its mean"):
         clone(model).fit(farther).influence(farther, by=by)
+
+
+@pytest.mark.filterwarnings("ignore:The coefficient 'c' has no finite")
+def test_coefficients_at_infinity_are_told_and_the_remedy_is_the_limit():
+    rng, X, eta = _simulated(5, 15, 8)
+    X["c"] = (np.arange(len(X)) % 4 == 0) * 1.0
+    y = np.where(X["c"] == 1, 1, rng.random(len(X)) < 1 / (1 + np.exp(-eta))).astype(int)
+    model = MixedEffectsClassifier(["g"], fixed_effects=["x", "c"]).fit(X, y)
+    with pytest.raises(ValueError, match="coefficients of 'c' are infinite"):
+        model.influence(X, y, by="g")
+    own = (X["c"] == 0).to_numpy()
+    left = MixedEffectsClassifier(["g"], fixed_effects=["x"]).fit(X[own], y[own])
+    want = [model.fixed_effects_.loc[name, "estimate"] for name in ("Intercept", "x")]
+    np.testing.assert_allclose(left.fixed_effects_["estimate"], want, rtol=1e-3, atol=1e-4)
+    assert left.influence(X[own], y[own], by="g").notna().all(axis=None)
+    weak = clone(model).set_params(coef_prior=5.0).fit(X, y).influence(X, y, by="g")
+    assert weak.notna().all(axis=None)
+    assert weak["cooks_distance"].max() < 5
