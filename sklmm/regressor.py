@@ -475,6 +475,9 @@ class _Ratings:
     density = property(lambda self: self.family.density)
     link = property(lambda self: self.family.link)
 
+    def limits(self, params):
+        return self.ratings[0], self.ratings[-1]
+
     def mean(self, eta, params):
         return self.family.mean(eta, params, self.ratings)
 

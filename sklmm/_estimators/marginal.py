@@ -79,10 +79,10 @@ class MarginalMeans:
             Its ``table`` has estimate, std_error, df, ci_lower and ci_upper. Its ``pairwise()`` are
             the differences of all pairs, by Tukey's method, ``contrasts(weights)`` others. The
             degrees of freedom are those of the parameter `dof`; without it, and of families other
-            than the Gaussian, tests are normal, by the delta method in all parameters. Intervals of
-            probabilities and other shares are symmetric on the logit scale, those of positive means
-            on the log scale, so that they stay where means can be; those of differences are
-            symmetric. A mean that the fit does not determine is nan.
+            than the Gaussian, tests are normal, by the delta method in all parameters. Intervals
+            stay where means can be: those of probabilities, shares and ratings are symmetric on the
+            logit scale between the two ends, those of positive means on the log scale. Intervals of
+            differences are symmetric. A mean that the fit does not determine is nan.
 
         Raises
         ------
@@ -242,11 +242,10 @@ class MarginalMeans:
 
     def _limits(self, component):
         """The least and the greatest mean, or part of it."""
-        family = self._fitted.family
-        if component == "dispersion":
-            return 0.0, np.inf
-        if component == "zero" or family.classes:
+        if hasattr(self, "classes_"):
             return 0.0, 1.0
+        family = self._response_family()
+        family = family if component is None else component_of(family, component)
         return family.limits(self.result_.family)
 
     def _check_options(self, **given):

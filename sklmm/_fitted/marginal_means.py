@@ -60,7 +60,7 @@ class Means:
         there, back, slope = np.log, np.exp, share
         if scale == "logit":
             there, back, slope = logit, expit, share * (1 - share)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             steps = width / (size * slope)
             ends = [low + size * back(there(share) + sign * steps) for sign in (-1, 1)]
         # A mean that is at a limit in floating point stays there.

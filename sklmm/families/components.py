@@ -50,12 +50,21 @@ class _Component:
     link = property(lambda self: self._family.link)
     kinds = property(lambda self: self._family.kinds)
 
+    def limits(self, params):
+        """The least and the greatest part that there may be."""
+        if self._which == "conditional":
+            return self._conditional.limits(params)
+        return (0.0, 1.0) if self._which == "zero" else (0.0, np.inf)
+
+    @property
+    def _conditional(self):
+        return self._one.family if hasattr(self._one, "hurdle") else self._one
+
     def mean(self, eta, params):
         """The part at predictors eta, of the mean's shape."""
         if hasattr(self._family, "apart"):
             eta, params = self._family.apart(eta, params)
         if self._which == "conditional":
-            family = self._one.family if hasattr(self._one, "hurdle") else self._one
-            return family.mean(eta, params)
+            return self._conditional.mean(eta, params)
         name = "zero" if self._which == "zero" else self._one.dispersion_parameter
         return np.broadcast_to(params[name], np.shape(eta))

@@ -13,7 +13,8 @@ from scipy.special import expit, logit
 from scipy.stats import norm, studentized_range
 
 from sklmm import MixedEffectsClassifier, MixedEffectsRegressor, Quadrature
-from sklmm._fitted.marginal_means import covariance_slopes
+from sklmm._fitted.contrasts import Contrasts
+from sklmm._fitted.marginal_means import Means, covariance_slopes
 from sklmm._fitted.multiplicity import adjusted, critical
 from sklmm.datasets import load_cbpp, load_sleepstudy, load_wine
 
@@ -291,6 +292,50 @@ def test_intervals_stay_where_means_can_be():
         assert "scale" not in pairs.notes[-1]
         ends = pairs.table[["ci_lower", "ci_upper"]].mean(axis=1)
         np.testing.assert_allclose(ends, pairs.table["estimate"])
+
+
+def ends_of(means):
+    return means.table[["ci_lower", "ci_upper"]].to_numpy().T
+
+
+def test_intervals_of_ratings_are_between_the_least_and_the_greatest():
+    """Means of a regressor's classes are in the ratings' units, and no probabilities."""
+    X, y = load_wine(return_X_y=True, as_frame=True)
+    X = X.assign(temp=X["temp"].astype(str))
+    model = MixedEffectsRegressor(
+        ["judge"], fixed_effects="~ temp", family="ordinal", e_step="laplace"
+    )
+    means = model.fit(X, 10.0 * y).marginal_means("temp")
+    value, (low, high) = means.table["estimate"].to_numpy(), ends_of(means)
+    share, slope = (value - 10) / 40, means.table["std_error"] / 40
+    half = norm.ppf(0.975) * slope / (share * (1 - share))
+    np.testing.assert_allclose(low, 10 + 40 * expit(logit(share) - half))
+    np.testing.assert_allclose(high, 10 + 40 * expit(logit(share) + half))
+
+
+def test_counts_without_zeros_have_a_mean_above_one():
+    i = np.arange(60)
+    X = pd.DataFrame({"g": i % 6, "a": np.where(i < 30, "p", "q")})
+    y = np.where(i % 3 == 0, 0, 1 + (i % 13 == 5))
+    model = MixedEffectsRegressor(
+        ["g"],
+        fixed_effects="~ a",
+        family="truncated_poisson",
+        zero_inflation="~ 1",
+        e_step="laplace",
+    ).fit(X, y)
+    means = model.marginal_means("a", component="conditional")
+    value, std = (means.table[name].to_numpy() for name in ("estimate", "std_error"))
+    assert (value * np.exp(-2 * std / value)).min() < 1
+    low, high = ends_of(means)
+    assert (low > 1).all()
+    np.testing.assert_allclose((low - 1) * (high - 1), (value - 1) ** 2)
+
+
+def test_a_mean_next_to_its_limit_may_be_anywhere_beyond():
+    means = Means(np.array([1e-9]), np.ones((1, 1)), False, (0.0, np.inf))
+    low, high = means.intervals(Contrasts(means.values, np.array([[1e-9]]), np.full(1, np.inf)), 2)
+    assert (low, high) == (0.0, np.inf)
 
 
 def test_columns_without_a_formula():
