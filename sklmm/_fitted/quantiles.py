@@ -14,8 +14,8 @@ from sklmm._threads import in_threads
 
 #: Steps of a search, and those that are secants' alone.
 _STEPS, _SECANTS = 150, 4
-#: The largest whole number that is looked for.
-_LARGEST = 1e15
+#: The largest whole number that is looked for, and how far from the lowest y others are no more.
+_LARGEST, _LEAST = 1e15, 1e-300
 #: In SDs of a normal distribution: what is near enough, and what stands for infinity.
 _NEAR, _FAR = 1e-6, 40.0
 
@@ -75,7 +75,7 @@ def _is_quantile(mixture, y, q, n_points):
         below = mixture.cdf(y, True, n_points)
     else:
         low, high = mixture.family.limits(mixture.params)
-        below = np.where((y > low) & (y < high), up_to, 0.0)
+        below = np.where((y > low + 2 * _LEAST) & (y < high), up_to, 0.0)
     return (up_to >= q - TOLERANCE) & (below <= q + TOLERANCE)
 
 
@@ -118,6 +118,7 @@ class _Scale:
 
     def __init__(self, low, high):
         self.low, self.span = low, high - low
+        self.least = np.log(_LEAST) if np.isfinite(low) else -np.inf
 
     def y(self, t, some):
         """The y of these t in some rows."""
@@ -130,7 +131,7 @@ class _Scale:
         """u of a y in each row."""
         if not np.isfinite(self.low):
             return y
-        t = np.maximum(y - self.low, 1e-300)
+        t = np.maximum(y - self.low, _LEAST)
         if np.isfinite(self.span):
             return logit(np.clip(t / self.span, 1e-12, 1 - 1e-12))
         return np.log(t)
@@ -141,7 +142,7 @@ class _Scale:
 
     def t(self, u, some, lower, upper):
         """t of u, strictly between two others."""
-        return u
+        return np.maximum(u, self.least)
 
 
 class _Steps:
@@ -151,6 +152,7 @@ class _Steps:
     """
 
     whole = True
+    least = -np.inf
 
     def __init__(self, low, high, size, rows):
         self.size = size if len(size) == 1 else size[rows]
@@ -172,7 +174,8 @@ class _Steps:
     def t(self, u, some, lower, upper):
         """The first t from u on, strictly between two others."""
         if self._low is not None:
-            u = _of(self._low, some) + np.expm1(u)
+            with np.errstate(over="ignore"):
+                u = _of(self._low, some) + np.expm1(u)
         return np.clip(np.ceil(u), lower + 1, upper - 1)
 
 
@@ -213,6 +216,7 @@ def _root(gap, u, width, scale):
     last = at_last = np.full(len(u), np.nan)
     for step in range(_STEPS):
         some = upper - lower > (1 if scale.whole else 1e-12 * (1 + np.abs(u)))
+        some &= upper > scale.least
         out[left[~some]] = upper[~some]
         if not some.any():
             return out

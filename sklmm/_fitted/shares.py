@@ -159,7 +159,8 @@ def _integrals(chance, slope, bend, rest):
     every, tied = chance.prod(axis=1)[:, :, None], rest @ slope
     # The last stands for those further on, where the noise's density falls exponentially.
     every[:, -1] /= -np.expm1(-_STEP)
-    share = slope @ every
+    # Of a share next to 0 rounding may have either sign.
+    share = np.maximum(slope @ every, np.finfo(float).tiny)
     # Pairs, of which those with a class have its second derivative.
     more = slope @ (np.einsum("nku,nku->nu", slope, tied)[:, :, None] / 2 * every)
     bend -= np.square(slope)

@@ -358,17 +358,21 @@ class Family(BaseEstimator):
         return 1.0 if self.is_custom and self._reals(params) is None else None
 
     def limits(self, params):
-        """The least and the greatest y that there may be."""
-        to_y = self._reals(params) if self.is_custom else None
-        if to_y is None:
+        """The least and the greatest y that there may be, infinite where eta moves them."""
+        if not self.is_custom:
             return self.support
-        low, high = np.ravel(to_y.forward(np.array([-np.inf, np.inf])))
-        return (float(low), float(high)) if low < high else self.support
+        maps = [self._reals(params, eta) for eta in (-1.0, 1.0)]
+        if None in maps:
+            return self.support
+        ends = [np.ravel(to_y.forward(np.array([-np.inf, np.inf]))) for to_y in maps]
+        low, high = np.where(ends[0] == ends[1], ends[0], [-np.inf, np.inf]).tolist()
+        return (low, high) if low < high else self.support
 
-    def _reals(self, params):
+    def _reals(self, params, eta=0.0):
         """TFP's map from the real line to y, None where y is whole numbers."""
         one = {name: np.ravel(value)[0] for name, value in params.items()}
-        return self._at(np.zeros(1), one, "cdf").experimental_default_event_space_bijector()
+        distribution = self._at(np.full(1, eta), one, "cdf")
+        return distribution.experimental_default_event_space_bijector()
 
     def cdf(self, y, eta, params, below=False):
         """P(Y <= y | eta), or P(Y < y) with `below`, which is less where y has a probability.

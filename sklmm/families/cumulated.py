@@ -27,7 +27,8 @@ def cumulated(log_probability, y, mean, sd):
     half = np.maximum(high - low, 0.0) / 2
 
     def probability(count):
-        return np.exp(log_probability(count))
+        # Of means so large that gamma functions have no digits left it may come out beyond 1.
+        return np.exp(np.minimum(log_probability(count), 0.0))
 
     for node, share in zip(_NODES.tolist(), _SHARES.tolist(), strict=True):
         total += share * half * probability(low + half * (1 + node))

@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
+from sklmm._fitted.latent import Moments
+from sklmm._fitted.mixtures import Mixture
+from sklmm._fitted.quantiles import _quantile
 from sklmm.families import CustomFamily
 from sklmm.families.base import Family
 from sklmm.families.nominal import PartialOrdinal
@@ -209,6 +212,44 @@ def test_custom_families_have_tfps():
     np.testing.assert_allclose(below, stats.poisson.cdf(y - 1, np.exp(eta)))
     with pytest.raises(ValueError, match="its distribution has no cdf"):
         CustomFamily(without).cdf(y, eta, {})
+
+
+def pareto(eta, tail):
+    import tensorflow as tf
+    import tensorflow_probability as tfp
+
+    return tfp.distributions.Pareto(tail, scale=tf.exp(eta))
+
+
+def between(eta, width):
+    import tensorflow_probability as tfp
+
+    return tfp.distributions.Uniform(eta, eta + width)
+
+
+@pytest.mark.parametrize(
+    ("function", "params", "truth"),
+    [
+        (pareto, {"tail": 3.0}, stats.pareto(3.0, scale=np.exp(-2.0))),
+        (between, {"width": 2.0}, stats.uniform(-2.0, 2.0)),
+    ],
+)
+def test_where_y_may_be_hangs_on_eta(function, params, truth):
+    family, y = CustomFamily(function, **dict.fromkeys(params, "positive")), truth.ppf([0.1, 0.8])
+    np.testing.assert_allclose(family.cdf(y, np.full(2, -2.0), params), [0.1, 0.8])
+    mixture = Mixture(family, Moments(np.full(1, -2.0), np.zeros(1), np.zeros(1, bool)), params)
+    for q in (0.1, 0.8):
+        assert _quantile(mixture, q)[0] == pytest.approx(truth.ppf(q), rel=1e-5)
+
+
+def test_counts_beyond_all_digits_have_a_distribution():
+    """The logarithm of a probability is then a difference of numbers of 1e20."""
+    eta = np.linspace(0.0, 80.0, 321)
+    for dispersion in (1e-3, 0.5, 8.0):
+        params = {"dispersion": dispersion}
+        found = FAMILIES["generalized_poisson"]().cdf(np.full(321, 1e6), eta, params)
+        assert np.isfinite(found).all()
+        assert (found[eta > 16] == 0).all()
 
 
 def test_a_density_of_your_own_is_asked_for_its_cdf():

@@ -105,6 +105,27 @@ def test_steps_in_eta_are_seen():
         assert _quantile(mixture, q)[0] == pytest.approx(np.exp(9 + stats.norm.ppf(q)), rel=2e-3)
 
 
+def test_a_search_among_the_largest_numbers_says_nothing():
+    moments = Moments(np.full(1, 12.0), np.full(1, 64.0), np.ones(1, bool))
+    mixture = Mixture(FAMILIES["poisson"](), moments, {})
+    found = np.log(_quantile(mixture, 0.99)[0])
+    assert stats.norm.cdf((found - 12) / 8) == pytest.approx(0.99, abs=1e-4)
+    # Beyond 1e15 whole numbers have no neighbours.
+    assert _quantile(mixture, 0.999)[0] == np.inf
+
+
+@pytest.mark.parametrize(
+    ("name", "params"), [("beta", {"precision": 0.01}), ("gamma", {"shape": 1e-3})]
+)
+def test_quantiles_next_to_the_lowest_number_are_not_searched(name, params, monkeypatch):
+    family, asked = FAMILIES[name](), []
+    own = type(family)._cdf
+    monkeypatch.setattr(type(family), "_cdf", lambda *args: asked.append(out := own(*args)) or out)
+    mixture = Mixture(family, Moments(np.zeros(1), np.ones(1), np.ones(1, bool)), params)
+    assert _quantile(mixture, 0.025)[0] < 2e-300
+    assert sum(out.size for out in asked) <= 400
+
+
 @pytest.mark.parametrize("n_points", [7, 12, 24, 36])
 def test_probabilities_are_no_more_than_one(n_points):
     """Weights of points add up to 1 but for rounding, and beyond 1 there is no normal quantile."""

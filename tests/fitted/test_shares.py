@@ -116,6 +116,14 @@ def test_averages_are_smooth_in_the_mean():
     np.testing.assert_allclose(slope(1e-6), slope(1e-3), atol=2e-5)
 
 
+def test_shares_next_to_none_are_no_less():
+    """Of classes far below the others sums are rounding, whose sign is no share's."""
+    far = np.array([[-60.0, -60.0, -60.0, -60.0], [800.0, -800.0, 0.0, 5.0]])
+    found = averaged_shares(far, np.stack([np.eye(4), 4 * np.eye(4)]))
+    assert (found > 0).all()
+    np.testing.assert_allclose(found.max(axis=1), 1.0, rtol=1e-12)
+
+
 def test_rows_are_told_alone_as_together_and_are_probabilities():
     rng = np.random.default_rng(2)
     mean, n = rng.normal(size=(40, 5)) * 8, 40
