@@ -15,8 +15,8 @@ from sklmm._estimators.predictive import Predictive
 from sklmm._fitted import latent, prediction
 from sklmm.design.columns import check_magnitude
 from sklmm.families import resolve_family
-from sklmm.families.base import listed
 from sklmm.families.components import component_of
+from sklmm.families.messages import listed
 
 
 class MixedEffectsRegressor(RegressorMixin, Predictive, Batches, BaseMixedEffects):

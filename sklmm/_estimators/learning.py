@@ -21,7 +21,7 @@ from sklmm._fitted.fingerprint import FingerprintSums
 from sklmm.design.growing import GrowingSpec
 from sklmm.engine import in_parts as engine
 from sklmm.families import Response, resolve_family
-from sklmm.families.base import labels
+from sklmm.families.classes import labels
 
 #: Rows, from all over a part, that begin a fit.
 SAMPLE = 1 << 16

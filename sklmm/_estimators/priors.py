@@ -6,7 +6,7 @@ import numpy as np
 
 from sklmm._fitted.tables import coefficient_names
 from sklmm.design.terms import INTERCEPT
-from sklmm.families.base import listed
+from sklmm.families.messages import listed
 from sklmm.families.parts import PARTS
 from sklmm.priors import GammaPrior, Priors
 from sklmm.steps import ConjugateGradient, Exact, Laplace

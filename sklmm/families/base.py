@@ -4,19 +4,17 @@ A `Family` validates y into a `Response`, gives the mean, variance, probabilitie
 NumPy, and has a density (`sklmm.families.density`). With link g, mu = g^-1(eta).
 """
 
-import inspect
 from dataclasses import dataclass
 from numbers import Real
 
 import numpy as np
-import pandas as pd
 from sklearn.base import BaseEstimator
 
-from sklmm._fork import check_not_forked
-from sklmm.families.constraints import OFFERED
 from sklmm.families.links import LINKS, inverse_link
+from sklmm.families.messages import listed
 from sklmm.families.modelled import expanded
 from sklmm.families.special import NUMPY
+from sklmm.families.tfp import check_parameters, from_reals, told
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,66 +120,10 @@ def floats(family, raw):
         raise
 
 
-def listed(names):
-    """Names as an error message shows them."""
-    return ", ".join(map(repr, names))
-
-
-def shown(classes):
-    """Classes as an error message shows them."""
-    return listed(np.asarray(classes).tolist())
-
-
-def has_order(y):
-    """Whether y is an ordered categorical."""
-    dtype = getattr(y, "dtype", None)
-    return isinstance(dtype, pd.CategoricalDtype) and dtype.ordered
-
-
-def labels(family, y, fewest=2):
-    """Labels, sorted classes (`fewest` at least), and codes as float64."""
-    found = np.asarray(y)
-    if found.ndim == 2 and found.shape[1] == 1:
-        found = found[:, 0]
-    if found.ndim != 1:
-        raise family._error(f"y must have one column, not shape {found.shape}: fit one at a time.")
-    missing = pd.isna(found)
-    family._require(found, ~missing, "a label", "drop the row.")
-    if has_order(y):
-        codes = y.dtype.categories.get_indexer(found)
-        present, codes = np.unique(codes, return_inverse=True)
-        classes = np.asarray(y.dtype.categories)[present]
-    else:
-        try:
-            classes, codes = np.unique(found, return_inverse=True)
-        except TypeError:
-            first = type(found[0])
-            good = np.array([isinstance(label, first) for label in found])
-            family._require(
-                found, good, f"labels of one type ({first.__name__}, as in row 0)", "convert it."
-            )
-            raise
-    if len(classes) < fewest:
-        raise family._error(
-            f"y has one class only ({shown(classes)}): at least two are needed to fit; check the "
-            "rows selected for this fit."
-        )
-    return found, classes, codes.astype(float)
-
-
 #: Counts beyond which a float has no neighbours.
 _MOST_COUNTED = 1e15
 #: A step of eta by which the slope of a mean is told.
 _NEAR = 1e-4
-#: Arguments of a family's own methods besides those of a moment.
-_ARGUMENTS = {"sample": "eta, params, rng", "cdf": "y, eta, params, below=False"}
-#: Variance of the latent variable that a link of binary and ordered responses stands for.
-LATENT_VARIANCES = {
-    "logit": np.pi**2 / 3,
-    "probit": 1.0,
-    "cloglog": np.pi**2 / 6,
-    "loglog": np.pi**2 / 6,
-}
 
 
 class Family(BaseEstimator):
@@ -280,7 +222,7 @@ class Family(BaseEstimator):
                     f"{name}={value!r} must be a positive number, or None to estimate it."
                 )
         if self.is_custom:
-            self._check_parameters(self.distribution, self.parameters())
+            check_parameters(self, self.distribution, self.parameters())
 
     def parameters(self, n_classes=None):
         """Scalar parameters in order: name -> "positive", "real", "unit", or a pinned number."""
@@ -336,11 +278,13 @@ class Family(BaseEstimator):
 
     def mean(self, eta, params):
         """E[y | eta], of eta's shape."""
-        return self._moment("mean", eta, params) if self.density is None else self._mu(eta)
+        if self.density is not None:
+            return self._mu(eta)
+        return np.broadcast_to(told(self, "mean", eta, params), np.shape(eta))
 
     def variance(self, eta, params):
         """Var[y | eta], of eta's shape."""
-        return self._moment("variance", eta, params)
+        return np.broadcast_to(told(self, "variance", eta, params), np.shape(eta))
 
     def latent_variance(self, params):
         """Variance of y on the scale of the link; None where it is another at every mean."""
@@ -349,30 +293,24 @@ class Family(BaseEstimator):
     def sample(self, eta, params, rng):
         """Draws of y given eta, of eta's shape; codes for a family of classes."""
         seed = rng.integers(2**31 - 1, size=2, dtype=np.int32)
-        return np.asarray(self._at(eta, params, "sample").sample(seed=seed))
+        return told(self, "sample", eta, params, seed=seed)
 
     def steps(self, params):
         """How many of y's values a unit has: 1 of whole numbers, None where y is continuous."""
         if self.classes is not None:
             return 1.0
-        return 1.0 if self.is_custom and self._reals(params) is None else None
+        return 1.0 if self.is_custom and from_reals(self, params) is None else None
 
     def limits(self, params):
         """The least and the greatest y that there may be, infinite where eta moves them."""
         if not self.is_custom:
             return self.support
-        maps = [self._reals(params, eta) for eta in (-1.0, 1.0)]
+        maps = [from_reals(self, params, eta) for eta in (-1.0, 1.0)]
         if None in maps:
             return self.support
         ends = [np.ravel(to_y.forward(np.array([-np.inf, np.inf]))) for to_y in maps]
         low, high = np.where(ends[0] == ends[1], ends[0], [-np.inf, np.inf]).tolist()
         return (low, high) if low < high else self.support
-
-    def _reals(self, params, eta=0.0):
-        """TFP's map from the real line to y, None where y is whole numbers."""
-        one = {name: np.ravel(value)[0] for name, value in params.items()}
-        distribution = self._at(np.full(1, eta), one, "cdf")
-        return distribution.experimental_default_event_space_bijector()
 
     def cdf(self, y, eta, params, below=False):
         """P(Y <= y | eta), or P(Y < y) with `below`, which is less where y has a probability.
@@ -419,13 +357,7 @@ class Family(BaseEstimator):
 
     def _cdf(self, y, eta, params):
         """P(Y <= y | eta) of y in the support, where it is continuous at the upper end."""
-        try:
-            return np.asarray(self._at(eta, params, "cdf").cdf(y))
-        except NotImplementedError:
-            raise self._error(
-                "its distribution has no cdf: override `cdf(self, y, eta, params, below=False)` in "
-                "a subclass of Family, or use a distribution that has one."
-            ) from None
+        return told(self, "cdf", eta, params, y)
 
     def located(self, y, params):
         """Eta at which y is about what is expected, and the SD of such y in units of eta.
@@ -448,32 +380,6 @@ class Family(BaseEstimator):
         """The `Response` of this family in y; ValueError where y is outside its support."""
         return Response(self, *numeric(self, y, weights))
 
-    def _at(self, eta, params, which):
-        """The TFP distribution, of which `which` is wanted."""
-        if not self.is_custom:
-            arguments = _ARGUMENTS.get(which, "eta, params")
-            raise self._error(
-                f"a family with a `density` has no {which} but its own: add "
-                f"`{which}(self, {arguments})` to the class."
-            )
-        eta = np.asarray(eta, float)
-        check_not_forked(f"family={self!r}")
-        try:
-            return self.distribution(eta, **{k: np.float64(v) for k, v in params.items()})
-        except ImportError as error:
-            raise needs_tensorflow(f"family={self!r}", error) from None
-
-    def _moment(self, which, eta, params):
-        eta = np.asarray(eta, float)
-        try:
-            value = getattr(self._at(eta, params, which), which)()
-        except NotImplementedError:
-            raise self._error(
-                f"its distribution has no {which}: override `{which}(self, eta, params)` in a "
-                "subclass of Family, or use a distribution that has one."
-            ) from None
-        return np.broadcast_to(np.asarray(value), eta.shape)
-
     def _mu(self, eta):
         mu = inverse_link(getattr(self, "link", "identity"), np.asarray(eta, float))
         return np.maximum(mu, 0.0) if self.positive else mu
@@ -487,33 +393,6 @@ class Family(BaseEstimator):
             row = int(np.argmin(good))
             raise self._error(f"y must be {want}, not {y[row]!s} (row {row}): {remedy}")
 
-    def _check_parameters(self, function, constraints):
-        """The constraints and the function's parameters after eta must be the same."""
-        required, optional = signature(function)
-        for name, value in constraints.items():
-            if isinstance(value, str) and value in OFFERED:
-                good = True
-            else:
-                good = isinstance(value, Real) and not isinstance(value, bool)
-                good = good and np.isfinite(value)
-            if not good:
-                raise self._error(
-                    f"{name}={value!r} is not a constraint: use {listed(OFFERED)}, or a "
-                    "number to pin it."
-                )
-            if optional is not None and name not in required and name not in optional:
-                raise self._error(
-                    f"{name}={value!r} constrains a parameter that the function lacks; it has "
-                    f"{listed([*required, *optional]) or 'none after eta'}: remove the constraint "
-                    "or rename the parameter."
-                )
-        for name in required:
-            if name not in constraints:
-                raise self._error(
-                    f"the function's parameter {name!r} has no constraint: add {name}='positive' "
-                    f"(or 'real', 'unit', or a number to pin it)."
-                )
-
 
 def _on_grid(y, below):
     """The largest whole number that is at most y, or below it; products may round."""
@@ -521,24 +400,3 @@ def _on_grid(y, below):
     near = np.round(y)
     y = np.where(np.abs(y - near) <= 1e-9 * np.maximum(np.abs(near), 1.0), near, y)
     return np.ceil(y) - 1 if below else np.floor(y)
-
-
-def needs_tensorflow(what, error, instead=""):
-    """The ImportError of an installation without TensorFlow."""
-    return ImportError(
-        f"{what} needs TensorFlow, which cannot be imported ({error}): pip install tensorflow "
-        f'"tensorflow-probability[tf]"{instead}.'
-    )
-
-
-def signature(function):
-    """Parameters after eta without and with a default; the latter None where any name goes."""
-    try:
-        found = list(inspect.signature(function).parameters.values())[1:]
-    except (TypeError, ValueError):
-        return [], None
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    named = [p for p in found if p.kind in kinds]
-    required = [p.name for p in named if p.default is p.empty]
-    optional = [p.name for p in named if p.default is not p.empty]
-    return required, None if any(p.kind is p.VAR_KEYWORD for p in found) else optional

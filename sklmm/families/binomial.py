@@ -8,15 +8,8 @@ from functools import cached_property
 import numpy as np
 from scipy.special import betaincc, gammaln
 
-from sklmm.families.base import (
-    LATENT_VARIANCES,
-    Family,
-    Response,
-    floats,
-    labels,
-    numeric,
-    row_weights,
-)
+from sklmm.families.base import Family, Response, floats, numeric, row_weights
+from sklmm.families.classes import LATENT_VARIANCES, labels
 from sklmm.families.density import Density
 from sklmm.families.links import Logit, Probit
 

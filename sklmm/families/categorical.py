@@ -6,8 +6,9 @@ from functools import cached_property
 
 import numpy as np
 
-from sklmm.families.base import Family, Response, labels, row_weights
+from sklmm.families.base import Family, Response, row_weights
 from sklmm.families.binomial import Bernoulli
+from sklmm.families.classes import labels
 from sklmm.families.density import Density
 
 

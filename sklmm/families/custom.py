@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from sklmm.families.base import Family, Response, floats, listed, row_weights, signature
+from sklmm.families.base import Family, Response, floats, row_weights
+from sklmm.families.messages import listed
+from sklmm.families.tfp import check_parameters, signature
 
 
 class CustomFamily(Family):
@@ -90,7 +92,7 @@ class CustomFamily(Family):
             if name in self.constraints:
                 raise self._error(f"{name!r} is row data and a parameter: it may be one of them.")
         # A number, as to the function it is an argument like any other.
-        self._check_parameters(self.function, self.constraints | dict.fromkeys(self.row_data, 1.0))
+        check_parameters(self, self.function, self.constraints | dict.fromkeys(self.row_data, 1.0))
 
     @property
     def columns(self):
@@ -116,16 +118,13 @@ class CustomFamily(Family):
         """The constraints."""
         return dict(self.constraints)
 
-    def _at(self, eta, params, which):
+    def distribution(self, eta, **parameters):
+        """What the function returns."""
         required, _ = signature(self.function)
         for name in self.row_data:
-            if name not in params and name in required:
+            if name not in parameters and name in required:
                 raise self._error(
                     f"new rows have no {name!r}, and the function's argument has no default: give "
                     f"it one, as in def {getattr(self.function, '__name__', 'f')}(eta, {name}=1.0)."
                 )
-        return super()._at(eta, params, which)
-
-    def distribution(self, eta, **parameters):
-        """What the function returns."""
         return self.function(eta, **parameters)

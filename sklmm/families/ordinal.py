@@ -10,15 +10,8 @@ from numbers import Real
 import numpy as np
 import pandas as pd
 
-from sklmm.families.base import (
-    LATENT_VARIANCES,
-    Family,
-    Response,
-    has_order,
-    labels,
-    row_weights,
-    shown,
-)
+from sklmm.families.base import Family, Response, row_weights
+from sklmm.families.classes import LATENT_VARIANCES, has_order, labels, shown
 from sklmm.families.density import Density
 from sklmm.families.links import Cloglog, inverse_link
 from sklmm.families.special import LOG_2PI, log_one_less_exp

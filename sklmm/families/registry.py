@@ -1,6 +1,6 @@
 """The built-in families by name, and the one entry from an estimator's parameter to a `Family`."""
 
-from sklmm.families.base import Family, listed, signature
+from sklmm.families.base import Family
 from sklmm.families.beta import Beta
 from sklmm.families.beta_binomial import BetaBinomial
 from sklmm.families.binomial import Bernoulli, Binomial
@@ -13,12 +13,14 @@ from sklmm.families.generalized_poisson import GeneralizedPoisson
 from sklmm.families.inverse_gaussian import InverseGaussian
 from sklmm.families.lognormal import LogNormal
 from sklmm.families.lognormal_mean import LogNormalMean
+from sklmm.families.messages import listed
 from sklmm.families.nbinom1 import NegativeBinomial1
 from sklmm.families.negative_binomial import NegativeBinomial
 from sklmm.families.ordered_beta import OrderedBeta
 from sklmm.families.ordinal import Ordinal
 from sklmm.families.poisson import Poisson
 from sklmm.families.student_t import StudentT
+from sklmm.families.tfp import signature
 from sklmm.families.truncated_negative_binomial import TruncatedNegativeBinomial
 from sklmm.families.truncated_poisson import TruncatedPoisson
 from sklmm.families.tweedie import Tweedie

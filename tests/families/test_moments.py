@@ -65,6 +65,9 @@ def cauchy(eta):
         def _mean(self):
             raise NotImplementedError
 
+        def _sample_n(self, n, seed=None):
+            raise NotImplementedError
+
     return NoMoments(eta, np.float64(1.0))
 
 
@@ -204,6 +207,10 @@ def test_custom_family_takes_its_moments_from_tfp():
     np.testing.assert_array_equal(draws, again)
     with pytest.raises(ValueError, match=r"CustomFamily: its distribution has no mean: override"):
         fam.CustomFamily(cauchy).mean(ETA, {})
+    with pytest.raises(
+        ValueError, match=r"has no sample: override `sample\(self, eta, params, rng\)`"
+    ):
+        fam.CustomFamily(cauchy).sample(ETA, {}, np.random.default_rng(0))
 
 
 # Every family that has a mean at any eta without classes to be told, with every link.

@@ -7,7 +7,7 @@ from contextvars import ContextVar
 import numpy as np
 
 from sklmm._fork import check_not_forked
-from sklmm.families.base import needs_tensorflow
+from sklmm.families.messages import needs_tensorflow
 
 #: Names of the device on which NumPy computes.
 _CPU = re.compile(r"(/job:localhost/replica:0/task:0)?(/?device:|/)?CPU(:0)?", re.IGNORECASE)
