@@ -17,6 +17,7 @@ from sklmm._fitted.marginal_means import (
     parameters_of,
     predictors_of,
     response_means,
+    without_error,
 )
 from sklmm._fitted.reference_grid import ReferenceGrid, factors_of
 from sklmm.families.components import COMPONENTS, component_of
@@ -132,8 +133,7 @@ class MarginalMeans:
             means = linear_means(grid, predictors_of(model, design, component), result)
         else:
             expected = partial(self._averaged, design, none, component)
-            d, limits = model.n_predictors, self._limits(component)
-            means = response_means(grid, expected, model.labels, design, result, d, limits)
+            means = response_means(grid, expected, model, design, result, self._limits(component))
         index = grid.index()
         if len(means.values) > grid.n_means:
             classes = self.classes_ if scale == "response" else model.classes[1:]
@@ -285,8 +285,9 @@ class MarginalMeans:
             typical = self.handle_unknown == "typical"
             first += f" at effects of 0 of {terms}" if typical else f", averaged over {terms}"
         notes = [f"{first}.", *grid.notes()]
-        unknown = np.isnan(np.diag(self.result_.natural_cov)[len(self.result_.coef) :])
-        if unknown.any() and not linear and scale == "response":
+        unknown = np.isnan(np.diag(self.result_.natural_cov))
+        unknown[without_error(self._fitted, self.result_)] = False
+        if unknown[len(self.result_.coef) :].any() and not linear and scale == "response":
             notes.append("Variances without a standard error, on their bounds, count as known.")
         return notes
 

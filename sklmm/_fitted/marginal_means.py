@@ -21,6 +21,8 @@ STEP = 1e-4
 PARTS = {"zero": "zero_inflation"}
 #: Share of the terms of a sum up to which it is rounding.
 ROUNDING = 1e-12
+#: Share of a mean up to which what a coefficient without a standard error moves is none.
+TOLD = 1e-6
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,15 @@ class Means:
         slopes = D @ self.slopes
         # Rounding would pass for a share in columns that were left out.
         slopes[np.abs(slopes) <= ROUNDING * (np.abs(D) @ np.abs(self.slopes))] = 0.0
+        value, lost = D @ self.values, np.zeros(len(D), bool)
+        if not self.linear:
+            untold = without_error(model, result)
+            least = TOLD * (np.abs(D) @ np.abs(self.values))
+            lost = (np.abs(slopes[:, untold]) > least[:, None]).any(axis=1)
+            slopes[:, untold] = 0.0
         found = contrasts(model, result, slopes)
-        estimate = np.where(np.isnan(found.estimate), np.nan, D @ self.values)
+        found.cov[lost] = found.cov[:, lost] = np.nan
+        estimate = np.where(np.isnan(found.estimate), np.nan, value)
         dof = found.dof if self.linear else np.full(len(D), np.inf)
         return Contrasts(estimate, found.cov, dof)
 
@@ -125,26 +134,39 @@ def _of_family(model, design, component):
     )
 
 
-def response_means(grid, expected, labels, design, result, d, limits):
+def without_error(model, result):
+    """Places in (coef, natural) of the parts' coefficients that have no standard error.
+
+    The others that have none are on their bounds: SDs and dispersions of 0.
+    """
+    kinds = list(model.labels.family.values())
+    first = len(result.natural_cov) - len(kinds)
+    free = first + np.flatnonzero(np.array(kinds) == "real")
+    return free[np.isnan(np.diag(result.natural_cov)[free])]
+
+
+def response_means(grid, expected, model, design, result, limits):
     """The `Means` of ``expected(result)``, [n_rows] or [n_rows, n_classes], on a `ReferenceGrid`.
 
     They are between `limits`, (low, high).
     Coefficients are at their estimates, not averaged over their posterior.
     """
-    at = at_estimates(result)
-    moved = Moved(labels.family, at, covariance_slopes(design, result, d))
+    at, family = at_estimates(result), model.labels.family
+    moved = Moved(family, at, covariance_slopes(design, result, model.n_predictors))
 
     def means(values):
         return grid.averaged(expected(moved(values))).ravel()
 
     centre, _ = parameters_of(result)
-    bounds = [FREE] * (len(centre) - len(labels.family))
-    bounds += [bounds_of(kind) for kind in labels.family.values()]
+    bounds = [FREE] * (len(centre) - len(family))
+    bounds += [bounds_of(kind) for kind in family.values()]
     size = np.sqrt(np.abs(np.nan_to_num(np.diag(result.natural_cov), posinf=0.0)))
     value = means(centre)
     slopes = np.zeros((len(value), len(centre)))
     # What has no standard error beside the coefficients counts as known: an SD on its bound.
-    for i in np.flatnonzero((size > 0) | (np.arange(len(size)) < len(result.coef))):
+    some = (size > 0) | (np.arange(len(size)) < len(result.coef))
+    some[without_error(model, result)] = True
+    for i in np.flatnonzero(some):
         above, below = centre.copy(), centre.copy()
         step = STEP * (size[i] or 1.0)
         below[i], above[i] = np.clip([centre[i] - step, centre[i] + step], *bounds[i])

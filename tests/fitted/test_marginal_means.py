@@ -332,6 +332,27 @@ def test_counts_without_zeros_have_a_mean_above_one():
     np.testing.assert_allclose((low - 1) * (high - 1), (value - 1) ** 2)
 
 
+def test_parts_without_a_standard_error_give_none_to_means():
+    """Counts without any dispersion tell nothing of its coefficients: they are not known."""
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"g": np.arange(120) % 12, "a": np.array(["p", "q", "r"])[np.arange(120) % 3]})
+    X = X.assign(x=rng.normal(size=120))
+    model = MixedEffectsRegressor(
+        ["g"],
+        fixed_effects="~ a + x",
+        family="negative_binomial",
+        dispersion="~ a",
+        e_step="laplace",
+    ).fit(X, rng.poisson(np.exp(0.3 + 0.4 * (X["a"] == "q") + 0.3 * X["x"])))
+    assert model.dispersion_effects_["std_error"].isna().all()
+    means = model.marginal_means("a", X, component="dispersion")
+    assert means.table["estimate"].notna().all()
+    assert means.table[["std_error", "ci_lower", "ci_upper"]].isna().all(axis=None)
+    assert means.pairwise().table["p"].isna().all()
+    # Of the counts' mean they tell nothing.
+    assert model.marginal_means("a", X).table.notna().all(axis=None)
+
+
 def test_a_mean_next_to_its_limit_may_be_anywhere_beyond():
     means = Means(np.array([1e-9]), np.ones((1, 1)), False, (0.0, np.inf))
     low, high = means.intervals(Contrasts(means.values, np.array([[1e-9]]), np.full(1, np.inf)), 2)
