@@ -14,4 +14,6 @@ def asked(doc, known, n_sets):
     parser.add_argument("names", nargs="*", metavar="name", help=f"of {list(known)}")
     parser.add_argument("--sets", type=int, default=n_sets)
     args = parser.parse_args()
+    if unknown := [name for name in args.names if name not in known]:
+        parser.error(f"no such names: {unknown}")
     return args.names or list(known), args.sets
