@@ -21,8 +21,9 @@ class Hypotheses:
         """Wald's test of linear combinations of the coefficients, all at once: L beta = rhs.
 
         By ``dof="satterthwaite"`` or ``"kenward-roger"`` it is an F test with that rule's degrees
-        of freedom, else chi-square. With `cov` it is one by a cluster-robust covariance, an
-        approximate Hotelling's T^2 test: that of one combination is `fixed_effects_table`'s.
+        of freedom, else chi-square. With `cov` it is an approximate Hotelling's T^2 test by a
+        cluster-robust covariance, the "HTZ" of R's clubSandwich: of one combination it is the t
+        test that `fixed_effects_table` has of a coefficient, squared.
 
         Parameters
         ----------
@@ -37,23 +38,25 @@ class Hypotheses:
             what they say.
         X, y, sample_weight
             The rows of the fit, for `cov`; y is None where a formula names it.
-        cov, cluster
-            The robust covariance and its clusters, as in `fixed_effects_table`; None is the
-            model's own covariance.
+        cov : {None, "CR0", "CR1", "CR1p", "CR1S", "CR2", "CR3"}, default=None
+            The cluster-robust covariance, as in `fixed_effects_table`; None is the model's own.
+        cluster : str, int or array-like of shape (n_rows,), optional
+            Its clusters, likewise.
 
         Returns
         -------
         DataFrame
             One row: F, df and ddf, the numerator's and the denominator's degrees of freedom, and p;
             or chi2, df and p. df counts combinations that do not follow from others. Of columns
-            that the fit left out, those without a standard error, all is nan. With `cov` it is F,
-            and nan where there are too few clusters for so many combinations.
+            that the fit left out, those without a standard error, all is nan. With `cov` the test
+            is F whatever `dof` is, and nan where the clusters are too few for so many combinations.
 
         Raises
         ------
         ValueError
             For names that are no coefficients, equations that are not linear or contradict each
-            other, and sparse columns; with `cov` as `fixed_effects_table`.
+            other, and sparse columns; with `cov` as `fixed_effects_table` does, and for a test of
+            more combinations at once than its degrees of freedom can be summed for.
 
         References
         ----------
@@ -71,11 +74,15 @@ class Hypotheses:
                F  df   ddf      p
         L  0.091   1  17.0  0.766
 
-        By standard errors that hold where the covariance of a subject's rows is another:
+        Slopes vary by subject, and a model without them finds too much. A robust test does not:
 
-        >>> model.linear_hypothesis("Days = 10", X=X, y=y, cov="CR2").round(3)
+        >>> plain = MixedEffectsRegressor(["Subject"], dof="kenward-roger").fit(X, y)
+        >>> plain.linear_hypothesis("Days = 8").round(3)
+               F  df    ddf      p
+        L  9.412   1  161.0  0.003
+        >>> plain.linear_hypothesis("Days = 8", X=X, y=y, cov="CR2").round(3)
                F  df   ddf      p
-        L  0.091   1  17.0  0.766
+        L  2.548   1  17.0  0.129
         """
         check_is_fitted(self)
         model, result = self._fitted, self.result_
@@ -103,8 +110,8 @@ class Hypotheses:
         ----------
         type : {3, 2, "III", "II"}, default=3
         X, y, sample_weight, cov, cluster
-            For tests by a cluster-robust covariance, as in `linear_hypothesis`. As car does,
-            type II takes it for what it supposes of the other terms, too.
+            For tests by a cluster-robust covariance, as in `linear_hypothesis`. As in car, the
+            hypotheses of type II depend on the covariance, and so on `cov`.
 
         Returns
         -------
@@ -167,7 +174,7 @@ class Hypotheses:
             None is the model's own covariance. "CR2", of least bias, is the one to take. "CR0" is
             the plain sandwich, too small for few clusters; "CR1", "CR1p" and "CR1S" multiply it by
             J / (J - 1), J / (J - p) and J (N - 1) / ((J - 1) (N - p)), for J clusters, p
-            coefficients and N rows; "CR3" is near the jackknife's, and too large rather.
+            coefficients and N rows; "CR3" is near the jackknife's, and rather too large.
         cluster : str, int or array-like of shape (n_rows,), optional
             A term's name, a column of X, or one label a row. None is the grouping factor within
             whose levels those of all terms are nested.
