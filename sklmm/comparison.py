@@ -46,10 +46,11 @@ def anova(
     Parameters
     ----------
     *models : fitted MixedEffectsRegressor or MixedEffectsClassifier
-        At least two, of the same family, or each of one that is the next one's at the end of a
-        parameter's range: Poisson, or binomial, before families with a dispersion, and any before
-        itself with `zero_inflation`. They are fitted on the same rows, y, weights and offset; by
-        ML, or by REML with the same fixed part.
+        At least two, of the same family or of nested ones: "poisson" is within
+        "negative_binomial", "nbinom1" and "generalized_poisson", "truncated_poisson" within
+        "truncated_negative_binomial", "binomial" within "beta_binomial", and a family that has
+        zeros within itself with `zero_inflation`. They are fitted on the same rows, y, weights and
+        offset; by ML, or by REML with the same fixed part.
     n_boot : int, optional
         Data sets that are drawn from the smaller model of each test, and that both models are
         fitted to: p is then the parametric bootstrap's. None takes p of `null`.
@@ -83,8 +84,8 @@ def anova(
     chi2 is twice the difference of the log-likelihoods, and chi-square where the smaller model is
     true (Wilks 1938), but for a variance that is 0 under it, at its bound. Of a term with one
     coefficient more p is of half chi2_(df - 1) and half chi2_df (Self & Liang 1987, Stram & Lee
-    1994), and so is that of a dispersion which is 0 under the Poisson model (as under that with
-    more zeros, or the binomial) and of a probability of more zeros; of both it is "unclear". Of two
+    1994), and so it is of a dispersion that is 0 in the smaller model, as in a Poisson or a
+    binomial one, and of one probability of more zeros; of both at once it is "unclear". Of two
     coefficients more, with their correlation, and of several independent variances the weights are
     those of estimates that do not depend on each other. They are approximations, as is any mixture
     of few levels: the bootstrap has none. Its p is (1 + k) / (1 + n), with k of n data sets of a
@@ -100,6 +101,8 @@ def anova(
     tests under nonstandard conditions, JASA 82, 605-610.
     Stram & Lee (1994), Variance components testing in the longitudinal mixed effects model,
     Biometrics 50, 1171-1177.
+    Wilks (1938), Ann. Math. Stat. 9, 60-62.
+    Davison & Hinkley (1997), Bootstrap Methods and their Application, Cambridge.
 
     Examples
     --------
