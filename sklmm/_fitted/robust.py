@@ -124,9 +124,9 @@ class Rows:
 
         The noise is 1, or the reciprocals of the precisions [B, k].
         """
-        if self.own:
-            return self._filled(cells, 0, cells.n_rows)
         out, width = None, self.width(cells.n_levels)
+        if self.own or cells.n_rows <= width:
+            return self._filled(cells, 0, cells.n_rows)
         step = max(BATCH // (len(cells.clusters) * width), width)
         for start in range(0, cells.n_rows, step):
             part, _ = self._filled(cells, start, min(start + step, cells.n_rows))
