@@ -231,13 +231,47 @@ def test_edges_of_a_likelihood_in_closed_form():
         return np.exp(a) + np.exp(-b) + c**2 / 8 - np.exp(theta[0]) - np.exp(-theta[1])
 
     theta = np.array([-20.0, 15.0, 0.0])
-    root, ways, back = split(np.diag([np.exp(20), np.exp(15), 4.0]), fall, theta)
+    root, ways, back = split(np.diag([np.exp(-20), np.exp(-15), 0.25]), fall, theta)
     np.testing.assert_allclose(np.abs(root), [[0], [0], [2.0]])
     np.testing.assert_allclose(np.abs(ways), np.eye(3)[:, :2], atol=1e-12)
     found = theta + ways @ back
     np.testing.assert_allclose(found[:2], [np.log(0.5), -np.log(0.5)], atol=0.11)
     # What is only hardly known has its standard error, and what is unknown none.
-    root, ways, back = split(np.diag([1e4, 0.0]), lambda d: d[0] ** 2 / 2e4, np.zeros(2))
+    root, ways, back = split(np.diag([1e-4, 0.0]), lambda d: d[0] ** 2 / 2e4, np.zeros(2))
     np.testing.assert_allclose(np.abs(root), [[100.0], [0.0]])
     assert ways.shape == (2, 0)
     assert back.shape == (0,)
+
+
+def test_an_edge_across_parameters_of_different_units():
+    """l = -(a + 30 b)^2 / 2 - exp(c), c along (30, -1): no information is left of c at -40."""
+    known, way = np.array([1.0, 30.0]), np.array([30.0, -1.0]) / np.sqrt(901)
+
+    def fall(d):
+        return (known @ d) ** 2 / 2 + np.exp(way @ d - 40) - np.exp(-40)
+
+    root, ways, back = split(np.outer(known, known), fall, -40 * way)
+    np.testing.assert_allclose(np.abs(known @ root), [1.0])
+    np.testing.assert_allclose(ways[:, 0] * np.sign(ways[0, 0]), way, atol=1e-9)
+    assert abs(back[0]) == pytest.approx(40 + np.log(0.5), abs=0.11)
+
+
+@pytest.mark.filterwarnings("ignore:The coefficient 'c' has no finite")
+def test_a_separated_column_beside_a_dispersion_of_0():
+    rng = np.random.default_rng(1)
+    X = pd.DataFrame({"x": rng.normal(size=120), "g": rng.integers(0, 10, 120)})
+    X["c"] = (rng.choice(list("abc"), 120) == "c") * 1.0
+    rng.integers(0, 6, 120)
+    eta = 0.3 + 0.3 * X["x"] + 0.5 * rng.normal(size=10)[X["g"]]
+    # The negative binomial's fit stops where c is -35, and nothing is left to tell it by.
+    y = np.where(X["c"] == 1, 0, rng.poisson(np.exp(eta)))
+    limits = []
+    for family in ("poisson", "negative_binomial"):
+        model = MixedEffectsRegressor(
+            ["g"], fixed_effects=["x", "c"], family=family, method="ml", e_step="laplace"
+        ).fit(X, y)
+        table = model.conf_int(method="profile", X=X, y=y, parm="c")
+        assert table.loc["c", "lower"] == -np.inf
+        limits.append(table.loc["c", "upper"])
+    # Rows of zeros tell of no dispersion.
+    assert limits[1] == pytest.approx(limits[0], abs=1e-3)

@@ -13,10 +13,10 @@ import numpy as np
 from scipy.linalg import qr
 from scipy.optimize import bisect
 
+from sklmm.engine.linalg.newton import inverse, unknown_ways
+
 #: Variance of theta along a direction from which on it may be one.
 WIDE = 25.0
-#: Share of the largest of the others up to which one is none.
-UNKNOWN = 1e-12
 #: Fall of the log-likelihood on the way back, and the one beyond the estimate that is none.
 FALL = 0.5
 NONE = 1e-3
@@ -26,25 +26,27 @@ STEPS = (0.0, *2.0 ** np.arange(10))
 PRECISE = 0.1
 
 
-def split(covariance, fall, theta):
-    """(root [m, k], edges [m, l], back [l]) of what is known of a covariance [m, m] of `theta` [m].
+def split(information, fall, theta):
+    """(root [m, k], edges [m, l], back [l]) of the covariance that `theta` [m] has by [m, m].
 
     Edges are unit vectors, and `back` the distances along them at which the likelihood has fallen;
     `fall(d)` is how much lower it is at theta + d.
     """
-    values, vectors = np.linalg.eigh(covariance)
-    narrow = values <= WIDE
-    known = narrow & (values > UNKNOWN * max(values[narrow].max(initial=0.0), 1e-300))
-    root, span = vectors[:, known] * np.sqrt(values[known]), vectors[:, ~known]
+    values, vectors = np.linalg.eigh(inverse(information))
+    unknown = unknown_ways(information)
+    # Its zeros stand for those.
+    told = np.argsort(np.abs(values))[unknown.shape[1] :]
+    values, vectors = values[told], vectors[:, told]
+    narrow, wide = (values > 0) & (values <= WIDE), values > WIDE
+    root, wider = (vectors[:, own] * np.sqrt(values[own]) for own in (narrow, wide))
+    span = np.linalg.qr(np.column_stack([vectors[:, ~narrow], unknown]))[0]
     for candidates in (_along_axes(span), _along(span, theta)):
         back = [way_back(lambda s, d=vector: fall(s * d)) for vector in candidates.T]
         edge = np.array([far is not None for far in back], bool)
         if edge.any():
             break
     if not edge.any():
-        wide = ~narrow
-        root = np.concatenate([root, vectors[:, wide] * np.sqrt(values[wide])], axis=1)
-        return root, span[:, :0], np.zeros(0)
+        return np.concatenate([root, wider], axis=1), span[:, :0], np.zeros(0)
     # Beside an edge what else is hardly known is so because of where the fit has stopped.
     root = np.concatenate([root, candidates[:, ~edge]], axis=1)
     return root, candidates[:, edge], np.array([far for far in back if far is not None])

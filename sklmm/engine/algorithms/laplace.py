@@ -212,10 +212,10 @@ class Laplace:
         self.mode = mode
         raise np.linalg.LinAlgError("the likelihood is not finite here")
 
-    def covariance(self, theta):
-        """The covariance [m, m] of theta by the observed information, and 0."""
+    def information(self, theta):
+        """The observed information [m, m] of theta."""
         here = self._begin(theta)
-        return inverse(told(here, self._chart(here), self._measured(here))), 0.0
+        return told(here, self._chart(here), self._measured(here))
 
     def _trial(self, flat, here):
         """A `_point` that need not exist: where C is singular its log-likelihood is -inf."""

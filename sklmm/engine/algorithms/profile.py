@@ -81,9 +81,10 @@ class Profile:
         self.known = not (bent and (self._singular() or residual_vanishes(self.space, theta)))
         #: theta = theta-hat + root z: z is in standard errors, and in units of theta to edges.
         self.root = np.eye(self.space.size)
-        covariance = algorithm.covariance(theta)[0]
         root, ways, back = edges.split(
-            covariance, lambda d: _loss(self, d)[0] + self.best, self.space.join(theta)
+            algorithm.information(theta),
+            lambda d: _loss(self, d)[0] + self.best,
+            self.space.join(theta),
         )
         self.root = np.column_stack([root, ways])
         #: z where the likelihood has fallen a little on the way back from edges, and 0.

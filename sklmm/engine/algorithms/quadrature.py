@@ -221,9 +221,9 @@ class Quadrature:
         point = self._point(self.space.join(theta))
         return Seen(point.loglik, point.score, theta.beta)
 
-    def covariance(self, theta):
-        """The covariance [m, m] of theta by the observed information, and 0."""
-        return inverse(self._information(self._point(self.space.join(theta)))), 0.0
+    def information(self, theta):
+        """The observed information [m, m] of theta."""
+        return self._information(self._point(self.space.join(theta)))
 
     def _trial(self, flat):
         """A `_point` that need not exist: where a density is 0 its log-likelihood is -inf."""

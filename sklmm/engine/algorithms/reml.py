@@ -259,6 +259,10 @@ class Reml:
         """The equations at theta, solved as accurately as the solver is asked to."""
         return self.solver.equations(theta, self.seen)
 
+    def information(self, theta):
+        """The observed information [m, m] of theta."""
+        return self._measured(theta)[0]
+
     def covariance(self, theta):
         """The covariance [m, m] of theta by the observed information, differences of gradients.
 

@@ -58,15 +58,30 @@ def inverse(information, noise=0.0):
 
     `noise` is the share of its entries up to which they may be rounding.
     """
+    scale, values, vectors, known = _scaled_eigen(information, noise)
+    own = np.where(known, 1.0 / np.where(known, values, 1.0), 0.0)
+    return (vectors * own) @ vectors.T / (scale[:, None] * scale)
+
+
+def unknown_ways(information):
+    """Unit vectors [m, k] along which there is no information, those that `inverse` has 0 for.
+
+    They are not those whose image by `inverse` is 0: these depend on the scale of the parameters.
+    """
+    scale, _, vectors, known = _scaled_eigen(information)
+    ways = vectors[:, ~known] / scale[:, None]
+    ways /= np.abs(ways).max(axis=0, initial=0.0)
+    return ways / np.linalg.norm(ways, axis=0)
+
+
+def _scaled_eigen(information, noise=0.0):
+    """(scale [m], eigenvalues and -vectors of the information in its units, which are known)."""
     # Its entries may be of very different sizes: some are known far better than others.
     scale = np.sqrt(np.maximum(np.abs(information.diagonal()), 1e-300))
-    scale = scale[:, None] * scale
-    part = information / scale
+    part = information / (scale[:, None] * scale)
     values, vectors = eigen((part + part.T) / 2)
     size = np.abs(values)
-    known = size > max(UNKNOWN, noise) * size.max(initial=0.0)
-    own = np.where(known, 1.0 / np.where(known, values, 1.0), 0.0)
-    return (vectors * own) @ vectors.T / scale
+    return scale, values, vectors, size > max(UNKNOWN, noise) * size.max(initial=0.0)
 
 
 def by_differences(score, m, centre=None):
