@@ -13,7 +13,7 @@ from sklmm.families.density import PositiveMean
 from sklmm.families.links import Log
 from sklmm.families.poisson import poisson
 from sklmm.families.rising import Rest
-from sklmm.families.special import LOG_2PI, exp, less_exp
+from sklmm.families.special import LOG_2PI, NUMPY, exp, less_exp, stirling
 
 #: Terms of the series; how many SDs of their weights are to be within the first ones; and where
 #: that is more than these, the steps between terms in SDs, and the place of the largest.
@@ -28,6 +28,8 @@ _SPREAD = 6.0
 _WIDE = 0.6
 _NONE = 1e-9
 _MANY = 0.9
+#: Numbers of jumps from which a difference of logarithms has lost its digits.
+_LARGE_MEAN, _TINY = 1e6, np.finfo(float).tiny
 #: The logarithm of what terms weigh that are none.
 _NOTHING = -1e30
 #: What the power is away from 1 and 2 at least.
@@ -125,6 +127,14 @@ class Jumps:
     def _told(self, *parts):
         """The averages of d and T of order 1, which are linear in j."""
         return (parts[0] - self._j0, self._turned(*parts)) if len(parts) == 2 else parts
+
+
+def _log_poisson(count, mean):
+    """Log P(N = count), count >= 1, of large means by the deviance, which keeps its digits."""
+    if mean.max(initial=0.0) < _LARGE_MEAN:
+        return count * np.log(np.maximum(mean, _TINY)) - mean - gammaln(count + 1)
+    deviance = count * less_exp(NUMPY, np.log1p((mean - count) / count))
+    return deviance - 0.5 * (LOG_2PI + np.log(count)) - stirling(NUMPY, count)
 
 
 class TweedieDensity(PositiveMean):
@@ -311,23 +321,24 @@ class Tweedie(Family):
     def _cdf(self, y, eta, params):
         """The sum over numbers of jumps: where they are many, over some of them."""
         rate, shape, scale = self._jumps(eta, params)
-        ratio = y / np.maximum(scale, np.finfo(float).tiny)
+        ratio = y / np.maximum(scale, _TINY)
         rate, ratio, shape = np.broadcast_arrays(rate, ratio, shape)
         sd = np.sqrt(rate)
         # Of jumps that are much alike a sum is nearly a step in their number.
         step = np.maximum(np.floor(_WIDE * sd / np.sqrt(np.maximum(shape, 1.0))), 1.0)
         first = np.maximum(np.ceil(rate - _SPREAD * sd), 1.0)
-        log_rate = np.log(np.maximum(rate, np.finfo(float).tiny))
         found = np.exp(-rate).ravel()
         weight, left = found.copy(), np.arange(rate.size)
-        parts = [part.ravel() for part in (first, step, rate, log_rate, shape, ratio)]
+        parts = [part.ravel() for part in (first, step, rate, shape, ratio)]
         while len(left):
-            jumps, step, mean, log_mean, own, at = parts
-            share = step * np.exp(jumps * log_mean - mean - gammaln(jumps + 1))
+            jumps, step, mean, own, at = parts
+            share = step * np.exp(_log_poisson(jumps, mean))
             weight[left] += share
             found[left] += share * gammainc(jumps * own, at)
             parts[0] = jumps + step
             on = (share > _NONE) | (jumps < mean)
+            # A rate so large that floats have no next number is one number of jumps.
+            on &= parts[0] > jumps
             # Few that are at their end are left in the others' company.
             if np.count_nonzero(on) < _MANY * len(on):
                 left, parts = left[on], [part[on] for part in parts]

@@ -157,6 +157,23 @@ def test_tweedies_is_the_integral_of_its_density(mu, dispersion, power):
     assert family.cdf(0.0, np.log(mu), params, below=True) == 0.0
 
 
+@pytest.mark.parametrize(("eta", "dispersion"), [(0.0, 1e-12), (0.0, 1e-16), (60.0, 1.0)])
+def test_tweedies_of_very_many_jumps_is_normal(eta, dispersion):
+    """A probability of so many is a small difference of large logarithms."""
+    params, z = {"dispersion": dispersion, "power": 1.5}, np.array([-2.0, -0.5, 0.0, 0.5, 2.0])
+    mu = np.exp(eta)
+    found = FAMILIES["tweedie"]().cdf(mu + z * np.sqrt(dispersion * mu**1.5), eta, params)
+    np.testing.assert_allclose(found, stats.norm.cdf(z), atol=1e-5)
+
+
+@pytest.mark.parametrize("power", [1.1, 1.5])
+def test_tweedies_of_more_jumps_than_floats_have_digits_ends(power):
+    for eta in (80.0, 150.0, 300.0):
+        params, mu = {"dispersion": 1.0, "power": power}, np.exp(eta)
+        found = FAMILIES["tweedie"]().cdf(mu * np.array([0.5, 2.0]), eta, params)
+        np.testing.assert_array_equal(found, [0.0, 1.0])
+
+
 @pytest.mark.parametrize("link", FAMILIES["ordinal"].links)
 def test_ordered_classes_are_sums_of_their_probabilities(link):
     eta, params = np.linspace(-3, 3, 7)[:, None], PARAMETERS["ordinal"]
