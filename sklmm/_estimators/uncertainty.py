@@ -72,7 +72,13 @@ class Intervals:
         Returns
         -------
         DataFrame
-            Columns lower and upper, one row a parameter.
+            Columns lower and upper, one row a parameter; nan where there is no standard error or
+            no profile.
+
+        Warns
+        -----
+        ConvergenceWarning
+            Where a profile is higher than the estimates, which are no maximum then.
 
         Raises
         ------
