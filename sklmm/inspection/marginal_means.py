@@ -169,6 +169,10 @@ class MarginalMeans(NotedTable):
                     f"weights: {name!r} has shape {np.shape(own)}, and there are {n} means: give "
                     "one weight for each, in the table's order."
                 )
+        if not weights:
+            raise ValueError(
+                f"weights has no contrast: give a name, and one weight for each of the {n} means."
+            )
         if adjust == "tukey":
             raise ValueError("adjust='tukey' is for the differences of pairs: use 'sidak'.")
         D = np.array(list(weights.values()), dtype=float).reshape(-1, n)
