@@ -275,3 +275,30 @@ def test_a_separated_column_beside_a_dispersion_of_0():
         limits.append(table.loc["c", "upper"])
     # Rows of zeros tell of no dispersion.
     assert limits[1] == pytest.approx(limits[0], abs=1e-3)
+
+
+def test_zeros_that_a_dispersion_tells_as_well_have_a_profile_that_ends_level():
+    rng = np.random.default_rng(1)
+    X = pd.DataFrame({"x": rng.normal(size=120), "g": rng.integers(0, 10, 120)})
+    rng.choice(list("abc"), 120)
+    rng.integers(0, 6, 120)
+    eta = 0.3 + 0.3 * X["x"] + 0.5 * rng.normal(size=10)[X["g"]]
+    y = rng.poisson(np.exp(eta)) * (rng.random(120) < 0.7)
+    model, without = (
+        MixedEffectsRegressor(
+            ["g"],
+            fixed_effects=["x"],
+            family="negative_binomial",
+            method="ml",
+            e_step="laplace",
+            zero_inflation=zeros,
+        ).fit(X, y)
+        for zeros in ("~ x", None)
+    )
+    # Without zeros of their own, an intercept of -infinity, the slope may be anything.
+    assert 2 * (model.loglik_ - without.loglik_) < chi2.ppf(0.95, 1)
+    names = ["zero: Intercept", "zero: x"]
+    found = model.conf_int(method="profile", X=X, y=y, parm=names)
+    assert found["lower"].tolist() == [-np.inf, -np.inf]
+    assert found.loc["zero: x", "upper"] == np.inf
+    assert np.isfinite(found.loc["zero: Intercept", "upper"])

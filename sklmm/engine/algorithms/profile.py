@@ -52,6 +52,9 @@ HIGHER = 0.01
 #: Difference of zeta between neighbours that is none of a profile's, and how many are passed.
 JUMP = 0.1
 MOST_JUMPS = 3
+#: Rise of zeta over half a width or more, from this zeta on, that is none: what is beyond is flat.
+LEVEL = 1e-5
+RISEN = 0.1
 #: Distance to what a cubic tells beyond its points, in units of theirs.
 MOST_AHEAD = 1.5
 #: What a theta without a likelihood has for one.
@@ -96,16 +99,21 @@ class Profile:
 
     def value(self, i, z):
         """Parameter i at theta-hat + root z."""
-        theta = self.at(z)
+        theta, uses = self.at(z), np.flatnonzero(self.matrix[i])
         coef = self.coef if self.space.profiled else self.problem.coef(theta.beta)
-        return self.matrix[i] @ np.concatenate([coef, self.space.natural(theta)])
+        # Others may be too large for a number where a search tries what is far away.
+        with np.errstate(over="ignore"):
+            every = np.concatenate([coef, self.space.natural(theta)])
+        return self.matrix[i, uses] @ every[uses]
 
     def slope(self, i, z):
         """D value / d z there."""
-        jacobian, p = self.space.jacobian(self.at(z)), self.space.p
+        with np.errstate(over="ignore", invalid="ignore"):
+            jacobian, p = self.space.jacobian(self.at(z)), self.space.p
         basis = self.problem.basis * self.problem.y_scale
         of_coef, of_natural = np.split(self.matrix[i], [len(basis)])
-        out = of_natural @ jacobian
+        uses = np.flatnonzero(of_natural)
+        out = of_natural[uses] @ jacobian[uses]
         out[:p] += of_coef @ basis[:, :p]
         return out @ self.root
 
@@ -226,9 +234,11 @@ class Profile:
             ahead = last.crossing(before)
             if last.excess >= 0:
                 outside = last
-            elif at_bound or side * (value - estimate) > FARTHEST * width:
-                return bound
             else:
+                far = side * (value - estimate) > FARTHEST * width
+                level = outside is None and last.is_level(inside, width, quantile)
+                if at_bound or far or level:
+                    return bound
                 inside = last
             known = side * (ahead - inside.value) > 0
             known &= outside is None or side * (outside.value - ahead) > 0
@@ -279,6 +289,11 @@ class _Point(NamedTuple):
     excess: float
     slope: float
     z: np.ndarray
+
+    def is_level(self, other, width, quantile):
+        """Whether zeta, which is not 0, has not risen from another point inside the limit."""
+        near = abs(self.value - other.value) < width / 2 or self.excess < RISEN - quantile
+        return not near and abs(self.excess - other.excess) < LEVEL
 
     def crossing(self, other):
         """The value without excess, by the cubic in zeta through two points; nan is unknown."""
