@@ -299,10 +299,16 @@ def _chi2_error(model):
 def _check_families(models):
     """One family, or each within that of the next larger model."""
     ordered = sorted(models, key=lambda model: model.result_.n_parameters)
-    families = [model._fitted.family for model in ordered]
-    if not all(small.name in large.nested for small, large in pairwise(families)):
+    if not all(_is_within(*pair) for pair in pairwise(ordered)):
         names = [model._fitted.family.name for model in models]
         _check_same(names, "families: likelihoods of different families are not nested")
+
+
+def _is_within(small, large):
+    """Whether one model's family is within the other's; of as many parameters either way."""
+    one, other = small._fitted.family, large._fitted.family
+    equal = small.result_.n_parameters == large.result_.n_parameters
+    return one.name in other.nested or (equal and other.name in one.nested)
 
 
 def _check_same(values, what, shown=True):

@@ -217,6 +217,17 @@ def test_families_are_compared_only_within_one_another():
             anova(models[other[0]], other[1])
 
 
+def test_families_of_as_many_parameters_are_compared_in_any_order():
+    X, y = load_epil2(return_X_y=True, as_frame=True)
+    effects, dispersion = (
+        MixedEffectsRegressor(terms, fixed_effects=["Age"], family=family).fit(X, y)
+        for terms, family in ((["subject"], "poisson"), ([], "negative_binomial"))
+    )
+    table, other = anova(effects, dispersion), anova(dispersion, effects)
+    assert table["df"].iloc[1] == other["df"].iloc[1] == 0
+    assert np.isnan([table["p"].iloc[1], other["p"].iloc[1]]).all()
+
+
 def test_trials_are_the_same_as_counts_and_as_weights():
     """A binomial's shares have them as weights, a beta-binomial's beside y; others are others."""
     model, X, y = nested_case("binomial", terms=())
