@@ -404,3 +404,26 @@ def test_a_part_without_columns_before_other_parameters_is_known(family, parts):
     name = "dispersion" if "dispersion" in parts else "zero"
     known = expit(-0.3) if name == "zero" else np.exp(-0.3)
     np.testing.assert_allclose(model.predict(data[:3], component=name), known)
+
+
+def test_a_level_without_more_zeros_has_coefficients_at_infinity():
+    """Its probability goes to 0, and the information along it to rounding: that is no precision."""
+    r, n = np.random.default_rng(1), 600
+    X = pd.DataFrame({"g": np.arange(n) % 12, "a": np.array(["p", "q", "r"])[np.arange(n) % 3]})
+    X = X.assign(x=r.normal(size=n), z=np.sin(np.arange(n)))
+    y = r.poisson(np.exp(1.3 + 0.3 * X["x"]))
+    y = np.where(X["a"] != "p", np.where(r.random(n) < 0.3, 0, y), np.maximum(y, 1))
+    model = MixedEffectsRegressor(
+        ["g"],
+        fixed_effects="~ a + x",
+        family="poisson",
+        zero_inflation="~ a + z",
+        e_step="laplace",
+    )
+    with pytest.warns(ConvergenceWarning, match="have no finite estimate"):
+        errors = model.fit(X, y).zero_inflation_effects_["std_error"]
+    # Where an optimiser stops hangs on rounding.
+    assert (errors.drop("z") > 50).all()
+    some = X["a"] != "p"
+    alone = model.fit(X[some], y[some]).zero_inflation_effects_["std_error"]
+    assert errors["z"] == pytest.approx(alone["z"], rel=0.05)
