@@ -69,9 +69,8 @@ def _along(span, theta):
 
     The coefficients of columns that separate the rows grow together.
     """
-    return qr(np.column_stack([span @ (span.T @ theta), span]), mode="economic")[0][
-        :, : span.shape[1]
-    ]
+    basis = np.linalg.qr(np.column_stack([span @ (span.T @ theta), span]))[0]
+    return basis[:, : span.shape[1]]
 
 
 def way_back(fall):
