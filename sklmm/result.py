@@ -154,7 +154,11 @@ class EMResult(PlainState):
         Fixed effects of the columns that are kept sparse, their standard errors and their rows of
         the joint root; empty without such columns.
     unbounded : ndarray [n_columns + m, k] or None
-        Directions in (coef, natural) of a separated fit in which no estimate is finite.
+        Directions in (coef, natural) in which no estimate is finite: of a separated fit, and of
+        parts whose parameter is at an edge of its range for some rows.
+    flat : ndarray [n_columns + m, k] or None
+        Directions in (coef, natural) along which the information is 0 to its rounding: of a fit by
+        Laplace or quadrature, None where that was not looked at.
     indefinite : ndarray of bool [n_columns + m]
         Which of (coef, natural) have no standard error because the information is indefinite;
         empty where there was none to look at.
@@ -192,6 +196,7 @@ class EMResult(PlainState):
     sparse_std: np.ndarray = field(default_factory=lambda: np.zeros(0))
     sparse_root: np.ndarray = field(default_factory=lambda: np.zeros((0, 1), np.float32))
     unbounded: np.ndarray | None = None
+    flat: np.ndarray | None = None
     std_mc_error: np.ndarray = field(default_factory=lambda: np.zeros(0))
     effects_mc_error: tuple | None = None
     effects_std_mc_error: tuple | None = None

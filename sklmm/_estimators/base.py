@@ -21,6 +21,7 @@ from sklmm._estimators.progress import Watch
 from sklmm._estimators.reports import Reports
 from sklmm._estimators.warnings import warn_of_fit, warn_of_update
 from sklmm._fitted import draws
+from sklmm._fitted.edges import parts_at_infinity
 from sklmm._fitted.model import FittedModel
 from sklmm._fitted.separation import is_determined, largest_variance, separation, unbounded
 from sklmm._state import PlainEstimator
@@ -205,6 +206,7 @@ class BaseMixedEffects(Tables, PlainEstimator, CallbackSupportMixin, Reports, Ne
                 own = np.isfinite(priors.coef)[: len(priors.coef) // len(held) * len(held)]
                 held = held | own.reshape(-1, len(held)).any(axis=0)
             found = separation(design, response, held)
+        result = parts_at_infinity(result, design, response)
         if found is not None:
             result = unbounded(result, found, design)
         self._set_fitted(FittedModel.of(spec, design, response, result, **known), result)

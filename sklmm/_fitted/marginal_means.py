@@ -13,7 +13,7 @@ from scipy.special import expit, logit
 from sklmm._fitted.contrasts import Contrasts, contrasts
 from sklmm._fitted.natural_slopes import natural_slopes
 from sklmm.families.constraints import FREE, bounds_of
-from sklmm.result import EMResult
+from sklmm.result import EMResult, at_infinity
 
 #: Steps of the derivatives, in standard errors.
 STEP = 1e-4
@@ -79,6 +79,9 @@ class Means:
             least = TOLD * (np.abs(D) @ np.abs(self.values))
             lost = (np.abs(slopes[:, untold]) > least[:, None]).any(axis=1)
             slopes[:, untold] = 0.0
+            # Nor does what is at infinity move a mean that has come to its limit.
+            far, reach = at_infinity(result, np.eye(slopes.shape[1])), _sizes(result)
+            slopes[far & (np.abs(slopes) * reach <= least[:, None])] = 0.0
         found = contrasts(model, result, slopes)
         found.cov[lost] = found.cov[:, lost] = np.nan
         estimate = np.where(np.isnan(found.estimate), np.nan, value)
@@ -160,7 +163,7 @@ def response_means(grid, expected, model, design, result, limits):
     centre, _ = parameters_of(result)
     bounds = [FREE] * (len(centre) - len(family))
     bounds += [bounds_of(kind) for kind in family.values()]
-    size = np.sqrt(np.abs(np.nan_to_num(np.diag(result.natural_cov), posinf=0.0)))
+    size = _sizes(result)
     value = means(centre)
     slopes = np.zeros((len(value), len(centre)))
     # What has no standard error beside the coefficients counts as known: an SD on its bound.
@@ -172,6 +175,13 @@ def response_means(grid, expected, model, design, result, limits):
         below[i], above[i] = np.clip([centre[i] - step, centre[i] + step], *bounds[i])
         slopes[:, i] = (means(above) - means(below)) / (above[i] - below[i])
     return Means(value, slopes, False, limits)
+
+
+def _sizes(result):
+    """Standard errors [m] of (coef, natural), 0 without one; at infinity at least the estimates."""
+    size = np.sqrt(np.abs(np.nan_to_num(np.diag(result.natural_cov), posinf=0.0)))
+    far = at_infinity(result, np.eye(len(size)))
+    return np.where(far, np.maximum(size, np.abs(parameters_of(result)[0])), size)
 
 
 def parameters_of(result, n=None):

@@ -142,6 +142,8 @@ def unbounded(result, found, design):
     in_eta = found.directions * found.units[:, None]
     directions[: len(coef)] = in_eta[: len(coef)]
     directions[len(joint) - len(in_eta) + len(coef) :] = in_eta[len(coef) :]
+    if result.unbounded is not None:
+        directions = np.column_stack([result.unbounded, directions])
     return replace(
         result,
         status=Status.SEPARATED,

@@ -11,10 +11,6 @@ from sklmm._tables import Table
 from sklmm.families.constraints import FREE, bounds_of
 from sklmm.result import at_infinity, natural_entries, natural_names
 
-#: Share of the largest variance, of coefficients in units of their SDs, up to which one is 0, and
-#: which coefficients such a combination is of: others have some thousandths of it.
-NOTHING, SHARE = 1e-11, 0.05
-
 
 @dataclass(frozen=True)
 class Labels:
@@ -176,20 +172,6 @@ def reported(labels, result):
     return pd.Series(estimate, names), pd.Series(std, names), n
 
 
-def without_variance(cov):
-    """Which of some coefficients have a part in a combination whose variance is 0, bool [k].
-
-    An information that is 0 along a direction, as that of a probability that went to 0 for a level,
-    is inverted without it. These coefficients are at infinity.
-    """
-    out, size = np.zeros(len(cov), bool), np.sqrt(cov.diagonal())
-    some = np.flatnonzero(size > 0)
-    values, vectors = np.linalg.eigh(cov[np.ix_(some, some)] / np.outer(size[some], size[some]))
-    none = values <= NOTHING * values.max(initial=0.0)
-    out[some] = (np.abs(vectors[:, none]) > SHARE).any(axis=1)
-    return out
-
-
 def fixed_effects_table(labels, result, level=0.95):
     """Estimate, std_error, z, p and Wald interval, one row a coefficient or cutpoint.
 
@@ -203,9 +185,7 @@ def fixed_effects_table(labels, result, level=0.95):
 def part_effects_table(labels, result, names, level=0.95):
     """The same of another part of the model, whose coefficients are reported by `names`."""
     estimate, std = (own[names] for own in reported(labels, result)[:2])
-    rows = labels.matrix[[list(labels.names).index(name) for name in names]]
-    far = without_variance(rows @ np.nan_to_num(result.natural_cov) @ rows.T) & std.notna()
-    table = _tests(estimate, std.mask(far, np.inf), None, level)
+    table = _tests(estimate, std, None, level)
     # Those of several cutpoints keep the names of these.
     if len({name.partition(": ")[0] for name in names}) == 1:
         names = [name.partition(": ")[2] for name in names]

@@ -406,20 +406,11 @@ def test_a_part_without_columns_before_other_parameters_is_known(family, parts):
     np.testing.assert_allclose(model.predict(data[:3], component=name), known)
 
 
-def test_a_level_without_more_zeros_has_coefficients_at_infinity():
+@pytest.mark.parametrize("e_step", ["laplace", "quadrature"])
+def test_a_level_without_more_zeros_has_coefficients_at_infinity(e_step):
     """Its probability goes to 0, and the information along it to rounding: that is no precision."""
-    r, n = np.random.default_rng(1), 600
-    X = pd.DataFrame({"g": np.arange(n) % 12, "a": np.array(["p", "q", "r"])[np.arange(n) % 3]})
-    X = X.assign(x=r.normal(size=n), z=np.sin(np.arange(n)))
-    y = r.poisson(np.exp(1.3 + 0.3 * X["x"]))
-    y = np.where(X["a"] != "p", np.where(r.random(n) < 0.3, 0, y), np.maximum(y, 1))
-    model = MixedEffectsRegressor(
-        ["g"],
-        fixed_effects="~ a + x",
-        family="poisson",
-        zero_inflation="~ a + z",
-        e_step="laplace",
-    )
+    X, y = _with_a_level_without_more_zeros()
+    model = _of_its_zeros(e_step)
     with pytest.warns(ConvergenceWarning, match="have no finite estimate"):
         errors = model.fit(X, y).zero_inflation_effects_["std_error"]
     # Where an optimiser stops hangs on rounding.
@@ -427,3 +418,52 @@ def test_a_level_without_more_zeros_has_coefficients_at_infinity():
     some = X["a"] != "p"
     alone = model.fit(X[some], y[some]).zero_inflation_effects_["std_error"]
     assert errors["z"] == pytest.approx(alone["z"], rel=0.05)
+
+
+def test_all_that_is_read_off_such_a_fit_knows_what_is_at_infinity():
+    """Intervals, tests and means have nothing of that level's, and what is told of the others."""
+    X, y = _with_a_level_without_more_zeros()
+    some, model = X["a"] != "p", _of_its_zeros("quadrature")
+    at = {"x": 0.0, "z": 0.0}
+    alone = model.fit(X[some], y[some])
+    own = alone.marginal_means("a", X[some], at=at, component="zero").table
+    with pytest.warns(ConvergenceWarning, match="have no finite estimate"):
+        model.fit(X, y)
+    names = ["zero: Intercept", "zero: a[T.q]", "zero: a[T.r]"]
+    # One direction is at infinity, of the three.
+    direction = pd.DataFrame(model.result_.unbounded, index=model._fitted.labels.names)[0]
+    direction /= direction["zero: a[T.q]"]
+    assert direction[names].tolist() == pytest.approx([-1, 1, 1], rel=1e-9)
+    assert not direction.drop(names).any()
+    assert np.isinf(model.conf_int().loc[names]).all(axis=None)
+    assert np.isnan(model.linear_hypothesis("zero: Intercept").loc["L", "p"])
+    found = model.linear_hypothesis("zero: a[T.q] - zero: a[T.r]").loc["L", "p"]
+    assert 0 < found < 1
+    for scale in ("response", "link"):
+        table = model.marginal_means("a", X, at=at, component="zero", scale=scale).table
+        assert table.loc["p"].isna().all()
+        assert table.loc[["q", "r"]].notna().all(axis=None)
+        if scale == "response":
+            np.testing.assert_allclose(table.loc[["q", "r"]], own, rtol=0.05)
+    # What the response is does not hang on how near to 0 the probability is.
+    table = model.marginal_means("a", X, at=at).table
+    assert (table["std_error"] > 0).all()
+    assert table.loc["p", "estimate"] == pytest.approx(np.exp(model.intercept_), rel=0.01)
+
+
+def _with_a_level_without_more_zeros():
+    r, n = np.random.default_rng(1), 600
+    X = pd.DataFrame({"g": np.arange(n) % 12, "a": np.array(["p", "q", "r"])[np.arange(n) % 3]})
+    X = X.assign(x=r.normal(size=n), z=np.sin(np.arange(n)))
+    y = r.poisson(np.exp(1.3 + 0.3 * X["x"]))
+    return X, np.where(X["a"] != "p", np.where(r.random(n) < 0.3, 0, y), np.maximum(y, 1))
+
+
+def _of_its_zeros(e_step):
+    return MixedEffectsRegressor(
+        ["g"],
+        fixed_effects="~ a + x",
+        family="poisson",
+        zero_inflation="~ a + z",
+        e_step=e_step,
+    )

@@ -24,6 +24,7 @@ from sklmm.engine.linalg.newton import (
     FLAT,
     inverse,
     look,
+    unknown_ways,
     updated,
     updated_radius,
 )
@@ -246,6 +247,7 @@ class Laplace:
             estimate=self._shown(self.theta),
             covariance=self.space.with_beta(covariance),
             spread=None if spread is None else self.space.with_beta(spread),
+            flat=self.space.beside_beta(unknown_ways(information)) if done else None,
         )
 
     def approximation(self, theta, mode=None):

@@ -26,7 +26,8 @@ class Iteration(NamedTuple):
     Monte Carlo covariance; None where there is none. `errors` makes the two of an iteration that
     comes without them, as only the last one's are asked for. draw, a tuple of [n_levels, r], is one
     chain's, and left the number of iterations still to go: nan where it is not known, None where
-    the steps tell.
+    the steps tell. flat [p + m, k] are directions of (beta, theta) along which the information is
+    0, None where that was not looked at.
     """
 
     theta: Theta
@@ -41,6 +42,7 @@ class Iteration(NamedTuple):
     draw: tuple | None = None
     left: float | None = None
     errors: Callable | None = None
+    flat: np.ndarray | None = None
 
     def whole(self):
         """The same, with what `errors` makes."""

@@ -20,7 +20,14 @@ from sklmm.engine.latent.points import Points
 from sklmm.engine.latent.quadrature import Integral
 from sklmm.engine.limits import MOST_POINTS, QUADRATURE_POINTS, integrable
 from sklmm.engine.linalg.blocks import rescaled
-from sklmm.engine.linalg.newton import STEP, inverse, look, updated, updated_radius
+from sklmm.engine.linalg.newton import (
+    STEP,
+    inverse,
+    look,
+    unknown_ways,
+    updated,
+    updated_radius,
+)
 from sklmm.engine.posterior.assemble import Posterior
 from sklmm.engine.posterior.gaussian import with_coefficients
 from sklmm.engine.rows.nested import Nesting
@@ -317,6 +324,7 @@ class Quadrature:
             estimate=self.theta,
             covariance=inverse(information),
             spread=None,
+            flat=unknown_ways(information) if done else None,
         )
 
     def posterior(self, last):

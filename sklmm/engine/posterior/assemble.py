@@ -259,6 +259,7 @@ def assemble(
         chains=_chains(space, theta, posterior, jacobian),
         undetermined=unidentified,
         indefinite=untold,
+        flat=None if last.flat is None else jacobian @ last.flat,
         log_prior=None if prior is None else posterior.log_prior + prior.value,
     )
 

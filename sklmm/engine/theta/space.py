@@ -116,6 +116,10 @@ class Space:
         out[first:, first:] = square
         return out
 
+    def beside_beta(self, directions):
+        """Directions of all of (beta, theta) from those of theta [m, k]."""
+        return np.pad(directions, [(self.problem.p - self.p, 0), (0, 0)])
+
     def bounded(self, flat, step):
         """(flat + step, step), settled, with logarithms and logits within `MAX_RAW` of 0."""
         new = self.settled(flat + step)
