@@ -8,11 +8,10 @@ method.
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import expit, logit
 
 from sklmm._fitted.contrasts import Contrasts, contrasts
 from sklmm._fitted.natural_slopes import natural_slopes
-from sklmm.families.constraints import FREE, bounds_of
+from sklmm.families.constraints import CONSTRAINTS, FREE, bounds_of
 from sklmm.result import EMResult, at_infinity
 
 #: Steps of the derivatives, in standard errors.
@@ -57,14 +56,12 @@ class Means:
         if scale is None:
             return value - width, value + width
         low, high = self.limits
-        size = high - low if scale == "logit" else 1.0
-        share = (value - low) / size
-        there, back, slope = np.log, np.exp, share
-        if scale == "logit":
-            there, back, slope = logit, expit, share * (1 - share)
+        size, kind = (high - low, "unit") if scale == "logit" else (1.0, "positive")
+        share, line = (value - low) / size, CONSTRAINTS[kind]
+        slope = line.slope(share)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            steps = width / (size * slope)
-            ends = [low + size * back(there(share) + sign * steps) for sign in (-1, 1)]
+            center, steps = line.unconstrain(share), width / (size * slope)
+            ends = [low + size * line.constrain(center + sign * steps) for sign in (-1, 1)]
         # A mean that is at a limit in floating point stays there.
         return tuple(np.where(slope > 0, end, value) for end in ends)
 

@@ -4,7 +4,6 @@ from importlib import import_module
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit, logit
 
 from sklmm._fitted.draws import response_draws
 from sklmm._fitted.latent import predictor_draws
@@ -14,14 +13,6 @@ from sklmm.result import covariance_root, natural_entries
 
 #: Variables of the tree beside the terms' and the family's parameters.
 COEFFICIENTS, CUTPOINTS, PARAMETERS = "coefficients", "cutpoints", "parameters"
-
-
-#: The value after a step of a parameter that is estimated on another scale, by its constraint.
-_MOVED = {
-    "positive": lambda value, step: value * np.exp(step),
-    "unit": lambda value, step: expit(logit(value) + step),
-    "one_to_two": lambda value, step: 1 + expit(logit(value - 1) + step),
-}
 
 
 def _imported(module):
@@ -144,11 +135,19 @@ def _parameter_draws(model, labels, deviations, rng):
     slopes = cov[p:, :p] @ np.linalg.pinv(cov[:p, :p], hermitian=True)
     root = covariance_root(cov[p:, p:] - slopes @ cov[:p, p:])
     steps = slopes @ deviations + root @ rng.standard_normal((len(values), deviations.shape[1]))
-    draws = [
-        _MOVED.get(kind, np.add)(*pair) for kind, *pair in zip(kinds, values, steps, strict=True)
-    ]
+    draws = [_moved(*one) for one in zip(kinds, values, steps, strict=True)]
     variances = zip(natural_entries(labels.blocks), draws, strict=False)
     return list(variances), dict(zip(labels.family, draws[first:], strict=True))
+
+
+def _moved(kind, value, step):
+    """A parameter's value after a step on the whole line on which it is estimated."""
+    if kind not in CONSTRAINTS:
+        return value + step
+    line = CONSTRAINTS[kind]
+    # A 0 stays one.
+    with np.errstate(divide="ignore"):
+        return line.constrain(line.unconstrain(value) + step)
 
 
 def _of_rows(variable, model, z, family, size, rows, rng):
