@@ -10,14 +10,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from sklmm._fitted.separation import null_space
+
 #: Change of a predictor along a unit vector of theta from which on it is the part's, and along the
 #: part's directions that counts, a share of the largest one's; and entries that are rounding, of
 #: columns of unit length.
 OWN = 0.1
 MOVED = 1e-3
 NOTHING = 1e-7
-#: Eigenvalues below this, of columns of unit length, are 0.
-RANK_TOLERANCE = 1e-10
 
 
 def parts_at_infinity(result, design, response):
@@ -56,8 +56,7 @@ def _exact(X, flat):
     still = moves <= MOVED * moves.max()
     length = np.linalg.norm(X, axis=0)
     unit = X / np.where(length > 0, length, 1.0)
-    values, vectors = np.linalg.eigh(unit[still].T @ unit[still])
-    free = vectors[:, values < RANK_TOLERANCE]
+    free = null_space(unit[still].T @ unit[still])
     out = free @ np.linalg.lstsq(unit @ free, along, rcond=None)[0]
     out[np.abs(out) <= NOTHING * np.abs(out).max(axis=0)] = 0.0
     out = out[:, out.any(axis=0)] / np.where(length > 0, length, 1.0)[:, None]

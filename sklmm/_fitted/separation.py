@@ -111,7 +111,7 @@ def separation(design, response, dropped):
         up += found
     if not strict.any():
         return None
-    directions = _null_space(conditions, ~strict)
+    directions = null_space(conditions.gram(~strict))
     if directions.shape[1] == 0:
         # What the programs took for 0 were values of a column that a huge one has beside it.
         return None
@@ -327,9 +327,8 @@ def _steepest(conditions, counted):
     return None
 
 
-def _null_space(conditions, counted):
-    """Directions [size, k] in which none of the `counted` conditions moves."""
-    gram = conditions.gram(counted)
+def null_space(gram):
+    """Directions [p, k] that no condition moves in, by the sum [p, p] of their outer products."""
     length = np.sqrt(np.diag(gram))
     length = np.where(length > 0, length, 1.0)
     values, vectors = np.linalg.eigh(gram / np.outer(length, length))
