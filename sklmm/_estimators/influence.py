@@ -89,7 +89,8 @@ class Influence:
             codes, index = self._groups(by, "by", X, y, sample_weight, design)
             index = pd.Index(index, name=by if isinstance(by, str) else getattr(by, "name", None))
             table["n_rows"] = np.bincount(codes, minlength=len(index))
-        # Its products are small, or a block of rows each, which have the threads.
+        # Its products are small, or a block of rows each, which have the threads; and of a large
+        # inverse BLAS's threads wait for one another longer than they work, where cores are shared.
         with single_blas():
             rows = Rows.of(design, response, result, parameters, prior)
             if by is None:

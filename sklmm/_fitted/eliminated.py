@@ -16,8 +16,6 @@ import numpy as np
 from scipy.linalg import lapack
 from scipy.sparse import csr_array
 
-from sklmm._threads import single_blas
-
 #: Columns of a sparse product that are made dense at a time.
 COLUMNS = 512
 
@@ -145,12 +143,10 @@ def _diagonal_blocks(blocks):
 
 def _inverted(S):
     """The inverse of a positive definite matrix, in its place."""
-    # Threads of BLAS wait for one another longer here than they work, where cores are shared.
-    with single_blas():
-        factor, info = lapack.dpotrf(S.T, lower=False, overwrite_a=True)
-        if info:
-            raise np.linalg.LinAlgError("X: its columns do not determine the coefficients.")
-        inverse, _ = lapack.dpotri(factor, lower=False, overwrite_c=True)
+    factor, info = lapack.dpotrf(S.T, lower=False, overwrite_a=True)
+    if info:
+        raise np.linalg.LinAlgError("X: its columns do not determine the coefficients.")
+    inverse, _ = lapack.dpotri(factor, lower=False, overwrite_c=True)
     for j in range(len(inverse)):
         inverse[j + 1 :, j] = inverse[j, j + 1 :]
     # Rows, not LAPACK's columns, one after another: sparse products would copy them so each time.
